@@ -1,0 +1,310 @@
+//! Request and response heads as the stations see them: borrowed, read through one view, changed only
+//! through a list of edits that the codec applies when it writes.
+//!
+//! [`RequestHead`] is `Raw` (HTTP/1: slices into the bytes that arrived) or `Map` (HTTP/2 and in-process
+//! calls). Nothing here allocates on the plain path: an edit's value is kept inline up to 64 bytes.
+//! Header names compare without case; values are bytes.
+
+use http::{HeaderName, HeaderValue, Method};
+use smallvec::SmallVec;
+
+/// One header as it arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct RawHeader<'a> {
+    /// The name, in the sender's case.
+    pub name: &'a str,
+    /// The value without surrounding white space.
+    pub value: &'a [u8],
+}
+
+/// A request head in HTTP/1 form.
+#[derive(Clone, Copy, Debug)]
+pub struct RawRequest<'a> {
+    /// The method token.
+    pub method: &'a str,
+    /// Path and query, starting with `/` (or `*`).
+    pub target: &'a str,
+    /// The authority: from an absolute target, else the `Host` header; may be empty.
+    pub authority: &'a str,
+    /// All headers, in order.
+    pub headers: &'a [RawHeader<'a>],
+}
+
+/// A request head, whatever it is made of.
+#[derive(Clone, Copy, Debug)]
+pub enum RequestHead<'a> {
+    /// Slices into HTTP/1 bytes.
+    Raw(RawRequest<'a>),
+    /// Parsed parts.
+    Map(&'a http::request::Parts),
+}
+
+impl<'a> RequestHead<'a> {
+    /// The method token.
+    pub fn method(&self) -> &'a str {
+        match self {
+            RequestHead::Raw(raw) => raw.method,
+            RequestHead::Map(parts) => parts.method.as_str(),
+        }
+    }
+
+    /// The path without the query.
+    pub fn path(&self) -> &'a str {
+        let target = self.target();
+        target.split_once('?').map_or(target, |(path, _)| path)
+    }
+
+    /// The query, without `?`.
+    pub fn query(&self) -> Option<&'a str> {
+        self.target().split_once('?').map(|(_, query)| query)
+    }
+
+    /// Path and query.
+    pub fn target(&self) -> &'a str {
+        match self {
+            RequestHead::Raw(raw) => raw.target,
+            RequestHead::Map(parts) => parts.uri.path_and_query().map_or("/", |target| target.as_str()),
+        }
+    }
+
+    /// The authority as sent, with its port if it had one; empty if there was none.
+    pub fn authority(&self) -> &'a str {
+        match self {
+            RequestHead::Raw(raw) => raw.authority,
+            RequestHead::Map(parts) => match parts.uri.authority() {
+                Some(authority) => authority.as_str(),
+                None => {
+                    parts.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("")
+                }
+            },
+        }
+    }
+
+    /// The host part of the authority, without port; an IPv6 literal keeps its brackets.
+    pub fn host(&self) -> &'a str {
+        host_of(self.authority())
+    }
+
+    /// The first value of `name`.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        match self {
+            RequestHead::Raw(raw) => raw
+                .headers
+                .iter()
+                .find(|header| header.name.eq_ignore_ascii_case(name))
+                .map(|header| header.value),
+            RequestHead::Map(parts) => parts.headers.get(name).map(HeaderValue::as_bytes),
+        }
+    }
+
+    /// Visits every header in order.
+    pub fn for_each_header(&self, mut visit: impl FnMut(&'a str, &'a [u8])) {
+        match self {
+            RequestHead::Raw(raw) => raw.headers.iter().for_each(|header| visit(header.name, header.value)),
+            RequestHead::Map(parts) => {
+                parts.headers.iter().for_each(|(name, value)| visit(name.as_str(), value.as_bytes()));
+            }
+        }
+    }
+
+    /// Whether this is a gRPC request (its content type begins with `application/grpc`).
+    pub fn is_grpc(&self) -> bool {
+        self.header("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+    }
+
+    /// Whether the method is idempotent by RFC 9110 section 9.2.2.
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+}
+
+/// The host of `authority` without its port.
+pub fn host_of(authority: &str) -> &str {
+    if authority.starts_with('[') {
+        return authority.find(']').map_or(authority, |end| &authority[..=end]);
+    }
+    authority.split_once(':').map_or(authority, |(host, _)| host)
+}
+
+/// The port of `authority`, when it names one.
+pub fn port_of(authority: &str) -> Option<u16> {
+    let rest = &authority[host_of(authority).len()..];
+    rest.strip_prefix(':').and_then(|port| port.parse().ok())
+}
+
+/// A short byte string kept inline up to 64 bytes.
+pub type Short = SmallVec<[u8; 64]>;
+
+/// One change to a head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Removes every header of that name, then adds one.
+    Set(HeaderName, Short),
+    /// Adds one header.
+    Append(HeaderName, Short),
+    /// Removes every header of that name.
+    Remove(HeaderName),
+    /// Replaces path and query.
+    Target(Short),
+    /// Replaces the authority.
+    Authority(Short),
+}
+
+/// The changes to one head, applied in order when it is written.
+#[derive(Clone, Debug, Default)]
+pub struct Edits(SmallVec<[Edit; 4]>);
+
+impl Edits {
+    /// No changes.
+    pub fn new() -> Edits {
+        Edits::default()
+    }
+
+    /// Adds a change after the others.
+    pub fn push(&mut self, edit: Edit) {
+        self.0.push(edit);
+    }
+
+    /// Sets a header.
+    pub fn set(&mut self, name: HeaderName, value: &[u8]) {
+        self.push(Edit::Set(name, Short::from_slice(value)));
+    }
+
+    /// The changes in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Edit> {
+        self.0.iter()
+    }
+
+    /// Whether there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Forgets all changes.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether some change removes or replaces the header `name`.
+    pub fn replaces(&self, name: &str) -> bool {
+        self.0.iter().any(|edit| match edit {
+            Edit::Set(edited, _) | Edit::Remove(edited) => edited.as_str().eq_ignore_ascii_case(name),
+            Edit::Append(..) | Edit::Target(_) | Edit::Authority(_) => false,
+        })
+    }
+
+    /// Applies the header changes to a map; a value that is no header value is left out.
+    pub fn apply_to(&self, headers: &mut http::HeaderMap) {
+        for edit in &self.0 {
+            match edit {
+                Edit::Set(name, value) => {
+                    headers.remove(name);
+                    if let Ok(value) = HeaderValue::from_bytes(value) {
+                        headers.insert(name.clone(), value);
+                    }
+                }
+                Edit::Append(name, value) => {
+                    if let Ok(value) = HeaderValue::from_bytes(value) {
+                        headers.append(name.clone(), value);
+                    }
+                }
+                Edit::Remove(name) => {
+                    headers.remove(name);
+                }
+                Edit::Target(_) | Edit::Authority(_) => {}
+            }
+        }
+    }
+
+    /// Applies every change to parsed parts. A target or authority that does not parse is left as it was.
+    pub fn apply_to_request(&self, parts: &mut http::request::Parts) {
+        self.apply_to(&mut parts.headers);
+        for edit in &self.0 {
+            let mut uri = parts.uri.clone().into_parts();
+            match edit {
+                Edit::Target(target) => {
+                    uri.path_and_query = target.as_slice().try_into().ok().or(uri.path_and_query)
+                }
+                Edit::Authority(authority) => {
+                    uri.authority = authority.as_slice().try_into().ok().or(uri.authority);
+                    if let Ok(host) = HeaderValue::from_bytes(authority)
+                        && parts.headers.contains_key(http::header::HOST)
+                    {
+                        parts.headers.insert(http::header::HOST, host);
+                    }
+                }
+                Edit::Set(..) | Edit::Append(..) | Edit::Remove(_) => continue,
+            }
+            if uri.authority.is_some() && uri.scheme.is_none() {
+                uri.scheme = Some(http::uri::Scheme::HTTP);
+            }
+            if let Ok(uri) = http::Uri::from_parts(uri) {
+                parts.uri = uri;
+            }
+        }
+    }
+}
+
+/// Whether `method` is one we know how to treat; others pass as opaque tokens.
+pub fn known_method(method: &str) -> Option<Method> {
+    Method::from_bytes(method.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports() {
+        let check = |authority: &str, host: &str, port: Option<u16>| {
+            assert_eq!((host_of(authority), port_of(authority)), (host, port), "{authority}");
+        };
+        check("catalog", "catalog", None);
+        check("catalog:80", "catalog", Some(80));
+        check("[::1]:8080", "[::1]", Some(8080));
+        check("[::1]", "[::1]", None);
+        check("catalog:x", "catalog", None);
+        check("", "", None);
+    }
+
+    #[test]
+    fn raw_and_map_heads_read_alike() {
+        let headers = [RawHeader { name: "HOST", value: b"a:1" }, RawHeader { name: "X-One", value: b"1" }];
+        let raw = RequestHead::Raw(RawRequest {
+            method: "GET",
+            target: "/p?q=1",
+            authority: "a:1",
+            headers: &headers,
+        });
+        let request =
+            http::Request::get("/p?q=1").header("host", "a:1").header("x-one", "1").body(()).expect("valid");
+        let (parts, ()) = request.into_parts();
+        let map = RequestHead::Map(&parts);
+        for head in [raw, map] {
+            assert_eq!((head.method(), head.path(), head.query()), ("GET", "/p", Some("q=1")));
+            assert_eq!((head.host(), head.header("x-ONE")), ("a", Some(b"1".as_slice())));
+        }
+    }
+
+    #[test]
+    fn edits_apply_in_order() {
+        let (mut parts, ()) = http::Request::get("http://a/old")
+            .header("x", "1")
+            .header("y", "2")
+            .body(())
+            .expect("valid")
+            .into_parts();
+        let mut edits = Edits::new();
+        edits.set(HeaderName::from_static("x"), b"3");
+        edits.push(Edit::Append(HeaderName::from_static("x"), Short::from_slice(b"4")));
+        edits.push(Edit::Remove(HeaderName::from_static("y")));
+        edits.push(Edit::Target(Short::from_slice(b"/new?z")));
+        edits.push(Edit::Authority(Short::from_slice(b"b:80")));
+        edits.apply_to_request(&mut parts);
+        let xs: Vec<_> = parts.headers.get_all("x").iter().collect();
+        assert_eq!(xs, ["3", "4"]);
+        assert!(!parts.headers.contains_key("y"));
+        assert_eq!(parts.uri, "http://b:80/new?z");
+        assert!(edits.replaces("X") && !edits.replaces("z"));
+    }
+}

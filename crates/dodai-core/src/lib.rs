@@ -1,0 +1,13 @@
+//! The words of the data path: calls, bodies, snapshots, failures, and the seams between crates.
+//!
+//! This crate knows no sockets and nothing of ours. What a call *is* lives here; what is done with one
+//! lives in `dodai-dataplane`, and whoever answers one implements [`call::Serve`].
+
+pub mod body;
+pub mod call;
+pub mod failure;
+pub mod head;
+pub mod id;
+pub mod snapshot;
+pub mod task;
+pub mod trace;

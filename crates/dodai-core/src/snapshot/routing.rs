@@ -1,0 +1,400 @@
+//! Listeners, routes, services and endpoints: what matches a call and where it can go.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1, and HTTP/2 where the client starts with its preface.
+    #[default]
+    Http,
+    /// HTTP/2 only (prior knowledge without TLS).
+    Http2,
+    /// gRPC: HTTP/2 with its own statuses.
+    Grpc,
+    /// Bytes that are not parsed.
+    Tcp,
+}
+
+/// A socket this base listens on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Listener {
+    /// Unique on the base: `gateway/default/shop/http`, `outbound/default/catalog`, ...
+    pub name: String,
+    /// Where to bind. Port 0 lets the kernel choose; the base reports what it got.
+    pub address: SocketAddr,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// What connections here are for.
+    pub role: Role,
+    /// Certificate and key to serve TLS with.
+    pub tls: Option<Tls>,
+}
+
+/// What connections on a listener are for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Users come in; calls are matched against the named [`Routes`].
+    Gateway {
+        /// The name of the [`Routes`].
+        routes: String,
+    },
+    /// One local app's egress: the authority names the service.
+    Outbound {
+        /// The app whose calls come here.
+        app: AppId,
+    },
+    /// One local app's bytes to one service.
+    OutboundTcp {
+        /// The app whose connections come here.
+        app: AppId,
+        /// Where they go.
+        service: ServiceId,
+    },
+    /// Other bases come in with mutual TLS; SNI or authority names the service.
+    Mesh,
+    /// The runtime API of one local app.
+    Api {
+        /// The app whose sidecar this is.
+        app: AppId,
+    },
+}
+
+/// Where the certificate of a listener is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// PEM file with the chain, leaf first. Read again when it changes.
+    pub certificate_file: String,
+    /// PEM file with the private key.
+    pub key_file: String,
+}
+
+/// What the calls of a gateway listener are matched against: virtual hosts by longest match.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Routes {
+    /// The name that listeners refer to.
+    pub name: String,
+    /// The hosts.
+    pub hosts: Vec<VirtualHost>,
+}
+
+/// Rules for some host names.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VirtualHost {
+    /// Exact names, `*.suffix`, or `*` for all.
+    pub names: Vec<String>,
+    /// Rules in order of precedence: the first that matches wins.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule: what it matches, what is done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The route's name in metrics and logs: `default/shop/0`.
+    pub name: String,
+    /// Any of these; empty matches everything.
+    pub matches: Vec<Match>,
+    /// Changes to head and flow, in order.
+    pub filters: Vec<Filter>,
+    /// What happens then.
+    pub action: Action,
+    /// Limits and retries; fields not set fall back to the service's.
+    pub policy: CallPolicy,
+}
+
+/// What a call must look like; all that is set must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Match {
+    /// The path.
+    pub path: Option<PathMatch>,
+    /// The method token.
+    pub method: Option<String>,
+    /// Headers.
+    pub headers: Vec<ValueMatch>,
+    /// Query parameters.
+    pub query: Vec<ValueMatch>,
+}
+
+/// How a path is matched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole segments from the start: `/a` matches `/a` and `/a/b`, not `/ab`.
+    Prefix(String),
+    /// A regular expression over the whole path.
+    Regex(String),
+}
+
+/// How a named value is matched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueMatch {
+    /// The name of the header or parameter.
+    pub name: String,
+    /// What its value must be.
+    pub value: ValuePattern,
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValuePattern {
+    /// Exactly this.
+    Exact(String),
+    /// A regular expression over the whole value.
+    Regex(String),
+    /// Anything, as long as it is there.
+    Present,
+}
+
+/// A filter of a rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filter {
+    /// Changes request headers.
+    RequestHeaders(HeaderEdits),
+    /// Changes response headers.
+    ResponseHeaders(HeaderEdits),
+    /// Changes host and path before forwarding.
+    Rewrite {
+        /// The new authority.
+        host: Option<String>,
+        /// The new path.
+        path: Option<PathRewrite>,
+    },
+    /// Copies requests elsewhere; the copies' answers are dropped.
+    Mirror {
+        /// Where to.
+        to: Backend,
+        /// Of 10,000 requests, how many.
+        per_ten_thousand: u16,
+    },
+    /// Local rate limit (GCRA), one bucket per route on each base.
+    RateLimit {
+        /// Sustained requests per second.
+        per_second: u32,
+        /// How many may come at once.
+        burst: u32,
+    },
+    /// Who may call; the first rule that matches decides.
+    Access(Access),
+}
+
+/// Header changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderEdits {
+    /// Replace or add.
+    pub set: Vec<(String, String)>,
+    /// Add beside what is there.
+    pub add: Vec<(String, String)>,
+    /// Remove.
+    pub remove: Vec<String>,
+}
+
+/// How a path is rewritten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathRewrite {
+    /// The whole path.
+    Full(String),
+    /// The prefix that the rule matched.
+    Prefix(String),
+}
+
+/// Who may call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// What happens to calls that no rule names.
+    pub default_allow: bool,
+    /// Deny rules win over allow rules.
+    pub rules: Vec<AccessRule>,
+}
+
+/// One rule of [`Access`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessRule {
+    /// Allow or deny.
+    pub allow: bool,
+    /// Apps this is about (`namespace/name`); empty with empty namespaces means everybody.
+    pub apps: Vec<AppId>,
+    /// Namespaces this is about.
+    pub namespaces: Vec<String>,
+    /// Methods; empty means all.
+    pub methods: Vec<String>,
+    /// Path prefixes (whole segments); empty means all.
+    pub paths: Vec<String>,
+}
+
+/// What a rule does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Sends the call on, to one of these by weight.
+    Forward(Vec<Backend>),
+    /// Answers with a redirect; parts not set are the request's.
+    Redirect {
+        /// `http` or `https`.
+        scheme: Option<String>,
+        /// The host.
+        host: Option<String>,
+        /// The port.
+        port: Option<u16>,
+        /// The path.
+        path: Option<PathRewrite>,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+    /// Answers at once.
+    Respond {
+        /// The status.
+        status: u16,
+        /// The body, as text.
+        body: String,
+    },
+}
+
+/// One target of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backend {
+    /// The service.
+    pub service: ServiceId,
+    /// Only this revision, if set.
+    pub revision: Option<RevisionId>,
+    /// The share among the rule's backends; 0 gets nothing.
+    pub weight: u32,
+}
+
+/// Limits and retries for one call. `None` means: what the next wider scope says, at last the default table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CallPolicy {
+    /// From the request head to the response head, all tries together.
+    pub timeout: Option<Duration>,
+    /// One try.
+    pub try_timeout: Option<Duration>,
+    /// How long a stream may stand still.
+    pub idle_timeout: Option<Duration>,
+    /// Retries.
+    pub retry: Option<RetryPolicy>,
+    /// The largest request body in bytes.
+    pub max_body: Option<u64>,
+}
+
+/// When and how often a call is tried again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// Tries after the first.
+    pub attempts: u32,
+    /// Response statuses that are tried again (idempotent methods only).
+    pub statuses: Vec<u16>,
+    /// The wait before the first retry; doubles, with jitter.
+    pub backoff: Duration,
+    /// Retries may add at most this share of the calls, in percent.
+    pub budget_percent: u32,
+    /// Retries per second that are always allowed.
+    pub min_per_second: u32,
+}
+
+/// Something that can be called: one port of an app, or of a service that selects across apps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Its id.
+    pub id: ServiceId,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// The port number callers may use beside the name (`http://catalog:8080`).
+    pub port: Option<u16>,
+    /// Whether this is the service that a bare app name means.
+    pub default: bool,
+    /// Rules for calls to this service from inside the mesh; none means straight to the endpoints.
+    pub rules: Vec<Rule>,
+    /// The shares of the revisions when a backend names none; empty means all endpoints alike.
+    pub traffic: Vec<(RevisionId, u32)>,
+    /// How one endpoint is picked.
+    pub balance: Balance,
+    /// Limits and retries of callers.
+    pub policy: CallPolicy,
+    /// When to stop sending.
+    pub breaker: Breaker,
+    /// What is checked on arrival, by the base that runs the instance.
+    pub inbound: Vec<Filter>,
+}
+
+/// How one endpoint is picked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// The better of two random ones by peak-EWMA of latency times load.
+    #[default]
+    LeastLatency,
+}
+
+/// Caps per endpoint of a service, and when a failing one is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Breaker {
+    /// After so many failures in a row the endpoint is left alone; 0 switches that off.
+    pub consecutive_failures: u32,
+    /// For how long.
+    pub open_for: Duration,
+    /// Open connections at most, per data-plane thread.
+    pub max_connections: u32,
+    /// Calls that wait for a connection at most, per data-plane thread.
+    pub max_pending: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Breaker {
+        Breaker {
+            consecutive_failures: 5,
+            open_for: Duration::from_secs(5),
+            max_connections: 1024,
+            max_pending: 1024,
+        }
+    }
+}
+
+/// Where a service is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// The service.
+    pub service: ServiceId,
+    /// Its endpoints that should get traffic.
+    pub list: Vec<Endpoint>,
+}
+
+/// One endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The revision it runs.
+    pub revision: RevisionId,
+    /// How to reach it.
+    pub target: Target,
+    /// Its share beside the others; at least 1.
+    pub weight: u32,
+}
+
+/// How an endpoint is reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// An instance on a base: in-process or loopback if it is this one, else by mutual TLS.
+    Instance {
+        /// The instance.
+        instance: InstanceId,
+        /// The base that runs it.
+        base: BaseId,
+        /// That base's mesh address; `None` while it is not known.
+        mesh: Option<SocketAddr>,
+    },
+    /// A plain address outside the mesh: `host:port`, resolved when connecting.
+    Address(String),
+}

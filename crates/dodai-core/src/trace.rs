@@ -1,0 +1,149 @@
+//! W3C trace context (Trace Context level 1, `traceparent` and its sampled flag).
+//!
+//! A hop keeps the caller's trace id and gives itself a new span id; without a valid `traceparent` it
+//! starts a trace. Parsing follows section 3.2 of the recommendation: version `ff` and all-zero ids are
+//! invalid, unknown versions are read by the fields that version 00 defines.
+
+use std::cell::Cell;
+use std::fmt;
+
+/// The length of a version 00 `traceparent` value in bytes.
+pub const TRACEPARENT_LEN: usize = 55;
+
+/// One span of one trace.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// The trace, never zero.
+    pub trace: u128,
+    /// This span, never zero.
+    pub id: u64,
+    /// The caller's span; zero when this is the root.
+    pub parent: u64,
+    /// Whether somebody decided to record this trace.
+    pub sampled: bool,
+}
+
+impl Span {
+    /// A new trace.
+    pub fn root(sampled: bool) -> Span {
+        let trace = (u128::from(random()) << 64) | u128::from(random());
+        Span { trace: trace.max(1), id: random().max(1), parent: 0, sampled }
+    }
+
+    /// The next span of the same trace.
+    pub fn child(&self) -> Span {
+        Span { id: random().max(1), parent: self.id, ..*self }
+    }
+
+    /// The span a caller sent as `traceparent`; `None` if it is malformed.
+    pub fn parse(value: &[u8]) -> Option<Span> {
+        let known = value.len() == TRACEPARENT_LEN;
+        let later = value.len() > TRACEPARENT_LEN && value[TRACEPARENT_LEN] == b'-' && &value[..2] != b"00";
+        if !(known || later) || value[2] != b'-' || value[35] != b'-' || value[52] != b'-' {
+            return None;
+        }
+        let version = hex(&value[..2])?;
+        let trace = (u128::from(hex(&value[3..19])?) << 64) | u128::from(hex(&value[19..35])?);
+        let id = hex(&value[36..52])?;
+        let flags = hex(&value[53..55])?;
+        if version == 0xff || trace == 0 || id == 0 {
+            return None;
+        }
+        Some(Span { trace, id, parent: 0, sampled: flags & 1 == 1 })
+    }
+
+    /// The span of a hop whose request carried `traceparent`: a child of it, or a new trace.
+    pub fn for_hop(traceparent: Option<&[u8]>, sample: impl FnOnce() -> bool) -> Span {
+        match traceparent.and_then(Span::parse) {
+            Some(parent) => parent.child(),
+            None => Span::root(sample()),
+        }
+    }
+
+    /// The `traceparent` value, without allocating.
+    pub fn traceparent(&self) -> [u8; TRACEPARENT_LEN] {
+        let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        write_hex(&mut out[3..19], (self.trace >> 64) as u64);
+        write_hex(&mut out[19..35], self.trace as u64);
+        write_hex(&mut out[36..52], self.id);
+        out[54] = if self.sampled { b'1' } else { b'0' };
+        out
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.traceparent()).unwrap_or("?"))
+    }
+}
+
+fn hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |all, digit| {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(all << 4 | u64::from(value))
+    })
+}
+
+fn write_hex(out: &mut [u8], mut value: u64) {
+    for digit in out.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+    }
+}
+
+thread_local! {
+    static STATE: Cell<u64> = Cell::new(seed());
+}
+
+/// A seed from the randomness that the standard library's hash maps use.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// A cheap random number (SplitMix64, one state per thread): for ids, sampling and balancing, not secrets.
+pub fn random() -> u64 {
+    STATE.with(|state| {
+        let next = state.get().wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state.set(next);
+        let mut z = next;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traceparent_reads_back() {
+        let text = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let span = Span::parse(text).expect("valid");
+        assert_eq!(&span.traceparent(), text);
+        let child = span.child();
+        assert_eq!((child.trace, child.parent, child.sampled), (span.trace, span.id, true));
+        assert_ne!(child.id, span.id);
+    }
+
+    #[test]
+    fn malformed_values_start_a_new_trace() {
+        for bad in [
+            "",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+        ] {
+            assert_eq!(Span::parse(bad.as_bytes()), None, "{bad}");
+        }
+        assert!(Span::parse(b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later").is_some());
+    }
+}
