@@ -1,0 +1,63 @@
+//! The Debian packages that checks and tests need, each with its reason. Nothing else is installed anywhere.
+
+use anyhow::{Result, bail};
+
+use crate::process::{Tool, find_program};
+use crate::workspace::Workspace;
+
+/// A program that must be there, and the package that brings it.
+struct Need {
+    program: &'static str,
+    package: &'static str,
+    reason: &'static str,
+}
+
+/// What `cargo xtask test` needs.
+const TESTS: &[Need] = &[
+    Need { program: "curl", package: "curl", reason: "end-to-end tests call listeners as a user would" },
+    Need { program: "python3", package: "python3", reason: "the example process app, and small fake peers" },
+    Need { program: "ip", package: "iproute2", reason: "tests of redirection build network namespaces" },
+];
+
+/// Makes sure of every program in the table, installing what is missing where that is possible.
+pub fn ensure_tests(workspace: &Workspace) -> Result<()> {
+    ensure(workspace, TESTS)
+}
+
+/// What the spelling check needs: its tool is published for Python's installer.
+pub fn ensure_python_venv(workspace: &Workspace) -> Result<()> {
+    let probe = Tool::new("python3", &workspace.root).args(["-c", "import ensurepip, venv"]).output();
+    if probe.is_ok() {
+        return Ok(());
+    }
+    install(workspace, &["python3", "python3-venv"])
+}
+
+fn ensure(workspace: &Workspace, needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| find_program(need.program).is_none()).collect();
+    for need in &missing {
+        eprintln!("missing: {} (package {}): {}", need.program, need.package, need.reason);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(workspace, &missing.iter().map(|need| need.package).collect::<Vec<_>>())
+}
+
+fn install(workspace: &Workspace, packages: &[&str]) -> Result<()> {
+    let wanted = packages.join(" ");
+    if find_program("apt-get").is_none() || !nix::unistd::Uid::effective().is_root() {
+        bail!("please install: {wanted} (installing them here needs root and apt-get)");
+    }
+    let apt = |args: &[&str]| {
+        Tool::new("apt-get", &workspace.root)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(args)
+            .hint(format!("install by hand: {wanted}"))
+            .run()
+    };
+    apt(&["update", "-qq"])?;
+    let mut args = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    args.extend_from_slice(packages);
+    apt(&args)
+}

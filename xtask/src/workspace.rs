@@ -1,0 +1,50 @@
+//! Where the tree is and what it holds: `cargo metadata` and the files that git tracks or would track.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::process::Tool;
+
+/// The project's tree.
+pub struct Workspace {
+    /// The folder of the root `Cargo.toml`.
+    pub root: PathBuf,
+    /// Cargo's target directory, as cargo itself resolves it.
+    pub target: PathBuf,
+    /// `cargo metadata --no-deps`: our own packages with their declared dependencies.
+    pub own: Value,
+}
+
+impl Workspace {
+    pub fn locate() -> Result<Self> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = here.parent().context("xtask has no parent folder")?.to_owned();
+        let text = Tool::new("cargo", &root)
+            .args(["metadata", "--format-version", "1", "--no-deps"])
+            .hint("mend the Cargo.toml that cargo names above")
+            .output()?;
+        let own: Value = serde_json::from_str(&text).context("reading `cargo metadata`")?;
+        let target = own["target_directory"].as_str().context("cargo metadata has no target_directory")?;
+        Ok(Self { root, target: PathBuf::from(target), own })
+    }
+
+    /// Paths, relative to the root, of every file that is tracked or new and not ignored.
+    pub fn files(&self) -> Result<Vec<String>> {
+        let text = Tool::new("git", &self.root)
+            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+            .hint("tidy reads the list of files from git: install it and run inside a clone")
+            .output()?;
+        let mut files: Vec<String> =
+            text.split('\0').filter(|path| self.root.join(path).is_file()).map(str::to_owned).collect();
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
+    /// Downloaded tools, kept by version. Beside the target directory's contents, so that one cache holds both.
+    pub fn tools(&self) -> PathBuf {
+        self.target.join("tools")
+    }
+}
