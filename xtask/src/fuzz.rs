@@ -67,7 +67,7 @@ fn run_one(workspace: &Workspace, platform: &str, name: &str, seconds: u32) -> R
         .hint(format!(
             "the input was saved under fuzz/artifacts/{name}-*; turn it into a unit test of the parser, mend the parser"
         ))
-        .tee_stderr()
+        .stderr()
 }
 
 /// The count that libFuzzer prints at the end; a run without one did not fuzz.

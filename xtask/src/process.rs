@@ -67,19 +67,15 @@ impl Tool {
             .with_context(|| format!("`{}` printed bytes that are not UTF-8", self.line))
     }
 
-    /// Runs it with everything shown and also returns what it wrote to stderr.
-    pub fn tee_stderr(mut self) -> Result<String> {
+    /// Runs it and returns what it wrote to stderr, which is shown only when it fails.
+    pub fn stderr(mut self) -> Result<String> {
         eprintln!("+ {}", self.line);
-        let output = self
-            .command
-            .stdout(Stdio::inherit())
-            .output()
-            .with_context(|| format!("starting `{}`", self.line))?;
+        let output = self.command.output().with_context(|| format!("starting `{}`", self.line))?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        eprint!("{text}");
         if output.status.success() {
             return Ok(text);
         }
+        eprint!("{text}");
         bail!("`{}` failed ({}){}", self.line, output.status, self.remedy())
     }
 

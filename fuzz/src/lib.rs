@@ -1,0 +1,6 @@
+//! What each fuzz target does with its bytes. Plain functions, so that a test can call them with a saved input.
+//!
+//! A target panics when a promise is broken; `fuzz_targets/` only hands over the bytes.
+
+pub mod identity;
+pub mod trace;
