@@ -5,7 +5,7 @@
 
 mod licence;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
@@ -92,9 +92,12 @@ pub fn run(workspace: &Workspace) -> Result<()> {
         // The same crate is met once per platform; one finding each is enough.
         let mut packages = BTreeMap::new();
         for target in &rules.graph.targets {
+            let compiled = compiled(workspace, manifest, target)?;
             let graph = resolved(workspace, manifest, target)?;
             for package in graph["packages"].as_array().context("cargo metadata has no packages")? {
-                packages.insert(package["id"].to_string(), package.clone());
+                if compiled.contains(&identity(package)) {
+                    packages.insert(package["id"].to_string(), package.clone());
+                }
             }
         }
         count += packages.len();
@@ -142,10 +145,33 @@ fn resolved(workspace: &Workspace, manifest: &str, platform: &str) -> Result<Val
     serde_json::from_str(&text).context("reading `cargo metadata`")
 }
 
+/// Name and version of every package that is really built: the resolved graph of `cargo metadata` also holds optional
+/// dependencies that a weak feature mentions and nobody switches on.
+fn compiled(workspace: &Workspace, manifest: &str, platform: &str) -> Result<BTreeSet<String>> {
+    let text = Tool::new("cargo", &workspace.root)
+        .args(["tree", "--locked", "--workspace", "--manifest-path", manifest, "--target", platform])
+        .args(["--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"])
+        .output()?;
+    let names: BTreeSet<String> = text
+        .lines()
+        .filter_map(|line| line.split_once(" v"))
+        .map(|(name, rest)| format!("{name} {}", rest.split_whitespace().next().unwrap_or_default()))
+        .collect();
+    if names.is_empty() {
+        bail!("`cargo tree` names no package for {manifest} on {platform}, so nothing would be checked");
+    }
+    Ok(names)
+}
+
+fn identity(package: &Value) -> String {
+    let text = |key: &str| package[key].as_str().unwrap_or("?");
+    format!("{} {}", text("name"), text("version"))
+}
+
 /// All findings for one package of a graph.
 fn check(rules: &Rules, package: &Value) -> Vec<String> {
     let name = package["name"].as_str().unwrap_or("?");
-    let place = format!("{name} {}", package["version"].as_str().unwrap_or("?"));
+    let place = identity(package);
     let mut findings = Vec::new();
     if let Some(ban) = rules.bans.deny.iter().find(|ban| ban.name == name) {
         findings.push(format!("{place}: banned: {} (see who brings it: `cargo tree -i {name}`)", ban.reason));
