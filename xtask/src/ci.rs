@@ -128,15 +128,22 @@ fn is_warm(workspace: &Workspace) -> bool {
 }
 
 fn fmt(workspace: &Workspace) -> Result<Outcome> {
-    Tool::new("cargo", &workspace.root)
-        .args(["fmt", "--all", "--check"])
-        .hint("`cargo fmt --all`, or rustfmt on the files named above")
-        .run()?;
-    Tool::new("cargo", &workspace.root.join("fuzz"))
-        .args(["fmt", "--", "--check"])
-        .hint("`cargo fmt` in fuzz/")
-        .run()?;
-    Ok(Outcome::Passed)
+    let mut failed = Vec::new();
+    for manifest in workspace.manifests()? {
+        let check = Tool::new("cargo", &workspace.root)
+            .args(["fmt", "--all", "--check", "--manifest-path", &manifest, "--", "--color", "never"])
+            .run();
+        if check.is_err() {
+            failed.push(manifest);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(Outcome::Passed);
+    }
+    bail!(
+        "not formatted: {}\n  to mend it: `cargo fmt --all --manifest-path ...`, or rustfmt on the files",
+        failed.join(", ")
+    )
 }
 
 fn clippy(workspace: &Workspace) -> Result<Outcome> {

@@ -15,8 +15,6 @@ use crate::process::Tool;
 use crate::workspace::Workspace;
 
 const RULES: &str = "deny.toml";
-/// Lock files of the tree, each the root of a graph.
-const MANIFESTS: &[&str] = &["Cargo.toml", "fuzz/Cargo.toml"];
 /// How the public registry's index is spelled in a resolved graph; split, since registries are not named in sources.
 const PUBLIC_INDEX: &str = concat!("/rust-lang/crates", ".io-index");
 
@@ -88,7 +86,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     let rules = read(&text)?;
     let mut findings = Vec::new();
     let mut count = 0;
-    for manifest in MANIFESTS {
+    for manifest in &workspace.manifests()? {
         // The same crate is met once per platform; one finding each is enough.
         let mut packages = BTreeMap::new();
         for target in &rules.graph.targets {
@@ -108,7 +106,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     for finding in &findings {
         println!("{finding}");
     }
-    println!("deny: {count} packages, {} findings", findings.len());
+    println!("deny: {count} packages in all graphs, {} findings", findings.len());
     if findings.is_empty() {
         return Ok(());
     }

@@ -1,8 +1,8 @@
 //! `cargo xtask guests`: the example modules, rebuilt, or compared with what is committed.
 //!
-//! Artefacts are committed so that `dodai up` works where no WASM target can be had. Each crate directly under
-//! `examples/shop/modules` becomes `examples/shop/artifacts/NAME.wasm`; `artifacts.json` beside them records the
-//! compiler and each digest. Another compiler makes other bytes: then the check builds, and says what it cannot compare.
+//! Artefacts are committed so that `dodai up` works where no WASM target can be had. Each component crate of the
+//! workspace `examples/shop/modules` becomes `examples/shop/artifacts/NAME.wasm`; `artifacts.json` beside them records
+//! the compiler and each digest. Another compiler makes other bytes: then the check builds, and says what it cannot compare.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use crate::ci::Outcome;
-use crate::process::Tool;
+use crate::process::{Tool, environment};
 use crate::workspace::Workspace;
 
 const MODULES: &str = "examples/shop/modules";
@@ -38,51 +38,48 @@ pub fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
 }
 
 fn write(workspace: &Workspace) -> Result<()> {
-    if let Err(error) = add_target(workspace) {
-        bail!("{error:#}");
-    }
+    add_target(workspace)?;
+    let names = modules(workspace)?;
+    build(workspace)?;
+    let folder = workspace.root.join(ARTIFACTS);
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let mut digests = BTreeMap::new();
-    for module in modules(workspace)? {
-        let built = build(workspace, &module)?;
-        let file = workspace.root.join(ARTIFACTS).join(format!("{}.wasm", module.name));
-        std::fs::create_dir_all(workspace.root.join(ARTIFACTS)).context("creating the artefact folder")?;
-        std::fs::copy(&built, &file).with_context(|| format!("writing {}", file.display()))?;
-        digests.insert(module.name, sha256(workspace, &file)?);
+    for name in names {
+        let file = committed(workspace, &name);
+        std::fs::copy(built(workspace, &name), &file)
+            .with_context(|| format!("writing {}", file.display()))?;
+        digests.insert(name, sha256(workspace, &file)?);
     }
     let record = json!({ "compiler": compiler(workspace)?, "target": TARGET, "sha256": digests });
     let text = serde_json::to_string_pretty(&record).context("writing artifacts.json")? + "\n";
-    std::fs::write(workspace.root.join(ARTIFACTS).join("artifacts.json"), text)
-        .context("writing artifacts.json")
+    std::fs::write(folder.join("artifacts.json"), text).context("writing artifacts.json")
 }
 
 /// Committed files match their record; and where the target can be had, the record matches the sources.
 pub fn check(workspace: &Workspace) -> Result<Outcome> {
-    let modules = modules(workspace)?;
+    let names = modules(workspace)?;
     let path = workspace.root.join(ARTIFACTS).join("artifacts.json");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("reading {}; `cargo xtask guests` writes it", path.display()))?;
     let record: Value = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-    for module in &modules {
-        let file = workspace.root.join(ARTIFACTS).join(format!("{}.wasm", module.name));
-        compare(&module.name, "the committed file", &sha256(workspace, &file)?, &record)?;
+    for name in &names {
+        compare(name, "the committed file", &sha256(workspace, &committed(workspace, name))?, &record)?;
     }
     if let Err(error) = add_target(workspace) {
         return Ok(Outcome::Skipped(format!("not rebuilt, {TARGET} cannot be had here: {error:#}")));
     }
-    let (ours, theirs) = (compiler(workspace)?, record["compiler"].as_str().unwrap_or("?").to_owned());
-    for module in &modules {
-        let digest = sha256(workspace, &build(workspace, module)?)?;
-        if ours == theirs {
-            compare(&module.name, "a rebuild", &digest, &record)?;
-        }
+    build(workspace)?;
+    let (ours, theirs) = (compiler(workspace)?, record["compiler"].as_str().unwrap_or("?"));
+    if ours != theirs {
+        return Ok(Outcome::Skipped(format!(
+            "built but not compared: committed by {theirs}, this is {ours}"
+        )));
     }
-    if ours == theirs {
-        println!("guests: {} rebuilt to the same bytes", modules.len());
-        return Ok(Outcome::Passed);
+    for name in &names {
+        compare(name, "a rebuild", &sha256(workspace, &built(workspace, name))?, &record)?;
     }
-    Ok(Outcome::Skipped(format!(
-        "{} rebuilt but not compared: made by {theirs}, this is {ours}",
-        modules.len()
-    )))
+    println!("guests: {} rebuilt to the same bytes", names.len());
+    Ok(Outcome::Passed)
 }
 
 fn compare(name: &str, what: &str, digest: &str, record: &Value) -> Result<()> {
@@ -95,53 +92,63 @@ fn compare(name: &str, what: &str, digest: &str, record: &Value) -> Result<()> {
     )
 }
 
-struct Module {
-    name: String,
-    folder: PathBuf,
+/// Names of the crates that become components; libraries that they share do not.
+fn modules(workspace: &Workspace) -> Result<Vec<String>> {
+    let text = Tool::new("cargo", &workspace.root.join(MODULES))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
+        .hint(format!("{MODULES} is a workspace of its own: mend its Cargo.toml or its lock file"))
+        .output()?;
+    let metadata: Value = serde_json::from_str(&text).context("reading `cargo metadata`")?;
+    let mut names = components(&metadata);
+    if names.is_empty() {
+        bail!("{MODULES} holds no crate with crate-type \"cdylib\", so nothing would be built");
+    }
+    names.sort();
+    Ok(names)
 }
 
-fn modules(workspace: &Workspace) -> Result<Vec<Module>> {
-    let root = workspace.root.join(MODULES);
-    let mut modules = Vec::new();
-    for entry in std::fs::read_dir(&root).with_context(|| format!("reading {}", root.display()))? {
-        let folder = entry.with_context(|| format!("reading {}", root.display()))?.path();
-        if folder.join("Cargo.toml").is_file() {
-            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            modules.push(Module { name, folder });
-        }
-    }
-    if modules.is_empty() {
-        bail!("{} holds no crate", root.display());
-    }
-    modules.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(modules)
+fn components(metadata: &Value) -> Vec<String> {
+    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_component = |package: &&Value| {
+        let targets = package["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
+        targets.iter().any(|target| {
+            target["crate_types"].as_array().is_some_and(|kinds| kinds.contains(&json!("cdylib")))
+        })
+    };
+    packages
+        .iter()
+        .filter(is_component)
+        .filter_map(|package| package["name"].as_str())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn committed(workspace: &Workspace, name: &str) -> PathBuf {
+    workspace.root.join(ARTIFACTS).join(format!("{name}.wasm"))
+}
+
+fn built(workspace: &Workspace, name: &str) -> PathBuf {
+    let folder = workspace.target.join("guests").join(TARGET).join("release");
+    folder.join(format!("{}.wasm", name.replace('-', "_")))
 }
 
 /// Paths of this machine are mapped away, or every machine would make other bytes.
-fn build(workspace: &Workspace, module: &Module) -> Result<PathBuf> {
-    let target = workspace.target.join("guests");
+fn build(workspace: &Workspace) -> Result<()> {
     let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
     let mut flags = vec![remap(&workspace.root, "/dodai")];
-    if let Some(home) =
-        crate::process::environment("CARGO_HOME").map(PathBuf::from).or_else(default_cargo_home)
-    {
+    if let Some(home) = environment("CARGO_HOME").map(PathBuf::from).or_else(default_cargo_home) {
         flags.push(remap(&home, "/cargo"));
     }
-    Tool::new("cargo", &module.folder)
+    Tool::new("cargo", &workspace.root.join(MODULES))
         .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
-        .args([&target])
+        .args([workspace.target.join("guests")])
         .env("RUSTFLAGS", flags.join(" "))
-        .hint(format!("the module {} does not build for {TARGET}", module.name))
-        .run()?;
-    let file = format!("{}.wasm", module.name.replace('-', "_"));
-    let folder = target.join(TARGET).join("release");
-    // A library crate's artefact has underscores, a binary's has the crate's own name.
-    let plain = folder.join(format!("{}.wasm", module.name));
-    Ok(if plain.is_file() { plain } else { folder.join(file) })
+        .hint(format!("the example modules do not build for {TARGET}"))
+        .run()
 }
 
 fn default_cargo_home() -> Option<PathBuf> {
-    crate::process::environment("HOME").map(|home| Path::new(&home).join(".cargo"))
+    environment("HOME").map(|home| Path::new(&home).join(".cargo"))
 }
 
 fn add_target(workspace: &Workspace) -> Result<()> {
@@ -171,6 +178,13 @@ fn sha256(workspace: &Workspace, file: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_components_are_built() {
+        let package = |name: &str, kind: &str| json!({"name": name, "targets": [{"crate_types": [kind]}]});
+        let metadata = json!({"packages": [package("web", "cdylib"), package("guest", "lib")]});
+        assert_eq!(components(&metadata), ["web"]);
+    }
 
     #[test]
     fn another_digest_is_a_failure() {

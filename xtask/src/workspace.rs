@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::process::Tool;
+use crate::process::{Tool, environment};
 
 /// The project's tree.
 pub struct Workspace {
@@ -19,8 +19,9 @@ pub struct Workspace {
 
 impl Workspace {
     pub fn locate() -> Result<Self> {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let root = here.parent().context("xtask has no parent folder")?.to_owned();
+        // Asked at run time: a shared target directory may hold an xtask that was built in another clone.
+        let here = environment("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned());
+        let root = Path::new(&here).parent().context("xtask has no parent folder")?.to_owned();
         let text = Tool::new("cargo", &root)
             .args(["metadata", "--format-version", "1", "--no-deps"])
             .hint("mend the Cargo.toml that cargo names above")
@@ -41,6 +42,18 @@ impl Workspace {
         files.sort();
         files.dedup();
         Ok(files)
+    }
+
+    /// The `Cargo.toml` of every workspace of the tree, the root's first: wherever a lock file is kept.
+    pub fn manifests(&self) -> Result<Vec<String>> {
+        let locks = self.files()?;
+        let mut manifests: Vec<String> = locks
+            .iter()
+            .filter_map(|path| path.strip_suffix("Cargo.lock"))
+            .map(|folder| format!("{folder}Cargo.toml"))
+            .collect();
+        manifests.sort_by_key(|manifest| (manifest != "Cargo.toml", manifest.clone()));
+        Ok(manifests)
     }
 
     /// Downloaded tools, kept by version. Beside the target directory's contents, so that one cache holds both.
