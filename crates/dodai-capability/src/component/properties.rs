@@ -1,0 +1,322 @@
+//! Properties of a component: what is written, and reading it into types.
+//!
+//! Reading registers each name as known, so that [`Reader::finish`] can say which properties nobody reads without
+//! a second list to keep in step. Names match without regard to case.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Error, Spec};
+use crate::fault::Fault;
+use crate::secrets::Secret;
+
+/// Properties that the runtime itself reads, whatever the driver.
+const RUNTIME: &[&str] = &[
+    "keyPrefix",
+    "actorStateStore",
+    "primaryEncryptionKey",
+    "secondaryEncryptionKey",
+    "outboxPublishPubsub",
+    "outboxPublishTopic",
+    "outboxPubsub",
+    "outboxDiscardWhenMissingState",
+    "publishingScopes",
+    "subscriptionScopes",
+    "allowedTopics",
+    "protectedTopics",
+    "consumerID",
+];
+
+/// The value of a property.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Written as is.
+    Plain(String),
+    /// Came from a secret store; it never prints.
+    Secret(Secret),
+}
+
+impl Value {
+    /// The text of it. Do not print what may be a secret.
+    pub fn reveal(&self) -> &str {
+        match self {
+            Value::Plain(text) => text,
+            Value::Secret(secret) => secret.reveal(),
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Value::Plain(text) => format!("`{text}`"),
+            Value::Secret(_) => "***".to_owned(),
+        }
+    }
+}
+
+/// The properties of one component.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Properties(BTreeMap<String, Value>);
+
+impl Properties {
+    /// Sets one.
+    pub fn insert(&mut self, name: impl Into<String>, value: Value) {
+        self.0.insert(name.into(), value);
+    }
+
+    /// One by name: exactly as written first, then without regard to case.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0
+            .get(name)
+            .or_else(|| self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+    }
+
+    /// The text of one, if it is there and not empty. Do not print what may be a secret.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).map(Value::reveal).filter(|text| !text.is_empty())
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+impl FromIterator<(String, Value)> for Properties {
+    fn from_iter<I: IntoIterator<Item = (String, Value)>>(pairs: I) -> Properties {
+        Properties(pairs.into_iter().collect())
+    }
+}
+
+/// Reads the properties of one spec.
+pub struct Reader<'a> {
+    spec: &'a Spec,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(spec: &'a Spec) -> Reader<'a> {
+        Reader { spec, known: RUNTIME.to_vec() }
+    }
+
+    /// An optional text under one of several names; empty counts as absent.
+    pub fn text(&mut self, names: &[&'static str]) -> Option<&'a str> {
+        self.find(names).map(|(_, value)| value.reveal())
+    }
+
+    fn find(&mut self, names: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+        self.known.extend(names);
+        let mut found =
+            names.iter().filter_map(|name| self.spec.properties.get(name).map(|value| (*name, value)));
+        found.find(|(_, value)| !value.reveal().is_empty())
+    }
+
+    /// A text that must be there.
+    ///
+    /// # Errors
+    /// It is not; the error names a property with a similar name, if there is one.
+    pub fn required(&mut self, names: &[&'static str]) -> Result<&'a str, Error> {
+        if let Some(text) = self.text(names) {
+            return Ok(text);
+        }
+        let name = names.first().copied().unwrap_or_default();
+        let written = self.spec.properties.iter().map(|(written, _)| written);
+        let nearest = nearest(name, written.filter(|written| !self.knows(written)))
+            .map_or_else(String::new, |near| format!("; it has `{near}`, which may be a slip of it"));
+        Err(Error::MissingProperty { name: self.spec.name.clone(), property: name.to_owned(), nearest })
+    }
+
+    /// A truth value.
+    ///
+    /// # Errors
+    /// It is neither a word for yes nor one for no.
+    pub fn truth(&mut self, names: &[&'static str], default: bool) -> Result<bool, Error> {
+        self.typed(names, default, "true or false", |text| {
+            let no = ["false", "0", "f", "n", "no", "off"];
+            if crate::metadata::is_true(text) {
+                Some(true)
+            } else {
+                no.iter().any(|word| text.eq_ignore_ascii_case(word)).then_some(false)
+            }
+        })
+    }
+
+    /// A whole number from 0.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn number(&mut self, names: &[&'static str], default: u64) -> Result<u64, Error> {
+        self.typed(names, default, "a whole number from 0", |text| text.parse().ok())
+    }
+
+    /// A number of bytes: `1048576`, `1024Ki`, `1Mi`, `2Gi`.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn bytes(&mut self, names: &[&'static str], default: u64) -> Result<u64, Error> {
+        self.typed(names, default, "a number of bytes such as 1048576, 64Mi or 1Gi", bytes)
+    }
+
+    /// A duration: `500ms`, `1m30s`, or a bare number of seconds.
+    ///
+    /// # Errors
+    /// It is none, or it is negative.
+    pub fn duration(&mut self, names: &[&'static str], default: Duration) -> Result<Duration, Error> {
+        self.typed(names, default, "a duration such as 500ms, 20s or 1m30s, or a number of seconds", duration)
+    }
+
+    /// The parsed value of a property.
+    ///
+    /// # Errors
+    /// `parse` refuses it; `wanted` says what it would take.
+    pub fn typed<T>(
+        &mut self,
+        names: &[&'static str],
+        default: T,
+        wanted: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, Error> {
+        let Some((name, value)) = self.find(names) else { return Ok(default) };
+        parse(value.reveal().trim()).ok_or_else(|| self.bad(name, value, wanted))
+    }
+
+    fn bad(&self, property: &str, value: &Value, wanted: &str) -> Error {
+        Error::BadProperty {
+            name: self.spec.name.clone(),
+            property: property.to_owned(),
+            given: value.shown(),
+            wanted: wanted.to_owned(),
+        }
+    }
+
+    /// A failure of the driver, under the component's name.
+    pub fn fault(&self, fault: Fault) -> Error {
+        Error::Fault { name: self.spec.name.clone(), kind: self.spec.kind.clone(), fault }
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.known.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// Warnings about properties that nobody has read.
+    pub fn finish(self) -> Vec<String> {
+        let unread = self.spec.properties.iter().filter(|(name, _)| !self.knows(name));
+        unread
+            .map(|(name, _)| {
+                let near = nearest(name, self.known.iter().copied())
+                    .map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+                format!(
+                    "component `{}`: {} has no property `{name}`, it is ignored{near}",
+                    self.spec.name, self.spec.kind
+                )
+            })
+            .collect()
+    }
+}
+
+/// The candidate most like `name`, if one is like it at all.
+pub(super) fn nearest<'c>(name: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
+    let name = name.to_lowercase();
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(&name, &candidate.to_lowercase()), candidate))
+        .filter(|(likeness, _)| *likeness > 0.85)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match text[digits.len()..].trim() {
+        "" => 1,
+        "Ki" | "KiB" => 1 << 10,
+        "Mi" | "MiB" => 1 << 20,
+        "Gi" | "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let mut rest = text;
+    let mut total = 0.0_f64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|at| *at > 0)?;
+        let amount: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "ns" => 1e-9,
+            "us" | "\u{b5}s" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total += amount * unit;
+        rest = &rest[end..];
+    }
+    (!text.is_empty()).then(|| Duration::try_from_secs_f64(total).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_types_and_says_what_is_wrong() {
+        let spec = Spec::new("orders", "state.sqlite")
+            .with("ConnectionString", "a.db")
+            .with("timeout", "1m30s")
+            .with("busyTimeoutt", "5")
+            .with("disableWAL", "maybe")
+            .with("maxBytes", "64Mi");
+        let mut read = spec.read();
+        assert_eq!(read.required(&["connectionString", "url"]).unwrap(), "a.db");
+        assert_eq!(read.duration(&["timeout"], Duration::ZERO).unwrap(), Duration::from_secs(90));
+        assert_eq!(read.bytes(&["maxBytes"], 0).unwrap(), 64 << 20);
+        assert_eq!(
+            read.truth(&["disableWAL"], false).expect_err("refused").to_string(),
+            "component `orders`: property `disableWAL` is `maybe`; give true or false"
+        );
+        let missing = read.required(&["busyTimeout"]).expect_err("missing").to_string();
+        assert!(missing.contains("`busyTimeoutt`"), "{missing}");
+        let warnings = read.finish();
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("did you mean `busyTimeout`"), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_secret_property_does_not_print() {
+        let mut spec = Spec::new("orders", "state.sqlite");
+        spec.properties.insert("timeout", Value::Secret("hunter2".into()));
+        let error = spec.read().duration(&["timeout"], Duration::ZERO).expect_err("refused");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert!(!format!("{spec:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn durations_and_sizes() {
+        let table = [
+            ("20", Some(20_000)),
+            ("500ms", Some(500)),
+            ("1.5s", Some(1_500)),
+            ("1h2m3s", Some(3_723_000)),
+            ("", None),
+            ("-5s", None),
+            ("5 s", None),
+            ("5x", None),
+            ("s", None),
+        ];
+        for (text, millis) in table {
+            assert_eq!(duration(text), millis.map(Duration::from_millis), "{text}");
+        }
+        let table =
+            [("7", Some(7)), ("2Ki", Some(2048)), ("1 GiB", Some(1 << 30)), ("1k", None), ("Mi", None)];
+        for (text, count) in table {
+            assert_eq!(bytes(text), count, "{text}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The registry: which driver opens components of which type and version.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_core::future::BoxFuture;
+
+use super::properties::nearest;
+use super::{Capabilities, Component, Context, Error, Spec};
+
+/// What a factory hands back: the capabilities, and warnings for the user.
+pub type Opening = (Capabilities, Vec<String>);
+
+/// Opens components of one type.
+pub trait Factory: Send + Sync {
+    /// Opens one. Dropping the future must leave nothing behind.
+    fn open<'a>(&'a self, spec: &'a Spec, context: &'a Context) -> BoxFuture<'a, Result<Opening, Error>>;
+}
+
+impl<F> Factory for F
+where
+    F: for<'a> Fn(&'a Spec, &'a Context) -> BoxFuture<'a, Result<Opening, Error>> + Send + Sync,
+{
+    fn open<'a>(&'a self, spec: &'a Spec, context: &'a Context) -> BoxFuture<'a, Result<Opening, Error>> {
+        self(spec, context)
+    }
+}
+
+/// The drivers that are built in.
+#[derive(Clone, Default)]
+pub struct Registry(BTreeMap<String, BTreeMap<String, Arc<dyn Factory>>>);
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Registry {
+        Registry::default()
+    }
+
+    /// Adds a driver, replacing one of the same type and version.
+    pub fn register(&mut self, kind: &str, version: &str, factory: impl Factory + 'static) {
+        self.0.entry(kind.to_owned()).or_default().insert(version.to_owned(), Arc::new(factory));
+    }
+
+    /// The types that are known, with their versions.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
+        self.0.iter().map(|(kind, versions)| (kind.as_str(), versions.keys().map(String::as_str).collect()))
+    }
+
+    fn factory(&self, spec: &Spec) -> Result<&Arc<dyn Factory>, Error> {
+        let Some(versions) = self.0.get(&spec.kind) else {
+            let nearest = nearest(&spec.kind, self.0.keys().map(String::as_str))
+                .map_or_else(String::new, |near| format!(", did you mean `{near}`?"));
+            let known = self.0.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::UnknownType {
+                name: spec.name.clone(),
+                kind: spec.kind.clone(),
+                nearest,
+                known,
+            });
+        };
+        let version = if spec.version.is_empty() { "v1" } else { &spec.version };
+        versions.get(version).ok_or_else(|| Error::UnknownVersion {
+            name: spec.name.clone(),
+            kind: spec.kind.clone(),
+            version: version.to_owned(),
+            known: versions.keys().map(String::as_str).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Whether a driver of this spec's type and version is there, without opening anything.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn check(&self, spec: &Spec) -> Result<(), Error> {
+        self.factory(spec).map(|_| ())
+    }
+
+    /// Opens a component, within its init timeout.
+    ///
+    /// # Errors
+    /// No such driver, a bad property, or a store that cannot be reached.
+    pub async fn open(&self, spec: Spec, context: &Context) -> Result<Component, Error> {
+        let opening = self.factory(&spec)?.open(&spec, context);
+        let (serves, warnings) = tokio::time::timeout(spec.init_timeout, opening).await.map_err(|_| {
+            Error::Timeout { name: spec.name.clone(), kind: spec.kind.clone(), timeout: spec.init_timeout }
+        })??;
+        for warning in &warnings {
+            tracing::warn!(component = %spec.name, "{warning}");
+        }
+        Ok(Component { spec: Arc::new(spec), serves, warnings })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn never<'a>(_: &'a Spec, _: &'a Context) -> BoxFuture<'a, Result<Opening, Error>> {
+        Box::pin(std::future::pending())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unknown_types_versions_and_slow_stores_are_named() {
+        let mut registry = Registry::new();
+        registry.register("state.slow", "v1", never);
+        let open = |spec: Spec| {
+            let registry = registry.clone();
+            async move { registry.open(spec, &Context::default()).await.expect_err("refused").to_string() }
+        };
+        assert_eq!(
+            open(Spec::new("a", "state.slwo")).await,
+            "component `a`: unknown type `state.slwo`, did you mean `state.slow`?; known: state.slow"
+        );
+        let spec = Spec { version: "v9".into(), ..Spec::new("a", "state.slow") };
+        assert_eq!(open(spec).await, "component `a`: type `state.slow` has no version `v9`; known: v1");
+        let spec = Spec { init_timeout: Duration::from_secs(2), ..Spec::new("a", "state.slow") };
+        assert!(open(spec).await.contains("did not open within 2s"));
+    }
+}

@@ -1,0 +1,71 @@
+//! Locks: one owner at a time, for a limited time.
+//!
+//! A grant carries a fencing token that grows with every grant of the resource, so that a store behind the lock
+//! can refuse a former owner that has not noticed that its time is over.
+
+use std::time::Duration;
+
+use crate::answer::Answer;
+use crate::fault::Fault;
+
+/// What became of a wish to lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The lock is the asker's.
+    Acquired {
+        /// Greater than that of every grant before.
+        token: u64,
+    },
+    /// Somebody has it; also when the asker itself does.
+    Held,
+}
+
+/// What became of giving a lock back, or of prolonging it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Done.
+    Success,
+    /// Nobody has it: it was never taken, or its time is over.
+    DoesNotExist,
+    /// Another owner has it.
+    BelongsToOthers,
+}
+
+/// Why a lock request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The driver failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+impl Error {
+    /// A stable word for this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Error::Fault(fault) => fault.kind().as_str(),
+        }
+    }
+}
+
+/// A lock store.
+pub trait Store: Send + Sync {
+    /// Tries to become the owner of `resource` for `expiry`; does not wait.
+    fn try_lock<'a>(
+        &'a self,
+        resource: &'a str,
+        owner: &'a str,
+        expiry: Duration,
+    ) -> Answer<'a, Result<Outcome, Error>>;
+
+    /// Gives the lock back.
+    fn unlock<'a>(&'a self, resource: &'a str, owner: &'a str) -> Answer<'a, Result<Release, Error>>;
+
+    /// Keeps the lock for `expiry` from now on.
+    fn renew<'a>(
+        &'a self,
+        resource: &'a str,
+        owner: &'a str,
+        expiry: Duration,
+    ) -> Answer<'a, Result<Release, Error>>;
+}

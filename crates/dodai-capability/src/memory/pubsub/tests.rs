@@ -1,0 +1,74 @@
+use super::*;
+
+fn broker(messages: u64, bytes: u64) -> Memory {
+    Memory::new(Limits { messages, bytes, idle_group: Duration::from_secs(60) })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_topic_tells_the_publisher_and_takes_again_after_an_ack() {
+    let broker = broker(2, 1 << 20);
+    let mut consumer = broker.subscribe(Subscribe::new("t", "g")).await.unwrap();
+    broker.publish(Publish::new("t", "1")).await.unwrap();
+    broker.publish(Publish::new("t", "2")).await.unwrap();
+    let error = broker.publish(Publish::new("t", "3")).await.expect_err("full");
+    assert_eq!(error.code(), "pubsub_topic_full");
+    assert!(error.to_string().contains("topic `t` is full: group `g` has 2"), "{error}");
+    broker.publish(Publish::new("other", "3")).await.expect("a topic without groups keeps nothing");
+    consumer.next().await.expect("open").unwrap().settle(Verdict::Ack).await.unwrap();
+    broker.publish(Publish::new("t", "3")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_are_bounded_and_given_back_by_the_last_group() {
+    let broker = broker(100, 2 * (OVERHEAD + 10));
+    let mut one = broker.subscribe(Subscribe::new("t", "one")).await.unwrap();
+    let mut two = broker.subscribe(Subscribe::new("t", "two")).await.unwrap();
+    for _ in 0..2 {
+        broker.publish(Publish::new("t", "0123456789")).await.unwrap();
+    }
+    assert_eq!(broker.publish(Publish::new("t", "")).await.expect_err("full").code(), "full");
+    one.next().await.expect("open").unwrap().settle(Verdict::Ack).await.unwrap();
+    assert!(broker.publish(Publish::new("t", "")).await.is_err(), "the other group still has it");
+    two.next().await.expect("open").unwrap().settle(Verdict::Drop).await.unwrap();
+    broker.publish(Publish::new("t", "")).await.unwrap();
+    broker.forget("t", "one").await.unwrap();
+    broker.forget("t", "two").await.unwrap();
+    assert_eq!(broker.0.locked().bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_without_members_is_forgotten_after_a_while() {
+    let broker = broker(100, 1 << 20);
+    drop(broker.subscribe(Subscribe::new("t", "g")).await.unwrap());
+    broker.publish(Publish::new("t", "kept")).await.unwrap();
+    assert_eq!(broker.standings().await.unwrap()[0].pending, 1);
+    tokio::time::advance(Duration::from_secs(61)).await;
+    broker.publish(Publish::new("t", "not kept")).await.unwrap();
+    assert!(broker.standings().await.unwrap().is_empty());
+    assert_eq!(broker.0.locked().bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_ends_waiting_consumers() {
+    let broker = broker(100, 1 << 20);
+    let mut one = broker.subscribe(Subscribe::new("t", "g")).await.unwrap();
+    let mut two = broker.subscribe(Subscribe::new("t", "g")).await.unwrap();
+    let (a, b, ()) = tokio::join!(one.next(), two.next(), async {
+        tokio::task::yield_now().await;
+        broker.close().await;
+    });
+    assert!(a.is_none() && b.is_none());
+    assert_eq!(broker.publish(Publish::new("t", "")).await.expect_err("closed").code(), "closed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn forgetting_a_group_ends_its_members_and_spares_a_new_group_of_that_name() {
+    let broker = broker(100, 1 << 20);
+    let mut old = broker.subscribe(Subscribe::new("t", "g")).await.unwrap();
+    broker.forget("t", "g").await.unwrap();
+    let mut new = broker.subscribe(Subscribe::new("t", "g")).await.unwrap();
+    broker.publish(Publish::new("t", "1")).await.unwrap();
+    assert!(old.next().await.is_none());
+    drop(old);
+    assert_eq!(new.next().await.expect("open").unwrap().message.data, "1");
+}
