@@ -1,0 +1,90 @@
+//! Gateway: listeners at the border, shaped like the Kubernetes Gateway API.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Name, ObjectName};
+use crate::quantity::Port;
+
+/// What is wanted of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewaySpec {
+    /// Where it listens; at least one. Listeners may share a port when host names or names in TLS tell them apart.
+    pub listeners: Vec<Listener>,
+}
+
+/// One listener of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listener {
+    /// The listener's name, unique in the gateway. Routes name it in `parentRefs[].sectionName`.
+    pub name: Name,
+    /// The IP address to listen on; `0.0.0.0` or `::` for all. Default: `127.0.0.1`.
+    #[serde(default = "loopback")]
+    pub address: String,
+    /// The port to listen on.
+    pub port: Port,
+    /// What is spoken on it.
+    pub protocol: ListenerProtocol,
+    /// The host name it answers for, `*.example.com` for all below a domain. Default: every host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// TLS; needed for `HTTPS` and `TLS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+fn loopback() -> String {
+    "127.0.0.1".to_owned()
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ListenerProtocol {
+    /// HTTP/1.1 and HTTP/2 without TLS.
+    Http,
+    /// HTTP/1.1 and HTTP/2 over TLS that ends here.
+    Https,
+    /// Bytes that are not parsed.
+    Tcp,
+    /// TLS of which only the wanted name is read (`Passthrough`), or that ends here (`Terminate`) and carries bytes.
+    Tls,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenerTls {
+    /// Whether TLS ends here. Default: `Terminate`.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// A file with the certificate and its chain, PEM. Goes with `keyFile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<String>,
+    /// A file with the private key, PEM. Goes with `certificateFile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+    /// Certificates the server keeps, by name, instead of files. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificate_refs: Vec<CertificateRef>,
+}
+
+/// Whether TLS ends at the listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsMode {
+    /// TLS ends here; a certificate is needed.
+    #[default]
+    Terminate,
+    /// TLS goes through to the app.
+    Passthrough,
+}
+
+/// A certificate the server keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CertificateRef {
+    /// Its name.
+    pub name: ObjectName,
+}

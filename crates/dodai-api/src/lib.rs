@@ -1,0 +1,53 @@
+//! Every document a user writes: types, JSON schema, validation with remedies.
+//!
+//! Pure: bytes in, documents and problems out. [`read`] takes a file, [`read_all`] a folder, [`validate_set`] looks at
+//! documents together. Nothing here opens a file or a socket, and nothing of ours is below it.
+
+mod app;
+mod base;
+pub mod dapr;
+mod document;
+mod gateway;
+mod metadata;
+mod name;
+mod policy;
+mod quantity;
+mod read;
+mod route;
+mod service;
+mod text;
+mod validate;
+mod workload;
+
+pub use app::{
+    AppService, AppSpec, AppStatus, Call, ConfigUse, DaprApp, DaprProtocol, EnvVar, Exec, HttpGet, Limits,
+    Probe, Probes, Protocol, RevisionChoice, RevisionSpec, RevisionState, RevisionTemplate, Run, Scale,
+    StoreRef, TcpSocket, TrafficShare,
+};
+pub use base::{BaseSpec, BaseStatus, Capacity};
+pub use document::{
+    API_VERSION, App, Base, Document, DocumentKey, Gateway, Kind, Namespace, Policy, Resource, Revision,
+    Route, Service,
+};
+pub use gateway::{CertificateRef, GatewaySpec, Listener, ListenerProtocol, ListenerTls, TlsMode};
+pub use metadata::{Condition, Metadata, Status, Truth};
+pub use name::{Name, ObjectName, RevisionId};
+pub use policy::{
+    Access, AccessAction, AccessRule, AccessSource, Algorithm, CircuitBreaker, LoadBalancing, PolicyHeaders,
+    PolicyRetry, PolicySpec, PolicyTimeouts, RateLimit, RateLimitKey, RateLimitSource, TargetKind, TargetRef,
+};
+pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
+pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};
+pub use route::{
+    BackendKind, BackendRef, DirectResponse, Filter, FilterKind, HeaderModifier, HeaderValue, Match,
+    ParentKind, ParentRef, PathMatch, PathMatchKind, PathModifier, PathModifierKind, RequestMirror,
+    RequestRedirect, RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, UrlRewrite, ValueMatch,
+    ValueMatchKind,
+};
+pub use service::{ServicePort, ServiceSelector, ServiceSpec};
+pub use text::Invalid;
+pub use validate::validate;
+pub use workload::{
+    Build, External, ExternalTls, Isolation, Logs, Module, ModuleLimits, Process, Restart, RestartBackoff,
+    RestartPolicy, Signal, Stop, Workload,
+};

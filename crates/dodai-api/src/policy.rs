@@ -1,0 +1,273 @@
+//! Policy: limits, retries, breaking, balancing and access for what it targets.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::name::Name;
+use crate::quantity::TimeSpan;
+use crate::route::HeaderModifier;
+
+/// What is wanted of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicySpec {
+    /// What it applies to, in the policy's namespace; at least one.
+    pub target_refs: Vec<TargetRef>,
+    /// Bounds on waiting. Default: those of the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<PolicyTimeouts>,
+    /// When a failed call is made again. Default: that of the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<PolicyRetry>,
+    /// When calls are refused to spare what they go to. Default: that of the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// How an instance is chosen. Default: `least_latency`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<LoadBalancing>,
+    /// Who may call. Default: every app of the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// How many calls are taken. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Changes of headers. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<PolicyHeaders>,
+}
+
+/// What a policy applies to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TargetRef {
+    /// The kind of the target.
+    pub kind: TargetKind,
+    /// The target's name.
+    pub name: Name,
+    /// One part of it: a service of an app, a port of a service, a listener of a gateway, a rule of a route.
+    /// Default: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<Name>,
+}
+
+/// The kinds a policy applies to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum TargetKind {
+    /// Calls to an app.
+    App,
+    /// Calls to a service.
+    Service,
+    /// Calls that match a route.
+    Route,
+    /// Calls that enter at a gateway.
+    Gateway,
+}
+
+/// Bounds on waiting.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyTimeouts {
+    /// From the call's arrival to the head of its answer, all tries together. Default: `30s`. `0s`: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<TimeSpan>,
+    /// Time a stream may be silent in one direction. Default: `5m`. `0s`: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<TimeSpan>,
+    /// Time to connect. Default: `1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<TimeSpan>,
+}
+
+/// When a failed call is made again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyRetry {
+    /// Tries after the first. Default: 1. 0: none.
+    #[serde(default = "attempts")]
+    #[schemars(range(max = 10))]
+    pub attempts: u32,
+    /// Time of each try. Default: what is left of `timeouts.request`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_try: Option<TimeSpan>,
+    /// Retries may be at most this share of calls, percent. Default: 20.
+    #[serde(default = "budget_percent")]
+    #[schemars(range(max = 1000))]
+    pub budget_percent: u32,
+    /// Retries per second that are allowed whatever the share. Default: 10.
+    #[serde(default = "min_retries")]
+    pub min_retries_per_second: u32,
+    /// Status codes that count as failures. Default: 502, 503 and 504.
+    #[serde(default = "retry_codes")]
+    pub codes: Vec<u16>,
+}
+
+fn attempts() -> u32 {
+    1
+}
+fn budget_percent() -> u32 {
+    20
+}
+fn min_retries() -> u32 {
+    10
+}
+fn retry_codes() -> Vec<u16> {
+    vec![502, 503, 504]
+}
+
+impl Default for PolicyRetry {
+    fn default() -> Self {
+        PolicyRetry {
+            attempts: attempts(),
+            per_try: None,
+            budget_percent: budget_percent(),
+            min_retries_per_second: min_retries(),
+            codes: retry_codes(),
+        }
+    }
+}
+
+/// When calls are refused to spare what they go to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CircuitBreaker {
+    /// Failures of one instance in a row until it is left alone. Default: 5. 0: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consecutive_failures: Option<u32>,
+    /// How long it is left alone, longer from time to time. Default: `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_for: Option<TimeSpan>,
+    /// Connections to one instance. Default: 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections: Option<u32>,
+    /// Calls that wait for a connection; more are shed. Default: 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pending: Option<u32>,
+    /// Calls at once; more are shed. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests: Option<u32>,
+}
+
+/// How an instance is chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LoadBalancing {
+    /// The rule. Default: `least_latency`.
+    #[serde(default)]
+    pub algorithm: Algorithm,
+}
+
+/// The rule an instance is chosen by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Algorithm {
+    /// One after the other.
+    RoundRobin,
+    /// The better of two chosen at random, by recent peak latency and calls under way.
+    #[default]
+    LeastLatency,
+}
+
+/// Who may call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Access {
+    /// What happens to a call that no rule matches. Default: `deny`.
+    #[serde(default = "deny")]
+    pub default: AccessAction,
+    /// Rules; a matching `deny` wins over a matching `allow`, whatever their order. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<AccessRule>,
+}
+
+fn deny() -> AccessAction {
+    AccessAction::Deny
+}
+
+/// Whether a call is let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessAction {
+    /// Let it through.
+    Allow,
+    /// Refuse it with 403.
+    Deny,
+}
+
+/// One rule of access: it matches when everything given matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessRule {
+    /// What happens to a call it matches.
+    pub action: AccessAction,
+    /// Who calls. Default: anyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<AccessSource>,
+    /// HTTP methods. Default: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// Paths: exact, or everything below one that ends in `/*`. Default: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+}
+
+/// Who calls: one of the apps, or any app of one of the namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessSource {
+    /// Apps: `name` in the policy's namespace, or `namespace/name`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<String>,
+    /// Namespaces. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<Name>,
+}
+
+/// How many calls are taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RateLimit {
+    /// Calls per second over time, for each key on each base.
+    #[schemars(range(min = 0.001, max = 1_000_000_000.0))]
+    pub requests_per_second: f64,
+    /// Calls at once after a pause. Default: `requestsPerSecond`, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub burst: Option<u32>,
+    /// What calls are counted by. Default: all together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<RateLimitKey>,
+}
+
+/// What calls are counted by: exactly one is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RateLimitKey {
+    /// The value of this request header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// The calling app, or the client's address at a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<RateLimitSource>,
+}
+
+/// Which property of the caller calls are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RateLimitSource {
+    /// The calling app.
+    App,
+    /// The client's IP address.
+    Address,
+}
+
+/// Changes of headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyHeaders {
+    /// On calls. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<HeaderModifier>,
+    /// On answers. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<HeaderModifier>,
+}

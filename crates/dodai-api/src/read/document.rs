@@ -1,0 +1,285 @@
+//! A file's bytes to its documents: which kind each tree is, what users may not write, and where everything stands.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::problem::{Code, Problem, Severity};
+use super::tree::{Content, Mark, Tree};
+use super::{MAX_FILE_BYTES, decode, suggest, yaml};
+use crate::document::{Document, Kind};
+use crate::name::Name;
+
+/// A file to read: its name, for messages, and its content.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// The file's name as messages show it.
+    pub name: &'a str,
+    /// The file's content.
+    pub bytes: &'a [u8],
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// The documents without errors.
+    pub documents: Vec<Located<Document>>,
+    /// Why documents are missing from `documents`.
+    pub errors: Vec<Problem>,
+    /// What will not do what it seems to.
+    pub warnings: Vec<Problem>,
+}
+
+/// Something read, with its place in a file.
+#[derive(Clone, Debug)]
+pub struct Located<T> {
+    /// What was read.
+    pub value: T,
+    /// The file it was read from.
+    pub file: Arc<str>,
+    /// Which document of the file it is, from 0.
+    pub index: usize,
+    places: Arc<BTreeMap<String, Mark>>,
+}
+
+impl<T> Located<T> {
+    /// A value that was read from no file.
+    pub fn nowhere(value: T) -> Self {
+        Located { value, file: Arc::from(""), index: 0, places: Arc::default() }
+    }
+
+    /// Line and column, from 1, of a path such as `spec.services[0].port`, or of the nearest thing around it.
+    pub fn place(&self, path: &str) -> Option<(u32, u32)> {
+        let mut path = path;
+        loop {
+            if let Some(mark) = self.places.get(path).filter(|mark| mark.line > 0) {
+                return Some((mark.line, mark.column));
+            }
+            if path.is_empty() {
+                return None;
+            }
+            path = &path[..path.rfind(['.', '[']).unwrap_or(0)];
+        }
+    }
+
+    /// Gives a problem of this document its place in the file.
+    pub fn locate(&self, mut problem: Problem) -> Problem {
+        problem.file = self.file.to_string();
+        problem.document = self.index;
+        if let Some((line, column)) = self.place(&problem.path) {
+            problem.line = line;
+            problem.column = column;
+        }
+        problem
+    }
+}
+
+impl Read {
+    /// Whether every document of the file was read.
+    pub fn is_clean(&self) -> bool {
+        self.errors.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, problem: Problem) {
+        match problem.severity {
+            Severity::Error => self.errors.push(problem),
+            Severity::Warning => self.warnings.push(problem),
+        }
+    }
+}
+
+/// Reads every document of a file, YAML or JSON, as a user wrote it.
+///
+/// Never panics, whatever the bytes. Parts that only control writes are dropped with a warning. Documents are checked
+/// one by one; what they refer to is checked by [`crate::validate_set`].
+pub fn read(source: &Source<'_>) -> Read {
+    let mut read = Read::default();
+    let file: Arc<str> = Arc::from(source.name);
+    let in_file = |mut problem: Problem, index: usize| {
+        problem.file = file.to_string();
+        problem.document = index;
+        problem
+    };
+    let text = match text_of(source.bytes) {
+        Ok(text) => text,
+        Err(problem) => {
+            read.add(in_file(*problem, 0));
+            return read;
+        }
+    };
+    for parsed in yaml::parse(text) {
+        let tree = match parsed.tree {
+            Ok(tree) => tree,
+            Err(problem) => {
+                read.add(in_file(problem, parsed.index));
+                continue;
+            }
+        };
+        let places = Arc::new(tree.places());
+        let (document, problems) = from_tree(&tree);
+        for problem in problems {
+            read.add(in_file(problem, parsed.index));
+        }
+        let Some(value) = document else { continue };
+        let mut located = Located { value, file: file.clone(), index: parsed.index, places };
+        for problem in take_read_only(&mut located.value) {
+            read.add(located.locate(problem));
+        }
+        let mut refused = false;
+        for problem in crate::validate(&located.value) {
+            refused |= problem.severity == Severity::Error;
+            read.add(located.locate(problem));
+        }
+        if !refused {
+            read.documents.push(located);
+        }
+    }
+    read
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, Box<Problem>> {
+    if bytes.len() > MAX_FILE_BYTES {
+        let problem =
+            Problem::new(Code::TooLarge, "", format!("the file has more than {MAX_FILE_BYTES} bytes"));
+        return Err(Box::new(problem.remedy("split the file")));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    std::str::from_utf8(bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
+        let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
+        let mut problem =
+            Problem::new(Code::Syntax, "", "the file is not UTF-8 text").remedy("save it as UTF-8");
+        problem.line = u32::try_from(line).unwrap_or(u32::MAX);
+        problem.column = 1;
+        Box::new(problem)
+    })
+}
+
+/// A document from its canonical form, as the store and the API hold it.
+///
+/// # Errors
+/// Every problem of the value, if it is not a document.
+pub(crate) fn from_value(value: &Value) -> Result<Document, Vec<Problem>> {
+    match from_tree(&Tree::of_value(value)) {
+        (Some(document), _) => Ok(document),
+        (None, problems) => Err(problems),
+    }
+}
+
+fn from_tree(tree: &Tree) -> (Option<Document>, Vec<Problem>) {
+    let kind = match kind_of(tree) {
+        Ok(kind) => kind,
+        Err(problem) => return (None, vec![*problem]),
+    };
+    let (mut document, mut problems) = decode::decode(tree, kind);
+    if let Some(Document::Subscription(subscription)) = &mut document {
+        subscription.spec.upgrade();
+    }
+    if kind.is_strict()
+        && let Some(found) = &document
+        && let Err(invalid) = found.metadata().name.as_str().parse::<Name>()
+    {
+        let mut problem =
+            Problem::new(Code::InvalidValue, "metadata.name", invalid.message).remedy(invalid.remedy);
+        let place = tree.get(0, "metadata").and_then(|id| tree.get(id, "name"));
+        if let Some(id) = place {
+            problem.line = tree.nodes[id].mark.line;
+            problem.column = tree.nodes[id].mark.column;
+        }
+        problems.push(problem);
+        document = None;
+    }
+    (document, problems)
+}
+
+/// Which kind a tree is, by `apiVersion` and `kind`.
+fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
+    let at = |mut problem: Problem, id: usize| {
+        problem.line = tree.nodes[id].mark.line;
+        problem.column = tree.nodes[id].mark.column;
+        Box::new(problem)
+    };
+    if !matches!(tree.nodes[0].content, Content::Mapping(_)) {
+        let message = format!("expected a document, found {}", tree.nodes[0].describe());
+        let remedy = "a document is a mapping that begins with `apiVersion: dodai.dev/v1` and `kind:`";
+        return Err(at(Problem::new(Code::WrongType, "", message).remedy(remedy), 0));
+    }
+    let word = |key: &str, example: &str| -> Result<(usize, &str), Box<Problem>> {
+        let Some(id) = tree.get(0, key).filter(|&id| !tree.nodes[id].is_null()) else {
+            let problem = Problem::new(Code::MissingKey, key, "this key is missing");
+            return Err(at(problem.remedy(format!("add `{key}: {example}`")), 0));
+        };
+        tree.text(id).map(|text| (id, text)).ok_or_else(|| {
+            let message = format!("expected text, found {}", tree.nodes[id].describe());
+            at(Problem::new(Code::WrongType, key, message).remedy(format!("write `{key}: {example}`")), id)
+        })
+    };
+    let (version_id, version) = word("apiVersion", crate::document::API_VERSION)?;
+    let (kind_id, kind) = word("kind", "App")?;
+    let versions: Vec<&str> = {
+        let mut all: Vec<&str> = Kind::ALL.iter().flat_map(|kind| kind.api_versions()).copied().collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    };
+    if !versions.contains(&version) {
+        let problem = Problem::new(
+            Code::UnknownKind,
+            "apiVersion",
+            format!("`{version}` is not an apiVersion known here"),
+        );
+        let remedy =
+            suggest(version, &versions).unwrap_or_else(|| format!("known are `{}`", versions.join("`, `")));
+        let problem = problem.remedy(remedy);
+        return Err(at(problem, version_id));
+    }
+    let family: Vec<Kind> =
+        Kind::ALL.iter().copied().filter(|k| k.api_versions().contains(&version)).collect();
+    if let Some(found) = family.iter().copied().find(|k| k.as_str() == kind) {
+        return Ok(found);
+    }
+    let words: Vec<&str> = family.iter().map(|k| k.as_str()).collect();
+    let problem = Problem::new(Code::UnknownKind, "kind", format!("`{version}` has no kind `{kind}`"));
+    let elsewhere = Kind::ALL.iter().find(|k| k.as_str() == kind);
+    let remedy = match (elsewhere, suggest(kind, &words)) {
+        (Some(other), _) => format!("`{kind}` is of apiVersion `{}`", other.api_versions()[0]),
+        (None, Some(nearest)) => nearest,
+        (None, None) => format!("its kinds are `{}`", words.join("`, `")),
+    };
+    let problem = problem.remedy(remedy);
+    // daprd passes over kinds it does not serve; so do we, aloud.
+    Err(at(if version.starts_with("dapr.io/") { problem.warning() } else { problem }, kind_id))
+}
+
+/// Drops what only control writes, with a warning for each part.
+fn take_read_only(document: &mut Document) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut note = |path: &str| {
+        let problem = Problem::new(Code::ReadOnly, path, "only the server writes this; it is ignored");
+        found.push(problem.remedy("leave it out").warning());
+    };
+    if document.clear_status() {
+        note("status");
+    }
+    let metadata = document.metadata_mut();
+    if metadata.uid.take().is_some() {
+        note("metadata.uid");
+    }
+    if metadata.generation.take().is_some() {
+        note("metadata.generation");
+    }
+    if metadata.creation_timestamp.take().is_some() {
+        note("metadata.creationTimestamp");
+    }
+    if metadata.deletion_timestamp.take().is_some() {
+        note("metadata.deletionTimestamp");
+    }
+    if metadata.owner_app.take().is_some() {
+        note("metadata.ownerApp");
+    }
+    if !std::mem::take(&mut metadata.field_owners).is_empty() {
+        note("metadata.fieldOwners");
+    }
+    found
+}

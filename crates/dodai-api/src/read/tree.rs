@@ -1,0 +1,202 @@
+//! The located tree: nodes in one vector, each with its place in the file and the step that leads to it.
+//!
+//! Made from YAML events or from a JSON value; everything after it reads nodes and never text.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+/// A line and a column, from 1; zeros for "nowhere".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    pub(crate) line: u32,
+    pub(crate) column: u32,
+}
+
+pub(crate) type NodeId = usize;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Root,
+    Key(String, Mark),
+    Index(usize),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Scalar {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Scalar { text: String, value: Scalar },
+    Sequence(Vec<NodeId>),
+    Mapping(Vec<NodeId>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub parent: Option<NodeId>,
+    pub step: Step,
+    pub mark: Mark,
+    pub content: Content,
+}
+
+/// The nodes of one document; 0 is the root.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tree {
+    pub nodes: Vec<Node>,
+}
+
+impl Node {
+    pub(crate) fn key(&self) -> Option<&str> {
+        match &self.step {
+            Step::Key(key, _) => Some(key),
+            Step::Root | Step::Index(_) => None,
+        }
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(&self.content, Content::Scalar { value: Scalar::Null, .. })
+    }
+
+    /// What the node is, for messages.
+    pub(crate) fn describe(&self) -> String {
+        match &self.content {
+            Content::Scalar { value: Scalar::Null, .. } => "nothing".to_owned(),
+            Content::Scalar { text, value: Scalar::Bool(_) } => format!("`{text}`"),
+            Content::Scalar { text, value: Scalar::Text } => {
+                format!("the text `{}`", crate::text::Invalid::shorten(text))
+            }
+            Content::Scalar { text, value: Scalar::Unsigned(_) | Scalar::Signed(_) | Scalar::Float(_) } => {
+                format!("the number {}", crate::text::Invalid::shorten(text))
+            }
+            Content::Sequence(_) => "a list".to_owned(),
+            Content::Mapping(_) => "a mapping".to_owned(),
+        }
+    }
+}
+
+impl Tree {
+    pub(crate) fn push(&mut self, node: Node) -> NodeId {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    pub(crate) fn children(&self, id: NodeId) -> &[NodeId] {
+        match &self.nodes[id].content {
+            Content::Sequence(children) | Content::Mapping(children) => children,
+            Content::Scalar { .. } => &[],
+        }
+    }
+
+    pub(crate) fn get(&self, id: NodeId, key: &str) -> Option<NodeId> {
+        match &self.nodes[id].content {
+            Content::Mapping(children) => {
+                children.iter().copied().find(|&child| self.nodes[child].key() == Some(key))
+            }
+            Content::Sequence(_) | Content::Scalar { .. } => None,
+        }
+    }
+
+    pub(crate) fn text(&self, id: NodeId) -> Option<&str> {
+        match &self.nodes[id].content {
+            Content::Scalar { text, value: Scalar::Text } => Some(text),
+            Content::Scalar { .. } | Content::Sequence(_) | Content::Mapping(_) => None,
+        }
+    }
+
+    /// The path to a node: `spec.services[0].port`.
+    pub(crate) fn path(&self, id: NodeId) -> String {
+        let mut steps = Vec::new();
+        let mut at = Some(id);
+        while let Some(node) = at.map(|id| &self.nodes[id]) {
+            steps.push(&node.step);
+            at = node.parent;
+        }
+        let mut path = String::new();
+        for step in steps.into_iter().rev() {
+            match step {
+                Step::Root => {}
+                Step::Key(key, _) => push_key(&mut path, key),
+                Step::Index(index) => path.push_str(&format!("[{index}]")),
+            }
+        }
+        path
+    }
+
+    /// Where to point at for a key: at the key itself, or at the value in a list.
+    pub(crate) fn key_mark(&self, id: NodeId) -> Mark {
+        match &self.nodes[id].step {
+            Step::Key(_, mark) => *mark,
+            Step::Root | Step::Index(_) => self.nodes[id].mark,
+        }
+    }
+
+    /// The place of every path, for problems that are found after decoding.
+    pub(crate) fn places(&self) -> BTreeMap<String, Mark> {
+        (0..self.nodes.len()).map(|id| (self.path(id), self.nodes[id].mark)).collect()
+    }
+
+    /// A tree of a JSON value, with no places.
+    pub(crate) fn of_value(value: &Value) -> Tree {
+        let mut tree = Tree::default();
+        tree.graft(value, None, Step::Root);
+        tree
+    }
+
+    fn graft(&mut self, value: &Value, parent: Option<NodeId>, step: Step) -> NodeId {
+        let content = match value {
+            Value::Null => Content::Scalar { text: "null".to_owned(), value: Scalar::Null },
+            Value::Bool(b) => Content::Scalar { text: b.to_string(), value: Scalar::Bool(*b) },
+            Value::Number(n) => {
+                let value = match (n.as_u64(), n.as_i64(), n.as_f64()) {
+                    (Some(n), ..) => Scalar::Unsigned(n),
+                    (None, Some(n), _) => Scalar::Signed(n),
+                    (None, None, Some(n)) => Scalar::Float(n),
+                    (None, None, None) => Scalar::Text,
+                };
+                Content::Scalar { text: n.to_string(), value }
+            }
+            Value::String(text) => Content::Scalar { text: text.clone(), value: Scalar::Text },
+            Value::Array(_) => Content::Sequence(Vec::new()),
+            Value::Object(_) => Content::Mapping(Vec::new()),
+        };
+        let id = self.push(Node { parent, step, mark: Mark::default(), content });
+        let children: Vec<NodeId> = match value {
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| self.graft(item, Some(id), Step::Index(index)))
+                .collect(),
+            Value::Object(map) => map
+                .iter()
+                .map(|(key, item)| self.graft(item, Some(id), Step::Key(key.clone(), Mark::default())))
+                .collect(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return id,
+        };
+        match &mut self.nodes[id].content {
+            Content::Sequence(slots) | Content::Mapping(slots) => *slots = children,
+            Content::Scalar { .. } => {}
+        }
+        id
+    }
+}
+
+/// Adds a key to a path, in brackets and quotes if it is not a plain word.
+pub(crate) fn push_key(path: &mut String, key: &str) {
+    let plain = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if plain {
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(key);
+    } else {
+        path.push_str(&format!("[{key:?}]"));
+    }
+}

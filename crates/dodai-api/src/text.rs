@@ -1,0 +1,88 @@
+//! Values written as text (names, durations, sizes): one error shape and one serde and schema treatment for all.
+
+use std::fmt;
+
+/// Why a text is not a value of its type, and how to write one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// What is wrong, naming the text.
+    pub message: String,
+    /// What to write instead.
+    pub remedy: String,
+}
+
+/// Between message and remedy when an [`Invalid`] passes through serde, which carries text only.
+pub(crate) const REMEDY_MARK: &str = "; ";
+
+impl Invalid {
+    pub(crate) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { message: message.into(), remedy: remedy.into() }
+    }
+
+    /// At most 60 characters of a text, for messages.
+    pub(crate) fn shorten(text: &str) -> String {
+        if text.chars().count() <= 60 {
+            return text.to_owned();
+        }
+        let head: String = text.chars().take(57).collect();
+        format!("{head}...")
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{REMEDY_MARK}{}", self.message, self.remedy)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+/// serde and schema for a newtype with `FromStr<Err = Invalid>` and `Display`: it is written as a string.
+/// A number is handed to `FromStr` as text, so that the error can name the missing unit.
+macro_rules! text_newtype {
+    ($type:ident, $expected:literal, $pattern:expr, $description:literal) => {
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expected)
+                    }
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<$type, E> {
+                        self.visit_str(&number.to_string())
+                    }
+                    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<$type, E> {
+                        self.visit_str(&number.to_string())
+                    }
+                    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<$type, E> {
+                        self.visit_str(&number.to_string())
+                    }
+                }
+                deserializer.deserialize_str(Text)
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                false
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern, "description": $description })
+            }
+        }
+    };
+}
+pub(crate) use text_newtype;
