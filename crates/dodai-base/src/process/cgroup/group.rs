@@ -1,0 +1,262 @@
+//! Making, filling, measuring and removing control groups.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid};
+
+use super::{Controller, Hierarchy, Version, field, hierarchies, needed, writes};
+use crate::process::{Limits, Usage};
+
+/// Where the base itself moves when its own group must have no process (version 2).
+const LEAF: &str = "dodai.base";
+/// How often, and after which pause, leftovers of a dead base are killed again before they are left alone.
+const SWEEPS: usize = 100;
+const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+
+/// The groups of one base: a directory in each usable hierarchy.
+#[derive(Clone, Debug)]
+pub(in crate::process) struct Groups {
+    roots: Arc<[Root]>,
+}
+
+#[derive(Clone, Debug)]
+struct Root {
+    version: Version,
+    /// `<own>/dodai/<base>`
+    dir: PathBuf,
+    controllers: BTreeSet<Controller>,
+}
+
+impl Groups {
+    /// Makes the base's directories where that is allowed, and ends what a dead base of the same id left.
+    /// Also says, once, what cannot be done here.
+    pub(in crate::process) async fn open(base: &str) -> (Groups, Vec<String>) {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let found = hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+        let mut roots = Vec::new();
+        let mut refusals = BTreeSet::new();
+        for hierarchy in found {
+            let own = hierarchy.own.clone();
+            match open_root(hierarchy, base) {
+                Ok(root) => roots.push(root),
+                Err(error) => drop(refusals.insert(format!("{}: {error}", own.display()))),
+            }
+        }
+        for root in &roots {
+            sweep(&root.dir).await;
+        }
+        let have: BTreeSet<Controller> =
+            roots.iter().flat_map(|root| root.controllers.iter().copied()).collect();
+        let all = [Controller::Memory, Controller::Cpu, Controller::Pids];
+        let missing: Vec<&str> = all.iter().filter(|c| !have.contains(c)).map(|c| c.as_str()).collect();
+        let mut conditions = Vec::new();
+        if !missing.is_empty() {
+            let why: Vec<String> = refusals.into_iter().collect();
+            let why = if why.is_empty() { "no control group has them".to_owned() } else { why.join("; ") };
+            let remedy = "run the base as root or as a systemd service with Delegate=yes";
+            conditions.push(format!("limits not enforced: {} ({why}); {remedy}", missing.join(", ")));
+        }
+        (Groups { roots: roots.into() }, conditions)
+    }
+
+    /// No groups at all.
+    pub(in crate::process) fn none() -> Groups {
+        Groups { roots: Arc::new([]) }
+    }
+
+    /// Removes the base's own directories, if they are empty; at the end of the base.
+    pub(in crate::process) fn remove_roots(&self) {
+        for root in self.roots.iter() {
+            let _ = fs::remove_dir(&root.dir);
+            if let Some(parent) = root.dir.parent() {
+                let _ = fs::remove_dir(parent);
+            }
+        }
+    }
+
+    /// Makes the group of an instance and sets its limits. Also says which limits do not hold.
+    pub(in crate::process) fn create(&self, instance: &str, limits: &Limits) -> (Group, Vec<String>) {
+        let mut dirs = Vec::new();
+        let mut conditions = Vec::new();
+        let mut missing = needed(limits);
+        for root in self.roots.iter() {
+            let dir = root.dir.join(instance);
+            if let Err(error) = make(&dir) {
+                conditions.push(format!("control group {}: {error}", dir.display()));
+                continue;
+            }
+            for (controller, file, value) in writes(root.version, limits) {
+                if !root.controllers.contains(&controller) {
+                    continue;
+                }
+                match fs::write(dir.join(file), &value) {
+                    Ok(()) => drop(missing.remove(&controller)),
+                    Err(error) => {
+                        conditions.push(format!("write {value} to {}/{file}: {error}", dir.display()))
+                    }
+                }
+            }
+            dirs.push(Root { dir, ..root.clone() });
+        }
+        if !missing.is_empty() {
+            let names: Vec<&str> = missing.iter().map(|controller| controller.as_str()).collect();
+            conditions.push(format!("limits not enforced: {}", names.join(", ")));
+        }
+        (Group { dirs, pids_enforced: !missing.contains(&Controller::Pids) }, conditions)
+    }
+}
+
+fn open_root(hierarchy: Hierarchy, base: &str) -> io::Result<Root> {
+    let Hierarchy { version, own, mut controllers } = hierarchy;
+    // A base that executed itself anew is in the leaf that it moved to before.
+    let own = if own.ends_with(LEAF) { own.parent().unwrap_or(&own).to_owned() } else { own };
+    let dir = own.join("dodai").join(base);
+    make(&own.join("dodai"))?;
+    make(&dir)?;
+    if version == Version::V2 {
+        controllers = enable(&own, &dir);
+    }
+    Ok(Root { version, dir, controllers })
+}
+
+/// Hands controllers down to the base's directory; those that arrive there.
+fn enable(own: &Path, dir: &Path) -> BTreeSet<Controller> {
+    let wanted = read_controllers(&own.join("cgroup.controllers"));
+    for controller in wanted {
+        let word = format!("+{}", controller.as_str());
+        let hand_down = |dir: &Path| fs::write(dir.join("cgroup.subtree_control"), &word);
+        if hand_down(own).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
+            // A group that hands controllers down must have no process of its own.
+            let leaf = own.join(LEAF);
+            let moved = make(&leaf).and_then(|()| fs::write(leaf.join("cgroup.procs"), "0"));
+            if moved.is_ok() {
+                let _ = hand_down(own);
+            }
+        }
+        if let Some(parent) = dir.parent() {
+            let _ = hand_down(parent);
+        }
+        let _ = hand_down(dir);
+    }
+    read_controllers(&dir.join("cgroup.subtree_control"))
+}
+
+fn read_controllers(file: &Path) -> BTreeSet<Controller> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(Controller::parse).collect()
+}
+
+fn make(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Ends everything in the groups below a directory and removes them.
+async fn sweep(dir: &Path) {
+    for _ in 0..SWEEPS {
+        let Ok(entries) = fs::read_dir(dir) else { return };
+        let left: Vec<PathBuf> = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir() && !clear(path))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        tokio::time::sleep(SWEEP_PAUSE).await;
+    }
+    tracing::warn!(dir = %dir.display(), "control groups of an earlier base could not be removed");
+}
+
+/// Kills what is in a group and tries to remove it.
+fn clear(dir: &Path) -> bool {
+    match fs::remove_dir(dir) {
+        Ok(()) => return true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return true,
+        Err(_) => {}
+    }
+    kill_members(dir);
+    false
+}
+
+fn kill_members(dir: &Path) {
+    if fs::write(dir.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    let me = getpid().as_raw();
+    let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    for pid in list.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 1 && *pid != me) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// The group of one instance, in each hierarchy.
+#[derive(Clone, Debug)]
+pub(in crate::process) struct Group {
+    dirs: Vec<Root>,
+    pids_enforced: bool,
+}
+
+impl Group {
+    /// The directories a process joins.
+    pub(in crate::process) fn dirs(&self) -> Vec<PathBuf> {
+        self.dirs.iter().map(|root| root.dir.clone()).collect()
+    }
+
+    /// Whether a limit of processes, if one was asked for, is held by the kernel.
+    pub(in crate::process) fn pids_enforced(&self) -> bool {
+        self.pids_enforced
+    }
+
+    /// The file that counts kills for lack of memory.
+    pub(in crate::process) fn oom_events(&self) -> Option<PathBuf> {
+        let root = self.with(Controller::Memory)?;
+        Some(root.dir.join(if root.version == Version::V1 { "memory.oom_control" } else { "memory.events" }))
+    }
+
+    /// What the instance uses; nothing if some of it is not accounted here.
+    pub(in crate::process) fn usage(&self) -> Option<Usage> {
+        let read = |root: &Root, file: &str| fs::read_to_string(root.dir.join(file)).ok();
+        let number = |root: &Root, file: &str| read(root, file)?.trim().parse::<u64>().ok();
+        let memory = self.with(Controller::Memory)?;
+        let (total, idle) = match memory.version {
+            Version::V1 => (number(memory, "memory.usage_in_bytes")?, "total_inactive_file"),
+            Version::V2 => (number(memory, "memory.current")?, "inactive_file"),
+        };
+        // As kubelet counts: page cache that the kernel would give up at once is not held by the app.
+        let idle = field(&read(memory, "memory.stat")?, idle).unwrap_or(0);
+        let cpu = match self.with(Controller::Cpuacct) {
+            Some(root) => Duration::from_nanos(number(root, "cpuacct.usage")?),
+            None => {
+                let root = self.dirs.iter().find(|root| root.version == Version::V2)?;
+                Duration::from_micros(field(&read(root, "cpu.stat")?, "usage_usec")?)
+            }
+        };
+        let processes = self.with(Controller::Pids).and_then(|root| number(root, "pids.current"));
+        Some(Usage { cpu, memory_bytes: total.saturating_sub(idle), processes: processes? })
+    }
+
+    /// Ends what is left and removes the group; for a shim that was lost.
+    pub(in crate::process) async fn clear(&self) {
+        for root in &self.dirs {
+            for _ in 0..SWEEPS {
+                if clear(&root.dir) {
+                    break;
+                }
+                tokio::time::sleep(SWEEP_PAUSE).await;
+            }
+        }
+    }
+
+    fn with(&self, controller: Controller) -> Option<&Root> {
+        self.dirs.iter().find(|root| root.controllers.contains(&controller))
+    }
+}

@@ -1,0 +1,3 @@
+//! Integration tests of one base.
+
+mod process;
