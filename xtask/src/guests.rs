@@ -2,7 +2,8 @@
 //!
 //! Artefacts are committed so that `dodai up` works where no WASM target can be had. Each component crate of the
 //! workspace `examples/shop/modules` becomes `examples/shop/artifacts/NAME.wasm`; `artifacts.json` beside them records
-//! the compiler and each digest. Another compiler makes other bytes: then the check builds, and says what it cannot compare.
+//! the compiler, the digest of the sources and of each artefact. Another compiler makes other bytes: then the check
+//! builds, and says what it cannot compare.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use crate::process::{Tool, environment};
 use crate::workspace::Workspace;
 
 const MODULES: &str = "examples/shop/modules";
+/// What goes into an artefact; a change under here asks for a rebuild.
+const SOURCES: &[&str] = &[MODULES, "examples/shop/wit"];
 const ARTIFACTS: &str = "examples/shop/artifacts";
 const TARGET: &str = "wasm32-wasip2";
 
@@ -50,7 +53,7 @@ fn write(workspace: &Workspace) -> Result<()> {
             .with_context(|| format!("writing {}", file.display()))?;
         digests.insert(name, sha256(workspace, &file)?);
     }
-    let record = json!({ "compiler": compiler(workspace)?, "target": TARGET, "sha256": digests });
+    let record = json!({ "compiler": compiler(workspace)?, "target": TARGET, "sources": sources(workspace)?, "sha256": digests });
     let text = serde_json::to_string_pretty(&record).context("writing artifacts.json")? + "\n";
     std::fs::write(folder.join("artifacts.json"), text).context("writing artifacts.json")
 }
@@ -62,6 +65,12 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("reading {}; `cargo xtask guests` writes it", path.display()))?;
     let record: Value = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+    // Told even where nothing can be rebuilt.
+    if record["sources"].as_str() != Some(sources(workspace)?.as_str()) {
+        bail!(
+            "the sources changed after the artefacts were made\n  to mend it: `cargo xtask guests`, then commit both"
+        );
+    }
     for name in &names {
         compare(name, "the committed file", &sha256(workspace, &committed(workspace, name))?, &record)?;
     }
@@ -167,6 +176,17 @@ fn add_target(workspace: &Workspace) -> Result<()> {
 
 fn compiler(workspace: &Workspace) -> Result<String> {
     Ok(Tool::new("rustc", &workspace.root).args(["--version"]).output()?.trim().to_owned())
+}
+
+/// One digest over names and contents of all sources, documents aside.
+fn sources(workspace: &Workspace) -> Result<String> {
+    let is_source =
+        |path: &String| SOURCES.iter().any(|folder| path.starts_with(folder)) && !path.ends_with(".md");
+    let files: Vec<String> = workspace.files()?.into_iter().filter(is_source).collect();
+    let listing = Tool::new("sha256sum", &workspace.root).args(&files).output()?;
+    let file = workspace.target.join("guest-sources");
+    std::fs::write(&file, listing).with_context(|| format!("writing {}", file.display()))?;
+    sha256(workspace, &file)
 }
 
 fn sha256(workspace: &Workspace, file: &Path) -> Result<String> {

@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 pub fn run(workspace: &Workspace, extra: &[String]) -> Result<()> {
     packages::ensure_tests(workspace)?;
     Tool::new("cargo", &workspace.root)
-        .args(["test", "--workspace", "--locked"])
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .args(extra)
         // A new or changed snapshot is a failure to look at, never a file that a test run leaves behind.
         .env("INSTA_UPDATE", "no")
