@@ -26,7 +26,7 @@ const RECENT_EVENTS: usize = 4096;
 /// How many bytes of keys and values the recent events may hold.
 const RECENT_BYTES: usize = 8 * 1024 * 1024;
 /// How long a watcher whose keys do not change goes without hearing of the store's progress.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Events of a stretch of history.
 #[derive(Debug)]

@@ -6,12 +6,15 @@
 //! watcher, which loses events or memory when a consumer is slow.
 
 mod change;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod feed;
 mod key_value;
 mod lease;
 mod memory;
 mod plan;
+mod sqlite;
 mod store;
 mod txn;
 mod watch;
@@ -20,6 +23,7 @@ pub use change::{Action, Cause, Change, Changes, Retention};
 pub use error::{Error, Result};
 pub use key_value::{Got, KeyValue, Lease, LeaseId, Page, Range, Revision, Status};
 pub use memory::MemoryStore;
+pub use sqlite::{Execution, Options, SqliteStore, restore, verify};
 pub use store::{Listing, Store};
 pub use txn::{
     Check, Compare, MAX_KEY_BYTES, MAX_OPERATIONS, MAX_REQUEST_BYTES, Op, OpOutcome, Ordering, Txn,

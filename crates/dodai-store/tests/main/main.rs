@@ -1,0 +1,3 @@
+//! The store's tests: one suite for all back ends, a naive model, and what only a file can suffer.
+
+mod backends;
