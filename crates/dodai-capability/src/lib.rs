@@ -8,11 +8,14 @@ pub mod answer;
 pub mod clock;
 pub mod component;
 pub mod configuration;
+pub mod event;
 pub mod fault;
+pub mod keys;
 pub mod lock;
 pub mod memory;
 pub mod metadata;
 pub mod pubsub;
+pub mod scopes;
 pub mod secrets;
 pub mod state;
 
