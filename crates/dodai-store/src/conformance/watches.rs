@@ -9,11 +9,14 @@ use crate::{Error, Event, Op, Revision, Store, Txn};
 const MANY: usize = 6000;
 
 fn told(events: &[Event]) -> Vec<(&str, Option<&[u8]>)> {
-    let tell = |event| match event {
-        &Event::Put { ref kv, .. } => (kv.key.as_str(), Some(kv.value.as_ref())),
-        &Event::Delete { ref key, .. } => (key.as_str(), None),
-    };
-    events.iter().map(tell).collect()
+    events.iter().map(|event| (event.key(), value_of(event))).collect()
+}
+
+fn value_of(event: &Event) -> Option<&[u8]> {
+    match event {
+        Event::Put { kv, .. } => Some(kv.value.as_ref()),
+        Event::Delete { .. } => None,
+    }
 }
 
 pub(super) async fn history_then_present_without_gap(store: Arc<dyn Store>) {
