@@ -1,0 +1,176 @@
+//! A byte stream with an address: plain TCP, an in-memory line, or TLS over either.
+//!
+//! Plain streams stay small, since a base holds many; the state of TLS is boxed. Reading and writing are as
+//! cancel safe as `tokio`'s: a dropped `read` or `write` has moved no bytes.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+use crate::identity::PeerIdentity;
+use crate::memory::Line;
+use crate::tls::Alpn;
+
+/// A connection.
+pub enum Stream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// A line of an in-memory network.
+    Memory(Line),
+    /// TLS over one of the others.
+    Tls(Box<Tls>),
+}
+
+/// A TLS connection and what its handshake brought to light.
+pub struct Tls {
+    pub(crate) stream: TlsStream<Stream>,
+    pub(crate) identity: Option<PeerIdentity>,
+    pub(crate) alpn: Option<Alpn>,
+    pub(crate) server_name: Option<Box<str>>,
+}
+
+impl Stream {
+    /// The address of the far side.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Stream::Tcp(tcp) => tcp.peer_addr(),
+            Stream::Memory(line) => Ok(line.peer_addr()),
+            Stream::Tls(tls) => tls.stream.get_ref().0.peer_addr(),
+        }
+    }
+
+    /// The address of this side.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Stream::Tcp(tcp) => tcp.local_addr(),
+            Stream::Memory(line) => Ok(line.local_addr()),
+            Stream::Tls(tls) => tls.stream.get_ref().0.local_addr(),
+        }
+    }
+
+    /// Who the far side has proven to be. Nobody without mesh TLS.
+    pub fn identity(&self) -> Option<&PeerIdentity> {
+        self.tls().and_then(|tls| tls.identity.as_ref())
+    }
+
+    /// The protocol agreed on during the handshake.
+    pub fn alpn(&self) -> Option<Alpn> {
+        self.tls().and_then(|tls| tls.alpn)
+    }
+
+    /// The host name that the dialling side named during the handshake.
+    pub fn server_name(&self) -> Option<&str> {
+        self.tls().and_then(|tls| tls.server_name.as_deref())
+    }
+
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        self.tls().is_some()
+    }
+
+    /// The socket, where bytes of the stream are bytes of the socket: for splice and socket options.
+    pub fn as_tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(tcp) => Some(tcp),
+            Stream::Memory(_) | Stream::Tls(_) => None,
+        }
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        match self {
+            Stream::Tls(tls) => Some(tls),
+            Stream::Tcp(_) | Stream::Memory(_) => None,
+        }
+    }
+}
+
+impl From<TcpStream> for Stream {
+    fn from(tcp: TcpStream) -> Stream {
+        Stream::Tcp(tcp)
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Stream::Tcp(_) => "tcp",
+            Stream::Memory(_) => "memory",
+            Stream::Tls(_) => "tls",
+        };
+        let peer = self.peer_addr().map_or_else(|_| "gone".to_owned(), |peer| peer.to_string());
+        write!(f, "Stream({kind} {peer})")
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Stream::Memory(line) => Pin::new(line).poll_read(cx, buf),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Stream::Memory(line) => Pin::new(line).poll_write(cx, buf),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Stream::Memory(line) => Pin::new(line).poll_write_vectored(cx, bufs),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Stream::Tcp(tcp) => tcp.is_write_vectored(),
+            Stream::Memory(line) => line.is_write_vectored(),
+            Stream::Tls(tls) => tls.stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Stream::Memory(line) => Pin::new(line).poll_flush(cx),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Stream::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Stream::Memory(line) => Pin::new(line).poll_shutdown(cx),
+            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_connection_stays_small() {
+        let size = size_of::<Stream>();
+        assert!(size <= 48, "{size}");
+    }
+}

@@ -1,0 +1,192 @@
+//! Certificates an operator gives us as PEM files, replaced without a restart.
+//!
+//! A set of (chain, key) pairs answers by SNI: the exact name, then the wildcard, then the first pair. A
+//! reload reads all files and swaps the set whole; when anything in it is bad the old one stays and the
+//! caller learns which file to mend.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+use std::{fmt, fs, io};
+
+use arc_swap::ArcSwap;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, version};
+use thiserror::Error;
+use webpki::EndEntityCert;
+
+use super::{Acceptor, Alpn, Clock, provider, wire_names};
+use crate::ca::validity;
+use crate::pem::{self, BadPem};
+
+/// One certificate on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The leaf certificate and what leads up to a root, PEM.
+    pub chain: PathBuf,
+    /// Its private key, PEM, not encrypted.
+    pub key: PathBuf,
+}
+
+/// Why certificates on disk cannot be served.
+#[derive(Debug, Error)]
+pub enum BadFiles {
+    /// No pair was given.
+    #[error("TLS needs at least one certificate: name a chain and a key file")]
+    None,
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{path}: {problem}")]
+    Pem {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: BadPem,
+    },
+    /// The key is of a kind we cannot use, or is not the chain's.
+    #[error("{key} is not the key of {chain}: {why}")]
+    Mismatch {
+        /// The key file.
+        key: String,
+        /// The chain file.
+        chain: String,
+        /// What the cryptography says.
+        why: String,
+    },
+}
+
+/// What is being served: for status and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The pair.
+    pub pair: Pair,
+    /// The DNS names in its leaf certificate.
+    pub names: Vec<String>,
+    /// When it expires.
+    pub not_after: SystemTime,
+}
+
+struct Loaded {
+    served: Vec<Served>,
+    /// The bytes that were read, to tell whether anything changed.
+    read: Vec<(Vec<u8>, Vec<u8>)>,
+    by_name: HashMap<String, Arc<CertifiedKey>>,
+    fallback: Arc<CertifiedKey>,
+}
+
+/// A live set of certificates. Clones share it.
+#[derive(Clone)]
+pub struct Files(Arc<ArcSwap<Loaded>>);
+
+impl Files {
+    /// Loads all of `pairs`; the first one answers those who name no host, or one we do not have.
+    pub fn load(pairs: Vec<Pair>) -> Result<Files, BadFiles> {
+        Ok(Files(Arc::new(ArcSwap::from_pointee(load(pairs)?))))
+    }
+
+    /// Reads the files again. `Ok(true)` when something changed; on an error what was served stays.
+    pub fn reload(&self) -> Result<bool, BadFiles> {
+        let pairs = self.0.load().served.iter().map(|served| served.pair.clone()).collect();
+        self.set(pairs)
+    }
+
+    /// Serves another set of files. `Ok(true)` when something changed; on an error the old set stays.
+    pub fn set(&self, pairs: Vec<Pair>) -> Result<bool, BadFiles> {
+        let fresh = load(pairs)?;
+        let old = self.0.load();
+        let changed = old.read != fresh.read || old.served != fresh.served;
+        if changed {
+            self.0.store(Arc::new(fresh));
+        }
+        Ok(changed)
+    }
+
+    /// What is being served now.
+    pub fn served(&self) -> Vec<Served> {
+        self.0.load().served.clone()
+    }
+
+    /// The accepting side with these certificates, TLS 1.2 and 1.3, no client certificate asked for.
+    pub fn acceptor(&self, protocols: &[Alpn], clock: Clock) -> Acceptor {
+        let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
+            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .expect("the provider has suites for TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(self.clone()));
+        config.alpn_protocols = wire_names(protocols);
+        match rustls::crypto::aws_lc_rs::Ticketer::new() {
+            Ok(ticketer) => config.ticketer = ticketer,
+            Err(error) => tracing::warn!(%error, "no session tickets: returning clients handshake in full"),
+        }
+        Acceptor::new(config, None)
+    }
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.load().served.iter()).finish()
+    }
+}
+
+impl ResolvesServerCert for Files {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(choose(&self.0.load(), hello.server_name()))
+    }
+}
+
+fn choose(loaded: &Loaded, name: Option<&str>) -> Arc<CertifiedKey> {
+    let found = name.and_then(|name| {
+        let name = name.to_ascii_lowercase();
+        let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        loaded.by_name.get(&name).or_else(|| loaded.by_name.get(&wildcard?))
+    });
+    found.unwrap_or(&loaded.fallback).clone()
+}
+
+fn load(pairs: Vec<Pair>) -> Result<Loaded, BadFiles> {
+    let (mut served, mut read, mut by_name, mut fallback) = (Vec::new(), Vec::new(), HashMap::new(), None);
+    for pair in pairs {
+        let (bytes, one, key) = load_one(pair)?;
+        for name in &one.names {
+            by_name.entry(name.clone()).or_insert_with(|| key.clone());
+        }
+        fallback.get_or_insert(key);
+        served.push(one);
+        read.push(bytes);
+    }
+    Ok(Loaded { served, read, by_name, fallback: fallback.ok_or(BadFiles::None)? })
+}
+
+type Bytes = (Vec<u8>, Vec<u8>);
+
+fn load_one(pair: Pair) -> Result<(Bytes, Served, Arc<CertifiedKey>), BadFiles> {
+    let (chain_path, key_path) = (pair.chain.display().to_string(), pair.key.display().to_string());
+    let chain_text = read(&pair.chain)?;
+    let key_text = read(&pair.key)?;
+    let in_chain = |problem| BadFiles::Pem { path: chain_path.clone(), problem };
+    let chain = pem::certificates(&chain_text).map_err(in_chain)?;
+    let key =
+        pem::private_key(&key_text).map_err(|problem| BadFiles::Pem { path: key_path.clone(), problem })?;
+    let leaf = EndEntityCert::try_from(&chain[0]).map_err(|_| in_chain(BadPem::Certificate(1)))?;
+    let names = leaf.valid_dns_names().map(str::to_ascii_lowercase).collect();
+    let (_, not_after) = validity(&chain[0]).ok_or_else(|| in_chain(BadPem::Certificate(1)))?;
+    let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| BadFiles::Mismatch {
+        key: key_path.clone(),
+        chain: chain_path.clone(),
+        why: error.to_string(),
+    })?;
+    Ok(((chain_text, key_text), Served { pair, names, not_after }, Arc::new(certified)))
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, BadFiles> {
+    fs::read(path).map_err(|source| BadFiles::Read { path: path.display().to_string(), source })
+}

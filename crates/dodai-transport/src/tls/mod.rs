@@ -1,0 +1,222 @@
+//! TLS handshakes: what both sides share, whoever they are.
+//!
+//! One cryptography provider for the process; configurations are made by [`files`] (certificates an operator
+//! gives us), [`mesh`] (SVIDs, both sides prove themselves, TLS 1.3 only) and [`public`] (calling a host by
+//! its DNS name). Every handshake has a deadline. A failed one says why in words an operator can act on.
+
+pub mod files;
+pub mod mesh;
+pub mod public;
+mod reason;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use dodai_core::failure::{Failure, Kind};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{ClientConfig, ServerConfig};
+use thiserror::Error;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::identity::{PeerIdentity, TrustDomain};
+use crate::stream::{Stream, Tls};
+use crate::trust::identity_in;
+
+pub(crate) use reason::of as reason_of;
+pub use reason::reason;
+
+/// How long a handshake may take unless configured otherwise.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+
+/// The process's cryptography provider.
+pub fn provider() -> Arc<CryptoProvider> {
+    PROVIDER.clone()
+}
+
+/// Makes [`provider`] the default of libraries that ask `rustls` for one. Call it first thing; again is fine.
+pub fn install_provider() {
+    if provider().as_ref().clone().install_default().is_err() {
+        tracing::debug!("a cryptography provider is installed already");
+    }
+}
+
+/// The wall clock that certificates are checked against.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+impl Clock {
+    /// The clock of the machine.
+    pub fn system() -> Clock {
+        Clock(Arc::new(SystemTime::now))
+    }
+
+    /// A clock that is read by calling `now`.
+    pub fn from_fn(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(now))
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> SystemTime {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        self.now().duration_since(UNIX_EPOCH).ok().map(UnixTime::since_unix_epoch)
+    }
+}
+
+/// A protocol that both sides can agree on during the handshake (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Alpn {
+    /// HTTP/2.
+    H2,
+    /// HTTP/1.1.
+    Http1,
+}
+
+impl Alpn {
+    /// HTTP/2 wanted, HTTP/1.1 accepted.
+    pub const HTTP: &'static [Alpn] = &[Alpn::H2, Alpn::Http1];
+
+    /// The name on the wire.
+    pub fn as_bytes(self) -> &'static [u8] {
+        match self {
+            Alpn::H2 => b"h2",
+            Alpn::Http1 => b"http/1.1",
+        }
+    }
+
+    fn read(name: &[u8]) -> Option<Alpn> {
+        [Alpn::H2, Alpn::Http1].into_iter().find(|alpn| alpn.as_bytes() == name)
+    }
+}
+
+fn wire_names(protocols: &[Alpn]) -> Vec<Vec<u8>> {
+    protocols.iter().map(|alpn| alpn.as_bytes().to_vec()).collect()
+}
+
+/// Why an inbound handshake failed.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// The peer did not finish in time.
+    #[error("TLS handshake: not finished within {0:?}")]
+    TimedOut(Duration),
+    /// The peer went away.
+    #[error("TLS handshake: the connection ended")]
+    Io(#[source] io::Error),
+    /// One side refused the other.
+    #[error("TLS handshake: {0}")]
+    Refused(String),
+}
+
+/// Runs the accepting side of handshakes.
+#[derive(Clone)]
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    /// Whose identities peers prove; none where no client certificate is asked for.
+    domain: Option<TrustDomain>,
+    timeout: Duration,
+}
+
+impl Acceptor {
+    fn new(config: ServerConfig, domain: Option<TrustDomain>) -> Acceptor {
+        Acceptor { config: Arc::new(config), domain, timeout: HANDSHAKE_TIMEOUT }
+    }
+
+    /// The same with another deadline.
+    pub fn with_timeout(mut self, timeout: Duration) -> Acceptor {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The same with other protocols to offer.
+    pub fn with_alpn(mut self, protocols: &[Alpn]) -> Acceptor {
+        Arc::make_mut(&mut self.config).alpn_protocols = wire_names(protocols);
+        self
+    }
+
+    /// Runs one handshake. Dropping the future closes the connection.
+    pub async fn accept(&self, stream: Stream) -> Result<Stream, HandshakeError> {
+        let handshake = TlsAcceptor::from(self.config.clone()).accept(stream);
+        let tls = match within(self.timeout, handshake).await {
+            None => return Err(HandshakeError::TimedOut(self.timeout)),
+            Some(Err(error)) => return Err(refused_or_gone(error)),
+            Some(Ok(tls)) => tls,
+        };
+        let (_, connection) = tls.get_ref();
+        let identity = proven(connection, self.domain.as_ref())
+            .map_err(|error| HandshakeError::Refused(reason_of(&error)))?;
+        let alpn = connection.alpn_protocol().and_then(Alpn::read);
+        let server_name = connection.server_name().map(Into::into);
+        Ok(Stream::Tls(Box::new(Tls { stream: tls.into(), identity, alpn, server_name })))
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").field("mesh", &self.domain).finish_non_exhaustive()
+    }
+}
+
+fn refused_or_gone(error: io::Error) -> HandshakeError {
+    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        HandshakeError::Refused(reason(&error))
+    } else {
+        HandshakeError::Io(error)
+    }
+}
+
+/// Runs the dialling side of one handshake.
+async fn dial(
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    domain: Option<&TrustDomain>,
+    stream: Stream,
+    timeout: Duration,
+) -> Result<Stream, Failure> {
+    let shown = name.to_str().into_owned();
+    let fail = |why: String| Failure::new(Kind::Tls, format!("TLS handshake with {shown}: {why}"));
+    let server_name = name.to_str().into();
+    let handshake = TlsConnector::from(config).connect(name.clone(), stream);
+    let tls = match within(timeout, handshake).await {
+        None => return Err(fail(format!("not finished within {timeout:?}"))),
+        Some(Err(error)) => return Err(fail(reason(&error))),
+        Some(Ok(tls)) => tls,
+    };
+    let (_, connection) = tls.get_ref();
+    let identity = proven(connection, domain).map_err(|error| fail(reason_of(&error)))?;
+    let alpn = connection.alpn_protocol().and_then(Alpn::read);
+    Ok(Stream::Tls(Box::new(Tls { stream: tls.into(), identity, alpn, server_name: Some(server_name) })))
+}
+
+async fn within<T>(timeout: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(timeout, future).await.ok()
+}
+
+/// The identity of a peer whose certificate the handshake has verified.
+fn proven(
+    connection: &rustls::CommonState,
+    domain: Option<&TrustDomain>,
+) -> Result<Option<PeerIdentity>, rustls::Error> {
+    match (domain, connection.peer_certificates().and_then(|chain| chain.first())) {
+        (None, _) => Ok(None),
+        (Some(domain), Some(leaf)) => identity_in(leaf, domain).map(Some),
+        (Some(_), None) => Err(rustls::Error::NoCertificatesPresented),
+    }
+}

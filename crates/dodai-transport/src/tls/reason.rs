@@ -1,0 +1,80 @@
+//! What went wrong in a handshake, in words an operator can act on.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::pki_types::UnixTime;
+use rustls::{AlertDescription, CertificateError, Error};
+
+/// The reason of a failed handshake, or of a failed read or write on a TLS stream.
+pub fn reason(error: &io::Error) -> String {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(error) => of(error),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "the peer closed the connection; is it a TLS port?".to_owned()
+        }
+        None => error.to_string(),
+    }
+}
+
+pub(crate) fn of(error: &Error) -> String {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign enums, most of which speak for themselves")]
+    match error {
+        Error::InvalidCertificate(problem) => certificate(problem),
+        Error::InvalidMessage(_) => "the peer does not speak TLS; is it a plain-text port?".to_owned(),
+        Error::NoCertificatesPresented => {
+            "the peer presented no certificate, which this port requires".to_owned()
+        }
+        Error::NoApplicationProtocol => "no application protocol in common (ALPN)".to_owned(),
+        Error::AlertReceived(alert) => refused(*alert),
+        other => other.to_string(),
+    }
+}
+
+fn certificate(problem: &CertificateError) -> String {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign enum, most of which speaks for itself")]
+    match problem {
+        CertificateError::Other(inner) => inner.0.to_string(),
+        CertificateError::UnknownIssuer => {
+            "the peer's certificate is not signed by a root that is trusted here".to_owned()
+        }
+        CertificateError::ExpiredContext { time, not_after } => format!(
+            "the peer's certificate expired {:?} ago; renew it, or set the clocks right",
+            apart(*time, *not_after)
+        ),
+        CertificateError::NotValidYetContext { time, not_before } => format!(
+            "the peer's certificate is valid only in {:?}; set the clocks right",
+            apart(*not_before, *time)
+        ),
+        CertificateError::NotValidForNameContext { expected, presented } => format!(
+            "the peer's certificate is not for {} but for {}",
+            expected.to_str(),
+            presented.join(", ")
+        ),
+        other => format!("the peer's certificate is not acceptable: {other}"),
+    }
+}
+
+fn apart(later: UnixTime, earlier: UnixTime) -> Duration {
+    Duration::from_secs(later.as_secs().saturating_sub(earlier.as_secs()))
+}
+
+fn refused(alert: AlertDescription) -> String {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign enum; the rest speaks for itself")]
+    match alert {
+        AlertDescription::UnknownCA => {
+            "the peer does not trust the root that signed our certificate".to_owned()
+        }
+        AlertDescription::CertificateExpired => {
+            "the peer says that our certificate has expired; compare the clocks".to_owned()
+        }
+        AlertDescription::CertificateRequired => "the peer requires a certificate of us".to_owned(),
+        AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied => "the peer refused our certificate".to_owned(),
+        AlertDescription::NoApplicationProtocol => "no application protocol in common (ALPN)".to_owned(),
+        AlertDescription::ProtocolVersion => "no TLS version in common".to_owned(),
+        AlertDescription::UnrecognisedName => "the peer has no certificate for that name".to_owned(),
+        other => format!("the peer refused with alert {other:?}"),
+    }
+}

@@ -1,0 +1,218 @@
+//! Which roots a mesh trusts, swappable live, and the check of a peer's certificate against them.
+//!
+//! A rotation keeps old and new root side by side in one [`Bundle`] until every leaf comes from the new one;
+//! [`Trust::replace`] then drops the old. Checks see the bundle of the moment of their handshake; connections
+//! that stand are not touched. Always holds: an identity is only ever read from a certificate that chains to
+//! a root of the bundle.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls::{CertificateError, OtherError};
+use thiserror::Error;
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::identity::{BadIdentity, PeerIdentity, TrustDomain};
+use crate::pem::{self, BadPem};
+use crate::tls::provider;
+
+/// The most roots that one bundle may hold; a rotation needs two.
+pub const MAX_ROOTS: usize = 16;
+
+/// Why a set of roots cannot be trusted.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum BadBundle {
+    /// The text is not PEM with certificates.
+    #[error("trust bundle: {0}")]
+    Pem(#[from] BadPem),
+    /// A certificate cannot be a root.
+    #[error("trust bundle: certificate {0} cannot be a root of trust")]
+    Root(usize),
+    /// Too many roots.
+    #[error("trust bundle: {0} roots, but at most {MAX_ROOTS} are allowed; remove those no longer in use")]
+    TooMany(usize),
+    /// No root at all: nobody would be trusted, and no connection would ever succeed.
+    #[error("trust bundle: it is empty; give at least one root certificate")]
+    Empty,
+}
+
+/// Why a certificate that is in order otherwise does not prove who we wanted.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum WrongPeer {
+    /// It has no SPIFFE id, or several.
+    #[error("the peer's certificate names {0} URIs, but an identity of a mesh has exactly one")]
+    NotOne(usize),
+    /// The id is not one of this mesh.
+    #[error("the peer's certificate: {0}")]
+    Bad(#[from] BadIdentity),
+    /// It is somebody else.
+    #[error("the peer is {got}, but {expected} was expected")]
+    Other {
+        /// Who it is.
+        got: PeerIdentity,
+        /// Who it should be.
+        expected: String,
+    },
+}
+
+impl From<WrongPeer> for rustls::Error {
+    fn from(error: WrongPeer) -> rustls::Error {
+        CertificateError::Other(OtherError(Arc::new(error))).into()
+    }
+}
+
+/// A set of root certificates.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Bundle {
+    roots: Vec<CertificateDer<'static>>,
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+impl Bundle {
+    /// From certificates, in any order; duplicates are dropped.
+    pub fn new(certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<Bundle, BadBundle> {
+        let mut roots: Vec<CertificateDer<'static>> = certificates.into_iter().collect();
+        if roots.is_empty() {
+            return Err(BadBundle::Empty);
+        }
+        if roots.len() > MAX_ROOTS {
+            return Err(BadBundle::TooMany(roots.len()));
+        }
+        if let Some(bad) = roots.iter().position(|der| webpki::anchor_from_trusted_cert(der).is_err()) {
+            return Err(BadBundle::Root(bad + 1));
+        }
+        roots.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+        roots.dedup();
+        let anchor = |der| webpki::anchor_from_trusted_cert(der).ok().map(|anchor| anchor.to_owned());
+        let anchors = roots.iter().filter_map(anchor).collect();
+        Ok(Bundle { roots, anchors })
+    }
+
+    /// From PEM text with one or more certificates.
+    pub fn from_pem(text: &str) -> Result<Bundle, BadBundle> {
+        Bundle::new(pem::certificates(text.as_bytes())?)
+    }
+
+    /// As PEM text.
+    pub fn to_pem(&self) -> String {
+        pem::encode_certificates(&self.roots)
+    }
+
+    /// This bundle and `other` together: the state in the middle of a rotation.
+    pub fn with(&self, other: &Bundle) -> Result<Bundle, BadBundle> {
+        Bundle::new(self.roots.iter().chain(&other.roots).cloned())
+    }
+
+    /// This bundle without the roots of `other`: the end of a rotation.
+    pub fn without(&self, other: &Bundle) -> Result<Bundle, BadBundle> {
+        Bundle::new(self.roots.iter().filter(|root| !other.roots.contains(root)).cloned())
+    }
+
+    /// The root certificates.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+}
+
+impl fmt::Debug for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bundle({} roots)", self.roots.len())
+    }
+}
+
+/// What a side wants to do with its certificate (RFC 5280, 4.2.1.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// It dialled.
+    Client,
+    /// It accepted.
+    Server,
+}
+
+/// A trust domain and its live bundle. Clones share the bundle.
+#[derive(Clone)]
+pub struct Trust {
+    domain: TrustDomain,
+    bundle: Arc<ArcSwap<Bundle>>,
+}
+
+impl Trust {
+    /// Trusts `bundle` for identities of `domain`.
+    pub fn new(domain: TrustDomain, bundle: Bundle) -> Trust {
+        Trust { domain, bundle: Arc::new(ArcSwap::from_pointee(bundle)) }
+    }
+
+    /// The trust domain.
+    pub fn domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    /// The bundle of this moment.
+    pub fn bundle(&self) -> Arc<Bundle> {
+        self.bundle.load_full()
+    }
+
+    /// From the next handshake on, `bundle` is what counts.
+    pub fn replace(&self, bundle: Bundle) {
+        self.bundle.store(Arc::new(bundle));
+    }
+
+    /// Checks that a certificate chains to a root, is valid at `now` for `usage`, and reads its identity.
+    pub fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixTime,
+    ) -> Result<PeerIdentity, rustls::Error> {
+        let bundle = self.bundle.load();
+        let cert = EndEntityCert::try_from(leaf).map_err(as_rustls)?;
+        let usage = match usage {
+            Usage::Client => KeyUsage::client_auth(),
+            Usage::Server => KeyUsage::server_auth(),
+        };
+        let algorithms = provider().signature_verification_algorithms.all;
+        cert.verify_for_usage(algorithms, &bundle.anchors, intermediates, now, usage, None, None)
+            .map_err(as_rustls)?;
+        Ok(identity(&cert, &self.domain)?)
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Trust({}, {:?})", self.domain, self.bundle())
+    }
+}
+
+/// Reads the identity in a certificate, without any check of who issued it.
+pub fn identity_in(leaf: &CertificateDer<'_>, domain: &TrustDomain) -> Result<PeerIdentity, rustls::Error> {
+    let cert = EndEntityCert::try_from(leaf).map_err(as_rustls)?;
+    Ok(identity(&cert, domain)?)
+}
+
+fn identity(cert: &EndEntityCert<'_>, domain: &TrustDomain) -> Result<PeerIdentity, WrongPeer> {
+    let mut uris = cert.valid_uri_names();
+    match (uris.next(), uris.count()) {
+        (Some(uri), 0) => Ok(PeerIdentity::from_spiffe(uri, domain)?),
+        (first, more) => Err(WrongPeer::NotOne(usize::from(first.is_some()) + more)),
+    }
+}
+
+/// The errors that get an alert of their own on the wire; all others are "bad certificate".
+fn as_rustls(error: webpki::Error) -> rustls::Error {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum of fifty, all others treated alike")]
+    match error {
+        webpki::Error::CertExpired { time, not_after } => {
+            CertificateError::ExpiredContext { time, not_after }.into()
+        }
+        webpki::Error::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }.into()
+        }
+        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer.into(),
+        webpki::Error::BadDer | webpki::Error::BadDerTime => CertificateError::BadEncoding.into(),
+        webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature.into(),
+        other => CertificateError::Other(OtherError(Arc::new(other))).into(),
+    }
+}
