@@ -6,14 +6,18 @@
 mod app;
 mod base;
 pub mod dapr;
+mod diff;
 mod document;
+mod folder;
 mod gateway;
 mod metadata;
 mod name;
 mod policy;
 mod quantity;
 mod read;
+mod revision;
 mod route;
+mod schema;
 mod service;
 mod text;
 mod validate;
@@ -25,10 +29,12 @@ pub use app::{
     StoreRef, TcpSocket, TrafficShare,
 };
 pub use base::{BaseSpec, BaseStatus, Capacity};
+pub use diff::{Change, diff};
 pub use document::{
     API_VERSION, App, Base, Document, DocumentKey, Gateway, Kind, Namespace, Policy, Resource, Revision,
     Route, Service,
 };
+pub use folder::{MANIFEST, Project, is_document_path, read_all};
 pub use gateway::{CertificateRef, GatewaySpec, Listener, ListenerProtocol, ListenerTls, TlsMode};
 pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};
@@ -38,15 +44,17 @@ pub use policy::{
 };
 pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};
+pub use revision::{canonical_json, revision_id};
 pub use route::{
     BackendKind, BackendRef, DirectResponse, Filter, FilterKind, HeaderModifier, HeaderValue, Match,
     ParentKind, ParentRef, PathMatch, PathMatchKind, PathModifier, PathModifierKind, RequestMirror,
     RequestRedirect, RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, UrlRewrite, ValueMatch,
     ValueMatchKind,
 };
+pub use schema::{combined_schema, schema, schemas};
 pub use service::{ServicePort, ServiceSelector, ServiceSpec};
 pub use text::Invalid;
-pub use validate::validate;
+pub use validate::{validate, validate_set};
 pub use workload::{
     Build, External, ExternalTls, Isolation, Logs, Module, ModuleLimits, Process, Restart, RestartBackoff,
     RestartPolicy, Signal, Stop, Workload,

@@ -13,6 +13,7 @@ pub use document::{Located, Read, Source, read};
 pub use problem::{Code, Problem, Severity};
 
 pub(crate) use document::from_value;
+pub(crate) use tree::push_key;
 
 /// The largest file that is read, bytes.
 pub const MAX_FILE_BYTES: usize = 4 << 20;

@@ -1,0 +1,129 @@
+//! Rules within a Gateway and a Service.
+
+use super::Findings;
+use crate::gateway::{GatewaySpec, Listener, ListenerProtocol, TlsMode};
+use crate::read::Code;
+use crate::service::ServiceSpec;
+
+pub(super) fn check(spec: &GatewaySpec, found: &mut Findings) {
+    found.not_empty("spec.listeners", "listener", &spec.listeners);
+    let names = spec.listeners.iter().enumerate();
+    found.unique("the listener", names.map(|(i, l)| (format!("spec.listeners[{i}].name"), l.name.clone())));
+    for (i, listener) in spec.listeners.iter().enumerate() {
+        let path = format!("spec.listeners[{i}]");
+        check_listener(&path, listener, found);
+        if let Some(other) = spec.listeners[..i].iter().find(|other| clash(other, listener)) {
+            let message = format!("port {} is taken by the listener `{}`", listener.port, other.name);
+            found.error(Code::PortClash, format!("{path}.port"), message, CLASH_REMEDY);
+        }
+    }
+}
+
+pub(super) const CLASH_REMEDY: &str = "use another port or address, or host names that tell the two apart";
+
+fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
+    if listener.address.parse::<std::net::IpAddr>().is_err() {
+        let message = format!("`{}` is not an IP address", crate::Invalid::shorten(&listener.address));
+        let remedy = "write for example `127.0.0.1`, `0.0.0.0` for every address, or `::`";
+        found.error(Code::InvalidValue, format!("{path}.address"), message, remedy);
+    }
+    if let Some(host) = &listener.hostname {
+        found.hostname(&format!("{path}.hostname"), host);
+        if listener.protocol == ListenerProtocol::Tcp {
+            let message = "a TCP listener cannot tell host names apart";
+            found.error(Code::Conflict, format!("{path}.hostname"), message, "leave it out, or use `TLS`");
+        }
+    }
+    let tls_path = format!("{path}.tls");
+    match (listener.protocol, &listener.tls) {
+        (ListenerProtocol::Http | ListenerProtocol::Tcp, Some(_)) => {
+            let message = "this protocol has no TLS";
+            found.error(Code::Conflict, tls_path, message, "use `HTTPS` or `TLS`, or leave `tls` out");
+        }
+        (ListenerProtocol::Http | ListenerProtocol::Tcp, None) => {}
+        (ListenerProtocol::Https | ListenerProtocol::Tls, None) => {
+            let remedy = "add `tls:` with `certificateFile` and `keyFile`";
+            found.error(Code::MissingKey, tls_path, "this protocol needs TLS settings", remedy);
+        }
+        (protocol, Some(tls)) => {
+            let certified = tls.certificate_file.is_some() || !tls.certificate_refs.is_empty();
+            match tls.mode {
+                TlsMode::Passthrough if protocol == ListenerProtocol::Https => {
+                    let message = "HTTPS ends here, so TLS cannot pass through";
+                    found.error(Code::Conflict, format!("{tls_path}.mode"), message, "use protocol `TLS`");
+                }
+                TlsMode::Passthrough if certified => {
+                    let message = "a certificate has no use when TLS passes through";
+                    found.error(
+                        Code::Conflict,
+                        tls_path,
+                        message,
+                        "leave the certificate out, or use `Terminate`",
+                    );
+                }
+                TlsMode::Terminate if tls.certificate_file.is_some() != tls.key_file.is_some() => {
+                    let message = "`certificateFile` and `keyFile` go together";
+                    found.error(Code::MissingKey, tls_path, message, "add the other one");
+                }
+                TlsMode::Terminate if !certified => {
+                    let remedy = "add `certificateFile` and `keyFile`, or `certificateRefs`";
+                    found.error(Code::MissingKey, tls_path, "TLS that ends here needs a certificate", remedy);
+                }
+                TlsMode::Passthrough | TlsMode::Terminate => {}
+            }
+        }
+    }
+}
+
+/// Whether two listeners cannot both have their port.
+pub(super) fn clash(a: &Listener, b: &Listener) -> bool {
+    if a.port != b.port || !overlap(&a.address, &b.address) {
+        return false;
+    }
+    let class = |protocol| match protocol {
+        ListenerProtocol::Http => Some(0),
+        ListenerProtocol::Https | ListenerProtocol::Tls => Some(1),
+        ListenerProtocol::Tcp => None,
+    };
+    match (class(a.protocol), class(b.protocol)) {
+        (Some(a_class), Some(b_class)) => a_class != b_class || same_host(a, b),
+        (None, _) | (_, None) => true,
+    }
+}
+
+fn same_host(a: &Listener, b: &Listener) -> bool {
+    match (&a.hostname, &b.hostname) {
+        (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// Whether two addresses to listen on are one, or one of them stands for all.
+fn overlap(a: &str, b: &str) -> bool {
+    let every = |address: &str| matches!(address, "0.0.0.0" | "::");
+    a == b || every(a) || every(b)
+}
+
+pub(super) fn check_service(spec: &ServiceSpec, found: &mut Findings) {
+    let names = spec.ports.iter().enumerate();
+    found.unique("the port", names.map(|(i, p)| (format!("spec.ports[{i}].name"), p.name.clone())));
+    let numbers = spec.ports.iter().enumerate();
+    found.unique("the port", numbers.map(|(i, p)| (format!("spec.ports[{i}].port"), p.port)));
+    if let Some(selector) = &spec.selector
+        && selector.app.is_none()
+        && selector.labels.is_empty()
+    {
+        let message = "an empty selector would select every app";
+        found.error(
+            Code::MissingKey,
+            "spec.selector",
+            message,
+            "add `app:` or `labels:`, or leave `selector` out",
+        );
+    }
+    if spec.selector.is_none() && spec.ports.is_empty() && spec.load_balancing.is_none() {
+        let remedy = "add `selector`, `ports` or `loadBalancing`, or delete the document";
+        found.warning(Code::NoEffect, "spec", "this changes nothing about the app's own service", remedy);
+    }
+}

@@ -1,0 +1,270 @@
+//! Rules within a Route, and the parts it shares with others: header changes and weights.
+
+use super::Findings;
+use crate::quantity::Weight;
+use crate::read::Code;
+use crate::route::{
+    Filter, FilterKind, HeaderModifier, Match, PathMatchKind, PathModifier, PathModifierKind, RouteSpec,
+    Rule, ValueMatch, ValueMatchKind,
+};
+
+const MAX_DIRECT_BODY: usize = 64 << 10;
+
+pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
+    found.not_empty("spec.parentRefs", "parent", &spec.parent_refs);
+    found.not_empty("spec.rules", "rule", &spec.rules);
+    for (i, host) in spec.hostnames.iter().enumerate() {
+        found.hostname(&format!("spec.hostnames[{i}]"), host);
+    }
+    let names = spec.rules.iter().enumerate().filter_map(|(i, rule)| Some((i, rule.name.clone()?)));
+    found.unique("the rule", names.map(|(i, name)| (format!("spec.rules[{i}].name"), name)));
+    for (i, rule) in spec.rules.iter().enumerate() {
+        check_rule(&format!("spec.rules[{i}]"), rule, found);
+    }
+}
+
+fn check_rule(path: &str, rule: &Rule, found: &mut Findings) {
+    for (i, one) in rule.matches.iter().enumerate() {
+        check_match(&format!("{path}.matches[{i}]"), one, found);
+    }
+    for (i, filter) in rule.filters.iter().enumerate() {
+        check_filter(&format!("{path}.filters[{i}]"), filter, rule, found);
+    }
+    check_destination(path, rule, found);
+    for (i, backend) in rule.backend_refs.iter().enumerate() {
+        weight(&format!("{path}.backendRefs[{i}].weight"), backend.weight, found);
+    }
+    if let Some(timeouts) = &rule.timeouts
+        && let (Some(request), Some(each)) = (timeouts.request, timeouts.backend_request)
+        && !request.get().is_zero()
+        && each > request
+    {
+        let message = format!("one try may take {each}, but all together only {request}");
+        found.error(
+            Code::Conflict,
+            format!("{path}.timeouts.backendRequest"),
+            message,
+            "make it at most `request`",
+        );
+    }
+    if let Some(retry) = &rule.retry {
+        attempts(&format!("{path}.retry.attempts"), retry.attempts, found);
+        found.status_codes(&format!("{path}.retry.codes"), &retry.codes);
+    }
+}
+
+pub(super) fn attempts(path: &str, attempts: u32, found: &mut Findings) {
+    if attempts > 10 {
+        found.error(Code::InvalidValue, path, format!("{attempts} retries are too many"), "write 0 to 10");
+    }
+}
+
+pub(super) fn weight(path: &str, weight: Weight, found: &mut Findings) {
+    if weight.0 > 1_000_000 {
+        found.error(Code::InvalidValue, path, format!("{} is out of range", weight.0), "write 0 to 1000000");
+    }
+}
+
+/// Either calls go somewhere or a filter answers them, and not both.
+fn check_destination(path: &str, rule: &Rule, found: &mut Findings) {
+    let answers = |kind| matches!(kind, FilterKind::RequestRedirect | FilterKind::DirectResponse);
+    let mut answering = rule.filters.iter().enumerate().filter(|(_, filter)| answers(filter.kind));
+    match (answering.next(), rule.backend_refs.is_empty()) {
+        (None, true) => {
+            let remedy = "add `backendRefs`, a `RequestRedirect` or a `DirectResponse`";
+            found.error(Code::MissingKey, path, "the rule leads nowhere", remedy);
+        }
+        (Some((i, _)), false) => {
+            let message = "a filter that answers leaves nothing for `backendRefs`";
+            found.error(Code::Conflict, format!("{path}.filters[{i}]"), message, "keep one of the two");
+        }
+        (None, false) if rule.backend_refs.iter().all(|backend| backend.weight.0 == 0) => {
+            let message = "every weight is 0: no call would be answered";
+            found.error(Code::Conflict, format!("{path}.backendRefs"), message, "give at least one a weight");
+        }
+        (None, false) | (Some(_), true) => {}
+    }
+    if let Some((i, _)) = answering.next() {
+        let message = "two filters want to answer the call";
+        found.error(Code::Conflict, format!("{path}.filters[{i}]"), message, "keep one of the two");
+    }
+}
+
+fn check_match(path: &str, one: &Match, found: &mut Findings) {
+    if let Some(matched) = &one.path {
+        let path = format!("{path}.path.value");
+        match matched.kind {
+            PathMatchKind::Exact | PathMatchKind::PathPrefix => found.absolute_path(&path, &matched.value),
+            PathMatchKind::RegularExpression => found.regex(&path, &matched.value),
+        }
+    }
+    if let Some(method) = &one.method {
+        found.method(&format!("{path}.method"), method);
+    }
+    for (i, header) in one.headers.iter().enumerate() {
+        let path = format!("{path}.headers[{i}]");
+        found.header_name(&format!("{path}.name"), &header.name);
+        check_value(&path, header, found);
+    }
+    let headers = one.headers.iter().enumerate();
+    let lower = headers.map(|(i, h)| (format!("{path}.headers[{i}].name"), h.name.to_ascii_lowercase()));
+    found.unique("the header", lower);
+    for (i, param) in one.query_params.iter().enumerate() {
+        let path = format!("{path}.queryParams[{i}]");
+        if param.name.is_empty() {
+            found.error(
+                Code::InvalidValue,
+                format!("{path}.name"),
+                "the name is empty",
+                "name the parameter",
+            );
+        }
+        check_value(&path, param, found);
+    }
+}
+
+fn check_value(path: &str, matched: &ValueMatch, found: &mut Findings) {
+    match (matched.kind, &matched.value) {
+        (ValueMatchKind::Present, None) | (ValueMatchKind::Exact, Some(_)) => {}
+        (ValueMatchKind::RegularExpression, Some(value)) => found.regex(&format!("{path}.value"), value),
+        (ValueMatchKind::Present, Some(_)) => {
+            let message = "`Present` looks at no value";
+            found.error(
+                Code::Conflict,
+                format!("{path}.value"),
+                message,
+                "leave `value` out, or use `Exact`",
+            );
+        }
+        (ValueMatchKind::Exact | ValueMatchKind::RegularExpression, None) => {
+            let remedy = "add `value:`, or use `type: Present`";
+            found.error(Code::MissingKey, format!("{path}.value"), "this key is missing", remedy);
+        }
+    }
+}
+
+fn check_filter(path: &str, filter: &Filter, rule: &Rule, found: &mut Findings) {
+    let wanted = filter.kind.block();
+    let blocks = [
+        ("requestHeaderModifier", filter.request_header_modifier.is_some()),
+        ("responseHeaderModifier", filter.response_header_modifier.is_some()),
+        ("requestRedirect", filter.request_redirect.is_some()),
+        ("urlRewrite", filter.url_rewrite.is_some()),
+        ("requestMirror", filter.request_mirror.is_some()),
+        ("directResponse", filter.direct_response.is_some()),
+    ];
+    for (block, given) in blocks {
+        if given && block != wanted {
+            let message = "this block is of another type of filter";
+            let remedy = format!("move it to a filter of its own; this one has `{wanted}`");
+            found.error(Code::Conflict, format!("{path}.{block}"), message, remedy);
+        } else if !given && block == wanted {
+            let remedy = format!("add `{wanted}:`");
+            found.error(Code::MissingKey, format!("{path}.{block}"), "this key is missing", remedy);
+        }
+    }
+    for (key, modifier) in [
+        ("requestHeaderModifier", &filter.request_header_modifier),
+        ("responseHeaderModifier", &filter.response_header_modifier),
+    ] {
+        if let Some(modifier) = modifier {
+            check_modifier(&format!("{path}.{key}"), modifier, found);
+        }
+    }
+    if let Some(redirect) = &filter.request_redirect {
+        let path = format!("{path}.requestRedirect");
+        if !matches!(redirect.status_code, 301 | 302 | 303 | 307 | 308) {
+            let message = format!("{} is not a redirect", redirect.status_code);
+            found.error(
+                Code::InvalidValue,
+                format!("{path}.statusCode"),
+                message,
+                "write 301, 302, 303, 307 or 308",
+            );
+        }
+        check_rewrite(&path, redirect.hostname.as_deref(), redirect.path.as_ref(), rule, found);
+    }
+    if let Some(rewrite) = &filter.url_rewrite {
+        let path = format!("{path}.urlRewrite");
+        check_rewrite(&path, rewrite.hostname.as_deref(), rewrite.path.as_ref(), rule, found);
+    }
+    if let Some(mirror) = &filter.request_mirror
+        && mirror.percent > 100
+    {
+        let message = format!("{} is not a share", mirror.percent);
+        found.error(Code::InvalidValue, format!("{path}.requestMirror.percent"), message, "write 0 to 100");
+    }
+    if let Some(answer) = &filter.direct_response {
+        let path = format!("{path}.directResponse");
+        if !(200..=599).contains(&answer.status_code) {
+            let message = format!("{} cannot be answered", answer.status_code);
+            found.error(
+                Code::InvalidValue,
+                format!("{path}.statusCode"),
+                message,
+                "write a code from 200 to 599",
+            );
+        }
+        if answer.body.len() > MAX_DIRECT_BODY {
+            let message = format!("the body has more than {MAX_DIRECT_BODY} bytes");
+            found.error(Code::TooLarge, format!("{path}.body"), message, "serve it from an app");
+        }
+        if let Some(content_type) = &answer.content_type {
+            found.header_value(&format!("{path}.contentType"), content_type);
+        }
+    }
+}
+
+fn check_rewrite(
+    path: &str,
+    host: Option<&str>,
+    modifier: Option<&PathModifier>,
+    rule: &Rule,
+    found: &mut Findings,
+) {
+    if let Some(host) = host {
+        found.hostname(&format!("{path}.hostname"), host);
+    }
+    let Some(modifier) = modifier else { return };
+    let path = format!("{path}.path");
+    let given = [
+        ("replaceFullPath", modifier.replace_full_path.is_some()),
+        ("replacePrefixMatch", modifier.replace_prefix_match.is_some()),
+    ];
+    found.exactly_one(&path, &given);
+    match modifier.kind {
+        PathModifierKind::ReplaceFullPath => {
+            if modifier.replace_full_path.is_none() && modifier.replace_prefix_match.is_some() {
+                let message = "the type is `ReplaceFullPath`";
+                found.error(Code::Conflict, path, message, "write `replaceFullPath`, or change the type");
+            }
+        }
+        PathModifierKind::ReplacePrefixMatch => {
+            let prefixed =
+                |one: &Match| one.path.as_ref().is_none_or(|path| path.kind == PathMatchKind::PathPrefix);
+            if modifier.replace_prefix_match.is_none() && modifier.replace_full_path.is_some() {
+                let message = "the type is `ReplacePrefixMatch`";
+                found.error(Code::Conflict, path, message, "write `replacePrefixMatch`, or change the type");
+            } else if !rule.matches.iter().all(prefixed) {
+                let message =
+                    "a prefix can be replaced only where every match of the rule is by `PathPrefix`";
+                found.error(Code::Conflict, path, message, "use `ReplaceFullPath`, or match by prefix");
+            }
+        }
+    }
+}
+
+pub(super) fn check_modifier(path: &str, modifier: &HeaderModifier, found: &mut Findings) {
+    for (key, headers) in [("set", &modifier.set), ("add", &modifier.add)] {
+        for (i, header) in headers.iter().enumerate() {
+            found.header_name(&format!("{path}.{key}[{i}].name"), &header.name);
+            found.header_value(&format!("{path}.{key}[{i}].value"), &header.value);
+        }
+    }
+    for (i, name) in modifier.remove.iter().enumerate() {
+        found.header_name(&format!("{path}.remove[{i}]"), name);
+    }
+    if modifier.set.is_empty() && modifier.add.is_empty() && modifier.remove.is_empty() {
+        found.warning(Code::NoEffect, path, "no header is changed", "add `set`, `add` or `remove`");
+    }
+}
