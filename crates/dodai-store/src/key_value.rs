@@ -152,4 +152,6 @@ pub struct Status {
     pub size_bytes: u64,
     /// The version of the storage format.
     pub schema_version: i64,
+    /// How many writes wait for the writer.
+    pub queued_writes: usize,
 }

@@ -135,7 +135,7 @@ impl Terms {
         .collect()
     }
 
-    /// Ending it failed; it stays too late to keep it alive, but it is tried again.
+    /// Ending it failed, so its keys are still there; until the next attempt it may be kept alive after all.
     fn retry(&self, lease: LeaseId) {
         if let Some(term) = self.book().terms.get_mut(&lease) {
             term.ends = Instant::now() + RETRY_INTERVAL;

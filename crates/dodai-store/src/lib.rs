@@ -1,7 +1,7 @@
 //! The document store: etcd's semantics (revisions, transactions, watches, leases) on SQLite or in memory.
 //!
-//! It knows keys and bytes, not documents. A write goes through [`plan`], which computes its events, is
-//! recorded by a back end, and is published to the watchers by [`feed`]. Always holds: an answered write
+//! It knows keys and bytes, not documents. A write goes through `plan`, which computes its events, is
+//! recorded by a back end, and is published to the watchers by `feed`. Always holds: an answered write
 //! is durable (on disk), and a watcher sees every revision once and in order. Rejected: a push queue per
 //! watcher, which loses events or memory when a consumer is slow.
 

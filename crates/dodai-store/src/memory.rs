@@ -234,6 +234,7 @@ impl State {
             keys: alive.count() as u64,
             size_bytes: size.sum::<usize>() as u64,
             schema_version: 0,
+            queued_writes: 0,
         }
     }
 

@@ -196,6 +196,20 @@ mod tests {
     }
 
     #[test]
+    fn a_locked_file_is_told_as_busy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let (first, second) = (Connection::open(&path).unwrap(), Connection::open(&path).unwrap());
+        first.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        second.busy_timeout(Duration::ZERO).unwrap();
+        let error = second.execute_batch("BEGIN EXCLUSIVE").unwrap_err();
+        let expect = Error::Busy { operation: "begin a write", path: path.clone() };
+        assert_eq!(explain(&path, "begin a write", &error), expect);
+        first.execute_batch("ROLLBACK").unwrap();
+        second.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    }
+
+    #[test]
     fn a_failed_migration_leaves_the_version_before() {
         let mut conn = Connection::open_in_memory().unwrap();
         migrate(&mut conn, &["CREATE TABLE a (x)", "CREATE TABLE b (x); nonsense"], 0).unwrap_err();

@@ -161,6 +161,14 @@ impl Inner {
         }
     }
 
+    /// The gauge of the queue.
+    fn queued_writes(&self) -> usize {
+        match &*self.lane() {
+            Lane::Thread { queue, .. } => queue.max_capacity() - queue.capacity(),
+            Lane::Inline(_) | Lane::Closed => 0,
+        }
+    }
+
     fn release(&self) {
         self.terms.close();
         self.hub.close();
@@ -279,7 +287,10 @@ impl Store for SqliteStore {
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status>> {
-        Box::pin(self.0.readers.read(Db::status))
+        Box::pin(async move {
+            let status = self.0.readers.read(Db::status).await?;
+            Ok(Status { queued_writes: self.0.queued_writes(), ..status })
+        })
     }
 
     fn backup<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, Result<()>> {

@@ -168,6 +168,7 @@ impl Db {
         page_end().map_err(self.explain("read history"))
     }
 
+    /// What the file knows of its status.
     pub(crate) fn status(&self) -> Result<Status> {
         let keys = self.conn.query_row("SELECT count(*) FROM present", [], |row| unsigned(row, 0));
         Ok(Status {
@@ -177,6 +178,7 @@ impl Db {
             keys: keys.map_err(self.explain("count keys"))?,
             size_bytes: self.size_bytes()?,
             schema_version: SCHEMA_VERSION,
+            queued_writes: 0,
         })
     }
 

@@ -1,4 +1,5 @@
 //! The store's tests: one suite for all back ends, a naive model, and what only a file can suffer.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod backends;
 mod crash;

@@ -211,7 +211,12 @@ fn holds(found: Option<&KeyValue>, check: &Check) -> bool {
         Check::Value(Ordering::Greater, given) => found.is_some_and(|kv| kv.value > given),
         Check::ModRevision(Ordering::Less, given) => modified < given.0,
         Check::Version(Ordering::NotEqual, given) => version != *given,
-        other => panic!("the generator makes no {other:?}"),
+        other @ (Check::ModRevision(..)
+        | Check::CreateRevision(..)
+        | Check::Version(..)
+        | Check::Value(..)) => {
+            panic!("the generator makes no {other:?}")
+        }
     }
 }
 
