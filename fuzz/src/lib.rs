@@ -2,5 +2,6 @@
 //!
 //! A target panics when a promise is broken; `fuzz_targets/` only hands over the bytes.
 
+pub mod documents;
 pub mod identity;
 pub mod trace;
