@@ -13,6 +13,9 @@ const MAX_NAME: usize = 128;
 /// The least memory limit that lets any program start.
 const MIN_MEMORY: u64 = 1 << 20;
 
+/// The longest duration in a spec: no sum of a moment and such a duration overflows.
+pub(super) const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
+
 /// A value that no formatter prints.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
@@ -144,6 +147,9 @@ impl Spec {
         }
         if let Some((key, _)) = self.env.iter().find(|(_, value)| value.reveal().contains('\0')) {
             return Some(("env", format!("{key} contains a zero byte; remove it or pass it by file")));
+        }
+        if self.stop.grace > MAX_DURATION {
+            return Some(("stop.grace", "is over 24 hours; use less".into()));
         }
         self.limits
             .problem()
@@ -304,6 +310,9 @@ impl Restart {
         if !(0.0..=1.0).contains(&self.jitter) {
             return Some(("restart.jitter", format!("is {}; use 0 to 1", self.jitter)));
         }
+        if self.max > MAX_DURATION {
+            return Some(("restart.max", "is over 24 hours; use less".into()));
+        }
         if self.max < self.initial {
             return Some(("restart.max", "is under restart.initial; make it at least as long".into()));
         }
@@ -397,6 +406,8 @@ mod tests {
         check("restart.factor", |s| s.restart.factor = f64::NAN);
         check("restart.jitter", |s| s.restart.jitter = 2.0);
         check("restart.max", |s| s.restart.max = Duration::ZERO);
+        check("restart.max", |s| s.restart.max = Duration::MAX);
+        check("stop.grace", |s| s.stop.grace = Duration::MAX);
         check("logs.max_size", |s| s.logs.max_size = 1);
         check("logs.disk_cap", |s| s.logs.disk_cap = 5000);
     }

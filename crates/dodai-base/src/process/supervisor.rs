@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::cgroup::Groups;
 use super::instance::{Instance, Intent, Measured};
 use super::logs::{Capture, OpenFiles};
-use super::spec::is_name;
+use super::spec::{MAX_DURATION, is_name};
 use super::{Error, Logs, Spec, Status, Usage, identity, usage};
 
 /// Beyond its deadline, how long [`Handle::stop`] waits for processes that not even SIGKILL ends.
@@ -68,7 +68,9 @@ pub struct Supervisor(Arc<Surroundings>);
 impl Supervisor {
     /// Looks at what the host allows, and ends what an earlier base of the same id left in its control
     /// groups.
-    pub async fn open(config: Config) -> Result<Supervisor, Error> {
+    pub async fn open(mut config: Config) -> Result<Supervisor, Error> {
+        config.lease_grace = config.lease_grace.min(MAX_DURATION);
+        config.leftover_grace = config.leftover_grace.min(MAX_DURATION);
         if config.shim.is_empty() {
             return Err(Error::NoShim);
         }

@@ -91,8 +91,8 @@ impl Keeper {
             main: Some(main),
             runs: BTreeMap::new(),
             phase: Phase::Running,
-            lease_grace: Duration::from_millis(lease_grace_ms),
-            leftover_grace: Duration::from_millis(leftover_grace_ms),
+            lease_grace: bounded(lease_grace_ms),
+            leftover_grace: bounded(leftover_grace_ms),
             oom_events,
             oom_kills_before,
             groups: program.cgroups,
@@ -253,12 +253,10 @@ impl Keeper {
     fn obey(&mut self) {
         loop {
             match self.decoder.next::<ToShim>() {
-                Ok(Some(ToShim::Stop { signal, grace_ms })) => {
-                    self.stop(signal, Duration::from_millis(grace_ms))
-                }
+                Ok(Some(ToShim::Stop { signal, grace_ms })) => self.stop(signal, bounded(grace_ms)),
                 Ok(Some(ToShim::Kill)) => self.kill_all(Instant::now()),
                 Ok(Some(ToShim::Run { id, program, timeout_ms })) => {
-                    self.run_beside(id, &program, Duration::from_millis(timeout_ms));
+                    self.run_beside(id, &program, bounded(timeout_ms));
                 }
                 // Only the first message starts something.
                 Ok(Some(ToShim::Start(_))) => {}
@@ -317,6 +315,11 @@ impl Keeper {
             let _ = wire::send(lease, message);
         }
     }
+}
+
+/// A duration that can be added to any moment.
+fn bounded(ms: u64) -> Duration {
+    Duration::from_millis(ms.min(7 * 24 * 3600 * 1000))
 }
 
 /// Kills what is in a control group, also what no walk over parents would find.

@@ -105,7 +105,7 @@ async fn without_control_groups_the_status_says_what_does_not_hold() {
 }
 
 /// The folders of a base in every hierarchy.
-fn directories(base: &str) -> Vec<PathBuf> {
+pub(super) fn directories(base: &str) -> Vec<PathBuf> {
     fn walk(folder: PathBuf, depth: usize, wanted: &str, found: &mut Vec<PathBuf>) {
         if folder.ends_with(format!("dodai/{wanted}")) {
             return found.push(folder);

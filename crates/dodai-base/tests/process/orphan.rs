@@ -1,5 +1,6 @@
 //! A base that dies leaves nothing behind.
 
+use std::fs::remove_dir;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use nix::unistd::{Uid, chown, geteuid};
 use tokio::process::Command;
 
+use super::cgroup::directories;
 use super::{DEADLINE, eventually, example, proc, skip};
 
 const ROUNDS: usize = 10;
@@ -45,6 +47,11 @@ async fn a_killed_base_leaves_nothing(mode: Mode) {
         let what = format!("{mode:?}, round {round}: no descendant is alive");
         // The base itself has the mark as well, but is gone by now.
         eventually(&what, GONE_WITHIN, || proc::marked(&mark).is_empty()).await;
+        // The shims remove the groups of their apps; the base's own folder waits for a base of the same id.
+        for folder in directories(&mark) {
+            eventually(&format!("{} is empty", folder.display()), DEADLINE, || remove_dir(&folder).is_ok())
+                .await;
+        }
     }
 }
 

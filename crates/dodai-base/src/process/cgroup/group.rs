@@ -18,6 +18,8 @@ const LEAF: &str = "dodai.base";
 /// How often, and after which pause, leftovers of a dead base are killed again before they are left alone.
 const SWEEPS: usize = 100;
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+/// How often making the base's folder is tried.
+const MAKE_TRIES: usize = 5;
 
 /// The groups of one base: a directory in each usable hierarchy.
 #[derive(Clone, Debug)]
@@ -72,12 +74,7 @@ impl Groups {
 
     /// Removes the base's own directories, if they are empty; at the end of the base.
     pub(in crate::process) fn remove_roots(&self) {
-        for root in self.roots.iter() {
-            let _ = fs::remove_dir(&root.dir);
-            if let Some(parent) = root.dir.parent() {
-                let _ = fs::remove_dir(parent);
-            }
-        }
+        self.roots.iter().for_each(Root::remove);
     }
 
     /// Makes the group of an instance and sets its limits. Also says which limits do not hold.
@@ -113,16 +110,59 @@ impl Groups {
 }
 
 fn open_root(hierarchy: Hierarchy, base: &str) -> io::Result<Root> {
-    let Hierarchy { version, own, mut controllers } = hierarchy;
+    let Hierarchy { version, own, top, controllers } = hierarchy;
     // A base that executed itself anew is in the leaf that it moved to before.
     let own = if own.ends_with(LEAF) { own.parent().unwrap_or(&own).to_owned() } else { own };
-    let dir = own.join("dodai").join(base);
-    make(&own.join("dodai"))?;
-    make(&dir)?;
-    if version == Version::V2 {
-        controllers = enable(&own, &dir);
+    let mine = open_at(&own, version, &controllers, base);
+    if version == Version::V1 || own == top {
+        return mine;
     }
+    // In a login session our own group has other processes, and cannot hand controllers down. Root may go
+    // to the top instead.
+    let offered = read_controllers(&top.join("cgroup.controllers"));
+    if mine.as_ref().is_ok_and(|root| root.controllers.is_superset(&offered)) {
+        return mine;
+    }
+    let Ok(upper) = open_at(&top, version, &controllers, base) else { return mine };
+    match mine {
+        Ok(mine) if mine.controllers.len() >= upper.controllers.len() => {
+            upper.remove();
+            Ok(mine)
+        }
+        mine => {
+            drop(mine.map(|mine| mine.remove()));
+            Ok(upper)
+        }
+    }
+}
+
+fn open_at(own: &Path, version: Version, controllers: &BTreeSet<Controller>, base: &str) -> io::Result<Root> {
+    let dir = own.join("dodai").join(base);
+    make_base(&own.join("dodai"), &dir)?;
+    let controllers = if version == Version::V2 { enable(own, &dir) } else { controllers.clone() };
     Ok(Root { version, dir, controllers })
+}
+
+impl Root {
+    /// Removes the base's directory and the one shared with other bases, if they are empty.
+    fn remove(&self) {
+        let _ = fs::remove_dir(&self.dir);
+        if let Some(parent) = self.dir.parent() {
+            let _ = fs::remove_dir(parent);
+        }
+    }
+}
+
+/// Another base that ends at this moment may remove the shared folder between the two steps.
+fn make_base(shared: &Path, dir: &Path) -> io::Result<()> {
+    let mut made = Ok(());
+    for _ in 0..MAKE_TRIES {
+        made = make(shared).and_then(|()| make(dir));
+        if !made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+    }
+    made
 }
 
 /// Hands controllers down to the base's directory; those that arrive there.
@@ -131,13 +171,10 @@ fn enable(own: &Path, dir: &Path) -> BTreeSet<Controller> {
     for controller in wanted {
         let word = format!("+{}", controller.as_str());
         let hand_down = |dir: &Path| fs::write(dir.join("cgroup.subtree_control"), &word);
-        if hand_down(own).is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
-            // A group that hands controllers down must have no process of its own.
-            let leaf = own.join(LEAF);
-            let moved = make(&leaf).and_then(|()| fs::write(leaf.join("cgroup.procs"), "0"));
-            if moved.is_ok() {
-                let _ = hand_down(own);
-            }
+        // A group that hands controllers down must have no process of its own.
+        let busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
+        if hand_down(own).is_err_and(|error| busy(&error)) && step_aside(own).is_ok() {
+            let _ = hand_down(own);
         }
         if let Some(parent) = dir.parent() {
             let _ = hand_down(parent);
@@ -145,6 +182,17 @@ fn enable(own: &Path, dir: &Path) -> BTreeSet<Controller> {
         let _ = hand_down(dir);
     }
     read_controllers(&dir.join("cgroup.subtree_control"))
+}
+
+/// Moves this process, if it is alone in its group, into a leaf below.
+fn step_aside(own: &Path) -> io::Result<()> {
+    let members = fs::read_to_string(own.join("cgroup.procs"))?;
+    if members.trim() != getpid().to_string() {
+        return Err(io::Error::other("the group has other processes"));
+    }
+    let leaf = own.join(LEAF);
+    make(&leaf)?;
+    fs::write(leaf.join("cgroup.procs"), "0")
 }
 
 fn read_controllers(file: &Path) -> BTreeSet<Controller> {
@@ -258,5 +306,56 @@ impl Group {
 
     fn with(&self, controller: Controller) -> Option<&Root> {
         self.dirs.iter().find(|root| root.controllers.contains(&controller))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plain files in place of the kernel's: what is written where, and what is read.
+    #[test]
+    fn a_group_of_version_2() {
+        let folder = tempfile::tempdir().unwrap();
+        let controllers = BTreeSet::from([Controller::Memory, Controller::Cpu]);
+        let root = Root { version: Version::V2, dir: folder.path().to_owned(), controllers };
+        let groups = Groups { roots: vec![root].into() };
+        let limits =
+            Limits { memory: Some(1 << 20), cpu_millicores: Some(250), pids: Some(5), open_files: None };
+        let (group, conditions) = groups.create("shop-1", &limits);
+        assert_eq!(conditions, ["limits not enforced: pids"]);
+        assert!(!group.pids_enforced());
+        let dir = folder.path().join("shop-1");
+        assert_eq!(group.dirs(), std::slice::from_ref(&dir));
+        assert_eq!(fs::read_to_string(dir.join("memory.max")).unwrap(), "1048576");
+        assert_eq!(fs::read_to_string(dir.join("cpu.max")).unwrap(), "25000 100000");
+        assert_eq!(group.oom_events(), Some(dir.join("memory.events")));
+        assert_eq!(group.usage(), None);
+        let files = [
+            ("memory.current", "9000\n"),
+            ("memory.stat", "inactive_file 1000\n"),
+            ("cpu.stat", "usage_usec 70\n"),
+        ];
+        files.iter().for_each(|(file, text)| fs::write(dir.join(file), text).unwrap());
+        assert_eq!(group.usage(), None, "processes are not counted here, so all is taken from /proc");
+        let with_pids = Root {
+            controllers: BTreeSet::from([Controller::Memory, Controller::Pids]),
+            ..group.dirs[0].clone()
+        };
+        fs::write(dir.join("pids.current"), "3\n").unwrap();
+        let usage = Group { dirs: vec![with_pids], pids_enforced: true }.usage().unwrap();
+        assert_eq!(usage, Usage { cpu: Duration::from_micros(70), memory_bytes: 8000, processes: 3 });
+    }
+
+    #[test]
+    fn only_a_base_that_is_alone_steps_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let procs = folder.path().join("cgroup.procs");
+        fs::write(&procs, format!("{}\n1\n", getpid())).unwrap();
+        assert!(step_aside(folder.path()).is_err());
+        assert!(!folder.path().join(LEAF).exists());
+        fs::write(&procs, format!("{}\n", getpid())).unwrap();
+        step_aside(folder.path()).unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join(LEAF).join("cgroup.procs")).unwrap(), "0");
     }
 }

@@ -57,6 +57,8 @@ pub(super) struct Hierarchy {
     pub version: Version,
     /// The directory of the group that this process is in.
     pub own: PathBuf,
+    /// The directory of the topmost group that can be seen.
+    pub top: PathBuf,
     /// Version 1: by the mount. Version 2: empty here, read from the directory.
     pub controllers: BTreeSet<Controller>,
 }
@@ -83,7 +85,8 @@ fn hierarchy(line: &str, own: &str) -> Option<Hierarchy> {
     let path = own_path(own, version, &controllers)?;
     // In a container the mount may show only a part of the hierarchy.
     let below = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(""));
-    Some(Hierarchy { version, own: Path::new(&mount).join(below), controllers })
+    let top = PathBuf::from(mount);
+    Some(Hierarchy { version, own: top.join(below), top, controllers })
 }
 
 /// The line of `/proc/self/cgroup` for a hierarchy: `4:memory:/path`, or `0::/path` for version 2.

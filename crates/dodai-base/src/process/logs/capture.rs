@@ -113,7 +113,8 @@ impl Capture {
 
 async fn write(mut file: LogFile, mut lines: mpsc::Receiver<Arc<Line>>, pressure: Arc<Pressure>) {
     let mut batch = Vec::new();
-    while lines.recv_many(&mut batch, BATCH_LINES).await > 0 {
+    loop {
+        let more = lines.recv_many(&mut batch, BATCH_LINES).await > 0;
         let size = batch.iter().map(|line| line.text.len()).sum();
         let dropped = pressure.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
@@ -123,12 +124,14 @@ async fn write(mut file: LogFile, mut lines: mpsc::Receiver<Arc<Line>>, pressure
         let written = tokio::task::spawn_blocking(move || {
             file.write(&full, Instant::now());
             file
-        })
-        .await;
-        pressure.queued_bytes.fetch_sub(size, Ordering::Relaxed);
-        // Only a panic while writing; the app goes on without a file.
-        let Ok(back) = written else { return };
+        });
+        // An error is a panic while writing; the app goes on without a file.
+        let Ok(back) = written.await else { return };
         file = back;
+        pressure.queued_bytes.fetch_sub(size, Ordering::Relaxed);
+        if !more {
+            return;
+        }
     }
 }
 

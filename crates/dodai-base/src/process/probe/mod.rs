@@ -9,6 +9,8 @@ mod state;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::spec::MAX_DURATION;
+
 pub(super) use run::{ExecRequest, run};
 pub(super) use state::Verdict;
 
@@ -72,6 +74,9 @@ impl Probe {
     fn problem(&self) -> Option<String> {
         if self.period.is_zero() || self.timeout.is_zero() {
             return Some("has a period or timeout of 0; use at least a millisecond".into());
+        }
+        if [self.period, self.timeout, self.initial_delay].iter().any(|duration| *duration > MAX_DURATION) {
+            return Some("has a period, timeout or delay over 24 hours; use less".into());
         }
         if self.failure_threshold == 0 || self.success_threshold == 0 {
             return Some("has a threshold of 0; use at least 1".into());
@@ -150,6 +155,7 @@ mod tests {
         assert!(Probe::new(http("/a\r\nX: y")).problem().is_some());
         assert!(Probe::new(Check::Exec { argv: vec![] }).problem().is_some());
         assert!(Probe { period: Duration::ZERO, ..good.clone() }.problem().is_some());
+        assert!(Probe { initial_delay: Duration::MAX, ..good.clone() }.problem().is_some());
         assert!(Probe { failure_threshold: 0, ..good.clone() }.problem().is_some());
         let twice = Probe { success_threshold: 2, ..good };
         assert!(Probes { readiness: Some(twice.clone()), ..Probes::default() }.problem().is_none());
