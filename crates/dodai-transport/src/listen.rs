@@ -137,11 +137,8 @@ pub fn bind_set(addr: SocketAddr, count: usize, options: &Options) -> Result<Vec
 
 fn open(addr: SocketAddr, options: &Options) -> Result<TcpListener, BindError> {
     let try_open = || {
-        let socket = Socket::new(
-            Domain::for_address(addr),
-            Type::STREAM.nonblocking().cloexec(),
-            Some(Protocol::TCP),
-        )?;
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
         // Connections of an earlier run in TIME_WAIT do not keep us out; a live listener does.
         socket.set_reuse_address(true)?;
         if options.reuse_port {

@@ -91,6 +91,14 @@ impl Listener {
         TcpListener::from_std(socket).map(Listener::Tcp)
     }
 
+    /// The socket: for its options, and to hand it over to another process.
+    pub fn as_tcp(&self) -> Option<&TcpListener> {
+        match self {
+            Listener::Tcp(socket) => Some(socket),
+            Listener::Memory(_) => None,
+        }
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {

@@ -69,11 +69,8 @@ mod diagnosis {
     const ANSWER_INODE: usize = ANSWER_UID + 4;
 
     pub(super) fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<u32>> {
-        let socket = Socket::new(
-            Domain::from(AF_NETLINK),
-            Type::DGRAM.cloexec(),
-            Some(Protocol::from(NETLINK_SOCK_DIAG)),
-        )?;
+        let socket =
+            Socket::new(Domain::from(AF_NETLINK), Type::DGRAM, Some(Protocol::from(NETLINK_SOCK_DIAG)))?;
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let id = id(local, remote);
         socket.send(&request(local, &id))?;

@@ -79,6 +79,11 @@ fn a_leaf_never_outlives_its_root_and_an_expired_root_signs_nothing() {
     let now = world.hands.now();
     let short = Authority::create_for(TrustDomain::default(), now, Duration::from_secs(3600)).expect("short");
     assert_eq!(issue(&short, &app("a/b"), now).not_after(), now + Duration::from_secs(3600));
+    let early = now - Duration::from_secs(3600);
+    let load = Authority::from_pem(TrustDomain::default(), &short.chain_pem(), &short.key_pem(), early);
+    assert!(matches!(load, Err(AuthorityError::Expired)), "not valid yet");
+    let forever = short.issue(&app("a/b"), &Names::default(), Duration::MAX, now).expect("bounded");
+    assert_eq!(forever.not_after(), short.not_after());
     let later = now + Duration::from_secs(3601);
     let error = short.issue(&app("a/b"), &Names::default(), LEAF_VALIDITY, later).expect_err("expired");
     assert!(matches!(error, AuthorityError::Expired));
@@ -126,6 +131,11 @@ fn an_intermediate_of_a_company_root_hands_its_chain_on() {
     world.trust.replace(Bundle::from_pem(&root_cert.pem()).expect("bundle"));
     verify(&world, &svid).expect("by way of the intermediate");
     assert_eq!(authority.bundle().expect("bundle").roots(), [root_cert.der().clone()]);
+
+    let wrong = middle_cert.pem() + &world.authority.chain_pem();
+    let error = Authority::from_pem(TrustDomain::default(), &wrong, &key.serialize_pem(), now);
+    let why = error.expect_err("another root").to_string();
+    assert!(why.contains("put the issuing certificate first in the file and its root last"), "{why}");
 }
 
 #[test]

@@ -231,7 +231,7 @@ async fn a_silent_peer_and_one_that_speaks_something_else_are_told_apart() {
     let connector = world.connector(&app("shop/web")).with_timeout(Duration::from_secs(2));
     let (near, _far) = pair().await;
     let why = failed(connector.connect(near, name(SNI), &[]).await);
-    assert_eq!(why, format!("tls: TLS handshake with {SNI}: not finished within 2s"));
+    assert_eq!(why, format!("tls: TLS handshake with {SNI} at 10.0.0.2:443: not finished within 2s"));
     let (near, mut far) = pair().await;
     far.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("written");
     let why = failed(connector.connect(near, name(SNI), &[]).await);

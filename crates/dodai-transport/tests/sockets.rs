@@ -1,7 +1,8 @@
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 use dodai_core::failure::Kind;
 use dodai_transport::listen::{self, BindError, Holder, Options};
@@ -10,46 +11,23 @@ use dodai_transport::origin::{original_destination, peer_uid};
 
 use crate::world::{SECOND, World, app, echo, name};
 
-/// Not a test of its own: another process that listens, run by the test below.
-#[test]
-#[ignore = "run as a child process by a_port_taken_by_another_process_names_it"]
-fn child_that_holds_a_port() {
-    let socket = listen::bind(([127, 0, 0, 1], 0).into(), &Options::default()).expect("bind");
-    println!("\nlistening {}", socket.local_addr().expect("addr"));
-    std::io::stdout().flush().expect("flush");
-    // Until the parent goes away.
-    let _ = std::io::stdin().read(&mut [0; 1]);
-}
-
 #[test]
 fn a_port_taken_by_another_process_names_it() {
-    let mut child = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--exact", "sockets::child_that_holds_a_port", "--ignored", "--nocapture"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("child");
-    let mut output = BufReader::new(child.stdout.take().expect("piped"));
-    let addr: SocketAddr = output
-        .by_ref()
-        .lines()
-        .map_while(Result::ok)
-        .find_map(|line| line.strip_prefix("listening ")?.parse().ok())
-        .expect("the child says where it listens");
+    let socket = listen::bind(([127, 0, 0, 1], 0).into(), &Options::default()).expect("bind");
+    let addr = socket.local_addr().expect("addr");
+    // The child inherits the socket as its standard input, and is the only one that holds it then.
+    let mut child =
+        Command::new("sleep").arg("60").stdin(OwnedFd::from(socket)).spawn().expect("the child starts");
     let error = listen::bind(addr, &Options::named("admin.port")).expect_err("taken");
-    let BindError::Taken { holder: Holder::Process { pid, name }, .. } = &error else {
-        panic!("{error}");
-    };
-    assert_eq!(*pid, child.id());
-    let expect = format!(
-        "port {} is taken by pid {pid} ({name}); stop it or choose another port in admin.port",
-        addr.port()
+    let (pid, port) = (child.id(), addr.port());
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    let BindError::Taken { holder, .. } = &error else { panic!("{error}") };
+    assert_eq!(holder, &Holder::Process { pid, name: "sleep".to_owned() });
+    assert_eq!(
+        error.to_string(),
+        format!("port {port} is taken by pid {pid} (sleep); stop it or choose another port in admin.port")
     );
-    assert_eq!(error.to_string(), expect);
-    assert!(!name.is_empty());
-    drop(child.stdin.take());
-    std::io::copy(&mut output, &mut std::io::sink()).expect("read to its end");
-    assert!(child.wait().expect("ended").success());
     listen::bind(addr, &Options::default()).expect("free again");
 }
 
@@ -76,6 +54,24 @@ async fn the_user_at_the_far_end_is_known_while_it_holds_its_socket() {
         // A port that only listens is no connection.
         assert_eq!(peer_uid(([127, 0, 0, 1], 9).into(), addr), None, "{ip}");
     }
+}
+
+#[tokio::test]
+async fn another_user_at_the_far_end_is_told_from_us() {
+    const NOBODY: u32 = 65_534;
+    if std::fs::metadata("/proc/self").expect("proc").uid() != 0 {
+        eprintln!("SKIPPED: only root can start a process of another user");
+        return;
+    }
+    let (mut listener, addr) = listener("127.0.0.1:0").await;
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{}; read -r _ <&3", addr.port());
+    let mut child = Command::new("bash").args(["-c", &script]).uid(NOBODY).spawn().expect("bash");
+    let accepted = tokio::time::timeout(10 * SECOND, listener.accept()).await.expect("in time");
+    let (accepted, peer) = accepted.expect("accepted");
+    let uid = peer_uid(accepted.local_addr().expect("addr"), peer);
+    drop(accepted);
+    child.wait().expect("it ends with its connection");
+    assert_eq!(uid, Some(NOBODY));
 }
 
 #[tokio::test]

@@ -18,13 +18,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use thiserror::Error;
 
 use crate::identity::{PeerIdentity, TrustDomain};
 use crate::pem::{self, BadPem};
-use crate::trust::{BadBundle, Bundle};
+use crate::tls::reason_of;
+use crate::trust::{BadBundle, Bundle, Trust, Usage};
 
 pub use request::{BadRequest, KeyRequest, MAX_REQUEST};
 pub(crate) use svid::validity;
@@ -57,6 +57,11 @@ pub enum AuthorityError {
     /// The key is not usable.
     #[error("key of the authority: {0}")]
     Key(String),
+    /// What it signs would be trusted by nobody.
+    #[error(
+        "certificate of the authority: {0}; put the issuing certificate first in the file and its root last"
+    )]
+    Chain(String),
     /// Certificate and key do not belong together.
     #[error("key of the authority: it is not the key of its certificate; restore both from one backup")]
     Mismatch,
@@ -151,13 +156,25 @@ impl Authority {
         if facts.public_key != key.public_key_raw() {
             return Err(AuthorityError::Mismatch);
         }
-        if now > facts.not_after {
+        if now < facts.not_before || now > facts.not_after {
             return Err(AuthorityError::Expired);
         }
         let issuer = Issuer::from_ca_cert_der(&chain[0], key).map_err(signing)?;
         let authority = Authority { domain, issuer, chain, not_after: facts.not_after };
-        authority.bundle()?;
+        authority.check(now)?;
         Ok(authority)
+    }
+
+    /// Signs a leaf and looks at it as a peer would, so that a wrong chain is found now and here.
+    fn check(&self, now: SystemTime) -> Result<(), AuthorityError> {
+        let trust = Trust::new(self.domain.clone(), self.bundle()?);
+        let probe = self.issue(&PeerIdentity::Server, &Names::default(), LEAF_VALIDITY, now)?;
+        let (leaf, rest) = probe.chain().split_first().ok_or(BadPem::NoCertificate)?;
+        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        match trust.verify(leaf, rest, Usage::Server, now) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(AuthorityError::Chain(reason_of(&error))),
+        }
     }
 
     /// The certificates as PEM, for [`Authority::from_pem`].
@@ -256,7 +273,8 @@ impl Authority {
         if now > self.not_after {
             return Err(AuthorityError::Expired);
         }
-        let mut params = bare(now, (now + validity).min(self.not_after), random_serial()?);
+        let wanted = now.checked_add(validity).unwrap_or(self.not_after);
+        let mut params = bare(now, wanted.min(self.not_after), random_serial()?);
         params.subject_alt_names = alt_names(&identity.spiffe(&self.domain), names)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =

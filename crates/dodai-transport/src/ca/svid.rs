@@ -143,6 +143,7 @@ fn time(seconds: i64) -> Option<SystemTime> {
 pub(super) struct CaFacts {
     pub(super) is_ca: bool,
     pub(super) public_key: Vec<u8>,
+    pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
 }
 
@@ -151,6 +152,7 @@ pub(super) fn ca_facts(der: &CertificateDer<'_>) -> Option<CaFacts> {
     Some(CaFacts {
         is_ca: cert.is_ca(),
         public_key: cert.public_key().subject_public_key.data.to_vec(),
+        not_before: time(cert.validity().not_before.timestamp())?,
         not_after: time(cert.validity().not_after.timestamp())?,
     })
 }

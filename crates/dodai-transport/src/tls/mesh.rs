@@ -116,6 +116,7 @@ impl Keyring {
     }
 
     /// What to present to somebody who asks for `name`: nothing if it is a service not answered for here.
+    /// Those who want the base itself name no host, or one that is not of the mesh.
     fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
         match name.and_then(|name| MeshName::parse(name).ok()) {
             Some(name) => self.get(&name.service.owner).map(|svid| svid.key()),

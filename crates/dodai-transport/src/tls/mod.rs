@@ -190,7 +190,8 @@ async fn dial(
     stream: Stream,
     timeout: Duration,
 ) -> Result<Stream, Failure> {
-    let shown = name.to_str().into_owned();
+    let at = stream.peer_addr().map(|addr| format!(" at {addr}")).unwrap_or_default();
+    let shown = format!("{}{at}", name.to_str());
     let fail = |why: String| Failure::new(Kind::Tls, format!("TLS handshake with {shown}: {why}"));
     let server_name = name.to_str().into();
     let handshake = TlsConnector::from(config).connect(name.clone(), stream);
