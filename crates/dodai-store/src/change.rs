@@ -75,13 +75,15 @@ pub struct Retention {
     pub history: u64,
     /// Lines of the change log.
     pub changes: u64,
+    /// Events kept in memory for watchers that are nearly up to date; others read history.
+    pub recent: usize,
 }
 
 impl Retention {
     /// For a store on disk.
-    pub const DISK: Retention = Retention { history: 100_000, changes: 1_000_000 };
+    pub const DISK: Retention = Retention { history: 100_000, changes: 1_000_000, recent: 4096 };
     /// For a store in memory.
-    pub const MEMORY: Retention = Retention { history: 5_000, changes: 10_000 };
+    pub const MEMORY: Retention = Retention { history: 5_000, changes: 10_000, recent: 1024 };
 
     /// Where history should start now, when it has grown to twice what is kept.
     pub(crate) fn compact_to(&self, revision: Revision, compacted: Revision) -> Option<Revision> {

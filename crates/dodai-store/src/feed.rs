@@ -21,8 +21,6 @@ use crate::watch::{Batch, Event, Feed, Watch};
 
 /// About how many events a batch holds.
 const BATCH_EVENTS: usize = 512;
-/// How many recent events are kept for watchers; older ones come from history.
-const RECENT_EVENTS: usize = 4096;
 /// How many bytes of keys and values the recent events may hold.
 const RECENT_BYTES: usize = 8 * 1024 * 1024;
 /// How long a watcher whose keys do not change goes without hearing of the store's progress.
@@ -51,6 +49,7 @@ struct Present {
 }
 
 struct Recent {
+    limit: usize,
     events: VecDeque<Arc<Event>>,
     bytes: usize,
     /// Every event after this revision is in `events`.
@@ -65,8 +64,8 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(revision: Revision, compacted: Revision) -> Hub {
-        let recent = Recent { events: VecDeque::new(), bytes: 0, complete_after: revision };
+    pub(crate) fn new(revision: Revision, compacted: Revision, limit: usize) -> Hub {
+        let recent = Recent { limit, events: VecDeque::new(), bytes: 0, complete_after: revision };
         Hub {
             present: watch::Sender::new(Present { revision, closed: false }),
             recent: Mutex::new(recent),
@@ -128,7 +127,7 @@ impl Recent {
             self.bytes += weight(&event);
             self.events.push_back(Arc::new(event));
         }
-        while self.events.len() > RECENT_EVENTS || self.bytes > RECENT_BYTES {
+        while self.events.len() > self.limit || self.bytes > RECENT_BYTES {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= weight(&oldest);
             self.complete_after = oldest.revision();

@@ -73,7 +73,7 @@ impl MemoryStore {
         };
         let inner = Arc::new(Inner {
             state: Mutex::new(state),
-            hub: Arc::new(Hub::new(Revision::FIRST, Revision::ZERO)),
+            hub: Arc::new(Hub::new(Revision::FIRST, Revision::ZERO, retention.recent)),
             terms: Arc::default(),
             retention,
         });

@@ -72,9 +72,11 @@ pub(super) async fn the_past_can_be_read(store: Arc<dyn Store>) {
 pub(super) async fn compaction_drops_what_is_below(store: Arc<dyn Store>) {
     put(&store, "/old", "kept").await;
     let early = put(&store, "/a", "1").await;
+    put(&store, "/b", "1").await;
     put(&store, "/gone", "1").await;
     within(store.delete("/gone", cause())).await.expect("delete");
     let middle = put(&store, "/a", "2").await;
+    put(&store, "/b", "2").await;
     let late = put(&store, "/a", "3").await;
     assert_eq!(within(store.compact(middle)).await.expect("compact"), middle);
     assert_eq!(within(store.compact(early)).await.expect("compact"), middle, "history does not come back");
@@ -83,9 +85,13 @@ pub(super) async fn compaction_drops_what_is_below(store: Arc<dyn Store>) {
     let error = refused(within(store.range(Range::prefix("").at(middle.previous()))).await);
     assert_eq!(error, Error::Compacted { requested: middle.previous(), compacted: middle });
     let kept = page(&store, &Range::prefix("").at(middle)).await;
-    assert_eq!(texts(&kept), [("/a", b"2".as_slice()), ("/old", b"kept")], "the revision itself stays");
+    assert_eq!(
+        texts(&kept),
+        [("/a", b"2".as_slice()), ("/b", b"1"), ("/old", b"kept")],
+        "the revision itself stays"
+    );
     let now = page(&store, &Range::prefix("")).await;
-    assert_eq!(texts(&now), [("/a", b"3".as_slice()), ("/old", b"kept")]);
+    assert_eq!(texts(&now), [("/a", b"3".as_slice()), ("/b", b"2"), ("/old", b"kept")]);
     let error = refused(within(store.compact(late.next())).await);
     assert_eq!(error, Error::FutureRevision { requested: late.next(), current: late });
     within(store.compact(late)).await.expect("compact");

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::{OpenFlags, backup::Backup, backup::StepResult};
 
@@ -108,10 +109,15 @@ pub fn restore(from: &Path, to: &Path) -> Result<()> {
 /// `to` itself stays until it is replaced, so that a crash in between never leaves an empty store.
 fn set_aside(to: &Path) -> io::Result<()> {
     // A healthy store takes its log in when it is closed, a damaged one keeps it; either is set aside.
-    if let Ok(old) = Db::connect(to, OpenFlags::SQLITE_OPEN_READ_WRITE)
-        && let Err(error) = old.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-    {
-        tracing::warn!(path = %to.display(), %error, "the replaced store is damaged; keeping its log beside it");
+    if let Ok(old) = Db::connect(to, OpenFlags::SQLITE_OPEN_READ_WRITE) {
+        let take_in = || {
+            // Not worth waiting for: what cannot be taken in is set aside as well.
+            old.conn.busy_timeout(Duration::ZERO)?;
+            old.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        if let Err(error) = take_in() {
+            tracing::warn!(path = %to.display(), %error, "the replaced store is damaged; keeping its log beside it");
+        }
     }
     let before = beside(to, "before-restore");
     remove_if_there(&before)?;

@@ -119,7 +119,7 @@ impl Inner {
     fn open(path: PathBuf, options: Options) -> Result<Inner> {
         let lock = Lock::acquire(&path)?;
         let db = Db::open_writer(&path, options.max_bytes)?;
-        let hub = Arc::new(Hub::new(db.revision()?, db.compacted()?));
+        let hub = Arc::new(Hub::new(db.revision()?, db.compacted()?, options.retention.recent));
         let terms = Arc::new(Terms::default());
         for (id, ttl, rest) in db.leases()? {
             terms.resume(id, ttl, rest);

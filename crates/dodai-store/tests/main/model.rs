@@ -12,13 +12,14 @@ use bytes::Bytes;
 use dodai_core::task::Tasks;
 use dodai_store::{
     Cause, Check, Compare, Error, Event, Execution, KeyValue, LeaseId, MemoryStore, Op, OpOutcome, Options,
-    Ordering, Range, Revision, SqliteStore, Store, Txn, TxnOutcome, Watch,
+    Ordering, Range, Retention, Revision, SqliteStore, Store, Txn, TxnOutcome, Watch,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 const KEYS: [&str; 6] = ["/a", "/a/1", "/a/2", "/ab", "/b/1", "/b/2"];
 const PREFIXES: [&str; 5] = ["", "/a", "/a/", "/b", "/c"];
+const RECENT: std::ops::Range<usize> = 0..20;
 const LEASE_TTL: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Debug)]
@@ -227,19 +228,22 @@ struct Follower {
     from: Revision,
 }
 
-enum Backend {
-    Memory,
-    Sqlite(PathBuf),
+struct Backend {
+    /// Where the file is; `None` for the store in memory.
+    path: Option<PathBuf>,
+    /// How many events are at hand for watchers: with few or none, they have to read history.
+    recent: usize,
 }
 
 impl Backend {
     /// Opens the store, or opens it again.
     async fn open(&self) -> Arc<dyn Store> {
         let tasks = Tasks::new();
-        match self {
-            Backend::Memory => Arc::new(MemoryStore::new(&tasks)),
-            Backend::Sqlite(path) => {
-                let options = Options { execution: Execution::Inline, ..Options::default() };
+        let retention = Retention { recent: self.recent, ..Retention::DISK };
+        match &self.path {
+            None => Arc::new(MemoryStore::with_retention(retention, &tasks)),
+            Some(path) => {
+                let options = Options { execution: Execution::Inline, retention, max_bytes: None };
                 Arc::new(SqliteStore::open(path, options, &tasks).await.unwrap())
             }
         }
@@ -272,6 +276,8 @@ impl Run {
             Step::Compact(share) => {
                 let revision = self.model.share(*share);
                 assert_eq!(self.store.compact(revision).await, self.model.compact(revision));
+                let range = Range::prefix("").at(self.model.compacted.max(Revision::FIRST));
+                assert_eq!(self.read_pages(range.clone()).await, self.model.range(&range));
             }
             Step::Range { prefix, at, limit } => {
                 let mut range = Range::prefix(PREFIXES[*prefix]).limit(*limit);
@@ -290,7 +296,7 @@ impl Run {
             }
             Step::Poll(at) if *at < self.watches.len() => self.poll(*at).await,
             Step::Poll(_) => {}
-            Step::Reopen if matches!(backend, Backend::Sqlite(_)) => {
+            Step::Reopen if backend.path.is_some() => {
                 self.store.close().await;
                 self.store = backend.open().await;
                 for follower in &mut self.watches {
@@ -410,8 +416,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
-    fn memory_agrees_with_the_model(steps in vec(step(), 1..80)) {
-        check(&steps, &Backend::Memory);
+    fn memory_agrees_with_the_model(steps in vec(step(), 1..80), recent in RECENT) {
+        check(&steps, &Backend { path: None, recent });
     }
 }
 
@@ -419,8 +425,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn sqlite_agrees_with_the_model(steps in vec(step(), 1..80)) {
+    fn sqlite_agrees_with_the_model(steps in vec(step(), 1..80), recent in RECENT) {
         let folder = tempfile::tempdir().unwrap();
-        check(&steps, &Backend::Sqlite(folder.path().join("store.db")));
+        check(&steps, &Backend { path: Some(folder.path().join("store.db")), recent });
     }
 }

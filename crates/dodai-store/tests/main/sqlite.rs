@@ -235,7 +235,8 @@ async fn a_full_store_reads_on_and_writes_again_after_compaction() {
         }
     };
     tokio::time::timeout(Duration::from_secs(30), refill).await.expect("writing works again");
-    assert_eq!(watch.next().await.unwrap().events.len(), 1);
+    let batch = watch.next().await.unwrap();
+    assert_eq!((batch.events.len(), batch.revision), (1, written.next()), "what failed took no revision");
 }
 
 /// A request that has no room does not take its neighbours in the same commit with it.
@@ -264,7 +265,7 @@ async fn a_small_write_succeeds_beside_one_that_is_too_large_for_the_disk() {
 #[tokio::test]
 async fn the_store_compacts_itself_and_trims_its_log() {
     let (_folder, path) = place();
-    let retention = Retention { history: 50, changes: 30 };
+    let retention = Retention { history: 50, changes: 30, recent: 10 };
     let store = try_open(&path, Options { retention, ..Options::default() }).await.unwrap();
     for _ in 0..500 {
         store.put("/a", text("x"), cause()).await.unwrap();
@@ -384,6 +385,17 @@ async fn a_crashed_store_is_restored_over_without_its_log() {
     assert_eq!(value(&open(&crashed).await, "/a").await, Some(text("backed up")));
     let kept = open(&folder.path().join("crashed.db.before-restore")).await;
     assert_eq!(value(&kept, "/a").await, Some(text("lost")), "the log went into what is kept");
+
+    // Another program reads the file, so that its log cannot be taken in: it is kept where it was.
+    let shared = folder.path().join("shared.db");
+    fs::copy(folder.path().join("store.db-wal"), folder.path().join("shared.db-wal")).unwrap();
+    fs::copy(&path, &shared).unwrap();
+    let other = Connection::open(&shared).unwrap();
+    other.execute_batch("BEGIN; SELECT count(*) FROM meta").unwrap();
+    restore(&backup, &shared).unwrap();
+    assert_eq!(value(&open(&shared).await, "/a").await, Some(text("backed up")));
+    assert!(folder.path().join("shared.db.before-restore-wal").exists());
+    drop(other);
 
     // A damaged log is damaged wherever it is; it only must not reach the restored file.
     let damaged = folder.path().join("damaged.db");
