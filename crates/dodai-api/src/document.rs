@@ -250,9 +250,7 @@ impl Document {
 
     /// The `spec` of the canonical form; `null` for a kind without one.
     pub fn spec_value(&self) -> Value {
-        match self.body() {
-            Value::Object(mut map) => map.remove("spec").unwrap_or(Value::Null),
-            other => other,
-        }
+        let mut body = self.body();
+        body.get_mut("spec").map(Value::take).unwrap_or_default()
     }
 }

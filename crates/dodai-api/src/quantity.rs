@@ -109,7 +109,7 @@ impl TimeSpan {
 fn scaled(number: &str, nanos: u64) -> Option<Duration> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty()
-        || whole.len() > 15
+        || whole.len() > 19
         || fraction.len() > 9
         || (number.contains('.') && fraction.is_empty())
     {

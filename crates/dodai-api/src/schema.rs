@@ -70,7 +70,7 @@ fn finish(mut schema: Schema, mut generator: SchemaGenerator) -> Value {
     if !kept.is_empty() {
         schema.insert("$defs".to_owned(), Value::Object(kept));
     }
-    sort_keys(Value::from(schema))
+    tidy(Value::from(schema))
 }
 
 /// The definitions that are referred to, directly or through others: those of `status` are not.
@@ -95,16 +95,21 @@ fn reachable(root: &Value, definitions: &Map<String, Value>) -> std::collections
     used
 }
 
-/// Keys in order, so that the files are the same whatever features `serde_json` was built with.
-fn sort_keys(value: Value) -> Value {
+/// Descriptions on one line, as editors show them; keys in order, so that the files are the same whatever features `serde_json` was built with.
+fn tidy(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<(String, Value)> =
-                map.into_iter().map(|(key, value)| (key, sort_keys(value))).collect();
+                map.into_iter().map(|(key, value)| (key, tidy(value))).collect();
+            for (_, text) in entries.iter_mut().filter(|(key, _)| key == "description") {
+                if let Value::String(text) = text {
+                    *text = text.replace('\n', " ");
+                }
+            }
             entries.sort_by(|a, b| a.0.cmp(&b.0));
             Value::Object(entries.into_iter().collect())
         }
-        Value::Array(items) => Value::Array(items.into_iter().map(sort_keys).collect()),
+        Value::Array(items) => Value::Array(items.into_iter().map(tidy).collect()),
         other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) => other,
     }
 }

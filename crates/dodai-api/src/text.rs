@@ -14,6 +14,9 @@ pub struct Invalid {
 /// Between message and remedy when an [`Invalid`] passes through serde, which carries text only.
 pub(crate) const REMEDY_MARK: &str = "; ";
 
+/// The name under which a text newtype asks for the text as it was written.
+pub(crate) const RAW_TEXT: &str = "$text";
+
 impl Invalid {
     pub(crate) fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { message: message.into(), remedy: remedy.into() }
@@ -38,13 +41,14 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 /// serde and schema for a newtype with `FromStr<Err = Invalid>` and `Display`: it is written as a string.
-/// A number is handed to `FromStr` as text, so that the error can name the missing unit.
+/// From a file, the text is what the user wrote even without quotes: `0123456789` is an id, and `30` a duration whose
+/// unit is missing. [`RAW_TEXT`] tells the reader so; other deserializers pass over it.
 macro_rules! text_newtype {
     ($type:ident, $expected:literal, $pattern:expr, $description:literal) => {
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Text;
-                impl serde::de::Visitor<'_> for Text {
+                impl<'de> serde::de::Visitor<'de> for Text {
                     type Value = $type;
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str($expected)
@@ -52,17 +56,14 @@ macro_rules! text_newtype {
                     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$type, E> {
                         text.parse().map_err(E::custom)
                     }
-                    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<$type, E> {
-                        self.visit_str(&number.to_string())
-                    }
-                    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<$type, E> {
-                        self.visit_str(&number.to_string())
-                    }
-                    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<$type, E> {
-                        self.visit_str(&number.to_string())
+                    fn visit_newtype_struct<D>(self, deserializer: D) -> Result<$type, D::Error>
+                    where
+                        D: serde::Deserializer<'de>,
+                    {
+                        deserializer.deserialize_str(self)
                     }
                 }
-                deserializer.deserialize_str(Text)
+                deserializer.deserialize_newtype_struct($crate::text::RAW_TEXT, Text)
             }
         }
 

@@ -15,7 +15,7 @@ use super::problem::{Code, Problem};
 use super::suggest;
 use super::tree::{Content, Mark, NodeId, Scalar, Tree};
 use crate::document::{Document, Kind};
-use crate::text::REMEDY_MARK;
+use crate::text::{RAW_TEXT, REMEDY_MARK};
 
 const MAX_ERRORS: usize = 50;
 
@@ -321,10 +321,18 @@ impl<'de> de::Deserializer<'de> for Decoder<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        visitor.visit_newtype_struct(self).map_err(|fault: Fault| fault.located(self.id))
+        let result = match self.content() {
+            Content::Scalar { text, value } if name == RAW_TEXT && !matches!(value, Scalar::Null) => {
+                visitor.visit_str(text)
+            }
+            Content::Scalar { .. } | Content::Sequence(_) | Content::Mapping(_) => {
+                visitor.visit_newtype_struct(self)
+            }
+        };
+        result.map_err(|fault: Fault| fault.located(self.id))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -389,7 +397,8 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
         let next = self.items.by_ref().copied().find(|&id| !self.pass.is_hidden(id));
-        next.map(|id| seed.deserialize(Decoder { pass: self.pass, id })).transpose()
+        let Some(id) = next else { return Ok(None) };
+        seed.deserialize(Decoder { pass: self.pass, id }).map(Some).map_err(|fault| fault.located(id))
     }
 }
 
@@ -449,6 +458,6 @@ impl<'de> MapAccess<'de> for Entries<'_> {
         let Some(id) = self.value.take() else {
             return Err(de::Error::custom("a value was asked for before its key"));
         };
-        seed.deserialize(Decoder { pass: self.pass, id })
+        seed.deserialize(Decoder { pass: self.pass, id }).map_err(|fault| fault.located(id))
     }
 }

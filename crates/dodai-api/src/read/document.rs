@@ -135,6 +135,8 @@ pub fn read(source: &Source<'_>) -> Read {
             read.documents.push(located);
         }
     }
+    read.errors.sort_by_key(|problem| (problem.line, problem.column));
+    read.warnings.sort_by_key(|problem| (problem.line, problem.column));
     read
 }
 
@@ -256,7 +258,7 @@ fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
 fn take_read_only(document: &mut Document) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut note = |path: &str| {
-        let problem = Problem::new(Code::ReadOnly, path, "only the server writes this; it is ignored");
+        let problem = Problem::new(Code::ReadOnly, path, "only the server writes this, so it is ignored");
         found.push(problem.remedy("leave it out").warning());
     };
     if document.clear_status() {

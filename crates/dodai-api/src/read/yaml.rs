@@ -37,8 +37,13 @@ pub(crate) fn parse(text: &str) -> Vec<Parsed> {
         let Some(problem) = broken else { return found };
         let line = problem.line;
         let hopeless = problem.code == Code::TooLarge && budget == 0;
-        found.push(Parsed { index, tree: Err(problem) });
-        index += 1;
+        let told = found.last().is_some_and(|last: &Parsed| {
+            last.tree.as_ref().is_err_and(|last| (last.line, last.column) == (problem.line, problem.column))
+        });
+        if !told {
+            found.push(Parsed { index, tree: Err(problem) });
+            index += 1;
+        }
         let Some((offset, skipped)) = next_document(rest, line.saturating_sub(first_line)) else {
             return found;
         };
@@ -50,11 +55,12 @@ pub(crate) fn parse(text: &str) -> Vec<Parsed> {
     }
 }
 
-/// Where the next `---` line after line `after` (from 1) begins: its byte offset and the number of lines before it.
+/// Where the next `---` line begins, from line `after` (from 1) but never the first: its byte offset and the number of
+/// lines before it. Line `after` counts because an open bracket is noticed only at the `---` of the next document.
 fn next_document(text: &str, after: u32) -> Option<(usize, u32)> {
     let mut offset = 0;
     for (number, line) in (1_u32..).zip(text.split_inclusive('\n')) {
-        if number > after.max(1) && line.starts_with("---") {
+        if number >= after.max(2) && line.starts_with("---") {
             return Some((offset, number - 1));
         }
         offset += line.len();
@@ -81,8 +87,12 @@ fn parse_until_error(
             None => break None,
             Some(Err(error)) => {
                 let mark = builder.mark(*error.marker());
-                let problem = Problem::new(Code::Syntax, "", format!("not valid YAML: {}", error.info()))
-                    .remedy("check indentation, quotes and brackets on this line and the one above");
+                let problem = if error.info().contains("recursion limit") {
+                    too_deep()
+                } else {
+                    Problem::new(Code::Syntax, "", format!("not valid YAML: {}", error.info()))
+                        .remedy("check indentation, quotes and brackets on this line and the one above")
+                };
                 break Some(at(problem, mark));
             }
             Some(Ok((Event::StreamEnd, _))) => break None,

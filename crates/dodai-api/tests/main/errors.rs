@@ -1,0 +1,324 @@
+//! The words users read when something is wrong. A change of a snapshot is a change of the product: read it as one.
+
+use dodai_api::{Source, read};
+
+use crate::{read_text, told};
+
+fn check(name: &str, text: &str) {
+    let read = read_text(text);
+    assert!(!read.errors.is_empty() || !read.warnings.is_empty(), "nothing is wrong with {name}");
+    insta::assert_snapshot!(name, told(&read));
+}
+
+#[test]
+fn every_error_of_an_app_is_told_with_its_place() {
+    check(
+        "app_many_errors",
+        r#"apiVersion: dodai.dev/v1
+kind: App
+metadata:
+  name: Shop_1
+  label: { tier: front }
+spec:
+  process:
+    command: []
+    stop: { signal: SIGTREM, grace: 10 }
+  services:
+    - name: web
+      protocl: http
+      port: 70000
+    - name: web
+      protocol: htpp
+      port: "8080"
+  env:
+    - name: MODE
+      value: 3
+    - name: BOTH
+      value: x
+      secretRef: { store: vault, key: k }
+  limits: { memory: 64MB, cpu: lots }
+  scale: { min: 3, max: 2 }
+  dependsOn: shop
+"#,
+    );
+}
+
+#[test]
+fn rules_within_an_app() {
+    check(
+        "app_rules",
+        r#"apiVersion: dodai.dev/v1
+kind: App
+metadata: { name: shop }
+spec:
+  module:
+    artifact: sha256:123
+    build: { command: [cargo, build] }
+    allowedHosts: ["https://example.com", "*.example.com", "example.com:99999"]
+    limits: { cpuTime: 0s }
+  process: { command: ["./run me"] }
+---
+apiVersion: dodai.dev/v1
+kind: App
+metadata: { name: shop }
+spec:
+  module: { artifact: shop.wasm, maxConcurrency: 0 }
+  services: [{ name: web, port: 80 }, { name: web, port: 80, protocol: tcp }]
+  probes:
+    readiness: { httpGet: { path: health, service: wbe }, timeout: 0s }
+    liveness: { exec: { command: ["true"] }, tcpSocket: {} }
+  limits: { pids: 4 }
+  traffic: [{ revision: latest, weight: 0 }, { revision: latest, weight: 0 }]
+---
+apiVersion: dodai.dev/v1
+kind: App
+metadata: { name: shop }
+spec:
+  external: { addresses: [] }
+  env: [{ name: "A=B" }]
+  run: once
+  dapr: { service: web, subscribePath: subscribe }
+---
+apiVersion: dodai.dev/v1
+kind: App
+metadata: { name: shop }
+spec: {}
+"#,
+    );
+}
+
+#[test]
+fn rules_within_routes_and_gateways() {
+    check(
+        "route_rules",
+        r#"apiVersion: dodai.dev/v1
+kind: Route
+metadata: { name: shop }
+spec:
+  parentRefs: [{ name: edge, kind: Gatway }]
+  rules: []
+---
+apiVersion: dodai.dev/v1
+kind: Route
+metadata: { name: shop }
+spec:
+  parentRefs: []
+  hostnames: ["http://shop"]
+  rules:
+    - matches:
+        - path: { type: RegularExpression, value: "/a(b" }
+          method: get
+          headers: [{ name: "x y", value: a }, { name: X-A, type: Present, value: b }, { name: x-a }]
+      filters:
+        - type: URLRewrite
+          requestRedirect: { statusCode: 200 }
+        - type: RequestRedirect
+          requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: / } }
+      backendRefs: [{ name: shop, weight: 0 }]
+      timeouts: { request: 1s, backendRequest: 2s }
+      retry: { attempts: 50, codes: [200] }
+    - {}
+---
+apiVersion: dodai.dev/v1
+kind: Gateway
+metadata: { name: edge }
+spec:
+  listeners:
+    - { name: web, port: 8080, protocol: HTTP, address: localhost }
+    - { name: web, port: 8443, protocol: HTTPS }
+    - { name: tls, port: 8443, protocol: TLS, tls: { mode: Terminate, certificateFile: a.pem } }
+    - { name: more, address: 0.0.0.0, port: 8443, protocol: HTTP, tls: {} }
+"#,
+    );
+}
+
+#[test]
+fn rules_within_policies() {
+    check(
+        "policy_rules",
+        r#"apiVersion: dodai.dev/v1
+kind: Policy
+metadata: { name: p }
+spec:
+  targetRefs: [{ kind: App, name: shop }, { kind: App, name: shop }, { kind: Pod, name: x }]
+---
+apiVersion: dodai.dev/v1
+kind: Policy
+metadata: { name: p }
+spec:
+  targetRefs: [{ kind: App, name: shop }]
+---
+apiVersion: dodai.dev/v1
+kind: Policy
+metadata: { name: p }
+spec:
+  targetRefs: [{ kind: App, name: shop }]
+  retry: { attempts: 99, codes: [99], perTry: 0s }
+  timeouts: { connect: 0s }
+  circuitBreaker: { maxRequests: 0 }
+  access: { rules: [{ action: allow, from: {}, methods: [get], paths: ["/a*b", "c"] }, { action: deny, from: { apps: ["A/b"] } }] }
+  rateLimit: { requestsPerSecond: 0, burst: 0, key: { header: "a b", source: app } }
+  headers: { request: {}, response: { set: [{ name: a, value: "b\nc" }] } }
+"#,
+    );
+}
+
+#[test]
+fn kinds_and_versions() {
+    check(
+        "kinds",
+        r#"apiVersion: dodai.dev/v2
+kind: App
+---
+apiVersion: dodai.dev/v1
+kind: Ap
+---
+apiVersion: dodai.dev/v1
+kind: Component
+---
+apiVersion: dapr.io/v1alpha1
+kind: MCPServer
+---
+kind: App
+---
+apiVersion: dodai.dev/v1
+---
+apiVersion: 1
+kind: App
+---
+- a
+---
+just text
+---
+apiVersion: apps/v1
+kind: Deployment
+---
+apiVersion: dodai.dev/v1
+kind: Base
+metadata: { name: b, namespace: other }
+spec: {}
+"#,
+    );
+}
+
+#[test]
+fn a_broken_document_costs_only_itself() {
+    let text = "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { name: a }\n---\nkey: [1\n---\n\
+                apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { name: b }\n---\na: 1\na: 2\n--- }\n---\n\
+                apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { nam: c }\n";
+    let read = read_text(text);
+    let names: Vec<&str> = read.documents.iter().map(|d| d.value.metadata().name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    insta::assert_snapshot!("broken_documents", told(&read));
+}
+
+#[test]
+fn what_only_the_server_writes_is_ignored_aloud() {
+    let read = read_text(
+        "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { name: a, uid: u, generation: 3, ownerApp: b }\n\
+         status: { conditions: [] }\n",
+    );
+    assert_eq!(read.documents.len(), 1);
+    insta::assert_snapshot!("read_only", told(&read));
+}
+
+#[test]
+fn dapr_documents_warn_and_are_taken() {
+    let read = read_text(
+        r#"apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: "state.store_1", uid: x }
+spec:
+  type: state.redis
+  version: v1
+  initTimout: 3s
+  metadata:
+    - { name: redisHost, value: "localhost:6379", secretKeyRef: { name: a } }
+    - { name: redisHost, valu: x }
+  extra: { deep: [1] }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Subscription
+metadata: { name: orders }
+spec: { topic: orders, pubsubname: bus }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: { name: r }
+spec:
+  policies: { retries: { again: { policy: Constant, maxRetries: "3" } } }
+  targets: { apps: { shop: { retry: agian, timeout: t } } }
+"#,
+    );
+    assert_eq!(read.documents.len(), 3);
+    assert!(read.errors.is_empty());
+    insta::assert_snapshot!("dapr_warnings", told(&read));
+}
+
+#[test]
+fn dapr_documents_with_errors() {
+    check(
+        "dapr_errors",
+        r#"apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: bad }
+spec: { type: redis, metadata: [{ name: a, envRef: DAPR_API_TOKEN }] }
+---
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: { name: bad }
+spec: { baseUrl: "api.example.com" }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: { name: bad }
+spec:
+  tracing: { samplingRate: 2 }
+  accessControl: { defaultAction: maybe }
+  httpPipeline: { handlers: [{ name: a, type: bearer }] }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: a/b }
+spec: { type: 3 }
+"#,
+    );
+}
+
+#[test]
+fn the_file_itself() {
+    let large = vec![b' '; dodai_api::MAX_FILE_BYTES + 1];
+    let deep = "[".repeat(5000);
+    let bomb = {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for i in 1..8 {
+            let aliases = vec![format!("*a{}", i - 1); 10].join(", ");
+            text.push_str(&format!("a{i}: &a{i} [{aliases}]\n"));
+        }
+        text
+    };
+    let inputs: [(&str, &[u8]); 8] = [
+        ("large", &large),
+        ("not_text", b"kind: App\nname: \xff\xfe\n"),
+        ("deep", deep.as_bytes()),
+        ("bomb", bomb.as_bytes()),
+        ("self", b"a: &a [*a]\n"),
+        ("no_anchor", b"a: *b\n"),
+        ("tag", b"a: !Ref b\n"),
+        ("key", b"{[a]: b}\n"),
+    ];
+    let mut all = String::new();
+    for (name, bytes) in inputs {
+        all.push_str(&told(&read(&Source { name, bytes })));
+    }
+    insta::assert_snapshot!("files", all);
+}
+
+#[test]
+fn a_problem_shows_its_line() {
+    let text =
+        "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata:\n\u{20}\u{20}name: é\n\u{20}\u{20}nam: x\n";
+    let read = read_text(text);
+    let shown: Vec<String> = read.errors.iter().map(|problem| problem.render(text)).collect();
+    insta::assert_snapshot!("rendered", shown.join("\n\n"));
+}
