@@ -8,6 +8,8 @@ pub mod answer;
 pub mod clock;
 pub mod component;
 pub mod configuration;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod event;
 pub mod fault;
 pub mod keys;
