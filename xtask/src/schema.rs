@@ -1,13 +1,18 @@
 //! `cargo xtask schema`: the JSON schemas of all documents, written or compared.
 //!
-//! The work is in `xtask/examples/schema.rs`, which links `dodai-api`; this binary does not, so that it still builds
-//! when that crate does not.
+//! `dodai-api` writes them with its example `write_schemas`; this binary does not link it, and so still builds when that
+//! crate does not. The comparison is both ways: a schema of a kind that is gone is told too.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
 
 use crate::ci::Outcome;
 use crate::process::Tool;
 use crate::workspace::Workspace;
+
+const FOLDER: &str = "schema";
 
 #[derive(Clone, Copy)]
 pub enum Mode {
@@ -16,27 +21,96 @@ pub enum Mode {
 }
 
 pub fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
-    let word = match mode {
-        Mode::Write => "write",
-        Mode::Check => "check",
-    };
-    Tool::new("cargo", &workspace.root)
-        .args([
-            "run",
-            "--quiet",
-            "--locked",
-            "--package",
-            "xtask",
-            "--example",
-            "schema",
-            "--",
-            word,
-            "schema",
-        ])
-        .hint("`cargo xtask schema` writes the files anew; look at the difference and commit it")
-        .run()
+    let folder = workspace.root.join(FOLDER);
+    match mode {
+        Mode::Write => {
+            clear(&folder)?;
+            write(workspace, &folder)
+        }
+        Mode::Check => {
+            let fresh = workspace.target.join("schema");
+            clear(&fresh)?;
+            write(workspace, &fresh)?;
+            compare(&read(&folder)?, &read(&fresh)?)
+        }
+    }
 }
 
 pub fn check(workspace: &Workspace) -> Result<Outcome> {
     run(workspace, Mode::Check).map(|()| Outcome::Passed)
+}
+
+fn write(workspace: &Workspace, folder: &Path) -> Result<()> {
+    Tool::new("cargo", &workspace.root)
+        .args(["run", "--quiet", "--locked", "--package", "dodai-api", "--example", "write_schemas", "--"])
+        .args([folder])
+        .hint("dodai-api must build, and have its example `write_schemas`")
+        .run()
+}
+
+fn compare(committed: &BTreeMap<String, String>, fresh: &BTreeMap<String, String>) -> Result<()> {
+    if fresh.is_empty() {
+        bail!("no schema was written");
+    }
+    let mut names: Vec<&String> = committed.keys().chain(fresh.keys()).collect();
+    names.sort();
+    names.dedup();
+    let differs: Vec<&str> = names
+        .into_iter()
+        .filter(|name| committed.get(*name) != fresh.get(*name))
+        .map(String::as_str)
+        .collect();
+    if differs.is_empty() {
+        println!("schema: {} files match the document types", fresh.len());
+        return Ok(());
+    }
+    bail!(
+        "not what the document types say: {}\n  to mend it: `cargo xtask schema`, then commit",
+        differs.join(", ")
+    )
+}
+
+/// Leaves the folder there and without schemas.
+fn clear(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    for name in read(folder)?.keys() {
+        let file = folder.join(name);
+        std::fs::remove_file(&file).with_context(|| format!("removing {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Name and text of every schema in a folder.
+fn read(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
+        if let Some(name) =
+            path.file_name().filter(|_| path.extension().is_some_and(|ending| ending == "json"))
+        {
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            files.insert(name.to_string_lossy().into_owned(), text);
+        }
+    }
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+        files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_kind_of_difference_is_told() {
+        let types = folder(&[("app.json", "{}")]);
+        assert!(compare(&types, &types).is_ok());
+        assert!(compare(&folder(&[("app.json", "{ }")]), &types).is_err());
+        assert!(compare(&folder(&[]), &types).is_err());
+        assert!(compare(&folder(&[("app.json", "{}"), ("gone.json", "{}")]), &types).is_err());
+        assert!(compare(&folder(&[]), &folder(&[])).is_err());
+    }
 }

@@ -63,7 +63,6 @@ const TEST_ARROWS: &[(&str, &[&str])] = &[
     ("dodai-control", &["dodai-testkit"]),
     ("dodai-admin", &["dodai-testkit", "dodai-store", "dodai-transport"]),
     ("dodai", &["dodai-testkit"]),
-    ("xtask", &["dodai-api"]),
 ];
 
 /// Outside crates with a single home, by the first letters of their name.
