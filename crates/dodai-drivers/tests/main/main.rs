@@ -1,0 +1,28 @@
+//! The drivers pass the suites that all drivers pass, and keep their word when the process is killed.
+
+mod crash;
+mod dapr;
+mod suites;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use dodai_capability::component::{Component, Context, Registry, Spec};
+
+/// A registry of all drivers over a folder.
+fn registry(dir: &Path, environment: &[(&str, &str)]) -> Registry {
+    let environment: BTreeMap<String, String> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let mut registry = Registry::new();
+    dodai_drivers::register(&mut registry, Arc::new(environment), dir.to_owned());
+    registry
+}
+
+/// A component of `kind` in `shop.db` of a folder.
+async fn sqlite(dir: &Path, kind: &str, context: &Context) -> Component {
+    let spec = Spec::new("under-test", kind).with("connectionString", "shop.db");
+    let component = registry(dir, &[]).open(spec, context).await.unwrap_or_else(|error| panic!("{error}"));
+    assert!(component.warnings.is_empty(), "{:?}", component.warnings);
+    component
+}
