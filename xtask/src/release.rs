@@ -102,7 +102,25 @@ fn is_hidden(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_hidden;
+    use super::*;
+
+    #[test]
+    fn the_narrowed_path_hides_tools_and_still_compiles() {
+        let links = std::env::temp_dir().join(format!("dodai-narrowed-{}", std::process::id()));
+        let path = narrowed_path(&links).expect("a path");
+        for program in HIDDEN {
+            assert!(path.iter().all(|folder| !folder.join(program).exists()), "{program} is still there");
+        }
+        let source = links.join("one.c");
+        std::fs::create_dir_all(&links).expect("a folder");
+        std::fs::write(&source, "int main(void) { return 0; }").expect("a source");
+        let compiled = Tool::new("cc", &links)
+            .args(["one.c", "-o", "one"])
+            .env("PATH", std::env::join_paths(&path).expect("a path"))
+            .output();
+        std::fs::remove_dir_all(&links).expect("removed");
+        assert!(compiled.is_ok(), "{compiled:?}");
+    }
 
     #[test]
     fn versioned_names_are_hidden_and_neighbours_are_not() {
