@@ -51,6 +51,15 @@ impl Body {
         Body(Inner::Boxed { body: Box::pin(body) })
     }
 
+    /// All bytes, if they are here at once; else the body again.
+    pub fn whole(self) -> Result<Bytes, Body> {
+        match self.0 {
+            Inner::Empty => Ok(Bytes::new()),
+            Inner::Full(bytes) => Ok(bytes),
+            Inner::Pipe(_) | Inner::Boxed { .. } => Err(self),
+        }
+    }
+
     /// The exact length in bytes, when it is known.
     pub fn exact_length(&self) -> Option<u64> {
         http_body::Body::size_hint(self).exact()

@@ -8,6 +8,8 @@ pub mod call;
 pub mod failure;
 pub mod head;
 pub mod id;
+pub mod record;
 pub mod snapshot;
+pub mod status;
 pub mod task;
 pub mod trace;

@@ -130,10 +130,6 @@ macro_rules! by_kind {
     };
 }
 
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "a key's kind and its resource's variant agree by construction"
-)]
 impl Snapshot {
     by_kind! {
         /// The apps in name order.

@@ -1,0 +1,82 @@
+//! The record of one call: made once at its end, feeding metrics, access log, traces and the console.
+//!
+//! Metrics take a few fields from the data path directly; a whole [`Record`] with owned strings is built only
+//! when some [`Sink`] wants that call.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::failure::Kind;
+use crate::trace::Span;
+
+/// What happened to one call on one lap of the stations.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// `gateway`, `outbound`, `inbound` or `api`.
+    pub direction: &'static str,
+    /// The listener's name, or the crate-internal way in.
+    pub listener: Arc<str>,
+    /// The caller: an app, `outside` or `base`.
+    pub caller: Arc<str>,
+    /// The service called; empty when no route matched.
+    pub service: Arc<str>,
+    /// The rule that matched; empty if the service has none.
+    pub route: Arc<str>,
+    /// The endpoint of the last try; empty if none was chosen.
+    pub endpoint: Arc<str>,
+    /// The revision of that endpoint; empty if none was chosen.
+    pub revision: Arc<str>,
+    /// The method token.
+    pub method: String,
+    /// Path and query as they arrived.
+    pub target: String,
+    /// The authority as it arrived.
+    pub authority: String,
+    /// `HTTP/1.1`, `HTTP/2`, `gRPC`, `TCP`.
+    pub protocol: &'static str,
+    /// The status sent; 0 when the caller went away first.
+    pub status: u16,
+    /// The gRPC status, when there was one.
+    pub grpc_status: Option<u8>,
+    /// Why we answered ourselves, if we did.
+    pub failure: Option<Kind>,
+    /// The failure's detail.
+    pub detail: String,
+    /// Body bytes from the caller.
+    pub received: u64,
+    /// Body bytes to the caller.
+    pub sent: u64,
+    /// Tries after the first.
+    pub retries: u32,
+    /// When the head was complete.
+    pub start: SystemTime,
+    /// From then to the last byte of the response.
+    pub took: Duration,
+    /// From then to the response head; `None` if there was none from an endpoint.
+    pub first_byte: Option<Duration>,
+    /// The span of this lap.
+    pub span: Span,
+    /// When each station was left, counted from `start`; only for sampled or tapped calls.
+    pub stations: Option<Box<Stations>>,
+}
+
+/// When a call left each station, counted from its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stations {
+    /// The route was found.
+    pub route: Duration,
+    /// The filters let it through.
+    pub filter: Duration,
+    /// A connection or instance was ready.
+    pub endpoint: Duration,
+    /// The response head arrived.
+    pub response: Duration,
+}
+
+/// Takes records. Called on data-plane threads: it must not block, and bounds its own queue.
+pub trait Sink: Send + Sync {
+    /// Whether a record should be built for this call.
+    fn wants(&self, span: &Span, status: u16, failure: Option<Kind>) -> bool;
+    /// Takes the record; when its queue is full, drops and counts it.
+    fn record(&self, record: Record);
+}

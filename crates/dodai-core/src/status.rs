@@ -1,0 +1,118 @@
+//! What a base tells control: what it runs, what it listens on, which snapshot it took or refused.
+//!
+//! A base and control are joined by a [`Link`]: snapshots one way, status the other. In `dodai up` the link
+//! is two channels in one process; between machines the control stream carries the same values.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::id::{AppId, BaseId, InstanceId, Name};
+use crate::snapshot::Snapshot;
+
+/// Everything a base reports. It is state, not events: a newer report replaces the older one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the snapshot in force.
+    pub applied: u64,
+    /// The newest snapshot that was refused, if none newer was applied.
+    pub refused: Option<Refusal>,
+    /// The instances this base runs or is getting rid of.
+    pub instances: BTreeMap<InstanceId, InstanceStatus>,
+    /// Where each listener listens.
+    pub listeners: BTreeMap<String, SocketAddr>,
+    /// How each component is, by `namespace/name`.
+    pub components: BTreeMap<String, Health>,
+    /// Where other bases reach this one.
+    pub mesh: Option<SocketAddr>,
+    /// Which services this base wants to know beside those its workloads and listeners name.
+    pub wants: Wants,
+}
+
+/// Which services a base wants to be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wants {
+    /// All of them: a single machine.
+    All,
+    /// Those of these apps, because something here called them.
+    Only(BTreeSet<AppId>),
+}
+
+impl Default for Wants {
+    fn default() -> Wants {
+        Wants::Only(BTreeSet::new())
+    }
+}
+
+/// A snapshot that a base did not take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Its version.
+    pub version: u64,
+    /// Why, for the person who caused it.
+    pub reason: String,
+}
+
+/// How one instance is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Why, when that is not plain.
+    pub reason: String,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Its process id, if it is a process.
+    pub pid: Option<u32>,
+    /// The ports it listens on, by service.
+    pub ports: BTreeMap<Name, u16>,
+    /// Calls in flight.
+    pub in_flight: u32,
+}
+
+/// Where an instance stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It waits for something: an app it depends on, its artefact.
+    Waiting,
+    /// It has been started and is not ready yet.
+    Starting,
+    /// It gets calls.
+    Ready,
+    /// It runs but its readiness probe fails.
+    Unready,
+    /// It ended and will be started again.
+    BackingOff,
+    /// It takes no new calls and finishes those it has.
+    Draining,
+    /// It ran once and ended well.
+    Succeeded,
+    /// It will not be started again.
+    Failed,
+    /// It is gone; control may forget it.
+    Gone,
+}
+
+/// How a component is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Whether it can be used.
+    pub ready: bool,
+    /// Why not.
+    pub reason: String,
+}
+
+/// One base's end of its connection to control.
+pub struct Link {
+    /// The base.
+    pub base: BaseId,
+    /// What it should be.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What it is.
+    pub status: watch::Sender<Status>,
+}

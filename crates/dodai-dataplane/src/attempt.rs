@@ -1,0 +1,256 @@
+//! Station five: how long a call may take and whether it is tried again.
+//!
+//! Retries happen only when the endpoint cannot have acted on the call, or when the method is idempotent and
+//! no unbuffered body byte was sent; never past the deadline, never beyond the service's budget. The state
+//! is pure: the spine asks [`Tries::again`] and waits what it says.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use dodai_core::failure::{Failure, Retry};
+use dodai_core::snapshot::{CallPolicy, RetryPolicy};
+use dodai_core::trace::random;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::limits::Limits;
+use crate::service::now_nanos;
+
+/// Retries when no policy says otherwise: failures before the endpoint could act are tried again.
+pub fn default_retry() -> RetryPolicy {
+    RetryPolicy {
+        attempts: 2,
+        statuses: Vec::new(),
+        backoff: Duration::from_millis(10),
+        budget_percent: 20,
+        min_per_second: 10,
+    }
+}
+
+/// The longest wait between two tries.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// What retries of one service may cost, all threads together: a share of its calls plus a floor.
+#[derive(Debug, Default)]
+pub struct Budget {
+    /// Thousandths of a retry.
+    balance: AtomicI64,
+    refilled: AtomicU64,
+}
+
+/// The most that can be saved up, in thousandths of a retry.
+const BUDGET_CAP: i64 = 100_000;
+
+impl Budget {
+    /// A call came in: it earns a share of a retry.
+    pub fn deposit(&self, policy: &RetryPolicy) {
+        let earned = i64::from(policy.budget_percent) * 10;
+        if self.balance.load(Relaxed) < BUDGET_CAP {
+            self.balance.fetch_add(earned, Relaxed);
+        }
+    }
+
+    /// Whether one more retry is within budget; takes it if so.
+    pub fn withdraw(&self, policy: &RetryPolicy) -> bool {
+        let now = now_nanos();
+        let then = self.refilled.swap(now, Relaxed);
+        let elapsed = now.saturating_sub(then).min(1_000_000_000);
+        let floor = i64::try_from(elapsed * u64::from(policy.min_per_second) / 1_000_000).unwrap_or(0);
+        self.balance.fetch_add(floor, Relaxed);
+        let take = |balance: i64| (balance >= 1_000).then(|| balance.min(BUDGET_CAP) - 1_000);
+        self.balance.fetch_update(Relaxed, Relaxed, take).is_ok()
+    }
+}
+
+/// The policy of one call, with every gap filled.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// From now to the response head.
+    pub timeout: Duration,
+    /// One try; no longer than `timeout`.
+    pub try_timeout: Duration,
+    /// A body that stands still.
+    pub idle_timeout: Duration,
+    /// The largest request body.
+    pub max_body: Option<u64>,
+    /// Retries; `None` means the default.
+    pub retry: Option<&'a RetryPolicy>,
+}
+
+impl<'a> Terms<'a> {
+    /// What the rule says, else the service, else the limits.
+    pub fn of(rule: Option<&'a CallPolicy>, service: &'a CallPolicy, limits: &Limits) -> Terms<'a> {
+        let none = None;
+        let pick = |get: fn(&CallPolicy) -> Option<Duration>| rule.and_then(get).or(get(service));
+        let timeout = pick(|policy| policy.timeout).unwrap_or(limits.call_timeout);
+        Terms {
+            timeout,
+            try_timeout: pick(|policy| policy.try_timeout).unwrap_or(timeout).min(timeout),
+            idle_timeout: pick(|policy| policy.idle_timeout).unwrap_or(limits.idle_timeout),
+            max_body: rule.and_then(|policy| policy.max_body).or(service.max_body),
+            retry: rule.map_or(&none, |policy| &policy.retry).as_ref().or(service.retry.as_ref()),
+        }
+    }
+}
+
+/// The tries of one call.
+#[derive(Debug)]
+pub struct Tries {
+    deadline: Instant,
+    idempotent: bool,
+    made: u32,
+    tried: SmallVec<[u64; 4]>,
+}
+
+/// What went wrong with one try, as far as trying again is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Whether any byte of the request may have reached the endpoint.
+    pub any: bool,
+    /// Whether a byte of a body that is not kept was sent.
+    pub body: bool,
+}
+
+impl Sent {
+    /// Nothing left this base.
+    pub const NOTHING: Sent = Sent { any: false, body: false };
+    /// The head, or a body that can be sent again.
+    pub const HEAD: Sent = Sent { any: true, body: false };
+    /// Bytes that cannot be sent again.
+    pub const BODY: Sent = Sent { any: true, body: true };
+}
+
+impl Tries {
+    /// The first try is about to be made.
+    pub fn new(terms: &Terms<'_>, idempotent: bool, now: Instant, deadline: Option<Instant>) -> Tries {
+        let own = now + terms.timeout;
+        Tries { deadline: deadline.map_or(own, |outer| outer.min(own)), idempotent, made: 0, tried: SmallVec::new() }
+    }
+
+    /// When the response head must be there.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// When this try ends.
+    pub fn try_deadline(&self, terms: &Terms<'_>, now: Instant) -> Instant {
+        self.deadline.min(now + terms.try_timeout)
+    }
+
+    /// Endpoints already tried.
+    pub fn tried(&self) -> &[u64] {
+        &self.tried
+    }
+
+    /// Tries after the first.
+    pub fn retries(&self) -> u32 {
+        self.made.saturating_sub(1)
+    }
+
+    /// An endpoint was chosen for the next try.
+    pub fn begin(&mut self, endpoint: u64) {
+        self.made += 1;
+        self.tried.push(endpoint);
+    }
+
+    /// Whether to try again after `failure`, and how long to wait first.
+    pub fn again(
+        &self,
+        policy: &RetryPolicy,
+        failure: &Failure,
+        sent: Sent,
+        budget: &Budget,
+        now: Instant,
+    ) -> Option<Duration> {
+        let safe = match failure.kind.retry() {
+            Retry::Never => false,
+            Retry::IfUnsent => !sent.any || (self.idempotent && !sent.body),
+            Retry::Safe => !sent.body,
+        };
+        if safe { self.wait(policy, budget, now) } else { None }
+    }
+
+    /// Whether to try again after a response with `status`.
+    pub fn again_after_status(
+        &self,
+        policy: &RetryPolicy,
+        status: u16,
+        sent: Sent,
+        budget: &Budget,
+        now: Instant,
+    ) -> Option<Duration> {
+        let wanted = policy.statuses.contains(&status) && self.idempotent && !sent.body;
+        if wanted { self.wait(policy, budget, now) } else { None }
+    }
+
+    fn wait(&self, policy: &RetryPolicy, budget: &Budget, now: Instant) -> Option<Duration> {
+        if self.made > policy.attempts || now >= self.deadline || !budget.withdraw(policy) {
+            return None;
+        }
+        let full = policy.backoff.saturating_mul(1 << (self.made - 1).min(16)).min(MAX_BACKOFF);
+        let jittered = full / 2 + full.mul_f64((random() >> 11) as f64 / (1u64 << 53) as f64 / 2.0);
+        (now + jittered < self.deadline).then_some(jittered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dodai_core::failure::Kind;
+
+    fn terms() -> Terms<'static> {
+        let second = Duration::from_secs(1);
+        Terms { timeout: second, try_timeout: second, idle_timeout: second, max_body: None, retry: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_safe_is_tried_again() {
+        let check = |idempotent: bool, kind: Kind, sent: Sent, expect: bool| {
+            let mut tries = Tries::new(&terms(), idempotent, Instant::now(), None);
+            tries.begin(1);
+            let budget = Budget::default();
+            let failure = Failure::new(kind, "test");
+            let again = tries.again(&default_retry(), &failure, sent, &budget, Instant::now());
+            assert_eq!(again.is_some(), expect, "{idempotent} {kind:?} {sent:?}");
+        };
+        check(false, Kind::Connect, Sent::NOTHING, true);
+        check(false, Kind::Stale, Sent::HEAD, false);
+        check(true, Kind::Stale, Sent::HEAD, true);
+        check(true, Kind::Reset, Sent::BODY, false);
+        check(false, Kind::Refused, Sent::HEAD, true);
+        check(true, Kind::Timeout, Sent::NOTHING, false);
+        check(true, Kind::Denied, Sent::NOTHING, false);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tries_end_with_attempts_deadline_and_budget() {
+        let policy = RetryPolicy { min_per_second: 0, budget_percent: 100, ..default_retry() };
+        let failure = Failure::new(Kind::Connect, "test");
+        let budget = Budget::default();
+        let mut tries = Tries::new(&terms(), true, Instant::now(), None);
+        let again = |tries: &Tries| tries.again(&policy, &failure, Sent::NOTHING, &budget, Instant::now()).is_some();
+        tries.begin(1);
+        assert!(!again(&tries), "nothing was earned yet");
+        for _ in 0..5 {
+            budget.deposit(&policy);
+        }
+        assert!(again(&tries));
+        tries.begin(2);
+        assert!(again(&tries));
+        tries.begin(3);
+        assert!(!again(&tries), "two retries are all");
+        let mut late = Tries::new(&terms(), true, Instant::now(), None);
+        late.begin(1);
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert!(!again(&late), "no time is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outer_deadline_only_shrinks() {
+        let now = Instant::now();
+        let near = now + Duration::from_millis(10);
+        let far = now + Duration::from_secs(10);
+        assert_eq!(Tries::new(&terms(), true, now, Some(near)).deadline(), near);
+        assert_eq!(Tries::new(&terms(), true, now, Some(far)).deadline(), now + Duration::from_secs(1));
+    }
+}

@@ -1,0 +1,105 @@
+//! The way in for calls that start inside the base: modules, APIs, deliveries.
+//!
+//! A call is carried to a data-plane thread over a bounded queue and takes the same stations as any other,
+//! as outbound of its caller.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use dodai_core::call::{Answer, Call, Caller, Door, HOPS_HEADER, MAX_HOPS, Reply};
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::{AppId, Name};
+use dodai_core::snapshot::{Listener, Protocol, Role};
+use dodai_core::task;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::message;
+use crate::request::Side;
+use crate::spine::caller_label;
+use crate::worker::Worker;
+
+/// Callers whose way in one thread remembers; beyond that the map starts anew.
+const MAX_SIDES: usize = 1024;
+
+/// A call on its way to a data-plane thread.
+pub struct Visit {
+    call: Call,
+    answer: oneshot::Sender<Result<Reply, Failure>>,
+}
+
+/// The door of a data plane.
+#[derive(Clone)]
+pub struct PlaneDoor {
+    threads: Arc<[mpsc::Sender<Visit>]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl PlaneDoor {
+    /// A door to these threads.
+    pub fn new(threads: Vec<mpsc::Sender<Visit>>) -> PlaneDoor {
+        PlaneDoor { threads: threads.into(), next: Arc::default() }
+    }
+}
+
+impl Door for PlaneDoor {
+    fn enter(&self, mut call: Call) -> Answer<'_> {
+        Box::pin(async move {
+            if call.context.hops >= MAX_HOPS {
+                return Err(Failure::new(Kind::Loop, format!("the call went through {MAX_HOPS} hops: it runs in a circle")));
+            }
+            call.head.headers.insert(HOPS_HEADER, http::HeaderValue::from(u16::from(call.context.hops)));
+            let (answer, answered) = oneshot::channel();
+            let thread = self.next.fetch_add(1, Relaxed) % self.threads.len();
+            self.threads[thread].try_send(Visit { call, answer }).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => {
+                    Failure::new(Kind::QueueFull, "too many calls from inside the base wait for a data-plane thread")
+                }
+                mpsc::error::TrySendError::Closed(_) => Failure::new(Kind::Draining, "the base is shutting down"),
+            })?;
+            answered.await.unwrap_or_else(|_| Err(Failure::new(Kind::Draining, "the base is shutting down")))
+        })
+    }
+}
+
+/// Takes calls from the door until it is closed.
+pub async fn serve(worker: Rc<Worker>, mut visits: mpsc::Receiver<Visit>) {
+    let mut sides: HashMap<Caller, Rc<Side>> = HashMap::new();
+    while let Some(visit) = visits.recv().await {
+        let caller = visit.call.context.caller.clone();
+        if sides.len() >= MAX_SIDES {
+            sides.clear();
+        }
+        let side = sides.entry(caller).or_insert_with_key(|caller| Rc::new(side_of(caller))).clone();
+        worker.tasks.spawn_local(task::Kind::Call, visit_one(worker.clone(), side, visit));
+    }
+}
+
+async fn visit_one(worker: Rc<Worker>, side: Rc<Side>, visit: Visit) {
+    let Visit { call, mut answer } = visit;
+    let result = tokio::select! {
+        // Dropping the call cancels it, which is what a caller that left wants.
+        result = message::forward(&worker, &side, call, "in-process") => result,
+        () = answer.closed() => return,
+    };
+    let _left = answer.send(result);
+}
+
+/// The in-process way in of a caller.
+fn side_of(caller: &Caller) -> Side {
+    let base = || {
+        let name = |text| Name::new(text).expect("a valid name");
+        AppId::new(name("default"), name("base"))
+    };
+    let app = caller.app().cloned().unwrap_or_else(base);
+    let listener = Listener {
+        name: format!("door/{caller}"),
+        address: ([127, 0, 0, 1], 0).into(),
+        protocol: Protocol::Http,
+        role: Role::Outbound { app },
+        tls: None,
+    };
+    let label = caller_label(caller);
+    Side { listener: Arc::new(listener), caller: caller.clone(), label, client: String::new(), secure: false }
+}

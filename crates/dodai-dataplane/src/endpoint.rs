@@ -1,0 +1,203 @@
+//! Station six: connections to endpoints, kept in pools with caps.
+//!
+//! Pools belong to one thread and are keyed by endpoint (and by source app across the mesh). A kept
+//! connection is checked when it is taken: the endpoint may have closed it since. Whoever finds no
+//! connection below the cap waits in a bounded queue.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::AppId;
+use dodai_core::snapshot::Breaker;
+use dodai_transport::stream::Stream;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// What a pool is kept for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    /// The endpoint.
+    pub endpoint: u64,
+    /// The service, since an endpoint serves several; the authority for hosts outside the mesh.
+    pub address: std::sync::Arc<str>,
+    /// The app whose identity the connection carries.
+    pub source: Option<AppId>,
+}
+
+/// The pools of one thread.
+#[derive(Default)]
+pub struct Pools {
+    h1: RefCell<HashMap<Key, Rc<Pool>>>,
+}
+
+/// The kept connections to one endpoint.
+#[derive(Default)]
+pub struct Pool {
+    idle: RefCell<Vec<Idle>>,
+    open: Cell<u32>,
+    pending: Cell<u32>,
+    freed: Notify,
+}
+
+struct Idle {
+    stream: Stream,
+    since: Instant,
+}
+
+/// Leave to have one connection. While it lives, the connection counts against the cap.
+pub struct Slot {
+    pool: Rc<Pool>,
+    counted: bool,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.counted {
+            self.pool.open.set(self.pool.open.get() - 1);
+        }
+        self.pool.freed.notify_one();
+    }
+}
+
+/// A connection in use.
+pub struct Lease {
+    /// The connection.
+    pub stream: Stream,
+    /// Whether it served a call before.
+    pub reused: bool,
+    slot: Slot,
+}
+
+/// What [`Pools::take`] found.
+pub enum Taken {
+    /// A connection that was used before.
+    Kept(Lease),
+    /// Leave to make a new one.
+    New(Slot),
+}
+
+impl Pools {
+    fn pool(&self, key: &Key) -> Rc<Pool> {
+        if let Some(pool) = self.h1.borrow().get(key) {
+            return pool.clone();
+        }
+        self.h1.borrow_mut().entry(key.clone()).or_default().clone()
+    }
+
+    /// A kept connection or leave to make one, waiting in the queue if need be. Cancel safe.
+    pub async fn take(&self, key: &Key, caps: &Breaker) -> Result<Taken, Failure> {
+        let pool = self.pool(key);
+        if let Some(taken) = pool.try_take(caps) {
+            return Ok(taken);
+        }
+        if pool.pending.get() >= caps.max_pending {
+            return Err(Failure::new(
+                Kind::QueueFull,
+                format!("{} calls already wait for a connection to {}", caps.max_pending, key.address),
+            ));
+        }
+        pool.pending.set(pool.pending.get() + 1);
+        let _waiting = Waiting(pool.clone());
+        loop {
+            pool.freed.notified().await;
+            if let Some(taken) = pool.try_take(caps) {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// Closes what has been idle since before `oldest` or was closed by the other side, and forgets empty
+    /// pools.
+    pub fn sweep(&self, oldest: Instant) {
+        self.h1.borrow_mut().retain(|_, pool| {
+            let mut idle = std::mem::take(&mut *pool.idle.borrow_mut());
+            let before = idle.len();
+            idle.retain_mut(|kept| kept.since > oldest && is_quiet(&mut kept.stream));
+            let gone = (before - idle.len()) as u32;
+            pool.open.set(pool.open.get() - gone);
+            idle.shrink_to_fit();
+            *pool.idle.borrow_mut() = idle;
+            pool.open.get() > 0 || pool.pending.get() > 0
+        });
+    }
+
+    /// Open and idle connections, all pools together.
+    pub fn counts(&self) -> (u32, u32) {
+        let pools = self.h1.borrow();
+        let open = pools.values().map(|pool| pool.open.get()).sum();
+        let idle = pools.values().map(|pool| pool.idle.borrow().len() as u32).sum();
+        (open, idle)
+    }
+
+    /// Closes every kept connection.
+    pub fn close(&self) {
+        for pool in self.h1.borrow().values() {
+            let idle = std::mem::take(&mut *pool.idle.borrow_mut());
+            pool.open.set(pool.open.get() - idle.len() as u32);
+        }
+    }
+}
+
+struct Waiting(Rc<Pool>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.pending.set(self.0.pending.get() - 1);
+    }
+}
+
+impl Pool {
+    fn try_take(self: &Rc<Pool>, caps: &Breaker) -> Option<Taken> {
+        loop {
+            // Bound to a name, so that the list is not borrowed while the stream is looked at or dropped.
+            let kept = self.idle.borrow_mut().pop();
+            let Some(mut kept) = kept else { break };
+            let slot = Slot { pool: self.clone(), counted: true };
+            if is_quiet(&mut kept.stream) {
+                return Some(Taken::Kept(Lease { stream: kept.stream, reused: true, slot }));
+            }
+        }
+        if self.open.get() < caps.max_connections {
+            self.open.set(self.open.get() + 1);
+            return Some(Taken::New(Slot { pool: self.clone(), counted: true }));
+        }
+        None
+    }
+}
+
+impl Slot {
+    /// Puts a new connection to use.
+    pub fn fill(self, stream: Stream) -> Lease {
+        Lease { stream, reused: false, slot: self }
+    }
+}
+
+impl Lease {
+    /// The connection, and the leave to keep it afterwards.
+    pub fn split(self) -> (Stream, Keep) {
+        (self.stream, Keep(self.slot))
+    }
+}
+
+/// Leave to keep a connection after its call; dropping it means that the connection was closed.
+pub struct Keep(Slot);
+
+impl Keep {
+    /// Keeps the connection for the next call; it stays counted as open.
+    pub fn keep(mut self, stream: Stream) {
+        self.0.counted = false;
+        self.0.pool.idle.borrow_mut().push(Idle { stream, since: Instant::now() });
+    }
+}
+
+/// Whether nothing has come in on a connection that should be silent: no byte, no end, no error.
+fn is_quiet(stream: &mut Stream) -> bool {
+    let mut byte = [0u8; 1];
+    let mut cx = Context::from_waker(Waker::noop());
+    matches!(Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)), Poll::Pending)
+}

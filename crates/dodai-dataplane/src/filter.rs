@@ -1,0 +1,254 @@
+//! Station four: what is checked and changed before a call is sent on.
+//!
+//! Filters are compiled per rule into a list and run synchronously on the borrowed head; changes go into the
+//! edit lists, a refusal is a [`Failure`]. The set is closed: extension happens in modules and drivers.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use dodai_core::call::Caller;
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::{Edit, Edits, RequestHead, Short};
+use dodai_core::snapshot::{self, Access, Backend, HeaderEdits, PathRewrite};
+use http::{HeaderName, HeaderValue};
+use tokio::time::Instant;
+
+use crate::route::{BadRule, has_prefix};
+
+/// A compiled filter.
+#[derive(Debug)]
+pub enum Filter {
+    /// Changes the request head.
+    Request(Vec<Edit>),
+    /// Changes the response head.
+    Response(Vec<Edit>),
+    /// Changes host and path.
+    Rewrite {
+        /// The new authority.
+        host: Option<Short>,
+        /// The new path.
+        path: Option<PathRewrite>,
+    },
+    /// Copies the request elsewhere.
+    Mirror {
+        /// Where to.
+        to: Backend,
+        /// Of 10,000 requests, how many.
+        per_ten_thousand: u16,
+    },
+    /// Refuses calls over a rate.
+    RateLimit(Gcra),
+    /// Refuses callers.
+    Access(Access),
+}
+
+/// What the filters of one call leave behind.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Changes to the request head.
+    pub request: Edits,
+    /// Changes to the response head.
+    pub response: Edits,
+    /// Whether some mirror was drawn: an index into the rule's filters.
+    pub mirror: Option<usize>,
+}
+
+/// Compiles the filters of `rule`.
+pub fn compile(rule: &str, sources: &[snapshot::Filter]) -> Result<Vec<Filter>, BadRule> {
+    sources.iter().map(|source| compile_one(rule, source)).collect()
+}
+
+fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule> {
+    Ok(match source {
+        snapshot::Filter::RequestHeaders(edits) => Filter::Request(header_edits(rule, edits)?),
+        snapshot::Filter::ResponseHeaders(edits) => Filter::Response(header_edits(rule, edits)?),
+        snapshot::Filter::Rewrite { host, path } => {
+            Filter::Rewrite { host: host.as_ref().map(|host| Short::from_slice(host.as_bytes())), path: path.clone() }
+        }
+        snapshot::Filter::Mirror { to, per_ten_thousand } => {
+            Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand }
+        }
+        snapshot::Filter::RateLimit { per_second, burst } => Filter::RateLimit(Gcra::new(*per_second, *burst)),
+        snapshot::Filter::Access(access) => Filter::Access(access.clone()),
+    })
+}
+
+fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Vec<Edit>, BadRule> {
+    let bad = |header: &str| BadRule::Header { rule: rule.to_owned(), header: header.to_owned() };
+    let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).map_err(|_| bad(text));
+    let value = |header: &str, text: &str| {
+        HeaderValue::from_str(text).map(|_| Short::from_slice(text.as_bytes())).map_err(|_| bad(header))
+    };
+    let mut list = Vec::new();
+    for header in &edits.remove {
+        list.push(Edit::Remove(name(header)?));
+    }
+    for (header, text) in &edits.set {
+        list.push(Edit::Set(name(header)?, value(header, text)?));
+    }
+    for (header, text) in &edits.add {
+        list.push(Edit::Append(name(header)?, value(header, text)?));
+    }
+    Ok(list)
+}
+
+/// Runs `filters` on a request. `prefix` is what the rule matched, for prefix rewrites.
+pub fn run(
+    filters: &[Filter],
+    head: &RequestHead<'_>,
+    caller: &Caller,
+    prefix: impl FnOnce() -> Option<String>,
+    effects: &mut Effects,
+) -> Result<(), Failure> {
+    let mut prefix = Some(prefix);
+    for (index, filter) in filters.iter().enumerate() {
+        match filter {
+            Filter::Request(edits) => edits.iter().for_each(|edit| effects.request.push(edit.clone())),
+            Filter::Response(edits) => edits.iter().for_each(|edit| effects.response.push(edit.clone())),
+            Filter::Rewrite { host, path } => {
+                if let Some(host) = host {
+                    effects.request.push(Edit::Authority(host.clone()));
+                }
+                if let Some(path) = path {
+                    let matched = prefix.take().and_then(|prefix| prefix());
+                    effects.request.push(Edit::Target(rewrite(path, head, matched.as_deref())));
+                }
+            }
+            Filter::Mirror { per_ten_thousand, .. } => {
+                if dodai_core::trace::random() % 10_000 < u64::from(*per_ten_thousand) {
+                    effects.mirror = Some(index);
+                }
+            }
+            Filter::RateLimit(bucket) => {
+                if !bucket.take(Instant::now()) {
+                    return Err(Failure::new(Kind::RateLimited, "the rate limit of this route is used up"));
+                }
+            }
+            Filter::Access(access) => allowed(access, head, caller)?,
+        }
+    }
+    Ok(())
+}
+
+/// The new target of a path rewrite; the query stays.
+pub fn rewrite(path: &PathRewrite, head: &RequestHead<'_>, matched: Option<&str>) -> Short {
+    let mut target = Short::new();
+    match path {
+        PathRewrite::Full(full) => target.extend_from_slice(full.as_bytes()),
+        PathRewrite::Prefix(new) => {
+            let rest = head.path().strip_prefix(matched.unwrap_or("")).unwrap_or(head.path());
+            let new = new.trim_end_matches('/');
+            target.extend_from_slice(new.as_bytes());
+            if !rest.starts_with('/') && (!rest.is_empty() || new.is_empty()) {
+                target.push(b'/');
+            }
+            target.extend_from_slice(rest.as_bytes());
+        }
+    }
+    if let Some(query) = head.query() {
+        target.push(b'?');
+        target.extend_from_slice(query.as_bytes());
+    }
+    target
+}
+
+/// Deny rules win, then allow rules, then the default.
+fn allowed(access: &Access, head: &RequestHead<'_>, caller: &Caller) -> Result<(), Failure> {
+    let matches = |rule: &&snapshot::AccessRule| {
+        let named = rule.apps.is_empty() && rule.namespaces.is_empty();
+        let who = match caller.app() {
+            Some(app) => rule.apps.contains(app) || rule.namespaces.iter().any(|ns| ns == app.namespace.as_str()),
+            None => false,
+        };
+        (named || who)
+            && (rule.methods.is_empty() || rule.methods.iter().any(|method| method == head.method()))
+            && (rule.paths.is_empty() || rule.paths.iter().any(|path| has_prefix(head.path(), path.trim_end_matches('/'))))
+    };
+    let denied = access.rules.iter().filter(|rule| !rule.allow).any(|rule| matches(&rule));
+    let granted = access.rules.iter().filter(|rule| rule.allow).any(|rule| matches(&rule));
+    if *caller != Caller::Base && (denied || !(granted || access.default_allow)) {
+        return Err(Failure::new(Kind::Denied, format!("{caller} may not {} {}", head.method(), head.path())));
+    }
+    Ok(())
+}
+
+/// A rate limit by the generic cell rate algorithm: one atomic, no bookkeeping per caller.
+#[derive(Debug)]
+pub struct Gcra {
+    start: Instant,
+    interval: Duration,
+    tolerance: Duration,
+    /// The theoretical arrival time of the next call, in nanoseconds since `start`.
+    next: AtomicU64,
+}
+
+impl Gcra {
+    /// So many calls a second, so many at once. Zero a second means none at all but the burst.
+    pub fn new(per_second: u32, burst: u32) -> Gcra {
+        let interval = Duration::from_secs(1) / per_second.max(1);
+        let tolerance = interval * burst.max(1).saturating_sub(1);
+        Gcra { start: Instant::now(), interval, tolerance, next: AtomicU64::new(0) }
+    }
+
+    /// Whether a call at `now` fits.
+    pub fn take(&self, now: Instant) -> bool {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let now = nanos(now.saturating_duration_since(self.start));
+        let step = |next: u64| {
+            let due = next.max(now);
+            (due - now <= nanos(self.tolerance)).then_some(due.saturating_add(nanos(self.interval)))
+        };
+        self.next.fetch_update(Relaxed, Relaxed, step).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dodai_core::id::AppId;
+    use dodai_core::snapshot::AccessRule;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_limit_lets_the_burst_and_then_the_rate_through() {
+        let bucket = Gcra::new(10, 3);
+        let taken = (0..5).filter(|_| bucket.take(Instant::now())).count();
+        assert_eq!(taken, 3);
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert!(bucket.take(Instant::now()));
+        assert!(!bucket.take(Instant::now()));
+    }
+
+    #[test]
+    fn access_is_decided_by_deny_then_allow_then_default() {
+        let shop = || Caller::App(AppId::parse("default/shop").expect("valid"));
+        let rule = |allow, paths: &[&str]| AccessRule {
+            allow,
+            apps: vec![AppId::parse("default/shop").expect("valid")],
+            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            ..AccessRule::default()
+        };
+        let access = Access { default_allow: false, rules: vec![rule(true, &[]), rule(false, &["/admin"])] };
+        let check = |caller: Caller, uri: &str, expect: bool| {
+            let (parts, ()) = http::Request::get(uri).body(()).expect("valid").into_parts();
+            assert_eq!(allowed(&access, &RequestHead::Map(&parts), &caller).is_ok(), expect, "{caller} {uri}");
+        };
+        check(shop(), "/", true);
+        check(shop(), "/admin/x", false);
+        check(shop(), "/administrator", true);
+        check(Caller::Outside, "/", false);
+        check(Caller::Base, "/admin", true);
+    }
+
+    #[test]
+    fn prefixes_are_rewritten_by_whole_segments() {
+        let check = |uri: &str, matched: &str, new: &str, expect: &str| {
+            let (parts, ()) = http::Request::get(uri).body(()).expect("valid").into_parts();
+            let got = rewrite(&PathRewrite::Prefix(new.to_owned()), &RequestHead::Map(&parts), Some(matched));
+            assert_eq!(std::str::from_utf8(&got), Ok(expect));
+        };
+        check("/api/a?q", "/api", "/v1", "/v1/a?q");
+        check("/api", "/api", "/", "/");
+        check("/api/a", "/api", "/", "/a");
+        check("/api", "/api", "/v1", "/v1");
+    }
+}

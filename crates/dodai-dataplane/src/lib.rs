@@ -1,0 +1,36 @@
+//! The six stations that every call passes: listen, codec, route, filter, attempt, endpoint.
+//!
+//! [`plane::DataPlane`] owns threads, listeners and the live [`table::Table`]. A connection is accepted in
+//! `connection`, read by `serve_h1` or `serve_h2`, decided in [`spine`], and carried by `relay` (bytes between
+//! two HTTP/1 connections), `message` (parsed messages) or `pipe` (tunnels). This crate knows no documents;
+//! it is told what to be by a [`dodai_core::snapshot::Snapshot`].
+
+pub mod attempt;
+mod client_h1;
+mod client_h2;
+mod connection;
+mod cork;
+pub mod door;
+mod endpoint;
+pub mod filter;
+pub mod h1;
+mod h1_message;
+mod h2_body;
+pub mod limits;
+pub mod local;
+mod message;
+mod pipe;
+pub mod plane;
+mod reach;
+mod relay;
+mod request;
+pub mod route;
+mod serve_h1;
+mod serve_h2;
+pub mod service;
+pub mod spine;
+pub mod stats;
+pub mod table;
+mod timer;
+mod wire;
+mod worker;

@@ -1,0 +1,194 @@
+//! Tunnels: after an upgrade, a CONNECT, or on a TCP listener, bytes go both ways unparsed.
+//!
+//! Each direction ends by itself (half-close is passed on); the tunnel ends with both, when it stands still
+//! in both directions for too long, or when the base stops draining.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+
+use dodai_core::call::Caller;
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::{host_of, port_of};
+use dodai_core::snapshot::{Action, Role};
+use dodai_core::trace::Span;
+use dodai_transport::stream::Stream;
+
+use crate::client_h1::dial;
+use crate::reach::{self, Reach};
+use crate::request::Side;
+use crate::serve_h1::Client;
+use crate::service::Service;
+use crate::spine::{self, Lap, Line, Outcome};
+use crate::timer::Deadline;
+use crate::wire::{Broken, Wire};
+use crate::worker::Worker;
+
+/// Joins a client and an endpoint after an upgrade. The carries are bytes that were read too early.
+pub async fn join(client: &Client, up: &Wire, client_carry: Vec<u8>, up_carry: Vec<u8>) {
+    let worker = &client.worker;
+    let sides = [(&client.wire, up, client_carry), (up, &client.wire, up_carry)];
+    both_ways(worker, sides, &client.deadline).await;
+}
+
+/// Serves a CONNECT on an outbound listener: to a TCP service of the mesh or to a host outside.
+pub async fn connect(client: Client, authority: &str) {
+    let worker = client.worker.clone();
+    let Role::Outbound { app } = &client.side.listener.role else { return };
+    let lap = Lap::new(spine::direction(&client.side.listener.role), client.side.label.clone(), Span::root(false));
+    let service = {
+        let table = worker.shared.table.load();
+        table.resolve(host_of(authority), port_of(authority), app.namespace.as_str()).cloned()
+    };
+    let opened = match &service {
+        Some(service) => open(&worker, service, &client.side.caller, false).await,
+        None => dial(&worker, &reach::external(authority, 443).address).await.map(|stream| (stream, None)),
+    };
+    let mut outcome = Outcome::default();
+    let line = || Line { listener: &client.side.listener.name, method: "CONNECT", target: authority, authority, protocol: "TCP" };
+    client.deadline.set(worker.shared.limits.linger_timeout);
+    match opened {
+        Ok((stream, _in_flight)) => {
+            outcome.status = 200;
+            if client.wire.write_all(b"HTTP/1.1 200 OK\r\n\r\n", &client.deadline).await.is_ok() {
+                let carry = std::mem::take(&mut *client.carry.borrow_mut());
+                join(&client, &Wire::new(stream), carry, Vec::new()).await;
+            }
+        }
+        Err(failure) => {
+            let (status, headers, body) = spine::failure_answer(&failure);
+            let mut out = Vec::new();
+            crate::h1::write_local_response(&mut out, status, &headers, &body, true, false);
+            let _gone = client.wire.write_all(&out, &client.deadline).await;
+            outcome.status = status;
+            outcome.failure = Some(failure);
+        }
+    }
+    lap.finish(&worker, service.as_deref(), None, &outcome, line);
+}
+
+/// Serves one connection of a TCP listener.
+pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
+    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
+    let mut outcome = Outcome::default();
+    let service = service_of(&worker, &side);
+    let opened = match &service {
+        Some(service) => open(&worker, service, &side.caller, matches!(side.listener.role, Role::Mesh)).await,
+        None => Err(Failure::new(Kind::NoRoute, "no route for this TCP listener")),
+    };
+    match opened {
+        Ok((up, _in_flight)) => {
+            outcome.status = 200;
+            let (down, up) = (Wire::new(stream), Wire::new(up));
+            let deadline = worker.deadlines.register();
+            let sides = [(&down, &up, Vec::new()), (&up, &down, Vec::new())];
+            [outcome.received, outcome.sent] = both_ways(&worker, sides, &deadline).await;
+        }
+        Err(failure) => outcome.failure = Some(failure),
+    }
+    let line = || Line { listener: &side.listener.name, method: "-", target: "-", authority: "", protocol: "TCP" };
+    lap.finish(&worker, service.as_deref(), None, &outcome, line);
+}
+
+/// Where a TCP listener leads.
+fn service_of(worker: &Worker, side: &Side) -> Option<std::sync::Arc<Service>> {
+    let table = worker.shared.table.load();
+    match &side.listener.role {
+        Role::OutboundTcp { service, .. } => table.service(service).cloned(),
+        Role::Gateway { routes } => {
+            let (parts, ()) = http::Request::new(()).into_parts();
+            let head = dodai_core::head::RequestHead::Map(&parts);
+            match &table.router(routes)?.route(&head)?.action {
+                Action::Forward(backends) => table.service(&backends.first()?.service).cloned(),
+                Action::Redirect { .. } | Action::Respond { .. } => None,
+            }
+        }
+        Role::Outbound { .. } | Role::Mesh | Role::Api { .. } => None,
+    }
+}
+
+/// A connection to an endpoint of `service`, trying others while none was reached.
+async fn open(
+    worker: &Rc<Worker>,
+    service: &Service,
+    caller: &Caller,
+    local_only: bool,
+) -> Result<(Stream, Option<crate::local::InFlight>), Failure> {
+    let mut tried = Vec::new();
+    loop {
+        let endpoint = service.pick(None, &tried, local_only)?;
+        let attempt = endpoint.attempt();
+        let failure = match reach::of(&endpoint, service, caller)? {
+            Reach::Http1(target) | Reach::Http2(target) => match dial(worker, &target.address).await {
+                Ok(stream) => {
+                    attempt.succeeded();
+                    return Ok((stream, target.in_flight));
+                }
+                Err(failure) => failure,
+            },
+            Reach::Serve(..) => return Err(Failure::new(Kind::NotImplemented, "a module does not take TCP connections")),
+        };
+        attempt.failed(&service.spec.breaker);
+        if tried.contains(&endpoint.id) || tried.len() >= 3 {
+            return Err(failure);
+        }
+        tried.push(endpoint.id);
+    }
+}
+
+/// Copies both ways until both have ended; how many bytes went each way.
+async fn both_ways(worker: &Worker, sides: [(&Wire, &Wire, Vec<u8>); 2], deadline: &Deadline) -> [u64; 2] {
+    let [first, second] = sides;
+    let counts = [std::cell::Cell::new(0u64), std::cell::Cell::new(0u64)];
+    {
+        let mut ahead = std::pin::pin!(one_way(worker, first, deadline, &counts[0]));
+        let mut back = std::pin::pin!(one_way(worker, second, deadline, &counts[1]));
+        let (mut ahead_open, mut back_open) = (true, true);
+        poll_fn(|cx| {
+            for (way, open) in [(ahead.as_mut(), &mut ahead_open), (back.as_mut(), &mut back_open)] {
+                if *open && let Poll::Ready(ended) = poll_way(way, cx) {
+                    *open = false;
+                    if ended.is_err() {
+                        return Poll::Ready(());
+                    }
+                }
+            }
+            if ahead_open || back_open { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+    counts.map(|count| count.get())
+}
+
+fn poll_way<F: Future<Output = Result<(), Broken>>>(
+    way: std::pin::Pin<&mut F>,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<Result<(), Broken>> {
+    way.poll(cx)
+}
+
+/// Copies one way until the sender ends, then passes the end on.
+async fn one_way(
+    worker: &Worker,
+    (from, to, early): (&Wire, &Wire, Vec<u8>),
+    deadline: &Deadline,
+    count: &std::cell::Cell<u64>,
+) -> Result<(), Broken> {
+    let idle = worker.shared.limits.pipe_idle_timeout;
+    deadline.set(idle);
+    if !early.is_empty() {
+        count.set(early.len() as u64);
+        to.write_all(&early, deadline).await?;
+    }
+    loop {
+        let got = from.read(worker, deadline).await?;
+        if got == 0 {
+            to.flush().await?;
+            return to.shutdown().await;
+        }
+        deadline.set(idle);
+        count.set(count.get() + got as u64);
+        to.write_scratch(worker, 0..got, deadline).await?;
+        to.flush().await?;
+    }
+}

@@ -1,0 +1,201 @@
+//! A request of an HTTP/1 client once its head is read: the bytes to send on, what is still to come, and
+//! what was decided.
+//!
+//! Built in one go while the head lies in the scratch buffer; everything in it is owned, so that the buffer
+//! is free again before the first await.
+
+use dodai_core::call::Caller;
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::{Edits, RequestHead};
+use dodai_core::snapshot::Role;
+use http::HeaderName;
+
+use crate::h1::{self, BadHead, Flow, Framing, HeaderList, Parsed, RequestLine};
+use crate::spine::{self, Decision, Entry, Lap};
+use crate::worker::Worker;
+
+/// A request on its way through this base.
+pub struct Request {
+    /// The head for the next hop, followed by the body bytes that came with it.
+    pub bytes: Vec<u8>,
+    /// Where the body starts in `bytes`.
+    pub head_len: usize,
+    /// What of the body is still to come from the client.
+    pub upload: Flow,
+    /// How the body ends.
+    pub framing: Framing,
+    /// Whether the method is HEAD: the response has no body.
+    pub is_head: bool,
+    /// Whether the method is idempotent.
+    pub idempotent: bool,
+    /// Whether the client keeps its connection.
+    pub keep_alive: bool,
+    /// Whether the client speaks HTTP/1.0.
+    pub http10: bool,
+    /// Whether the client asks for another protocol.
+    pub upgrade: bool,
+    /// Whether the client waits for `100 Continue` before it sends its body.
+    pub expect_continue: bool,
+    /// Whether the call is gRPC.
+    pub is_grpc: bool,
+    /// For its record.
+    pub lap: Lap,
+    /// What was decided.
+    pub decision: Result<Decision, Failure>,
+}
+
+/// What reading a head led to.
+pub enum Read {
+    /// It has not arrived whole.
+    More,
+    /// It is refused; the connection ends after the answer.
+    Bad(Failure),
+    /// It arrived. The number says how many bytes were used.
+    Request(Box<Request>, usize),
+    /// A tunnel is asked for.
+    Connect {
+        /// Where to.
+        authority: String,
+        /// Bytes used.
+        used: usize,
+    },
+}
+
+/// Who is at the other end of a connection, and where it came in.
+pub struct Side {
+    /// The listener.
+    pub listener: std::sync::Arc<dodai_core::snapshot::Listener>,
+    /// The caller.
+    pub caller: Caller,
+    /// The caller as a metric label.
+    pub label: std::sync::Arc<str>,
+    /// The client's address, for gateways.
+    pub client: String,
+    /// Whether it is encrypted.
+    pub secure: bool,
+}
+
+impl Side {
+    /// What the spine wants to know.
+    pub fn entry(&self) -> Entry<'_> {
+        Entry { listener: &self.listener, caller: &self.caller, client: Some(&self.client), secure: self.secure }
+    }
+}
+
+/// Reads a head from the start of `bytes` and decides the call.
+pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
+    let mut headers = HeaderList::new();
+    let limit = worker.shared.limits.head_bytes;
+    let (line, parsed) = match h1::parse_request(bytes, &mut headers) {
+        Ok(Some(found)) if found.1.len > limit => return Read::Bad(bad_head(BadHead::TooLarge)),
+        Ok(Some(found)) => found,
+        Ok(None) if bytes.len() > limit => return Read::Bad(bad_head(BadHead::TooLarge)),
+        Ok(None) => return Read::More,
+        Err(bad) => return Read::Bad(bad_head(bad)),
+    };
+    if line.method == "CONNECT" {
+        return match side.listener.role {
+            Role::Outbound { .. } => Read::Connect { authority: line.authority.to_owned(), used: parsed.len },
+            Role::Gateway { .. } | Role::OutboundTcp { .. } | Role::Mesh | Role::Api { .. } => {
+                Read::Bad(Failure::new(Kind::NotImplemented, "CONNECT is served on outbound listeners only"))
+            }
+        };
+    }
+    let view = RequestHead::Raw(line.view(&headers));
+    let span = spine::span(&view, worker);
+    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let decision = match side.listener.role {
+        Role::Api { .. } => Ok(Decision::Api),
+        Role::Gateway { .. } | Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Mesh => {
+            spine::admit(&worker.shared.table.load(), &side.entry(), &view, &span)
+        }
+    };
+    let request = assemble(bytes, worker, &line, &headers, &parsed, view, lap, decision);
+    match request {
+        Ok((request, used)) => Read::Request(Box::new(request), used),
+        Err(failure) => Read::Bad(failure),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the pieces of one parse, used once")]
+fn assemble(
+    bytes: &[u8],
+    worker: &Worker,
+    line: &RequestLine<'_>,
+    headers: &HeaderList<'_>,
+    parsed: &Parsed,
+    view: RequestHead<'_>,
+    lap: Lap,
+    decision: Result<Decision, Failure>,
+) -> Result<(Request, usize), Failure> {
+    let mut out = worker.buffer();
+    let none = Edits::new();
+    let edits = match &decision {
+        Ok(Decision::Forward(forward)) => &forward.effects.request,
+        Ok(Decision::External(effects)) => &effects.request,
+        Ok(Decision::Answer(_) | Decision::Api) | Err(_) => &none,
+    };
+    h1::write_request(&mut out, bytes, line, headers, parsed, edits, parsed.upgrade);
+    let head_len = out.len();
+    let mut upload = Flow::new(parsed.framing, &worker.shared.limits);
+    let rest = &bytes[parsed.len..];
+    let body = upload.feed(rest).map_err(|bad| Failure::new(Kind::BadRequest, bad.0))?;
+    out.extend_from_slice(&rest[..body]);
+    let request = Request {
+        bytes: out,
+        head_len,
+        upload,
+        framing: parsed.framing,
+        is_head: line.method == "HEAD",
+        idempotent: view.is_idempotent(),
+        keep_alive: parsed.keep_alive,
+        http10: parsed.http10,
+        upgrade: parsed.upgrade,
+        expect_continue: parsed.expect_continue && !parsed.http10,
+        is_grpc: view.is_grpc(),
+        lap,
+        decision,
+    };
+    Ok((request, parsed.len + body))
+}
+
+fn bad_head(bad: BadHead) -> Failure {
+    let kind = if bad == BadHead::TooLarge { Kind::HeadTooLarge } else { Kind::BadRequest };
+    Failure::new(kind, bad.to_string())
+}
+
+impl Request {
+    /// The head once more, parsed from the bytes for the next hop.
+    pub fn parse_again<T>(&self, with: impl FnOnce(&RequestLine<'_>, &HeaderList<'_>) -> T) -> Result<T, Failure> {
+        let mut headers = HeaderList::new();
+        match h1::parse_request(&self.bytes[..self.head_len], &mut headers) {
+            Ok(Some((line, _))) => Ok(with(&line, &headers)),
+            Ok(None) | Err(_) => Err(Failure::new(Kind::Internal, "a head that we wrote does not parse")),
+        }
+    }
+
+    /// The head as owned parts, for endpoints that are not spoken to in HTTP/1.
+    pub fn parts(&self) -> Result<http::request::Parts, Failure> {
+        let bad = |what: &str| Failure::new(Kind::BadRequest, format!("{what} cannot be passed on"));
+        self.parse_again(|line, headers| {
+            let uri = if line.authority.is_empty() {
+                http::Uri::builder().path_and_query(line.target).build()
+            } else {
+                http::Uri::builder().scheme("http").authority(line.authority).path_and_query(line.target).build()
+            };
+            let mut request = http::Request::builder().method(line.method).uri(uri.map_err(|_| bad("the target"))?);
+            for header in headers {
+                let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("a header name"))?;
+                if name != http::header::TRANSFER_ENCODING && name != http::header::EXPECT {
+                    request = request.header(name, header.value);
+                }
+            }
+            Ok(request.body(()).map_err(|_| bad("the head"))?.into_parts().0)
+        })?
+    }
+
+    /// Whether the body is still with us whole, so that the call can be sent again.
+    pub fn is_whole(&self) -> bool {
+        self.upload.is_done()
+    }
+}

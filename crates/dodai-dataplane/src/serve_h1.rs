@@ -1,0 +1,423 @@
+//! One HTTP/1 client connection: reads heads, carries each call, keeps or ends the connection.
+//!
+//! Between two requests the connection holds no buffer. A call whose endpoint speaks HTTP/1 is relayed byte
+//! for byte ([`crate::relay`]); any other is handed over as a parsed message ([`crate::h1_message`]).
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use dodai_core::failure::{Failure, Kind};
+use dodai_transport::stream::Stream;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::attempt::{Sent, Terms, Tries, default_retry};
+use crate::h1;
+use crate::h1_message;
+use crate::pipe;
+use crate::reach::{self, Reach};
+use crate::relay::{self, Ended};
+use crate::request::{self, Read, Request, Side};
+use crate::spine::{self, Decision, Forward, Line, Outcome};
+use crate::timer::Deadline;
+use crate::wire::{Broken, Wire};
+use crate::worker::Worker;
+
+/// A client connection between and during calls.
+pub struct Client {
+    /// The thread it lives on.
+    pub worker: Rc<Worker>,
+    /// The connection.
+    pub wire: Wire,
+    /// Who is there.
+    pub side: Side,
+    /// For heads and responses.
+    pub deadline: Deadline,
+    /// For request bodies.
+    pub upload: Deadline,
+    /// Bytes that arrived beyond what was used.
+    pub carry: std::cell::RefCell<Vec<u8>>,
+}
+
+/// Whether the connection lives on after a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// For another request.
+    Keep,
+    /// Our last response is out; the client should see it whole before we close.
+    Linger,
+    /// At once.
+    Close,
+}
+
+/// Serves a connection until it ends. `early` are bytes that were read already.
+pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8>) {
+    let (deadline, upload) = (worker.deadlines.register(), worker.deadlines.register());
+    let client = Client { wire: Wire::new(stream), side, deadline, upload, carry: early.into(), worker };
+    let mut first = true;
+    while let Some(read) = client.next(first).await {
+        first = false;
+        let next = match read {
+            Read::More => Next::Close,
+            Read::Bad(failure) => client.refuse(&failure).await,
+            Read::Request(request, _) => client.call(request).await,
+            Read::Connect { authority, .. } => return Box::pin(pipe::connect(client, &authority)).await,
+        };
+        if next == Next::Linger || (next == Next::Keep && client.worker.tasks.is_closing()) {
+            client.deadline.set(client.worker.shared.limits.linger_timeout);
+            if client.wire.shutdown().await.is_ok() {
+                client.wire.discard(&client.worker, &client.deadline).await;
+            }
+            return;
+        }
+        if next == Next::Close {
+            return;
+        }
+    }
+}
+
+impl Client {
+    /// The next request; `None` when the client is done or too slow to start one.
+    async fn next(&self, first: bool) -> Option<Read> {
+        let limits = &self.worker.shared.limits;
+        self.deadline.set(if first { limits.head_timeout } else { limits.client_idle_timeout });
+        if let Some(read) = self.read_carry() {
+            return Some(read);
+        }
+        let mut started = !self.carry.borrow().is_empty();
+        loop {
+            self.deadline.set_interruptible(!started);
+            if !started && self.worker.tasks.is_closing() {
+                return None;
+            }
+            let got = self.wire.read(&self.worker, &self.deadline).await;
+            self.deadline.set_interruptible(false);
+            match got {
+                Ok(0) | Err(Broken::Io(_)) => return None,
+                Err(Broken::TimedOut) if started => {
+                    return Some(Read::Bad(Failure::new(Kind::ClientTimeout, "the request head did not arrive in time")));
+                }
+                Err(Broken::TimedOut) => return None,
+                Ok(got) => {
+                    if let Some(read) = self.take(got) {
+                        return Some(read);
+                    }
+                }
+            }
+            if !started || first {
+                self.deadline.set(limits.head_timeout);
+            }
+            started = true;
+        }
+    }
+
+    /// Reads a head from what was left over.
+    fn read_carry(&self) -> Option<Read> {
+        let mut carry = self.carry.borrow_mut();
+        if carry.is_empty() {
+            return None;
+        }
+        let read = request::read(&carry, &self.worker, &self.side);
+        match &read {
+            Read::More => return None,
+            Read::Request(_, used) | Read::Connect { used, .. } => drop(carry.drain(..*used)),
+            Read::Bad(_) => carry.clear(),
+        }
+        if carry.is_empty() {
+            *carry = Vec::new();
+        }
+        Some(read)
+    }
+
+    /// Reads a head from `got` bytes of the scratch buffer, straight from there if nothing was left over.
+    fn take(&self, got: usize) -> Option<Read> {
+        if self.carry.borrow().is_empty() {
+            let scratch = self.worker.scratch.borrow();
+            let read = request::read(&scratch[..got], &self.worker, &self.side);
+            let used = match &read {
+                Read::More => 0,
+                Read::Request(_, used) | Read::Connect { used, .. } => *used,
+                Read::Bad(_) => got,
+            };
+            self.carry.borrow_mut().extend_from_slice(&scratch[used..got]);
+            return if matches!(read, Read::More) { None } else { Some(read) };
+        }
+        self.carry.borrow_mut().extend_from_slice(&self.worker.scratch.borrow()[..got]);
+        self.read_carry()
+    }
+
+    /// Answers a request that could not be read.
+    async fn refuse(&self, failure: &Failure) -> Next {
+        let span = dodai_core::trace::Span::root(false);
+        let lap = spine::Lap::new(spine::direction(&self.side.listener.role), self.side.label.clone(), span);
+        let outcome = Outcome { status: failure.kind.http_status(), failure: Some(failure.clone()), ..Outcome::default() };
+        let line = || Line { listener: &self.side.listener.name, method: "-", target: "-", authority: "", protocol: "HTTP/1.1" };
+        lap.finish(&self.worker, None, None, &outcome, line);
+        self.answer_failure(failure, false, true).await;
+        Next::Linger
+    }
+
+    /// Carries one call.
+    async fn call(&self, mut request: Box<Request>) -> Next {
+        let decision = std::mem::replace(&mut request.decision, Ok(Decision::Api));
+        let (next, outcome, forward) = match decision {
+            Ok(Decision::Forward(forward)) => {
+                let mut outcome = Outcome::default();
+                let next = self.forward(&mut request, &forward, &mut outcome).await;
+                (next, outcome, Some(forward))
+            }
+            Ok(Decision::External(_)) => {
+                let mut outcome = Outcome::default();
+                let next = Box::pin(self.external(&mut request, &mut outcome)).await;
+                (next, outcome, None)
+            }
+            Ok(Decision::Api) => {
+                let mut outcome = Outcome::default();
+                let next = Box::pin(h1_message::to_api(self, &mut request, &mut outcome)).await;
+                (next, outcome, None)
+            }
+            Ok(Decision::Answer(local)) => {
+                let next = Box::pin(self.answer_local(&request, &local)).await;
+                let outcome = Outcome { status: local.status, ..Outcome::default() };
+                self.finish(&request, None, Some(&local.rule), &outcome);
+                self.worker.recycle(std::mem::take(&mut request.bytes));
+                return next;
+            }
+            Err(failure) => {
+                let next = self.fail(&request, &failure).await;
+                let outcome =
+                    Outcome { status: failure.kind.http_status(), failure: Some(failure), ..Outcome::default() };
+                (next, outcome, None)
+            }
+        };
+        let service = forward.as_ref().map(|forward| &*forward.service);
+        let rule = forward.as_ref().and_then(|forward| forward.rule.as_deref());
+        self.finish(&request, service, rule, &outcome);
+        self.worker.recycle(std::mem::take(&mut request.bytes));
+        next
+    }
+
+    /// Counts and records a call.
+    fn finish(
+        &self,
+        request: &Request,
+        service: Option<&crate::service::Service>,
+        rule: Option<&crate::route::Rule>,
+        outcome: &Outcome,
+    ) {
+        let text = std::str::from_utf8(&request.bytes[..request.head_len]).unwrap_or("");
+        request.lap.finish(&self.worker, service, rule, outcome, || head_line(text, &self.side.listener.name));
+    }
+
+    /// Tries endpoints of a service until one answers.
+    async fn forward(&self, request: &mut Request, forward: &Forward, outcome: &mut Outcome) -> Next {
+        let shared = &self.worker.shared;
+        let service = &forward.service;
+        let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, &shared.limits);
+        if let Some(failure) = over_limit(request, terms.max_body) {
+            return self.failed(request, failure, outcome).await;
+        }
+        let retry = terms.retry.cloned().unwrap_or_else(default_retry);
+        service.budget.deposit(&retry);
+        let start = request.lap.start;
+        let mut tries = Tries::new(&terms, request.idempotent, start, None);
+        loop {
+            let endpoint = match service.pick(forward.revision.as_ref(), tries.tried(), forward.local_only) {
+                Ok(endpoint) => endpoint,
+                Err(failure) => return self.failed(request, failure, outcome).await,
+            };
+            tries.begin(endpoint.id);
+            outcome.retries = tries.retries();
+            outcome.endpoint = Some((endpoint.label.clone(), endpoint.revision.clone()));
+            let attempt = endpoint.attempt();
+            let may_retry = tries.retries() < retry.attempts;
+            self.deadline.set_at(tries.try_deadline(&terms, tokio::time::Instant::now()));
+            let ended = match self.reach(request, forward, &endpoint) {
+                Err(failure) => Ended::Failed(failure, Sent::NOTHING),
+                Ok(Reach::Http1(target)) if !request.http10 => {
+                    let statuses: &[u16] = if may_retry { &retry.statuses } else { &[] };
+                    relay::once(self, request, forward, &target, &terms, statuses, outcome).await
+                }
+                Ok(other) => Box::pin(h1_message::once(self, request, forward, other, &terms, outcome)).await,
+            };
+            match ended {
+                Ended::Answered(next) => {
+                    attempt.succeeded();
+                    return next;
+                }
+                Ended::ClientGone => {
+                    outcome.failure = Some(Failure::new(Kind::ClientGone, "the client went away"));
+                    return Next::Close;
+                }
+                Ended::Cut(failure) => {
+                    attempt.failed(&service.spec.breaker);
+                    outcome.failure = Some(failure);
+                    return Next::Close;
+                }
+                Ended::Failed(failure, sent) => {
+                    if failure.kind.blame() == dodai_core::failure::Blame::Endpoint && failure.kind != Kind::Stale {
+                        attempt.failed(&service.spec.breaker);
+                    }
+                    drop(attempt);
+                    let now = tokio::time::Instant::now();
+                    match tries.again(&retry, &failure, sent, &service.budget, now) {
+                        Some(wait) => pause(wait).await,
+                        None => return self.failed(request, failure, outcome).await,
+                    }
+                }
+                Ended::Status(status, sent) => {
+                    attempt.failed(&service.spec.breaker);
+                    drop(attempt);
+                    let now = tokio::time::Instant::now();
+                    match tries.again_after_status(&retry, status, sent, &service.budget, now) {
+                        Some(wait) => pause(wait).await,
+                        None => {
+                            let failure = Failure::new(Kind::Protocol, format!("the endpoint answered {status}"));
+                            return self.failed(request, failure, outcome).await;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// How to talk to the endpoint, after the callee's own checks if it is on this base.
+    fn reach(
+        &self,
+        request: &Request,
+        forward: &Forward,
+        endpoint: &std::sync::Arc<crate::service::Endpoint>,
+    ) -> Result<Reach, Failure> {
+        let reach = reach::of(endpoint, &forward.service, &self.side.caller)?;
+        if reach.is_local() && !forward.service.inbound.is_empty() {
+            request.parse_again(|line, headers| {
+                let view = dodai_core::head::RequestHead::Raw(line.view(headers));
+                spine::admit_inbound(&forward.service, &view, &self.side.caller)
+            })??;
+        }
+        Ok(reach)
+    }
+
+    /// Sends a call to a host outside the mesh.
+    async fn external(&self, request: &mut Request, outcome: &mut Outcome) -> Next {
+        let shared = &self.worker.shared;
+        let policy = dodai_core::snapshot::CallPolicy::default();
+        let terms = Terms::of(None, &policy, &shared.limits);
+        self.deadline.set(terms.timeout);
+        let authority = request.parse_again(|line, _| line.authority.to_owned());
+        let ended = match authority {
+            Ok(authority) => {
+                let target = reach::external(&authority, 80);
+                relay::external(self, request, &target, &terms, outcome).await
+            }
+            Err(failure) => Ended::Failed(failure, Sent::NOTHING),
+        };
+        match ended {
+            Ended::Answered(next) => next,
+            Ended::Failed(failure, _) => self.failed(request, failure, outcome).await,
+            Ended::Cut(failure) => {
+                outcome.failure = Some(failure);
+                Next::Close
+            }
+            Ended::ClientGone | Ended::Status(..) => Next::Close,
+        }
+    }
+
+    /// Answers a call that failed before any response byte.
+    pub async fn failed(&self, request: &Request, failure: Failure, outcome: &mut Outcome) -> Next {
+        outcome.status = failure.kind.http_status();
+        let next = self.fail(request, &failure).await;
+        outcome.failure = Some(failure);
+        next
+    }
+
+    async fn fail(&self, request: &Request, failure: &Failure) -> Next {
+        let close = !request.keep_alive || !request.is_whole() || request.http10;
+        if request.is_grpc {
+            Box::pin(self.answer_grpc(failure, close)).await;
+        } else {
+            self.answer_failure(failure, request.is_head, close).await;
+        }
+        if close { Next::Linger } else { Next::Keep }
+    }
+
+    /// Whether the client has left. Bytes of a further request are kept.
+    pub fn is_gone(&self, cx: &mut std::task::Context<'_>) -> bool {
+        if !self.carry.borrow().is_empty() {
+            return false;
+        }
+        let mut byte = [0u8; 1];
+        let mut buffer = ReadBuf::new(&mut byte);
+        match self.wire.with(|stream| Pin::new(stream).poll_read(cx, &mut buffer)) {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => true,
+            Poll::Ready(Ok(())) => {
+                self.carry.borrow_mut().extend_from_slice(buffer.filled());
+                false
+            }
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+
+    /// Writes the answer for `failure`.
+    async fn answer_failure(&self, failure: &Failure, is_head: bool, close: bool) {
+        let (status, headers, body) = spine::failure_answer(failure);
+        let mut out = self.worker.buffer();
+        h1::write_local_response(&mut out, status, &headers, &body, close, is_head);
+        self.send(out).await;
+    }
+
+    /// Writes the answer for `failure` in gRPC's trailers-only form.
+    async fn answer_grpc(&self, failure: &Failure, close: bool) {
+        let status = failure.kind.grpc_status().to_string();
+        let message = spine::grpc_message(failure);
+        let headers = [("content-type", "application/grpc"), ("grpc-status", &status), ("grpc-message", &message)];
+        let mut out = self.worker.buffer();
+        h1::write_local_response(&mut out, 200, &headers, "", close, false);
+        self.send(out).await;
+    }
+
+    async fn answer_local(&self, request: &Request, local: &spine::Local) -> Next {
+        let close = !request.keep_alive || !request.is_whole() || request.http10;
+        let location = local.location.as_deref().map(|location| ("location", location));
+        let headers: Vec<_> = location.into_iter().collect();
+        let mut out = self.worker.buffer();
+        h1::write_local_response(&mut out, local.status, &headers, &local.body, close, request.is_head);
+        self.send(out).await;
+        if close { Next::Linger } else { Next::Keep }
+    }
+
+    /// Writes a whole local answer; a client that does not take it is given up on.
+    async fn send(&self, out: Vec<u8>) {
+        self.deadline.set(self.worker.shared.limits.linger_timeout);
+        if self.wire.write_all(&out, &self.deadline).await.is_ok() {
+            let _gone = self.wire.flush().await;
+        }
+        self.worker.recycle(out);
+    }
+}
+
+/// Waits between two tries.
+async fn pause(wait: Duration) {
+    Box::pin(tokio::time::sleep(wait)).await;
+}
+
+/// Why a body that announces its length is refused at once.
+pub fn over_limit(request: &Request, max: Option<u64>) -> Option<Failure> {
+    match (request.framing, max) {
+        (h1::Framing::Length(length), Some(max)) if length > max => {
+            Some(Failure::new(Kind::BodyTooLarge, format!("the body is {length} bytes; at most {max} are allowed here")))
+        }
+        _ => None,
+    }
+}
+
+/// The access log's view of a written head.
+fn head_line<'a>(head: &'a str, listener: &'a str) -> Line<'a> {
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next().unwrap_or("").split(' ');
+    let (method, target) = (words.next().unwrap_or("-"), words.next().unwrap_or("-"));
+    let host = lines.find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("host")));
+    Line { listener, method, target, authority: host.map_or("", |(_, value)| value), protocol: "HTTP/1.1" }
+}

@@ -1,0 +1,212 @@
+//! Counters and latency histograms of calls: one [`Series`] per (direction, caller, service, route), made
+//! when a table is compiled or a caller first calls, never per label value seen on the wire.
+//!
+//! Recording is a few relaxed atomic adds. Labels come from documents only, and each thread's map of lazily
+//! made series is capped, so cardinality is bounded whatever clients send.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use dodai_core::failure::Kind;
+
+/// Upper bounds of the latency buckets in seconds; the last bucket has none.
+pub const BUCKETS: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+const BUCKET_NANOS: [u64; 14] = [
+    100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000,
+    250_000_000, 1_000_000_000, 5_000_000_000, 30_000_000_000,
+];
+
+/// Which lap of the stations a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// A user came in at a gateway.
+    Gateway,
+    /// A local workload called out.
+    Outbound,
+    /// A call arrived at a local workload.
+    Inbound,
+    /// A local workload called the runtime API.
+    Api,
+}
+
+impl Direction {
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Direction::Gateway => "gateway",
+            Direction::Outbound => "outbound",
+            Direction::Inbound => "inbound",
+            Direction::Api => "api",
+        }
+    }
+}
+
+/// What a series counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Labels {
+    /// The lap.
+    pub direction: Direction,
+    /// The caller: an app, `outside`, or `base`.
+    pub caller: Arc<str>,
+    /// The service called, `namespace/app/port`; empty when no route matched.
+    pub service: Arc<str>,
+    /// The rule that matched; empty for a service without rules.
+    pub route: Arc<str>,
+}
+
+/// The counters of one series.
+#[derive(Debug)]
+pub struct Series {
+    /// What is counted.
+    pub labels: Labels,
+    classes: [AtomicU64; 6],
+    failures: [AtomicU64; Kind::ALL.len()],
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+    nanos: AtomicU64,
+    retries: AtomicU64,
+}
+
+/// A copy of a series' counters.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What is counted.
+    pub labels: Labels,
+    /// Calls by status class: index 1 is 1xx (101), 5 is 5xx, 0 is "no response".
+    pub classes: [u64; 6],
+    /// Local failures by kind; kinds without any are left out.
+    pub failures: Vec<(Kind, u64)>,
+    /// Calls per latency bucket, not cumulated; the last is for longer ones.
+    pub buckets: [u64; BUCKETS.len() + 1],
+    /// The sum of all latencies in seconds.
+    pub seconds: f64,
+    /// Tries after the first.
+    pub retries: u64,
+}
+
+impl Reading {
+    /// All calls.
+    pub fn calls(&self) -> u64 {
+        self.classes.iter().sum()
+    }
+}
+
+impl Series {
+    fn new(labels: Labels) -> Series {
+        Series {
+            labels,
+            classes: Default::default(),
+            failures: [const { AtomicU64::new(0) }; Kind::ALL.len()],
+            buckets: [const { AtomicU64::new(0) }; BUCKETS.len() + 1],
+            nanos: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one finished call.
+    pub fn record(&self, status: u16, failure: Option<Kind>, took: Duration, retries: u32) {
+        let class = usize::from(status / 100).min(5);
+        self.classes[class].fetch_add(1, Relaxed);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BUCKET_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BUCKETS.len());
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.nanos.fetch_add(nanos, Relaxed);
+        if let Some(kind) = failure {
+            self.failures[kind as usize].fetch_add(1, Relaxed);
+        }
+        if retries > 0 {
+            self.retries.fetch_add(u64::from(retries), Relaxed);
+        }
+    }
+
+    /// A copy of the counters.
+    pub fn read(&self) -> Reading {
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let failures = Kind::ALL.iter().map(|kind| (*kind, get(&self.failures[*kind as usize])));
+        Reading {
+            labels: self.labels.clone(),
+            classes: std::array::from_fn(|i| get(&self.classes[i])),
+            failures: failures.filter(|(_, count)| *count > 0).collect(),
+            buckets: std::array::from_fn(|i| get(&self.buckets[i])),
+            seconds: Duration::from_nanos(get(&self.nanos)).as_secs_f64(),
+            retries: get(&self.retries),
+        }
+    }
+}
+
+/// Every series of one base. A series whose users are gone is kept until it has been read once more, so that
+/// no count is lost between two scrapes.
+#[derive(Default)]
+pub struct Stats {
+    series: Mutex<BTreeMap<Labels, Slot>>,
+}
+
+struct Slot {
+    weak: Weak<Series>,
+    keep: Option<Arc<Series>>,
+}
+
+impl Stats {
+    /// The series of these labels; the same one as long as anybody holds it.
+    pub fn series(&self, labels: Labels) -> Arc<Series> {
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = all.get_mut(&labels)
+            && let Some(series) = slot.weak.upgrade()
+        {
+            slot.keep = Some(series.clone());
+            return series;
+        }
+        let series = Arc::new(Series::new(labels.clone()));
+        all.insert(labels, Slot { weak: Arc::downgrade(&series), keep: Some(series.clone()) });
+        series
+    }
+
+    /// Reads every series and forgets those that nobody uses any more.
+    pub fn read(&self) -> Vec<Reading> {
+        let mut all = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut readings = Vec::with_capacity(all.len());
+        all.retain(|_, slot| {
+            let kept = slot.keep.take();
+            let Some(series) = slot.weak.upgrade() else { return false };
+            readings.push(series.read());
+            drop(kept);
+            if Arc::strong_count(&series) > 1 {
+                slot.keep = Some(series);
+            }
+            true
+        });
+        readings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(route: &str) -> Labels {
+        Labels { direction: Direction::Gateway, caller: "outside".into(), service: "a/b/http".into(), route: route.into() }
+    }
+
+    #[test]
+    fn calls_are_counted_by_class_bucket_and_failure() {
+        let stats = Stats::default();
+        let series = stats.series(labels("r"));
+        series.record(200, None, Duration::from_micros(200), 0);
+        series.record(503, Some(Kind::Connect), Duration::from_secs(60), 2);
+        let reading = &stats.read()[0];
+        assert_eq!((reading.calls(), reading.classes[2], reading.classes[5], reading.retries), (2, 1, 1, 2));
+        assert_eq!((reading.buckets[1], reading.buckets[BUCKETS.len()]), (1, 1));
+        assert_eq!(reading.failures, [(Kind::Connect, 1)]);
+    }
+
+    #[test]
+    fn a_series_survives_until_it_was_read_after_its_last_use() {
+        let stats = Stats::default();
+        stats.series(labels("r")).record(200, None, Duration::ZERO, 0);
+        assert_eq!(stats.read().len(), 1);
+        assert!(stats.read().is_empty());
+    }
+}

@@ -1,0 +1,256 @@
+//! A snapshot in live form: what the stations read while a call passes.
+//!
+//! Compiling is pure but for taking over live state from the table before. A table is immutable and swapped
+//! whole; a snapshot that does not compile leaves the old table in place and says why.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use dodai_core::id::{AppId, BaseId, ServiceId};
+use dodai_core::snapshot::{self, Listener, Resource, ResourceKind, Snapshot};
+use thiserror::Error;
+
+use crate::local::Locals;
+use crate::route::{BadRule, Router};
+use crate::service::Service;
+
+/// Why a snapshot is refused.
+#[derive(Debug, Error)]
+pub enum Refused {
+    /// A rule does not compile.
+    #[error(transparent)]
+    Rule(#[from] BadRule),
+    /// A gateway listener names routes that are not there.
+    #[error("listener {listener} refers to routes `{routes}`, which the snapshot does not hold")]
+    Routes {
+        /// The listener.
+        listener: String,
+        /// What it refers to.
+        routes: String,
+    },
+    /// Two listeners want one address.
+    #[error("listeners {first} and {second} both want {address}; give one of them another port")]
+    Address {
+        /// One listener.
+        first: String,
+        /// The other.
+        second: String,
+        /// The address.
+        address: std::net::SocketAddr,
+    },
+}
+
+/// The live form of one snapshot.
+pub struct Table {
+    /// The snapshot's version.
+    pub version: u64,
+    /// Listeners by name.
+    pub listeners: BTreeMap<String, Arc<Listener>>,
+    routers: HashMap<String, Arc<Router>>,
+    services: HashMap<ServiceId, Arc<Service>>,
+    /// Services by namespace and owner name, the default one first.
+    names: HashMap<String, HashMap<String, Vec<Arc<Service>>>>,
+}
+
+impl Table {
+    /// A table of nothing.
+    pub fn empty() -> Table {
+        Table {
+            version: 0,
+            listeners: BTreeMap::new(),
+            routers: HashMap::new(),
+            services: HashMap::new(),
+            names: HashMap::new(),
+        }
+    }
+
+    /// Compiles `snapshot` for `base`, taking over from `old` what stayed the same.
+    pub fn compile(snapshot: &Snapshot, old: &Table, base: &BaseId, locals: &Locals) -> Result<Table, Refused> {
+        let mut table = Table { version: snapshot.version, ..Table::empty() };
+        for source in snapshot.of_kind(ResourceKind::Service) {
+            let Resource::Service(spec) = source.as_ref() else { continue };
+            let endpoints_source = snapshot.get(ResourceKind::Endpoints, &spec.id.to_string());
+            let endpoints = endpoints_source.and_then(|source| match source.as_ref() {
+                Resource::Endpoints(endpoints) => Some((endpoints, source)),
+                Resource::App(_)
+                | Resource::Component(_)
+                | Resource::Subscription(_)
+                | Resource::Workload(_)
+                | Resource::Service(_)
+                | Resource::Routes(_)
+                | Resource::Listener(_) => None,
+            });
+            let service = Service::compile(spec, source, endpoints, old.services.get(&spec.id), base, locals)?;
+            table.add(service);
+        }
+        for source in snapshot.of_kind(ResourceKind::Routes) {
+            let Resource::Routes(routes) = source.as_ref() else { continue };
+            let router = Router::compile(routes, source, old.routers.get(&routes.name))?;
+            table.routers.insert(routes.name.clone(), router);
+        }
+        table.add_listeners(snapshot, old)?;
+        Ok(table)
+    }
+
+    fn add(&mut self, service: Arc<Service>) {
+        let owner = &service.spec.id.owner;
+        let by_name = self.names.entry(owner.namespace.as_str().to_owned()).or_default();
+        let list = by_name.entry(owner.name.as_str().to_owned()).or_default();
+        let at = if service.spec.default { 0 } else { list.len() };
+        list.insert(at, service.clone());
+        self.services.insert(service.spec.id.clone(), service);
+    }
+
+    fn add_listeners(&mut self, snapshot: &Snapshot, old: &Table) -> Result<(), Refused> {
+        let mut addresses: HashMap<std::net::SocketAddr, &str> = HashMap::new();
+        for listener in snapshot.listeners() {
+            if let snapshot::Role::Gateway { routes } = &listener.role
+                && !self.routers.contains_key(routes)
+            {
+                return Err(Refused::Routes { listener: listener.name.clone(), routes: routes.clone() });
+            }
+            if listener.address.port() != 0
+                && let Some(first) = addresses.insert(listener.address, &listener.name)
+            {
+                let (first, second) = (first.to_owned(), listener.name.clone());
+                return Err(Refused::Address { first, second, address: listener.address });
+            }
+            let same = old.listeners.get(&listener.name).filter(|known| ***known == *listener).cloned();
+            let listener = same.unwrap_or_else(|| Arc::new(listener.clone()));
+            self.listeners.insert(listener.name.clone(), listener);
+        }
+        Ok(())
+    }
+
+    /// One service.
+    pub fn service(&self, id: &ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(id)
+    }
+
+    /// All services.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// The routes of a gateway.
+    pub fn router(&self, name: &str) -> Option<&Arc<Router>> {
+        self.routers.get(name)
+    }
+
+    /// The service that `host` and `port` mean to a caller in `namespace`: `catalog`, `catalog.shop`,
+    /// either with `.svc` or `.svc.cluster.local` behind it. Without a port, or with the port of the URL's
+    /// scheme, it is the owner's default service.
+    pub fn resolve(&self, host: &str, port: Option<u16>, namespace: &str) -> Option<&Arc<Service>> {
+        let (name, namespace) = mesh_name(host, namespace)?;
+        let list = self.names.get(namespace)?.get(name)?;
+        match port {
+            None | Some(80 | 443) => list.iter().find(|service| service.spec.port == port && port.is_some()).or(list.first()),
+            Some(_) => list.iter().find(|service| service.spec.port == port),
+        }
+    }
+
+    /// Whether `host` has the form of a name in this mesh and somebody by that name exists.
+    pub fn knows(&self, host: &str, namespace: &str) -> bool {
+        mesh_name(host, namespace)
+            .is_some_and(|(name, namespace)| self.names.get(namespace).is_some_and(|names| names.contains_key(name)))
+    }
+
+    /// The default service of an app.
+    pub fn default_service(&self, app: &AppId) -> Option<&Arc<Service>> {
+        self.names.get(app.namespace.as_str())?.get(app.name.as_str())?.first()
+    }
+}
+
+/// Splits a host name into name and namespace, if it can be a mesh name.
+fn mesh_name<'a>(host: &'a str, namespace: &'a str) -> Option<(&'a str, &'a str)> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    let host = host.strip_suffix(".cluster.local").unwrap_or(host);
+    let host = host.strip_suffix(".svc").unwrap_or(host);
+    match host.split_once('.') {
+        None if !host.is_empty() => Some((host, namespace)),
+        Some((name, namespace)) if !namespace.contains('.') => Some((name, namespace)),
+        Some(_) | None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dodai_core::snapshot::{Balance, Breaker, CallPolicy, Protocol, Role, Routes};
+
+    fn service(id: &str, port: Option<u16>, default: bool) -> Resource {
+        Resource::Service(snapshot::Service {
+            id: ServiceId::parse(id).expect("valid"),
+            protocol: Protocol::Http,
+            port,
+            default,
+            rules: vec![],
+            traffic: vec![],
+            balance: Balance::RoundRobin,
+            policy: CallPolicy::default(),
+            breaker: Breaker::default(),
+            inbound: vec![],
+        })
+    }
+
+    fn compile(resources: Vec<Resource>) -> Result<Table, Refused> {
+        Table::compile(&Snapshot::of(1, resources), &Table::empty(), &BaseId::new("b"), &Locals::default())
+    }
+
+    #[test]
+    fn names_resolve_by_namespace_and_port() {
+        let table = compile(vec![
+            service("shop/catalog/grpc", Some(9000), false),
+            service("shop/catalog/http", Some(8080), true),
+            service("other/catalog/http", None, true),
+        ])
+        .expect("compiles");
+        let check = |host: &str, port: Option<u16>, expect: Option<&str>| {
+            let found = table.resolve(host, port, "shop").map(|service| service.spec.id.to_string());
+            assert_eq!(found.as_deref(), expect, "{host} {port:?}");
+        };
+        check("catalog", None, Some("shop/catalog/http"));
+        check("catalog", Some(80), Some("shop/catalog/http"));
+        check("catalog", Some(9000), Some("shop/catalog/grpc"));
+        check("catalog", Some(1), None);
+        check("catalog.other", None, Some("other/catalog/http"));
+        check("catalog.other.svc.cluster.local", None, Some("other/catalog/http"));
+        check("catalog.shop.svc", Some(8080), Some("shop/catalog/http"));
+        check("www.example.com", None, None);
+        check("", None, None);
+    }
+
+    #[test]
+    fn what_stays_the_same_is_taken_over() {
+        let locals = Locals::default();
+        let base = BaseId::new("b");
+        let first = Snapshot::of(1, [service("shop/a/http", None, true), service("shop/b/http", None, true)]);
+        let old = Table::compile(&first, &Table::empty(), &base, &locals).expect("compiles");
+        let second = Snapshot::of(2, [service("shop/a/http", None, true), service("shop/b/http", Some(1), true)]);
+        let new = Table::compile(&second, &old, &base, &locals).expect("compiles");
+        let same = |id: &str| {
+            let id = ServiceId::parse(id).expect("valid");
+            Arc::ptr_eq(&old.services[&id], &new.services[&id])
+        };
+        assert!(same("shop/a/http") && !same("shop/b/http"));
+    }
+
+    #[test]
+    fn listeners_that_cannot_stand_are_refused() {
+        let listener = |name: &str, routes: &str, port: u16| {
+            Resource::Listener(Listener {
+                name: name.to_owned(),
+                address: ([127, 0, 0, 1], port).into(),
+                protocol: Protocol::Http,
+                role: Role::Gateway { routes: routes.to_owned() },
+                tls: None,
+            })
+        };
+        let routes = Resource::Routes(Routes { name: "r".to_owned(), hosts: vec![] });
+        let missing = compile(vec![listener("a", "x", 1), routes.clone()]).err().expect("refused");
+        assert!(missing.to_string().contains("routes `x`"), "{missing}");
+        let clash = compile(vec![listener("a", "r", 1), listener("b", "r", 1), routes.clone()]).err().expect("refused");
+        assert!(clash.to_string().contains("both want 127.0.0.1:1"), "{clash}");
+        assert!(compile(vec![listener("a", "r", 0), listener("b", "r", 0), routes]).is_ok());
+    }
+}

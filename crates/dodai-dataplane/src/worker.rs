@@ -1,0 +1,126 @@
+//! One data-plane thread: a single-threaded runtime with its scratch memory, pools and deadlines.
+//!
+//! Connections never leave their thread, so nothing here is locked. What all threads share is in [`Shared`].
+//! Reads land in one scratch buffer per thread and are consumed before the next await; an idle connection
+//! holds no buffer.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use dodai_core::call::Serve;
+use dodai_core::id::{AppId, BaseId};
+use dodai_core::record::Sink;
+use dodai_core::task::Tasks;
+use dodai_transport::network::Network;
+
+use crate::client_h2::Connections;
+use crate::connection::Clients;
+use crate::endpoint::Pools;
+use crate::limits::Limits;
+use crate::local::Locals;
+use crate::stats::{Labels, Series, Stats};
+use crate::table::Table;
+use crate::timer::Deadlines;
+
+/// Bytes of the scratch buffer: head and body of a 64 KiB response in one read.
+pub const SCRATCH: usize = 128 * 1024;
+/// Buffers larger than this are not kept for later use.
+const KEPT_BUFFER: usize = 16 * 1024;
+/// Series that one thread remembers; beyond that its map is emptied and fills again by use.
+const MAX_SERIES: usize = 4096;
+
+/// What all threads of one data plane share.
+pub struct Shared {
+    /// This base.
+    pub base: BaseId,
+    /// The live table.
+    pub table: ArcSwap<Table>,
+    /// Limits of the whole base.
+    pub limits: Limits,
+    /// Instances on this base.
+    pub locals: Arc<Locals>,
+    /// Runtime APIs by app.
+    pub apis: ArcSwap<HashMap<AppId, Arc<dyn Serve>>>,
+    /// Call counters.
+    pub stats: Arc<Stats>,
+    /// Who wants call records.
+    pub sinks: Vec<Arc<dyn Sink>>,
+    /// How connections are made.
+    pub network: Network,
+    /// Of 10,000 calls that start a trace here, how many are sampled.
+    pub sample_per_ten_thousand: u16,
+}
+
+/// One data-plane thread's own state.
+pub struct Worker {
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// Deadlines of this thread's connections.
+    pub deadlines: Deadlines,
+    /// HTTP/1 connections to endpoints.
+    pub pools: Pools,
+    /// HTTP/2 connections to endpoints.
+    pub h2: Connections,
+    /// Tasks of this thread.
+    pub tasks: Tasks,
+    /// Open connections from clients.
+    pub clients: Clients,
+    /// Where reads land.
+    pub scratch: RefCell<Box<[u8]>>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+    series: RefCell<HashMap<Labels, Arc<Series>>>,
+}
+
+impl Worker {
+    /// The state of a new thread.
+    pub fn new(shared: Arc<Shared>, tasks: Tasks) -> Worker {
+        Worker {
+            shared,
+            deadlines: Deadlines::default(),
+            pools: Pools::default(),
+            h2: Connections::default(),
+            tasks,
+            clients: Clients::default(),
+            scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            buffers: RefCell::default(),
+            series: RefCell::default(),
+        }
+    }
+
+    /// An empty buffer, used before if possible.
+    pub fn buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(2048))
+    }
+
+    /// Gives a buffer back.
+    pub fn recycle(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffer.capacity() > 0 && buffer.capacity() <= KEPT_BUFFER && buffers.len() < 64 {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+
+    /// The series of these labels.
+    pub fn series(&self, labels: Labels) -> Arc<Series> {
+        let mut all = self.series.borrow_mut();
+        if let Some(series) = all.get(&labels) {
+            return series.clone();
+        }
+        if all.len() >= MAX_SERIES {
+            all.clear();
+        }
+        let series = self.shared.stats.series(labels.clone());
+        all.insert(labels, series.clone());
+        series
+    }
+
+    /// Gives memory back that only a burst needed.
+    pub fn shrink(&self) {
+        let mut buffers = self.buffers.borrow_mut();
+        buffers.truncate(8);
+        buffers.shrink_to_fit();
+    }
+}
