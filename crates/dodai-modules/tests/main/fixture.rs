@@ -1,0 +1,205 @@
+//! A host with the hello guest, and calls to it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dodai_core::body::Body;
+use dodai_core::call::{Answer, Call, Caller, Context, Door, Reply, Serve};
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::{AppId, InstanceId};
+use dodai_core::snapshot::ModuleSpec;
+use dodai_core::task::Tasks;
+use dodai_core::trace::Span;
+use dodai_modules::*;
+
+/// The longest that any wait of a test may take; reached only when something is broken.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn hello_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/hello/artifacts/hello-v1.wasm")
+}
+
+pub fn hello() -> Vec<u8> {
+    std::fs::read(hello_path()).expect("examples/hello is built")
+}
+
+/// One host for all tests that do not look at the host itself: the guest is compiled once.
+pub fn host() -> &'static Host {
+    static HOST: LazyLock<Host> = LazyLock::new(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("modules");
+        let host = Host::open(HostOptions::new(folder), &Tasks::new()).expect("a host");
+        host.artifacts().put(&hello()).expect("stored");
+        host
+    });
+    &HOST
+}
+
+pub fn spec() -> ModuleSpec {
+    ModuleSpec {
+        artifact: digest_of(&hello()),
+        reuse: false,
+        max_concurrency: 16,
+        memory: 64 << 20,
+        wall_time: Duration::from_secs(20),
+        cpu_time: Duration::from_secs(10),
+        allowed_hosts: vec!["allowed.example".to_owned()],
+        config: Vec::new(),
+        keyvalue: BTreeMap::from([("state".to_owned(), "memory".to_owned())]),
+    }
+}
+
+pub fn new_instance() -> InstanceId {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    InstanceId::new(format!("hello-{}", NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+pub fn app() -> AppId {
+    AppId::parse("default/hello").expect("valid")
+}
+
+/// What a module under test reaches, with a record of it.
+#[derive(Default)]
+pub struct World {
+    pub lines: Mutex<Vec<(Stream, String)>>,
+    pub calls: Mutex<Vec<(http::request::Parts, Context)>>,
+    pub buckets: Mutex<BTreeMap<String, (u64, Bytes)>>,
+}
+
+impl World {
+    pub fn seams(self: &Arc<World>) -> Seams {
+        let config = BTreeMap::from([("greeting".to_owned(), "hei".to_owned())]);
+        Seams {
+            door: self.clone(),
+            names: self.clone(),
+            config: Arc::new(config),
+            keyvalue: self.clone(),
+            logs: self.clone(),
+        }
+    }
+
+    pub fn lines_of(&self, stream: Stream) -> Vec<String> {
+        let lines = self.lines.lock().expect("sound");
+        lines.iter().filter(|(of, _)| *of == stream).map(|(_, line)| line.clone()).collect()
+    }
+}
+
+impl LogSink for World {
+    fn line(&self, stream: Stream, line: &str) {
+        self.lines.lock().expect("sound").push((stream, line.to_owned()));
+    }
+}
+
+impl MeshNames for World {
+    fn is_mesh_name(&self, _app: &AppId, host: &str) -> bool {
+        !host.contains('.')
+    }
+}
+
+impl Door for World {
+    fn enter(&self, call: Call) -> Answer<'_> {
+        let path = call.head.uri.path().to_owned();
+        self.calls.lock().expect("sound").push((call.head, call.context));
+        Box::pin(async move {
+            if path == "/down" {
+                return Err(Failure::new(Kind::NoEndpoint, "shop has no ready instance"));
+            }
+            Ok(Reply::new(http::StatusCode::OK, format!("you asked for {path}")))
+        })
+    }
+}
+
+impl KeyValue for World {
+    fn open(&self, _app: &AppId, component: &str) -> Pending<'_, Arc<dyn Bucket>> {
+        let known = component == "memory";
+        Box::pin(async move {
+            if known {
+                Ok(Arc::new(Memory::default()) as Arc<dyn Bucket>)
+            } else {
+                Err(KeyValueError::NoSuchStore)
+            }
+        })
+    }
+}
+
+/// A bucket in memory. All buckets are one, so that calls see each other's writes.
+#[derive(Default)]
+struct Memory;
+
+static ENTRIES: Mutex<BTreeMap<String, (u64, Bytes)>> = Mutex::new(BTreeMap::new());
+
+fn ready<T: Send + 'static>(value: T) -> Pending<'static, T> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Bucket for Memory {
+    fn get(&self, key: &str) -> Pending<'_, Option<Entry>> {
+        let entry = ENTRIES.lock().expect("sound").get(key).cloned();
+        ready(entry.map(|(version, value)| Entry { value, version: version.to_string() }))
+    }
+
+    fn set(&self, key: &str, value: Bytes) -> Pending<'_, ()> {
+        let mut entries = ENTRIES.lock().expect("sound");
+        let version = entries.get(key).map_or(0, |(version, _)| version + 1);
+        entries.insert(key.to_owned(), (version, value));
+        ready(())
+    }
+
+    fn set_if(&self, key: &str, value: Bytes, version: Option<&str>) -> Pending<'_, bool> {
+        let mut entries = ENTRIES.lock().expect("sound");
+        let now = entries.get(key).map(|(version, _)| version.to_string());
+        if now.as_deref() != version {
+            return ready(false);
+        }
+        let next = now.map_or(0, |now| now.parse::<u64>().expect("a number") + 1);
+        entries.insert(key.to_owned(), (next, value));
+        ready(true)
+    }
+
+    fn delete(&self, key: &str) -> Pending<'_, ()> {
+        ENTRIES.lock().expect("sound").remove(key);
+        ready(())
+    }
+
+    fn keys(&self, _after: Option<&str>, limit: usize) -> Pending<'_, Page> {
+        let keys = ENTRIES.lock().expect("sound").keys().take(limit).cloned().collect();
+        ready(Page { keys, next: None })
+    }
+}
+
+/// A module of `spec` in the shared host, with a world of its own.
+pub async fn install(spec: ModuleSpec) -> (Arc<Module>, Arc<World>) {
+    let world = Arc::new(World::default());
+    let module = host().install(new_instance(), app(), spec, world.seams()).await.expect("installed");
+    (module, world)
+}
+
+pub fn call(target: &str) -> Call {
+    call_with(target, Body::empty())
+}
+
+pub fn call_with(target: &str, body: Body) -> Call {
+    let (head, ()) =
+        http::Request::get(format!("http://hello{target}")).body(()).expect("valid").into_parts();
+    Call { head, body, context: Context::new(Caller::Outside, Span::root(false)) }
+}
+
+pub async fn get(module: &Module, target: &str) -> Result<(u16, String), Failure> {
+    let reply = tokio::time::timeout(PATIENCE, module.serve(call(target))).await.expect("in time")?;
+    let status = reply.head.status.as_u16();
+    let bytes = reply.body.collect(16 << 20).await?;
+    Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Waits until `condition` holds, looking again whenever other tasks had their turn.
+pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{what} did not come about");
+}

@@ -1,0 +1,110 @@
+//! Installing, draining, unloading.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dodai_core::call::Serve;
+use dodai_core::failure::Kind;
+use dodai_core::task::Tasks;
+use dodai_modules::{Drained, Error, Host, HostOptions};
+
+use crate::fixture::*;
+
+#[tokio::test]
+async fn a_drain_waits_for_streamed_bodies_and_refuses_new_calls() {
+    let (module, _) = install(spec()).await;
+    let mut reply = module.serve(call("/stream?n=200&size=1000")).await.expect("a head");
+    let mut drain = Box::pin(module.drain(PATIENCE));
+    assert!(futures_util::poll!(&mut drain).is_pending());
+    let refused = module.serve(call("/")).await.expect_err("draining");
+    assert_eq!(refused.kind, Kind::Draining);
+    assert!(futures_util::poll!(&mut drain).is_pending());
+    let mut length = 0;
+    while let Some(frame) = reply.body.frame().await {
+        length += frame.expect("whole").into_data().expect("data").len();
+    }
+    assert_eq!(length, 200_000);
+    assert_eq!(drain.await, Drained { finished: 1, cut: 0 });
+    let metrics = module.metrics();
+    assert_eq!((metrics.in_flight, metrics.instances, metrics.warm, metrics.drained), (0, 0, 0, 1));
+}
+
+#[tokio::test]
+async fn a_drain_cuts_what_does_not_end() {
+    let (module, _) = install(spec()).await;
+    let mut burning = Box::pin(module.serve(call("/burn")));
+    let mut sleeping = Box::pin(module.serve(call("/sleep?ms=60000")));
+    let reply = module.serve(call("/stream?n=100000&size=1000")).await.expect("a head");
+    assert!(futures_util::poll!(&mut burning).is_pending());
+    assert!(futures_util::poll!(&mut sleeping).is_pending());
+    eventually("all run", || module.metrics().instances == 3).await;
+    assert_eq!(module.drain(Duration::from_millis(20)).await, Drained { finished: 0, cut: 3 });
+    assert_eq!(burning.await.expect_err("cut").kind, Kind::Draining);
+    assert_eq!(sleeping.await.expect_err("cut").kind, Kind::Draining);
+    assert_eq!(reply.body.collect(1 << 30).await.expect_err("cut").kind, Kind::Draining);
+    assert_eq!(module.metrics().instances, 0);
+}
+
+#[tokio::test]
+async fn an_instance_id_is_used_once() {
+    let (module, world) = install(spec()).await;
+    let again = host().install(module.instance().clone(), app(), spec(), world.seams()).await;
+    assert!(matches!(again, Err(Error::Installed(id)) if id == *module.instance()));
+    assert_eq!(host().remove(module.instance(), PATIENCE).await, Some(Drained::default()));
+    assert_eq!(host().remove(module.instance(), PATIENCE).await, None);
+    host().install(module.instance().clone(), app(), spec(), world.seams()).await.expect("free again");
+}
+
+#[tokio::test]
+async fn a_host_without_modules_has_no_engine_and_a_closed_one_takes_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tasks = Tasks::new();
+    let host = Host::open(HostOptions::new(folder.path()), &tasks).expect("a host");
+    assert!(!host.engine().is_started());
+    assert_eq!(host.shutdown(PATIENCE).await, Drained::default());
+    let world = Arc::new(World::default());
+    let refused = host.install(new_instance(), app(), spec(), world.seams()).await;
+    assert!(matches!(refused, Err(Error::ShuttingDown)));
+    assert!(!host.engine().is_started());
+}
+
+#[tokio::test]
+async fn unloading_leaves_nothing_behind() {
+    let cycles: usize = option_env!("DODAI_UNLOAD_CYCLES").and_then(|text| text.parse().ok()).unwrap_or(100);
+    let folder = tempfile::tempdir().expect("a folder");
+    let tasks = Tasks::new();
+    let host = Host::open(HostOptions::new(folder.path()), &tasks).expect("a host");
+    host.artifacts().put(&hello()).expect("stored");
+    let world = Arc::new(World::default());
+    let mut after_warm_up = 0;
+    for cycle in 0..cycles {
+        if cycle == cycles / 4 {
+            after_warm_up = resident();
+        }
+        let module = host.install(new_instance(), app(), spec(), world.seams()).await.expect("installed");
+        assert_eq!(get(&module, "/").await.expect("answered").0, 200);
+        let instance = module.instance().clone();
+        drop(module);
+        assert_eq!(host.remove(&instance, PATIENCE).await, Some(Drained { finished: 0, cut: 0 }));
+    }
+    let grown = resident().saturating_sub(after_warm_up);
+    // Other tests run in this process too; a module that stayed would be 300 KiB a cycle.
+    let tolerated = 8 << 20;
+    let leaked_module = cycles as u64 * 3 / 4 * (300 << 10);
+    assert!(leaked_module > 2 * tolerated, "too few cycles to tell");
+    assert!(grown < tolerated, "{cycles} cycles grew by {} KiB", grown >> 10);
+    println!(
+        "{cycles} cycles: {} KiB after warm-up, {} KiB more at the end",
+        after_warm_up >> 10,
+        grown >> 10
+    );
+    host.shutdown(PATIENCE).await;
+    assert!(tasks.live().is_empty());
+}
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: u64 = statm.split(' ').nth(1).expect("a field").parse().expect("a number");
+    pages * 4096
+}
