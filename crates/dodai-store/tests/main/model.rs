@@ -276,8 +276,12 @@ impl Run {
             Step::Compact(share) => {
                 let revision = self.model.share(*share);
                 assert_eq!(self.store.compact(revision).await, self.model.compact(revision));
-                let range = Range::prefix("").at(self.model.compacted.max(Revision::FIRST));
+                // Where history now starts it has to be whole.
+                let from = self.model.compacted.max(Revision::FIRST);
+                let range = Range::prefix("").at(from);
                 assert_eq!(self.read_pages(range.clone()).await, self.model.range(&range));
+                self.watches.push(Follower { watch: self.store.watch("", from), prefix: "", from });
+                self.poll(self.watches.len() - 1).await;
             }
             Step::Range { prefix, at, limit } => {
                 let mut range = Range::prefix(PREFIXES[*prefix]).limit(*limit);
