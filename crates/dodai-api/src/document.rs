@@ -219,6 +219,24 @@ impl FromStr for DocumentKey {
     }
 }
 
+impl Serialize for Document {
+    /// Writes the canonical form.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_value().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Document {
+    /// Reads the canonical form; the error names the first problem.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        Document::from_value(&value).map_err(|problems| {
+            let first = problems.into_iter().next().map(|problem| problem.to_string());
+            serde::de::Error::custom(first.unwrap_or_else(|| "not a document".to_owned()))
+        })
+    }
+}
+
 impl Document {
     /// What names this document in the store.
     pub fn key(&self) -> DocumentKey {

@@ -313,7 +313,9 @@ impl FromStr for SocketAddress {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        match text.parse::<SocketAddr>() {
+        // What people write for "this machine"; other names are not addresses.
+        let loopback = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+        match loopback.as_deref().unwrap_or(text).parse::<SocketAddr>() {
             Ok(address) if address.port() != 0 => Ok(SocketAddress(address)),
             Ok(_) | Err(_) => Err(Invalid::new(
                 format!("`{}` is not an address with a port", Invalid::shorten(text)),

@@ -90,7 +90,9 @@ impl Pass<'_> {
                 (Code::InvalidValue, mark, path, format!("`{found}` is not allowed here"), Some(remedy))
             }
             What::Type { expected } => {
-                let message = format!("expected {expected}, found {}", self.tree.nodes[id].describe());
+                // What should have been text may be a password: it is not repeated.
+                let found = self.tree.nodes[id].describe(expected != TEXT);
+                let message = format!("expected {expected}, found {found}");
                 (Code::WrongType, mark, path, message, self.type_remedy(id, &expected))
             }
             What::Value(text) => {
@@ -108,8 +110,8 @@ impl Pass<'_> {
 
     fn type_remedy(&self, id: NodeId, expected: &str) -> Option<String> {
         match &self.tree.nodes[id].content {
-            Content::Scalar { text, value } if expected == TEXT && !matches!(value, Scalar::Null) => {
-                Some(format!("put it in quotes: \"{text}\""))
+            Content::Scalar { value, .. } if expected == TEXT && !matches!(value, Scalar::Null) => {
+                Some("put it in quotes".to_owned())
             }
             Content::Scalar { value: Scalar::Null, .. } => {
                 Some("write a value, or leave the key out".to_owned())
@@ -124,6 +126,10 @@ impl Pass<'_> {
     }
 
     fn note_unknown(&self, id: NodeId, fields: &'static [&'static str]) {
+        let mut unknown = self.unknown.borrow_mut();
+        if unknown.len() >= MAX_ERRORS || unknown.contains_key(&id) {
+            return;
+        }
         let key = self.tree.nodes[id].key().unwrap_or_default();
         let remedy = suggest(key, fields).or_else(|| {
             (!fields.is_empty() && fields.len() <= 16)
@@ -131,7 +137,7 @@ impl Pass<'_> {
         });
         let mut problem = Problem::new(Code::UnknownKey, self.tree.path(id), "unknown key");
         problem.remedy = remedy;
-        self.unknown.borrow_mut().entry(id).or_insert(place(problem, self.tree.key_mark(id)));
+        unknown.insert(id, place(problem, self.tree.key_mark(id)));
     }
 }
 
@@ -195,10 +201,12 @@ impl de::Error for Fault {
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn de::Expected) -> Self {
-        let number = match unexpected {
-            Unexpected::Unsigned(n) => n.to_string(),
-            Unexpected::Signed(n) => n.to_string(),
-            other => other.to_string(),
+        let number = if let Unexpected::Unsigned(n) = unexpected {
+            n.to_string()
+        } else if let Unexpected::Signed(n) = unexpected {
+            n.to_string()
+        } else {
+            unexpected.to_string()
         };
         let expected = plainly(&expected.to_string());
         Fault {

@@ -1,12 +1,11 @@
 //! A file's bytes to its documents: which kind each tree is, what users may not write, and where everything stands.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::problem::{Code, Problem, Severity};
-use super::tree::{Content, Mark, Tree};
+use super::tree::{Content, Tree};
 use super::{MAX_FILE_BYTES, decode, suggest, yaml};
 use crate::document::{Document, Kind};
 use crate::name::Name;
@@ -40,27 +39,18 @@ pub struct Located<T> {
     pub file: Arc<str>,
     /// Which document of the file it is, from 0.
     pub index: usize,
-    places: Arc<BTreeMap<String, Mark>>,
+    tree: Arc<Tree>,
 }
 
 impl<T> Located<T> {
     /// A value that was read from no file.
     pub fn nowhere(value: T) -> Self {
-        Located { value, file: Arc::from(""), index: 0, places: Arc::default() }
+        Located { value, file: Arc::from(""), index: 0, tree: Arc::default() }
     }
 
     /// Line and column, from 1, of a path such as `spec.services[0].port`, or of the nearest thing around it.
     pub fn place(&self, path: &str) -> Option<(u32, u32)> {
-        let mut path = path;
-        loop {
-            if let Some(mark) = self.places.get(path).filter(|mark| mark.line > 0) {
-                return Some((mark.line, mark.column));
-            }
-            if path.is_empty() {
-                return None;
-            }
-            path = &path[..path.rfind(['.', '[']).unwrap_or(0)];
-        }
+        self.tree.place(path).map(|mark| (mark.line, mark.column))
     }
 
     /// Gives a problem of this document its place in the file.
@@ -116,13 +106,12 @@ pub fn read(source: &Source<'_>) -> Read {
                 continue;
             }
         };
-        let places = Arc::new(tree.places());
         let (document, problems) = from_tree(&tree);
         for problem in problems {
             read.add(in_file(problem, parsed.index));
         }
         let Some(value) = document else { continue };
-        let mut located = Located { value, file: file.clone(), index: parsed.index, places };
+        let mut located = Located { value, file: file.clone(), index: parsed.index, tree: Arc::new(tree) };
         for problem in take_read_only(&mut located.value) {
             read.add(located.locate(problem));
         }
@@ -203,7 +192,7 @@ fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
         Box::new(problem)
     };
     if !matches!(tree.nodes[0].content, Content::Mapping(_)) {
-        let message = format!("expected a document, found {}", tree.nodes[0].describe());
+        let message = format!("expected a document, found {}", tree.nodes[0].describe(true));
         let remedy = "a document is a mapping that begins with `apiVersion: dodai.dev/v1` and `kind:`";
         return Err(at(Problem::new(Code::WrongType, "", message).remedy(remedy), 0));
     }
@@ -213,7 +202,7 @@ fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
             return Err(at(problem.remedy(format!("add `{key}: {example}`")), 0));
         };
         tree.text(id).map(|text| (id, text)).ok_or_else(|| {
-            let message = format!("expected text, found {}", tree.nodes[id].describe());
+            let message = format!("expected text, found {}", tree.nodes[id].describe(true));
             at(Problem::new(Code::WrongType, key, message).remedy(format!("write `{key}: {example}`")), id)
         })
     };

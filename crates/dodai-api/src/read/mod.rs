@@ -20,6 +20,9 @@ pub const MAX_FILE_BYTES: usize = 4 << 20;
 
 /// The known word nearest to a wrong one, as a remedy.
 pub(crate) fn suggest(wrong: &str, known: &[&str]) -> Option<String> {
+    if wrong.len() > 64 {
+        return None;
+    }
     let folded = wrong.to_lowercase();
     let nearest =
         known.iter().map(|&word| (strsim::osa_distance(&folded, &word.to_lowercase()), word)).min()?;

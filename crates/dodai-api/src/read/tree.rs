@@ -2,8 +2,6 @@
 //!
 //! Made from YAML events or from a JSON value; everything after it reads nodes and never text.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 /// A line and a column, from 1; zeros for "nowhere".
@@ -65,19 +63,22 @@ impl Node {
         matches!(&self.content, Content::Scalar { value: Scalar::Null, .. })
     }
 
-    /// What the node is, for messages.
-    pub(crate) fn describe(&self) -> String {
-        match &self.content {
-            Content::Scalar { value: Scalar::Null, .. } => "nothing".to_owned(),
-            Content::Scalar { text, value: Scalar::Bool(_) } => format!("`{text}`"),
-            Content::Scalar { text, value: Scalar::Text } => {
-                format!("the text `{}`", crate::text::Invalid::shorten(text))
-            }
+    /// What the node is, for messages; `repeat` its text or only say what it is.
+    pub(crate) fn describe(&self, repeat: bool) -> String {
+        let (kind, text) = match &self.content {
+            Content::Scalar { value: Scalar::Null, .. } => return "nothing".to_owned(),
+            Content::Sequence(_) => return "a list".to_owned(),
+            Content::Mapping(_) => return "a mapping".to_owned(),
+            Content::Scalar { text, value: Scalar::Bool(_) } => ("truth value", text),
+            Content::Scalar { text, value: Scalar::Text } => ("text", text),
             Content::Scalar { text, value: Scalar::Unsigned(_) | Scalar::Signed(_) | Scalar::Float(_) } => {
-                format!("the number {}", crate::text::Invalid::shorten(text))
+                ("number", text)
             }
-            Content::Sequence(_) => "a list".to_owned(),
-            Content::Mapping(_) => "a mapping".to_owned(),
+        };
+        match (repeat, kind) {
+            (true, _) => format!("the {kind} `{}`", crate::text::Invalid::shorten(text)),
+            (false, "text") => "text".to_owned(),
+            (false, _) => format!("a {kind}"),
         }
     }
 }
@@ -138,9 +139,31 @@ impl Tree {
         }
     }
 
-    /// The place of every path, for problems that are found after decoding.
-    pub(crate) fn places(&self) -> BTreeMap<String, Mark> {
-        (0..self.nodes.len()).map(|id| (self.path(id), self.nodes[id].mark)).collect()
+    /// The place of what a path leads to, or of the last thing on the way that is there.
+    ///
+    /// Walks instead of keeping a map of paths: long keys above many values would make one of gigabytes.
+    pub(crate) fn place(&self, path: &str) -> Option<Mark> {
+        self.nodes.first()?;
+        let mut id = 0;
+        let mut rest = path;
+        while !rest.is_empty() {
+            let mut children = self.children(id).iter();
+            let next = children.find_map(|&child| {
+                let mut piece = String::new();
+                match &self.nodes[child].step {
+                    Step::Root => return None,
+                    Step::Key(key, _) => push_key(&mut piece, key),
+                    Step::Index(index) => piece = format!("[{index}]"),
+                }
+                let after = rest.strip_prefix(piece.as_str())?;
+                let whole = after.is_empty() || after.starts_with(['.', '[']);
+                whole.then(|| (child, after.strip_prefix('.').unwrap_or(after)))
+            });
+            let Some((child, after)) = next else { break };
+            id = child;
+            rest = after;
+        }
+        self.nodes.get(id).map(|node| node.mark).filter(|mark| mark.line > 0)
     }
 
     /// A tree of a JSON value, with no places.

@@ -11,6 +11,7 @@ use super::tree::{Content, Mark, Node, NodeId, Scalar, Step, Tree};
 
 const MAX_DEPTH: usize = 64;
 const MAX_NODES: usize = 200_000;
+const MAX_KEY_BYTES: usize = 1024;
 const MAX_DOCUMENTS: usize = 2_000;
 
 /// One document of a file: its tree, or what is wrong with it.
@@ -195,6 +196,11 @@ impl Builder<'_> {
     }
 
     fn take_key(&mut self, key: String, mark: Mark) -> Taken {
+        if key.len() > MAX_KEY_BYTES {
+            let problem =
+                Problem::new(Code::TooLarge, "", format!("a key of more than {MAX_KEY_BYTES} bytes"));
+            return Err(Box::new(at(problem.remedy("put long text into a value"), mark)));
+        }
         let Some(frame) = self.open.last_mut() else { return Ok(()) };
         let again = key != MERGE_KEY && !frame.keys.insert(key.clone());
         frame.key = Some((key.clone(), mark));

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::gateway::{CLASH_REMEDY, clash};
-use crate::app::{AppSpec, Protocol, RevisionChoice};
+use crate::app::{AppSpec, RevisionChoice};
 use crate::dapr::Component;
 use crate::document::{Document, DocumentKey, Kind};
 use crate::gateway::{GatewaySpec, Listener, ListenerProtocol};
@@ -214,10 +214,9 @@ impl<'a> World<'a> {
     /// Revisions may live in a store nobody asked: one that is not here is a warning.
     fn revision(&self, path: &str, choice: &RevisionChoice) -> Option<Problem> {
         let RevisionChoice::Id(id) = choice else { return None };
-        let known = self.by_key.values().any(|document| match &document.value {
-            Document::Revision(revision) => revision.spec.id == *id,
-            _ => false,
-        });
+        let is_it =
+            |document: &Document| matches!(document, Document::Revision(revision) if revision.spec.id == *id);
+        let known = self.by_key.values().any(|document| is_it(&document.value));
         let message = format!("the revision `{id}` is not among the documents");
         let remedy = "calls for it are refused unless the server has it: see `dodai get revisions`";
         (!known).then(|| Problem::new(Code::UnknownReference, path, message).remedy(remedy).warning())
@@ -241,14 +240,11 @@ impl<'a> World<'a> {
                 }
             }
         } else if let Some(selector) = &spec.selector {
-            let selected = self.by_key.values().any(|document| match &document.value {
-                Document::App(app) if app.metadata.namespace == *namespace => {
-                    let has = |(key, value): (&String, &String)| {
-                        app.spec.labels.get(key).or_else(|| app.metadata.labels.get(key)) == Some(value)
-                    };
-                    selector.labels.iter().all(has)
-                }
-                _ => false,
+            let selected = self.by_key.values().any(|document| {
+                let Document::App(app) = &document.value else { return false };
+                let label = |key| app.spec.labels.get(key).or_else(|| app.metadata.labels.get(key));
+                app.metadata.namespace == *namespace
+                    && selector.labels.iter().all(|(key, value)| label(key) == Some(value))
             });
             if !selected {
                 let problem = Problem::new(Code::NoEffect, "spec.selector.labels", "no app has these labels");
@@ -455,57 +451,53 @@ impl<'a> World<'a> {
     }
 
     fn port_clashes(&mut self, documents: &'a [Located<Document>]) {
-        let mut listeners: Vec<(&'a Located<Document>, &'a Listener)> = Vec::new();
-        let mut workloads: BTreeMap<Port, &str> = BTreeMap::new();
+        let mut listeners: Vec<(DocumentKey, &'a Listener)> = Vec::new();
+        let mut workloads: BTreeMap<Port, &'a str> = BTreeMap::new();
         for document in documents {
-            match &document.value {
-                Document::Gateway(gateway) => {
-                    for (i, listener) in gateway.spec.listeners.iter().enumerate() {
-                        let taken = listeners.iter().find(|(owner, other)| {
-                            owner.value.key() != document.value.key() && clash(other, listener)
-                        });
-                        if let Some((owner, other)) = taken {
-                            let key = owner.value.key();
-                            let message = format!(
-                                "port {} is taken by the listener `{}` of `{key}`",
-                                listener.port, other.name
-                            );
-                            let path = format!("spec.listeners[{i}].port");
-                            self.add(
-                                document,
-                                Problem::new(Code::PortClash, path, message).remedy(CLASH_REMEDY),
-                            );
-                        }
-                    }
-                    listeners.extend(gateway.spec.listeners.iter().map(|listener| (document, listener)));
-                }
-                Document::App(app) if app.spec.process.is_some() => {
-                    for (i, service) in app.spec.services.iter().enumerate() {
-                        let Some(port) = service.port else { continue };
-                        let path = format!("spec.services[{i}].port");
-                        let own = app.metadata.name.as_str();
-                        if let Some(other) = workloads.insert(port, own).filter(|other| *other != own) {
-                            let message = format!("the app `{other}` listens on port {port} too");
-                            let remedy = "leave `port` out and listen on `PORT`, unless the two run on different machines";
-                            self.add(
-                                document,
-                                Problem::new(Code::PortClash, path, message).remedy(remedy).warning(),
-                            );
-                        } else if app.spec.scale.most() > 1 && service.protocol != Protocol::Tcp {
-                            let message =
-                                format!("two instances cannot both listen on port {port} of one machine");
-                            let remedy = "leave `port` out and listen on `PORT`";
-                            self.add(
-                                document,
-                                Problem::new(Code::PortClash, path, message).remedy(remedy).warning(),
-                            );
-                        }
+            if let Document::Gateway(gateway) = &document.value {
+                let key = document.value.key();
+                for (i, listener) in gateway.spec.listeners.iter().enumerate() {
+                    if let Some((owner, other)) = listeners.iter().find(|(_, other)| clash(other, listener)) {
+                        let port = listener.port;
+                        let message =
+                            format!("port {port} is taken by the listener `{}` of `{owner}`", other.name);
+                        let path = format!("spec.listeners[{i}].port");
+                        self.add(document, Problem::new(Code::PortClash, path, message).remedy(CLASH_REMEDY));
                     }
                 }
-                _ => {}
+                listeners.extend(gateway.spec.listeners.iter().map(|listener| (key.clone(), listener)));
+            }
+            if let Document::App(app) = &document.value
+                && app.spec.process.is_some()
+            {
+                for problem in workload_clashes(app.metadata.name.as_str(), &app.spec, &mut workloads) {
+                    self.add(document, problem);
+                }
             }
         }
     }
+}
+
+/// Fixed ports of a process that another instance on the same machine would want too.
+fn workload_clashes<'a>(own: &'a str, spec: &AppSpec, taken: &mut BTreeMap<Port, &'a str>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (i, service) in spec.services.iter().enumerate() {
+        let Some(port) = service.port else { continue };
+        let (message, remedy) = match taken.insert(port, own).filter(|other| *other != own) {
+            Some(other) => (
+                format!("the app `{other}` listens on port {port} too"),
+                "leave `port` out and listen on `PORT`, unless the two run on different machines",
+            ),
+            None if spec.scale.most() > 1 => (
+                format!("two instances cannot both listen on port {port} of one machine"),
+                "leave `port` out and listen on `PORT`",
+            ),
+            None => continue,
+        };
+        let path = format!("spec.services[{i}].port");
+        found.push(Problem::new(Code::PortClash, path, message).remedy(remedy).warning());
+    }
+    found
 }
 
 /// Whether an app has the service or port a reference names.

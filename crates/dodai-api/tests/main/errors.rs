@@ -297,7 +297,9 @@ fn the_file_itself() {
         }
         text
     };
-    let inputs: [(&str, &[u8]); 8] = [
+    let key = format!("? {}\n: 1\n", "k".repeat(2000));
+    let inputs: [(&str, &[u8]); 9] = [
+        ("long_key", key.as_bytes()),
         ("large", &large),
         ("not_text", b"kind: App\nname: \xff\xfe\n"),
         ("deep", deep.as_bytes()),
@@ -321,4 +323,22 @@ fn a_problem_shows_its_line() {
     let read = read_text(text);
     let shown: Vec<String> = read.errors.iter().map(|problem| problem.render(text)).collect();
     insta::assert_snapshot!("rendered", shown.join("\n\n"));
+}
+
+#[test]
+fn a_value_that_may_be_secret_is_not_repeated() {
+    let read = read_text(
+        "apiVersion: dodai.dev/v1\nkind: App\nmetadata: { name: a }\nspec: { process: { command: [x] }, \
+         env: [{ name: PASSWORD, value: 20317 }] }\n",
+    );
+    assert_eq!(read.errors.len(), 1);
+    assert!(!told(&read).contains("20317"), "{}", told(&read));
+}
+
+#[test]
+fn many_errors_are_bounded_and_quick() {
+    let keys: String = (0..20_000).map(|i| format!("  k{i}: {i}\n")).collect();
+    let read =
+        read_text(&format!("apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: a }}\nspec:\n{keys}"));
+    assert_eq!(read.errors.len(), 50);
 }

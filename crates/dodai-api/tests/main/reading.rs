@@ -156,6 +156,8 @@ fn every_document_comes_back_from_its_canonical_form() {
         assert_eq!(Document::from_value(&value).as_ref(), Ok(&document), "{value:#}");
         let again = good(&value.to_string());
         assert_eq!(again, document, "JSON is YAML");
+        let text = serde_json::to_string(&document).unwrap();
+        assert_eq!(serde_json::from_str::<Document>(&text).unwrap(), document);
     }
 }
 
@@ -266,6 +268,7 @@ fn quantities() {
     for (text, expect) in [
         ("127.0.0.1:80", Some("127.0.0.1:80")),
         ("[::1]:80", Some("[::1]:80")),
+        ("localhost:80", Some("127.0.0.1:80")),
         ("a:80", None),
         ("1.1.1.1:0", None),
     ] {

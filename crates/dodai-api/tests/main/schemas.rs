@@ -46,6 +46,9 @@ fn describe(path: &str, schema: &serde_json::Value, missing: &mut Vec<String>) {
                 describe(&format!("{path}[{index}]"), item, missing);
             }
         }
-        _ => {}
+        serde_json::Value::Null
+        | serde_json::Value::Bool(_)
+        | serde_json::Value::Number(_)
+        | serde_json::Value::String(_) => {}
     }
 }
