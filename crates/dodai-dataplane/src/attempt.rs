@@ -80,7 +80,6 @@ pub struct Terms<'a> {
 impl<'a> Terms<'a> {
     /// What the rule says, else the service, else the limits.
     pub fn of(rule: Option<&'a CallPolicy>, service: &'a CallPolicy, limits: &Limits) -> Terms<'a> {
-        let none = None;
         let pick = |get: fn(&CallPolicy) -> Option<Duration>| rule.and_then(get).or(get(service));
         let timeout = pick(|policy| policy.timeout).unwrap_or(limits.call_timeout);
         Terms {
@@ -88,7 +87,7 @@ impl<'a> Terms<'a> {
             try_timeout: pick(|policy| policy.try_timeout).unwrap_or(timeout).min(timeout),
             idle_timeout: pick(|policy| policy.idle_timeout).unwrap_or(limits.idle_timeout),
             max_body: rule.and_then(|policy| policy.max_body).or(service.max_body),
-            retry: rule.map_or(&none, |policy| &policy.retry).as_ref().or(service.retry.as_ref()),
+            retry: rule.and_then(|policy| policy.retry.as_ref()).or(service.retry.as_ref()),
         }
     }
 }

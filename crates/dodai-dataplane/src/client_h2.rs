@@ -155,10 +155,10 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Byt
     let shared = Shared { sender: sender.clone(), used, closed: closed.clone() };
     worker.h2.0.borrow_mut().entry(target.key.clone()).or_default().push(shared);
     worker.tasks.spawn_local(task::Kind::OutboundConnection, async move {
-        let _ended = poll_fn(|cx| {
-            let ended = std::pin::Pin::new(&mut connection).poll(cx);
+        poll_fn(|cx| {
+            let ended = std::pin::Pin::new(&mut connection).poll(cx).map(drop);
             match cork.poll_drain(cx) {
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error.into())),
+                Poll::Ready(Err(_)) => Poll::Ready(()),
                 Poll::Ready(Ok(())) | Poll::Pending => ended,
             }
         })

@@ -255,7 +255,7 @@ impl DataPlane {
                 Some(files::Files::load(vec![pair]).map_err(failed)?)
             }
         };
-        let acceptor = files.as_ref().map(|files| files.acceptor(&[Alpn::H2, Alpn::Http11], Clock::system()));
+        let acceptor = files.as_ref().map(|files| files.acceptor(&[Alpn::H2, Alpn::Http1], Clock::system()));
         let bound = Bound { listener: listener.clone(), address, files };
         Ok(Opened { bound, sockets, acceptor })
     }

@@ -271,7 +271,7 @@ impl Exchange<'_> {
         target: &Target,
         outcome: &mut Outcome,
     ) -> Response {
-        let (client, worker) = (self.client, &self.client.worker);
+        let client = self.client;
         let mut nothing_yet = true;
         loop {
             let got = match self.next_bytes().await {
@@ -305,11 +305,7 @@ impl Exchange<'_> {
                     if started.is_err() {
                         return Response::ClientGone;
                     }
-                    let end = self.download(flow, terms.idle_timeout, target, outcome).await;
-                    if worker.tasks.is_closing() && matches!(end, Response::Whole { .. }) {
-                        return Response::Whole { keep_up, close: true };
-                    }
-                    return match end {
+                    return match self.download(flow, terms.idle_timeout, target, outcome).await {
                         Response::Whole { keep_up: ended_well, .. } => Response::Whole { keep_up: keep_up && ended_well, close },
                         other => other,
                     };
@@ -347,67 +343,72 @@ impl Exchange<'_> {
         memchr::memmem::find(&self.up_carry.borrow(), b"\r\n\r\n").is_some()
     }
 
-    /// Looks at `got` new bytes in the scratch buffer.
+    /// Looks at `got` new bytes in the scratch buffer, behind what was left over.
     fn head(&self, got: usize, edits: &dodai_core::head::Edits, statuses: &[u16], outcome: &mut Outcome) -> Step {
-        let worker = &self.client.worker;
-        let scratch = worker.scratch.borrow();
-        let mut carry = self.up_carry.borrow_mut();
-        let from_carry = !carry.is_empty();
-        if from_carry {
-            carry.extend_from_slice(&scratch[..got]);
+        let scratch = self.client.worker.scratch.borrow();
+        let mut carried = self.up_carry.take();
+        let carries = !carried.is_empty();
+        if carries {
+            carried.extend_from_slice(&scratch[..got]);
         }
-        let bytes: &[u8] = if from_carry { &carry } else { &scratch[..got] };
+        let bytes: &[u8] = if carries { &carried } else { &scratch[..got] };
+        let (step, keep_from) = self.read_head(bytes, !carries, edits, statuses, outcome);
+        self.up_carry.replace(bytes[keep_from..].to_vec());
+        step
+    }
+
+    /// Reads a response head; also says from where on `bytes` must be kept. `in_scratch` tells whether they
+    /// can still be written from the scratch buffer.
+    fn read_head(
+        &self,
+        bytes: &[u8],
+        in_scratch: bool,
+        edits: &dodai_core::head::Edits,
+        statuses: &[u16],
+        outcome: &mut Outcome,
+    ) -> (Step, usize) {
+        let worker = &self.client.worker;
+        let all = bytes.len();
         let mut headers = HeaderList::new();
         let limit = worker.shared.limits.head_bytes;
         let (response, parsed) = match h1::parse_response(bytes, &mut headers, self.request.is_head, false) {
             Ok(Some(found)) if found.1.len <= limit => found,
-            Ok(None) if bytes.len() <= limit => {
-                if !from_carry {
-                    carry.extend_from_slice(&scratch[..got]);
-                }
-                return Step::More;
-            }
-            Ok(_) => return Step::Bad("its head is too large".to_owned()),
-            Err(bad) => return Step::Bad(bad.to_string()),
+            Ok(None) if all <= limit => return (Step::More, 0),
+            Ok(_) => return (Step::Bad("its head is too large".to_owned()), all),
+            Err(bad) => return (Step::Bad(bad.to_string()), all),
         };
         let mut out = worker.buffer();
         if response.status < 200 {
             let upgraded = response.status == 101;
             if upgraded && !self.request.upgrade {
-                return Step::Bad("it switched protocols without being asked".to_owned());
+                return (Step::Bad("it switched protocols without being asked".to_owned()), all);
             }
             let none = dodai_core::head::Edits::new();
             h1::write_response(&mut out, bytes, &response, &headers, &parsed, &none, false);
-            let rest = bytes[parsed.len..].to_vec();
-            *carry = rest;
-            return if upgraded { Step::Upgrade(out) } else { Step::Interim(out) };
+            return (if upgraded { Step::Upgrade(out) } else { Step::Interim(out) }, parsed.len);
         }
         if statuses.contains(&response.status) && self.request.idempotent && !self.body_sent.get() {
-            return Step::Status(response.status);
+            return (Step::Status(response.status), all);
         }
-        outcome.status = response.status;
-        outcome.first_byte = Some(self.request.lap.start.elapsed());
         let until_close = parsed.framing == h1::Framing::UntilClose;
-        // A 1.0 client cannot read chunks; it gets the raw coding only if it never sees any.
-        let close = !self.request.keep_alive || until_close || !self.uploaded.get();
+        let close = !self.request.keep_alive || until_close || !self.uploaded.get() || worker.tasks.is_closing();
         h1::write_response(&mut out, bytes, &response, &headers, &parsed, edits, close);
         let mut flow = Flow::new(parsed.framing, &worker.shared.limits);
         let rest = &bytes[parsed.len..];
         let used = match flow.feed(rest) {
             Ok(used) => used,
-            Err(bad) => return Step::Bad(bad.0.to_owned()),
+            Err(bad) => return (Step::Bad(bad.0.to_owned()), all),
         };
-        let keep_up = parsed.keep_alive && !until_close;
-        let at = parsed.len;
-        let clean = used == rest.len();
-        let copy = from_carry || used <= COPY;
-        if copy {
+        outcome.status = response.status;
+        outcome.first_byte = Some(self.request.lap.start.elapsed());
+        let body = if !in_scratch || used <= COPY {
             out.extend_from_slice(&rest[..used]);
-        }
-        let body = if copy { Body::Copied(used) } else { Body::Scratch(at..at + used) };
-        drop(headers);
-        carry.clear();
-        Step::Final { out, body, flow, keep_up: keep_up && clean, close }
+            Body::Copied(used)
+        } else {
+            Body::Scratch(parsed.len..parsed.len + used)
+        };
+        let keep_up = parsed.keep_alive && !until_close && used == rest.len();
+        (Step::Final { out, body, flow, keep_up, close }, all)
     }
 
     /// Writes the response head with what came of the body.
