@@ -95,7 +95,11 @@ fn parse(path: &Path, bytes: &[u8], separator: &str, multi_valued: bool) -> Resu
                         flatten(key, value, separator, &mut values).map_err(twice)?;
                     }
                 }
-                other => flatten(name.clone(), other, separator, &mut values).map_err(twice)?,
+                other @ (Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Array(_)) => flatten(name.clone(), other, separator, &mut values).map_err(twice)?,
             }
             all.insert(name, values);
         }

@@ -50,7 +50,7 @@ struct Shared {
     table: String,
     limit: u64,
     feeds: Feeds,
-    changed: Notify,
+    changed: Arc<Notify>,
     closed: AtomicBool,
 }
 
@@ -108,7 +108,7 @@ impl Sqlite {
         };
         let seen = access.write(format!("making table {table}"), Durability::Power, work).await?;
         let (clock, feeds, changed, closed) =
-            (context.clock.clone(), Feeds::default(), Notify::new(), AtomicBool::new(false));
+            (context.clock.clone(), Feeds::default(), Arc::new(Notify::new()), AtomicBool::new(false));
         let shared = Arc::new(Shared { access, clock, table, limit, feeds, changed, closed });
         look_out(&shared, seen, poll, context);
         Ok(Sqlite(shared))
@@ -124,7 +124,8 @@ impl Sqlite {
 
 /// Tells the feeds what has changed: at once when this process writes, otherwise when it looks next.
 fn look_out(shared: &Arc<Shared>, mut seen: i64, poll: Duration, context: &Context) {
-    let (shared, tasks) = (Arc::downgrade(shared), context.tasks.clone());
+    // Only a weak handle: the look-out must not keep a store alive that nobody uses.
+    let (changed, shared, tasks) = (shared.changed.clone(), Arc::downgrade(shared), context.tasks.clone());
     context.tasks.spawn(task::Kind::Loop, async move {
         loop {
             let Some(shared) = shared.upgrade().filter(|shared| !shared.closed.load(Ordering::Acquire))
@@ -140,10 +141,11 @@ fn look_out(shared: &Arc<Shared>, mut seen: i64, poll: Duration, context: &Conte
                 }
                 Err(error) => tracing::warn!("{error}; changes are told when the file can be read again"),
             }
+            drop(shared);
             // Nothing is lost between branches: changes are found by their version.
             tokio::select! {
                 () = tasks.closing() => return,
-                () = shared.changed.notified() => {}
+                () = changed.notified() => {}
                 () = tokio::time::sleep(poll) => {}
             }
         }

@@ -21,7 +21,7 @@ use self::job::{Job, Task};
 /// How many requests may wait for one thread; more wait at the caller.
 const QUEUE: usize = 1024;
 /// How many writes are committed together at most.
-const BATCH: usize = 256;
+pub const BATCH: usize = 256;
 /// How many threads read.
 const READERS: usize = 2;
 /// Our threads call SQLite and little else.
@@ -310,6 +310,28 @@ impl Access {
             Ok(connection.query_row("SELECT 1", (), |_| Ok(()))?)
         })
     }
+}
+
+/// Awaits all, starting them in order: writes among them are committed together.
+pub async fn all<T>(answers: Vec<Answer<'_, T>>) -> Vec<T> {
+    let mut waiting: Vec<_> = answers.into_iter().map(Some).collect();
+    let mut outcomes: Vec<_> = waiting.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        let mut pending = false;
+        for (answer, outcome) in waiting.iter_mut().zip(&mut outcomes) {
+            let Some(waits) = answer else { continue };
+            match std::pin::Pin::new(waits).poll(cx) {
+                std::task::Poll::Ready(value) => {
+                    *outcome = Some(value);
+                    *answer = None;
+                }
+                std::task::Poll::Pending => pending = true,
+            }
+        }
+        if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+    outcomes.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use futures_core::future::BoxFuture;
 use tokio::sync::Notify;
 
 use self::tables::{Claim, Held, Tables};
-use super::file::{Access, Durability};
+use super::file::{Access, BATCH, Durability, all};
 use super::settings;
 
 /// What a user may set.
@@ -253,12 +253,13 @@ impl Broker for Sqlite {
     }
 
     fn publish_many(&self, messages: Vec<Publish>) -> Answer<'_, Vec<Result<(), Error>>> {
-        // All are put into the queue in order before the first is awaited, so they share one commit.
+        // A chunk is put into the queue in order before its first is awaited, so it shares one commit.
         Answer::later(async move {
             let mut outcomes = Vec::with_capacity(messages.len());
             let mut messages = messages.into_iter().peekable();
             while messages.peek().is_some() {
-                let chunk: Vec<_> = messages.by_ref().take(64).map(|message| self.publish(message)).collect();
+                let chunk: Vec<_> =
+                    messages.by_ref().take(BATCH).map(|message| self.publish(message)).collect();
                 outcomes.extend(all(chunk).await);
             }
             outcomes
@@ -298,28 +299,6 @@ impl Broker for Sqlite {
         let (tables, now_ms) = (self.0.tables.clone(), self.0.clock.now_ms());
         self.0.access.read("counting messages", move |connection| tables.standings(connection, now_ms))
     }
-}
-
-/// Awaits all, starting them in order.
-async fn all<'a>(answers: Vec<Answer<'a, Result<(), Error>>>) -> Vec<Result<(), Error>> {
-    let mut waiting: Vec<_> = answers.into_iter().map(Some).collect();
-    let mut outcomes: Vec<_> = waiting.iter().map(|_| None).collect();
-    std::future::poll_fn(|cx| {
-        let mut pending = false;
-        for (answer, outcome) in waiting.iter_mut().zip(&mut outcomes) {
-            let Some(waits) = answer else { continue };
-            match std::pin::Pin::new(waits).poll(cx) {
-                std::task::Poll::Ready(value) => {
-                    *outcome = Some(value);
-                    *answer = None;
-                }
-                std::task::Poll::Pending => pending = true,
-            }
-        }
-        if pending { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-    })
-    .await;
-    outcomes.into_iter().flatten().collect()
 }
 
 impl Lifecycle for Sqlite {

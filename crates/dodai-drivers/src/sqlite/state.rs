@@ -19,8 +19,9 @@ use dodai_capability::state::{
 use dodai_capability::{Answer, Metadata};
 use dodai_core::task;
 use rusqlite::{Connection, OptionalExtension};
+use tokio::sync::Notify;
 
-use super::file::{Access, Durability, Failure};
+use super::file::{Access, BATCH, Durability, Failure, all};
 use super::settings;
 
 /// How many expired rows are removed in one go, so that writes in between do not wait for long.
@@ -62,7 +63,9 @@ pub struct Sqlite {
     access: Access,
     clock: Clock,
     sql: Arc<Statements>,
-    closed: Arc<AtomicBool>,
+    closed: AtomicBool,
+    // Ends the sweep, which would keep the file open.
+    gone: Arc<Notify>,
 }
 
 fn statements(table: &str) -> Statements {
@@ -205,7 +208,13 @@ impl Sqlite {
         let cleanup = options.cleanup;
         let what = format!("making table {}", options.table);
         access.write(what, Durability::Power, move |connection| create(connection, &options)).await?;
-        let store = Sqlite { access, clock: context.clock.clone(), sql, closed: Arc::default() };
+        let store = Sqlite {
+            access,
+            clock: context.clock.clone(),
+            sql,
+            closed: AtomicBool::new(false),
+            gone: Arc::default(),
+        };
         if !cleanup.is_zero() {
             store.spawn_sweep(cleanup, context);
         }
@@ -213,27 +222,17 @@ impl Sqlite {
     }
 
     fn spawn_sweep(&self, every: Duration, context: &Context) {
-        let (tasks, clock, closed) =
-            (context.tasks.clone(), self.clock.clone(), Arc::downgrade(&self.closed));
-        let (access, sql) = (self.access.clone(), Arc::downgrade(&self.sql));
-        // Holds the file open until the next look at most a second after the store is gone.
+        let (tasks, clock, gone) = (context.tasks.clone(), self.clock.clone(), self.gone.clone());
+        let (access, sql) = (self.access.clone(), self.sql.clone());
         context.tasks.spawn(task::Kind::Loop, async move {
-            let mut due = clock.now() + every;
             loop {
                 tokio::select! {
                     () = tasks.closing() => return,
-                    () = clock.sleep(every.min(Duration::from_secs(1))) => {}
+                    () = gone.notified() => return,
+                    () = clock.sleep(every) => {}
                 }
-                let Some(sql) =
-                    sql.upgrade().filter(|_| closed.upgrade().is_some_and(|it| !it.load(Ordering::Acquire)))
-                else {
-                    return;
-                };
-                if clock.now() >= due {
-                    if let Err(fault) = sweep(&access, &sql, &clock).await {
-                        tracing::warn!("{fault}; expired values stay hidden and are removed later");
-                    }
-                    due = clock.now() + every;
+                if let Err(fault) = sweep(&access, &sql, &clock).await {
+                    tracing::warn!("{fault}; expired values stay hidden and are removed later");
                 }
             }
         });
@@ -264,6 +263,19 @@ async fn sweep(access: &Access, sql: &Arc<Statements>, clock: &Clock) -> Result<
             return Ok(());
         }
     }
+}
+
+/// Makes many writes, each on its own, that share commits.
+async fn in_chunks<'a, R>(
+    requests: Vec<R>,
+    write: impl Fn(R) -> Answer<'a, Result<(), Error>>,
+) -> Vec<Result<(), Error>> {
+    let mut outcomes = Vec::with_capacity(requests.len());
+    let mut requests = requests.into_iter().peekable();
+    while requests.peek().is_some() {
+        outcomes.extend(all(requests.by_ref().take(BATCH).map(&write).collect()).await);
+    }
+    outcomes
 }
 
 impl Store for Sqlite {
@@ -325,6 +337,14 @@ impl Store for Sqlite {
         })
     }
 
+    fn set_many(&self, requests: Vec<Set>) -> Answer<'_, Vec<Result<(), Error>>> {
+        Answer::later(in_chunks(requests, |request| self.set(request)))
+    }
+
+    fn delete_many(&self, requests: Vec<Delete>) -> Answer<'_, Vec<Result<(), Error>>> {
+        Answer::later(in_chunks(requests, |request| self.delete(request)))
+    }
+
     fn transact(&self, operations: Vec<Operation>, _: Metadata) -> Answer<'_, Result<(), Error>> {
         self.write(
             format!("a transaction of {} operations", operations.len()),
@@ -360,7 +380,14 @@ impl Lifecycle for Sqlite {
 
     fn close(&self) -> Answer<'_, ()> {
         self.closed.store(true, Ordering::Release);
+        self.gone.notify_one();
         Answer::ready(())
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.gone.notify_one();
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod crash;
 mod dapr;
+mod model;
+mod shared;
 mod suites;
 
 use std::collections::BTreeMap;
