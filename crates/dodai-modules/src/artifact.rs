@@ -52,9 +52,11 @@ impl Artifacts {
     /// [`Error::Missing`] if it is not here, [`Error::Damaged`] if its bytes are not what its name says.
     pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
         let path = self.path(digest)?;
-        let bytes = fs::read(&path).map_err(|error| match error.kind() {
-            ErrorKind::NotFound => Error::Missing { digest: digest.clone(), folder: self.folder.clone() },
-            _ => Error::file("read", &path, error),
+        let bytes = fs::read(&path).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                return Error::Missing { digest: digest.clone(), folder: self.folder.clone() };
+            }
+            Error::file("read", &path, error)
         })?;
         let found = digest_of(&bytes);
         if found == *digest {

@@ -34,11 +34,10 @@ pub fn check_header(name: &str, bytes: &[u8]) -> Result<(), BadModule> {
 /// Turns the compiler's refusal into a sentence for the user.
 pub(crate) fn refusal(name: &str, length: usize, error: &wasmtime::Error) -> BadModule {
     let reason = format!("{error:#}");
-    let sentence = if reason.contains("unexpected end") {
-        cut(name, length)
-    } else {
-        format!("{name} is not a valid component: {reason}")
-    };
+    // A section or an item that goes on behind the end of the file.
+    let is_cut = reason.contains("unexpected end") || reason.contains(&format!("(bound = {length})"));
+    let sentence =
+        if is_cut { cut(name, length) } else { format!("{name} is not a valid component: {reason}") };
     BadModule::Invalid(sentence)
 }
 

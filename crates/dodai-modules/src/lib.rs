@@ -15,6 +15,7 @@ pub use seam::{
     Bucket, Config, Entry, KeyValue, KeyValueError, LogSink, MeshNames, NoKeyValue, Page, Pending, Seams,
     Stream,
 };
+pub use state::StateBucket;
 pub use threads::Placement;
 
 mod artifact;
@@ -38,6 +39,7 @@ mod outlet;
 mod plan;
 mod run;
 mod seam;
+mod state;
 mod stdio;
 mod threads;
 mod ticker;

@@ -28,7 +28,8 @@ use crate::ticker::Running;
 /// What a drain came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
-    /// Calls that were in flight when the drain began and ended by themselves.
+    /// Calls that were in flight when the drain began and ended by themselves; one that was answered but
+    /// not yet wound up counts.
     pub finished: usize,
     /// Calls that were cut at the deadline.
     pub cut: usize,
@@ -48,17 +49,18 @@ pub struct Module {
     cut_calls: Arc<AtomicUsize>,
 }
 
-/// What a running call holds; dropped last.
+/// What a running call holds; dropped last. The fields are in the order in which they are given back: a
+/// drain that sees the flight end finds everything else done.
 struct Place {
-    _flight: Flight,
     _permit: OwnedSemaphorePermit,
     _running: Running,
+    _flight: Flight,
 }
 
 /// A call that has arrived and not ended.
 struct Flight {
-    _token: TaskTrackerToken,
     _gauge: Gauge,
+    _token: TaskTrackerToken,
 }
 
 impl Module {
@@ -160,8 +162,8 @@ impl Module {
     async fn admit(&self, deadline: Option<Instant>) -> Result<(Place, Arc<Loaded>), Failure> {
         // Count first, then look: a drain that has begun either sees this call or is seen by it.
         let flight = Flight {
-            _token: self.flights.token(),
             _gauge: Gauge::raise(&self.plan.counters, |counters| &counters.in_flight),
+            _token: self.flights.token(),
         };
         if self.draining.load(Ordering::SeqCst) {
             return Err(self.is_draining());
@@ -170,7 +172,7 @@ impl Module {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let loaded = loaded.ok_or_else(|| self.is_draining())?;
         let started = self.engine.start().map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
-        let place = Place { _flight: flight, _permit: permit, _running: started.ticker.begin() };
+        let place = Place { _permit: permit, _running: started.ticker.begin(), _flight: flight };
         Ok((place, loaded))
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
+use dodai_capability::state::Store;
 use dodai_core::body::Body;
 use dodai_core::call::{Answer, Call, Caller, Context, Door, Reply, Serve};
 use dodai_core::failure::{Failure, Kind};
@@ -62,11 +62,17 @@ pub fn app() -> AppId {
 }
 
 /// What a module under test reaches, with a record of it.
-#[derive(Default)]
 pub struct World {
     pub lines: Mutex<Vec<(Stream, String)>>,
     pub calls: Mutex<Vec<(http::request::Parts, Context)>>,
-    pub buckets: Mutex<BTreeMap<String, (u64, Bytes)>>,
+    pub store: Arc<dyn Store>,
+}
+
+impl Default for World {
+    fn default() -> World {
+        let store = Arc::new(dodai_capability::memory::State::new(1 << 20));
+        World { lines: Mutex::default(), calls: Mutex::default(), store }
+    }
 }
 
 impl World {
@@ -113,60 +119,13 @@ impl Door for World {
 }
 
 impl KeyValue for World {
-    fn open(&self, _app: &AppId, component: &str) -> Pending<'_, Arc<dyn Bucket>> {
-        let known = component == "memory";
-        Box::pin(async move {
-            if known {
-                Ok(Arc::new(Memory::default()) as Arc<dyn Bucket>)
-            } else {
-                Err(KeyValueError::NoSuchStore)
-            }
-        })
-    }
-}
-
-/// A bucket in memory. All buckets are one, so that calls see each other's writes.
-#[derive(Default)]
-struct Memory;
-
-static ENTRIES: Mutex<BTreeMap<String, (u64, Bytes)>> = Mutex::new(BTreeMap::new());
-
-fn ready<T: Send + 'static>(value: T) -> Pending<'static, T> {
-    Box::pin(std::future::ready(Ok(value)))
-}
-
-impl Bucket for Memory {
-    fn get(&self, key: &str) -> Pending<'_, Option<Entry>> {
-        let entry = ENTRIES.lock().expect("sound").get(key).cloned();
-        ready(entry.map(|(version, value)| Entry { value, version: version.to_string() }))
-    }
-
-    fn set(&self, key: &str, value: Bytes) -> Pending<'_, ()> {
-        let mut entries = ENTRIES.lock().expect("sound");
-        let version = entries.get(key).map_or(0, |(version, _)| version + 1);
-        entries.insert(key.to_owned(), (version, value));
-        ready(())
-    }
-
-    fn set_if(&self, key: &str, value: Bytes, version: Option<&str>) -> Pending<'_, bool> {
-        let mut entries = ENTRIES.lock().expect("sound");
-        let now = entries.get(key).map(|(version, _)| version.to_string());
-        if now.as_deref() != version {
-            return ready(false);
-        }
-        let next = now.map_or(0, |now| now.parse::<u64>().expect("a number") + 1);
-        entries.insert(key.to_owned(), (next, value));
-        ready(true)
-    }
-
-    fn delete(&self, key: &str) -> Pending<'_, ()> {
-        ENTRIES.lock().expect("sound").remove(key);
-        ready(())
-    }
-
-    fn keys(&self, _after: Option<&str>, limit: usize) -> Pending<'_, Page> {
-        let keys = ENTRIES.lock().expect("sound").keys().take(limit).cloned().collect();
-        ready(Page { keys, next: None })
+    fn open(&self, app: &AppId, component: &str) -> Pending<'_, Arc<dyn Bucket>> {
+        let prefix = format!("{}||", app.name);
+        let bucket: Result<Arc<dyn Bucket>, _> = match component {
+            "memory" => Ok(Arc::new(StateBucket::new(self.store.clone(), prefix))),
+            _ => Err(KeyValueError::NoSuchStore),
+        };
+        Box::pin(std::future::ready(bucket))
     }
 }
 
