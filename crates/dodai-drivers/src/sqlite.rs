@@ -1,6 +1,6 @@
 //! SQLite: state, pub/sub, configuration and locks in one or several files.
 //!
-//! Components that name the same file share its threads and connections ([`file::File`]). What was acknowledged
+//! Components that name the same file share its threads and connections (`file::File`). What was acknowledged
 //! to a caller survives a crash of the process, and writes of state, messages and configuration also a loss of
 //! power. Other processes may use the same file at the same time.
 
