@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use dodai_core::id::Digest;
@@ -16,6 +17,9 @@ use dodai_core::id::Digest;
 use crate::error::Error;
 
 const PREFIX: &str = "sha256:";
+
+/// The age at which a temporary file is taken for left behind: no write or compilation lasts that long.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A folder of artefacts.
 #[derive(Clone, Debug)]
@@ -28,6 +32,7 @@ impl Artifacts {
     pub fn open(folder: impl Into<PathBuf>) -> Result<Artifacts, Error> {
         let folder = folder.into();
         make_folder(&folder)?;
+        sweep_temporary(&folder)?;
         Ok(Artifacts { folder })
     }
 
@@ -132,6 +137,22 @@ pub(crate) fn temporary_beside(path: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let next = NEXT.fetch_add(1, Ordering::Relaxed);
     path.with_extension(format!("{}-{next}.part", std::process::id()))
+}
+
+/// Removes temporary files that a crash left in `folder`: those that nobody can still be writing.
+pub(crate) fn sweep_temporary(folder: &Path) -> Result<(), Error> {
+    let entries = fs::read_dir(folder).map_err(|error| Error::file("list", folder, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| Error::file("list", folder, error))?;
+        let path = entry.path();
+        let age =
+            entry.metadata().and_then(|known| known.modified()).map(|at| at.elapsed().unwrap_or_default());
+        let is_left = path.extension().is_some_and(|extension| extension == "part");
+        if is_left && age.is_ok_and(|age| age > ABANDONED) {
+            fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the files of `folder` that `keep` does not want; temporary files of others are left alone.

@@ -13,7 +13,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use dodai_core::id::Digest;
 
-use crate::artifact::{hex_of, make_folder, prune, temporary_beside, write_whole};
+use crate::artifact::{hex_of, make_folder, prune, sweep_temporary, temporary_beside, write_whole};
 use crate::error::Error;
 
 const KEY_FILE: &str = "seal.key";
@@ -37,6 +37,7 @@ pub(crate) struct Slot {
 impl CodeCache {
     pub(crate) fn open(folder: PathBuf) -> Result<CodeCache, Error> {
         make_folder(&folder)?;
+        sweep_temporary(&folder)?;
         let key = load_key(&folder.join(KEY_FILE))?;
         Ok(CodeCache { folder, key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
     }

@@ -32,6 +32,19 @@ fn artifacts_are_found_by_content() {
 }
 
 #[test]
+fn what_a_crash_left_is_removed_but_not_what_is_being_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = (folder.path().join("1-0.part"), folder.path().join("2-0.part"));
+    for path in [&old, &new] {
+        fs::write(path, b"half").expect("written");
+    }
+    let file = fs::File::options().write(true).open(&old).expect("opened");
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(7200)).expect("aged");
+    Artifacts::open(folder.path()).expect("opened");
+    assert!(!old.exists() && new.exists());
+}
+
+#[test]
 fn a_damaged_artifact_is_set_aside() {
     let folder = tempfile::tempdir().expect("a folder");
     let artifacts = Artifacts::open(folder.path()).expect("opened");

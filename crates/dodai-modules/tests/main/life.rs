@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use dodai_core::call::Serve;
 use dodai_core::failure::Kind;
+use dodai_core::snapshot::ModuleSpec;
 use dodai_core::task::Tasks;
-use dodai_modules::{Drained, Error, Host, HostOptions};
+use dodai_modules::{Drained, Error, Host, HostOptions, Placement};
 
 use crate::fixture::*;
 
@@ -125,4 +126,20 @@ fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
     let pages: u64 = statm.split(' ').nth(1).expect("a field").parse().expect("a number");
     pages * 4096
+}
+
+#[tokio::test(start_paused = true)]
+async fn guests_run_inline_in_paused_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = HostOptions { placement: Placement::Inline, ..HostOptions::new(folder.path()) };
+    let host = Host::open(options, &Tasks::new()).expect("a host");
+    host.artifacts().put(&hello()).expect("stored");
+    let world = Arc::new(World::default());
+    let spec = ModuleSpec { wall_time: Duration::from_secs(3600), ..spec() };
+    let module = host.install(new_instance(), app(), spec, world.seams()).await.expect("installed");
+    let began = std::time::Instant::now();
+    let reply = module.serve(call("/sleep?ms=1200000")).await.expect("answered");
+    assert_eq!(reply.head.status, 200);
+    assert!(began.elapsed() < PATIENCE, "twenty minutes of the guest's time pass at once");
+    host.shutdown(PATIENCE).await;
 }

@@ -7,3 +7,4 @@ mod life;
 mod limits;
 mod outbound;
 mod serving;
+mod small_guests;

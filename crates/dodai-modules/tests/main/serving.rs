@@ -1,5 +1,7 @@
 //! Requests and responses of all shapes.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use dodai_capability::state::Get;
 use dodai_core::body::{self, Body};
@@ -118,4 +120,14 @@ async fn configuration_and_state_are_there() {
     // The state API of the same app reads what the guest wrote.
     let item = world.store.get(&Get::new("hello||visits")).await.expect("readable").expect("there");
     assert_eq!(item.value, "20");
+}
+
+#[tokio::test]
+async fn the_shops_modules_fit() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop/artifacts");
+    for name in ["catalog.wasm", "notify.wasm", "web.wasm"] {
+        let wasm = std::fs::read(folder.join(name)).expect("examples/shop is built");
+        let digest = host().artifacts().put(&wasm).expect("stored");
+        host().prepare(name, &digest).await.expect("it compiles and links");
+    }
 }

@@ -1,0 +1,72 @@
+//! Guests that misbehave in ways that no compiler makes, written as text.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dodai_core::failure::Kind;
+use dodai_core::snapshot::ModuleSpec;
+use dodai_modules::{Error, Module};
+
+use crate::fixture::*;
+
+/// A component with the entry for calls; `core` is the body of its core module, which exports `handle`.
+fn guest(core: &str) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $types
+                (export "incoming-request" (type (sub resource)))
+                (export "response-outparam" (type (sub resource)))))
+            (alias export $types "incoming-request" (type $request))
+            (alias export $types "response-outparam" (type $out))
+            (core module $code {core})
+            (core instance $made (instantiate $code))
+            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                (canon lift (core func $made "handle")))
+            (instance $entry (export "handle" (func $handle)))
+            (export "wasi:http/incoming-handler@0.2.0" (instance $entry)))"#
+    );
+    wat::parse_str(text).expect("valid text")
+}
+
+async fn install_text(core: &str, spec: ModuleSpec) -> Result<Arc<Module>, Error> {
+    let artifact = host().artifacts().put(&guest(core)).expect("stored");
+    let world = Arc::new(World::default());
+    host().install(new_instance(), app(), ModuleSpec { artifact, ..spec }, world.seams()).await
+}
+
+#[tokio::test]
+async fn a_guest_that_says_nothing_is_a_clear_failure() {
+    let module =
+        install_text(r#"(func (export "handle") (param i32 i32))"#, spec()).await.expect("installed");
+    let failure = get(&module, "/").await.expect_err("no response");
+    assert_eq!(failure.to_string(), "protocol: hello returned without a response");
+    assert_eq!(failure.kind.http_status(), 502);
+    assert_eq!(module.metrics().incomplete, 1);
+}
+
+#[tokio::test]
+async fn a_guest_that_traps_names_the_trap() {
+    let module = install_text(r#"(func (export "handle") (param i32 i32) unreachable)"#, spec()).await;
+    let failure = get(&module.expect("installed"), "/").await.expect_err("a trap");
+    assert_eq!(
+        failure.to_string(),
+        "trap: hello trapped: wasm trap: wasm `unreachable` instruction executed"
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_overflows_its_stack_hurts_nobody() {
+    let core = r#"(func $deep (export "handle") (param i32 i32) (call $deep (i32.const 0) (i32.const 0)))"#;
+    let module = install_text(core, spec()).await.expect("installed");
+    let failure = get(&module, "/").await.expect_err("a trap");
+    assert_eq!(failure.kind, Kind::Trap);
+    assert!(failure.detail.contains("call stack exhausted"), "{failure}");
+}
+
+#[tokio::test]
+async fn a_guest_that_never_starts_is_not_installed() {
+    let core = r#"(func (export "handle") (param i32 i32)) (func $spin (loop (br 0))) (start $spin)"#;
+    let short = ModuleSpec { cpu_time: Duration::from_millis(40), ..spec() };
+    let error = install_text(core, short).await.err().expect("refused");
+    assert_eq!(error.to_string(), "hello does not start: hello used more than 40ms of CPU time");
+}
