@@ -33,7 +33,7 @@ const MAX_MESSAGE: usize = 16 * 1024;
 pub enum Compiler {
     /// This process, on a blocking thread.
     InProcess,
-    /// A child process.
+    /// A child process. Installing then needs a runtime with I/O enabled.
     Child(Child),
 }
 

@@ -119,7 +119,7 @@ impl Module {
         Drained { finished: in_flight.saturating_sub(cut), cut }
     }
 
-    pub(crate) fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: tokio::time::Instant) {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(loaded) = loaded {
             loaded.sweep(now);

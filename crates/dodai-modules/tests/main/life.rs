@@ -7,7 +7,7 @@ use dodai_core::call::Serve;
 use dodai_core::failure::Kind;
 use dodai_core::snapshot::ModuleSpec;
 use dodai_core::task::Tasks;
-use dodai_modules::{Drained, Error, Host, HostOptions, Placement};
+use dodai_modules::{Drained, EngineOptions, Error, Host, HostOptions, Placement};
 
 use crate::fixture::*;
 
@@ -141,5 +141,70 @@ async fn guests_run_inline_in_paused_time() {
     let reply = module.serve(call("/sleep?ms=1200000")).await.expect("answered");
     assert_eq!(reply.head.status, 200);
     assert!(began.elapsed() < PATIENCE, "twenty minutes of the guest's time pass at once");
+    host.shutdown(PATIENCE).await;
+}
+
+#[tokio::test]
+async fn without_room_for_a_pool_instances_are_made_on_demand() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Nobody has sixteen exabytes of address space.
+    for engine in [
+        EngineOptions { pooling: true, max_instances: u32::MAX },
+        EngineOptions { pooling: false, max_instances: 10 },
+    ] {
+        let host = Host::open(HostOptions { engine, ..HostOptions::new(folder.path()) }, &Tasks::new())
+            .expect("a host");
+        host.artifacts().put(&hello()).expect("stored");
+        let world = Arc::new(World::default());
+        let module = host.install(new_instance(), app(), spec(), world.seams()).await.expect("installed");
+        assert!(host.engine().is_started() && !host.engine().is_pooled());
+        assert_eq!(get(&module, "/").await, Ok((200, "hello from v1\n".to_owned())));
+        host.shutdown(PATIENCE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_pool_is_said_and_passes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = EngineOptions { pooling: true, max_instances: 2 };
+    let host =
+        Host::open(HostOptions { engine, ..HostOptions::new(folder.path()) }, &Tasks::new()).expect("a host");
+    host.artifacts().put(&hello()).expect("stored");
+    let world = Arc::new(World::default());
+    let module = host.install(new_instance(), app(), spec(), world.seams()).await.expect("installed");
+    assert!(host.engine().is_pooled());
+    let mut holding: Vec<_> = (0..2).map(|_| module.serve(call("/sleep?ms=60000"))).collect();
+    for held in &mut holding {
+        assert!(futures_util::poll!(held).is_pending());
+    }
+    eventually("both run", || module.metrics().instances == 2).await;
+    let refused = get(&module, "/").await.expect_err("no room");
+    assert_eq!(refused.kind, Kind::QueueFull);
+    assert!(refused.detail.contains("no room for another instance of hello"), "{refused}");
+    drop(holding);
+    eventually("they are gone", || module.metrics().instances == 0).await;
+    assert_eq!(get(&module, "/").await, Ok((200, "hello from v1\n".to_owned())));
+    host.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kept_instance_goes_when_idle_or_worn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = HostOptions { placement: Placement::Inline, ..HostOptions::new(folder.path()) };
+    let host = Host::open(options, &Tasks::new()).expect("a host");
+    host.artifacts().put(&hello()).expect("stored");
+    let world = Arc::new(World::default());
+    let spec = ModuleSpec { reuse: true, wall_time: Duration::from_secs(3600), ..spec() };
+    let module = host.install(new_instance(), app(), spec, world.seams()).await.expect("installed");
+    for (calls, instances) in [(1_000, 1), (1, 2)] {
+        for _ in 0..calls {
+            module.serve(call("/")).await.expect("answered");
+            eventually("the call is wound up", || module.metrics().in_flight == 0).await;
+        }
+        assert_eq!(module.metrics().instantiated, instances);
+    }
+    assert_eq!(module.metrics().warm, 1);
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!((module.metrics().warm, module.metrics().instances), (0, 0));
     host.shutdown(PATIENCE).await;
 }
