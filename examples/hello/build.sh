@@ -9,4 +9,4 @@ for version in v1 v2; do
   HELLO_VERSION=$version build_modules "$here"
   collect hello "hello-$version" "$here/artifacts"
 done
-write_record "$here/artifacts" examples/hello/build.sh examples/hello examples/shop/wit
+write_record "$here/artifacts" examples/hello/build.sh examples/hello/src examples/hello/Cargo.toml examples/hello/Cargo.lock examples/shop/wit

@@ -1,4 +1,9 @@
 //! One node: supervises modules and processes, wires the data plane, reports status.
+//!
+//! [`node::Base`] is joined to control by a [`dodai_core::status::Link`]. It compiles each snapshot into the
+//! data plane, runs the workloads that the snapshot names, and reports what became of both.
 
+pub mod node;
 pub mod process;
 pub mod shim;
+mod workload;

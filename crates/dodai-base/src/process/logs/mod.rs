@@ -75,7 +75,7 @@ struct Shared {
 pub struct Logs(Arc<Shared>);
 
 impl Logs {
-    pub(super) fn new(policy: &LogPolicy, path: PathBuf) -> Logs {
+    pub(crate) fn new(policy: &LogPolicy, path: PathBuf) -> Logs {
         let (live, _) = broadcast::channel(FOLLOW_CAPACITY);
         let ring = Ring { lines: VecDeque::new(), bytes: 0, next_seq: 1, live: Some(live) };
         Logs(Arc::new(Shared {
@@ -104,7 +104,7 @@ impl Logs {
     }
 
     /// Adds a line to the ring and to followers.
-    pub(super) fn push(&self, time: SystemTime, stream: Stream, text: String) -> Arc<Line> {
+    pub(crate) fn push(&self, time: SystemTime, stream: Stream, text: String) -> Arc<Line> {
         let mut ring = self.ring();
         let line = Arc::new(Line { seq: ring.next_seq, time, stream, text });
         ring.next_seq += 1;
@@ -122,7 +122,7 @@ impl Logs {
     }
 
     /// Ends every follower once it has read what there is.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.ring().live = None;
     }
 

@@ -17,7 +17,10 @@ pub struct Info {
 
 impl Info {
     /// This module, as the base named it in its environment.
-    #[allow(clippy::disallowed_methods, reason = "a module's environment is what the base hands this instance")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a module's environment is what the base hands this instance"
+    )]
     pub fn of_module(app: &str, version: &str) -> Info {
         let revision = std::env::var("DODAI_REVISION").unwrap_or_else(|_| "unknown".into());
         Info { app: app.into(), shape: "module".into(), revision, version: version.into() }

@@ -1,0 +1,245 @@
+//! The base's main loop: a new snapshot goes to the components, the data plane and the workloads, in that
+//! order, and what they say goes back as status.
+//!
+//! The order matters: a workload starts only when its listeners are open and its components are known, and
+//! an old instance is closed only after the data plane stopped choosing it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use dodai_core::id::{AppId, BaseId, InstanceId};
+use dodai_core::record::Sink;
+use dodai_core::snapshot::{Snapshot, Workload};
+use dodai_core::status::{Link, Refusal, Status, Wants};
+use dodai_core::task::{Kind, Tasks};
+use dodai_dataplane::limits::Limits;
+use dodai_dataplane::plane::{self, DataPlane};
+use dodai_modules::{Child, Compiler, Host, HostOptions};
+use dodai_runtime::Runtime;
+use dodai_transport::network::Network;
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::process::{self, Logs, Ports, Supervisor};
+use crate::workload::{self, Order, Runner};
+
+/// How a base is set up.
+pub struct Config {
+    /// Its name.
+    pub base: BaseId,
+    /// Where it keeps what must survive: artefacts, component data, logs.
+    pub data_dir: PathBuf,
+    /// What relative paths in documents are relative to.
+    pub project_dir: PathBuf,
+    /// Program and leading arguments to which `shim` and `compile-module` are added: this executable.
+    pub executable: Vec<OsString>,
+    /// Data-plane threads.
+    pub threads: usize,
+    /// Limits of the data path.
+    pub limits: Limits,
+    /// Who wants call records.
+    pub sinks: Vec<Arc<dyn Sink>>,
+    /// Of 10,000 traces that start here, how many are sampled.
+    pub sample_per_ten_thousand: u16,
+    /// The environment, for components and as what processes inherit of it.
+    pub environment: BTreeMap<String, String>,
+    /// Which services it asks for.
+    pub wants: Wants,
+}
+
+/// Why a base cannot start.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Its threads cannot be started.
+    #[error("cannot start the data plane: {0}")]
+    Plane(std::io::Error),
+    /// The module host cannot open its folder.
+    #[error(transparent)]
+    Modules(#[from] dodai_modules::Error),
+    /// The process supervisor cannot start.
+    #[error(transparent)]
+    Processes(#[from] process::Error),
+}
+
+/// What every part of a base may use.
+pub struct Parts {
+    /// How it is set up.
+    pub config: Config,
+    /// The data plane.
+    pub plane: DataPlane,
+    /// The module host.
+    pub modules: Arc<Host>,
+    /// The process supervisor.
+    pub processes: Supervisor,
+    /// Components and APIs.
+    pub runtime: Runtime,
+    /// Ports for processes.
+    pub ports: Ports,
+    /// What is reported.
+    pub status: watch::Sender<Status>,
+    /// Output of instances by id; kept for a while after they are gone.
+    pub logs: std::sync::Mutex<BTreeMap<InstanceId, (AppId, Logs)>>,
+    /// The apps of the instances that run here.
+    pub apps: std::sync::Mutex<BTreeMap<InstanceId, AppId>>,
+    /// Handles of process instances, for usage figures.
+    pub handles: std::sync::Mutex<BTreeMap<InstanceId, Arc<process::Handle>>>,
+}
+
+/// A running base.
+#[derive(Clone)]
+pub struct Base {
+    parts: Arc<Parts>,
+    tasks: Tasks,
+}
+
+impl Base {
+    /// Starts a base at the end of `link`. It serves nothing until the first snapshot.
+    pub async fn start(config: Config, link: Link, tasks: &Tasks) -> Result<Base, Error> {
+        let plane = DataPlane::start(plane::Config {
+            base: config.base.clone(),
+            limits: config.limits.clone(),
+            network: Network::system(),
+            threads: config.threads.max(1),
+            sinks: config.sinks.clone(),
+            sample_per_ten_thousand: config.sample_per_ten_thousand,
+            mesh: None,
+        })
+        .map_err(Error::Plane)?;
+        let mut options = HostOptions::new(config.data_dir.join("modules"));
+        let command = |subcommand: &str| {
+            let mut command = config.executable.clone();
+            command.push(subcommand.into());
+            command
+        };
+        options.compiler = Compiler::Child(Child::new(command("compile-module")));
+        let modules = Arc::new(Host::open(options, tasks)?);
+        let processes = Supervisor::open(process::Config::new(command("shim"), config.base.as_str())).await?;
+        let runtime = Runtime::new(
+            Arc::new(plane.door()),
+            Arc::new(config.environment.clone()),
+            config.data_dir.join("components"),
+            tasks,
+        );
+        link.status.send_modify(|status| status.wants = config.wants.clone());
+        let parts = Arc::new(Parts {
+            config,
+            plane,
+            modules,
+            processes,
+            runtime,
+            ports: Ports::default(),
+            status: link.status,
+            logs: std::sync::Mutex::default(),
+            apps: std::sync::Mutex::default(),
+            handles: std::sync::Mutex::default(),
+        });
+        let base = Base { parts: parts.clone(), tasks: tasks.child() };
+        tasks.spawn(Kind::Loop, follow(parts, link.snapshots, base.tasks.clone()));
+        Ok(base)
+    }
+
+    /// The base's parts, for metrics, logs and administration.
+    pub fn parts(&self) -> &Arc<Parts> {
+        &self.parts
+    }
+
+    /// Drains calls, stops every instance and closes the components; nothing is left behind.
+    pub async fn stop(&self, deadline: Duration) {
+        let parts = &self.parts;
+        self.tasks.close();
+        // Workloads stop while the data plane still lets their last calls out.
+        let _cut = self.tasks.drain(deadline).await;
+        parts.plane.drain(deadline).await;
+        parts.modules.shutdown(deadline).await;
+        parts.runtime.close(deadline).await;
+    }
+}
+
+/// Takes snapshots until told to stop.
+async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>, tasks: Tasks) {
+    let mut runners = BTreeMap::new();
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        if snapshot.version > 0 {
+            take(&parts, &snapshot, &mut runners, &tasks).await;
+        }
+        tokio::select! {
+            // Waiting for a change and for the end are both cancel safe.
+            changed = snapshots.changed() => if changed.is_err() { break },
+            () = tasks.closing() => break,
+        }
+    }
+    // The runners watch the same tracker and end by themselves.
+    tasks.closing().await;
+}
+
+/// Makes one snapshot the truth, as far as it can be.
+async fn take(parts: &Arc<Parts>, snapshot: &Arc<Snapshot>, runners: &mut BTreeMap<InstanceId, Runner>, tasks: &Tasks) {
+    parts.runtime.apply(snapshot).await;
+    for app in snapshot.apps() {
+        parts.plane.set_api(&app.id, Some(parts.runtime.api(&app.id)));
+    }
+    match parts.plane.apply(snapshot).await {
+        Ok(listeners) => parts.status.send_modify(|status| {
+            status.applied = snapshot.version;
+            status.refused = None;
+            status.listeners = listeners;
+        }),
+        Err(error) => {
+            let reason = error.to_string();
+            tracing::warn!(version = snapshot.version, reason, "a snapshot was refused; the last good one stays");
+            let refusal = Refusal { version: snapshot.version, reason };
+            parts.status.send_modify(|status| status.refused = Some(refusal));
+            return;
+        }
+    }
+    let health = parts.runtime.health();
+    parts.status.send_modify(|status| status.components = health);
+    reconcile(parts, snapshot, runners, tasks);
+}
+
+/// Starts, drains and forgets workloads, so that they are what the snapshot says.
+fn reconcile(parts: &Arc<Parts>, snapshot: &Snapshot, runners: &mut BTreeMap<InstanceId, Runner>, tasks: &Tasks) {
+    let wanted: BTreeMap<&InstanceId, &Workload> =
+        snapshot.workloads().map(|workload| (&workload.instance, workload)).collect();
+    for (instance, workload) in &wanted {
+        let order = if workload.draining { Order::Drain } else { Order::Run };
+        match runners.get(*instance) {
+            Some(runner) => runner.order(order),
+            None => {
+                let mut apps = parts.apps.lock().unwrap_or_else(PoisonError::into_inner);
+                apps.insert((*instance).clone(), workload.app.clone());
+                drop(apps);
+                let runner = workload::spawn(parts.clone(), (*workload).clone(), order, tasks);
+                runners.insert((*instance).clone(), runner);
+            }
+        }
+    }
+    runners.retain(|instance, runner| {
+        if wanted.contains_key(instance) {
+            return true;
+        }
+        runner.order(Order::Drain);
+        let gone = runner.is_gone();
+        if gone {
+            parts.apps.lock().unwrap_or_else(PoisonError::into_inner).remove(instance);
+            parts.status.send_if_modified(|status| status.instances.remove(instance).is_some());
+        }
+        !gone
+    });
+}
+
+impl Parts {
+    /// The app of an instance that runs here.
+    pub fn app_of(&self, instance: &InstanceId) -> Option<AppId> {
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner).get(instance).cloned()
+    }
+
+    /// Whether calls to an app would find an instance, here or elsewhere.
+    pub fn serves(&self, app: &AppId) -> bool {
+        self.plane.table().default_service(app).is_some_and(|service| service.pick(None, &[], false).is_ok())
+    }
+}

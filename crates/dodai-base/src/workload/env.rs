@@ -1,0 +1,84 @@
+//! The environment of a process: what its documents say, what the base injects, and the little it inherits.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use dodai_core::id::Name;
+use dodai_core::snapshot::{ProcessSpec, Value};
+
+use super::Context;
+use crate::process::{EnvValue, Secret};
+
+/// What a process inherits from the base's own environment.
+const INHERITED: &[&str] = &["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+
+/// Builds the environment of a process that listens on `ports`. The error names the variable that could not
+/// be resolved.
+pub async fn build(
+    context: &Context,
+    spec: &ProcessSpec,
+    ports: &BTreeMap<Name, SocketAddr>,
+) -> Result<BTreeMap<String, EnvValue>, String> {
+    let parts = &context.parts;
+    let own = &parts.config.environment;
+    let mut env: BTreeMap<String, EnvValue> = INHERITED
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), EnvValue::Plain(own.get(*name)?.clone()))))
+        .collect();
+    let app = &context.workload.app;
+    let mut plain = |name: &str, value: String| env.insert(name.to_owned(), EnvValue::Plain(value));
+    plain("APP_ID", app.name.to_string());
+    plain("NAMESPACE", app.namespace.to_string());
+    plain("DODAI_APP", app.to_string());
+    plain("DODAI_INSTANCE", context.workload.instance.to_string());
+    plain("DODAI_REVISION", context.workload.revision.to_string());
+    for service in &context.workload.services {
+        let Some(address) = ports.get(&service.name) else { continue };
+        let name = service.name.as_str().to_ascii_uppercase().replace('-', "_");
+        plain(&format!("PORT_{name}"), address.port().to_string());
+    }
+    if let Some(first) = context.workload.services.first().and_then(|service| ports.get(&service.name)) {
+        plain("PORT", first.port().to_string());
+        plain("APP_PORT", first.port().to_string());
+    }
+    let listeners = parts.status.borrow().listeners.clone();
+    if let Some(api) = listeners.get(&format!("api/{app}")) {
+        plain("DAPR_HTTP_PORT", api.port().to_string());
+        plain("DAPR_HTTP_ENDPOINT", format!("http://{api}"));
+    }
+    if let Some(outbound) = listeners.get(&format!("outbound/{app}")) {
+        plain("DODAI_OUTBOUND", format!("http://{outbound}"));
+        if spec.proxy_env {
+            for name in ["HTTP_PROXY", "http_proxy"] {
+                plain(name, format!("http://{outbound}"));
+            }
+            for name in ["NO_PROXY", "no_proxy"] {
+                plain(name, "localhost,127.0.0.1,::1".to_owned());
+            }
+        }
+    }
+    if let Some(token) = parts.runtime.api_token(app) {
+        env.insert("DAPR_API_TOKEN".to_owned(), EnvValue::Secret(Secret::new(token)));
+    }
+    for setting in &context.workload.env {
+        let value = resolve(context, &setting.name, &setting.value).await?;
+        env.insert(setting.name.clone(), value);
+    }
+    Ok(env)
+}
+
+async fn resolve(context: &Context, name: &str, value: &Value) -> Result<EnvValue, String> {
+    let namespace = &context.workload.app.namespace;
+    let failed = |error: String| format!("environment variable {name}: {error}");
+    match value {
+        Value::Plain(text) => Ok(EnvValue::Plain(text.clone())),
+        Value::Config { .. } => {
+            let text = context.parts.runtime.value(namespace, value).await.map_err(|error| failed(error.to_string()))?;
+            Ok(EnvValue::Plain(text))
+        }
+        Value::Secret { .. } | Value::Environment(_) => {
+            let text = context.parts.runtime.value(namespace, value).await.map_err(|error| failed(error.to_string()))?;
+            Ok(EnvValue::Secret(Secret::new(text)))
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! One workload from its order to its end: wait for what it depends on, start, open its way in while it is
+//! ready, drain, stop, report each step.
+
+mod env;
+mod module;
+mod native;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dodai_core::id::AppId;
+use dodai_core::snapshot::{Shape, Workload};
+use dodai_core::status::{InstanceStatus, Phase};
+use dodai_core::task::{Kind, Tasks};
+use dodai_dataplane::local::{Local, Way};
+use tokio::sync::watch;
+
+use crate::node::Parts;
+
+/// How long an instance gets to finish the calls it has when it is drained.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What is wanted of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// It runs.
+    Run,
+    /// It finishes its calls and ends.
+    Drain,
+}
+
+/// The task of one workload.
+pub struct Runner {
+    order: watch::Sender<Order>,
+    gone: watch::Receiver<bool>,
+}
+
+impl Runner {
+    /// Changes what is wanted. A drain is never taken back.
+    pub fn order(&self, order: Order) {
+        self.order.send_if_modified(|now| {
+            let changed = *now != order && *now != Order::Drain;
+            if changed {
+                *now = order;
+            }
+            changed
+        });
+    }
+
+    /// Whether nothing of it is left.
+    pub fn is_gone(&self) -> bool {
+        *self.gone.borrow()
+    }
+}
+
+/// What a running workload works with.
+pub struct Context {
+    /// The base.
+    pub parts: Arc<Parts>,
+    /// What it is.
+    pub workload: Workload,
+    /// Its way in.
+    pub local: Arc<Local>,
+    /// Tasks of this workload.
+    pub tasks: Tasks,
+    order: watch::Receiver<Order>,
+}
+
+/// Starts a workload's task.
+pub fn spawn(parts: Arc<Parts>, workload: Workload, order: Order, tasks: &Tasks) -> Runner {
+    let (order_in, order) = watch::channel(order);
+    let (gone_in, gone) = watch::channel(false);
+    let local = parts.plane.locals().get(&workload.instance);
+    let context = Context { parts, workload, local, tasks: tasks.clone(), order };
+    tasks.spawn(Kind::Process, async move {
+        context.run().await;
+        gone_in.send_replace(true);
+    });
+    Runner { order: order_in, gone }
+}
+
+impl Context {
+    async fn run(mut self) {
+        self.report(Phase::Waiting, "waiting for its turn");
+        if self.dependencies().await {
+            match self.workload.shape.clone() {
+                Shape::Module(spec) => module::run(&mut self, spec).await,
+                Shape::Process(spec) => native::run(&mut self, &spec).await,
+            }
+        }
+        self.close("is gone");
+        // What ran once and succeeded stays known, so that those who depend on it may start.
+        let done = self.phase() == Some(Phase::Succeeded);
+        if done {
+            self.until_drained().await;
+        }
+        self.report(Phase::Gone, "");
+        self.parts.runtime.app_ready(&self.workload.app, false);
+    }
+
+    /// Waits until every app it depends on is there. False if it should not start any more.
+    async fn dependencies(&mut self) -> bool {
+        let mut status = self.parts.status.subscribe();
+        for app in self.workload.depends_on.clone() {
+            loop {
+                if self.is_there(&app) {
+                    break;
+                }
+                self.report(Phase::Waiting, &format!("waiting for {app} to be ready"));
+                tokio::select! {
+                    // Each only waits; the timer covers apps on other bases, which no local status tells of.
+                    _ = status.changed() => {}
+                    () = tokio::time::sleep(Duration::from_millis(250)) => {}
+                    () = wait_for_drain(&mut self.order, &self.tasks) => return false,
+                }
+            }
+        }
+        !self.is_draining()
+    }
+
+    fn is_there(&self, app: &AppId) -> bool {
+        let of_app = |instance: &dodai_core::id::InstanceId| self.parts.app_of(instance).as_ref() == Some(app);
+        let here = self.parts.status.borrow().instances.iter().any(|(instance, status)| {
+            matches!(status.phase, Phase::Ready | Phase::Succeeded) && of_app(instance)
+        });
+        here || self.parts.serves(app)
+    }
+
+    /// Ends when the workload should end.
+    pub async fn until_drained(&mut self) {
+        wait_for_drain(&mut self.order, &self.tasks).await;
+    }
+
+    /// Whether it should end.
+    pub fn is_draining(&self) -> bool {
+        *self.order.borrow() == Order::Drain || self.tasks.is_closing()
+    }
+
+    /// Lets calls in.
+    pub fn open(&self, way: Way) {
+        self.local.set(way);
+        self.report(Phase::Ready, "");
+        self.parts.runtime.app_ready(&self.workload.app, true);
+    }
+
+    /// Lets no more calls in.
+    pub fn close(&self, why: &str) {
+        self.local.set(Way::Closed(why.into()));
+    }
+
+    /// Closes the way in and waits for the calls in flight, within bounds.
+    pub async fn drain(&self) {
+        self.close("is shutting down");
+        self.report(Phase::Draining, "finishing its calls");
+        if tokio::time::timeout(DRAIN, self.local.drained()).await.is_err() {
+            tracing::warn!(instance = %self.workload.instance, in_flight = self.local.in_flight(), "calls are cut");
+        }
+    }
+
+    fn phase(&self) -> Option<Phase> {
+        self.parts.status.borrow().instances.get(&self.workload.instance).map(|status| status.phase)
+    }
+
+    /// Reports where it stands.
+    pub fn report(&self, phase: Phase, reason: &str) {
+        self.update(|status| {
+            status.phase = phase;
+            status.reason = reason.to_owned();
+        });
+    }
+
+    /// Changes what is reported.
+    pub fn update(&self, change: impl FnOnce(&mut InstanceStatus)) {
+        self.parts.status.send_if_modified(|status| {
+            let entry = status.instances.entry(self.workload.instance.clone()).or_insert_with(blank);
+            let before = entry.clone();
+            change(entry);
+            entry.in_flight = self.local.in_flight();
+            *entry != before
+        });
+    }
+}
+
+fn blank() -> InstanceStatus {
+    InstanceStatus {
+        phase: Phase::Waiting,
+        reason: String::new(),
+        restarts: 0,
+        pid: None,
+        ports: std::collections::BTreeMap::new(),
+        in_flight: 0,
+    }
+}
+
+async fn wait_for_drain(order: &mut watch::Receiver<Order>, tasks: &Tasks) {
+    tokio::select! {
+        // Both only wait.
+        _drained_or_forgotten = order.wait_for(|order| *order == Order::Drain) => {}
+        () = tasks.closing() => {}
+    }
+}

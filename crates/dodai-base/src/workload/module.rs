@@ -1,0 +1,139 @@
+//! Workloads that are WASM modules.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use dodai_core::id::{AppId, Name};
+use dodai_core::snapshot::{ModuleSpec, Setting, Value};
+use dodai_core::status::Phase;
+use dodai_dataplane::local::Way;
+use dodai_modules::{Bucket, KeyValue, KeyValueError, LogSink, MeshNames, Pending, Seams, StateBucket, Stream};
+
+use super::{Context, DRAIN};
+use crate::node::Parts;
+use crate::process::{LogPolicy, Logs, Stream as Output};
+
+/// How long a failed install waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Runs the module until it should end.
+pub async fn run(context: &mut Context, spec: ModuleSpec) {
+    let logs = logs(context);
+    loop {
+        context.close("is being installed");
+        context.report(Phase::Starting, "installing its artefact");
+        let seams = seams(context, &spec, &logs);
+        let workload = &context.workload;
+        let installed =
+            context.parts.modules.install(workload.instance.clone(), workload.app.clone(), spec.clone(), seams).await;
+        match installed {
+            Ok(module) => {
+                context.open(Way::Serve(module));
+                context.until_drained().await;
+                context.drain().await;
+                context.parts.modules.remove(&context.workload.instance, DRAIN).await;
+                logs.close();
+                return;
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                tracing::warn!(instance = %context.workload.instance, reason, "a module cannot be installed");
+                context.close(&format!("cannot be installed: {reason}"));
+                context.report(Phase::Failed, &reason);
+                tokio::select! {
+                    // Both only wait.
+                    () = tokio::time::sleep(RETRY) => {}
+                    () = context.until_drained() => return,
+                }
+            }
+        }
+    }
+}
+
+/// The ring that the module's output goes to.
+fn logs(context: &Context) -> Logs {
+    let folder = context.parts.config.data_dir.join("logs");
+    let workload = &context.workload;
+    let path = folder.join(format!("{}.{}", workload.app.namespace, workload.app.name)).join(workload.instance.as_str());
+    let logs = Logs::new(&LogPolicy::under(folder), path.with_extension("log"));
+    let mut all = context.parts.logs.lock().unwrap_or_else(PoisonError::into_inner);
+    all.insert(workload.instance.clone(), (workload.app.clone(), logs.clone()));
+    logs
+}
+
+fn seams(context: &Context, spec: &ModuleSpec, logs: &Logs) -> Seams {
+    let parts = &context.parts;
+    Seams {
+        door: Arc::new(parts.plane.door()),
+        names: Arc::new(Names(parts.clone())),
+        config: Arc::new(Config {
+            parts: parts.clone(),
+            namespace: context.workload.app.namespace.clone(),
+            settings: spec.config.clone(),
+        }),
+        keyvalue: Arc::new(Buckets(parts.clone())),
+        logs: Arc::new(Lines(logs.clone())),
+    }
+}
+
+struct Names(Arc<Parts>);
+
+impl MeshNames for Names {
+    fn is_mesh_name(&self, app: &AppId, host: &str) -> bool {
+        self.0.plane.table().knows(host, app.namespace.as_str())
+    }
+}
+
+struct Lines(Logs);
+
+impl LogSink for Lines {
+    fn line(&self, stream: Stream, line: &str) {
+        let stream = match stream {
+            Stream::Stdout => Output::Stdout,
+            Stream::Stderr => Output::Stderr,
+        };
+        self.0.push(SystemTime::now(), stream, line.to_owned());
+    }
+}
+
+/// What `wasi:config` answers: plain values as written, references as they are at this moment.
+struct Config {
+    parts: Arc<Parts>,
+    namespace: Name,
+    settings: Vec<Setting>,
+}
+
+impl Config {
+    fn value(&self, value: &Value) -> Option<String> {
+        match value {
+            Value::Plain(text) => Some(text.clone()),
+            Value::Config { .. } | Value::Secret { .. } | Value::Environment(_) => {
+                self.parts.runtime.cached_value(&self.namespace, value)
+            }
+        }
+    }
+}
+
+impl dodai_modules::Config for Config {
+    fn get(&self, key: &str) -> Option<String> {
+        self.settings.iter().find(|setting| setting.name == key).and_then(|setting| self.value(&setting.value))
+    }
+
+    fn all(&self) -> Vec<(String, String)> {
+        let pair = |setting: &Setting| Some((setting.name.clone(), self.value(&setting.value)?));
+        self.settings.iter().filter_map(pair).collect()
+    }
+}
+
+/// Buckets on the same state components as the runtime API, under the same keys.
+struct Buckets(Arc<Parts>);
+
+impl KeyValue for Buckets {
+    fn open(&self, app: &AppId, component: &str) -> Pending<'_, Arc<dyn Bucket>> {
+        let found = self.0.runtime.keyvalue(app, component);
+        Box::pin(async move {
+            let (store, prefix) = found.ok_or(KeyValueError::NoSuchStore)?;
+            Ok(Arc::new(StateBucket::new(store, prefix)) as Arc<dyn Bucket>)
+        })
+    }
+}

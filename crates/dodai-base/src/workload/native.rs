@@ -1,0 +1,210 @@
+//! Workloads that are native processes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use dodai_core::id::Name;
+use dodai_core::snapshot::{self, ProcessSpec};
+use dodai_core::status::Phase;
+use dodai_dataplane::local::Way;
+
+use super::{Context, env};
+use crate::process::{self, Check, Handle, LogPolicy, Port, Probe, Probes, RestartPolicy, Signal, Spec, Stop};
+
+/// How often a starting process is looked at when nothing else is asked for.
+const STARTUP_PERIOD: Duration = Duration::from_millis(50);
+/// How many such looks may fail before the start counts as failed: five minutes.
+const STARTUP_FAILURES: u32 = 6_000;
+/// How long a failed start waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How many bytes of rotated logs one app may keep.
+const LOG_DISK_CAP: u64 = 200 << 20;
+
+/// Runs the process until it should end.
+pub async fn run(context: &mut Context, spec: &ProcessSpec) {
+    loop {
+        match start(context, spec).await {
+            Ok((handle, ways, _ports)) => {
+                let handle = Arc::new(handle);
+                {
+                    let mut handles = context.parts.handles.lock().unwrap_or_else(PoisonError::into_inner);
+                    handles.insert(context.workload.instance.clone(), handle.clone());
+                }
+                watch(context, spec, &handle, ways).await;
+                let mut handles = context.parts.handles.lock().unwrap_or_else(PoisonError::into_inner);
+                handles.remove(&context.workload.instance);
+                return;
+            }
+            Err(reason) => {
+                context.close(&format!("cannot start: {reason}"));
+                context.report(Phase::BackingOff, &reason);
+                tokio::select! {
+                    // Both only wait.
+                    () = tokio::time::sleep(RETRY) => {}
+                    () = context.until_drained() => return,
+                }
+            }
+        }
+    }
+}
+
+type Started = (Handle, BTreeMap<Name, SocketAddr>, Vec<Port>);
+
+async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let (mut addresses, mut ports) = (BTreeMap::new(), Vec::new());
+    for service in &context.workload.services {
+        let number = match service.port {
+            Some(port) => port,
+            None => {
+                let port = context.parts.ports.free_port(loopback).map_err(|error| error.to_string())?;
+                let number = port.number();
+                ports.push(port);
+                number
+            }
+        };
+        addresses.insert(service.name.clone(), SocketAddr::new(loopback, number));
+    }
+    let env = env::build(context, spec, &addresses).await?;
+    let spec = convert(context, spec, &addresses, env)?;
+    let handle = context.parts.processes.start(spec, &context.tasks).map_err(|error| error.to_string())?;
+    let entry = (context.workload.app.clone(), handle.logs().clone());
+    context.parts.logs.lock().unwrap_or_else(PoisonError::into_inner).insert(context.workload.instance.clone(), entry);
+    context.update(|status| status.ports = addresses.iter().map(|(name, at)| (name.clone(), at.port())).collect());
+    Ok((handle, addresses, ports))
+}
+
+/// Opens and closes the way in as the process says, until it has ended for good or should end.
+async fn watch(context: &mut Context, spec: &ProcessSpec, handle: &Handle, ways: BTreeMap<Name, SocketAddr>) {
+    let mut status = handle.status();
+    let ways = Arc::new(ways);
+    let mut succeeded = false;
+    loop {
+        let now = status.borrow_and_update().clone();
+        context.update(|entry| {
+            entry.pid = now.pid.and_then(|pid| u32::try_from(pid).ok());
+            entry.restarts = now.restarts;
+        });
+        let reason = now.reason.clone().unwrap_or_default();
+        match &now.phase {
+            process::Phase::Starting => {
+                context.close("is starting");
+                context.report(Phase::Starting, &reason);
+            }
+            process::Phase::Ready => context.open(Way::Ports(ways.clone())),
+            process::Phase::Unready => {
+                context.close("does not pass its readiness check");
+                context.report(Phase::Unready, &reason);
+            }
+            process::Phase::BackingOff { .. } => {
+                context.close(&format!("ended and is being started again: {reason}"));
+                context.report(Phase::BackingOff, &reason);
+            }
+            process::Phase::Stopping => context.close("is stopping"),
+            process::Phase::Exited { code } => {
+                context.close("has ended");
+                succeeded = *code == Some(0);
+                let phase = if succeeded { Phase::Succeeded } else { Phase::Failed };
+                context.report(phase, &reason);
+            }
+            process::Phase::Failed { reason } => {
+                context.close(&format!("failed: {reason}"));
+                context.report(Phase::Failed, reason);
+            }
+        }
+        tokio::select! {
+            // Waiting for a change and for the end are both cancel safe.
+            changed = status.changed(), if !now.phase.is_final() => if changed.is_err() { break },
+            () = context.until_drained() => break,
+        }
+    }
+    if !succeeded {
+        context.drain().await;
+    }
+    handle.stop(spec.stop_grace + Duration::from_secs(5)).await;
+}
+
+fn convert(
+    context: &Context,
+    spec: &ProcessSpec,
+    ports: &BTreeMap<Name, SocketAddr>,
+    env: BTreeMap<String, process::EnvValue>,
+) -> Result<Spec, String> {
+    let workload = &context.workload;
+    let logs = LogPolicy {
+        max_size: spec.log_max_size.max(4096),
+        keep: spec.log_keep,
+        disk_cap: LOG_DISK_CAP.max(spec.log_max_size),
+        ..LogPolicy::under(context.parts.config.data_dir.join("logs"))
+    };
+    let app = format!("{}.{}", workload.app.namespace, workload.app.name);
+    let mut to = Spec::new(app, workload.instance.as_str(), spec.command.clone(), logs);
+    to.env = env;
+    to.cwd = spec.working_directory.clone().map(Into::into);
+    to.user = spec.user.clone();
+    to.group = spec.group.clone();
+    to.limits = process::Limits {
+        memory: workload.limits.memory,
+        cpu_millicores: workload.limits.cpu_millis.and_then(|millis| u32::try_from(millis).ok()),
+        pids: workload.limits.pids.and_then(|pids| u32::try_from(pids).ok()),
+        open_files: workload.limits.open_files,
+    };
+    let signal: Signal = spec.stop_signal.parse()?;
+    to.stop = Stop { signal, grace: spec.stop_grace };
+    to.restart.policy = match spec.restart {
+        _ if workload.once => RestartPolicy::OnFailure,
+        snapshot::Restart::Always => RestartPolicy::Always,
+        snapshot::Restart::OnFailure => RestartPolicy::OnFailure,
+        snapshot::Restart::Never => RestartPolicy::Never,
+    };
+    to.restart.initial = spec.backoff_initial;
+    to.restart.max = spec.backoff_max.max(spec.backoff_initial);
+    to.probes = probes(context, ports)?;
+    Ok(to)
+}
+
+/// The probes, with a quick startup probe where none is asked for: the readiness check, or a connection to
+/// the first service. Otherwise a process would count as ready before it listens, or wait a whole period.
+fn probes(context: &Context, ports: &BTreeMap<Name, SocketAddr>) -> Result<Probes, String> {
+    let workload = &context.workload;
+    let convert = |probe: &snapshot::Probe| -> Result<Probe, String> {
+        Ok(Probe {
+            period: probe.period,
+            timeout: probe.timeout,
+            failure_threshold: probe.failure_threshold,
+            success_threshold: probe.success_threshold,
+            initial_delay: probe.initial_delay,
+            ..Probe::new(check(context, &probe.check, ports)?)
+        })
+    };
+    let given = |probe: &Option<snapshot::Probe>| probe.as_ref().map(convert).transpose();
+    let readiness = given(&workload.probes.readiness)?;
+    let startup = match given(&workload.probes.startup)? {
+        Some(startup) => Some(startup),
+        None if workload.once => None,
+        None => {
+            let first = workload.services.first().and_then(|service| ports.get(&service.name));
+            let check = readiness.as_ref().map(|probe| probe.check.clone());
+            let check = check.or_else(|| first.map(|address| Check::TcpSocket { address: *address }));
+            check.map(|check| Probe { period: STARTUP_PERIOD, failure_threshold: STARTUP_FAILURES, ..Probe::new(check) })
+        }
+    };
+    Ok(Probes { startup, readiness, liveness: given(&workload.probes.liveness)? })
+}
+
+fn check(context: &Context, check: &snapshot::Check, ports: &BTreeMap<Name, SocketAddr>) -> Result<Check, String> {
+    let address = |service: &Option<Name>| {
+        let name = service.as_ref().or(context.workload.services.first().map(|service| &service.name));
+        let found = name.and_then(|name| ports.get(name)).copied();
+        found.ok_or_else(|| "a probe names a service that the app does not have".to_owned())
+    };
+    Ok(match check {
+        snapshot::Check::Http { path, service } => {
+            Check::HttpGet { address: address(service)?, path: path.clone(), host: None, headers: Vec::new() }
+        }
+        snapshot::Check::Tcp { service } => Check::TcpSocket { address: address(service)? },
+        snapshot::Check::Exec(argv) => Check::Exec { argv: argv.clone() },
+    })
+}

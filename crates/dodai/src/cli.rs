@@ -1,0 +1,168 @@
+//! The command line: every flag with its default and an example.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+/// One binary that business code of any kind stands on: mesh, runtime, module host, control plane.
+#[derive(Debug, Parser)]
+#[command(name = "dodai", version, about, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 a document is not valid, 4 not found, \
+5 the server cannot be reached, 130 interrupted.";
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// How results are printed.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// What is logged to standard error, such as `info` or `dodai_base=debug`.
+    #[arg(long, global = true, default_value = "warn", value_name = "FILTER")]
+    pub log: String,
+    /// Write log lines as JSON.
+    #[arg(long, global = true)]
+    pub log_json: bool,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON value.
+    Json,
+    /// YAML documents.
+    Yaml,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in a folder: apps, gateways, components, control plane, in one process.
+    #[command(after_help = "Example:\n  dodai up examples/shop\n  dodai up examples/shop --data /var/lib/shop")]
+    Up(Up),
+    /// Run one base (node).
+    #[command(after_help = "Example:\n  dodai base --from /etc/dodai")]
+    Base(Base),
+    /// Serve one WASM component over HTTP. Prints its URL as the first line on standard error.
+    #[command(after_help = "Example:\n  dodai serve --addr 127.0.0.1:0 hello.wasm")]
+    Serve(Serve),
+    /// Check documents without applying them.
+    #[command(after_help = "Example:\n  dodai validate examples/shop")]
+    Validate(Validate),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  dodai completion bash > /etc/bash_completion.d/dodai")]
+    Completion(Completion),
+    /// Print the version.
+    Version,
+}
+
+/// `dodai up`.
+#[derive(Args, Debug)]
+pub struct Up {
+    /// The folder with the documents.
+    #[arg(default_value = ".")]
+    pub folder: PathBuf,
+    /// Where data is kept; default: `.dodai` in the folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Data-plane threads; default: one per core, at most 4.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Do not build apps first.
+    #[arg(long)]
+    pub no_build: bool,
+    /// Watch the folder and apply what changes.
+    #[arg(long)]
+    pub watch: bool,
+    /// How long calls may take to finish at the end, in seconds.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub drain: u64,
+}
+
+/// `dodai base`.
+#[derive(Args, Debug)]
+pub struct Base {
+    /// Stand-alone: take the documents from this folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub from: PathBuf,
+    /// Where data is kept; default: `.dodai` in the folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// The base's name; default: the host's name.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Data-plane threads; default: one per core, at most 4.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// How long calls may take to finish at the end, in seconds.
+    #[arg(long, default_value_t = 10, value_name = "SECONDS")]
+    pub drain: u64,
+}
+
+/// `dodai serve`.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// The component.
+    pub component: PathBuf,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub addr: SocketAddr,
+    /// Hosts it may call (repeat; `*` for all).
+    #[arg(long = "allow-host", value_name = "HOST")]
+    pub allow_hosts: Vec<String>,
+    /// A value for `wasi:config` (repeat).
+    #[arg(long = "config", value_name = "KEY=VALUE")]
+    pub config: Vec<String>,
+    /// Use instances again for later calls instead of a new one per call.
+    #[arg(long)]
+    pub reuse: bool,
+    /// Data-plane threads.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub threads: usize,
+    /// Where compiled code is kept; default: a folder that is removed at the end.
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+}
+
+/// `dodai validate`.
+#[derive(Args, Debug)]
+pub struct Validate {
+    /// Files and folders.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `dodai completion`.
+#[derive(Args, Debug)]
+pub struct Completion {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// Prints the completion script.
+pub fn completion(arguments: &Completion) -> ExitCode {
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "dodai", &mut std::io::stdout());
+    ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

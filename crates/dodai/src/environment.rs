@@ -1,0 +1,39 @@
+//! The process's environment, read once.
+
+use std::collections::BTreeMap;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::Global;
+
+/// Environment variables at the start.
+#[derive(Clone, Debug)]
+pub struct Environment(pub BTreeMap<String, String>);
+
+impl Environment {
+    /// Reads all variables; those that are not UTF-8 are left out.
+    pub fn read() -> Environment {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Environment(std::env::vars_os().filter_map(text).collect())
+    }
+
+    /// One variable.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+/// Sends log lines to standard error.
+pub fn start_logging(global: &Global, environment: &Environment) {
+    let filter = environment.get("DODAI_LOG").unwrap_or(&global.log);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if global.log_json {
+        lines.json().init();
+    } else {
+        let colour = environment.get("NO_COLOR").is_none_or(str::is_empty) && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        lines.with_ansi(colour).with_target(false).init();
+    }
+}

@@ -1,0 +1,173 @@
+//! A project folder as control sees it: its documents, what they want built, and the artefacts they name.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use anyhow::Context;
+use dodai_api::{AppSpec, Build, Document, Workload};
+use dodai_core::id::{AppId, Digest};
+use dodai_modules::digest_of;
+
+use crate::environment::Environment;
+use crate::exit::Failed;
+use crate::output::Output;
+use crate::validate::{self, File};
+
+/// This executable, as children are started from it: the one that runs now, even if the file was replaced.
+pub fn executable() -> anyhow::Result<OsString> {
+    if Path::new("/proc/self/exe").exists() {
+        return Ok("/proc/self/exe".into());
+    }
+    Ok(std::env::current_exe().context("cannot tell where this program is")?.into())
+}
+
+/// A project folder.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// The folder, absolute.
+    pub folder: PathBuf,
+}
+
+impl Project {
+    /// Opens a folder.
+    pub fn open(folder: &Path) -> anyhow::Result<Project> {
+        let folder = folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()))?;
+        anyhow::ensure!(folder.is_dir(), "{} is not a folder", folder.display());
+        Ok(Project { folder })
+    }
+
+    /// Its name: what its documents are pruned by.
+    pub fn name(&self) -> String {
+        self.folder.display().to_string()
+    }
+
+    /// Reads its documents, printing every problem.
+    pub fn read(&self, output: &Output) -> anyhow::Result<dodai_api::Project> {
+        let mut files: Vec<File> = Vec::new();
+        validate::collect(&self.folder, &mut files)?;
+        let project = validate::read(&files);
+        validate::report(&project, &files, output);
+        anyhow::ensure!(project.read.errors.is_empty(), Failed::Invalid);
+        anyhow::ensure!(
+            !project.read.documents.is_empty(),
+            "{} holds no documents; write a {} (see `dodai --help`)",
+            self.folder.display(),
+            dodai_api::MANIFEST
+        );
+        Ok(project)
+    }
+
+    /// Builds the apps whose product is missing or older than its inputs.
+    pub async fn build(&self, project: &dodai_api::Project, environment: &Environment, output: &Output) -> anyhow::Result<()> {
+        for located in &project.read.documents {
+            let Document::App(app) = &located.value else { continue };
+            let Some((build, product)) = self.product(&app.spec) else { continue };
+            if self.is_current(build, &product) {
+                continue;
+            }
+            let name = app.metadata.name.as_str();
+            output.say(&format!("building {name}: {}", build.command.join(" ")));
+            let start = Instant::now();
+            self.run_build(build, environment).await.with_context(|| format!("building app {name}"))?;
+            anyhow::ensure!(
+                product.exists(),
+                "the build of app {name} ended well but {} is not there; check its build command",
+                product.display()
+            );
+            output.say(&format!("built {name} in {:.1} s", start.elapsed().as_secs_f64()));
+        }
+        Ok(())
+    }
+
+    /// What an app builds and where the product is.
+    fn product<'a>(&self, spec: &'a AppSpec) -> Option<(&'a Build, PathBuf)> {
+        match spec.workload()? {
+            Workload::Module(module) => Some((module.build.as_ref()?, self.folder.join(&module.artifact))),
+            Workload::Process(process) => {
+                let program = process.command.first().filter(|program| program.contains('/'))?;
+                Some((process.build.as_ref()?, self.folder.join(program)))
+            }
+            Workload::External(_) => None,
+        }
+    }
+
+    fn is_current(&self, build: &Build, product: &Path) -> bool {
+        let Ok(built) = product.metadata().and_then(|metadata| metadata.modified()) else { return false };
+        let inputs: Vec<PathBuf> = if build.inputs.is_empty() {
+            vec![self.folder.join(build.working_directory.as_deref().unwrap_or("."))]
+        } else {
+            build.inputs.iter().map(|input| self.folder.join(input)).collect()
+        };
+        inputs.iter().all(|input| newest(input, product).is_none_or(|changed| changed <= built))
+    }
+
+    async fn run_build(&self, build: &Build, environment: &Environment) -> anyhow::Result<()> {
+        let (program, arguments) = build.command.split_first().context("the build command is empty")?;
+        let folder = self.folder.join(build.working_directory.as_deref().unwrap_or("."));
+        let status = tokio::process::Command::new(program)
+            .args(arguments)
+            .current_dir(&folder)
+            .env_clear()
+            .envs(environment.0.iter().filter(|(name, _)| !name.starts_with("CARGO_")))
+            .stdin(Stdio::null())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true)
+            .status()
+            .await
+            .with_context(|| format!("cannot run `{program}` in {}", folder.display()))?;
+        anyhow::ensure!(status.success(), "`{}` ended with {status}", build.command.join(" "));
+        Ok(())
+    }
+}
+
+/// When something at or below `path` last changed, leaving out the product and build folders.
+fn newest(path: &Path, product: &Path) -> Option<SystemTime> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if path == product || name == "target" || name == "node_modules" || (name.starts_with('.') && name.len() > 2) {
+        return None;
+    }
+    if !path.is_dir() {
+        return path.metadata().ok()?.modified().ok();
+    }
+    let entries = std::fs::read_dir(path).ok()?;
+    entries.filter_map(|entry| newest(&entry.ok()?.path(), product)).max()
+}
+
+/// Resolves what documents say about artefacts against a project folder, keeping modules in a content store.
+pub struct FolderArtifacts {
+    /// The project.
+    pub project: Project,
+    /// Where artefacts are kept.
+    pub store: Arc<dodai_modules::Artifacts>,
+}
+
+impl dodai_control::documents::Artifacts for FolderArtifacts {
+    fn module(&self, app: &AppId, artifact: &str) -> Result<Digest, String> {
+        if artifact.starts_with("sha256:") {
+            let digest = Digest::new(artifact);
+            return if self.store.contains(&digest) {
+                Ok(digest)
+            } else {
+                Err(format!("{app}: the artefact {artifact} is not stored here; deploy it with `dodai deploy`"))
+            };
+        }
+        let path = self.project.folder.join(artifact);
+        let bytes = std::fs::read(&path).map_err(|error| format!("{app}: cannot read artefact {}: {error}", path.display()))?;
+        self.store.put(&bytes).map_err(|error| format!("{app}: {error}"))
+    }
+
+    fn process(&self, _app: &AppId, process: &dodai_api::Process) -> Result<Option<Digest>, String> {
+        // A program found through PATH is the system's; one in the project is ours, and a new build of it a
+        // new revision.
+        let Some(program) = process.command.first().filter(|program| program.contains('/')) else { return Ok(None) };
+        let path = self.project.folder.join(program);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(digest_of(&bytes))),
+            Err(error) => Err(format!("cannot read the program {}: {error}; build it first", path.display())),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! What a person or a script reads: tables, JSON, colours where they help.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::cli::{Format, Global};
+use crate::environment::Environment;
+
+/// Where and how results are written.
+pub struct Output {
+    format: Format,
+    colour: bool,
+}
+
+impl Output {
+    /// Colours only on a terminal, and never with `NO_COLOR`.
+    pub fn new(global: &Global, environment: &Environment) -> Output {
+        let wanted = environment.get("NO_COLOR").is_none_or(str::is_empty) && environment.get("TERM") != Some("dumb");
+        Output { format: global.output, colour: wanted && std::io::stdout().is_terminal() }
+    }
+
+    /// Whether results go to a program.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// One line for people; nothing in JSON mode.
+    pub fn say(&self, line: &str) {
+        if !self.is_json() {
+            let mut out = std::io::stdout().lock();
+            // A reader that went away (`| head`) is no reason to fail.
+            let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
+        }
+    }
+
+    /// One JSON value; nothing in other modes.
+    pub fn json(&self, value: &serde_json::Value) {
+        if self.is_json() {
+            let mut out = std::io::stdout().lock();
+            let _gone = writeln!(out, "{value:#}").and_then(|()| out.flush());
+        }
+    }
+
+    /// An error with everything that led to it.
+    pub fn error(&self, error: &anyhow::Error) {
+        let mut text = error.to_string();
+        for cause in error.chain().skip(1) {
+            let cause = cause.to_string();
+            if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
+        }
+        let _gone = writeln!(std::io::stderr(), "{} {text}", self.paint("error:", "31;1"));
+    }
+
+    /// Text in a colour, if colours are on.
+    pub fn paint(&self, text: &str, code: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// Rows under headings, columns as wide as needed.
+    pub fn table(&self, headings: &[&str], rows: &[Vec<String>]) {
+        let width = |column: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            cells.chain([headings[column].len()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+        let line = |cells: Vec<&str>| {
+            let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        self.say(&self.paint(&line(headings.to_vec()), "1"));
+        for row in rows {
+            self.say(&line(row.iter().map(String::as_str).collect()));
+        }
+    }
+
+    /// `dodai version`.
+    pub fn version(&self) -> ExitCode {
+        let version = env!("CARGO_PKG_VERSION");
+        self.say(&format!("dodai {version}"));
+        self.json(&json!({ "version": version }));
+        ExitCode::SUCCESS
+    }
+}

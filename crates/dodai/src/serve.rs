@@ -1,0 +1,191 @@
+//! `dodai serve`: one bare component behind one port, with the same data plane and module host as a base.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use dodai_core::id::{AppId, BaseId, InstanceId, Name, RevisionId, ServiceId};
+use dodai_core::snapshot::{
+    Action, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Listener, ModuleSpec, Protocol, Resource, Role,
+    Routes, Rule, Service, Snapshot, Target, VirtualHost,
+};
+use dodai_core::task::Tasks;
+use dodai_dataplane::limits::Limits;
+use dodai_dataplane::local::Way;
+use dodai_dataplane::plane::{self, DataPlane};
+use dodai_modules::{Child, Compiler, Host, HostOptions, LogSink, MeshNames, NoKeyValue, Seams, Stream};
+use dodai_transport::network::Network;
+
+use crate::cli::Serve;
+use crate::environment::Environment;
+use crate::local::executable;
+use crate::output::Output;
+use crate::signals;
+
+/// How long calls may take to finish at the end.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Runs the command.
+pub async fn run(arguments: Serve, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
+    let wasm = std::fs::read(&arguments.component)
+        .with_context(|| format!("cannot read {}", arguments.component.display()))?;
+    let tasks = Tasks::new();
+    let folder = Folder::open(arguments.data.clone(), environment)?;
+    let mut options = HostOptions::new(folder.path());
+    let mut command = vec![executable()?];
+    command.push("compile-module".into());
+    options.compiler = Compiler::Child(Child::new(command));
+    let host = Host::open(options, &tasks)?;
+    let artifact = host.artifacts().put(&wasm)?;
+    let app = AppId::new(Name::new("default")?, app_name(&arguments.component)?);
+    let plane = DataPlane::start(plane::Config {
+        base: BaseId::new("local"),
+        limits: Limits::default(),
+        network: Network::system(),
+        threads: arguments.threads.max(1),
+        sinks: Vec::new(),
+        sample_per_ten_thousand: 0,
+        mesh: None,
+    })
+    .context("cannot start the data plane")?;
+    let seams = Seams {
+        door: Arc::new(plane.door()),
+        names: Arc::new(NoNames),
+        config: Arc::new(config_values(&arguments.config)?),
+        keyvalue: Arc::new(NoKeyValue),
+        logs: Arc::new(Stderr),
+    };
+    let spec = ModuleSpec {
+        artifact,
+        reuse: arguments.reuse,
+        max_concurrency: 1000,
+        memory: 256 << 20,
+        wall_time: Duration::from_secs(60),
+        cpu_time: Duration::from_secs(30),
+        allowed_hosts: arguments.allow_hosts.clone(),
+        config: Vec::new(),
+        keyvalue: BTreeMap::new(),
+    };
+    let instance = InstanceId::new(format!("{}-1", app.name));
+    let module = host.install(instance.clone(), app.clone(), spec, seams).await?;
+    let local = plane.locals().get(&instance);
+    local.set(Way::Serve(module));
+    let listeners = plane.apply(&snapshot(&app, &instance, arguments.addr)?).await?;
+    let address = listeners.get("serve").copied().unwrap_or(arguments.addr);
+    writeln!(std::io::stderr(), "http://{address}")?;
+    output.json(&serde_json::json!({ "url": format!("http://{address}") }));
+    signals::asked_to_stop().await?;
+    plane.drain(DRAIN).await;
+    host.shutdown(DRAIN).await;
+    tasks.drain(DRAIN).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One listener, one route, one service, one instance.
+fn snapshot(app: &AppId, instance: &InstanceId, address: std::net::SocketAddr) -> anyhow::Result<Snapshot> {
+    let service = ServiceId { owner: app.clone(), port: Name::new("http")? };
+    let revision = RevisionId::new("1");
+    let rule = Rule {
+        name: "serve".to_owned(),
+        matches: Vec::new(),
+        filters: Vec::new(),
+        action: Action::Forward(vec![Backend { service: service.clone(), revision: None, weight: 1 }]),
+        policy: CallPolicy::default(),
+    };
+    let host = VirtualHost { names: vec!["*".to_owned()], rules: vec![rule] };
+    let target = Target::Instance { instance: instance.clone(), base: BaseId::new("local"), mesh: None };
+    Ok(Snapshot::of(
+        1,
+        [
+            Resource::Service(Service {
+                id: service.clone(),
+                protocol: Protocol::Http,
+                port: None,
+                default: true,
+                rules: Vec::new(),
+                traffic: Vec::new(),
+                balance: Balance::RoundRobin,
+                policy: CallPolicy::default(),
+                breaker: Breaker { consecutive_failures: 0, ..Breaker::default() },
+                inbound: Vec::new(),
+            }),
+            Resource::Endpoints(Endpoints { service, list: vec![Endpoint { revision, target, weight: 1 }] }),
+            Resource::Routes(Routes { name: "serve".to_owned(), hosts: vec![host] }),
+            Resource::Listener(Listener {
+                name: "serve".to_owned(),
+                address,
+                protocol: Protocol::Http,
+                role: Role::Gateway { routes: "serve".to_owned() },
+                tls: None,
+            }),
+        ],
+    ))
+}
+
+/// The app's name, from the file's.
+fn app_name(path: &Path) -> anyhow::Result<Name> {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let clean: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let clean = clean.trim_matches('-');
+    Ok(Name::new(if clean.is_empty() { "component" } else { &clean[..clean.len().min(63)] })?)
+}
+
+fn config_values(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let split = |pair: &String| {
+        let (key, value) = pair.split_once('=').with_context(|| format!("--config {pair}: write KEY=VALUE"))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    pairs.iter().map(split).collect()
+}
+
+/// A folder for compiled code that is removed at the end unless it was named.
+enum Folder {
+    Named(PathBuf),
+    Temporary(PathBuf),
+}
+
+impl Folder {
+    fn open(named: Option<PathBuf>, environment: &Environment) -> anyhow::Result<Folder> {
+        if let Some(path) = named {
+            return Ok(Folder::Named(path));
+        }
+        let base = environment.get("TMPDIR").unwrap_or("/tmp");
+        let path = Path::new(base).join(format!("dodai-serve-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Folder::Temporary(path))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Folder::Named(path) | Folder::Temporary(path) => path,
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Folder::Temporary(path) = self {
+            let _left = std::fs::remove_dir_all(path);
+        }
+    }
+}
+
+struct NoNames;
+
+impl MeshNames for NoNames {
+    fn is_mesh_name(&self, _app: &AppId, _host: &str) -> bool {
+        false
+    }
+}
+
+struct Stderr;
+
+impl LogSink for Stderr {
+    fn line(&self, _stream: Stream, line: &str) {
+        let _gone = writeln!(std::io::stderr(), "{line}");
+    }
+}

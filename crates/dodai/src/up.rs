@@ -1,0 +1,211 @@
+//! `dodai up` and `dodai base --from`: control and one base in this process, over a project folder.
+//!
+//! `up` keeps its documents in SQLite, so that what was deployed outlives it; `base --from` keeps them in
+//! memory, the folder being all it knows.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use dodai_base::node::{self, Base};
+use dodai_control::control::{Control, Settings};
+use dodai_control::documents::{Apply, DocumentStore, FieldOwner};
+use dodai_core::id::BaseId;
+use dodai_core::status::{Phase, Wants};
+use dodai_core::task::Tasks;
+use dodai_dataplane::limits::Limits;
+use dodai_store::{MemoryStore, Options, SqliteStore, Store};
+use dodai_transport::tls::Clock;
+use serde_json::json;
+
+use crate::cli;
+use crate::environment::Environment;
+use crate::local::{FolderArtifacts, Project, executable};
+use crate::output::Output;
+use crate::signals;
+
+/// How long `up` waits for everything to be ready before it says what is not.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs `dodai up`.
+pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let project = Project::open(&arguments.folder)?;
+    let documents = project.read(output)?;
+    if !arguments.no_build {
+        project.build(&documents, environment, output).await?;
+    }
+    let data = arguments.data.clone().unwrap_or_else(|| project.folder.join(".dodai"));
+    make_private(&data)?;
+    let tasks = Tasks::new();
+    let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
+    let threads = arguments.threads.unwrap_or_else(default_threads);
+    let plan = Plan { project, documents, data, base: BaseId::new("local"), threads };
+    let system = System::start(&plan, Arc::new(store), environment, &tasks).await?;
+    system.settle(&plan, start, output).await;
+    signals::asked_to_stop().await?;
+    output.say("stopping: finishing calls, then the apps");
+    system.stop(Duration::from_secs(arguments.drain), &tasks).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs `dodai base --from`.
+pub async fn run_base(arguments: cli::Base, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let project = Project::open(&arguments.from)?;
+    let documents = project.read(output)?;
+    let data = arguments.data.clone().unwrap_or_else(|| project.folder.join(".dodai"));
+    make_private(&data)?;
+    let tasks = Tasks::new();
+    let name = arguments.name.clone().unwrap_or_else(|| "local".to_owned());
+    let threads = arguments.threads.unwrap_or_else(default_threads);
+    let plan = Plan { project, documents, data, base: BaseId::new(name), threads };
+    let system = System::start(&plan, Arc::new(MemoryStore::new(&tasks)), environment, &tasks).await?;
+    system.settle(&plan, start, output).await;
+    signals::asked_to_stop().await?;
+    system.stop(Duration::from_secs(arguments.drain), &tasks).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One thread per core, at most four.
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
+}
+
+/// Makes a folder that only its owner can look into: it will hold secrets and data.
+fn make_private(folder: &PathBuf) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .with_context(|| format!("cannot make the data folder {}; choose another with --data", folder.display()))
+}
+
+/// What is to be run.
+struct Plan {
+    project: Project,
+    documents: dodai_api::Project,
+    data: PathBuf,
+    base: BaseId,
+    threads: usize,
+}
+
+/// Control and a base in one process.
+struct System {
+    control: Control,
+    base: Base,
+}
+
+impl System {
+    async fn start(
+        plan: &Plan,
+        store: Arc<dyn Store>,
+        environment: &Environment,
+        tasks: &Tasks,
+    ) -> anyhow::Result<System> {
+        let folder = plan.data.join("modules").join("artifacts");
+        let artifacts = FolderArtifacts {
+            project: plan.project.clone(),
+            store: Arc::new(dodai_modules::Artifacts::open(folder)?),
+        };
+        let documents = DocumentStore::new(store, Arc::new(artifacts), Clock::system());
+        let settings = Settings { project_folder: Some(plan.project.folder.clone()), ..Settings::default() };
+        let control = Control::start(documents, settings, tasks).await?;
+        let config = node::Config {
+            base: plan.base.clone(),
+            data_dir: plan.data.clone(),
+            project_dir: plan.project.folder.clone(),
+            executable: vec![executable()?],
+            threads: plan.threads,
+            limits: Limits::default(),
+            sinks: Vec::new(),
+            sample_per_ten_thousand: 0,
+            environment: environment.0.clone(),
+            wants: Wants::All,
+        };
+        let base = Base::start(config, control.link(plan.base.clone()), tasks).await?;
+        let scope = plan.project.name();
+        let apply = Apply {
+            documents: &plan.documents.read.documents,
+            actor: "up",
+            owner: FieldOwner::File,
+            prune: Some(&scope),
+            dry_run: false,
+        };
+        control.documents().apply(&apply).await?;
+        Ok(System { control, base })
+    }
+
+    /// Waits until everything is ready, then prints what there is.
+    async fn settle(&self, plan: &Plan, start: Instant, output: &Output) {
+        let apps: Vec<String> = plan
+            .documents
+            .read
+            .documents
+            .iter()
+            .filter_map(|located| match &located.value {
+                dodai_api::Document::App(app) => Some(app),
+                _ => None,
+            })
+            .map(|app| format!("{}/{}", app.metadata.namespace, app.metadata.name))
+            .collect();
+        let mut status = self.base.parts().status.subscribe();
+        let all_ready = status.wait_for(|status| {
+            status.applied > 0
+                && !status.instances.is_empty()
+                && status.instances.values().all(|one| matches!(one.phase, Phase::Ready | Phase::Succeeded))
+        });
+        let stopped = signals::asked_to_stop();
+        tokio::select! {
+            // All three only wait.
+            _ready = all_ready => {}
+            () = tokio::time::sleep(READY_WITHIN) => {}
+            _signal = stopped => return,
+        }
+        self.print(&apps, start, output);
+    }
+
+    fn print(&self, apps: &[String], start: Instant, output: &Output) {
+        let parts = self.base.parts();
+        let status = parts.status.borrow().clone();
+        let mut rows = Vec::new();
+        for (instance, one) in &status.instances {
+            let app = parts.app_of(instance).map(|app| app.to_string()).unwrap_or_default();
+            let ports: Vec<String> = one.ports.values().map(ToString::to_string).collect();
+            let phase = format!("{:?}", one.phase).to_lowercase();
+            rows.push(vec![app, instance.to_string(), phase, ports.join(","), one.reason.clone()]);
+        }
+        for app in apps.iter().filter(|app| !rows.iter().any(|row| row[0] == **app)) {
+            rows.push(vec![app.clone(), "-".to_owned(), "external".to_owned(), String::new(), String::new()]);
+        }
+        output.table(&["APP", "INSTANCE", "STATE", "PORT", "REASON"], &rows);
+        for (name, address) in &status.listeners {
+            if name.starts_with("gateway/") {
+                output.say(&format!("{name}: http://{address}"));
+            }
+        }
+        for (name, health) in status.components.iter().filter(|(_, health)| !health.ready) {
+            output.say(&format!("component {name} is not ready: {}", health.reason));
+        }
+        if let Some(refusal) = &status.refused {
+            output.say(&format!("the configuration was refused: {}", refusal.reason));
+        }
+        output.say(&format!("up after {:.2} s; stop with Ctrl-C", start.elapsed().as_secs_f64()));
+        let listeners: BTreeMap<&String, String> =
+            status.listeners.iter().map(|(name, address)| (name, address.to_string())).collect();
+        output.json(&json!({ "instances": status.instances, "listeners": listeners, "components": status.components }));
+    }
+
+    async fn stop(self, deadline: Duration, tasks: &Tasks) {
+        self.base.stop(deadline).await;
+        drop(self.control);
+        let cut = tasks.drain(Duration::from_secs(5)).await;
+        if !cut.is_empty() {
+            tracing::warn!(cut = ?cut.0, "some tasks did not end by themselves");
+        }
+    }
+}

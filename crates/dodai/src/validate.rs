@@ -1,0 +1,105 @@
+//! `dodai validate`: checks documents and prints every problem with its place and remedy.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use dodai_api::{Problem, Project, Source};
+use serde_json::json;
+
+use crate::cli::Validate;
+use crate::exit::Failed;
+use crate::output::Output;
+
+/// Runs the command.
+pub fn run(arguments: &Validate, output: &Output) -> anyhow::Result<ExitCode> {
+    let mut files = Vec::new();
+    for path in &arguments.paths {
+        collect(path, &mut files)?;
+    }
+    let project = read(&files);
+    report(&project, &files, output);
+    if !project.read.errors.is_empty() {
+        anyhow::bail!(Failed::Invalid);
+    }
+    let count = project.read.documents.len();
+    output.say(&format!("{count} documents are valid"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file as read.
+pub struct File {
+    /// Its path as messages show it.
+    pub name: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// Reads all files as one project.
+pub fn read(files: &[File]) -> Project {
+    let sources: Vec<Source<'_>> = files.iter().map(|file| Source { name: &file.name, bytes: &file.bytes }).collect();
+    dodai_api::read_all(&sources)
+}
+
+/// Prints problems: to standard error for people, as one value for programs.
+pub fn report(project: &Project, files: &[File], output: &Output) {
+    let read = &project.read;
+    if output.is_json() {
+        output.json(&json!({
+            "documents": read.documents.len(),
+            "errors": read.errors,
+            "warnings": read.warnings,
+        }));
+        return;
+    }
+    let texts: BTreeMap<&str, &[u8]> = files.iter().map(|file| (file.name.as_str(), file.bytes.as_slice())).collect();
+    let show = |problem: &Problem, word: &str| {
+        let text = texts.get(problem.file.as_str()).map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
+        eprintln!("{word} {}", problem.render(&text));
+    };
+    for problem in &read.warnings {
+        show(problem, &output.paint("warning:", "33;1"));
+    }
+    for problem in &read.errors {
+        show(problem, &output.paint("error:", "31;1"));
+    }
+}
+
+/// Reads a document file, or every document file below a folder.
+pub fn collect(path: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
+    if path.is_dir() {
+        for file in files_below(path)? {
+            add(&file, files)?;
+        }
+        return Ok(());
+    }
+    add(path, files)
+}
+
+fn add(path: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    files.push(File { name: path.display().to_string(), bytes });
+    Ok(())
+}
+
+/// Document files below a folder in name order. Hidden folders, build output and dependencies are left out.
+fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read folder {}", folder.display()))?;
+        for entry in entries {
+            let path = entry?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let skipped = name.starts_with('.') || ["target", "node_modules", "artifacts"].contains(&name.as_str());
+            if path.is_dir() && !skipped {
+                folders.push(path);
+            } else if path.is_file() && dodai_api::is_document_path(&path.to_string_lossy()) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
