@@ -1,0 +1,191 @@
+//! Service invocation: the call goes on through the `Door` as the app, head and body as they came.
+//!
+//! The target is in the path (`/v1.0/invoke/<app>/method/<path>`), or for any other path in the header
+//! `dapr-app-id` or the user of Basic credentials. What the callee answers passes unchanged. Retries of calls
+//! that were not sent are the data plane's business.
+
+use base64::Engine as _;
+use dodai_core::call::{Call, Caller, HOPS_HEADER};
+use dodai_core::failure::{Blame, Failure, Kind};
+use dodai_core::id::Name;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+
+use super::refusal::{Outcome, Refusal};
+use super::{Api, TOKEN_HEADER, query};
+
+const APP_ID_HEADER: &str = "dapr-app-id";
+
+/// Headers that concern one connection only (RFC 9110 section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authorization"),
+];
+
+/// Whom a call is for, and the path it asks for there.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    id: String,
+    /// Without the leading slash.
+    method: String,
+}
+
+fn target(path: &str, headers: &HeaderMap) -> Option<Target> {
+    let by_header = headers.get(APP_ID_HEADER).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+    if let Some(id) = by_header.map(str::to_owned).or_else(|| basic_user(headers)) {
+        return Some(Target { id, method: path.trim_start_matches('/').to_owned() });
+    }
+    let rest = path.trim_start_matches('/').strip_prefix("v1.0/")?;
+    let rest = rest.trim_start_matches('/').strip_prefix("invoke/")?;
+    let (id, method) = rest.trim_start_matches('/').split_once("/method/")?;
+    let id = query::unescape(id).filter(|id| !id.is_empty())?;
+    Some(Target { id, method: method.to_owned() })
+}
+
+/// The app in `http://dapr-app-id:<app>@host/`.
+fn basic_user(headers: &HeaderMap) -> Option<String> {
+    let encoded = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    let (user, app) = decoded.split_once(':')?;
+    (user.eq_ignore_ascii_case(APP_ID_HEADER) && !app.is_empty() && !app.contains(':'))
+        .then(|| app.to_owned())
+}
+
+/// What `<app>` or `<app>.<namespace>` is called at the door.
+fn authority(id: &str, own_namespace: &Name) -> Result<String, String> {
+    if id.starts_with("http://") || id.starts_with("https://") {
+        return Err("calls to HTTP endpoints outside are not served here; call the address itself".to_owned());
+    }
+    let (app, namespace) = id.split_once('.').unwrap_or((id, own_namespace.as_str()));
+    let app = Name::new(app).map_err(|bad| bad.to_string())?;
+    let namespace = Name::new(namespace).map_err(|bad| bad.to_string())?;
+    // The long form can only mean a name of the mesh: a wrong one never leads to a host outside.
+    Ok(if namespace == *own_namespace {
+        app.to_string()
+    } else {
+        format!("{app}.{namespace}.svc.cluster.local")
+    })
+}
+
+fn failed(id: &str, error: impl std::fmt::Display) -> Refusal {
+    Refusal::internal("ERR_DIRECT_INVOKE", format!("failed to invoke, id: {id}, err: {error}"))
+}
+
+/// daprd answers 500 to whatever goes wrong on the way, but for what a policy said.
+fn not_delivered(id: &str, failure: &Failure) -> Refusal {
+    let mut refusal = failed(id, &failure.detail).because(failure);
+    let own_status = match failure.kind.blame() {
+        Blame::Policy => true,
+        Blame::Client => failure.kind != Kind::NoRoute,
+        Blame::Endpoint | Blame::Us => false,
+    };
+    if own_status && let Ok(status) = StatusCode::from_u16(failure.kind.http_status()) {
+        refusal.status = status;
+    }
+    refusal
+}
+
+fn clean(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+impl Api {
+    pub(super) async fn invoke(&self, mut call: Call) -> Outcome {
+        let Some(target) = target(call.head.uri.path(), &call.head.headers) else {
+            let message = "failed getting app id either from the URL path or the header dapr-app-id";
+            return Err(Refusal::new(StatusCode::NOT_FOUND, "ERR_DIRECT_INVOKE", message));
+        };
+        let authority =
+            authority(&target.id, &self.app.namespace).map_err(|error| failed(&target.id, error))?;
+        let query = call.head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
+        call.head.uri = Uri::builder()
+            .scheme("http")
+            .authority(authority.as_str())
+            .path_and_query(format!("/{}{query}", target.method))
+            .build()
+            .map_err(|error| failed(&target.id, error))?;
+        self.mark(&mut call, &target.id, &authority);
+        let reply = self.shared.door.enter(call).await;
+        let mut reply = reply.map_err(|failure| not_delivered(&target.id, &failure))?;
+        clean(&mut reply.head.headers);
+        Ok(reply)
+    }
+
+    /// Makes the call the app's own, and takes out what was meant for this API.
+    fn mark(&self, call: &mut Call, callee: &str, authority: &str) {
+        let headers = &mut call.head.headers;
+        clean(headers);
+        if basic_user(headers).is_some() {
+            headers.remove(AUTHORIZATION);
+        }
+        headers.remove(APP_ID_HEADER);
+        headers.remove(TOKEN_HEADER);
+        let mut set = |name: HeaderName, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        set(HOST, authority);
+        set(HeaderName::from_static("dapr-caller-app-id"), self.app.name.as_str());
+        set(HeaderName::from_static("dapr-callee-app-id"), callee);
+        // An app that passes on the headers it got says how far the call has come.
+        let told = headers.get(HOPS_HEADER).and_then(|hops| hops.to_str().ok()?.parse::<u8>().ok());
+        let context = &mut call.context;
+        context.hops = context.hops.max(told.unwrap_or(0));
+        context.caller = Caller::App(self.app.clone());
+        context.span = context.span.child();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(path: &str, headers: &[(&str, &str)]) -> Option<(String, String)> {
+        let headers = headers.iter().map(|(name, value)| {
+            (HeaderName::try_from(*name).expect("a name"), HeaderValue::try_from(*value).expect("a value"))
+        });
+        target(path, &headers.collect()).map(|target| (target.id, target.method))
+    }
+
+    #[test]
+    fn targets_by_path_header_and_credentials() {
+        let is = |id: &str, method: &str| Some((id.to_owned(), method.to_owned()));
+        assert_eq!(found("/v1.0/invoke/cart/method/a/b%2Fc", &[]), is("cart", "a/b%2Fc"));
+        assert_eq!(found("/v1.0/invoke/cart.shop/method/", &[]), is("cart.shop", ""));
+        assert_eq!(found("/v1.0/invoke/cart/orders", &[]), None);
+        assert_eq!(found("/v1.0/invoke//method/x", &[]), None);
+        assert_eq!(found("/orders/1", &[]), None);
+        assert_eq!(found("/orders/1", &[("dapr-app-id", "cart")]), is("cart", "orders/1"));
+        // "dapr-app-id:cart" in base64.
+        let basic = [("authorization", "Basic ZGFwci1hcHAtaWQ6Y2FydA==")];
+        assert_eq!(found("/orders", &basic), is("cart", "orders"));
+        assert_eq!(found("/orders", &[("authorization", "Basic dXNlcjpwYXNz")]), None);
+    }
+
+    #[test]
+    fn only_names_of_the_mesh_are_targets() {
+        let own = Name::new("shop").expect("a name");
+        assert_eq!(authority("cart", &own).as_deref(), Ok("cart"));
+        assert_eq!(authority("cart.shop", &own).as_deref(), Ok("cart"));
+        assert_eq!(authority("cart.other", &own).as_deref(), Ok("cart.other.svc.cluster.local"));
+        for bad in ["", "10.0.0.1", "a.b.c", "Cart", "http://example.com", "a/b", "a:80", "."] {
+            assert!(authority(bad, &own).is_err(), "{bad}");
+        }
+    }
+}

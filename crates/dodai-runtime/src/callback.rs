@@ -1,0 +1,98 @@
+//! Calls from the base to an app: they enter through the `Door` like any other call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dodai_core::body::Body;
+use dodai_core::call::{Call, Caller, Context, Door};
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::AppId;
+use dodai_core::trace::Span;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use tokio::time::Instant;
+
+/// The most of an app's answer that is read.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// What is asked of an app.
+pub(crate) struct Ask<'a> {
+    pub method: Method,
+    /// Path and query, with the leading slash.
+    pub path: &'a str,
+    pub content_type: &'static str,
+    pub trace_state: Option<String>,
+    pub body: Bytes,
+    pub span: Span,
+}
+
+/// Calls apps.
+#[derive(Clone)]
+pub(crate) struct Callbacks {
+    pub door: Arc<dyn Door>,
+    pub timeout: Duration,
+}
+
+impl Callbacks {
+    /// Calls `app` and reads its whole answer, within the timeout.
+    pub async fn call(&self, app: &AppId, ask: Ask<'_>) -> Result<(StatusCode, Bytes), Failure> {
+        let deadline = Instant::now() + self.timeout;
+        let call = call_of(app, ask, deadline)?;
+        let answered = async {
+            let reply = self.door.enter(call).await?;
+            Ok((reply.head.status, reply.body.collect(MAX_ANSWER).await?))
+        };
+        match tokio::time::timeout_at(deadline, answered).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                Err(Failure::new(Kind::Timeout, format!("{app} did not answer within {:?}", self.timeout)))
+            }
+        }
+    }
+}
+
+fn call_of(app: &AppId, ask: Ask<'_>, deadline: Instant) -> Result<Call, Failure> {
+    let bad = |error: &dyn std::fmt::Display| {
+        Failure::new(Kind::BadRequest, format!("`{}` is no path of an app: {error}", ask.path))
+    };
+    let authority = format!("{}.{}", app.name, app.namespace);
+    let uri = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query(ask.path).build();
+    let uri = uri.map_err(|error| bad(&error))?;
+    let request =
+        Request::builder().method(ask.method.clone()).uri(uri).body(()).map_err(|error| bad(&error))?;
+    let (mut head, ()) = request.into_parts();
+    if let Ok(host) = HeaderValue::try_from(authority) {
+        head.headers.insert(HOST, host);
+    }
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(ask.content_type));
+    if let Some(state) = ask.trace_state.and_then(|state| HeaderValue::try_from(state).ok()) {
+        head.headers.insert(HeaderName::from_static("tracestate"), state);
+    }
+    let mut context = Context::new(Caller::Base, ask.span);
+    context.deadline = Some(deadline.into_std());
+    Ok(Call { head, body: Body::full(ask.body), context })
+}
+
+/// A text as one or more path segments: what may not stand there is escaped, slashes stay.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_become_paths() {
+        assert_eq!(escaped("a/b c?d#e%\u{e9}"), "a/b%20c%3Fd%23e%25%C3%A9");
+    }
+}

@@ -1,0 +1,55 @@
+//! Asks an app for its subscriptions whenever it has become ready.
+
+use bytes::Bytes;
+use dodai_core::id::AppId;
+use dodai_core::trace::Span;
+use http::{Method, StatusCode};
+use tokio_util::sync::CancellationToken;
+
+use super::{Deliveries, plan};
+use crate::callback::Ask;
+
+/// Under this name stands what is wrong with an app's answer.
+pub(super) const PROBLEM: &str = "GET /dapr/subscribe";
+
+/// Asks until there is an answer, the app is no longer ready, or the base closes.
+pub(super) async fn run(deliveries: Deliveries, app: AppId, stop: CancellationToken) {
+    let tasks = deliveries.0.tasks.clone();
+    // Cancel safe: an answer is taken over at once or not at all.
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = tasks.closing() => {}
+        () = ask(&deliveries, &app) => {}
+    }
+}
+
+async fn ask(deliveries: &Deliveries, app: &AppId) {
+    let mut failures = 0;
+    loop {
+        let question = Ask {
+            method: Method::GET,
+            path: "/dapr/subscribe",
+            content_type: "application/json",
+            trace_state: None,
+            body: Bytes::new(),
+            span: Span::root(false),
+        };
+        let problem = match deliveries.0.callbacks.call(app, question).await {
+            Ok((StatusCode::OK, body)) => match plan::told(&body) {
+                Ok((plans, problems)) => {
+                    let problem = Some(problems.join("; ")).filter(|text| !text.is_empty());
+                    return deliveries.set_told(app, plans, problem);
+                }
+                Err(problem) => problem,
+            },
+            Ok((StatusCode::NOT_FOUND | StatusCode::NO_CONTENT | StatusCode::METHOD_NOT_ALLOWED, _)) => {
+                return deliveries.set_told(app, Vec::new(), None);
+            }
+            Ok((status, _)) => format!("the app answered {} to GET /dapr/subscribe", status.as_u16()),
+            Err(failure) => format!("the app could not be asked for its subscriptions: {}", failure.detail),
+        };
+        failures += 1;
+        deliveries.set_problem(app, problem);
+        tokio::time::sleep(deliveries.0.settings.delivery_backoff.pause(failures)).await;
+    }
+}

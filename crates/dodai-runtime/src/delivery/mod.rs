@@ -1,0 +1,230 @@
+//! Deliveries: what a base brings to its apps, messages of their subscriptions and changes of configuration.
+//!
+//! Each subscription is a task that pulls from the broker while its app is ready and pushes through the
+//! `Door`. Which subscriptions run follows from what is declared and what the app tells; a change stops and
+//! starts only what differs. Always holds: a message is settled once its fate is known and never before.
+
+mod ask;
+pub(crate) mod follow;
+mod plan;
+mod verdict;
+mod worker;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dodai_capability::Metadata;
+use dodai_core::id::AppId;
+use dodai_core::snapshot::Snapshot;
+use dodai_core::status::Health;
+use dodai_core::task::{Kind, Tasks};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use plan::Described;
+use plan::Plan;
+use worker::Worker;
+
+use crate::callback::Callbacks;
+use crate::components::Components;
+use crate::settings::Settings;
+
+/// A configuration subscription of an app.
+pub(crate) struct Followed {
+    pub app: AppId,
+    pub store: String,
+    /// None: all.
+    pub keys: Vec<String>,
+    pub metadata: Metadata,
+    pub id: String,
+}
+
+struct Inner {
+    components: Components,
+    callbacks: Callbacks,
+    settings: Settings,
+    tasks: Tasks,
+    apps: Mutex<HashMap<AppId, AppState>>,
+}
+
+/// All deliveries of one base. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Deliveries(Arc<Inner>);
+
+struct AppState {
+    declared: Vec<Arc<Plan>>,
+    told: Vec<Arc<Plan>>,
+    /// What is wrong with subscriptions that do not run, by name.
+    problems: BTreeMap<String, String>,
+    ready: watch::Sender<bool>,
+    running: BTreeMap<(String, String), Running>,
+    /// Ends the question to the app which subscriptions it has.
+    asking: CancellationToken,
+}
+
+struct Running {
+    plan: Arc<Plan>,
+    stop: CancellationToken,
+    health: Arc<Mutex<Health>>,
+}
+
+impl Default for AppState {
+    fn default() -> AppState {
+        AppState {
+            declared: Vec::new(),
+            told: Vec::new(),
+            problems: BTreeMap::new(),
+            ready: watch::Sender::new(false),
+            running: BTreeMap::new(),
+            asking: CancellationToken::new(),
+        }
+    }
+}
+
+impl Drop for AppState {
+    fn drop(&mut self) {
+        self.asking.cancel();
+        self.running.values().for_each(|running| running.stop.cancel());
+    }
+}
+
+impl Deliveries {
+    pub fn new(components: Components, callbacks: Callbacks, settings: Settings, tasks: Tasks) -> Deliveries {
+        Deliveries(Arc::new(Inner { components, callbacks, settings, tasks, apps: Mutex::default() }))
+    }
+
+    fn apps(&self) -> MutexGuard<'_, HashMap<AppId, AppState>> {
+        self.0.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the declared subscriptions those of the snapshot. Apps that left it are forgotten.
+    pub fn apply(&self, snapshot: &Snapshot) {
+        let mut declared: HashMap<&AppId, Vec<Arc<Plan>>> = HashMap::new();
+        let mut problems: HashMap<&AppId, BTreeMap<String, String>> = HashMap::new();
+        for subscription in snapshot.subscriptions() {
+            match Plan::declared(subscription) {
+                Ok(plan) => declared.entry(&subscription.app).or_default().push(Arc::new(plan)),
+                Err(problem) => {
+                    tracing::warn!(subscription = subscription.name, "a subscription was refused: {problem}");
+                    problems.entry(&subscription.app).or_default().insert(subscription.name.clone(), problem);
+                }
+            }
+        }
+        let mut apps = self.apps();
+        let mut known: Vec<&AppId> = snapshot.apps().map(|app| &app.id).collect();
+        known.extend(declared.keys().chain(problems.keys()));
+        apps.retain(|app, _| known.contains(&app));
+        for app in declared.keys().chain(problems.keys()) {
+            apps.entry((*app).clone()).or_default();
+        }
+        for (app, state) in apps.iter_mut() {
+            let plans = declared.remove(app).unwrap_or_default();
+            state.problems.retain(|name, _| name == ask::PROBLEM);
+            state.problems.extend(problems.remove(app).unwrap_or_default());
+            if state.declared != plans {
+                state.declared = plans;
+                self.reconcile(app, state);
+            }
+        }
+    }
+
+    /// Tells whether an app has a ready instance here. When it becomes ready it is asked for its subscriptions.
+    pub fn app_ready(&self, app: &AppId, ready: bool) {
+        let mut apps = self.apps();
+        let state = apps.entry(app.clone()).or_default();
+        if state.ready.send_replace(ready) == ready {
+            return;
+        }
+        state.asking.cancel();
+        if ready {
+            state.asking = CancellationToken::new();
+            self.0.tasks.spawn(Kind::Delivery, ask::run(self.clone(), app.clone(), state.asking.clone()));
+        }
+    }
+
+    /// Takes over what an app told of its subscriptions.
+    fn set_told(&self, app: &AppId, told: Vec<Arc<Plan>>, problem: Option<String>) {
+        let mut apps = self.apps();
+        let Some(state) = apps.get_mut(app) else { return };
+        state.problems.remove(ask::PROBLEM);
+        if let Some(problem) = problem {
+            tracing::warn!(%app, "not all subscriptions of the app can run: {problem}");
+            state.problems.insert(ask::PROBLEM.to_owned(), problem);
+        }
+        state.told = told;
+        self.reconcile(app, state);
+    }
+
+    /// Keeps the old subscriptions of an app that does not say which it has.
+    fn set_problem(&self, app: &AppId, problem: String) {
+        if let Some(state) = self.apps().get_mut(app) {
+            tracing::warn!(%app, "{problem}");
+            state.problems.insert(ask::PROBLEM.to_owned(), problem);
+        }
+    }
+
+    fn reconcile(&self, app: &AppId, state: &mut AppState) {
+        let wanted = plan::merged(&state.told, &state.declared);
+        state.running.retain(|key, running| {
+            let stays = wanted.iter().any(|plan| plan.key() == *key && *plan == running.plan);
+            if !stays {
+                running.stop.cancel();
+            }
+            stays
+        });
+        for plan in wanted {
+            let ready = &state.ready;
+            state.running.entry(plan.key()).or_insert_with(|| {
+                let stop = CancellationToken::new();
+                let health = Health { ready: false, reason: "it is being joined".into() };
+                let health = Arc::new(Mutex::new(health));
+                let worker = Worker {
+                    deliveries: self.clone(),
+                    app: app.clone(),
+                    plan: plan.clone(),
+                    stop: stop.clone(),
+                    ready: ready.subscribe(),
+                    health: health.clone(),
+                };
+                self.0.tasks.spawn(Kind::Delivery, worker.run());
+                Running { plan, stop, health }
+            });
+        }
+    }
+
+    /// The subscriptions of an app as the metadata API shows them.
+    pub fn describe(&self, app: &AppId) -> Vec<Described> {
+        let apps = self.apps();
+        let running = apps.get(app).into_iter().flat_map(|state| state.running.values());
+        running.map(|running| running.plan.describe()).collect()
+    }
+
+    /// How every subscription is: `namespace/app pubsub/topic`, or the name of one that cannot run.
+    pub fn health(&self) -> BTreeMap<String, Health> {
+        let mut all = BTreeMap::new();
+        for (app, state) in self.apps().iter() {
+            for ((pubsub, topic), running) in &state.running {
+                let health = running.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                all.insert(format!("{app} {pubsub}/{topic}"), health);
+            }
+            for (name, problem) in &state.problems {
+                let health = Health { ready: false, reason: problem.clone() };
+                all.insert(format!("{app} {name}"), health);
+            }
+        }
+        all
+    }
+
+    /// Follows whether an app is ready.
+    fn ready(&self, app: &AppId) -> watch::Receiver<bool> {
+        self.apps().entry(app.clone()).or_default().ready.subscribe()
+    }
+
+    /// Stops pulling, lets deliveries under way end, and gives back the rest, up to `deadline`.
+    pub async fn close(&self, deadline: std::time::Duration) {
+        let cut = self.0.tasks.drain(deadline).await;
+        if !cut.is_empty() {
+            tracing::warn!(?cut, "deliveries were cut; their messages come again");
+        }
+    }
+}

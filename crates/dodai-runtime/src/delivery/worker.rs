@@ -1,0 +1,348 @@
+//! One subscription at work: join the group, pull while the app is ready, push, settle.
+//!
+//! A message whose app cannot be reached stays in hand, its lease prolonged, without counting as an attempt. One
+//! that the app did not take goes back to the broker with a pause. What cannot or shall not be delivered
+//! goes to the dead letter topic, if there is one. On shutdown messages in hand go back at once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use dodai_capability::event::{self, Event};
+use dodai_capability::pubsub::{self, Delivery, Message, Publish, Subscribe};
+use dodai_capability::scopes::{Topics, Use};
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::AppId;
+use dodai_core::status::Health;
+use dodai_core::trace::Span;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::Method;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::plan::Plan;
+use super::verdict::{Verdict, verdict};
+use super::{Deliveries, Inner};
+use crate::callback::Ask;
+use crate::components::{Block, Live};
+
+/// How long an app that is ready but cannot be reached is left alone.
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a lease is longer than a delivery may take.
+const LEASE_MARGIN: Duration = Duration::from_secs(15);
+
+/// One subscription of one app.
+pub(super) struct Worker {
+    pub deliveries: Deliveries,
+    pub app: AppId,
+    pub plan: Arc<Plan>,
+    pub stop: CancellationToken,
+    pub ready: watch::Receiver<bool>,
+    pub health: Arc<Mutex<Health>>,
+}
+
+/// A membership in a consumer group.
+struct Membership {
+    /// Held until the last message is settled, so that the component stays open.
+    live: Arc<Live>,
+    messages: pubsub::Subscription,
+    concurrency: usize,
+}
+
+/// Why pulling ended.
+enum End {
+    Stop,
+    /// The component changed or closed: join again.
+    Again,
+    Failed(String),
+}
+
+/// An event to deliver, ready to be sent again.
+struct Parcel<'a> {
+    path: &'a str,
+    body: Bytes,
+    span: Span,
+    trace_state: Option<String>,
+}
+
+impl Worker {
+    /// Runs until the subscription is stopped or the base closes.
+    pub async fn run(self) {
+        let mut failures = 0;
+        loop {
+            let mut changes = self.inner().components.changes();
+            // Cancel safe: a membership that is dropped leaves the group, its messages stay.
+            let joined = tokio::select! {
+                () = self.stopping() => return,
+                joined = self.join() => joined,
+            };
+            let problem = match joined {
+                Ok(membership) => {
+                    self.report(true, String::new());
+                    match self.pull(membership, &mut changes).await {
+                        End::Stop => return,
+                        End::Again => {
+                            failures = 0;
+                            continue;
+                        }
+                        End::Failed(problem) => problem,
+                    }
+                }
+                Err(problem) => problem,
+            };
+            failures += 1;
+            tracing::warn!(app = %self.app, pubsub = self.plan.pubsub, topic = self.plan.topic, "no messages: {problem}");
+            self.report(false, problem);
+            // All branches are cancel safe.
+            tokio::select! {
+                () = self.stopping() => return,
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(self.inner().settings.component_backoff.pause(failures)) => {}
+            }
+        }
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.deliveries.0
+    }
+
+    fn report(&self, ready: bool, reason: String) {
+        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = Health { ready, reason };
+    }
+
+    async fn stopping(&self) {
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            () = self.inner().tasks.closing() => {}
+        }
+    }
+
+    fn lease(&self) -> Duration {
+        self.inner().settings.delivery_timeout + LEASE_MARGIN
+    }
+
+    fn broker(&self) -> Result<(Arc<Live>, Arc<dyn pubsub::Broker>), String> {
+        let found = self
+            .inner()
+            .components
+            .find(&self.app, Block::Pubsub, &self.plan.pubsub, |all| all.pubsub.clone());
+        found.map_err(|absent| match absent {
+            crate::components::Absent::NotReady(reason) => {
+                format!("pub/sub component `{}` is not ready: {reason}", self.plan.pubsub)
+            }
+            crate::components::Absent::Missing | crate::components::Absent::Unconfigured => {
+                format!("there is no pub/sub component `{}` that {} may use", self.plan.pubsub, self.app)
+            }
+        })
+    }
+
+    async fn join(&self) -> Result<Membership, String> {
+        let (live, broker) = self.broker()?;
+        let app = self.app.name.as_str();
+        let topic = &self.plan.topic;
+        if !Topics::new(&live.component.spec.properties, app).allow(Use::Subscribe, topic) {
+            return Err(format!(
+                "app `{app}` may not subscribe to topic `{topic}` of `{}`; change the component's subscriptionScopes, allowedTopics or protectedTopics",
+                self.plan.pubsub
+            ));
+        }
+        let group = live.property("consumerID").map_or_else(|| app.to_owned(), |text| self.filled(text));
+        let single = live.property("concurrencyMode").is_some_and(|mode| mode.eq_ignore_ascii_case("single"));
+        let concurrency = if single { 1 } else { self.inner().settings.delivery_concurrency.max(1) };
+        let request = Subscribe {
+            lease: self.lease(),
+            metadata: self.plan.metadata.clone(),
+            ..Subscribe::new(topic, group)
+        };
+        let messages = broker.subscribe(request).await.map_err(|error| error.to_string())?;
+        Ok(Membership { live, messages, concurrency })
+    }
+
+    /// Templates that daprd knows in `consumerID`.
+    fn filled(&self, text: &str) -> String {
+        let (app, namespace) = (self.app.name.as_str(), self.app.namespace.as_str());
+        let text = text.replace("{appID}", app).replace("{podName}", app);
+        let text = text.replace("{namespace}", &format!("{namespace}.{app}"));
+        if text.contains("{uuid}") { text.replace("{uuid}", &uuid::Uuid::new_v4().to_string()) } else { text }
+    }
+
+    /// Whether another component has taken the place of the one we pull from, or the app lost it.
+    fn has_moved(&self, live: &Arc<Live>) -> bool {
+        self.broker().map_or(true, |(now, _)| !Arc::ptr_eq(&now, live))
+    }
+
+    async fn pull(&self, membership: Membership, changes: &mut watch::Receiver<u64>) -> End {
+        let Membership { live, mut messages, concurrency } = membership;
+        let mut ready = self.ready.clone();
+        let mut in_hand = FuturesUnordered::new();
+        let end = loop {
+            let pulls = *ready.borrow_and_update() && in_hand.len() < concurrency;
+            // Cancel safe: a source gives a message taken for a dropped future to the next one, and
+            // deliveries in hand live outside.
+            tokio::select! {
+                biased;
+                () = self.stopping() => break End::Stop,
+                changed = changes.changed() => {
+                    if changed.is_err() || self.has_moved(&live) {
+                        break End::Again;
+                    }
+                }
+                changed = ready.changed() => {
+                    if changed.is_err() {
+                        break End::Stop;
+                    }
+                }
+                Some(()) = in_hand.next(), if !in_hand.is_empty() => {}
+                message = messages.next(), if pulls => match message {
+                    Some(Ok(delivery)) => in_hand.push(self.deliver(delivery)),
+                    Some(Err(error)) => break End::Failed(error.to_string()),
+                    None if self.has_moved(&live) => break End::Again,
+                    None => break End::Failed("the component ended the subscription".into()),
+                },
+            }
+        };
+        while in_hand.next().await.is_some() {}
+        end
+    }
+
+    async fn deliver(&self, delivery: Delivery) {
+        let event = match self.event(&delivery.message) {
+            Ok(event) => event,
+            Err(reason) => return self.give_up(delivery, &reason).await,
+        };
+        if event.has_expired(SystemTime::now()) {
+            return self.give_up(delivery, "it has expired").await;
+        }
+        let Some(path) = self.plan.path(&event) else {
+            return self.give_up(delivery, "no routing rule matches it").await;
+        };
+        let parent = event.text("traceparent").or_else(|| event.text("traceid"));
+        let span = parent.and_then(|text| Span::parse(text.as_bytes())).map(|parent| parent.child());
+        let body = if self.plan.is_raw() { event.to_bytes() } else { delivery.message.data.clone() };
+        let span = span.unwrap_or_else(|| Span::root(false));
+        let parcel = Parcel { path, body, span, trace_state: event.text("tracestate") };
+        loop {
+            match self.push(&parcel).await {
+                Ok(Verdict::Taken) => return self.settle(delivery, pubsub::Verdict::Ack).await,
+                Ok(Verdict::Dropped(reason)) => return self.give_up(delivery, &reason).await,
+                Ok(Verdict::Again(reason)) => return self.put_off(delivery, &reason).await,
+                Err(failure) if is_unreachable(&failure) => {
+                    if !self.wait_for_app(&delivery).await {
+                        let at_once = pubsub::Verdict::Retry { after: Duration::ZERO };
+                        return self.settle(delivery, at_once).await;
+                    }
+                }
+                Err(failure) => return self.put_off(delivery, &failure.detail).await,
+            }
+        }
+    }
+
+    fn event(&self, message: &Message) -> Result<Event, String> {
+        if self.plan.is_raw() {
+            return Ok(Event::from_raw(&message.data, &message.id, &message.topic, &self.plan.pubsub));
+        }
+        Event::parse(&message.data).map_err(|_| {
+            "it is no event; if its publisher sends it without an envelope, set rawPayload on the subscription".to_owned()
+        })
+    }
+
+    async fn push(&self, parcel: &Parcel<'_>) -> Result<Verdict, Failure> {
+        let ask = Ask {
+            method: Method::POST,
+            path: parcel.path,
+            content_type: event::MEDIA_TYPE,
+            trace_state: parcel.trace_state.clone(),
+            body: parcel.body.clone(),
+            span: parcel.span,
+        };
+        let (status, body) = self.inner().callbacks.call(&self.app, ask).await?;
+        Ok(verdict(status, &body))
+    }
+
+    /// Waits until the app may be tried again, keeping the message. False: it shall be given back.
+    async fn wait_for_app(&self, delivery: &Delivery) -> bool {
+        let mut ready = self.ready.clone();
+        let was_ready = *ready.borrow_and_update();
+        loop {
+            let pause = if was_ready { UNREACHABLE_PAUSE } else { self.lease() / 3 };
+            let mut tried = false;
+            // All branches are cancel safe.
+            tokio::select! {
+                () = self.stopping() => return false,
+                changed = ready.wait_for(|ready| *ready), if !was_ready => {
+                    if changed.is_err() {
+                        return false;
+                    }
+                    tried = true;
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            // A lease that is lost means that somebody else has the message.
+            if delivery.extend(self.lease()).await.is_err() {
+                return false;
+            }
+            if tried || was_ready {
+                return true;
+            }
+        }
+    }
+
+    /// Back to the broker with a pause, or given up when it has been tried often enough.
+    async fn put_off(&self, delivery: Delivery, reason: &str) {
+        let settings = &self.inner().settings;
+        let attempt = delivery.attempt;
+        tracing::debug!(app = %self.app, topic = self.plan.topic, attempt, "a message was not taken: {reason}");
+        if self.plan.dead_letter.is_some() && attempt >= settings.delivery_attempts {
+            return self.give_up(delivery, reason).await;
+        }
+        let after = settings.delivery_backoff.pause(attempt);
+        self.settle(delivery, pubsub::Verdict::Retry { after }).await;
+    }
+
+    /// To the dead letter topic, if there is one; else it is dropped.
+    async fn give_up(&self, delivery: Delivery, reason: &str) {
+        let (id, topic) = (&delivery.message.id, &self.plan.topic);
+        let Some(dead_letter) = &self.plan.dead_letter else {
+            tracing::warn!(app = %self.app, topic, id, "a message was dropped: {reason}");
+            return self.settle(delivery, pubsub::Verdict::Drop).await;
+        };
+        let message = &delivery.message;
+        let letter = Publish {
+            topic: dead_letter.clone(),
+            data: message.data.clone(),
+            content_type: message.content_type.clone(),
+            ttl: None,
+            metadata: message.metadata.clone(),
+        };
+        let published = match self.broker() {
+            Ok((_live, broker)) => broker.publish(letter).await.map_err(|error| error.to_string()),
+            Err(problem) => Err(problem),
+        };
+        let verdict = match published {
+            Ok(()) => {
+                tracing::info!(app = %self.app, topic, id, dead_letter, "a message went to its dead letter topic: {reason}");
+                pubsub::Verdict::Drop
+            }
+            Err(problem) => {
+                tracing::warn!(app = %self.app, topic, id, dead_letter, "a dead letter could not be published: {problem}");
+                pubsub::Verdict::Retry {
+                    after: self.inner().settings.delivery_backoff.pause(delivery.attempt),
+                }
+            }
+        };
+        self.settle(delivery, verdict).await;
+    }
+
+    async fn settle(&self, delivery: Delivery, verdict: pubsub::Verdict) {
+        if let Err(error) = delivery.settle(verdict).await {
+            tracing::warn!(app = %self.app, topic = self.plan.topic, "a delivery could not be settled: {error}");
+        }
+    }
+}
+
+/// Whether nobody was there to take the call: that says nothing about the message.
+fn is_unreachable(failure: &Failure) -> bool {
+    matches!(failure.kind, Kind::NoEndpoint | Kind::Connect | Kind::Draining)
+}

@@ -1,0 +1,146 @@
+//! The runtime of one base: components, the API of each app, deliveries, in one handle.
+//!
+//! Order at shutdown: deliveries end while the components they settle with are still open, then components close.
+//! The base calls [`Runtime::close`] before it drains its own tasks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dodai_capability::component::Registry;
+use dodai_capability::keys::Prefix;
+use dodai_capability::state;
+use dodai_core::call::{Door, Serve};
+use dodai_core::id::{AppId, Name};
+use dodai_core::snapshot::{App, Snapshot, Value};
+use dodai_core::status::Health;
+use dodai_core::task::Tasks;
+use tokio::time::Instant;
+
+use crate::api::{Api, Shared};
+use crate::callback::Callbacks;
+use crate::components::{self, Components};
+use crate::delivery::Deliveries;
+use crate::error::Error;
+use crate::keyvalue;
+use crate::settings::Settings;
+
+/// A state store as one app sees it: keys go through the prefix, which other APIs of the app use too.
+pub struct KeyValue {
+    /// The store; it follows changes of its component.
+    pub store: Arc<dyn state::Store>,
+    /// How keys are prefixed in it.
+    pub prefix: Prefix,
+}
+
+/// The runtime of one base.
+pub struct Runtime {
+    components: Components,
+    deliveries: Deliveries,
+    shared: Arc<Shared>,
+    apis: Mutex<HashMap<AppId, Arc<Api>>>,
+}
+
+impl Runtime {
+    /// A runtime without apps and components. Drivers come from `registry`, calls leave through `door`,
+    /// relative paths of drivers begin in `data_dir`. Deliveries wind down when `tasks` closes.
+    pub fn new(
+        registry: Registry,
+        door: Arc<dyn Door>,
+        environment: Arc<BTreeMap<String, String>>,
+        data_dir: PathBuf,
+        settings: Settings,
+        tasks: &Tasks,
+    ) -> Runtime {
+        let components = Components::new(registry, environment, data_dir, settings.component_backoff);
+        let callbacks = Callbacks { door: door.clone(), timeout: settings.delivery_timeout };
+        let deliveries = Deliveries::new(components.clone(), callbacks, settings.clone(), tasks.child());
+        let shared = Arc::new(Shared {
+            components: components.clone(),
+            door,
+            deliveries: deliveries.clone(),
+            settings,
+            closing: AtomicBool::new(false),
+        });
+        Runtime { components, deliveries, shared, apis: Mutex::default() }
+    }
+
+    /// Makes components, apps and declared subscriptions those of the snapshot. What did not change is not
+    /// touched. Returns at once; [`Runtime::health`] tells how far it is.
+    pub fn apply(&self, snapshot: &Snapshot) {
+        self.components.apply(snapshot);
+        let mut apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
+        apis.retain(|id, _| snapshot.app(id).is_some());
+        for app in snapshot.apps() {
+            if let Some(api) = apis.get(&app.id) {
+                api.set_terms(app);
+            } else {
+                apis.insert(app.id.clone(), Arc::new(Api::new(app.clone(), self.shared.clone())));
+            }
+        }
+        drop(apis);
+        self.deliveries.apply(snapshot);
+    }
+
+    /// The API of an app, for its listener. One that no snapshot has named has no restrictions yet.
+    pub fn api(&self, app: &AppId) -> Arc<dyn Serve> {
+        let mut apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(Api::new(App::new(app.clone()), self.shared.clone()));
+        apis.entry(app.clone()).or_insert_with(make).clone()
+    }
+
+    /// Tells whether an app has a ready instance on this base. Messages are pulled only while it has; each time
+    /// it becomes ready it is asked for its subscriptions.
+    pub fn app_ready(&self, app: &AppId, ready: bool) {
+        self.deliveries.app_ready(app, ready);
+    }
+
+    /// How each component is, by `namespace/name`.
+    pub fn health(&self) -> BTreeMap<String, Health> {
+        self.components.health()
+    }
+
+    /// How each subscription is: `namespace/app pubsub/topic`, or what names one that cannot run.
+    pub fn subscriptions(&self) -> BTreeMap<String, Health> {
+        self.deliveries.health()
+    }
+
+    /// The value itself, wherever it lives.
+    ///
+    /// # Errors
+    /// It is not there, or its store is not up.
+    pub async fn secret(&self, namespace: &Name, value: &Value) -> Result<String, Error> {
+        self.components.resolve(namespace, value).await
+    }
+
+    /// One value of a configuration store; `None` if it has no such key.
+    ///
+    /// # Errors
+    /// There is no such store, or it is not up.
+    pub async fn configuration(
+        &self,
+        namespace: &Name,
+        store: &str,
+        key: &str,
+    ) -> Result<Option<String>, Error> {
+        components::resolve::configuration(&self.components, namespace, store, key).await
+    }
+
+    /// A state store for an app's module.
+    ///
+    /// # Errors
+    /// There is no such component now, it keeps no state, or the app is not among its scopes.
+    pub fn keyvalue(&self, app: &AppId, component: &str) -> Result<KeyValue, Error> {
+        keyvalue::open(&self.components, app, component)
+    }
+
+    /// Ends deliveries, then closes components, within `deadline` for both.
+    pub async fn close(&self, deadline: Duration) {
+        let until = Instant::now() + deadline;
+        self.shared.closing.store(true, Relaxed);
+        self.deliveries.close(deadline).await;
+        self.components.close(until.saturating_duration_since(Instant::now())).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! What the base decides for its runtime: limits, pauses and seams, with the defaults of one table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dodai_core::id::AppId;
+
+/// The level of the Dapr API that the metadata API reports, since SDKs compare it.
+pub const DAPR_LEVEL: &str = "1.18.0";
+
+/// Called when an app asks for its base to shut down.
+pub type Shutdown = Arc<dyn Fn(&AppId) + Send + Sync>;
+
+/// How pauses between tries grow: from `first`, doubling, up to `most`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// The first pause.
+    pub first: Duration,
+    /// The longest pause.
+    pub most: Duration,
+}
+
+impl Backoff {
+    /// The pause after `failures` failures in a row, counted from 1.
+    pub fn pause(&self, failures: u32) -> Duration {
+        let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(16));
+        doubled.min(self.most)
+    }
+}
+
+/// Limits and seams of one runtime.
+#[derive(Clone)]
+pub struct Settings {
+    /// The longest request body, but for invocation, which streams: 4 MiB, as daprd.
+    pub max_body: usize,
+    /// Pauses before a component that did not come up is opened again: 1 s to 60 s.
+    pub component_backoff: Backoff,
+    /// How long an app may take to answer a delivery: 60 s.
+    pub delivery_timeout: Duration,
+    /// Deliveries of one subscription at once: 16; 1 where a component says `concurrencyMode: single`.
+    pub delivery_concurrency: usize,
+    /// Pauses before a message that an app did not take is delivered again: 1 s to 60 s.
+    pub delivery_backoff: Backoff,
+    /// Deliveries of one message at most where a dead letter topic takes it afterwards: 4. Without one
+    /// there is no bound but the message's own life.
+    pub delivery_attempts: u32,
+    /// Configuration subscriptions of one app at most: 256.
+    pub max_followers: usize,
+    /// What `POST /v1.0/shutdown` does; nothing unless set.
+    pub shutdown: Shutdown,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(60) };
+        Settings {
+            max_body: 4 << 20,
+            component_backoff: backoff,
+            delivery_timeout: Duration::from_secs(60),
+            delivery_concurrency: 16,
+            delivery_backoff: backoff,
+            delivery_attempts: 4,
+            max_followers: 256,
+            shutdown: Arc::new(
+                |app| tracing::warn!(%app, "an app asked for a shutdown, which this base does not offer"),
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_bound() {
+        let backoff = Backoff { first: Duration::from_secs(1), most: Duration::from_secs(5) };
+        let pauses: Vec<u64> = (0..5).map(|failures| backoff.pause(failures).as_secs()).collect();
+        assert_eq!(pauses, [1, 1, 2, 4, 5]);
+        assert_eq!(backoff.pause(u32::MAX), backoff.most);
+    }
+}
