@@ -1,0 +1,188 @@
+//! The loop: woken by the store, by bases and by a timer; plans, executes, writes statuses, publishes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dodai_api::DocumentKey;
+use dodai_core::id::BaseId;
+use dodai_core::task::Tasks;
+use dodai_store::{Cause, Revision, Txn};
+use serde_json::Value;
+
+use super::mirror::View;
+use super::{Control, Inner};
+use crate::documents::{STATUS_PREFIX, millis, unchanged};
+use crate::error::Result;
+use crate::execute::{execute, words};
+use crate::plan::plan;
+use crate::records::{Millis, Observed, bytes};
+use crate::snapshot;
+use crate::status::{Facts, statuses};
+
+/// Changes that come within this are taken together.
+const DEBOUNCE: Duration = Duration::from_millis(10);
+/// How often it runs when nothing wakes it: deadlines pass without an event.
+const TICK: Duration = Duration::from_secs(1);
+/// How long it waits after the store failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// How many plans may follow one another before others get a turn.
+const ROUNDS: usize = 16;
+/// How many statuses are written in one transaction.
+const STATUS_CHUNK: usize = 64;
+
+pub(super) async fn run(control: Control, tasks: Tasks) {
+    let inner = &*control.0;
+    loop {
+        tokio::select! {
+            // Cancel safe: what is cut between two steps is planned again.
+            () = tasks.closing() => return,
+            done = once(inner) => {
+                if let Err(error) = done {
+                    tracing::warn!(%error, "reconciling failed; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        tokio::select! {
+            () = tasks.closing() => return,
+            () = inner.woken.notified() => tokio::time::sleep(DEBOUNCE).await,
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+/// Plans until there is nothing to do, then tells everybody.
+async fn once(inner: &Inner) -> Result<()> {
+    let now = millis(&inner.settings.clock);
+    for _ in 0..ROUNDS {
+        let view = inner.view.borrow().clone();
+        let observed = inner.observed();
+        let plan = plan(&view.documents, &observed, &view.records, &inner.settings.rules, now);
+        if plan.steps.is_empty() {
+            break;
+        }
+        let mut known = view.known.clone();
+        let executed = execute(&**inner.documents.store(), &plan.steps, &mut known).await?;
+        for step in &plan.steps[..executed.done] {
+            let (object, reason, text) = words(step);
+            inner.events.add(now, object, reason, text);
+        }
+        // After a race the mirror is behind by what somebody else wrote; what that is, the next wake brings.
+        inner.caught_up(executed.revision).await;
+        if executed.raced {
+            tokio::time::sleep(DEBOUNCE).await;
+        }
+    }
+    let view = inner.view.borrow().clone();
+    let observed = inner.observed();
+    publish(inner, &view, &observed, now);
+    write_statuses(inner, &view, &observed, now).await
+}
+
+/// Gives each base its snapshot, if that changed. After a start nothing is told before every base that has
+/// instances was heard of: a snapshot without their endpoints would cut what works.
+fn publish(inner: &Inner, view: &View, observed: &Observed, now: Millis) {
+    let waiting = |base: &BaseId| !observed.bases.contains_key(base);
+    let unheard = view.records.instances.values().any(|instance| waiting(&instance.base));
+    if unheard && !crate::plan::passed(observed.started, now, inner.settings.rules.lost_after) {
+        return;
+    }
+    for (base, connection) in inner.bases().iter() {
+        let input = snapshot::Input {
+            documents: &view.documents,
+            records: &view.records,
+            observed,
+            base,
+            settings: &connection.settings,
+        };
+        let previous = connection.snapshots.borrow().clone();
+        // A base that took snapshots of an earlier control goes on from its version.
+        let version = connection.status.borrow().applied.max(previous.version) + 1;
+        if let Some(next) = snapshot::next(&input, &previous, version) {
+            connection.snapshots.send_replace(next);
+        }
+    }
+}
+
+async fn write_statuses(inner: &Inner, view: &View, observed: &Observed, now: Millis) -> Result<()> {
+    let rules = &inner.settings.rules;
+    let facts = Facts { documents: &view.documents, records: &view.records, observed, rules, now };
+    let fresh = statuses(&facts, &view.statuses);
+    let changed = fresh.iter().filter(|(key, value)| view.statuses.get(*key) != Some(*value));
+    let gone = view.statuses.keys().filter(|key| view.documents.get(key).is_none());
+    let mut writes: BTreeMap<&DocumentKey, Option<&Value>> =
+        changed.map(|(key, value)| (key, Some(value))).collect();
+    writes.extend(gone.map(|key| (key, None)));
+    let writes: Vec<_> = writes.into_iter().collect();
+    let mut last = Revision::ZERO;
+    for chunk in writes.chunks(STATUS_CHUNK) {
+        let mut txn = Txn::new(Cause::new("control:status", "what was observed"));
+        for (key, value) in chunk {
+            let at = format!("{STATUS_PREFIX}/{key}");
+            txn = txn.when(&at, unchanged(view.known.get(&at).copied()));
+            txn = match value {
+                Some(value) => txn.put(at, bytes(value)),
+                None => txn.delete(at),
+            };
+        }
+        let outcome = inner.documents.store().txn(txn).await?;
+        if outcome.held {
+            last = last.max(outcome.revision);
+        }
+    }
+    inner.caught_up(last).await;
+    Ok(())
+}
+
+impl Inner {
+    /// Waits until the mirror shows what was written at `revision`.
+    async fn caught_up(&self, revision: Revision) {
+        let mut view = self.view.subscribe();
+        // Only a mirror that is gone fails, and then the loop is about to end as well.
+        let _ = tokio::time::timeout(RETRY, view.wait_for(|view| view.revision >= revision)).await;
+    }
+}
+
+/// Turns what a base reports into wakes and events, until the base is gone.
+pub(super) async fn attend(control: Control, base: BaseId, serial: u64, tasks: Tasks) {
+    let Some(mut reports) = control.0.bases().get(&base).map(|one| one.status.clone()) else { return };
+    let mut before = reports.borrow_and_update().clone();
+    loop {
+        let closed = tokio::select! {
+            // Cancel safe: a report is state, and is read after the wait.
+            () = tasks.closing() => return,
+            changed = reports.changed() => changed.is_err(),
+        };
+        if closed {
+            control.0.disconnect(&base, serial);
+            return;
+        }
+        let report = reports.borrow_and_update().clone();
+        tell(&control.0, &base, &before, &report);
+        control.0.sighted(&base, serial, &report);
+        before = report;
+    }
+}
+
+fn tell(
+    inner: &Arc<Inner>,
+    base: &BaseId,
+    before: &dodai_core::status::Status,
+    after: &dodai_core::status::Status,
+) {
+    let now = millis(&inner.settings.clock);
+    for (id, status) in &after.instances {
+        let old = before.instances.get(id);
+        if old.is_some_and(|old| old.phase == status.phase && old.restarts == status.restarts) {
+            continue;
+        }
+        let why = if status.reason.is_empty() { String::new() } else { format!(": {}", status.reason) };
+        let text = format!("instance {id} on base {base} is {:?}{why}", status.phase);
+        inner.events.add(now, id.to_string(), "InstancePhase", text);
+    }
+    if let Some(refused) = after.refused.as_ref().filter(|refused| before.refused.as_ref() != Some(refused)) {
+        let text = format!("base {base} refused snapshot {}: {}", refused.version, refused.reason);
+        inner.events.add(now, base.to_string(), "SnapshotRefused", text);
+    }
+}

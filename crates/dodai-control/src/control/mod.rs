@@ -1,0 +1,348 @@
+//! `Control`: the handle to a running control, and the links to its bases.
+//!
+//! Three kinds of tasks: a mirror of the store, the loop that reconciles, and one listener for each base. All
+//! of them can be cut at any point; what they know stands in the store or is told again by the bases.
+
+mod cycle;
+mod events;
+mod mirror;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dodai_api::{BaseSpec, Document, DocumentKey, Kind, Located, Metadata, Name};
+use dodai_core::id::{AppId, BaseId, Digest};
+use dodai_core::snapshot::Snapshot;
+use dodai_core::status::{Link, Status};
+use dodai_core::task::{Kind as TaskKind, Tasks};
+use dodai_store::Store;
+use dodai_transport::tls::Clock;
+use tokio::sync::{Notify, watch};
+
+use crate::documents::{Applied, Apply, Artifacts, DigestsOnly, DocumentStore, FieldOwner, millis};
+use crate::error::Result;
+use crate::plan::Rules;
+use crate::records::{Millis, Observed, Sighting};
+use crate::snapshot::BaseSettings;
+
+pub use events::{EVENTS_KEPT, Event};
+pub use mirror::View;
+
+/// How control runs.
+#[derive(Clone)]
+pub struct Settings {
+    /// Who knows the digests of artefacts.
+    pub artifacts: Arc<dyn Artifacts>,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Times and bounds of reconciliation.
+    pub rules: Rules,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { artifacts: Arc::new(DigestsOnly), clock: Clock::system(), rules: Rules::default() }
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+/// A running control. Cheap to clone.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+struct Inner {
+    documents: DocumentStore,
+    settings: Settings,
+    view: watch::Sender<Arc<View>>,
+    bases: Mutex<BTreeMap<BaseId, Connection>>,
+    sightings: Mutex<Observed>,
+    serial: Mutex<u64>,
+    woken: Notify,
+    events: events::Events,
+    tasks: Tasks,
+}
+
+/// Control's end of a link.
+struct Connection {
+    serial: u64,
+    settings: BaseSettings,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    status: watch::Receiver<Status>,
+}
+
+impl Control {
+    /// Starts control over `store`. Its tasks end when `tasks` close.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(store: Arc<dyn Store>, settings: Settings, tasks: &Tasks) -> Result<Control> {
+        let view = mirror::read(&*store).await?;
+        let started = millis(&settings.clock);
+        let documents = DocumentStore::new(store.clone(), settings.artifacts.clone(), settings.clock.clone());
+        let inner = Inner {
+            documents,
+            settings,
+            view: watch::Sender::new(Arc::new(view)),
+            bases: Mutex::default(),
+            sightings: Mutex::new(Observed { started, bases: BTreeMap::new() }),
+            serial: Mutex::default(),
+            woken: Notify::new(),
+            events: events::Events::new(),
+            tasks: tasks.clone(),
+        };
+        let control = Control(Arc::new(inner));
+        tasks.spawn(TaskKind::Loop, mirror::follow(store, control.0.view.clone(), tasks.clone()));
+        tasks.spawn(TaskKind::Loop, wake_on_change(control.clone(), tasks.clone()));
+        tasks.spawn(TaskKind::Loop, cycle::run(control.clone(), tasks.clone()));
+        Ok(control)
+    }
+
+    /// Connects a base. A second link for one base takes the place of the first.
+    ///
+    /// The base document is made if there is none, so that it shows up and can be configured.
+    ///
+    /// # Errors
+    /// When the base's document cannot be written.
+    pub async fn link(&self, base: BaseId, settings: BaseSettings) -> Result<Link> {
+        self.register(&base).await?;
+        let snapshots = watch::Sender::new(Arc::new(Snapshot::default()));
+        let status = watch::Sender::new(Status::default());
+        let serial = self.0.next_serial();
+        let link = Link { base: base.clone(), snapshots: snapshots.subscribe(), status: status.clone() };
+        let connection = Connection { serial, settings, snapshots, status: status.subscribe() };
+        self.0.bases().insert(base.clone(), connection);
+        self.0.sighted(&base, serial, &Status::default());
+        let now = millis(&self.0.settings.clock);
+        self.0.events.add(now, base.to_string(), "BaseConnected", format!("base {base} is connected"));
+        self.0.tasks.spawn(TaskKind::Loop, cycle::attend(self.clone(), base, serial, self.0.tasks.clone()));
+        Ok(link)
+    }
+
+    async fn register(&self, base: &BaseId) -> Result<()> {
+        let metadata = || Some(Metadata::new(Name::default_namespace(), base.as_str().parse::<Name>().ok()?));
+        let Some(metadata) = metadata() else { return Ok(()) };
+        let document = Document::from(dodai_api::Base { metadata, spec: BaseSpec::default(), status: None });
+        match self.get(&document.key()).await {
+            Err(crate::error::Error::NotFound(_)) => {}
+            done => return done.map(|_| ()),
+        }
+        let documents = [Located::nowhere(document)];
+        let apply = Apply {
+            documents: &documents,
+            actor: "control:bases",
+            owner: FieldOwner::Control,
+            prune: None,
+            dry_run: false,
+        };
+        self.apply(&apply).await.map(|_| ())
+    }
+
+    /// Writes documents; see [`DocumentStore::apply`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn apply(&self, apply: &Apply<'_>) -> Result<Applied> {
+        self.0.documents.apply(apply).await
+    }
+
+    /// Reads one document with its status.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::NotFound`].
+    pub async fn get(&self, key: &DocumentKey) -> Result<Document> {
+        self.0.documents.get(key).await
+    }
+
+    /// Reads the documents of a kind with their statuses.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn list(&self, kind: Kind, namespace: Option<&Name>) -> Result<Vec<Document>> {
+        self.0.documents.list(kind, namespace).await
+    }
+
+    /// Removes one document.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::NotFound`].
+    pub async fn delete(&self, key: &DocumentKey, actor: &str) -> Result<()> {
+        self.0.documents.delete(key, actor).await
+    }
+
+    /// Makes `digest` the artefact of an app's module.
+    ///
+    /// # Errors
+    /// As [`DocumentStore::deploy`].
+    pub async fn deploy(&self, app: &AppId, digest: &Digest, actor: &str) -> Result<Document> {
+        self.0.documents.deploy(app, digest, actor).await
+    }
+
+    /// What stands in the store, as of a moment ago.
+    pub fn view(&self) -> Arc<View> {
+        self.0.view.borrow().clone()
+    }
+
+    /// Follows documents from now on. State, not events: changes that follow fast are told as one.
+    pub fn watch(&self) -> Watch {
+        let view = self.0.view.subscribe();
+        let told = view.borrow().clone();
+        Watch { view, told }
+    }
+
+    /// What every base reported last.
+    pub fn observed(&self) -> Observed {
+        self.0.observed()
+    }
+
+    /// The snapshot that a base has been told, if it is connected.
+    pub fn snapshot(&self, base: &BaseId) -> Option<Arc<Snapshot>> {
+        self.0.bases().get(base).map(|one| one.snapshots.borrow().clone())
+    }
+
+    /// What happened after the event with number `sequence`; 0 for everything that is kept.
+    pub fn events(&self, sequence: u64) -> Vec<Event> {
+        self.0.events.after(sequence)
+    }
+
+    /// Tells the number of the newest event.
+    pub fn events_changed(&self) -> watch::Receiver<u64> {
+        self.0.events.subscribe()
+    }
+
+    /// The documents behind.
+    pub fn documents(&self) -> &DocumentStore {
+        &self.0.documents
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn bases(&self) -> MutexGuard<'_, BTreeMap<BaseId, Connection>> {
+        self.bases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sightings(&self) -> MutexGuard<'_, Observed> {
+        self.sightings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_serial(&self) -> u64 {
+        let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
+        *serial += 1;
+        *serial
+    }
+
+    fn observed(&self) -> Observed {
+        self.sightings().clone()
+    }
+
+    /// Whether the connection with this number is still the base's.
+    fn is_current(&self, base: &BaseId, serial: u64) -> bool {
+        self.bases().get(base).is_some_and(|one| one.serial == serial)
+    }
+
+    fn sighted(&self, base: &BaseId, serial: u64, status: &Status) {
+        if !self.is_current(base, serial) {
+            return;
+        }
+        let now: Millis = millis(&self.settings.clock);
+        let mut sightings = self.sightings();
+        let known = sightings.bases.get(base);
+        let since = known.filter(|known| known.connected).map_or(now, |known| known.since);
+        // An empty first report of a base that was here before says nothing yet.
+        let silent = *status == Status::default();
+        let status = match known {
+            Some(known) if silent => known.status.clone(),
+            Some(_) | None => status.clone(),
+        };
+        sightings.bases.insert(base.clone(), Sighting { status, connected: true, since });
+        drop(sightings);
+        self.woken.notify_one();
+    }
+
+    fn disconnect(&self, base: &BaseId, serial: u64) {
+        if !self.is_current(base, serial) {
+            return;
+        }
+        self.bases().remove(base);
+        let now = millis(&self.settings.clock);
+        if let Some(sighting) = self.sightings().bases.get_mut(base) {
+            sighting.connected = false;
+            sighting.since = now;
+        }
+        self.events.add(
+            now,
+            base.to_string(),
+            "BaseAway",
+            format!("base {base} is not connected any longer"),
+        );
+        self.woken.notify_one();
+    }
+}
+
+async fn wake_on_change(control: Control, tasks: Tasks) {
+    let mut view = control.0.view.subscribe();
+    loop {
+        tokio::select! {
+            // Cancel safe: the view is state.
+            () = tasks.closing() => return,
+            changed = view.changed() => match changed {
+                Ok(()) => control.0.woken.notify_one(),
+                Err(_) => return,
+            },
+        }
+    }
+}
+
+/// Follows documents; see [`Control::watch`].
+pub struct Watch {
+    view: watch::Receiver<Arc<View>>,
+    told: Arc<View>,
+}
+
+/// A document that changed, or its status did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Changed {
+    /// As it is now, with its status.
+    Put(Document),
+    /// It is gone.
+    Deleted(DocumentKey),
+}
+
+impl Watch {
+    /// The next changes; `None` when control has ended. Cancel safe.
+    pub async fn next(&mut self) -> Option<Vec<Changed>> {
+        loop {
+            self.view.changed().await.ok()?;
+            let now = self.view.borrow_and_update().clone();
+            let changes = changes(&self.told, &now);
+            self.told = now;
+            if !changes.is_empty() {
+                return Some(changes);
+            }
+        }
+    }
+}
+
+fn changes(before: &View, after: &View) -> Vec<Changed> {
+    let mut all = Vec::new();
+    for (key, document) in after.documents.iter() {
+        let same = before.documents.get(key).is_some_and(|old| Arc::ptr_eq(old, document) || old == document)
+            && before.statuses.get(key) == after.statuses.get(key);
+        if !same {
+            all.extend(after.document(key).map(Changed::Put));
+        }
+    }
+    let gone = before.documents.iter().filter(|(key, _)| after.documents.get(key).is_none());
+    all.extend(gone.map(|(key, _)| Changed::Deleted(key.clone())));
+    all
+}

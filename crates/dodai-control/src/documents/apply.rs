@@ -1,0 +1,267 @@
+//! `apply`: checks documents with everything that is stored, writes what changes, prunes what is gone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dodai_api::{Code, Document, DocumentKey, Kind, Located, Problem, Severity, validate, validate_set};
+use dodai_store::{Cause, Txn};
+
+use super::merge::{Claim, FieldOwner, SCOPE, merge};
+use super::{ATTEMPTS, DocumentStore, busy, decode, encode, parse_key, store_key, unchanged};
+use crate::error::{Error, Result};
+use crate::name;
+
+/// The most documents in one transaction: half of what the store takes in operations.
+const CHUNK: usize = 64;
+/// The most bytes in one transaction, below the store's limit.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// A set of documents to write.
+#[derive(Clone, Debug)]
+pub struct Apply<'a> {
+    /// The documents, with their places where they come from files.
+    pub documents: &'a [Located<Document>],
+    /// Who writes: `user:ada`, `up`.
+    pub actor: &'a str,
+    /// Which writer owns what is written.
+    pub owner: FieldOwner,
+    /// Removes what this owner wrote earlier in this scope (the project's name) and does not write now.
+    pub prune: Option<&'a str>,
+    /// Only says what would happen.
+    pub dry_run: bool,
+}
+
+/// What became of the documents of one [`Apply`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Applied {
+    /// One for each document, in order, then those pruned.
+    pub written: Vec<Written>,
+    /// Things that will not do what they seem to.
+    pub warnings: Vec<Problem>,
+}
+
+/// What became of one document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The document.
+    pub key: DocumentKey,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Its generation now; `None` when it is gone.
+    pub generation: Option<u64>,
+}
+
+/// What became of one document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is new.
+    Created,
+    /// It changed.
+    Configured,
+    /// It was like this already and was not written.
+    Unchanged,
+    /// It is gone.
+    Pruned,
+}
+
+impl Verdict {
+    /// The word for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Created => "created",
+            Verdict::Configured => "configured",
+            Verdict::Unchanged => "unchanged",
+            Verdict::Pruned => "pruned",
+        }
+    }
+}
+
+/// One write: the new content, or `None` to remove; bound to what was read.
+struct Write {
+    key: DocumentKey,
+    document: Option<Document>,
+    read: Option<u64>,
+}
+
+impl DocumentStore {
+    /// Writes a set of documents. All or nothing for up to 64 changed documents, in order beyond that.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with every problem; then nothing was written.
+    pub async fn apply(&self, apply: &Apply<'_>) -> Result<Applied> {
+        let digests = self.digests(apply.documents)?;
+        for _ in 0..ATTEMPTS {
+            let stored = self.stored().await?;
+            let warnings = check(apply, &stored)?;
+            let (written, writes) = self.decide(apply, &stored, &digests)?;
+            if apply.dry_run || self.write(apply, writes).await? {
+                return Ok(Applied { written, warnings });
+            }
+        }
+        Err(busy("a document"))
+    }
+
+    async fn stored(&self) -> Result<BTreeMap<DocumentKey, Document>> {
+        let mut stored = BTreeMap::new();
+        for kind in Kind::ALL {
+            for kv in &self.store.list(&format!("/{kind}/")).await?.items {
+                if let Some(key) = parse_key(&kv.key) {
+                    stored.insert(key, decode(kv)?);
+                }
+            }
+        }
+        Ok(stored)
+    }
+
+    /// The digests of the artefacts that the documents name.
+    fn digests(&self, documents: &[Located<Document>]) -> Result<BTreeMap<DocumentKey, String>> {
+        let (mut digests, mut problems) = (BTreeMap::new(), Vec::new());
+        for document in documents {
+            let Document::App(app) = &document.value else { continue };
+            let id = name::app_id(&app.metadata);
+            let (path, found) = match (&app.spec.module, &app.spec.process) {
+                (Some(module), _) => {
+                    ("spec.module.artifact", self.artifacts.module(&id, &module.artifact).map(Some))
+                }
+                (None, Some(process)) => ("spec.process.command", self.artifacts.process(&id, process)),
+                (None, None) => continue,
+            };
+            match found {
+                Ok(Some(digest)) => {
+                    digests.insert(document.value.key(), digest.to_string());
+                }
+                Ok(None) => {}
+                Err(reason) => problems.push(problem(document, Code::UnknownReference, path, reason)),
+            }
+        }
+        if problems.is_empty() { Ok(digests) } else { Err(Error::Refused(problems)) }
+    }
+
+    fn decide(
+        &self,
+        apply: &Apply<'_>,
+        stored: &BTreeMap<DocumentKey, Document>,
+        digests: &BTreeMap<DocumentKey, String>,
+    ) -> Result<(Vec<Written>, Vec<Write>)> {
+        let (mut written, mut writes) = (Vec::new(), Vec::new());
+        let now = self.now();
+        for located in apply.documents {
+            let (wanted, key) = (&located.value, located.value.key());
+            let existing = stored.get(&key);
+            let read = existing.and_then(|document| document.metadata().revision);
+            if let Some(expected) = wanted.metadata().revision
+                && read != Some(expected)
+            {
+                let found = read.map_or("it is gone".to_owned(), |read| format!("it is at revision {read}"));
+                let detail = format!("expected revision {expected}, {found}");
+                return Err(Error::Conflict { key: key.to_string(), detail });
+            }
+            let claim = Claim {
+                owner: apply.owner,
+                scope: apply.prune,
+                digest: digests.get(&key).map(String::as_str),
+                now: &now,
+                uid: &uuid::Uuid::new_v4().to_string(),
+            };
+            let next = merge(existing, wanted, &claim);
+            let verdict = match (&next, existing) {
+                (None, _) => Verdict::Unchanged,
+                (Some(_), None) => Verdict::Created,
+                (Some(_), Some(_)) => Verdict::Configured,
+            };
+            let generation = next.as_ref().or(existing).and_then(|document| document.metadata().generation);
+            written.push(Written { key: key.clone(), verdict, generation });
+            if next.is_some() {
+                writes.push(Write { key, document: next, read });
+            }
+        }
+        for key in pruned(apply, stored) {
+            let read = stored.get(&key).and_then(|document| document.metadata().revision);
+            written.push(Written { key: key.clone(), verdict: Verdict::Pruned, generation: None });
+            writes.push(Write { key, document: None, read });
+        }
+        Ok((written, writes))
+    }
+
+    /// Whether everything was written; `false` asks to read again.
+    async fn write(&self, apply: &Apply<'_>, writes: Vec<Write>) -> Result<bool> {
+        let fresh = || Txn::new(Cause::new(apply.actor, format!("apply as {}", apply.owner.as_str())));
+        let mut txn = fresh();
+        for write in writes {
+            let key = store_key(&write.key);
+            let value = write.document.as_ref().map(encode);
+            let size = value.as_ref().map_or(0, bytes::Bytes::len);
+            let full = txn.then.len() >= CHUNK || txn.size_bytes() + size > CHUNK_BYTES;
+            if full
+                && !txn.then.is_empty()
+                && !self.store.txn(std::mem::replace(&mut txn, fresh())).await?.held
+            {
+                return Ok(false);
+            }
+            txn = txn.when(&key, unchanged(write.read));
+            txn = match value {
+                Some(value) => txn.put(key, value),
+                None => txn.delete(key),
+            };
+        }
+        Ok(txn.then.is_empty() || self.store.txn(txn).await?.held)
+    }
+}
+
+/// What the owner wrote earlier in this scope and does not write now.
+fn pruned(apply: &Apply<'_>, stored: &BTreeMap<DocumentKey, Document>) -> Vec<DocumentKey> {
+    let Some(scope) = apply.prune else { return Vec::new() };
+    let own = |document: &Document| {
+        let metadata = document.metadata();
+        metadata.field_owners.get("").is_some_and(|owner| owner == apply.owner.as_str())
+            && metadata.annotations.get(SCOPE).is_some_and(|found| found == scope)
+    };
+    let applied = |key: &DocumentKey| apply.documents.iter().any(|document| document.value.key() == *key);
+    let gone = stored.iter().filter(|(key, document)| own(document) && !applied(key));
+    gone.map(|(key, _)| key.clone()).collect()
+}
+
+/// Checks the documents by themselves and together with what will be beside them. Returns the warnings.
+fn check(apply: &Apply<'_>, stored: &BTreeMap<DocumentKey, Document>) -> Result<Vec<Problem>> {
+    let mut world = Vec::new();
+    let mut found = Vec::new();
+    for document in apply.documents {
+        let mut document = document.clone();
+        if document.file.is_empty() {
+            // Problems of documents without a file are not told; the key names them as well as a file does.
+            document.file = Arc::from(document.value.key().to_string());
+        }
+        if document.value.kind() == Kind::Revision && apply.owner != FieldOwner::Control {
+            let text = "revisions are made by the server; change the app, or its `spec.traffic`".to_owned();
+            found.push(problem(&document, Code::ReadOnly, "kind", text));
+        }
+        found.extend(validate(&document.value).into_iter().map(|problem| document.locate(problem)));
+        world.push(document);
+    }
+    let gone = pruned(apply, stored);
+    let others = stored.iter().filter(|(key, _)| {
+        !gone.contains(key) && !apply.documents.iter().any(|document| document.value.key() == **key)
+    });
+    world.extend(others.map(|(_, document)| Located::nowhere(document.clone())));
+    found.extend(validate_set(&world));
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|problem| problem.severity == Severity::Error);
+    if errors.is_empty() { Ok(warnings) } else { Err(Error::Refused(errors)) }
+}
+
+fn problem(document: &Located<Document>, code: Code, path: &str, message: String) -> Problem {
+    let file =
+        if document.file.is_empty() { document.value.key().to_string() } else { document.file.to_string() };
+    let (line, column) = document.place(path).unwrap_or_default();
+    Problem {
+        file,
+        document: document.index,
+        line,
+        column,
+        path: path.to_owned(),
+        message,
+        remedy: None,
+        code,
+        severity: Severity::Error,
+    }
+}

@@ -1,0 +1,148 @@
+//! A set of documents in memory, by key, with typed access. Clones share the documents.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dodai_api::{
+    App, Base, Document, DocumentKey, Gateway, Kind, Name, ObjectName, Policy, Revision, Route, Service, dapr,
+};
+use dodai_core::id::{AppId, RevisionId};
+
+use crate::name;
+
+/// Documents by key.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Documents {
+    by_key: BTreeMap<DocumentKey, Arc<Document>>,
+}
+
+macro_rules! of_kind {
+    ($($(#[doc = $doc:literal])* $method:ident: $variant:ident($type:ty);)*) => {
+        impl Documents {
+            $($(#[doc = $doc])*
+            pub fn $method(&self) -> impl Iterator<Item = &$type> {
+                self.of_kind(Kind::$variant).filter_map(|document| match document.as_ref() {
+                    Document::$variant(document) => Some(document.as_ref()),
+                    _ => None,
+                })
+            })*
+        }
+    };
+}
+
+of_kind! {
+    /// The apps, in order of namespace and name, as are all that follow.
+    apps: App(App);
+    /// The revisions.
+    revisions: Revision(Revision);
+    /// The service documents.
+    services: Service(Service);
+    /// The gateways.
+    gateways: Gateway(Gateway);
+    /// The routes.
+    routes: Route(Route);
+    /// The policies.
+    policies: Policy(Policy);
+    /// The bases.
+    bases: Base(Base);
+    /// The components.
+    components: Component(dapr::Component);
+    /// The subscriptions.
+    subscriptions: Subscription(dapr::Subscription);
+    /// The resiliency documents.
+    resiliencies: Resiliency(dapr::Resiliency);
+    /// The configurations.
+    configurations: Configuration(dapr::Configuration);
+}
+
+impl FromIterator<Document> for Documents {
+    fn from_iter<I: IntoIterator<Item = Document>>(documents: I) -> Documents {
+        let by_key = documents.into_iter().map(|document| (document.key(), Arc::new(document))).collect();
+        Documents { by_key }
+    }
+}
+
+impl Documents {
+    /// Adds or replaces a document.
+    pub fn insert(&mut self, document: Arc<Document>) {
+        self.by_key.insert(document.key(), document);
+    }
+
+    /// Removes a document.
+    pub fn remove(&mut self, key: &DocumentKey) -> Option<Arc<Document>> {
+        self.by_key.remove(key)
+    }
+
+    /// One document.
+    pub fn get(&self, key: &DocumentKey) -> Option<&Arc<Document>> {
+        self.by_key.get(key)
+    }
+
+    /// Every document, in order of kind, namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&DocumentKey, &Arc<Document>)> {
+        self.by_key.iter()
+    }
+
+    /// The documents of one kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Document>> {
+        self.by_key.iter().filter(move |(key, _)| key.kind == kind).map(|(_, document)| document)
+    }
+
+    fn named(&self, kind: Kind, namespace: &Name, name: ObjectName) -> Option<&Document> {
+        self.by_key.get(&DocumentKey { kind, namespace: namespace.clone(), name }).map(Arc::as_ref)
+    }
+
+    /// One app.
+    pub fn app(&self, id: &AppId) -> Option<&App> {
+        let own = name::document(&id.name);
+        match self.named(Kind::App, &name::document(&id.namespace), own.into())? {
+            Document::App(app) => Some(app),
+            _ => None,
+        }
+    }
+
+    /// One service document.
+    pub fn service(&self, id: &AppId) -> Option<&Service> {
+        let own = name::document(&id.name);
+        match self.named(Kind::Service, &name::document(&id.namespace), own.into())? {
+            Document::Service(service) => Some(service),
+            _ => None,
+        }
+    }
+
+    /// One configuration.
+    pub fn configuration(&self, namespace: &Name, name: &ObjectName) -> Option<&dapr::Configuration> {
+        match self.named(Kind::Configuration, namespace, name.clone())? {
+            Document::Configuration(configuration) => Some(configuration),
+            _ => None,
+        }
+    }
+
+    /// One revision of an app.
+    pub fn revision(&self, app: &AppId, id: &RevisionId) -> Option<&Revision> {
+        let key = revision_key(app, id);
+        match self.by_key.get(&key)?.as_ref() {
+            Document::Revision(revision) => Some(revision),
+            _ => None,
+        }
+    }
+
+    /// The revisions of one app.
+    pub fn revisions_of<'a>(&'a self, app: &'a AppId) -> impl Iterator<Item = &'a Revision> {
+        self.revisions().filter(move |revision| {
+            revision.spec.app.as_str() == app.name.as_str()
+                && revision.metadata.namespace.as_str() == app.namespace.as_str()
+        })
+    }
+}
+
+/// The key of the document of one revision. The app's name is cut so that the whole stays a DNS label.
+pub(crate) fn revision_key(app: &AppId, id: &RevisionId) -> DocumentKey {
+    let short = app.name.as_str().get(..52).unwrap_or(app.name.as_str());
+    let name = format!("{short}-{id}");
+    DocumentKey {
+        kind: Kind::Revision,
+        namespace: name::document(&app.namespace),
+        name: name.parse().expect("a DNS label with a revision's id behind it is a document's name"),
+    }
+}

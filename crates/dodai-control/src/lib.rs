@@ -1,0 +1,15 @@
+//! Control: documents in, snapshots out.
+//!
+//! [`documents`] keeps what users write; [`plan`](mod@plan) decides, [`execute`](mod@execute) does, [`snapshot`]
+//! tells each base what it should be, [`status`] says what came of it; [`control`] is the loop around them.
+//! Everything but `documents`, `execute` and `control` is pure.
+
+pub mod control;
+pub mod documents;
+pub mod error;
+pub mod execute;
+mod name;
+pub mod plan;
+pub mod records;
+pub mod snapshot;
+pub mod status;

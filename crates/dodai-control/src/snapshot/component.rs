@@ -1,0 +1,123 @@
+//! What apps may use: components, scopes of the runtime API, declared subscriptions.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use dodai_api::dapr;
+use dodai_core::id::AppId;
+use dodai_core::snapshot::{App, Component, Scopes, SecretScope, Setting, Subscription, Value};
+
+use super::{Input, Scope};
+use crate::name;
+
+/// How long a component may take to come up unless it says so itself.
+const INIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) fn apps<'a>(input: &'a Input<'a>, scope: &'a Scope) -> impl Iterator<Item = App> + 'a {
+    input.documents.apps().filter_map(move |app| {
+        let id = name::app_id(&app.metadata);
+        if !scope.has(&id) {
+            return None;
+        }
+        let dapr = app.spec.dapr.as_ref();
+        let callback =
+            dapr.and_then(|dapr| dapr.service.as_ref()).or(app.spec.services.first().map(|s| &s.name));
+        let mut labels = app.metadata.labels.clone();
+        labels.extend(app.spec.labels.clone());
+        let enabled = dapr.is_none_or(|dapr| dapr.enabled);
+        let scopes = Scopes { secrets: secrets(input, app), api_token: input.settings.api_token.clone() };
+        Some(App { id, scopes, callback_service: callback.filter(|_| enabled).map(name::name), labels })
+    })
+}
+
+fn secrets(input: &Input<'_>, app: &dodai_api::App) -> Vec<SecretScope> {
+    let wanted = app.spec.dapr.as_ref().and_then(|dapr| dapr.configuration.as_ref());
+    let found = wanted.and_then(|wanted| input.documents.configuration(&app.metadata.namespace, wanted));
+    let Some(secrets) = found.and_then(|document| document.spec.secrets.as_ref()) else { return Vec::new() };
+    let scope = |scope: &dapr::SecretScope| SecretScope {
+        store: scope.store_name.clone(),
+        default_allow: scope.default_access.as_deref() != Some("deny"),
+        allowed: scope.allowed_secrets.clone(),
+        denied: scope.denied_secrets.clone(),
+    };
+    secrets.scopes.iter().map(scope).collect()
+}
+
+pub(super) fn components<'a>(
+    input: &'a Input<'a>,
+    scope: &'a Scope,
+    local: &'a BTreeSet<AppId>,
+) -> impl Iterator<Item = Component> + 'a {
+    let seen = move |component: &&dapr::Component| {
+        let here = |app: &AppId| {
+            app.namespace.as_str() == component.metadata.namespace.as_str()
+                && (component.scopes.is_empty()
+                    || component.scopes.iter().any(|one| one == app.name.as_str()))
+        };
+        // A secret store serves components whatever apps it is scoped to.
+        let needed = component.spec.kind.starts_with("secretstores.")
+            && local.iter().any(|app| app.namespace.as_str() == component.metadata.namespace.as_str());
+        scope.all || needed || local.iter().any(here)
+    };
+    input.documents.components().filter(seen).map(component)
+}
+
+fn component(document: &dapr::Component) -> Component {
+    let store = document.auth.as_ref().map(|auth| auth.secret_store.clone()).unwrap_or_default();
+    Component {
+        namespace: name::name(&document.metadata.namespace),
+        name: document.metadata.name.to_string(),
+        driver: document.spec.kind.clone(),
+        version: document.spec.version.clone(),
+        settings: document.spec.metadata.iter().map(|item| setting(item, &store)).collect(),
+        scopes: document.scopes.clone(),
+        ignore_errors: document.spec.ignore_errors,
+        init_timeout: document.spec.init_timeout.map_or(INIT_TIMEOUT, dodai_api::TimeSpan::get),
+    }
+}
+
+fn setting(item: &dapr::MetadataItem, store: &str) -> Setting {
+    let value = match (&item.secret_key_ref, &item.env_ref) {
+        (Some(secret), _) => Value::Secret {
+            store: store.to_owned(),
+            name: secret.name.clone(),
+            key: secret.key.clone().unwrap_or_else(|| secret.name.clone()),
+        },
+        (None, Some(variable)) => Value::Environment(variable.clone()),
+        (None, None) => Value::Plain(item.text().unwrap_or_default()),
+    };
+    Setting { name: item.name.clone(), value }
+}
+
+pub(super) fn subscriptions(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Subscription> {
+    let mut all = Vec::new();
+    for document in input.documents.subscriptions() {
+        let namespace = document.metadata.namespace.as_str();
+        let takes = |app: &&AppId| {
+            app.namespace.as_str() == namespace
+                && (document.scopes.is_empty() || document.scopes.iter().any(|one| one == app.name.as_str()))
+        };
+        let routes = document.spec.routes.clone().unwrap_or_default();
+        for app in local.iter().filter(takes) {
+            // A rule without an expression matches every event.
+            let always = |expression: &str| {
+                if expression.is_empty() { "true".to_owned() } else { expression.to_owned() }
+            };
+            all.push(Subscription {
+                name: format!("{app}/{}", document.metadata.name),
+                app: app.clone(),
+                pubsub: document.spec.pubsubname.clone(),
+                topic: document.spec.topic.clone(),
+                rules: routes
+                    .rules
+                    .iter()
+                    .map(|rule| (always(&rule.expression), rule.path.clone()))
+                    .collect(),
+                path: routes.default.clone(),
+                dead_letter_topic: document.spec.dead_letter_topic.clone(),
+                metadata: document.spec.metadata.clone(),
+            });
+        }
+    }
+    all
+}

@@ -1,0 +1,155 @@
+//! `build`: what one base is told. Pure: documents, records and what is observed in, a snapshot out.
+//!
+//! A base is told only what it uses: the apps that run on it, what they declare to call, what its gateways
+//! lead to, and what it asked for ([`Wants`]). Unchanged resources keep their `Arc` through
+//! [`next`], and the version grows only when something changed.
+
+mod component;
+mod listener;
+mod policy;
+mod route;
+mod rule;
+mod service;
+mod workload;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dodai_core::id::{AppId, BaseId};
+use dodai_core::snapshot::{Resource, Snapshot};
+use dodai_core::status::Wants;
+
+use crate::documents::Documents;
+use crate::name;
+use crate::records::{Observed, Records};
+
+pub(crate) use policy::contested;
+pub(crate) use route::{gateway_listener_names, unresolved};
+pub(crate) use service::traffic;
+
+/// The label on bases that gateways run on; where no base has it, they run on every base.
+pub const GATEWAY_LABEL: &str = "dodai.dev/gateway";
+
+/// How one base is set up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BaseSettings {
+    /// Where it listens for other bases; `None` for a base that is alone.
+    pub mesh: Option<SocketAddr>,
+    /// The project folder that paths in documents begin at.
+    pub project: Option<PathBuf>,
+    /// Fixed addresses of the runtime API, by app. Others get a free port of 127.0.0.1.
+    pub api: BTreeMap<AppId, SocketAddr>,
+    /// Fixed addresses of the outbound listener, by app.
+    pub outbound: BTreeMap<AppId, SocketAddr>,
+    /// The token that apps must send to the runtime API. Default: none.
+    pub api_token: Option<String>,
+}
+
+/// Everything a snapshot is made of.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// The documents.
+    pub documents: &'a Documents,
+    /// The records.
+    pub records: &'a Records,
+    /// What bases report.
+    pub observed: &'a Observed,
+    /// The base that is told.
+    pub base: &'a BaseId,
+    /// How it is set up.
+    pub settings: &'a BaseSettings,
+}
+
+impl Input<'_> {
+    /// The apps with an instance on this base.
+    fn local(&self) -> BTreeSet<AppId> {
+        self.records
+            .on(self.base)
+            .filter(|one| !one.succeeded)
+            .map(|one| one.app.clone())
+            .filter(|app| self.documents.app(app).is_some())
+            .collect()
+    }
+
+    fn wants(&self) -> Wants {
+        self.observed.bases.get(self.base).map(|sighting| sighting.status.wants.clone()).unwrap_or_default()
+    }
+
+    /// Whether gateways listen on this base.
+    fn has_gateways(&self) -> bool {
+        let labelled = |label: &dodai_api::Base| {
+            label.spec.labels.contains_key(GATEWAY_LABEL) || label.metadata.labels.contains_key(GATEWAY_LABEL)
+        };
+        let mut any = self.documents.bases().filter(|base| labelled(base)).peekable();
+        any.peek().is_none() || any.any(|base| base.metadata.name.as_str() == self.base.as_str())
+    }
+}
+
+/// Which apps a base is told about.
+struct Scope {
+    all: bool,
+    apps: BTreeSet<AppId>,
+}
+
+impl Scope {
+    fn of(input: &Input<'_>, local: &BTreeSet<AppId>) -> Scope {
+        let mut apps = local.clone();
+        for id in local {
+            let Some(app) = input.documents.app(id) else { continue };
+            for call in &app.spec.calls {
+                let there = call.namespace.as_ref().unwrap_or(&app.metadata.namespace);
+                apps.insert(name::app_in(there, &call.app));
+            }
+            apps.extend(app.spec.depends_on.iter().map(|other| name::app_in(&app.metadata.namespace, other)));
+        }
+        if input.has_gateways() {
+            apps.extend(route::gateway_targets(input.documents));
+        }
+        let all = match input.wants() {
+            Wants::All => true,
+            Wants::Only(more) => {
+                apps.extend(more);
+                false
+            }
+        };
+        // Where rules of a service lead, calls to it go.
+        let onward: Vec<AppId> =
+            apps.iter().flat_map(|app| route::service_targets(input.documents, app)).collect();
+        apps.extend(onward);
+        Scope { all, apps }
+    }
+
+    fn has(&self, app: &AppId) -> bool {
+        self.all || self.apps.contains(app)
+    }
+}
+
+/// The snapshot of a base at `version`.
+pub fn build(input: &Input<'_>, version: u64) -> Snapshot {
+    let local = input.local();
+    let scope = Scope::of(input, &local);
+    let mut all: Vec<Resource> = Vec::new();
+    all.extend(component::apps(input, &scope).map(Resource::App));
+    all.extend(component::components(input, &scope, &local).map(Resource::Component));
+    all.extend(component::subscriptions(input, &local).into_iter().map(Resource::Subscription));
+    all.extend(workload::workloads(input).into_iter().map(Resource::Workload));
+    let services = service::services(input, &scope, &local);
+    all.extend(services.iter().map(|one| Resource::Endpoints(service::endpoints(input, one))));
+    all.extend(services.into_iter().map(|one| Resource::Service(one.service)));
+    if input.has_gateways() {
+        let (listeners, routes) = route::gateways(input);
+        all.extend(listeners.into_iter().map(Resource::Listener));
+        all.extend(routes.into_iter().map(Resource::Routes));
+    }
+    all.extend(listener::listeners(input, &local).into_iter().map(Resource::Listener));
+    Snapshot::of(version, all)
+}
+
+/// The snapshot that follows `previous`, or `None` if nothing changed. What did not change keeps its `Arc`.
+pub fn next(input: &Input<'_>, previous: &Snapshot, version: u64) -> Option<Arc<Snapshot>> {
+    let fresh = build(input, version.max(previous.version + 1));
+    let delta = previous.diff(&fresh);
+    (!delta.is_empty()).then(|| Arc::new(previous.apply(&delta)))
+}

@@ -1,0 +1,280 @@
+//! Gateways and routes: listeners, virtual hosts, rules in the order of the Gateway API's precedence.
+//!
+//! A rule with several matches becomes one rule for each, because precedence is a property of a match. Hosts
+//! do not shadow each other: the rules of wider host names follow those of a narrower one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use dodai_api::{self as api, Gateway, ListenerProtocol, ParentKind, ParentRef, Route, TargetKind, TlsMode};
+use dodai_core::id::AppId;
+use dodai_core::snapshot::{Listener, Protocol, Role, Routes, Rule, Tls, VirtualHost};
+
+use super::policy::{Part, age, merged};
+use super::service::Offered;
+use super::{Input, rule};
+use crate::documents::Documents;
+use crate::name;
+
+/// The name of the core listener of each gateway listener. Those that share an address share the first's.
+pub(crate) fn gateway_listener_names(documents: &Documents) -> BTreeMap<(AppId, String), String> {
+    let mut by_address: BTreeMap<(String, api::Port), String> = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for gateway in documents.gateways() {
+        let id = name::app_id(&gateway.metadata);
+        for listener in &gateway.spec.listeners {
+            let own = format!("gateway/{id}/{}", listener.name);
+            let shared = by_address.entry((listener.address.clone(), listener.port)).or_insert(own);
+            names.insert((id.clone(), listener.name.to_string()), shared.clone());
+        }
+    }
+    names
+}
+
+/// The apps and services that routes under gateways lead to.
+pub(super) fn gateway_targets(documents: &Documents) -> BTreeSet<AppId> {
+    let hangs =
+        |route: &&Route| route.spec.parent_refs.iter().any(|parent| parent.kind == ParentKind::Gateway);
+    documents.routes().filter(hangs).flat_map(targets).collect()
+}
+
+/// The apps and services that routes under one service lead to.
+pub(super) fn service_targets(documents: &Documents, owner: &AppId) -> BTreeSet<AppId> {
+    let hangs = |route: &&Route| {
+        route
+            .spec
+            .parent_refs
+            .iter()
+            .any(|parent| parent.kind == ParentKind::Service && parent_id(route, parent) == *owner)
+    };
+    documents.routes().filter(hangs).flat_map(targets).collect()
+}
+
+fn targets(route: &Route) -> Vec<AppId> {
+    let mirrors = |rule: &api::Rule| {
+        let refs = rule.filters.iter().filter_map(|filter| filter.request_mirror.as_ref());
+        refs.map(|mirror| mirror.backend_ref.clone()).collect::<Vec<_>>()
+    };
+    let all = route.spec.rules.iter().flat_map(|rule| rule.backend_refs.iter().cloned().chain(mirrors(rule)));
+    all.map(|backend| rule::backend_owner(route, &backend)).collect()
+}
+
+fn parent_id(route: &Route, parent: &ParentRef) -> AppId {
+    name::app_in(parent.namespace.as_ref().unwrap_or(&route.metadata.namespace), &parent.name)
+}
+
+/// What of a route leads nowhere, for its status.
+pub(crate) fn unresolved(documents: &Documents, route: &Route) -> Vec<String> {
+    let mut missing = Vec::new();
+    for backend in route.spec.rules.iter().flat_map(|rule| &rule.backend_refs) {
+        if rule::backend(documents, route, backend).is_none() {
+            let port = backend.port.map(|port| format!(" with port {port}")).unwrap_or_default();
+            missing.push(format!("there is no service `{}`{port}", rule::backend_owner(route, backend)));
+        }
+    }
+    missing
+}
+
+/// One flat rule and what its place is decided by.
+struct Ranked {
+    order: Order,
+    rule: Rule,
+}
+
+/// Smaller goes first: see `dodai_api`'s words on the precedence of rules.
+type Order =
+    (u8, std::cmp::Reverse<usize>, bool, std::cmp::Reverse<usize>, std::cmp::Reverse<usize>, Age, usize);
+type Age = (Option<String>, String);
+
+/// The flat rules of one route.
+fn ranked(input: &Input<'_>, route: &Route) -> Vec<Ranked> {
+    let mut all = Vec::new();
+    for (index, one) in route.spec.rules.iter().enumerate() {
+        let compiled = rule::compile(input, route, index, one);
+        let matches: Vec<Option<&api::Match>> =
+            if one.matches.is_empty() { vec![None] } else { one.matches.iter().map(Some).collect() };
+        for wanted in matches {
+            let mut rule = compiled.clone();
+            rule.matches = wanted.map(rule::matching).into_iter().collect();
+            all.push(Ranked { order: order(wanted, route, index), rule });
+        }
+    }
+    all
+}
+
+fn order(wanted: Option<&api::Match>, route: &Route, index: usize) -> Order {
+    use std::cmp::Reverse;
+    let empty = api::Match::default();
+    let wanted = wanted.unwrap_or(&empty);
+    let (class, length) = match &wanted.path {
+        Some(path) => match path.kind {
+            api::PathMatchKind::Exact => (0, path.value.len()),
+            api::PathMatchKind::RegularExpression => (1, path.value.len()),
+            api::PathMatchKind::PathPrefix => (2, path.value.trim_end_matches('/').len()),
+        },
+        None => (2, 0),
+    };
+    let (headers, queries) = (wanted.headers.len(), wanted.query_params.len());
+    let no_method = wanted.method.is_none();
+    (class, Reverse(length), no_method, Reverse(headers), Reverse(queries), age(&route.metadata), index)
+}
+
+/// The rules of routes that hang on one service port.
+pub(super) fn service_rules(input: &Input<'_>, one: &Offered) -> Vec<Rule> {
+    let mut all = Vec::new();
+    for route in input.documents.routes() {
+        let hangs = route.spec.parent_refs.iter().any(|parent| {
+            parent.kind == ParentKind::Service
+                && parent_id(route, parent) == one.id.owner
+                && parent.section_name.as_ref().is_none_or(|section| section.as_str() == one.id.port.as_str())
+                && parent.port.is_none_or(|port| one.port == Some(port.get()))
+        });
+        if hangs {
+            all.extend(ranked(input, route));
+        }
+    }
+    sorted(all)
+}
+
+fn sorted(mut all: Vec<Ranked>) -> Vec<Rule> {
+    all.sort_by(|a, b| a.order.cmp(&b.order));
+    all.into_iter().map(|ranked| ranked.rule).collect()
+}
+
+/// Every gateway's listeners and the routes behind them.
+pub(super) fn gateways(input: &Input<'_>) -> (Vec<Listener>, Vec<Routes>) {
+    let names = gateway_listener_names(input.documents);
+    let mut listeners: BTreeMap<String, Listener> = BTreeMap::new();
+    let mut hosts: BTreeMap<String, BTreeMap<String, Vec<Ranked>>> = BTreeMap::new();
+    for gateway in input.documents.gateways() {
+        let id = name::app_id(&gateway.metadata);
+        for one in &gateway.spec.listeners {
+            let Some(own) = names.get(&(id.clone(), one.name.to_string())) else { continue };
+            let Ok(address) = one.address.parse::<IpAddr>() else { continue };
+            let address = SocketAddr::new(address, one.port.get());
+            listeners.entry(own.clone()).or_insert_with(|| listener(own, address, one));
+            let hosts = hosts.entry(own.clone()).or_default();
+            for (host, rules) in attached(input, gateway, &id, one) {
+                hosts.entry(host).or_default().extend(rules);
+            }
+        }
+    }
+    let routes = hosts.into_iter().map(|(name, hosts)| Routes { name, hosts: widened(hosts) });
+    (listeners.into_values().collect(), routes.collect())
+}
+
+fn listener(own: &str, address: SocketAddr, one: &api::Listener) -> Listener {
+    let protocol = match one.protocol {
+        ListenerProtocol::Http | ListenerProtocol::Https => Protocol::Http,
+        ListenerProtocol::Tcp | ListenerProtocol::Tls => Protocol::Tcp,
+    };
+    let ends_here = one.tls.as_ref().filter(|tls| tls.mode == TlsMode::Terminate);
+    let tls = ends_here.and_then(|tls| {
+        Some(Tls { certificate_file: tls.certificate_file.clone()?, key_file: tls.key_file.clone()? })
+    });
+    Listener { name: own.to_owned(), address, protocol, role: Role::Gateway { routes: own.to_owned() }, tls }
+}
+
+/// The rules under one listener by host name; `*` for every host.
+fn attached(
+    input: &Input<'_>,
+    gateway: &Gateway,
+    id: &AppId,
+    listener: &api::Listener,
+) -> BTreeMap<String, Vec<Ranked>> {
+    let section = Some(listener.name.as_str());
+    let part = |section| Part { kind: TargetKind::Gateway, app: id, section };
+    let policy = merged(input.documents, &[part(section), part(None)]);
+    let mut hosts: BTreeMap<String, Vec<Ranked>> = BTreeMap::new();
+    for route in input.documents.routes() {
+        let hangs = route.spec.parent_refs.iter().any(|parent| {
+            parent.kind == ParentKind::Gateway
+                && parent_id(route, parent) == *id
+                && parent.section_name.as_ref().is_none_or(|name| *name == listener.name)
+                && parent.port.is_none_or(|port| port == listener.port)
+        });
+        if !hangs {
+            continue;
+        }
+        for host in shared_hosts(&route.spec.hostnames, listener.hostname.as_deref()) {
+            let mut rules = ranked(input, route);
+            for ranked in &mut rules {
+                let filters = std::mem::take(&mut ranked.rule.filters);
+                ranked.rule.filters = policy.filters.iter().cloned().chain(filters).collect();
+                rule::fall_back(&mut ranked.rule.policy, &policy.call);
+            }
+            hosts.entry(host).or_default().extend(rules);
+        }
+    }
+    // A listener without routes answers, and its answer is that there is no route.
+    if hosts.is_empty() && !gateway.spec.listeners.is_empty() {
+        hosts.insert(listener.hostname.clone().unwrap_or_else(|| "*".to_owned()), Vec::new());
+    }
+    hosts
+}
+
+/// The host names that both a route and its listener answer for; the narrower of two that overlap.
+fn shared_hosts(route: &[String], listener: Option<&str>) -> BTreeSet<String> {
+    let lower = |host: &str| host.to_ascii_lowercase();
+    match (route, listener.map(lower)) {
+        ([], None) => BTreeSet::from(["*".to_owned()]),
+        ([], Some(listener)) => BTreeSet::from([listener]),
+        (hosts, None) => hosts.iter().map(|host| lower(host)).collect(),
+        (hosts, Some(listener)) => {
+            let both = hosts.iter().map(|host| lower(host)).filter_map(|host| {
+                if covers(&listener, &host) {
+                    Some(host)
+                } else {
+                    covers(&host, &listener).then(|| listener.clone())
+                }
+            });
+            both.collect()
+        }
+    }
+}
+
+/// Whether `wide` answers for everything that `narrow` does.
+fn covers(wide: &str, narrow: &str) -> bool {
+    if wide == "*" || wide == narrow {
+        return true;
+    }
+    let Some(suffix) = wide.strip_prefix('*') else { return false };
+    let inner = narrow.strip_prefix("*.").map_or(narrow, |_| &narrow[1..]);
+    inner.len() > suffix.len() && inner.ends_with(suffix)
+}
+
+/// Virtual hosts, the narrower first; the rules of wider ones follow their own.
+fn widened(hosts: BTreeMap<String, Vec<Ranked>>) -> Vec<VirtualHost> {
+    let sorted: BTreeMap<String, Vec<Rule>> =
+        hosts.into_iter().map(|(host, rules)| (host, sorted(rules))).collect();
+    let mut names: Vec<&String> = sorted.keys().collect();
+    names.sort_by_key(|host| (host.starts_with('*'), std::cmp::Reverse(host.len()), (*host).clone()));
+    let virtual_host = |host: &&String| {
+        let wider = names.iter().filter(|other| *other != host && covers(other, host));
+        let rules = sorted[*host].iter().chain(wider.flat_map(|other| &sorted[*other]));
+        VirtualHost { names: vec![(*host).clone()], rules: rules.cloned().collect() }
+    };
+    names.iter().map(virtual_host).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrower_of_two_hosts_is_shared() {
+        let check = |route: &[&str], listener: Option<&str>, expect: &[&str]| {
+            let route: Vec<String> = route.iter().map(|host| (*host).to_owned()).collect();
+            let expect: BTreeSet<String> = expect.iter().map(|host| (*host).to_owned()).collect();
+            assert_eq!(shared_hosts(&route, listener), expect, "{route:?} under {listener:?}");
+        };
+        check(&[], None, &["*"]);
+        check(&[], Some("a.example"), &["a.example"]);
+        check(&["A.example"], None, &["a.example"]);
+        check(&["a.example.com"], Some("*.example.com"), &["a.example.com"]);
+        check(&["*.example.com"], Some("a.example.com"), &["a.example.com"]);
+        check(&["*.example.com"], Some("*.com"), &["*.example.com"]);
+        check(&["example.com"], Some("*.example.com"), &[]);
+        check(&["b.example.com"], Some("a.example.com"), &[]);
+    }
+}

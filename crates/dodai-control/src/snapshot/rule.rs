@@ -1,0 +1,178 @@
+//! One rule of a route: matches, filters, backends, limits, in the words of the data path.
+
+use dodai_api::{self as api, BackendRef, FilterKind, PathModifierKind, RevisionChoice, Route, TargetKind};
+use dodai_core::id::AppId;
+use dodai_core::snapshot::{
+    Action, Backend, CallPolicy, Filter, Match, PathMatch, PathRewrite, RetryPolicy, Rule, ValueMatch,
+    ValuePattern,
+};
+
+use super::Input;
+use super::policy::{BACKOFF, Part, bound, edits, merged};
+use super::service::{Offered, resolve};
+use crate::documents::Documents;
+use crate::name;
+
+/// Calls of a rule whose backends lead nowhere are answered with this, as the Gateway API says.
+const NO_BACKEND: u16 = 500;
+
+/// Compiles a rule; the matches are the caller's.
+pub(super) fn compile(input: &Input<'_>, route: &Route, index: usize, rule: &api::Rule) -> Rule {
+    let id = name::app_id(&route.metadata);
+    let label = rule.name.as_ref().map_or_else(|| index.to_string(), ToString::to_string);
+    let section = rule.name.as_ref().map(api::Name::as_str);
+    let part = |section| Part { kind: TargetKind::Route, app: &id, section };
+    let parts: Vec<Part<'_>> = section.map(|_| part(section)).into_iter().chain([part(None)]).collect();
+    let policies = merged(input.documents, &parts);
+    let mut own = limits(rule);
+    fall_back(&mut own, &policies.call);
+    let mut filters = policies.filters;
+    let action = act(input, route, rule, &mut filters);
+    Rule { name: format!("{id}/{label}"), matches: Vec::new(), filters, action, policy: own }
+}
+
+fn act(input: &Input<'_>, route: &Route, rule: &api::Rule, filters: &mut Vec<Filter>) -> Action {
+    let mut answer = None;
+    for filter in &rule.filters {
+        match filter.kind {
+            FilterKind::RequestHeaderModifier => {
+                filters.extend(
+                    filter.request_header_modifier.as_ref().map(|one| Filter::RequestHeaders(edits(one))),
+                );
+            }
+            FilterKind::ResponseHeaderModifier => {
+                filters.extend(
+                    filter.response_header_modifier.as_ref().map(|one| Filter::ResponseHeaders(edits(one))),
+                );
+            }
+            FilterKind::UrlRewrite => filters.extend(filter.url_rewrite.as_ref().map(|one| {
+                Filter::Rewrite { host: one.hostname.clone(), path: one.path.as_ref().and_then(rewrite) }
+            })),
+            FilterKind::RequestMirror => {
+                let Some(mirror) = &filter.request_mirror else { continue };
+                let share = u16::try_from(mirror.percent.min(100) * 100).unwrap_or(10_000);
+                let to = to(input, route, &mirror.backend_ref);
+                filters.extend(to.map(|to| Filter::Mirror { to, per_ten_thousand: share }));
+            }
+            FilterKind::RequestRedirect => answer = filter.request_redirect.as_ref().map(redirect),
+            FilterKind::DirectResponse => {
+                let Some(one) = &filter.direct_response else { continue };
+                let kind = one.content_type.clone().unwrap_or_else(|| "text/plain; charset=utf-8".to_owned());
+                let set = vec![("content-type".to_owned(), kind)];
+                filters.push(Filter::ResponseHeaders(dodai_core::snapshot::HeaderEdits {
+                    set,
+                    ..Default::default()
+                }));
+                answer = Some(Action::Respond { status: one.status_code, body: one.body.clone() });
+            }
+        }
+    }
+    answer.unwrap_or_else(|| forward(input, route, rule))
+}
+
+fn forward(input: &Input<'_>, route: &Route, rule: &api::Rule) -> Action {
+    let backends: Vec<Backend> = rule.backend_refs.iter().filter_map(|one| to(input, route, one)).collect();
+    if backends.is_empty() {
+        let body = format!("route {} has no backend that exists\n", name::app_id(&route.metadata));
+        return Action::Respond { status: NO_BACKEND, body };
+    }
+    Action::Forward(backends)
+}
+
+fn redirect(redirect: &api::RequestRedirect) -> Action {
+    let scheme = redirect.scheme.map(|scheme| match scheme {
+        api::Scheme::Http => "http".to_owned(),
+        api::Scheme::Https => "https".to_owned(),
+    });
+    Action::Redirect {
+        scheme,
+        host: redirect.hostname.clone(),
+        port: redirect.port.map(api::Port::get),
+        path: redirect.path.as_ref().and_then(rewrite),
+        status: redirect.status_code,
+    }
+}
+
+fn rewrite(modifier: &api::PathModifier) -> Option<PathRewrite> {
+    match modifier.kind {
+        PathModifierKind::ReplaceFullPath => modifier.replace_full_path.clone().map(PathRewrite::Full),
+        PathModifierKind::ReplacePrefixMatch => {
+            modifier.replace_prefix_match.clone().map(PathRewrite::Prefix)
+        }
+    }
+}
+
+/// The app or service that a backend names.
+pub(super) fn backend_owner(route: &Route, backend: &BackendRef) -> AppId {
+    name::app_in(backend.namespace.as_ref().unwrap_or(&route.metadata.namespace), &backend.name)
+}
+
+/// The port that a backend means.
+pub(super) fn backend(documents: &Documents, route: &Route, backend: &BackendRef) -> Option<Offered> {
+    resolve(documents, &backend_owner(route, backend), None, backend.port.map(api::Port::get))
+}
+
+fn to(input: &Input<'_>, route: &Route, reference: &BackendRef) -> Option<Backend> {
+    let found = backend(input.documents, route, reference)?;
+    let revision = match &reference.revision {
+        Some(RevisionChoice::Id(id)) => Some(name::revision(id)),
+        Some(RevisionChoice::Latest) => {
+            let app = found.apps.first()?;
+            input.records.apps.get(app).and_then(|record| record.serving.clone())
+        }
+        None => None,
+    };
+    Some(Backend { service: found.id, revision, weight: reference.weight.0 })
+}
+
+pub(super) fn matching(wanted: &api::Match) -> Match {
+    let path = wanted.path.as_ref().map(|path| match path.kind {
+        api::PathMatchKind::Exact => PathMatch::Exact(path.value.clone()),
+        api::PathMatchKind::PathPrefix => PathMatch::Prefix(path.value.clone()),
+        api::PathMatchKind::RegularExpression => PathMatch::Regex(path.value.clone()),
+    });
+    let values = |list: &[api::ValueMatch]| list.iter().map(value).collect();
+    Match {
+        path,
+        method: wanted.method.clone(),
+        headers: values(&wanted.headers),
+        query: values(&wanted.query_params),
+    }
+}
+
+fn value(wanted: &api::ValueMatch) -> ValueMatch {
+    let text = wanted.value.clone().unwrap_or_default();
+    let value = match wanted.kind {
+        api::ValueMatchKind::Exact => ValuePattern::Exact(text),
+        api::ValueMatchKind::RegularExpression => ValuePattern::Regex(text),
+        api::ValueMatchKind::Present => ValuePattern::Present,
+    };
+    ValueMatch { name: wanted.name.clone(), value }
+}
+
+fn limits(rule: &api::Rule) -> CallPolicy {
+    let timeouts = rule.timeouts.clone().unwrap_or_default();
+    let retry = rule.retry.as_ref().map(|retry| RetryPolicy {
+        attempts: retry.attempts,
+        statuses: if retry.codes.is_empty() { vec![502, 503, 504] } else { retry.codes.clone() },
+        backoff: retry.backoff.map_or(BACKOFF, api::TimeSpan::get),
+        budget_percent: 20,
+        min_per_second: 10,
+    });
+    CallPolicy {
+        timeout: timeouts.request.map(bound),
+        try_timeout: timeouts.backend_request.map(bound),
+        idle_timeout: None,
+        retry,
+        max_body: None,
+    }
+}
+
+/// Takes from `wider` what is not set.
+pub(super) fn fall_back(own: &mut CallPolicy, wider: &CallPolicy) {
+    own.timeout = own.timeout.or(wider.timeout);
+    own.try_timeout = own.try_timeout.or(wider.try_timeout);
+    own.idle_timeout = own.idle_timeout.or(wider.idle_timeout);
+    own.retry = own.retry.take().or_else(|| wider.retry.clone());
+    own.max_body = own.max_body.or(wider.max_body);
+}

@@ -1,0 +1,195 @@
+//! What can be called and where it is: services of apps, service documents, endpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dodai_api::{self as api, App, RevisionChoice, ServiceSpec, Workload};
+use dodai_core::id::{AppId, RevisionId, ServiceId};
+use dodai_core::snapshot::{Endpoint, Endpoints, Protocol, Service, Target};
+
+use super::workload::protocol;
+use super::{Input, Scope, policy, route};
+use crate::documents::Documents;
+use crate::name;
+use crate::plan::named_by_traffic;
+
+/// One port that can be called, before policies and rules.
+#[derive(Clone, Debug)]
+pub(super) struct Offered {
+    pub id: ServiceId,
+    pub protocol: Protocol,
+    pub port: Option<u16>,
+    pub default: bool,
+    /// The apps whose instances serve it.
+    pub apps: Vec<AppId>,
+    balance: Option<api::LoadBalancing>,
+}
+
+/// One service of a snapshot and the apps behind it.
+pub(super) struct Compiled {
+    pub service: Service,
+    apps: Vec<AppId>,
+}
+
+/// Everything that goes by a name which can be called.
+fn owners(documents: &Documents) -> BTreeSet<AppId> {
+    let apps = documents.apps().map(|app| name::app_id(&app.metadata));
+    apps.chain(documents.services().map(|service| name::app_id(&service.metadata))).collect()
+}
+
+/// The ports behind one name: those of the service document, or of the app.
+pub(super) fn offered(documents: &Documents, owner: &AppId) -> Vec<Offered> {
+    let document = documents.service(owner);
+    let apps = match document {
+        Some(service) => selected(documents, owner, &service.spec),
+        None => vec![owner.clone()],
+    };
+    let behind: Option<&App> = apps.first().and_then(|app| documents.app(app));
+    let own: &[api::AppService] = behind.map_or(&[], |app| &app.spec.services);
+    let ports = document.map_or(&[][..], |service| &service.spec.ports);
+    let balance = document.and_then(|service| service.spec.load_balancing.clone());
+    let mut all: Vec<Offered> = Vec::new();
+    let mut offer = |id: ServiceId, spoken: api::Protocol, port: Option<api::Port>| {
+        all.push(Offered {
+            default: all.is_empty(),
+            id,
+            protocol: protocol(spoken),
+            port: port.map(api::Port::get),
+            apps: apps.clone(),
+            balance: balance.clone(),
+        });
+    };
+    for service in own.iter().filter(|_| ports.is_empty()) {
+        offer(name::service(owner, &service.name), service.protocol, service.port);
+    }
+    for port in ports {
+        // The id names the port of the instances, because that is what a base looks up.
+        let wanted = port.target_service.as_ref().unwrap_or(&port.name);
+        let there = own.iter().find(|service| service.name == *wanted).or(own.first());
+        let target = there.map_or(wanted, |service| &service.name);
+        offer(name::service(owner, target), port.protocol, Some(port.port));
+    }
+    all
+}
+
+fn selected(documents: &Documents, owner: &AppId, spec: &ServiceSpec) -> Vec<AppId> {
+    let Some(selector) = &spec.selector else { return vec![owner.clone()] };
+    let chosen = |app: &&App| {
+        let label = |key: &str| app.spec.labels.get(key).or_else(|| app.metadata.labels.get(key));
+        app.metadata.namespace.as_str() == owner.namespace.as_str()
+            && selector.app.as_ref().is_none_or(|own| app.metadata.name.as_str() == own.as_str())
+            && selector.labels.iter().all(|(key, value)| label(key) == Some(value))
+    };
+    documents.apps().filter(chosen).map(|app| name::app_id(&app.metadata)).collect()
+}
+
+/// The port that a reference means: by name, by number, or the default one.
+pub(super) fn resolve(
+    documents: &Documents,
+    owner: &AppId,
+    service: Option<&api::Name>,
+    port: Option<u16>,
+) -> Option<Offered> {
+    let mut all = offered(documents, owner);
+    let at = match (service, port) {
+        (Some(name), _) => all.iter().position(|one| one.id.port.as_str() == name.as_str()),
+        (None, Some(port)) => all.iter().position(|one| one.port == Some(port)),
+        (None, None) => all.iter().position(|one| one.default),
+    }?;
+    Some(all.swap_remove(at))
+}
+
+pub(super) fn services(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId>) -> Vec<Compiled> {
+    let mut compiled: BTreeMap<ServiceId, Compiled> = BTreeMap::new();
+    for owner in owners(input.documents) {
+        for one in offered(input.documents, &owner) {
+            let told = scope.has(&owner) || one.apps.iter().any(|app| local.contains(app));
+            if told && !compiled.contains_key(&one.id) {
+                compiled.insert(one.id.clone(), compile(input, &one));
+            }
+        }
+    }
+    compiled.into_values().collect()
+}
+
+fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
+    let effective = policy::for_service(input, &one.id);
+    let balance = one.balance.as_ref().map(policy::balance).or(effective.balance).unwrap_or_default();
+    let traffic = match one.apps.as_slice() {
+        [app] => traffic(input, app),
+        _ => Vec::new(),
+    };
+    let service = Service {
+        id: one.id.clone(),
+        protocol: one.protocol,
+        port: one.port,
+        default: one.default,
+        rules: route::service_rules(input, one),
+        traffic,
+        balance,
+        policy: effective.call,
+        breaker: effective.breaker.unwrap_or_default(),
+        inbound: effective.filters,
+    };
+    Compiled { service, apps: one.apps.clone() }
+}
+
+/// The shares of an app's revisions that can take calls; all to the newest ready one unless it says otherwise.
+pub(crate) fn traffic(input: &Input<'_>, id: &AppId) -> Vec<(RevisionId, u32)> {
+    let serving = input.records.apps.get(id).and_then(|record| record.serving.clone());
+    let Some(app) = input.documents.app(id) else { return Vec::new() };
+    let mut shares: BTreeMap<RevisionId, u32> = BTreeMap::new();
+    for share in app.spec.traffic.iter().filter(|share| share.weight.0 > 0) {
+        let revision = match &share.revision {
+            RevisionChoice::Latest => serving.clone(),
+            RevisionChoice::Id(revision) => {
+                Some(name::revision(revision)).filter(|revision| can_serve(input, id, revision))
+            }
+        };
+        if let Some(revision) = revision {
+            *shares.entry(revision).or_default() += share.weight.0;
+        }
+    }
+    if shares.is_empty() {
+        shares.extend(serving.map(|serving| (serving, 1)));
+    }
+    shares.into_iter().collect()
+}
+
+fn can_serve(input: &Input<'_>, app: &AppId, revision: &RevisionId) -> bool {
+    let external = !addresses(input.documents, app, revision).is_empty();
+    external || input.records.of(app).any(|one| one.revision == *revision && input.observed.is_ready(one))
+}
+
+fn addresses(documents: &Documents, app: &AppId, revision: &RevisionId) -> Vec<String> {
+    match documents.revision(app, revision).and_then(|document| document.spec.template.workload()) {
+        Some(Workload::External(external)) => external.addresses.iter().map(ToString::to_string).collect(),
+        Some(Workload::Module(_) | Workload::Process(_)) | None => Vec::new(),
+    }
+}
+
+pub(super) fn endpoints(input: &Input<'_>, one: &Compiled) -> Endpoints {
+    let mut list = Vec::new();
+    for app in &one.apps {
+        let record = input.records.apps.get(app);
+        let serving = record.and_then(|record| record.serving.as_ref());
+        // Without shares of traffic nobody would hold back the instances of a revision that is not whole yet.
+        let shown = |revision: &RevisionId| one.apps.len() == 1 || serving == Some(revision);
+        for instance in input.records.of(app) {
+            if input.observed.is_ready(instance) && shown(&instance.revision) {
+                let base = instance.base.clone();
+                let mesh = input.observed.bases.get(&base).and_then(|sighting| sighting.status.mesh);
+                let target = Target::Instance { instance: instance.id.clone(), base, mesh };
+                list.push(Endpoint { revision: instance.revision.clone(), target, weight: 1 });
+            }
+        }
+        let named = input.documents.app(app).map(|document| named_by_traffic(document, app, input.documents));
+        let outside: BTreeSet<RevisionId> = named.into_iter().flatten().chain(serving.cloned()).collect();
+        for revision in outside.into_iter().filter(|revision| shown(revision)) {
+            for address in addresses(input.documents, app, &revision) {
+                let target = Target::Address(address);
+                list.push(Endpoint { revision: revision.clone(), target, weight: 1 });
+            }
+        }
+    }
+    Endpoints { service: one.service.id.clone(), list }
+}

@@ -1,0 +1,303 @@
+//! Statuses of documents: what came of them, in conditions with reasons. Pure.
+
+use std::collections::BTreeMap;
+
+use dodai_api::{
+    App, AppStatus, BaseStatus, Condition, DocumentKey, Kind, RevisionState, Run, Status, Truth, Weight,
+    Workload,
+};
+use dodai_core::id::{AppId, BaseId, RevisionId};
+use dodai_core::status::Phase;
+use serde_json::Value;
+
+use crate::documents::{Documents, timestamp};
+use crate::name;
+use crate::plan::{Rules, passed, template_revision, wanted};
+use crate::records::{AppRecord, InstanceRecord, Millis, Observed, Records};
+use crate::snapshot::{BaseSettings, Input, contested, gateway_listener_names, traffic, unresolved};
+
+/// What statuses are made of.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// The documents.
+    pub documents: &'a Documents,
+    /// The records.
+    pub records: &'a Records,
+    /// What bases report.
+    pub observed: &'a Observed,
+    /// Times and bounds.
+    pub rules: &'a Rules,
+    /// The time.
+    pub now: Millis,
+}
+
+/// The status of every document that has one. `before` are those that stand: a condition that has not turned
+/// keeps the time at which it did.
+pub fn statuses(facts: &Facts<'_>, before: &BTreeMap<DocumentKey, Value>) -> BTreeMap<DocumentKey, Value> {
+    let mut all = BTreeMap::new();
+    let contested = contested(facts.documents);
+    for (key, document) in facts.documents.iter() {
+        let generation = document.metadata().generation;
+        let value = match document.as_ref() {
+            dodai_api::Document::App(app) => to_value(app_status(facts, app)),
+            dodai_api::Document::Gateway(gateway) => to_value(gateway_status(facts, gateway)),
+            dodai_api::Document::Route(route) => to_value(route_status(facts, route)),
+            dodai_api::Document::Component(component) => to_value(component_status(facts, component)),
+            dodai_api::Document::Base(base) => to_value(base_status(facts, base)),
+            dodai_api::Document::Resiliency(_) => {
+                let lost = contested.get(&format!("{}/{}", key.namespace, key.name));
+                to_value(Status { conditions: vec![resiliency(lost)], ..Status::default() })
+            }
+            dodai_api::Document::Namespace(_)
+            | dodai_api::Document::Revision(_)
+            | dodai_api::Document::Service(_)
+            | dodai_api::Document::Policy(_)
+            | dodai_api::Document::Subscription(_)
+            | dodai_api::Document::Configuration(_)
+            | dodai_api::Document::HttpEndpoint(_) => continue,
+        };
+        let mut value = value;
+        if key.kind != Kind::Base
+            && let (Value::Object(map), Some(generation)) = (&mut value, generation)
+        {
+            map.insert("observedGeneration".to_owned(), Value::from(generation));
+        }
+        stamp(&mut value, before.get(key), &timestamp(facts.now));
+        all.insert(key.clone(), value);
+    }
+    all
+}
+
+fn to_value(status: impl serde::Serialize) -> Value {
+    serde_json::to_value(status).expect("statuses have text keys only, which JSON can always hold")
+}
+
+/// Gives each condition the time at which it turned.
+fn stamp(status: &mut Value, before: Option<&Value>, now: &str) {
+    let old = before.and_then(|before| before.get("conditions")).and_then(Value::as_array);
+    let Some(Value::Array(conditions)) = status.get_mut("conditions") else { return };
+    for condition in conditions {
+        let same = |other: &&Value| {
+            other.get("type") == condition.get("type") && other.get("status") == condition.get("status")
+        };
+        let kept = old.and_then(|old| old.iter().find(same)).and_then(|old| old.get("lastTransitionTime"));
+        condition["lastTransitionTime"] = kept.cloned().unwrap_or_else(|| Value::from(now));
+    }
+}
+
+fn condition(kind: &str, holds: bool, reason: &str, message: impl Into<String>) -> Condition {
+    Condition {
+        condition: kind.to_owned(),
+        status: if holds { Truth::True } else { Truth::False },
+        reason: reason.to_owned(),
+        message: message.into(),
+        last_transition_time: None,
+    }
+}
+
+fn app_status(facts: &Facts<'_>, app: &App) -> AppStatus {
+    let id = name::app_id(&app.metadata);
+    let Some(record) = facts.records.apps.get(&id) else {
+        let (reason, text) = match template_revision(app) {
+            Some(_) => ("Pending", "no revision has been made yet"),
+            None => (
+                "ArtifactMissing",
+                "its artefact has not been uploaded; run `dodai up` or `dodai apply` in the project",
+            ),
+        };
+        return AppStatus {
+            conditions: vec![condition("Ready", false, reason, text)],
+            ..AppStatus::default()
+        };
+    };
+    let to_id = |revision: &RevisionId| revision.as_str().parse().ok();
+    AppStatus {
+        observed_generation: app.metadata.generation,
+        conditions: vec![ready(facts, app, &id, record)],
+        latest_revision: to_id(&record.current),
+        latest_ready_revision: record.serving.as_ref().and_then(to_id),
+        revisions: revisions(facts, app, &id, record),
+    }
+}
+
+fn revisions(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Vec<RevisionState> {
+    let base = BaseId::new("");
+    let settings = BaseSettings::default();
+    let Facts { documents, records, observed, .. } = *facts;
+    let shares = traffic(&Input { documents, records, observed, base: &base, settings: &settings }, id);
+    let mut all: BTreeMap<RevisionId, (u32, u32, u32)> = BTreeMap::new();
+    for (revision, weight) in shares {
+        all.entry(revision).or_default().0 = weight;
+    }
+    all.entry(record.current.clone()).or_default();
+    for instance in records.of(id) {
+        let entry = all.entry(instance.revision.clone()).or_default();
+        entry.2 += u32::from(observed.is_ready(instance));
+    }
+    let active =
+        |revision: &RevisionId| *revision == record.current || Some(revision) == record.serving.as_ref();
+    let count = |revision: &RevisionId, weight: u32| {
+        let runs = documents.revision(id, revision).is_some_and(|document| {
+            matches!(document.spec.template.workload(), Some(Workload::Module(_) | Workload::Process(_)))
+        });
+        let all = u32::try_from(wanted(app)).unwrap_or(u32::MAX);
+        if runs && (weight > 0 || active(revision)) { all } else { 0 }
+    };
+    let state = |(revision, (weight, _, ready)): (RevisionId, (u32, u32, u32))| {
+        let wanted = count(&revision, weight);
+        Some(RevisionState { id: revision.as_str().parse().ok()?, weight: Weight(weight), wanted, ready })
+    };
+    all.into_iter().filter_map(state).collect()
+}
+
+fn ready(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Condition {
+    let own: Vec<&InstanceRecord> =
+        facts.records.of(id).filter(|one| one.revision == record.current && one.draining.is_none()).collect();
+    let good = own.iter().filter(|one| facts.observed.is_ready(one)).count();
+    let trouble = trouble(facts, &own);
+    let wanted = wanted(app);
+    if app.spec.external.is_some() {
+        return condition(
+            "Ready",
+            true,
+            "External",
+            "it runs elsewhere; whether it answers shows when it is called",
+        );
+    }
+    if app.spec.run == Run::Once {
+        let failed = own.iter().any(|one| facts.observed.phase(one) == Some(Phase::Failed));
+        return match own.iter().any(|one| one.succeeded) {
+            true => condition("Ready", true, "Succeeded", "it ran to its end"),
+            false if failed => condition("Ready", false, "Failed", trouble),
+            false => condition("Ready", false, "Running", trouble),
+        };
+    }
+    let serves = record.serving.as_ref() == Some(&record.current);
+    if serves && good >= wanted {
+        return condition("Ready", true, "InstancesReady", format!("{good} of {wanted} instances are ready"));
+    }
+    let count = format!("{good} of {wanted} instances of revision {} are ready", record.current);
+    let text = if trouble.is_empty() { count } else { format!("{count}: {trouble}") };
+    if own.is_empty() && facts.observed.bases.values().all(|base| !base.connected) {
+        return condition("Ready", false, "NoBase", "no base is connected that could run it");
+    }
+    if !serves && passed(record.since, facts.now, facts.rules.progress_deadline) {
+        let rest = match &record.serving {
+            Some(old) => format!("revision {old} goes on serving"),
+            None => "nothing serves it".to_owned(),
+        };
+        let late = facts.rules.progress_deadline;
+        return condition(
+            "Ready",
+            false,
+            "ProgressDeadlineExceeded",
+            format!("{text} after {late:?}; {rest}"),
+        );
+    }
+    condition("Ready", false, if serves { "InstancesMissing" } else { "Progressing" }, text)
+}
+
+/// Why instances are not ready, in the words of their bases.
+fn trouble(facts: &Facts<'_>, instances: &[&InstanceRecord]) -> String {
+    let mut reasons = Vec::new();
+    for instance in instances {
+        let Some(status) = facts.observed.instance(instance) else { continue };
+        if status.phase != Phase::Ready && !status.reason.is_empty() {
+            reasons.push(format!("{} on {}: {}", instance.id, instance.base, status.reason));
+        }
+    }
+    reasons.join("; ")
+}
+
+fn gateway_status(facts: &Facts<'_>, gateway: &dodai_api::Gateway) -> Status {
+    let id = name::app_id(&gateway.metadata);
+    let names = gateway_listener_names(facts.documents);
+    let mut addresses = Vec::new();
+    let mut missing = Vec::new();
+    for listener in &gateway.spec.listeners {
+        let Some(own) = names.get(&(id.clone(), listener.name.to_string())) else { continue };
+        let bound = facts.observed.bases.values().filter_map(|base| base.status.listeners.get(own));
+        let before = addresses.len();
+        addresses.extend(bound.map(|address| Value::from(address.to_string())));
+        if addresses.len() == before {
+            missing.push(format!("`{}` ({}:{})", listener.name, listener.address, listener.port));
+        }
+    }
+    addresses.dedup();
+    let refused = facts.observed.bases.values().find_map(|base| base.status.refused.as_ref());
+    let why = refused.map(|refused| format!(": {}", refused.reason)).unwrap_or_default();
+    let one = match missing.is_empty() {
+        true => condition("Programmed", true, "Programmed", "every listener listens"),
+        false => condition(
+            "Programmed",
+            false,
+            "Pending",
+            format!("nobody listens for {}{why}", missing.join(", ")),
+        ),
+    };
+    let details = BTreeMap::from([("addresses".to_owned(), Value::Array(addresses))]);
+    Status { observed_generation: None, conditions: vec![one], details }
+}
+
+fn route_status(facts: &Facts<'_>, route: &dodai_api::Route) -> Status {
+    let missing = unresolved(facts.documents, route);
+    let one = match missing.is_empty() {
+        true => condition("ResolvedRefs", true, "ResolvedRefs", "every backend exists"),
+        false => condition("ResolvedRefs", false, "BackendNotFound", missing.join("; ")),
+    };
+    Status { conditions: vec![one], ..Status::default() }
+}
+
+fn component_status(facts: &Facts<'_>, component: &dodai_api::dapr::Component) -> Status {
+    let key = format!("{}/{}", component.metadata.namespace, component.metadata.name);
+    let told =
+        facts.observed.bases.iter().filter_map(|(base, one)| Some((base, one.status.components.get(&key)?)));
+    let told: Vec<_> = told.collect();
+    let bad: Vec<String> = told
+        .iter()
+        .filter(|(_, one)| !one.ready)
+        .map(|(base, one)| format!("on {base}: {}", one.reason))
+        .collect();
+    let one = match (told.is_empty(), bad.is_empty()) {
+        (true, _) => Condition {
+            status: Truth::Unknown,
+            ..condition("Ready", false, "NotUsed", "no base uses it yet")
+        },
+        (false, true) => condition("Ready", true, "Ready", format!("it is up on {} bases", told.len())),
+        (false, false) => condition("Ready", false, "InitFailed", bad.join("; ")),
+    };
+    Status { conditions: vec![one], ..Status::default() }
+}
+
+fn resiliency(lost: Option<&String>) -> Condition {
+    match lost {
+        Some(why) => condition("Accepted", false, "Overridden", why.clone()),
+        None => condition("Accepted", true, "Accepted", ""),
+    }
+}
+
+fn base_status(facts: &Facts<'_>, base: &dodai_api::Base) -> BaseStatus {
+    let id = BaseId::new(base.metadata.name.as_str());
+    let Some(sighting) = facts.observed.bases.get(&id) else {
+        let conditions =
+            vec![condition("Ready", false, "NeverSeen", "it has not connected since the server started")];
+        return BaseStatus { conditions, ..BaseStatus::default() };
+    };
+    let refused = sighting.status.refused.as_ref().map(|refused| refused.reason.clone());
+    let one = match (sighting.connected, &refused) {
+        (false, _) => condition("Ready", false, "Away", "it is not connected; what it runs goes on"),
+        (true, Some(why)) => condition("Ready", false, "SnapshotRefused", why.clone()),
+        (true, None) => condition("Ready", true, "Connected", ""),
+    };
+    let mut instances: BTreeMap<String, u32> = BTreeMap::new();
+    for instance in facts.records.on(&id).filter(|one| facts.observed.is_ready(one)) {
+        *instances.entry(instance.app.to_string()).or_default() += 1;
+    }
+    BaseStatus {
+        conditions: vec![one],
+        address: sighting.status.mesh.map(|address| address.to_string()),
+        refused,
+        instances,
+        ..BaseStatus::default()
+    }
+}
