@@ -10,13 +10,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use dodai_capability::component::Registry;
+use dodai_capability::memory;
 use dodai_core::id::{AppId, BaseId, InstanceId};
 use dodai_core::record::Sink;
-use dodai_core::snapshot::{Snapshot, Workload};
+use dodai_core::snapshot::{App, Snapshot, Workload};
 use dodai_core::status::{Link, Refusal, Status, Wants};
 use dodai_core::task::{Kind, Tasks};
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{self, DataPlane};
+use dodai_drivers::Folders;
 use dodai_modules::{Child, Compiler, Host, HostOptions};
 use dodai_runtime::Runtime;
 use dodai_transport::network::Network;
@@ -84,6 +87,8 @@ pub struct Parts {
     pub logs: std::sync::Mutex<BTreeMap<InstanceId, (AppId, Logs)>>,
     /// The apps of the instances that run here.
     pub apps: std::sync::Mutex<BTreeMap<InstanceId, AppId>>,
+    /// What apps send to the runtime API to prove themselves.
+    pub tokens: std::sync::Mutex<BTreeMap<AppId, String>>,
     /// Handles of process instances, for usage figures.
     pub handles: std::sync::Mutex<BTreeMap<InstanceId, Arc<process::Handle>>>,
 }
@@ -117,12 +122,14 @@ impl Base {
         options.compiler = Compiler::Child(Child::new(command("compile-module")));
         let modules = Arc::new(Host::open(options, tasks)?);
         let processes = Supervisor::open(process::Config::new(command("shim"), config.base.as_str())).await?;
-        let runtime = Runtime::new(
-            Arc::new(plane.door()),
-            Arc::new(config.environment.clone()),
-            config.data_dir.join("components"),
-            tasks,
-        );
+        let environment = Arc::new(config.environment.clone());
+        let components = config.data_dir.join("components");
+        let mut registry = Registry::new();
+        memory::register(&mut registry);
+        let folders = Folders { data: components.clone(), project: config.project_dir.clone() };
+        dodai_drivers::register(&mut registry, environment.clone(), &folders);
+        let settings = dodai_runtime::Settings::default();
+        let runtime = Runtime::new(registry, Arc::new(plane.door()), environment, components, settings, tasks);
         link.status.send_modify(|status| status.wants = config.wants.clone());
         let parts = Arc::new(Parts {
             config,
@@ -134,6 +141,7 @@ impl Base {
             status: link.status,
             logs: std::sync::Mutex::default(),
             apps: std::sync::Mutex::default(),
+            tokens: std::sync::Mutex::default(),
             handles: std::sync::Mutex::default(),
         });
         let base = Base { parts: parts.clone(), tasks: tasks.child() };
@@ -178,8 +186,9 @@ async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>
 
 /// Makes one snapshot the truth, as far as it can be.
 async fn take(parts: &Arc<Parts>, snapshot: &Arc<Snapshot>, runners: &mut BTreeMap<InstanceId, Runner>, tasks: &Tasks) {
-    parts.runtime.apply(snapshot).await;
+    parts.runtime.apply(snapshot);
     for app in snapshot.apps() {
+        parts.remember_token(app);
         parts.plane.set_api(&app.id, Some(parts.runtime.api(&app.id)));
     }
     match parts.plane.apply(snapshot).await {
@@ -233,6 +242,19 @@ fn reconcile(parts: &Arc<Parts>, snapshot: &Snapshot, runners: &mut BTreeMap<Ins
 }
 
 impl Parts {
+    fn remember_token(&self, app: &App) {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        match &app.scopes.api_token {
+            Some(token) => tokens.insert(app.id.clone(), token.clone()),
+            None => tokens.remove(&app.id),
+        };
+    }
+
+    /// The token that an app must send to the runtime API, if any.
+    pub fn token_of(&self, app: &AppId) -> Option<String> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(app).cloned()
+    }
+
     /// The app of an instance that runs here.
     pub fn app_of(&self, instance: &InstanceId) -> Option<AppId> {
         self.apps.lock().unwrap_or_else(PoisonError::into_inner).get(instance).cloned()

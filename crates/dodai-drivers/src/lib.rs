@@ -13,15 +13,23 @@ pub mod local;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
-/// Makes all drivers that are built in known. `environment` is what `secretstores.local.env` may show;
-/// relative file names begin at `data_dir`.
+/// Where relative file names begin.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// For what drivers write: databases.
+    pub data: PathBuf,
+    /// For what users write: secret files.
+    pub project: PathBuf,
+}
+
+/// Makes all drivers that are built in known. `environment` is what `secretstores.local.env` may show.
 #[cfg_attr(
     not(feature = "local"),
     expect(unused_variables, reason = "only the local group reads the environment")
 )]
-pub fn register(registry: &mut Registry, environment: Arc<BTreeMap<String, String>>, data_dir: PathBuf) {
+pub fn register(registry: &mut Registry, environment: Arc<BTreeMap<String, String>>, folders: &Folders) {
     #[cfg(feature = "sqlite")]
-    sqlite::register(registry, &data_dir);
+    sqlite::register(registry, &folders.data);
     #[cfg(feature = "local")]
-    local::register(registry, environment, &data_dir);
+    local::register(registry, environment, &folders.project);
 }

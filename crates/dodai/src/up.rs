@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use dodai_base::node::{self, Base};
 use dodai_control::control::{Control, Settings};
-use dodai_control::documents::{Apply, DocumentStore, FieldOwner};
+use dodai_control::documents::{Apply, FieldOwner};
+use dodai_control::snapshot::BaseSettings;
 use dodai_core::id::BaseId;
 use dodai_core::status::{Phase, Wants};
 use dodai_core::task::Tasks;
 use dodai_dataplane::limits::Limits;
 use dodai_store::{MemoryStore, Options, SqliteStore, Store};
-use dodai_transport::tls::Clock;
+use dodai_transport::token::{Purpose, Token};
 use serde_json::json;
 
 use crate::cli;
@@ -112,9 +113,8 @@ impl System {
             project: plan.project.clone(),
             store: Arc::new(dodai_modules::Artifacts::open(folder)?),
         };
-        let documents = DocumentStore::new(store, Arc::new(artifacts), Clock::system());
-        let settings = Settings { project_folder: Some(plan.project.folder.clone()), ..Settings::default() };
-        let control = Control::start(documents, settings, tasks).await?;
+        let settings = Settings { artifacts: Arc::new(artifacts), ..Settings::default() };
+        let control = Control::start(store, settings, tasks).await?;
         let config = node::Config {
             base: plan.base.clone(),
             data_dir: plan.data.clone(),
@@ -127,7 +127,12 @@ impl System {
             environment: environment.0.clone(),
             wants: Wants::All,
         };
-        let base = Base::start(config, control.link(plan.base.clone()), tasks).await?;
+        let link = BaseSettings {
+            project: Some(plan.project.folder.clone()),
+            api_token: Some(Token::generate(Purpose::Api)?.reveal()),
+            ..BaseSettings::default()
+        };
+        let base = Base::start(config, control.link(plan.base.clone(), link).await?, tasks).await?;
         let scope = plan.project.name();
         let apply = Apply {
             documents: &plan.documents.read.documents,
@@ -136,7 +141,7 @@ impl System {
             prune: Some(&scope),
             dry_run: false,
         };
-        control.documents().apply(&apply).await?;
+        control.apply(&apply).await?;
         Ok(System { control, base })
     }
 

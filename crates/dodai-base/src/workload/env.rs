@@ -57,7 +57,7 @@ pub async fn build(
             }
         }
     }
-    if let Some(token) = parts.runtime.api_token(app) {
+    if let Some(token) = parts.token_of(app) {
         env.insert("DAPR_API_TOKEN".to_owned(), EnvValue::Secret(Secret::new(token)));
     }
     for setting in &context.workload.env {
@@ -73,11 +73,11 @@ async fn resolve(context: &Context, name: &str, value: &Value) -> Result<EnvValu
     match value {
         Value::Plain(text) => Ok(EnvValue::Plain(text.clone())),
         Value::Config { .. } => {
-            let text = context.parts.runtime.value(namespace, value).await.map_err(|error| failed(error.to_string()))?;
+            let text = context.parts.runtime.secret(namespace, value).await.map_err(|error| failed(error.to_string()))?;
             Ok(EnvValue::Plain(text))
         }
         Value::Secret { .. } | Value::Environment(_) => {
-            let text = context.parts.runtime.value(namespace, value).await.map_err(|error| failed(error.to_string()))?;
+            let text = context.parts.runtime.secret(namespace, value).await.map_err(|error| failed(error.to_string()))?;
             Ok(EnvValue::Secret(Secret::new(text)))
         }
     }

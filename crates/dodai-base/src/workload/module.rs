@@ -1,11 +1,13 @@
 //! Workloads that are WASM modules.
 
-use std::sync::{Arc, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{ModuleSpec, Setting, Value};
 use dodai_core::status::Phase;
+use dodai_core::task::Kind;
 use dodai_dataplane::local::Way;
 use dodai_modules::{Bucket, KeyValue, KeyValueError, LogSink, MeshNames, Pending, Seams, StateBucket, Stream};
 
@@ -13,6 +15,8 @@ use super::{Context, DRAIN};
 use crate::node::Parts;
 use crate::process::{LogPolicy, Logs, Stream as Output};
 
+/// How often configuration and secrets are looked at again.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a failed install waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -22,7 +26,8 @@ pub async fn run(context: &mut Context, spec: ModuleSpec) {
     loop {
         context.close("is being installed");
         context.report(Phase::Starting, "installing its artefact");
-        let seams = seams(context, &spec, &logs);
+        let config = Config::start(context, &spec.config).await;
+        let seams = seams(context, config, &logs);
         let workload = &context.workload;
         let installed =
             context.parts.modules.install(workload.instance.clone(), workload.app.clone(), spec.clone(), seams).await;
@@ -61,16 +66,12 @@ fn logs(context: &Context) -> Logs {
     logs
 }
 
-fn seams(context: &Context, spec: &ModuleSpec, logs: &Logs) -> Seams {
+fn seams(context: &Context, config: Config, logs: &Logs) -> Seams {
     let parts = &context.parts;
     Seams {
         door: Arc::new(parts.plane.door()),
         names: Arc::new(Names(parts.clone())),
-        config: Arc::new(Config {
-            parts: parts.clone(),
-            namespace: context.workload.app.namespace.clone(),
-            settings: spec.config.clone(),
-        }),
+        config: Arc::new(config),
         keyvalue: Arc::new(Buckets(parts.clone())),
         logs: Arc::new(Lines(logs.clone())),
     }
@@ -96,32 +97,59 @@ impl LogSink for Lines {
     }
 }
 
-/// What `wasi:config` answers: plain values as written, references as they are at this moment.
-struct Config {
-    parts: Arc<Parts>,
-    namespace: Name,
-    settings: Vec<Setting>,
-}
+/// What `wasi:config` answers: plain values as written, references as they were at the last look.
+#[derive(Clone)]
+struct Config(Arc<RwLock<BTreeMap<String, String>>>);
 
 impl Config {
-    fn value(&self, value: &Value) -> Option<String> {
-        match value {
-            Value::Plain(text) => Some(text.clone()),
-            Value::Config { .. } | Value::Secret { .. } | Value::Environment(_) => {
-                self.parts.runtime.cached_value(&self.namespace, value)
-            }
+    /// Resolves what can be resolved now and keeps looking until the workload ends.
+    async fn start(context: &Context, settings: &[Setting]) -> Config {
+        let config = Config(Arc::default());
+        config.look(&context.parts, &context.workload.app.namespace, settings).await;
+        if settings.iter().any(|setting| !matches!(setting.value, Value::Plain(_))) {
+            let (parts, namespace) = (context.parts.clone(), context.workload.app.namespace.clone());
+            let (settings, looking) = (settings.to_vec(), config.clone());
+            let tasks = context.tasks.clone();
+            context.tasks.spawn(Kind::Loop, async move {
+                // The values are held by the module's seams; when only this task is left, the module is gone.
+                while Arc::strong_count(&looking.0) > 1 {
+                    tokio::select! {
+                        // Both only wait.
+                        () = tokio::time::sleep(LOOK) => {}
+                        () = tasks.closing() => return,
+                    }
+                    looking.look(&parts, &namespace, &settings).await;
+                }
+            });
+        }
+        config
+    }
+
+    async fn look(&self, parts: &Parts, namespace: &Name, settings: &[Setting]) {
+        for setting in settings {
+            let value = match &setting.value {
+                Value::Plain(text) => Some(text.clone()),
+                Value::Config { .. } | Value::Secret { .. } | Value::Environment(_) => {
+                    parts.runtime.secret(namespace, &setting.value).await.ok()
+                }
+            };
+            let mut values = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            match value {
+                Some(value) => values.insert(setting.name.clone(), value),
+                None => values.remove(&setting.name),
+            };
         }
     }
 }
 
 impl dodai_modules::Config for Config {
     fn get(&self, key: &str) -> Option<String> {
-        self.settings.iter().find(|setting| setting.name == key).and_then(|setting| self.value(&setting.value))
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     fn all(&self) -> Vec<(String, String)> {
-        let pair = |setting: &Setting| Some((setting.name.clone(), self.value(&setting.value)?));
-        self.settings.iter().filter_map(pair).collect()
+        let values = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        values.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }
 
@@ -132,8 +160,8 @@ impl KeyValue for Buckets {
     fn open(&self, app: &AppId, component: &str) -> Pending<'_, Arc<dyn Bucket>> {
         let found = self.0.runtime.keyvalue(app, component);
         Box::pin(async move {
-            let (store, prefix) = found.ok_or(KeyValueError::NoSuchStore)?;
-            Ok(Arc::new(StateBucket::new(store, prefix)) as Arc<dyn Bucket>)
+            let found = found.map_err(|error| KeyValueError::Failed(error.to_string()))?;
+            Ok(Arc::new(StateBucket::new(found.store, found.prefix.start())) as Arc<dyn Bucket>)
         })
     }
 }

@@ -17,7 +17,8 @@ fn registry(dir: &Path, environment: &[(&str, &str)]) -> Registry {
     let environment: BTreeMap<String, String> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let mut registry = Registry::new();
-    dodai_drivers::register(&mut registry, Arc::new(environment), dir.to_owned());
+    let folders = dodai_drivers::Folders { data: dir.to_owned(), project: dir.to_owned() };
+    dodai_drivers::register(&mut registry, Arc::new(environment), &folders);
     registry
 }
 
