@@ -1,1 +1,12 @@
-//! Tests.
+//! The tests of control: documents, plans, snapshots, and the loop with a base that is played.
+
+#[path = "main/documents.rs"]
+mod documents;
+#[path = "main/looping.rs"]
+mod looping;
+#[path = "main/plans.rs"]
+mod plans;
+#[path = "main/played.rs"]
+mod played;
+#[path = "main/snapshots.rs"]
+mod snapshots;

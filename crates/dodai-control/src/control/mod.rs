@@ -126,7 +126,8 @@ impl Control {
     async fn register(&self, base: &BaseId) -> Result<()> {
         let metadata = || Some(Metadata::new(Name::default_namespace(), base.as_str().parse::<Name>().ok()?));
         let Some(metadata) = metadata() else { return Ok(()) };
-        let document = Document::from(dodai_api::Base { metadata, spec: BaseSpec::default(), status: None });
+        let spec = BaseSpec { schedulable: true, ..BaseSpec::default() };
+        let document = Document::from(dodai_api::Base { metadata, spec, status: None });
         match self.get(&document.key()).await {
             Err(crate::error::Error::NotFound(_)) => {}
             done => return done.map(|_| ()),

@@ -1,0 +1,138 @@
+//! Documents in the store: bookkeeping, validation, pruning, ownership of the artefact.
+
+use std::sync::Arc;
+
+use dodai_api::{Document, Kind};
+use dodai_control::documents::{Applied, DocumentStore, FieldOwner, Verdict};
+use dodai_control::error::Error;
+use dodai_core::id::AppId;
+use dodai_core::task::Tasks;
+use dodai_store::MemoryStore;
+
+use super::played::{ByPath, apply, clock, digest, module, yaml};
+
+fn store(tasks: &Tasks) -> DocumentStore {
+    DocumentStore::new(Arc::new(MemoryStore::new(tasks)), Arc::new(ByPath), clock())
+}
+
+fn verdicts(applied: &Applied) -> Vec<Verdict> {
+    applied.written.iter().map(|one| one.verdict).collect()
+}
+
+async fn app(store: &DocumentStore, name: &str) -> dodai_api::App {
+    let key = format!("App/default/{name}").parse().expect("a key");
+    match store.get(&key).await.expect("it is there") {
+        Document::App(app) => *app,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_change_is_not_written() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let documents = yaml(&module("shop", "v1.wasm", ""));
+    let done = store.apply(&apply(&documents, FieldOwner::Cli, None)).await.expect("applies");
+    assert_eq!(verdicts(&done), [Verdict::Created]);
+    let first = app(&store, "shop").await;
+    assert_eq!(first.metadata.generation, Some(1));
+    assert!(first.metadata.uid.is_some() && first.metadata.creation_timestamp.is_some());
+
+    let before = store.store().status().await.expect("status").revision;
+    let again = store.apply(&apply(&documents, FieldOwner::Cli, None)).await.expect("applies");
+    assert_eq!(verdicts(&again), [Verdict::Unchanged]);
+    assert_eq!(store.store().status().await.expect("status").revision, before);
+
+    let labelled = module("shop", "v1.wasm", "").replace("name: shop", "name: shop\n  labels: {team: a}");
+    store.apply(&apply(&yaml(&labelled), FieldOwner::Cli, None)).await.expect("applies");
+    assert_eq!(app(&store, "shop").await.metadata.generation, Some(1), "a label is not the spec");
+    let scaled = yaml(&module("shop", "v1.wasm", "  scale: {min: 2}\n"));
+    store.apply(&apply(&scaled, FieldOwner::Cli, None)).await.expect("applies");
+    let second = app(&store, "shop").await;
+    assert_eq!((second.metadata.generation, second.metadata.uid), (Some(2), first.metadata.uid));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_is_refused_whole() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let check = async |text: String, expect: &str| {
+        let error = store.apply(&apply(&yaml(&text), FieldOwner::Cli, None)).await.expect_err(expect);
+        assert!(matches!(error, Error::Refused(_)) && error.to_string().contains(expect), "{error}");
+        assert!(store.list(Kind::App, None).await.expect("lists").is_empty(), "nothing was written");
+    };
+    let good = module("good", "v1.wasm", "");
+    check(format!("{good}{}", module("bad", "v1.wasm", "  dependsOn: [nobody]\n")), "nobody").await;
+    check(format!("{good}{}", module("bad", "missing.wasm", "")), "build it first").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn references_to_what_is_stored_are_good_and_a_stale_revision_is_not() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let first = yaml(&module("one", "v1.wasm", ""));
+    store.apply(&apply(&first, FieldOwner::Cli, None)).await.expect("applies");
+    let second = yaml(&module("two", "v1.wasm", "  dependsOn: [one]\n"));
+    store.apply(&apply(&second, FieldOwner::Cli, None)).await.expect("`one` is in the store");
+
+    let mut stale = yaml(&module("one", "v2.wasm", ""));
+    stale[0].value.metadata_mut().revision = Some(1);
+    let error = store.apply(&apply(&stale, FieldOwner::Cli, None)).await.expect_err("it is newer");
+    assert!(matches!(error, Error::Conflict { .. }), "{error}");
+    stale[0].value.metadata_mut().revision = app(&store, "one").await.metadata.revision;
+    store.apply(&apply(&stale, FieldOwner::Cli, None)).await.expect("it is the one that was read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_folder_prunes_only_what_it_wrote() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let mine = yaml(&(module("a", "v1.wasm", "") + &module("b", "v1.wasm", "")));
+    store.apply(&apply(&mine, FieldOwner::File, Some("shop"))).await.expect("applies");
+    let others = yaml(&module("c", "v1.wasm", ""));
+    store.apply(&apply(&others, FieldOwner::Cli, None)).await.expect("applies");
+    let elsewhere = yaml(&module("d", "v1.wasm", ""));
+    store.apply(&apply(&elsewhere, FieldOwner::File, Some("bank"))).await.expect("applies");
+
+    let less = yaml(&module("a", "v1.wasm", ""));
+    let mut dry = apply(&less, FieldOwner::File, Some("shop"));
+    dry.dry_run = true;
+    let done = store.apply(&dry).await.expect("says");
+    assert_eq!(verdicts(&done), [Verdict::Unchanged, Verdict::Pruned]);
+    assert_eq!(store.list(Kind::App, None).await.expect("lists").len(), 4, "a dry run writes nothing");
+    store.apply(&apply(&less, FieldOwner::File, Some("shop"))).await.expect("applies");
+    let left = store.list(Kind::App, None).await.expect("lists");
+    let names: Vec<_> = left.iter().map(|document| document.metadata().name.to_string()).collect();
+    assert_eq!(names, ["a", "c", "d"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn deploy_owns_the_artefact_until_the_file_changes() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let shop = AppId::parse("default/shop").expect("valid");
+    let artifact = async || app(&store, "shop").await.spec.module.expect("a module").artifact;
+    let from_file = async |text: String| {
+        let done = store.apply(&apply(&yaml(&text), FieldOwner::File, Some("shop"))).await.expect("applies");
+        verdicts(&done)
+    };
+    from_file(module("shop", "v1.wasm", "")).await;
+    let two = digest("v2.wasm");
+    store.deploy(&shop, &two, "user:ada").await.expect("deploys");
+    assert_eq!(artifact().await, two.as_str());
+    assert_eq!(
+        from_file(module("shop", "v1.wasm", "")).await,
+        [Verdict::Unchanged],
+        "the file says nothing new"
+    );
+    assert_eq!(artifact().await, two.as_str());
+
+    assert_eq!(from_file(module("shop", "v3.wasm", "")).await, [Verdict::Configured]);
+    assert_eq!(artifact().await, "v3.wasm", "the file's template changed");
+    let owners = app(&store, "shop").await.metadata.field_owners;
+    assert_eq!(owners.into_iter().collect::<Vec<_>>(), [(String::new(), "file".to_owned())]);
+
+    let missing = AppId::parse("default/nobody").expect("valid");
+    let error = store.deploy(&missing, &two, "user:ada").await.expect_err("there is none");
+    assert!(matches!(error, Error::NotFound(_)), "{error}");
+}
