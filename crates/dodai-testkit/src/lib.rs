@@ -1,0 +1,1 @@
+//! Tests' own parts: in-process clusters, fake peers, fault plans.
