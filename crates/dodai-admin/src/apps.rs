@@ -1,0 +1,242 @@
+//! Apps as they run: instances, logs, deployments, calls.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use bytes::Bytes;
+use dodai_core::call::{Call, Caller, Context};
+use dodai_core::id::{AppId, Digest, InstanceId};
+use dodai_core::status::Phase;
+use dodai_core::trace::Span;
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::BodyExt;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::api::{Answer, MAX_ARTIFACT_BYTES, Parts, Shared, json as answer, query, read};
+use crate::documents::actor;
+use crate::{Refusal, feed};
+
+/// Header pairs of a call, both ways: `name: value`.
+const CALL_HEADER: HeaderName = HeaderName::from_static("dodai-call-header");
+/// The status of the called app's answer.
+const CALL_STATUS: HeaderName = HeaderName::from_static("dodai-call-status");
+/// The longest that a call may wait for its answer's head.
+const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// The most lines of output from the past.
+const MAX_TAIL: usize = 100_000;
+
+/// One running copy of a revision, as people see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub id: String,
+    /// Its app, `namespace/name`.
+    pub app: String,
+    /// The revision it runs.
+    pub revision: String,
+    /// `module`, `process` or `external`.
+    pub shape: String,
+    /// The base it runs on.
+    pub base: String,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Why, when that is not plain.
+    pub reason: String,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Its process id.
+    pub pid: Option<u32>,
+    /// The ports it listens on, by service.
+    pub ports: BTreeMap<String, u16>,
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// When it was placed, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// Processor time since its start, in milliseconds, where it is measured.
+    pub cpu_ms: Option<u64>,
+    /// Memory in bytes, where it is measured.
+    pub memory_bytes: Option<u64>,
+}
+
+/// `GET /v1/instances`.
+pub(crate) async fn instances(State(parts): Shared) -> Answer {
+    answer(&json!({ "items": all(&parts) }))
+}
+
+fn all(parts: &Parts) -> Vec<Instance> {
+    let (view, observed) = (parts.control.view(), parts.control.observed());
+    let row = |record: &dodai_control::records::InstanceRecord| {
+        let status = observed.instance(record);
+        let usage = parts.node.usage(&record.id);
+        let revision = view.documents.revision(&record.app, &record.revision);
+        let shape = match revision.and_then(|revision| revision.spec.template.workload()) {
+            Some(dodai_api::Workload::Module(_)) => "module",
+            Some(dodai_api::Workload::Process(_)) => "process",
+            Some(dodai_api::Workload::External(_)) => "external",
+            None => "unknown",
+        };
+        let ports = status.map(|status| &status.ports).into_iter().flatten();
+        Instance {
+            id: record.id.to_string(),
+            app: record.app.to_string(),
+            revision: record.revision.to_string(),
+            shape: shape.to_owned(),
+            base: record.base.to_string(),
+            phase: status.map_or(Phase::Waiting, |status| status.phase),
+            reason: status.map(|status| status.reason.clone()).unwrap_or_default(),
+            restarts: status.map_or(0, |status| status.restarts),
+            pid: status.and_then(|status| status.pid),
+            ports: ports.map(|(name, port)| (name.to_string(), *port)).collect(),
+            in_flight: status.map_or(0, |status| status.in_flight),
+            created_ms: record.created,
+            cpu_ms: usage.cpu_ms,
+            memory_bytes: usage.memory_bytes,
+        }
+    };
+    let mut rows: Vec<Instance> = view.records.instances.values().map(row).collect();
+    rows.sort_by(|a, b| (&a.app, a.created_ms, &a.id).cmp(&(&b.app, b.created_ms, &b.id)));
+    rows
+}
+
+fn app_id(namespace: &str, name: &str) -> Result<AppId, Refusal> {
+    AppId::parse(&format!("{namespace}/{name}")).map_err(|error| Refusal::bad_request(error.to_string()))
+}
+
+#[derive(Deserialize)]
+struct LogsQuery {
+    #[serde(default)]
+    follow: bool,
+    tail: Option<usize>,
+    instance: Option<String>,
+}
+
+/// `GET /v1/apps/{namespace}/{name}/logs?tail=100&follow=true`: lines as server-sent events.
+pub(crate) async fn logs(
+    State(parts): Shared,
+    Path((namespace, name)): Path<(String, String)>,
+    uri: Uri,
+) -> Answer {
+    let LogsQuery { follow, tail, instance } = query(&uri)?;
+    let app = app_id(&namespace, &name)?;
+    if parts.control.view().documents.app(&app).is_none() {
+        return Err(
+            Refusal::not_found(format!("there is no app {app}")).remedy("`dodai get app` lists the apps")
+        );
+    }
+    let instance = instance.map(InstanceId::new);
+    let lines = parts.node.logs(&app, instance.as_ref(), tail.unwrap_or(100).min(MAX_TAIL), follow);
+    Ok(feed::respond(lines, parts.tasks.clone()))
+}
+
+/// `POST /v1/artifacts`: a component as the body.
+pub(crate) async fn upload(State(parts): Shared, body: Body) -> Answer {
+    let digest = keep(&parts, body).await?;
+    answer(&json!({ "digest": digest.as_str() }))
+}
+
+async fn keep(parts: &Parts, body: Body) -> Result<Digest, Refusal> {
+    let bytes = read(body, MAX_ARTIFACT_BYTES).await?;
+    // A component begins like every WASM file, and then says that it is one (layer 1).
+    if bytes.get(..4) != Some(b"\0asm") || bytes.get(6..8) != Some(&[1, 0]) {
+        let text = "the body is not a WASM component";
+        let remedy = "build the module for wasm32-wasip2, or wrap it with `wasm-tools component new`";
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "artifact", text).remedy(remedy));
+    }
+    parts.artifacts.put(bytes).await
+}
+
+/// `POST /v1/artifacts/{digest}/prepare`: compiles it.
+pub(crate) async fn prepare(State(parts): Shared, Path(digest): Path<String>) -> Answer {
+    parts.artifacts.prepare("the upload", &Digest::new(&digest)).await?;
+    answer(&json!({ "digest": digest }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    digest: String,
+}
+
+/// `POST /v1/apps/{namespace}/{name}/deploy`: a component as the body, or `{"digest": "sha256:..."}`.
+pub(crate) async fn deploy(
+    State(parts): Shared,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let app = app_id(&namespace, &name)?;
+    let digest = if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+        let body = read(body, 4096).await?;
+        let stored: Stored = serde_json::from_slice(&body).map_err(|error| {
+            Refusal::bad_request(format!("the body: {error}")).remedy("send `{\"digest\": \"sha256:...\"}`")
+        })?;
+        Digest::new(&stored.digest)
+    } else {
+        keep(&parts, body).await?
+    };
+    // What cannot be compiled never becomes the app's artefact.
+    parts.artifacts.prepare(name.as_str(), &digest).await?;
+    let document = parts.control.deploy(&app, &digest, &actor(&headers)).await?;
+    let generation = document.metadata().generation;
+    answer(&json!({ "app": app.to_string(), "digest": digest.as_str(), "generation": generation }))
+}
+
+#[derive(Deserialize)]
+struct CallQuery {
+    app: String,
+    path: String,
+    method: Option<String>,
+}
+
+/// `POST /v1/call?app=default/shop&path=/&method=GET`: a call through the mesh as somebody outside. Headers
+/// travel in `dodai-call-header: name: value`, both ways, so that they never mix with those of this API.
+pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, body: Body) -> Answer {
+    let CallQuery { app, path, method } = query(&uri)?;
+    let app = AppId::parse(&app).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    if !path.starts_with('/') {
+        return Err(Refusal::bad_request(format!("the path `{path}` does not begin with `/`")));
+    }
+    let target = format!("http://{}.{}{path}", app.name, app.namespace);
+    let bad = |error: http::Error| Refusal::bad_request(format!("the call: {error}"));
+    let method: Method =
+        method.as_deref().unwrap_or("GET").parse().map_err(|error| bad(http::Error::from(error)))?;
+    let mut request = Request::builder().method(method).uri(target);
+    for pair in headers.get_all(CALL_HEADER) {
+        let text = pair.to_str().unwrap_or_default();
+        let (name, value) =
+            text.split_once(':').ok_or_else(|| Refusal::bad_request(format!("`{text}` is no header")))?;
+        request = request.header(name.trim(), value.trim());
+    }
+    let (head, ()) = request.body(()).map_err(bad)?.into_parts();
+    let body = read(body, crate::api::MAX_DOCUMENTS_BYTES).await?;
+    let mut context = Context::new(Caller::Outside, Span::root(false));
+    context.deadline = Some(Instant::now() + CALL_DEADLINE);
+    let call = Call { head, body: dodai_core::body::Body::full(body), context };
+    let reply = parts.door.enter(call).await.map_err(|failure| {
+        let status = StatusCode::from_u16(failure.kind.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
+        // What an app or the mesh refuses is no refusal of this API: its own codes stay apart.
+        let status = if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
+        Refusal::new(status, failure.kind.code(), format!("{app}: {}", failure.detail))
+    })?;
+    let mut response = http::Response::new(Body::from_stream(frames(reply.body)));
+    let out = response.headers_mut();
+    out.insert(CALL_STATUS, HeaderValue::from(reply.head.status.as_u16()));
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    for (name, value) in &reply.head.headers {
+        let pair = [name.as_str().as_bytes(), b": ", value.as_bytes()].concat();
+        if let Ok(pair) = HeaderValue::from_bytes(&pair) {
+            out.append(CALL_HEADER, pair);
+        }
+    }
+    Ok(response)
+}
+
+fn frames(
+    body: dodai_core::body::Body,
+) -> impl futures_util::Stream<Item = Result<Bytes, dodai_core::failure::Failure>> {
+    body.into_data_stream().boxed()
+}

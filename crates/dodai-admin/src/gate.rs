@@ -1,0 +1,83 @@
+//! Who may come in: a bearer token, a host name that a rebound DNS name cannot fake, no foreign origin.
+//!
+//! The API listens on loopback, so any web page open on the machine can send requests to it. Three things
+//! keep pages out: they do not know the token, a page that rebinds its name to 127.0.0.1 still sends its own
+//! name as `Host`, and there are no CORS headers that would let it read an answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode, header, request};
+
+use crate::Refusal;
+
+/// Says whether a token opens the API, in a time that does not depend on where it differs.
+pub type Check = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// What lets requests in.
+#[derive(Clone)]
+pub struct Gate {
+    check: Check,
+    hosts: Vec<String>,
+}
+
+impl Gate {
+    /// A gate for loopback; `hosts` are further names under which the API may be reached.
+    pub fn new(check: Check, hosts: Vec<String>) -> Gate {
+        Gate { check, hosts }
+    }
+
+    /// Refuses what may not come in.
+    ///
+    /// # Errors
+    /// A refusal with the reason.
+    pub fn admit(&self, head: &request::Parts) -> Result<(), Refusal> {
+        self.admit_host(head)?;
+        if head.uri.path() == "/healthz" {
+            return Ok(());
+        }
+        let token = bearer(&head.headers).ok_or_else(|| unauthorized("a token is needed"))?;
+        if (self.check)(token) {
+            Ok(())
+        } else {
+            Err(unauthorized("the token is not the one of this server"))
+        }
+    }
+
+    fn admit_host(&self, head: &request::Parts) -> Result<(), Refusal> {
+        let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+        let name = host.map(dodai_core::head::host_of).unwrap_or_default();
+        if !self.knows(name) {
+            let text = "the Host header does not name this server, which could be a rebound DNS name";
+            let remedy = "use 127.0.0.1 or localhost";
+            return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", text).remedy(remedy));
+        }
+        let Some(origin) = head.headers.get(header::ORIGIN) else { return Ok(()) };
+        let origin = origin.to_str().unwrap_or_default();
+        let own = origin.split_once("://").map(|(_, authority)| authority);
+        if own.is_none() || own != host {
+            let text = "requests of web pages of other origins are refused";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_origin", text));
+        }
+        Ok(())
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let loopback = bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        loopback
+            || name.eq_ignore_ascii_case("localhost")
+            || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn unauthorized(text: &str) -> Refusal {
+    let remedy = "send `Authorization: Bearer TOKEN`; the token is in `admin.json` in the data folder";
+    Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", text).remedy(remedy)
+}

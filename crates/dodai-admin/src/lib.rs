@@ -1,0 +1,19 @@
+//! The management API: what the command line and the console ask of a running server.
+//!
+//! [`api::router`] answers over [`api::Parts`]; [`server::serve`] puts it on a listener. A request passes
+//! [`gate`] (token, host, origin) first; documents go to control, everything about a running node goes
+//! through the seams in [`seam`], which the binary implements. Always holds: secrets leave only as
+//! [`mask::HIDDEN`], and every refusal is a [`Refusal`] with a code and, where there is one, a remedy.
+
+pub mod api;
+pub mod apps;
+mod documents;
+mod feed;
+pub mod gate;
+pub mod mask;
+mod node;
+mod refusal;
+pub mod seam;
+pub mod server;
+
+pub use refusal::Refusal;

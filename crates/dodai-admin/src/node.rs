@@ -1,0 +1,186 @@
+//! The server itself: status, events, change log, configuration, messages, store, stop.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use http::{HeaderMap, Uri, header};
+use serde::Deserialize;
+use serde_json::json;
+use std::path::PathBuf;
+
+use crate::Refusal;
+use crate::api::{Answer, MAX_VALUE_BYTES, Shared, json as answer, query, read};
+use crate::feed;
+use crate::seam::{ConfigKey, Message};
+
+/// `GET /metrics`.
+pub(crate) async fn metrics(State(parts): Shared) -> Answer {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], (parts.metrics)()).into_response())
+}
+
+/// `GET /v1/status`.
+pub(crate) async fn status(State(parts): Shared) -> Answer {
+    let about = &parts.about;
+    answer(&json!({
+        "version": about.version,
+        "pid": about.pid,
+        "folder": about.folder,
+        "data": about.data,
+        "settled": *parts.settled.borrow(),
+        "node": parts.node.state(),
+        "store": parts.ledger.state().await?,
+    }))
+}
+
+/// `POST /v1/shutdown`: begins an orderly stop and answers at once.
+pub(crate) async fn shutdown(State(parts): Shared) -> Answer {
+    let response = answer(&json!({ "stopping": true, "pid": parts.about.pid }))?;
+    parts.stop.send_replace(true);
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+struct EventsQuery {
+    #[serde(default)]
+    after: u64,
+    #[serde(default)]
+    follow: bool,
+}
+
+/// `GET /v1/events?after=0&follow=false`: what happened, oldest first.
+pub(crate) async fn events(State(parts): Shared, uri: Uri) -> Answer {
+    let EventsQuery { after, follow } = query(&uri)?;
+    if !follow {
+        return answer(&json!({ "items": parts.control.events(after) }));
+    }
+    let start =
+        (parts.control.clone(), parts.control.events_changed(), after, std::collections::VecDeque::new());
+    let stream =
+        futures_util::stream::unfold(start, |(control, mut changed, mut after, mut queue)| async move {
+            loop {
+                if let Some(event) = queue.pop_front() {
+                    return Some((event, (control, changed, after, queue)));
+                }
+                let _seen = *changed.borrow_and_update();
+                queue.extend(control.events(after));
+                match queue.back() {
+                    Some(last) => after = dodai_control::control::Event::clone(last).sequence,
+                    None => changed.changed().await.ok()?,
+                }
+            }
+        });
+    Ok(feed::respond(stream, parts.tasks.clone()))
+}
+
+#[derive(Deserialize)]
+struct ChangesQuery {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+    #[serde(default)]
+    prefix: String,
+}
+
+/// `GET /v1/changes?after=0&limit=500&prefix=App/default/`: the store's change log, oldest first.
+pub(crate) async fn changes(State(parts): Shared, uri: Uri) -> Answer {
+    let ChangesQuery { after, limit, prefix } = query(&uri)?;
+    let items =
+        parts.ledger.changes(format!("/{prefix}"), after, limit.unwrap_or(500).clamp(1, 10_000)).await?;
+    answer(&json!({ "items": items }))
+}
+
+#[derive(Deserialize)]
+struct Namespaced {
+    namespace: Option<String>,
+}
+
+fn config_key(uri: &Uri, (store, key): (String, String)) -> Result<ConfigKey, Refusal> {
+    let Namespaced { namespace } = query(uri)?;
+    Ok(ConfigKey { namespace: namespace.unwrap_or_else(|| "default".to_owned()), store, key })
+}
+
+/// `GET /v1/config/{store}/{key}?namespace=default`.
+pub(crate) async fn config_get(State(parts): Shared, Path(path): Path<(String, String)>, uri: Uri) -> Answer {
+    let key = config_key(&uri, path)?;
+    match parts.node.config_get(key.clone()).await? {
+        Some(value) => answer(&json!({ "store": key.store, "key": key.key, "value": value })),
+        None => {
+            Err(Refusal::not_found(format!("configuration store `{}` has no key `{}`", key.store, key.key)))
+        }
+    }
+}
+
+/// `PUT /v1/config/{store}/{key}?namespace=default`: the value is the body.
+pub(crate) async fn config_set(
+    State(parts): Shared,
+    Path(path): Path<(String, String)>,
+    uri: Uri,
+    body: Body,
+) -> Answer {
+    let key = config_key(&uri, path)?;
+    let value = String::from_utf8(read(body, MAX_VALUE_BYTES).await?.to_vec())
+        .map_err(|_| Refusal::bad_request("the value is not UTF-8 text"))?;
+    parts.node.config_set(key.clone(), Some(value)).await?;
+    answer(&json!({ "store": key.store, "key": key.key }))
+}
+
+/// `DELETE /v1/config/{store}/{key}?namespace=default`.
+pub(crate) async fn config_delete(
+    State(parts): Shared,
+    Path(path): Path<(String, String)>,
+    uri: Uri,
+) -> Answer {
+    let key = config_key(&uri, path)?;
+    if parts.node.config_set(key.clone(), None).await? {
+        return answer(&json!({ "store": key.store, "key": key.key, "deleted": true }));
+    }
+    Err(Refusal::not_found(format!("configuration store `{}` has no key `{}`", key.store, key.key)))
+}
+
+/// `POST /v1/publish/{pubsub}/{topic}?namespace=default`: the message is the body.
+pub(crate) async fn publish(
+    State(parts): Shared,
+    Path((pubsub, topic)): Path<(String, String)>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let Namespaced { namespace } = query(&uri)?;
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("text/plain");
+    let message = Message {
+        namespace: namespace.unwrap_or_else(|| "default".to_owned()),
+        pubsub: pubsub.clone(),
+        topic: topic.clone(),
+        content_type: kind.to_owned(),
+        data: read(body, MAX_VALUE_BYTES).await?,
+    };
+    parts.node.publish(message).await?;
+    answer(&json!({ "pubsub": pubsub, "topic": topic }))
+}
+
+/// `GET /v1/store`.
+pub(crate) async fn store(State(parts): Shared) -> Answer {
+    answer(&parts.ledger.state().await?)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Backup {
+    path: PathBuf,
+}
+
+/// `POST /v1/store/backup` with `{"path": "/somewhere/store.backup"}`, on the server's machine.
+pub(crate) async fn backup(State(parts): Shared, body: Body) -> Answer {
+    let body = read(body, 16 << 10).await?;
+    let remedy = "send `{\"path\": \"/somewhere/store.backup\"}`";
+    let Backup { path } = serde_json::from_slice(&body)
+        .map_err(|error| Refusal::bad_request(format!("the body: {error}")).remedy(remedy))?;
+    if !path.is_absolute() {
+        return Err(
+            Refusal::bad_request(format!("{} is not an absolute path", path.display())).remedy(remedy)
+        );
+    }
+    parts.ledger.backup(path.clone()).await?;
+    answer(&json!({ "path": path }))
+}

@@ -1,0 +1,148 @@
+//! What the API needs of a running node and its store, as traits: the binary implements them, because their
+//! crates lie beyond this one's borders.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use dodai_core::id::{AppId, Digest, InstanceId};
+use futures_util::Stream;
+use serde::{Deserialize, Serialize};
+
+use crate::Refusal;
+
+/// An answer some time later.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
+/// Answers one after the other; dropping it ends it.
+pub type Flow<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
+
+/// What an instance uses, where it is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time since its start, in milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// The version of the snapshot in force.
+    pub applied: u64,
+    /// Why the newest snapshot was refused, if it was.
+    pub refused: Option<String>,
+    /// Where each listener listens.
+    pub listeners: BTreeMap<String, SocketAddr>,
+    /// Components that are not ready, with the reason; ready ones have none.
+    pub components: BTreeMap<String, Option<String>>,
+}
+
+/// One line of an instance's output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// The instance.
+    pub instance: String,
+    /// When it was read, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// `stdout`, `stderr` or `note`.
+    pub stream: String,
+    /// The line.
+    pub text: String,
+}
+
+/// A message to publish.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// The namespace of the component.
+    pub namespace: String,
+    /// The pub/sub component.
+    pub pubsub: String,
+    /// The topic.
+    pub topic: String,
+    /// The content type of the data.
+    pub content_type: String,
+    /// The data.
+    pub data: Bytes,
+}
+
+/// One key of a configuration store.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConfigKey {
+    /// The namespace of the component.
+    pub namespace: String,
+    /// The configuration store component.
+    pub store: String,
+    /// The key.
+    pub key: String,
+}
+
+/// The running node.
+pub trait Node: Send + Sync + 'static {
+    /// What an instance uses.
+    fn usage(&self, instance: &InstanceId) -> Usage;
+    /// What the node says of itself.
+    fn state(&self) -> NodeState;
+    /// The last lines of an app's instances (or of one), oldest first; with `follow` also what comes.
+    fn logs(&self, app: &AppId, instance: Option<&InstanceId>, tail: usize, follow: bool) -> Flow<LogLine>;
+    /// Publishes a message.
+    fn publish(&self, message: Message) -> Pending<'_, ()>;
+    /// Reads a configuration value.
+    fn config_get(&self, key: ConfigKey) -> Pending<'_, Option<String>>;
+    /// Writes a configuration value, or removes it. Says whether there was something to remove.
+    fn config_set(&self, key: ConfigKey, value: Option<String>) -> Pending<'_, bool>;
+}
+
+/// Where artefacts of modules are kept.
+pub trait Artifacts: Send + Sync + 'static {
+    /// Keeps an artefact; the answer is its digest.
+    fn put(&self, bytes: Bytes) -> Pending<'_, Digest>;
+    /// Compiles it, so that activating it takes no time. Refuses what is no component.
+    fn prepare<'a>(&'a self, name: &'a str, digest: &'a Digest) -> Pending<'a, ()>;
+}
+
+/// What the store says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoreState {
+    /// `memory` or `sqlite`.
+    pub backend: String,
+    /// The last revision.
+    pub revision: u64,
+    /// The oldest revision that can be read.
+    pub compacted: u64,
+    /// How many keys exist.
+    pub keys: u64,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The version of its format.
+    pub schema_version: i64,
+}
+
+/// One line of the change log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// The revision that it made.
+    pub revision: u64,
+    /// What changed, such as `App/default/shop`.
+    pub key: String,
+    /// `create`, `update` or `delete`.
+    pub action: String,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+}
+
+/// The store behind the documents.
+pub trait Ledger: Send + Sync + 'static {
+    /// What the store says of itself.
+    fn state(&self) -> Pending<'_, StoreState>;
+    /// Lines of the change log after a revision, oldest first, about `limit` of them.
+    fn changes(&self, prefix: String, after: u64, limit: usize) -> Pending<'_, Vec<Change>>;
+    /// Writes a copy of the store to a new file.
+    fn backup(&self, path: PathBuf) -> Pending<'_, ()>;
+}
