@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use dodai_core::failure::{Failure, Retry};
+use dodai_core::failure::{Blame, Failure, Kind, Retry};
 use dodai_core::snapshot::{CallPolicy, RetryPolicy};
 use dodai_core::trace::random;
 use smallvec::SmallVec;
@@ -15,6 +15,12 @@ use tokio::time::Instant;
 
 use crate::limits::Limits;
 use crate::service::now_nanos;
+
+/// Whether a failure of this kind counts against the endpoint. A kept connection that had been closed, or an
+/// instance that is not there, says nothing about how the endpoint works.
+pub fn counts(kind: Kind) -> bool {
+    kind.blame() == Blame::Endpoint && !matches!(kind, Kind::Stale | Kind::NoEndpoint)
+}
 
 /// Retries when no policy says otherwise: failures before the endpoint could act are tried again.
 pub fn default_retry() -> RetryPolicy {
@@ -123,7 +129,12 @@ impl Tries {
     /// The first try is about to be made.
     pub fn new(terms: &Terms<'_>, idempotent: bool, now: Instant, deadline: Option<Instant>) -> Tries {
         let own = now + terms.timeout;
-        Tries { deadline: deadline.map_or(own, |outer| outer.min(own)), idempotent, made: 0, tried: SmallVec::new() }
+        Tries {
+            deadline: deadline.map_or(own, |outer| outer.min(own)),
+            idempotent,
+            made: 0,
+            tried: SmallVec::new(),
+        }
     }
 
     /// When the response head must be there.
@@ -195,7 +206,6 @@ impl Tries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dodai_core::failure::Kind;
 
     fn terms() -> Terms<'static> {
         let second = Duration::from_secs(1);
@@ -227,7 +237,8 @@ mod tests {
         let failure = Failure::new(Kind::Connect, "test");
         let budget = Budget::default();
         let mut tries = Tries::new(&terms(), true, Instant::now(), None);
-        let again = |tries: &Tries| tries.again(&policy, &failure, Sent::NOTHING, &budget, Instant::now()).is_some();
+        let again =
+            |tries: &Tries| tries.again(&policy, &failure, Sent::NOTHING, &budget, Instant::now()).is_some();
         tries.begin(1);
         assert!(!again(&tries), "nothing was earned yet");
         for _ in 0..5 {

@@ -1,25 +1,28 @@
 //! Parsed calls over shared HTTP/2 connections to endpoints: one connection per endpoint and thread, more
 //! when its streams are used up.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 
 use bytes::Bytes;
 use dodai_core::call::{Call, Reply};
-use dodai_core::failure::{Failure, Kind};
+use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::task;
 use h2::client::SendRequest;
 use http::Request;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use crate::client_h1::dial;
+use crate::bodies::guarded;
 use crate::cork::{Corked, cork};
 use crate::endpoint::Key;
 use crate::h2_body;
-use crate::reach::Target;
+use crate::reach::{Target, dial};
 use crate::serve_h2::clean;
 use crate::worker::Worker;
 
@@ -28,21 +31,50 @@ const MAX_CONNECTIONS: usize = 8;
 
 /// The HTTP/2 connections of one thread.
 #[derive(Default)]
-pub struct Connections(RefCell<HashMap<Key, Vec<Shared>>>);
+pub struct Connections(RefCell<HashMap<Key, Rc<Pool>>>);
+
+/// The connections to one endpoint.
+#[derive(Default)]
+struct Pool {
+    live: RefCell<Vec<Shared>>,
+    /// Whether somebody is opening one; whoever else needs it waits for that.
+    opening: Cell<bool>,
+    opened: Notify,
+}
 
 struct Shared {
     sender: SendRequest<Bytes>,
-    used: Rc<std::cell::Cell<Instant>>,
-    closed: Rc<std::cell::Cell<bool>>,
+    used: Cell<Instant>,
+    streams: Arc<AtomicUsize>,
+    closed: Rc<Cell<bool>>,
+}
+
+/// A stream under way on a connection.
+struct Stream(Arc<AtomicUsize>);
+
+impl Stream {
+    fn new(count: &Arc<AtomicUsize>) -> Stream {
+        count.fetch_add(1, Relaxed);
+        Stream(count.clone())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Connections {
     /// Closes what was not used since `oldest`. Dropping the last sender lets a connection end once its
     /// streams have.
     pub fn sweep(&self, oldest: Instant) {
-        self.0.borrow_mut().retain(|_, connections| {
-            connections.retain(|connection| !connection.closed.get() && connection.used.get() > oldest);
-            !connections.is_empty()
+        self.0.borrow_mut().retain(|_, pool| {
+            let mut live = pool.live.borrow_mut();
+            live.retain(|one| {
+                !one.closed.get() && (one.streams.load(Relaxed) > 0 || one.used.get() > oldest)
+            });
+            !live.is_empty() || pool.opening.get()
         });
     }
 
@@ -51,45 +83,76 @@ impl Connections {
         self.0.borrow_mut().clear();
     }
 
-    /// A sender that can open a stream at once, and how many live connections there are.
-    fn ready(&self, key: &Key) -> (Option<SendRequest<Bytes>>, usize) {
-        let mut all = self.0.borrow_mut();
-        let Some(connections) = all.get_mut(key) else { return (None, 0) };
-        connections.retain(|connection| !connection.closed.get());
-        let found = connections.iter_mut().find_map(|connection| {
-            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-            match connection.sender.poll_ready(&mut cx) {
-                Poll::Ready(Ok(())) if connection.sender.current_max_send_streams() > 0 => {
-                    connection.used.set(Instant::now());
-                    Some(connection.sender.clone())
-                }
-                Poll::Ready(_) | Poll::Pending => None,
-            }
-        });
-        (found, connections.len())
+    /// Open connections, all endpoints together.
+    pub fn count(&self) -> usize {
+        self.0.borrow().values().map(|pool| pool.live.borrow().len()).sum()
     }
 
-    /// Any live sender, for waiting on.
-    fn any(&self, key: &Key) -> Option<SendRequest<Bytes>> {
-        self.0.borrow().get(key)?.first().map(|connection| connection.sender.clone())
+    fn pool(&self, key: &Key) -> Rc<Pool> {
+        if let Some(pool) = self.0.borrow().get(key) {
+            return pool.clone();
+        }
+        self.0.borrow_mut().entry(key.clone()).or_default().clone()
+    }
+}
+
+impl Pool {
+    /// The connection with the fewest streams, if it has room or there can be no other.
+    fn take(&self) -> Option<(SendRequest<Bytes>, Stream)> {
+        let mut live = self.live.borrow_mut();
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        // A connection that was told to go away says so here.
+        live.retain_mut(|one| {
+            !one.closed.get() && !matches!(one.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
+        });
+        let full = live.len() >= MAX_CONNECTIONS;
+        let best = live.iter().min_by_key(|one| one.streams.load(Relaxed))?;
+        if best.streams.load(Relaxed) >= best.sender.current_max_send_streams() && !full {
+            return None;
+        }
+        best.used.set(Instant::now());
+        Some((best.sender.clone(), Stream::new(&best.streams)))
+    }
+}
+
+/// While it lives, one caller opens a connection and the others wait.
+struct Opening(Rc<Pool>);
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.0.opening.set(false);
+        self.0.opened.notify_waiters();
+    }
+}
+
+/// A sender for one stream, over an open connection or a new one.
+async fn sender(worker: &Rc<Worker>, target: &Target) -> Result<(SendRequest<Bytes>, Stream, bool), Failure> {
+    let pool = worker.h2.pool(&target.key);
+    loop {
+        if let Some((sender, stream)) = pool.take() {
+            return Ok((sender, stream, false));
+        }
+        if pool.opening.get() {
+            pool.opened.notified().await;
+            continue;
+        }
+        pool.opening.set(true);
+        let _opening = Opening(pool.clone());
+        let shared = connect(worker, target).await?;
+        let (sender, stream) = (shared.sender.clone(), Stream::new(&shared.streams));
+        pool.live.borrow_mut().push(shared);
+        return Ok((sender, stream, true));
     }
 }
 
 /// Sends a call and waits for the head of the reply. The caller bounds the wait.
 pub async fn send(worker: &Rc<Worker>, target: Target, call: Call) -> Result<Reply, Failure> {
-    let (mut sender, fresh) = match worker.h2.ready(&target.key) {
-        (Some(sender), _) => (sender, false),
-        (None, count) if count >= MAX_CONNECTIONS => match worker.h2.any(&target.key) {
-            Some(sender) => (sender, false),
-            None => (connect(worker, &target).await?, true),
-        },
-        (None, _) => (connect(worker, &target).await?, true),
-    };
+    let (sender, under_way, fresh) = sender(worker, &target).await?;
     let unsent = |error: &h2::Error| {
         let kind = if fresh { Kind::Connect } else { Kind::Refused };
         Failure::new(kind, format!("{} takes no new stream: {error}", target.key.address))
     };
-    sender = sender.ready().await.map_err(|error| unsent(&error))?;
+    let mut sender = sender.ready().await.map_err(|error| unsent(&error))?;
     let Call { mut head, body, .. } = call;
     clean(&mut head.headers);
     head.version = http::Version::HTTP_2;
@@ -97,15 +160,32 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call) -> Result<Rep
     let ended = http_body::Body::is_end_stream(&body);
     let request = Request::from_parts(head, ());
     let (response, stream) = sender.send_request(request, ended).map_err(|error| unsent(&error))?;
+    // The upload ends with the call: this sender is dropped with the wait for the head, or with the reply.
+    let (wanted, unwanted) = oneshot::channel::<()>();
+    let cut = Rc::new(RefCell::new(None));
     if !ended {
+        let (cut, deadline, idle) =
+            (cut.clone(), worker.deadlines.register(), worker.shared.limits.idle_timeout);
         worker.tasks.spawn_local(task::Kind::Call, async move {
-            let _cut = h2_body::send(stream, body).await;
+            tokio::select! {
+                // Dropping the upload resets the stream.
+                sent = h2_body::send(stream, body, &deadline, idle) => *cut.borrow_mut() = sent.err(),
+                _ = unwanted => {}
+            }
         });
     }
-    let response = response.await.map_err(|error| answer_failure(&error, &target))?;
+    let response = response.await.map_err(|error| {
+        // A request body that failed by itself (too large, client gone) is the real reason for the reset.
+        let of_body =
+            cut.borrow_mut().take().filter(|failure: &Failure| failure.kind.blame() == Blame::Client);
+        of_body
+            .filter(|failure| failure.kind != Kind::ClientGone)
+            .unwrap_or_else(|| answer_failure(&error, &target))
+    })?;
     let (head, stream) = response.into_parts();
     let length = h2_body::announced(&head.headers);
-    Ok(Reply { head, body: h2_body::received(stream, length) })
+    let reply = Reply { head, body: h2_body::received(stream, length) };
+    Ok(guarded(reply, Some((under_way, wanted))))
 }
 
 /// An HTTP/2 request carries scheme and authority; the `Host` header becomes the authority.
@@ -132,9 +212,9 @@ fn answer_failure(error: &h2::Error, target: &Target) -> Failure {
 }
 
 /// Opens a connection and starts its driver.
-async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Bytes>, Failure> {
+async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<Shared, Failure> {
     let limits = &worker.shared.limits;
-    let (io, cork) = cork(dial(worker, &target.address).await?, Vec::new());
+    let (io, cork) = cork(dial(worker, target).await?, Vec::new());
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(limits.h2_stream_window)
@@ -148,12 +228,13 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Byt
         let _pending = cork.poll_drain(cx);
         done
     });
-    let failed = |error: h2::Error| Failure::new(Kind::Connect, format!("{} does not speak HTTP/2: {error}", target.key.address));
+    let failed = |error: h2::Error| {
+        Failure::new(Kind::Connect, format!("{} does not speak HTTP/2: {error}", target.key.address))
+    };
     let (sender, mut connection) = shaken.await.map_err(failed)?;
-    let closed = Rc::new(std::cell::Cell::new(false));
-    let used = Rc::new(std::cell::Cell::new(Instant::now()));
-    let shared = Shared { sender: sender.clone(), used, closed: closed.clone() };
-    worker.h2.0.borrow_mut().entry(target.key.clone()).or_default().push(shared);
+    let closed = Rc::new(Cell::new(false));
+    let shared =
+        Shared { sender, used: Cell::new(Instant::now()), streams: Arc::default(), closed: closed.clone() };
     worker.tasks.spawn_local(task::Kind::OutboundConnection, async move {
         poll_fn(|cx| {
             let ended = std::pin::Pin::new(&mut connection).poll(cx).map(drop);
@@ -165,5 +246,5 @@ async fn connect(worker: &Rc<Worker>, target: &Target) -> Result<SendRequest<Byt
         .await;
         closed.set(true);
     });
-    Ok(sender)
+    Ok(shared)
 }

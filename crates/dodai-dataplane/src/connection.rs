@@ -1,13 +1,15 @@
 //! Station one: accepted connections, until it is known what they speak.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dodai_core::call::Caller;
+use dodai_core::id::ServiceId;
 use dodai_core::snapshot::{Listener, Protocol, Role};
 use dodai_core::task;
+use dodai_transport::identity::MeshName;
 use dodai_transport::listen::{AfterFailure, after_accept_failure};
 use dodai_transport::network;
 use dodai_transport::stream::Stream;
@@ -17,28 +19,45 @@ use crate::pipe;
 use crate::request::Side;
 use crate::serve_h2::PREFACE;
 use crate::spine::caller_label;
+use crate::timer::Deadline;
 use crate::wire::Wire;
 use crate::worker::Worker;
 use crate::{serve_h1, serve_h2};
 
+/// What a socket's connections are served as; a new table may change it between two connections.
+pub struct Serving(RefCell<(Arc<Listener>, Option<Acceptor>)>);
+
+impl Serving {
+    /// Serves `listener`, behind TLS if there is an acceptor.
+    pub fn new(listener: Arc<Listener>, tls: Option<Acceptor>) -> Serving {
+        Serving(RefCell::new((listener, tls)))
+    }
+
+    /// From the next connection on, serves this.
+    pub fn replace(&self, listener: Arc<Listener>, tls: Option<Acceptor>) {
+        self.0.replace((listener, tls));
+    }
+
+    fn now(&self) -> (Arc<Listener>, Option<Acceptor>) {
+        self.0.borrow().clone()
+    }
+}
+
 /// Accepts connections until the task is aborted.
-pub async fn accept(
-    worker: Rc<Worker>,
-    listener: Arc<Listener>,
-    mut socket: network::Listener,
-    tls: Option<Acceptor>,
-) {
+pub async fn accept(worker: Rc<Worker>, serving: Rc<Serving>, mut socket: network::Listener) {
     let mut failures = 0;
     loop {
         if worker.clients.get() >= worker.shared.limits.client_connections {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         }
-        match socket.accept().await {
+        let accepted = socket.accept().await;
+        let (listener, tls) = serving.now();
+        match accepted {
             Ok((stream, peer)) => {
                 failures = 0;
                 let open = Open::new(&worker);
-                let connection = connection(worker.clone(), listener.clone(), stream, peer, tls.clone(), open);
+                let connection = connection(worker.clone(), listener, stream, peer, tls, open);
                 worker.tasks.spawn_local(task::Kind::Connection, connection);
             }
             Err(error) => match after_accept_failure(&error, failures) {
@@ -100,18 +119,23 @@ async fn connection(
     };
     let protocol = listener.protocol;
     let tcp = protocol == Protocol::Tcp || matches!(listener.role, Role::OutboundTcp { .. });
-    let side = Side { listener, caller, label, client, secure };
+    let is_mesh = matches!(listener.role, Role::Mesh);
+    let service = service(&listener.role, &stream);
+    let side = Side { listener, caller, label, client, secure, service };
+    let tcp = tcp || side.service.as_ref().is_some_and(|id| speaks_tcp(&worker, id));
     if tcp {
         return Box::pin(pipe::serve(worker, stream, side)).await;
     }
-    if stream.alpn() == Some(Alpn::H2) {
+    // Bases do not negotiate: a service's protocol says what they speak, and the first bytes show it.
+    if stream.alpn() == Some(Alpn::H2) && !is_mesh {
         return Box::pin(serve_h2::serve(worker, stream, side, Vec::new())).await;
     }
-    let Some((stream, early)) = sniff(&worker, stream).await else { return };
+    let deadline = worker.deadlines.register();
+    let Some((stream, early)) = sniff(&worker, stream, &deadline).await else { return };
     if early.starts_with(PREFACE) {
         Box::pin(serve_h2::serve(worker, stream, side, early)).await;
     } else {
-        Box::pin(serve_h1::serve(worker, stream, side, early)).await;
+        Box::pin(serve_h1::serve(worker, stream, side, early, deadline)).await;
     }
 }
 
@@ -119,25 +143,47 @@ async fn connection(
 fn caller(role: &Role, stream: &Stream) -> Caller {
     match role {
         Role::Gateway { .. } => Caller::Outside,
-        Role::Outbound { app } | Role::OutboundTcp { app, .. } | Role::Api { app } => Caller::App(app.clone()),
-        Role::Mesh => stream.identity().map_or(Caller::Outside, dodai_transport::identity::PeerIdentity::caller),
+        Role::Outbound { app } | Role::OutboundTcp { app, .. } | Role::Api { app } => {
+            Caller::App(app.clone())
+        }
+        // Another base calling as itself carries its gateways' users: nobody we know.
+        Role::Mesh => match stream.identity().map(dodai_transport::identity::PeerIdentity::caller) {
+            Some(Caller::App(app)) => Caller::App(app),
+            Some(Caller::Base | Caller::Outside) | None => Caller::Outside,
+        },
     }
 }
 
+/// The service that another base names in its handshake.
+fn service(role: &Role, stream: &Stream) -> Option<ServiceId> {
+    match role {
+        Role::Mesh => MeshName::parse(stream.server_name()?).ok().map(|name| name.service),
+        Role::Gateway { .. } | Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Api { .. } => None,
+    }
+}
+
+fn speaks_tcp(worker: &Worker, id: &ServiceId) -> bool {
+    worker.shared.table.load().service(id).is_some_and(|service| service.spec.protocol == Protocol::Tcp)
+}
+
 /// Reads until it is clear whether the client speaks HTTP/2. `None` if it left or said nothing in time.
-async fn sniff(worker: &Rc<Worker>, stream: Stream) -> Option<(Stream, Vec<u8>)> {
+async fn sniff(worker: &Rc<Worker>, stream: Stream, deadline: &Deadline) -> Option<(Stream, Vec<u8>)> {
     let wire = Wire::new(stream);
-    let deadline = worker.deadlines.register();
     deadline.set(worker.shared.limits.head_timeout);
-    deadline.set_interruptible(true);
     let mut early = Vec::new();
     loop {
-        match wire.read(worker, &deadline).await {
+        // A drain interrupts those who wait; one that began before must be seen here.
+        if early.is_empty() && worker.tasks.is_closing() {
+            return None;
+        }
+        deadline.set_interruptible(early.is_empty());
+        match wire.read(worker, deadline).await {
             Ok(got) if got > 0 => early.extend_from_slice(&worker.scratch.borrow()[..got]),
             Ok(_) | Err(_) => return None,
         }
         let maybe_h2 = early.len() < PREFACE.len() && PREFACE.starts_with(&early);
         if !maybe_h2 {
+            deadline.set_interruptible(false);
             return Some((wire.into_inner(), early));
         }
     }

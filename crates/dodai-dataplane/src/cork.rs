@@ -42,7 +42,8 @@ impl State {
     /// Writes out what was collected.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.out.len() {
-            let wrote = std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]))?;
+            let wrote =
+                std::task::ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]))?;
             if wrote == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -98,7 +99,11 @@ impl AsyncWrite for Corked {
         Pin::new(&mut state.stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let total: usize = slices.iter().map(|slice| slice.len()).sum();
         let mut state = self.0.borrow_mut();
         if total < LARGE && state.out.len() + total <= CAP {

@@ -47,16 +47,22 @@ impl Door for PlaneDoor {
     fn enter(&self, mut call: Call) -> Answer<'_> {
         Box::pin(async move {
             if call.context.hops >= MAX_HOPS {
-                return Err(Failure::new(Kind::Loop, format!("the call went through {MAX_HOPS} hops: it runs in a circle")));
+                return Err(Failure::new(
+                    Kind::Loop,
+                    format!("the call went through {MAX_HOPS} hops: it runs in a circle"),
+                ));
             }
             call.head.headers.insert(HOPS_HEADER, http::HeaderValue::from(u16::from(call.context.hops)));
             let (answer, answered) = oneshot::channel();
             let thread = self.next.fetch_add(1, Relaxed) % self.threads.len();
             self.threads[thread].try_send(Visit { call, answer }).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => {
-                    Failure::new(Kind::QueueFull, "too many calls from inside the base wait for a data-plane thread")
+                mpsc::error::TrySendError::Full(_) => Failure::new(
+                    Kind::QueueFull,
+                    "too many calls from inside the base wait for a data-plane thread",
+                ),
+                mpsc::error::TrySendError::Closed(_) => {
+                    Failure::new(Kind::Draining, "the base is shutting down")
                 }
-                mpsc::error::TrySendError::Closed(_) => Failure::new(Kind::Draining, "the base is shutting down"),
             })?;
             answered.await.unwrap_or_else(|_| Err(Failure::new(Kind::Draining, "the base is shutting down")))
         })
@@ -101,5 +107,12 @@ fn side_of(caller: &Caller) -> Side {
         tls: None,
     };
     let label = caller_label(caller);
-    Side { listener: Arc::new(listener), caller: caller.clone(), label, client: String::new(), secure: false }
+    Side {
+        listener: Arc::new(listener),
+        caller: caller.clone(),
+        label,
+        client: String::new(),
+        secure: false,
+        service: None,
+    }
 }

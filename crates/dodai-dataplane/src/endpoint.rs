@@ -25,6 +25,8 @@ pub struct Key {
     pub endpoint: u64,
     /// The service, since an endpoint serves several; the authority for hosts outside the mesh.
     pub address: std::sync::Arc<str>,
+    /// Where that was when the connection was made: an instance that comes back elsewhere gets fresh ones.
+    pub at: Option<std::net::SocketAddr>,
     /// The app whose identity the connection carries.
     pub source: Option<AppId>,
 }

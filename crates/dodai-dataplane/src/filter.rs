@@ -11,6 +11,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
 use dodai_core::snapshot::{self, Access, Backend, HeaderEdits, PathRewrite};
 use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::route::{BadRule, has_prefix};
@@ -49,8 +50,8 @@ pub struct Effects {
     pub request: Edits,
     /// Changes to the response head.
     pub response: Edits,
-    /// Whether some mirror was drawn: an index into the rule's filters.
-    pub mirror: Option<usize>,
+    /// The mirrors that were drawn: indexes into the rule's filters.
+    pub mirrors: SmallVec<[usize; 2]>,
 }
 
 /// Compiles the filters of `rule`.
@@ -62,16 +63,33 @@ fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule>
     Ok(match source {
         snapshot::Filter::RequestHeaders(edits) => Filter::Request(header_edits(rule, edits)?),
         snapshot::Filter::ResponseHeaders(edits) => Filter::Response(header_edits(rule, edits)?),
-        snapshot::Filter::Rewrite { host, path } => {
-            Filter::Rewrite { host: host.as_ref().map(|host| Short::from_slice(host.as_bytes())), path: path.clone() }
-        }
+        snapshot::Filter::Rewrite { host, path } => Filter::Rewrite {
+            host: host.as_ref().map(|host| Short::from_slice(host.as_bytes())),
+            path: path.clone(),
+        },
         snapshot::Filter::Mirror { to, per_ten_thousand } => {
             Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand }
         }
-        snapshot::Filter::RateLimit { per_second, burst } => Filter::RateLimit(Gcra::new(*per_second, *burst)),
+        snapshot::Filter::RateLimit { per_second, burst } => {
+            Filter::RateLimit(Gcra::new(*per_second, *burst))
+        }
         snapshot::Filter::Access(access) => Filter::Access(access.clone()),
     })
 }
+
+/// Headers that tell where a message ends or who it is for. An edit could make the next hop see another
+/// message than we do.
+const OURS: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Vec<Edit>, BadRule> {
     let bad = |header: &str| BadRule::Header { rule: rule.to_owned(), header: header.to_owned() };
@@ -79,6 +97,12 @@ fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Vec<Edit>, BadRule> {
     let value = |header: &str, text: &str| {
         HeaderValue::from_str(text).map(|_| Short::from_slice(text.as_bytes())).map_err(|_| bad(header))
     };
+    let all = edits.remove.iter().chain(edits.set.iter().chain(&edits.add).map(|(header, _)| header));
+    if let Some(header) =
+        all.into_iter().find(|header| OURS.iter().any(|ours| header.eq_ignore_ascii_case(ours)))
+    {
+        return Err(BadRule::Ours { rule: rule.to_owned(), header: header.clone() });
+    }
     let mut list = Vec::new();
     for header in &edits.remove {
         list.push(Edit::Remove(name(header)?));
@@ -116,7 +140,7 @@ pub fn run(
             }
             Filter::Mirror { per_ten_thousand, .. } => {
                 if dodai_core::trace::random() % 10_000 < u64::from(*per_ten_thousand) {
-                    effects.mirror = Some(index);
+                    effects.mirrors.push(index);
                 }
             }
             Filter::RateLimit(bucket) => {
@@ -157,17 +181,23 @@ fn allowed(access: &Access, head: &RequestHead<'_>, caller: &Caller) -> Result<(
     let matches = |rule: &&snapshot::AccessRule| {
         let named = rule.apps.is_empty() && rule.namespaces.is_empty();
         let who = match caller.app() {
-            Some(app) => rule.apps.contains(app) || rule.namespaces.iter().any(|ns| ns == app.namespace.as_str()),
+            Some(app) => {
+                rule.apps.contains(app) || rule.namespaces.iter().any(|ns| ns == app.namespace.as_str())
+            }
             None => false,
         };
         (named || who)
             && (rule.methods.is_empty() || rule.methods.iter().any(|method| method == head.method()))
-            && (rule.paths.is_empty() || rule.paths.iter().any(|path| has_prefix(head.path(), path.trim_end_matches('/'))))
+            && (rule.paths.is_empty()
+                || rule.paths.iter().any(|path| has_prefix(head.path(), path.trim_end_matches('/'))))
     };
     let denied = access.rules.iter().filter(|rule| !rule.allow).any(|rule| matches(&rule));
     let granted = access.rules.iter().filter(|rule| rule.allow).any(|rule| matches(&rule));
     if *caller != Caller::Base && (denied || !(granted || access.default_allow)) {
-        return Err(Failure::new(Kind::Denied, format!("{caller} may not {} {}", head.method(), head.path())));
+        return Err(Failure::new(
+            Kind::Denied,
+            format!("{caller} may not {} {}", head.method(), head.path()),
+        ));
     }
     Ok(())
 }
@@ -230,7 +260,11 @@ mod tests {
         let access = Access { default_allow: false, rules: vec![rule(true, &[]), rule(false, &["/admin"])] };
         let check = |caller: Caller, uri: &str, expect: bool| {
             let (parts, ()) = http::Request::get(uri).body(()).expect("valid").into_parts();
-            assert_eq!(allowed(&access, &RequestHead::Map(&parts), &caller).is_ok(), expect, "{caller} {uri}");
+            assert_eq!(
+                allowed(&access, &RequestHead::Map(&parts), &caller).is_ok(),
+                expect,
+                "{caller} {uri}"
+            );
         };
         check(shop(), "/", true);
         check(shop(), "/admin/x", false);

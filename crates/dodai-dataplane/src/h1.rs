@@ -10,5 +10,7 @@ mod write;
 
 pub use chunk::{BadChunk, Chunks, Fed};
 pub use flow::{Flow, parse_trailers};
-pub use head::{BadHead, Framing, HeaderList, Parsed, RequestLine, ResponseHead, parse_request, parse_response};
+pub use head::{
+    BadHead, Framing, HeaderList, Parsed, RequestLine, ResponseHead, parse_request, parse_response,
+};
 pub use write::{write_local_response, write_map_request, write_map_response, write_request, write_response};

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use dodai_core::body::{Body, CREDIT, Writer, pipe};
 use dodai_core::call::{Call, Context, Reply, Serve};
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::RequestHead;
 use dodai_core::snapshot::Role;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -16,19 +18,22 @@ use crate::attempt::{Sent, Terms};
 use crate::h1::{self, Flow, Framing};
 use crate::message;
 use crate::reach::Reach;
-use crate::relay::Ended;
+use crate::relay::{Again, Ended};
 use crate::request::Request;
 use crate::serve_h1::{Client, Next};
-use crate::spine::{Forward, Outcome};
+use crate::spine::{self, Forward, Outcome};
 use crate::wire::Broken;
 
 /// One try at an endpoint that is not relayed to.
+#[expect(clippy::too_many_arguments, reason = "one call's parts")]
 pub async fn once(
     client: &Client,
     request: &mut Request,
     forward: &Forward,
     reach: Reach,
     terms: &Terms<'_>,
+    deadline: Instant,
+    again: Again<'_>,
     outcome: &mut Outcome,
 ) -> Ended {
     if request.upgrade && !matches!(reach, Reach::Http1(_)) {
@@ -37,7 +42,8 @@ pub async fn once(
     }
     let answer = |call| message::carry(&client.worker, reach, call, &forward.service.spec.breaker);
     let edit = |reply: &mut Reply| forward.effects.response.apply_to(&mut reply.head.headers);
-    converse(client, request, answer, edit, terms.idle_timeout, terms.max_body, outcome).await
+    let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
+    converse(client, request, answer, edit, again, bounds, outcome).await
 }
 
 /// A call to the runtime API of the app that the listener belongs to.
@@ -48,21 +54,46 @@ pub async fn to_api(client: &Client, request: &mut Request, outcome: &mut Outcom
         let failure = Failure::new(Kind::NoEndpoint, format!("the runtime API of {app} is not up"));
         return client.failed(request, failure, outcome).await;
     };
-    client.deadline.set(limits.call_timeout);
+    let deadline = Instant::now() + limits.call_timeout;
+    client.deadline.set_at(deadline);
     let answer = |call| async move { serve_shared(api, call).await };
-    match converse(client, request, answer, |_| {}, limits.idle_timeout, None, outcome).await {
+    let bounds = Bounds { deadline, idle: limits.idle_timeout, max: None };
+    match converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome).await {
         Ended::Answered(next) => next,
         Ended::Failed(failure, _) => client.failed(request, failure, outcome).await,
         Ended::Cut(failure) => {
             outcome.failure = Some(failure);
             Next::Close
         }
-        Ended::ClientGone | Ended::Status(..) => Next::Close,
+        Ended::ClientGone | Ended::Again(_) => {
+            outcome.failure = Some(Failure::new(Kind::ClientGone, "the client went away"));
+            Next::Close
+        }
     }
 }
 
 async fn serve_shared(api: Arc<dyn Serve>, call: Call) -> Result<Reply, Failure> {
     api.serve(call).await
+}
+
+/// What a conversation may cost.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// When the head of the reply must be there.
+    deadline: Instant,
+    /// How long a body may stand still.
+    idle: Duration,
+    /// The largest request body.
+    max: Option<u64>,
+}
+
+/// Where a conversation stands, for both of its directions.
+#[derive(Default)]
+struct Progress {
+    /// Whether a byte of the reply may have reached the client.
+    started: Cell<bool>,
+    /// Whether the request body has arrived whole.
+    fed: Cell<bool>,
 }
 
 /// Turns the request into a call, gives it to `answer`, and writes the reply.
@@ -71,48 +102,57 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
     request: &mut Request,
     answer: impl FnOnce(Call) -> F,
     edit: impl FnOnce(&mut Reply),
-    idle: Duration,
-    max: Option<u64>,
+    again: Again<'_>,
+    bounds: Bounds,
     outcome: &mut Outcome,
 ) -> Ended {
     let head = match request.parts() {
         Ok(head) => head,
         Err(failure) => return Ended::Failed(failure, Sent::NOTHING),
     };
-    let initial = request.bytes[request.head_len..].to_vec();
     let mut upload = std::mem::replace(&mut request.upload, Flow::Done);
-    let (body, writer) = match start_body(request, initial, &upload, client) {
+    let Started { body, writer, trailers } = match start_body(request, &upload, client) {
         Ok(started) => started,
-        Err(failure) => return Ended::Failed(failure, Sent::NOTHING),
+        Err(failure) => {
+            request.upload = upload;
+            return Ended::Failed(failure, Sent::NOTHING);
+        }
     };
-    let deadline = client.worker.shared.limits.call_timeout;
     let mut context = Context::new(client.side.caller.clone(), request.lap.span);
-    context.deadline = Some((Instant::now() + deadline).into_std());
+    context.deadline = Some(bounds.deadline.into_std());
+    context.hops = spine::hops(&RequestHead::Map(&head));
     let streaming = writer.is_some();
+    let progress = Progress { started: Cell::new(false), fed: Cell::new(!streaming) };
+    let sent = if streaming { Sent::BODY } else { Sent::HEAD };
     let exchange = async {
-        let reply = match client.deadline.bound(answer(Call { head, body, context })).await {
+        let mut reply = match client.deadline.bound(answer(Call { head, body, context })).await {
             Some(Ok(reply)) => reply,
-            Some(Err(failure)) => return Ended::Failed(failure, if streaming { Sent::BODY } else { Sent::HEAD }),
-            None => {
-                let failure = Failure::new(Kind::Timeout, "no answer in time");
-                return Ended::Failed(failure, Sent::BODY);
-            }
+            Some(Err(failure)) => return Ended::Failed(failure, sent),
+            None => return Ended::Failed(Failure::new(Kind::Timeout, "no answer in time"), Sent::BODY),
         };
-        let mut reply = reply;
+        if let Some(wait) = again(reply.head.status.as_u16(), sent) {
+            return Ended::Again(wait);
+        }
         edit(&mut reply);
+        outcome.answered();
         outcome.status = reply.head.status.as_u16();
         outcome.first_byte = Some(request.lap.start.elapsed());
-        write_reply(client, request, reply, streaming, idle, &mut outcome.sent).await
+        Writing { client, request, progress: &progress, idle: bounds.idle }
+            .reply(reply, &mut outcome.sent)
+            .await
     };
+    let mut received = (request.bytes.len() - request.head_len) as u64;
     let ended = match writer {
         None => watch_client(client, exchange).await,
         Some(writer) => {
-            client.upload.set(idle);
-            let ended = with_upload(exchange, feed(client, request, &mut upload, writer, idle, max)).await;
+            client.upload.set(bounds.idle);
+            let feed = feed(client, request, &mut upload, writer, trailers, bounds, &mut received);
+            let ended = with_upload(client, exchange, feed, &progress).await;
             client.upload.clear();
             ended
         }
     };
+    outcome.received = received;
     let unread = !upload.is_done();
     request.upload = upload;
     match ended {
@@ -121,24 +161,24 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
     }
 }
 
-/// The body of the call, and its writer if more is to come.
-fn start_body(
-    request: &Request,
-    initial: Vec<u8>,
-    upload: &Flow,
-    client: &Client,
-) -> Result<(Body, Option<Writer>), Failure> {
+/// The body of a call, and its writer if more is to come, with the bytes of trailers that came already.
+struct Started {
+    body: Body,
+    writer: Option<Writer>,
+    trailers: Vec<u8>,
+}
+
+fn start_body(request: &Request, upload: &Flow, client: &Client) -> Result<Started, Failure> {
     let bad = |bad: h1::BadChunk| Failure::new(Kind::BadRequest, bad.0);
-    let content = if request.framing == Framing::Chunked {
-        let mut content = Vec::new();
-        let mut decoder = Flow::new(Framing::Chunked, &client.worker.shared.limits);
-        decoder.decode(&initial, |run| content.extend_from_slice(run)).map_err(bad)?;
-        content
-    } else {
-        initial
-    };
-    if upload.is_done() {
-        return Ok((Body::full(content), None));
+    let initial = &request.bytes[request.head_len..];
+    let (mut content, mut trailers) = (Vec::new(), Vec::new());
+    // This decoder sees what `upload` has seen, so afterwards both stand at the same place.
+    let mut decoder = Flow::new(request.framing, &client.worker.shared.limits);
+    decoder
+        .decode_with(initial, |run| content.extend_from_slice(run), |byte| trailers.push(byte))
+        .map_err(bad)?;
+    if upload.is_done() && trailers.len() <= 2 {
+        return Ok(Started { body: Body::full(content), writer: None, trailers });
     }
     let length = match request.framing {
         Framing::Length(length) => Some(length),
@@ -146,7 +186,11 @@ fn start_body(
     };
     let (mut writer, body) = pipe(CREDIT, length);
     let _first = writer.push(Bytes::from(content));
-    Ok((body, Some(writer)))
+    if upload.is_done() {
+        writer.finish(h1::parse_trailers(&trailers));
+        return Ok(Started { body, writer: None, trailers });
+    }
+    Ok(Started { body, writer: Some(writer), trailers })
 }
 
 /// Runs the exchange while watching for a client that leaves.
@@ -161,8 +205,13 @@ async fn watch_client(client: &Client, exchange: impl Future<Output = Ended>) ->
     .await
 }
 
-/// Runs the exchange beside the upload; only a client that fails ends the exchange.
-async fn with_upload(exchange: impl Future<Output = Ended>, feed: impl Future<Output = Result<(), Option<Failure>>>) -> Ended {
+/// Runs the exchange beside the upload; only a client that fails or leaves ends the exchange.
+async fn with_upload(
+    client: &Client,
+    exchange: impl Future<Output = Ended>,
+    feed: impl Future<Output = Result<(), Option<Failure>>>,
+    progress: &Progress,
+) -> Ended {
     let mut exchange = std::pin::pin!(exchange);
     let mut feed = std::pin::pin!(feed);
     let mut feeding = true;
@@ -170,120 +219,194 @@ async fn with_upload(exchange: impl Future<Output = Ended>, feed: impl Future<Ou
         if feeding && let Poll::Ready(fed) = feed.as_mut().poll(cx) {
             feeding = false;
             match fed {
-                Ok(()) => {}
+                Ok(()) => progress.fed.set(true),
+                Err(Some(failure)) if progress.started.get() => return Poll::Ready(Ended::Cut(failure)),
                 Err(Some(failure)) => return Poll::Ready(Ended::Failed(failure, Sent::BODY)),
                 Err(None) => return Poll::Ready(Ended::ClientGone),
             }
         }
-        exchange.as_mut().poll(cx)
+        if let Poll::Ready(ended) = exchange.as_mut().poll(cx) {
+            return Poll::Ready(ended);
+        }
+        if !feeding && client.is_gone(cx) { Poll::Ready(Ended::ClientGone) } else { Poll::Pending }
     })
     .await
 }
 
-/// Feeds the rest of the request body to the call.
+/// Feeds the rest of the request body to the call. Ends early when nobody wants it any more.
 async fn feed(
     client: &Client,
     request: &Request,
     upload: &mut Flow,
     mut writer: Writer,
-    idle: Duration,
-    max: Option<u64>,
+    mut trailers: Vec<u8>,
+    bounds: Bounds,
+    received: &mut u64,
 ) -> Result<(), Option<Failure>> {
     if request.expect_continue && request.bytes.len() == request.head_len {
         client.wire.write_all(b"HTTP/1.1 100 Continue\r\n\r\n", &client.upload).await.map_err(|_| None)?;
+        client.wire.flush(&client.upload).await.map_err(|_| None)?;
     }
-    // The decoder of the first bytes saw the same coding as `upload` did, so both stand at the same place.
-    let mut received = (request.bytes.len() - request.head_len) as u64;
     while !upload.is_done() {
         if poll_fn(|cx| writer.poll_ready(cx)).await.is_err() {
             return Ok(());
         }
-        client.upload.set(idle);
+        client.upload.set(bounds.idle);
         let got = match client.wire.read(&client.worker, &client.upload).await {
             Ok(0) | Err(Broken::Io(_)) => return Err(None),
             Ok(got) => got,
             Err(Broken::TimedOut) => {
-                return Err(Some(Failure::new(Kind::ClientTimeout, "the request body stood still for too long")));
+                return Err(Some(Failure::new(
+                    Kind::ClientTimeout,
+                    "the request body stood still for too long",
+                )));
             }
         };
         let mut content = Vec::new();
         {
             let scratch = client.worker.scratch.borrow();
             let used = upload
-                .decode(&scratch[..got], |run| content.extend_from_slice(run))
+                .decode_with(
+                    &scratch[..got],
+                    |run| content.extend_from_slice(run),
+                    |byte| trailers.push(byte),
+                )
                 .map_err(|bad| Some(Failure::new(Kind::BadRequest, bad.0)))?;
             client.carry.borrow_mut().extend_from_slice(&scratch[used..got]);
+            *received += used as u64;
         }
-        received += content.len() as u64;
-        if max.is_some_and(|max| received > max) {
-            return Err(Some(Failure::new(Kind::BodyTooLarge, "the body is larger than this route allows")));
+        if bounds.max.is_some_and(|max| *received > max) {
+            let failure = Failure::new(Kind::BodyTooLarge, "the body is larger than this route allows");
+            writer.fail(failure.clone());
+            return Err(Some(failure));
         }
         if writer.push(Bytes::from(content)).is_err() {
             return Ok(());
         }
     }
-    writer.finish(None);
+    writer.finish(h1::parse_trailers(&trailers));
     Ok(())
 }
 
-/// Writes a reply.
-async fn write_reply(
-    client: &Client,
-    request: &Request,
-    mut reply: Reply,
-    uploading: bool,
+/// Writes one reply.
+struct Writing<'a> {
+    client: &'a Client,
+    request: &'a Request,
+    progress: &'a Progress,
     idle: Duration,
-    sent: &mut u64,
-) -> Ended {
-    let status = reply.head.status.as_u16();
-    let no_body = request.is_head || status == 204 || status == 304;
-    let length = reply.body.exact_length();
-    let framing = match length {
-        _ if no_body => Framing::Empty,
-        Some(length) => Framing::Length(length),
-        None if request.http10 => Framing::UntilClose,
-        None => Framing::Chunked,
-    };
-    let close = !request.keep_alive || request.http10 || (uploading && !request.is_whole() && length.is_none())
-        || client.worker.tasks.is_closing();
-    let mut out = client.worker.buffer();
-    let shown = if request.is_head { length.map_or(framing, Framing::Length) } else { framing };
-    h1::write_map_response(&mut out, &reply.head, shown, close);
-    let mut started = false;
-    loop {
-        let frame = if no_body { None } else { next_frame(client, &mut reply.body, idle, &mut out, &mut started).await };
-        match frame {
-            None => break,
-            Some(Err(Lost::Client)) => return Ended::ClientGone,
-            Some(Err(Lost::Endpoint(failure))) => {
-                return if started { Ended::Cut(failure) } else { Ended::Failed(failure, Sent::BODY) };
-            }
-            Some(Ok(frame)) => match frame.into_data() {
+}
+
+impl Writing<'_> {
+    async fn reply(&self, mut reply: Reply, sent: &mut u64) -> Ended {
+        let Writing { client, request, .. } = *self;
+        let status = reply.head.status.as_u16();
+        let no_body = request.is_head || status == 204 || status == 304;
+        let framing = match reply.body.exact_length() {
+            _ if no_body => Framing::Empty,
+            Some(length) => Framing::Length(length),
+            None if request.http10 => Framing::UntilClose,
+            None => Framing::Chunked,
+        };
+        let close = !request.keep_alive
+            || request.http10
+            || !self.progress.fed.get()
+            || client.worker.tasks.is_closing();
+        let mut out = client.worker.buffer();
+        // Without a body, a length still says what a GET would bring.
+        let announced = crate::h2_body::announced(&reply.head.headers).filter(|_| no_body && status != 204);
+        h1::write_map_response(&mut out, &reply.head, announced.map_or(framing, Framing::Length), close);
+        let mut left = match framing {
+            Framing::Length(length) => Some(length),
+            Framing::Empty | Framing::Chunked | Framing::UntilClose => None,
+        };
+        while !no_body {
+            let frame = match self.next_frame(&mut reply.body, &mut out).await {
+                None => break,
+                Some(Ok(frame)) => frame,
+                Some(Err(Lost::Client)) => return Ended::ClientGone,
+                Some(Err(Lost::Endpoint(failure))) => return self.lost(failure),
+            };
+            match frame.into_data() {
                 Ok(data) => {
+                    if let Some(left) = &mut left {
+                        let Some(rest) = left.checked_sub(data.len() as u64) else {
+                            return self
+                                .lost(Failure::new(Kind::Protocol, "the body is longer than announced"));
+                        };
+                        *left = rest;
+                    }
                     *sent += data.len() as u64;
                     push_data(&mut out, &data, framing);
                 }
                 Err(frame) => {
                     if let (Framing::Chunked, Ok(trailers)) = (framing, frame.into_trailers()) {
                         push_end(&mut out, Some(&trailers));
-                        return flush(client, out, close).await;
+                        return self.flush(out, close).await;
                     }
                 }
-            },
-        }
-        if out.len() >= 32 * 1024 {
-            started = true;
-            client.deadline.set(idle);
-            if client.wire.write_all(&out, &client.deadline).await.is_err() {
+            }
+            if out.len() >= 32 * 1024 && self.write(&mut out).await.is_err() {
                 return Ended::ClientGone;
             }
-            out.clear();
         }
+        if left.is_some_and(|left| left > 0) {
+            return self.lost(Failure::new(Kind::Protocol, "the body is shorter than announced"));
+        }
+        if framing == Framing::Chunked {
+            push_end(&mut out, None);
+        }
+        self.flush(out, close).await
     }
-    if framing == Framing::Chunked {
-        push_end(&mut out, None);
+
+    /// What it means that the body ended early: another answer is possible as long as nothing went out.
+    fn lost(&self, failure: Failure) -> Ended {
+        if self.progress.started.get() { Ended::Cut(failure) } else { Ended::Failed(failure, Sent::BODY) }
     }
-    flush(client, out, close).await
+
+    /// Writes what there is, and empties it.
+    async fn write(&self, out: &mut Vec<u8>) -> Result<(), Broken> {
+        self.progress.started.set(true);
+        self.client.deadline.set(self.idle);
+        self.client.wire.write_all(out, &self.client.deadline).await?;
+        out.clear();
+        Ok(())
+    }
+
+    async fn flush(&self, mut out: Vec<u8>, close: bool) -> Ended {
+        let written = self.write(&mut out).await;
+        self.client.worker.recycle(out);
+        if written.is_err() || self.client.wire.flush(&self.client.deadline).await.is_err() {
+            return Ended::ClientGone;
+        }
+        Ended::Answered(if close { Next::Linger } else { Next::Keep })
+    }
+
+    /// The next frame; while there is none, what is written so far goes out.
+    async fn next_frame(
+        &self,
+        body: &mut Body,
+        out: &mut Vec<u8>,
+    ) -> Option<Result<http_body::Frame<Bytes>, Lost>> {
+        let ready =
+            poll_fn(|cx| Poll::Ready(http_body::Body::poll_frame(std::pin::Pin::new(body), cx))).await;
+        let frame = match ready {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let deadline = &self.client.deadline;
+                if !out.is_empty()
+                    && (self.write(out).await.is_err() || self.client.wire.flush(deadline).await.is_err())
+                {
+                    return Some(Err(Lost::Client));
+                }
+                deadline.set(self.idle);
+                match deadline.bound(body.frame()).await {
+                    Some(frame) => frame,
+                    None => Some(Err(Failure::new(Kind::Idle, "the response body stood still for too long"))),
+                }
+            }
+        };
+        frame.map(|frame| frame.map_err(Lost::Endpoint))
+    }
 }
 
 enum Lost {
@@ -291,37 +414,8 @@ enum Lost {
     Endpoint(Failure),
 }
 
-/// The next frame; while there is none, what is written so far goes out.
-async fn next_frame(
-    client: &Client,
-    body: &mut Body,
-    idle: Duration,
-    out: &mut Vec<u8>,
-    started: &mut bool,
-) -> Option<Result<http_body::Frame<Bytes>, Lost>> {
-    let ready = poll_fn(|cx| Poll::Ready(http_body::Body::poll_frame(std::pin::Pin::new(body), cx))).await;
-    let frame = match ready {
-        Poll::Ready(frame) => frame,
-        Poll::Pending => {
-            if !out.is_empty() {
-                *started = true;
-                client.deadline.set(idle);
-                if client.wire.write_all(out, &client.deadline).await.is_err() || client.wire.flush().await.is_err() {
-                    return Some(Err(Lost::Client));
-                }
-                out.clear();
-            }
-            client.deadline.set(idle);
-            match client.deadline.bound(body.frame()).await {
-                Some(frame) => frame,
-                None => Some(Err(Failure::new(Kind::Idle, "the response body stood still for too long"))),
-            }
-        }
-    };
-    frame.map(|frame| frame.map_err(Lost::Endpoint))
-}
-
-fn push_data(out: &mut Vec<u8>, data: &[u8], framing: Framing) {
+/// One piece of a body in its framing.
+pub fn push_data(out: &mut Vec<u8>, data: &[u8], framing: Framing) {
     if framing == Framing::Chunked {
         if data.is_empty() {
             return;
@@ -345,14 +439,3 @@ pub fn push_end(out: &mut Vec<u8>, trailers: Option<&http::HeaderMap>) {
     }
     out.extend_from_slice(b"\r\n");
 }
-
-async fn flush(client: &Client, out: Vec<u8>, close: bool) -> Ended {
-    client.deadline.set(client.worker.shared.limits.idle_timeout);
-    let written = client.wire.write_all(&out, &client.deadline).await;
-    client.worker.recycle(out);
-    if written.is_err() || client.wire.flush().await.is_err() {
-        return Ended::ClientGone;
-    }
-    Ended::Answered(if close { Next::Linger } else { Next::Keep })
-}
-

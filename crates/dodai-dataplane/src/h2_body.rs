@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_core::body::Body;
@@ -13,9 +14,15 @@ use dodai_core::failure::{Failure, Kind};
 use h2::{RecvStream, SendStream};
 use http_body::{Frame, SizeHint};
 
+use crate::timer::Deadline;
+
 /// The body of a received message.
 pub fn received(stream: RecvStream, length: Option<u64>) -> Body {
-    if stream.is_end_stream() { Body::empty() } else { Body::boxed(Received { stream, length, data_done: false }) }
+    if stream.is_end_stream() {
+        Body::empty()
+    } else {
+        Body::boxed(Received { stream, length, data_done: false })
+    }
 }
 
 /// The length that a message announces.
@@ -33,11 +40,15 @@ impl http_body::Body for Received {
     type Data = Bytes;
     type Error = Failure;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         if !self.data_done {
             match std::task::ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => {
                     let _closed = self.stream.flow_control().release_capacity(data.len());
+                    self.length = self.length.map(|left| left.saturating_sub(data.len() as u64));
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(failure(&error)))),
@@ -67,8 +78,14 @@ pub fn failure(error: &h2::Error) -> Failure {
     Failure::new(kind, format!("the HTTP/2 stream ended early: {error}"))
 }
 
-/// Sends a body, with its trailers. An error means that the stream is gone; a body that fails resets it.
-pub async fn send(mut to: SendStream<Bytes>, mut body: Body) -> Result<(), Failure> {
+/// Sends a body, with its trailers. An error means that the stream is gone; a body that fails resets it, and so
+/// does a receiver that takes nothing for as long as `idle`.
+pub async fn send(
+    mut to: SendStream<Bytes>,
+    mut body: Body,
+    deadline: &Deadline,
+    idle: Duration,
+) -> Result<(), Failure> {
     loop {
         let frame = tokio::select! {
             // `frame` is cancel safe, and a reset ends the matter.
@@ -86,7 +103,13 @@ pub async fn send(mut to: SendStream<Bytes>, mut body: Body) -> Result<(), Failu
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     let end = http_body::Body::is_end_stream(&body);
-                    send_data(&mut to, data, end).await?;
+                    deadline.set(idle);
+                    let Some(sent) = deadline.bound(send_data(&mut to, data, end)).await else {
+                        to.send_reset(h2::Reason::CANCEL);
+                        return Err(Failure::new(Kind::Idle, "the receiver took nothing for too long"));
+                    };
+                    deadline.clear();
+                    sent?;
                     if end {
                         return Ok(());
                     }
@@ -104,6 +127,9 @@ pub async fn send(mut to: SendStream<Bytes>, mut body: Body) -> Result<(), Failu
 /// Sends one piece within the receiver's window.
 async fn send_data(to: &mut SendStream<Bytes>, mut data: Bytes, end: bool) -> Result<(), Failure> {
     let gone = || Failure::new(Kind::ClientGone, "the stream was closed by its receiver");
+    if data.is_empty() && end {
+        return to.send_data(data, true).map_err(|error| failure(&error));
+    }
     while !data.is_empty() {
         to.reserve_capacity(data.len());
         let room = match poll_fn(|cx| to.poll_capacity(cx)).await {

@@ -6,6 +6,7 @@
 //! it is told what to be by a [`dodai_core::snapshot::Snapshot`].
 
 pub mod attempt;
+mod bodies;
 mod client_h1;
 mod client_h2;
 mod connection;
@@ -16,13 +17,17 @@ pub mod filter;
 pub mod h1;
 mod h1_message;
 mod h2_body;
+mod lap;
 pub mod limits;
 pub mod local;
+pub mod mesh;
 mod message;
+mod mirror;
 mod pipe;
 pub mod plane;
 mod reach;
 mod relay;
+mod replay;
 mod request;
 pub mod route;
 mod serve_h1;

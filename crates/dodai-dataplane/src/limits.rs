@@ -77,21 +77,49 @@ impl Limits {
         vec![
             ("headers", MAX_HEADERS.to_string(), "headers in one head; more is 431"),
             ("head_bytes", bytes(self.head_bytes), "a request head (431) or response head (502)"),
-            ("chunk_line_bytes", bytes(self.chunk_line_bytes), "one chunk-size line with extensions; more is 400 or 502"),
+            (
+                "chunk_line_bytes",
+                bytes(self.chunk_line_bytes),
+                "one chunk-size line with extensions; more is 400 or 502",
+            ),
             ("trailer_bytes", bytes(self.trailer_bytes), "the trailers of one body; more is 400 or 502"),
             ("head_timeout", seconds(self.head_timeout), "a client's request head; slower is 408"),
-            ("client_idle_timeout", seconds(self.client_idle_timeout), "a kept client connection without a request"),
-            ("pool_idle_timeout", seconds(self.pool_idle_timeout), "a kept endpoint connection without a request"),
+            (
+                "client_idle_timeout",
+                seconds(self.client_idle_timeout),
+                "a kept client connection without a request",
+            ),
+            (
+                "pool_idle_timeout",
+                seconds(self.pool_idle_timeout),
+                "a kept endpoint connection without a request",
+            ),
             ("connect_timeout", seconds(self.connect_timeout), "connecting to an endpoint; slower is 503"),
             ("call_timeout", seconds(self.call_timeout), "request head to response head; slower is 504"),
             ("idle_timeout", seconds(self.idle_timeout), "a body that stands still, either direction"),
-            ("pipe_idle_timeout", seconds(self.pipe_idle_timeout), "a tunnel that stands still in both directions"),
+            (
+                "pipe_idle_timeout",
+                seconds(self.pipe_idle_timeout),
+                "a tunnel that stands still in both directions",
+            ),
             ("linger_timeout", seconds(self.linger_timeout), "waiting for the client to close after we did"),
-            ("client_connections", self.client_connections.to_string(), "client connections per data-plane thread"),
+            (
+                "client_connections",
+                self.client_connections.to_string(),
+                "client connections per data-plane thread",
+            ),
             ("h2_streams", self.h2_streams.to_string(), "concurrent streams on one HTTP/2 client connection"),
             ("h2_stream_window", bytes(self.h2_stream_window as usize), "HTTP/2 receive window per stream"),
-            ("h2_connection_window", bytes(self.h2_connection_window as usize), "HTTP/2 receive window per connection"),
-            ("door_queue", self.door_queue.to_string(), "calls from inside the base waiting for a thread; more is 503"),
+            (
+                "h2_connection_window",
+                bytes(self.h2_connection_window as usize),
+                "HTTP/2 receive window per connection",
+            ),
+            (
+                "door_queue",
+                self.door_queue.to_string(),
+                "calls from inside the base waiting for a thread; more is 503",
+            ),
         ]
     }
 }

@@ -10,15 +10,14 @@ use std::task::Poll;
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{host_of, port_of};
-use dodai_core::snapshot::{Action, Role};
+use dodai_core::snapshot::{Action, Protocol, Role};
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
 
-use crate::client_h1::dial;
-use crate::reach::{self, Reach};
+use crate::reach::{self, Reach, dial};
 use crate::request::Side;
 use crate::serve_h1::Client;
-use crate::service::Service;
+use crate::service::{Place, Service, now_nanos};
 use crate::spine::{self, Lap, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
@@ -35,17 +34,31 @@ pub async fn join(client: &Client, up: &Wire, client_carry: Vec<u8>, up_carry: V
 pub async fn connect(client: Client, authority: &str) {
     let worker = client.worker.clone();
     let Role::Outbound { app } = &client.side.listener.role else { return };
-    let lap = Lap::new(spine::direction(&client.side.listener.role), client.side.label.clone(), Span::root(false));
+    let lap =
+        Lap::new(spine::direction(&client.side.listener.role), client.side.label.clone(), Span::root(false));
     let service = {
         let table = worker.shared.table.load();
         table.resolve(host_of(authority), port_of(authority), app.namespace.as_str()).cloned()
     };
     let opened = match &service {
+        Some(service) if service.spec.protocol != Protocol::Tcp => {
+            let text = format!(
+                "{} is called directly: CONNECT reaches TCP services and hosts outside",
+                service.label
+            );
+            Err(Failure::new(Kind::NotImplemented, text))
+        }
         Some(service) => open(&worker, service, &client.side.caller, false).await,
-        None => dial(&worker, &reach::external(authority, 443).address).await.map(|stream| (stream, None)),
+        None => dial(&worker, &reach::external(authority, 443)).await.map(|stream| (stream, None)),
     };
     let mut outcome = Outcome::default();
-    let line = || Line { listener: &client.side.listener.name, method: "CONNECT", target: authority, authority, protocol: "TCP" };
+    let line = || Line {
+        listener: &client.side.listener.name,
+        method: "CONNECT",
+        target: authority,
+        authority,
+        protocol: "TCP",
+    };
     client.deadline.set(worker.shared.limits.linger_timeout);
     match opened {
         Ok((stream, _in_flight)) => {
@@ -86,7 +99,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
         }
         Err(failure) => outcome.failure = Some(failure),
     }
-    let line = || Line { listener: &side.listener.name, method: "-", target: "-", authority: "", protocol: "TCP" };
+    let line =
+        || Line { listener: &side.listener.name, method: "-", target: "-", authority: "", protocol: "TCP" };
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
 }
 
@@ -103,7 +117,8 @@ fn service_of(worker: &Worker, side: &Side) -> Option<std::sync::Arc<Service>> {
                 Action::Redirect { .. } | Action::Respond { .. } => None,
             }
         }
-        Role::Outbound { .. } | Role::Mesh | Role::Api { .. } => None,
+        Role::Mesh => table.service(side.service.as_ref()?).cloned(),
+        Role::Outbound { .. } | Role::Api { .. } => None,
     }
 }
 
@@ -118,15 +133,21 @@ async fn open(
     loop {
         let endpoint = service.pick(None, &tried, local_only)?;
         let attempt = endpoint.attempt();
-        let failure = match reach::of(&endpoint, service, caller)? {
-            Reach::Http1(target) | Reach::Http2(target) => match dial(worker, &target.address).await {
+        if matches!(endpoint.place, Place::Local(_)) {
+            let (parts, ()) = http::Request::connect("/").body(()).unwrap_or_default().into_parts();
+            spine::admit_inbound(service, &dodai_core::head::RequestHead::Map(&parts), caller)?;
+        }
+        let failure = match reach::of(&endpoint, service, caller, &worker.shared)? {
+            Reach::Http1(target) | Reach::Http2(target) => match dial(worker, &target).await {
                 Ok(stream) => {
-                    attempt.succeeded();
+                    attempt.succeeded(now_nanos());
                     return Ok((stream, target.in_flight));
                 }
                 Err(failure) => failure,
             },
-            Reach::Serve(..) => return Err(Failure::new(Kind::NotImplemented, "a module does not take TCP connections")),
+            Reach::Serve(..) => {
+                return Err(Failure::new(Kind::NotImplemented, "a module does not take TCP connections"));
+            }
         };
         attempt.failed(&service.spec.breaker);
         if tried.contains(&endpoint.id) || tried.len() >= 3 {
@@ -179,16 +200,17 @@ async fn one_way(
     if !early.is_empty() {
         count.set(early.len() as u64);
         to.write_all(&early, deadline).await?;
+        to.flush(deadline).await?;
     }
     loop {
         let got = from.read(worker, deadline).await?;
         if got == 0 {
-            to.flush().await?;
-            return to.shutdown().await;
+            to.flush(deadline).await?;
+            return to.shutdown(deadline).await;
         }
         deadline.set(idle);
         count.set(count.get() + got as u64);
         to.write_scratch(worker, 0..got, deadline).await?;
-        to.flush().await?;
+        to.flush(deadline).await?;
     }
 }

@@ -14,19 +14,20 @@ use arc_swap::ArcSwap;
 use dodai_core::call::Serve;
 use dodai_core::id::{AppId, BaseId};
 use dodai_core::record::Sink;
-use dodai_core::snapshot::{Listener, Snapshot};
-use dodai_core::task::{Kind, Tasks};
+use dodai_core::snapshot::{Listener, Role, Snapshot};
+use dodai_core::task::{Cut, Kind, Tasks};
 use dodai_transport::listen::{self, BindError, Options};
 use dodai_transport::network::{self, Network};
 use dodai_transport::tls::{Acceptor, Alpn, Clock, files};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{AbortHandle, LocalSet};
 
 use crate::connection;
 use crate::door::{self, PlaneDoor, Visit};
 use crate::limits::Limits;
 use crate::local::Locals;
+use crate::mesh::Mesh;
 use crate::stats::Stats;
 use crate::table::{Refused, Table};
 use crate::timer::TICK;
@@ -46,6 +47,8 @@ pub struct Config {
     pub sinks: Vec<Arc<dyn Sink>>,
     /// Of 10,000 calls that start a trace here, how many are sampled.
     pub sample_per_ten_thousand: u16,
+    /// How other bases are reached and let in; without it, neither happens.
+    pub mesh: Option<Mesh>,
 }
 
 /// Why a snapshot was not applied.
@@ -70,6 +73,12 @@ pub enum NotApplied {
         /// Why.
         source: files::BadFiles,
     },
+    /// A listener for other bases on a base that has no identity.
+    #[error("listener {listener} is for other bases, and this base is not part of a mesh")]
+    NoMesh {
+        /// The listener.
+        listener: String,
+    },
     /// The data plane has been shut down.
     #[error("the data plane has shut down")]
     Down,
@@ -92,9 +101,23 @@ struct Bound {
     files: Option<files::Files>,
 }
 
+/// Sockets are known by the address they got.
 enum Command {
-    Listen { listener: Arc<Listener>, socket: Socket, tls: Option<Acceptor> },
-    Close { name: String },
+    Listen {
+        at: SocketAddr,
+        listener: Arc<Listener>,
+        socket: Socket,
+        tls: Option<Acceptor>,
+    },
+    /// The socket stays open and serves something else from now on.
+    Become {
+        at: SocketAddr,
+        listener: Arc<Listener>,
+        tls: Option<Acceptor>,
+    },
+    Close {
+        at: SocketAddr,
+    },
 }
 
 enum Socket {
@@ -115,6 +138,7 @@ impl DataPlane {
             sinks: config.sinks,
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,
+            mesh: config.mesh,
         });
         let (stop, stopping) = watch::channel(None);
         let (ended, stopped) = mpsc::channel(1);
@@ -124,7 +148,12 @@ impl DataPlane {
             let (visit, visits_in) = mpsc::channel(shared.limits.door_queue);
             commands.push(command);
             visits.push(visit);
-            let inbox = Inbox { commands: commands_in, visits: visits_in, stop: stopping.clone(), ended: ended.clone() };
+            let inbox = Inbox {
+                commands: commands_in,
+                visits: visits_in,
+                stop: stopping.clone(),
+                ended: ended.clone(),
+            };
             let shared = shared.clone();
             if config.threads == 0 {
                 let tasks = Tasks::new();
@@ -188,29 +217,55 @@ impl DataPlane {
         let stays = |listener: &Arc<Listener>, bound: &BTreeMap<String, Bound>| {
             bound.get(&listener.name).is_some_and(|known| *known.listener == **listener)
         };
+        // Sockets of listeners that go, by the address that was asked for: a successor takes them over, so that
+        // not one connection is refused in between.
+        let mut free: BTreeMap<SocketAddr, String> = BTreeMap::new();
+        for (name, known) in bound.iter() {
+            let kept = table.listeners.get(name).is_some_and(|listener| **listener == *known.listener);
+            if !kept && known.listener.address.port() != 0 {
+                free.insert(known.listener.address, name.clone());
+            }
+        }
         let mut fresh = Vec::new();
         for listener in table.listeners.values().filter(|listener| !stays(listener, &bound)) {
-            // A changed listener on an unchanged address takes over the socket's place after the old one closed.
-            let same_address = bound.get(&listener.name).filter(|known| known.listener.address == listener.address);
-            fresh.push(self.open(listener, same_address.map(|known| known.address))?);
+            let (tls, files) = self.acceptor(listener)?;
+            let source = match free.remove(&listener.address) {
+                Some(was) => Source::Taken { address: bound[&was].address, was },
+                None => self.bind(listener)?,
+            };
+            fresh.push((listener.clone(), tls, files, source));
         }
         let listeners = table.listeners.clone();
         self.shared.table.store(Arc::new(table));
-        let gone: Vec<_> = bound.keys().filter(|name| !listeners.contains_key(*name)).cloned().collect();
-        for name in gone {
-            bound.remove(&name);
-            self.tell(|| Command::Close { name: name.clone() }).await?;
-        }
-        for opened in fresh {
-            let name = opened.bound.listener.name.clone();
-            if bound.insert(name.clone(), opened.bound).is_some() {
-                self.tell(|| Command::Close { name: name.clone() }).await?;
+        let mut old = std::mem::take(&mut *bound);
+        for (listener, tls, files, source) in fresh {
+            let (name, address) = (listener.name.clone(), source.address());
+            match source {
+                Source::Taken { was, .. } => {
+                    old.remove(&was);
+                    let tell =
+                        || Command::Become { at: address, listener: listener.clone(), tls: tls.clone() };
+                    self.tell(tell).await?;
+                }
+                Source::Bound { sockets, .. } => {
+                    for (thread, socket) in self.commands.iter().zip(sockets) {
+                        let command = Command::Listen {
+                            at: address,
+                            listener: listener.clone(),
+                            socket,
+                            tls: tls.clone(),
+                        };
+                        thread.send(command).await.map_err(|_| NotApplied::Down)?;
+                    }
+                }
             }
-            let acceptor = opened.acceptor;
-            let listener = bound[&name].listener.clone();
-            for (thread, socket) in self.commands.iter().zip(opened.sockets) {
-                let command = Command::Listen { listener: listener.clone(), socket, tls: acceptor.clone() };
-                thread.send(command).await.map_err(|_| NotApplied::Down)?;
+            bound.insert(name, Bound { listener, address, files });
+        }
+        for (name, known) in old {
+            if listeners.get(&name).is_some_and(|listener| **listener == *known.listener) {
+                bound.insert(name, known);
+            } else {
+                self.tell(|| Command::Close { at: known.address }).await?;
             }
         }
         Ok(bound.iter().map(|(name, bound)| (name.clone(), bound.address)).collect())
@@ -219,7 +274,8 @@ impl DataPlane {
     /// Reads the listeners' certificate files again; what cannot be used stays as it was and is reported.
     pub async fn reload_certificates(&self) -> Vec<(String, files::BadFiles)> {
         let bound = self.bound.lock().await;
-        let reload = |(name, bound): (&String, &Bound)| Some((name.clone(), bound.files.as_ref()?.reload().err()?));
+        let reload =
+            |(name, bound): (&String, &Bound)| Some((name.clone(), bound.files.as_ref()?.reload().err()?));
         bound.iter().filter_map(reload).collect()
     }
 
@@ -231,33 +287,39 @@ impl DataPlane {
     }
 
     /// Binds a listener for every thread.
-    fn open(&self, listener: &Arc<Listener>, shared_with: Option<SocketAddr>) -> Result<Opened, NotApplied> {
+    fn bind(&self, listener: &Arc<Listener>) -> Result<Source, NotApplied> {
         let failed = |source| NotApplied::Bind { listener: listener.name.clone(), source };
-        let options = Options { reuse_port: true, share: shared_with.is_some(), ..Options::named(listener.name.clone()) };
-        let address = shared_with.unwrap_or(listener.address);
-        let (sockets, address) = match &self.shared.network {
+        let options = Options { reuse_port: true, ..Options::named(listener.name.clone()) };
+        let asked = listener.address;
+        match &self.shared.network {
             Network::System(_) => {
-                let sockets = listen::bind_set(address, self.commands.len(), &options).map_err(failed)?;
-                let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address);
-                (sockets.into_iter().map(Socket::Std).collect(), address)
+                let sockets = listen::bind_set(asked, self.commands.len(), &options).map_err(failed)?;
+                let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(asked);
+                Ok(Source::Bound { sockets: sockets.into_iter().map(Socket::Std).collect(), address })
             }
             Network::Memory(_) => {
-                let socket = self.shared.network.listen(address, &options).map_err(failed)?;
-                let address = socket.local_addr().unwrap_or(address);
-                (vec![Socket::Ready(Box::new(socket))], address)
+                let socket = self.shared.network.listen(asked, &options).map_err(failed)?;
+                let address = socket.local_addr().unwrap_or(asked);
+                Ok(Source::Bound { sockets: vec![Socket::Ready(Box::new(socket))], address })
             }
-        };
-        let files = match &listener.tls {
-            None => None,
-            Some(tls) => {
-                let pair = files::Pair { chain: (&tls.certificate_file).into(), key: (&tls.key_file).into() };
-                let failed = |source| NotApplied::Certificate { listener: listener.name.clone(), source };
-                Some(files::Files::load(vec![pair]).map_err(failed)?)
-            }
-        };
-        let acceptor = files.as_ref().map(|files| files.acceptor(&[Alpn::H2, Alpn::Http1], Clock::system()));
-        let bound = Bound { listener: listener.clone(), address, files };
-        Ok(Opened { bound, sockets, acceptor })
+        }
+    }
+
+    /// What runs the handshakes of a listener, and the files behind it.
+    fn acceptor(
+        &self,
+        listener: &Arc<Listener>,
+    ) -> Result<(Option<Acceptor>, Option<files::Files>), NotApplied> {
+        if listener.role == Role::Mesh {
+            let mesh = self.shared.mesh.as_ref();
+            let mesh = mesh.ok_or_else(|| NotApplied::NoMesh { listener: listener.name.clone() })?;
+            return Ok((Some(mesh.acceptor.clone()), None));
+        }
+        let Some(tls) = &listener.tls else { return Ok((None, None)) };
+        let pair = files::Pair { chain: (&tls.certificate_file).into(), key: (&tls.key_file).into() };
+        let failed = |source| NotApplied::Certificate { listener: listener.name.clone(), source };
+        let files = files::Files::load(vec![pair]).map_err(failed)?;
+        Ok((Some(files.acceptor(&[Alpn::H2, Alpn::Http1], Clock::system())), Some(files)))
     }
 
     /// Stops accepting, lets calls end until `deadline`, then cuts what is left.
@@ -273,10 +335,20 @@ impl DataPlane {
     }
 }
 
-struct Opened {
-    bound: Bound,
-    sockets: Vec<Socket>,
-    acceptor: Option<Acceptor>,
+/// Where a new listener's socket comes from.
+enum Source {
+    /// Bound just now.
+    Bound { sockets: Vec<Socket>, address: SocketAddr },
+    /// From a listener that goes.
+    Taken { was: String, address: SocketAddr },
+}
+
+impl Source {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Source::Bound { address, .. } | Source::Taken { address, .. } => *address,
+        }
+    }
 }
 
 /// What a thread is told.
@@ -300,32 +372,15 @@ fn run_thread(shared: Arc<Shared>, inbox: Inbox) {
 async fn run(shared: Arc<Shared>, tasks: Tasks, inbox: Inbox) {
     let Inbox { mut commands, visits, mut stop, ended } = inbox;
     let worker = Rc::new(Worker::new(shared, tasks.clone()));
-    tasks.spawn_local(Kind::Listener, sweep(worker.clone()));
     tasks.spawn_local(Kind::Listener, door::serve(worker.clone(), visits));
-    let mut listeners = BTreeMap::new();
+    // Not a task of the tracker: deadlines must fire until the last call has drained.
+    let mut sweeping = Box::pin(sweep(worker.clone()));
+    let mut listeners = Listeners::new();
     let deadline = loop {
         tokio::select! {
-            // Receiving and waiting for a change are both cancel safe.
+            // Receiving and waiting for a change are both cancel safe, and so is the sweep's tick.
             command = commands.recv() => match command {
-                Some(Command::Listen { listener, socket, tls }) => {
-                    let socket = match socket {
-                        Socket::Std(socket) => network::Listener::from_std(socket),
-                        Socket::Ready(socket) => Ok(*socket),
-                    };
-                    match socket {
-                        Ok(socket) => {
-                            let name = listener.name.clone();
-                            let accept = connection::accept(worker.clone(), listener, socket, tls);
-                            listeners.insert(name, tasks.spawn_local(Kind::Listener, accept));
-                        }
-                        Err(error) => tracing::error!(listener = listener.name, %error, "cannot listen"),
-                    }
-                }
-                Some(Command::Close { name }) => {
-                    if let Some(listening) = listeners.remove(&name) {
-                        listening.abort();
-                    }
-                }
+                Some(command) => obey(&worker, &mut listeners, command),
                 None => break Duration::ZERO,
             },
             changed = stop.changed() => match (changed, *stop.borrow()) {
@@ -333,17 +388,53 @@ async fn run(shared: Arc<Shared>, tasks: Tasks, inbox: Inbox) {
                 (Ok(()), Some(deadline)) => break deadline,
                 (Ok(()), None) => {}
             },
+            () = &mut sweeping => {}
         }
     };
     tasks.close();
     worker.deadlines.interrupt();
     worker.pools.close();
     worker.h2.close();
-    let cut = tasks.drain(deadline).await;
+    let cut = tokio::select! {
+        cut = tasks.drain(deadline) => cut,
+        () = sweeping => Cut::default(),
+    };
     if !cut.is_empty() {
         tracing::warn!(cut = ?cut.0, "calls were cut at the drain deadline");
     }
     drop(ended);
+}
+
+/// The accept loops of one thread by address, with what they serve at the moment.
+type Listeners = BTreeMap<SocketAddr, (AbortHandle, Rc<connection::Serving>)>;
+
+fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
+    match command {
+        Command::Listen { at, listener, socket, tls } => {
+            let socket = match socket {
+                Socket::Std(socket) => network::Listener::from_std(socket),
+                Socket::Ready(socket) => Ok(*socket),
+            };
+            match socket {
+                Ok(socket) => {
+                    let serving = Rc::new(connection::Serving::new(listener, tls));
+                    let accept = connection::accept(worker.clone(), serving.clone(), socket);
+                    listeners.insert(at, (worker.tasks.spawn_local(Kind::Listener, accept), serving));
+                }
+                Err(error) => tracing::error!(listener = listener.name, %error, "cannot listen"),
+            }
+        }
+        Command::Become { at, listener, tls } => {
+            if let Some((_, serving)) = listeners.get(&at) {
+                serving.replace(listener, tls);
+            }
+        }
+        Command::Close { at } => {
+            if let Some((task, _)) = listeners.remove(&at) {
+                task.abort();
+            }
+        }
+    }
 }
 
 /// Fires deadlines, closes idle connections, gives memory back.

@@ -7,10 +7,13 @@ use dodai_core::call::{Caller, Serve};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{host_of, port_of};
 use dodai_core::snapshot::Protocol;
+use dodai_transport::stream::Stream;
 
 use crate::endpoint::Key;
 use crate::local::{InFlight, Way};
+use crate::mesh::Callee;
 use crate::service::{Endpoint, Place, Service};
+use crate::worker::{Shared, Worker};
 
 /// Where a connection goes.
 #[derive(Clone, Debug)]
@@ -27,6 +30,8 @@ pub struct Target {
     pub key: Key,
     /// Where to connect.
     pub address: Address,
+    /// Who calls whom, if it is another base.
+    pub callee: Option<Box<Callee>>,
     /// Counted as in flight at a local process.
     pub in_flight: Option<InFlight>,
 }
@@ -52,7 +57,12 @@ impl Reach {
 }
 
 /// The way to `endpoint` for calls to `service`.
-pub fn of(endpoint: &Arc<Endpoint>, service: &Service, caller: &Caller) -> Result<Reach, Failure> {
+pub fn of(
+    endpoint: &Arc<Endpoint>,
+    service: &Service,
+    caller: &Caller,
+    shared: &Shared,
+) -> Result<Reach, Failure> {
     match &endpoint.place {
         Place::Local(local) => {
             let in_flight = local.enter();
@@ -67,18 +77,32 @@ pub fn of(endpoint: &Arc<Endpoint>, service: &Service, caller: &Caller) -> Resul
                     let address = ports.get(port).copied().ok_or_else(|| {
                         Failure::new(Kind::NoEndpoint, format!("{} does not serve `{port}`", endpoint.label))
                     })?;
-                    let key = Key { endpoint: endpoint.id, address: service.label.clone(), source: None };
-                    Ok(spoken(service, Target { key, address: Address::Socket(address), in_flight: Some(in_flight) }))
+                    let key = Key {
+                        endpoint: endpoint.id,
+                        address: service.label.clone(),
+                        at: Some(address),
+                        source: None,
+                    };
+                    let address = Address::Socket(address);
+                    Ok(spoken(service, Target { key, address, callee: None, in_flight: Some(in_flight) }))
                 }
             }
         }
-        Place::Mesh { address, .. } => {
+        Place::Mesh { base, address } => {
+            if shared.mesh.is_none() {
+                let text =
+                    format!("{} is on base {base}, and this base is not part of a mesh", service.label);
+                return Err(Failure::new(Kind::NoEndpoint, text));
+            }
             let key = Key {
                 endpoint: endpoint.id,
                 address: service.label.clone(),
+                at: Some(*address),
                 source: caller.app().cloned(),
             };
-            Ok(spoken(service, Target { key, address: Address::Socket(*address), in_flight: None }))
+            let callee = Callee { caller: caller.clone(), service: service.spec.id.clone() };
+            let (address, callee) = (Address::Socket(*address), Some(Box::new(callee)));
+            Ok(spoken(service, Target { key, address, callee, in_flight: None }))
         }
         Place::Address(address) => {
             let mut target = external(address, 80);
@@ -103,5 +127,26 @@ pub fn external(authority: &str, default_port: u16) -> Target {
         Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
         Err(_) => Address::Host(host.into(), port),
     };
-    Target { key: Key { endpoint: 0, address: authority.into(), source: None }, address, in_flight: None }
+    let key = Key { endpoint: 0, address: authority.into(), at: None, source: None };
+    Target { key, address, callee: None, in_flight: None }
+}
+
+/// Connects to `target`, with the handshake if it is on another base.
+pub async fn dial(worker: &Worker, target: &Target) -> Result<Stream, Failure> {
+    let shared = &worker.shared;
+    let within = shared.limits.connect_timeout;
+    let stream = match &target.address {
+        Address::Socket(address) => shared.network.connect_addr(*address, within).await?,
+        Address::Host(host, port) => shared.network.connect(host, *port, within).await?,
+    };
+    match (&target.callee, &shared.mesh) {
+        (None, _) => Ok(stream),
+        (Some(callee), Some(mesh)) => {
+            let late = |_| {
+                Failure::new(Kind::Tls, format!("TLS handshake for {}: not done in time", target.key.address))
+            };
+            tokio::time::timeout(within, Box::pin(mesh.secure(stream, callee))).await.map_err(late)?
+        }
+        (Some(_), None) => Err(Failure::new(Kind::NoEndpoint, "this base is not part of a mesh")),
+    }
 }

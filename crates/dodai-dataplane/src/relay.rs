@@ -10,13 +10,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
-use dodai_transport::stream::Stream;
 
 use crate::attempt::{Sent, Terms};
 use crate::endpoint::{Lease, Taken};
 use crate::h1::{self, Flow, HeaderList};
 use crate::pipe;
-use crate::reach::{Address, Target};
+use crate::reach::{Target, dial};
 use crate::request::Request;
 use crate::serve_h1::{Client, Next};
 use crate::spine::{Forward, Outcome};
@@ -35,9 +34,12 @@ pub enum Ended {
     Cut(Failure),
     /// It failed before; this much had been sent.
     Failed(Failure, Sent),
-    /// The endpoint answered with a status that may be tried again.
-    Status(u16, Sent),
+    /// The endpoint answered with a status that is tried again after this wait.
+    Again(Duration),
 }
+
+/// Whether a status is tried again, and after which wait. A yes is charged to the retry budget.
+pub type Again<'a> = &'a dyn Fn(u16, Sent) -> Option<Duration>;
 
 /// A connection to an endpoint during one call.
 struct Exchange<'a> {
@@ -46,6 +48,8 @@ struct Exchange<'a> {
     up: &'a Wire,
     up_carry: RefCell<Vec<u8>>,
     body_sent: Cell<bool>,
+    /// Whether a byte of a response may have reached the client.
+    started: Cell<bool>,
     uploaded: Cell<bool>,
     received: Cell<u64>,
 }
@@ -56,8 +60,8 @@ enum Response {
     Whole { keep_up: bool, close: bool },
     /// The endpoint agreed to another protocol.
     Upgraded,
-    /// A status that may be tried again.
-    Status(u16),
+    /// A status that is tried again.
+    Again(Duration),
     /// Before any response byte.
     Failed(Failure),
     /// After the head was sent.
@@ -66,18 +70,18 @@ enum Response {
     ClientGone,
 }
 
-/// One try at an HTTP/1 endpoint. `statuses` are those to be tried again.
+/// One try at an HTTP/1 endpoint.
 pub async fn once(
     client: &Client,
     request: &mut Request,
     forward: &Forward,
     target: &Target,
     terms: &Terms<'_>,
-    statuses: &[u16],
+    again: Again<'_>,
     outcome: &mut Outcome,
 ) -> Ended {
     let edits = &forward.effects.response;
-    exchange(client, request, target, &forward.service.spec.breaker, edits, terms, statuses, outcome).await
+    exchange(client, request, target, &forward.service.spec.breaker, edits, terms, again, outcome).await
 }
 
 /// One call to a host outside the mesh.
@@ -90,7 +94,7 @@ pub async fn external(
 ) -> Ended {
     let caps = dodai_core::snapshot::Breaker::default();
     let edits = dodai_core::head::Edits::new();
-    exchange(client, request, target, &caps, &edits, terms, &[], outcome).await
+    exchange(client, request, target, &caps, &edits, terms, &|_, _| None, outcome).await
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call's parts, from two callers")]
@@ -101,7 +105,7 @@ async fn exchange(
     caps: &dodai_core::snapshot::Breaker,
     edits: &dodai_core::head::Edits,
     terms: &Terms<'_>,
-    statuses: &[u16],
+    again: Again<'_>,
     outcome: &mut Outcome,
 ) -> Ended {
     let lease = match connection(client, target, caps).await {
@@ -111,12 +115,14 @@ async fn exchange(
     let reused = lease.reused;
     let (stream, keep) = lease.split();
     let up = Wire::new(stream);
-    if let Err(broken) = up.write_all(&request.bytes, &client.deadline).await {
-        return Ended::Failed(broken_endpoint(&broken, reused, target), Sent::HEAD);
-    }
-    if up.with(|stream| stream.is_tls()) {
-        let _later = up.flush().await;
-    }
+    let took_it = match up.write_all(&request.bytes, &client.deadline).await {
+        Ok(()) => !up.with(|stream| stream.is_tls()) || up.flush(&client.deadline).await.is_ok(),
+        // An endpoint may answer, close, and never read the rest: its answer counts, if there is one.
+        Err(Broken::Io(_)) => false,
+        Err(Broken::TimedOut) => {
+            return Ended::Failed(broken_endpoint(&Broken::TimedOut, reused, target), Sent::HEAD);
+        }
+    };
     let mut upload = std::mem::replace(&mut request.upload, Flow::Done);
     let exchange = Exchange {
         client,
@@ -124,11 +130,12 @@ async fn exchange(
         up: &up,
         up_carry: RefCell::default(),
         body_sent: Cell::new(false),
-        uploaded: Cell::new(upload.is_done()),
+        started: Cell::new(false),
+        uploaded: Cell::new(took_it && upload.is_done()),
         received: Cell::new((request.bytes.len() - request.head_len) as u64),
     };
-    let respond = exchange.respond(edits, terms, statuses, reused, target, outcome);
-    let response = if upload.is_done() {
+    let respond = exchange.respond(edits, terms, again, reused, target, outcome);
+    let response = if upload.is_done() || !took_it {
         respond.await
     } else {
         client.upload.set(terms.idle_timeout);
@@ -157,7 +164,7 @@ async fn exchange(
             Box::pin(pipe::join(client, &up, carry, up_carry)).await;
             Ended::Answered(Next::Close)
         }
-        Response::Status(status) => Ended::Status(status, sent),
+        Response::Again(wait) => Ended::Again(wait),
         Response::Failed(failure) => Ended::Failed(failure, sent),
         Response::Cut(failure) => Ended::Cut(failure),
         Response::ClientGone => Ended::ClientGone,
@@ -165,24 +172,21 @@ async fn exchange(
 }
 
 /// A kept connection to `target`, or a new one.
-async fn connection(client: &Client, target: &Target, caps: &dodai_core::snapshot::Breaker) -> Result<Lease, Failure> {
+async fn connection(
+    client: &Client,
+    target: &Target,
+    caps: &dodai_core::snapshot::Breaker,
+) -> Result<Lease, Failure> {
     let worker = &client.worker;
-    let late = || Failure::new(Kind::Timeout, format!("no connection to {} became free in time", target.key.address));
+    let late = || {
+        Failure::new(Kind::Timeout, format!("no connection to {} became free in time", target.key.address))
+    };
     match client.deadline.bound(worker.pools.take(&target.key, caps)).await.ok_or_else(late)?? {
         Taken::Kept(lease) => Ok(lease),
         Taken::New(slot) => {
-            let stream = client.deadline.bound(Box::pin(dial(client, &target.address))).await.ok_or_else(late)??;
+            let stream = client.deadline.bound(Box::pin(dial(worker, target))).await.ok_or_else(late)??;
             Ok(slot.fill(stream))
         }
-    }
-}
-
-/// Connects.
-pub async fn dial(client: &Client, address: &Address) -> Result<Stream, Failure> {
-    let shared = &client.worker.shared;
-    match address {
-        Address::Socket(address) => shared.network.connect_addr(*address, shared.limits.connect_timeout).await,
-        Address::Host(host, port) => shared.network.connect(host, *port, shared.limits.connect_timeout).await,
     }
 }
 
@@ -214,6 +218,7 @@ impl Exchange<'_> {
                     Ok(()) => self.uploaded.set(true),
                     Err(PumpError::Client(failure)) => {
                         return Poll::Ready(match failure {
+                            Some(failure) if self.started.get() => Response::Cut(failure),
                             Some(failure) => Response::Failed(failure),
                             None => Response::ClientGone,
                         });
@@ -235,7 +240,8 @@ impl Exchange<'_> {
                 Ok(0) => return Err(PumpError::Client(None)),
                 Ok(got) => got,
                 Err(Broken::TimedOut) => {
-                    let failure = Failure::new(Kind::ClientTimeout, "the request body stood still for too long");
+                    let failure =
+                        Failure::new(Kind::ClientTimeout, "the request body stood still for too long");
                     return Err(PumpError::Client(Some(failure)));
                 }
                 Err(Broken::Io(_)) => return Err(PumpError::Client(None)),
@@ -256,7 +262,7 @@ impl Exchange<'_> {
             self.up.write_scratch(worker, 0..used, &client.upload).await.map_err(|_| PumpError::Endpoint)?;
         }
         if self.up.with(|stream| stream.is_tls()) {
-            self.up.flush().await.map_err(|_| PumpError::Endpoint)?;
+            self.up.flush(&client.upload).await.map_err(|_| PumpError::Endpoint)?;
         }
         Ok(())
     }
@@ -266,36 +272,52 @@ impl Exchange<'_> {
         &self,
         edits: &dodai_core::head::Edits,
         terms: &Terms<'_>,
-        statuses: &[u16],
+        again: Again<'_>,
         reused: bool,
         target: &Target,
         outcome: &mut Outcome,
     ) -> Response {
-        let client = self.client;
         let mut nothing_yet = true;
+        let mut interim = false;
         loop {
-            let got = match self.next_bytes().await {
+            // Behind an interim response the next head may lie in what was read already.
+            let got = match if interim { Waited::Bytes(0) } else { self.next_bytes().await } {
+                Waited::Bytes(0) if !interim => {
+                    let ended =
+                        std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "closed without a response");
+                    return Response::Failed(broken_endpoint(
+                        &Broken::Io(ended),
+                        reused && nothing_yet,
+                        target,
+                    ));
+                }
                 Waited::Bytes(got) => got,
                 Waited::ClientGone => return Response::ClientGone,
-                Waited::Broken(broken) => return Response::Failed(broken_endpoint(&broken, reused && nothing_yet, target)),
+                Waited::Broken(broken) => {
+                    return Response::Failed(broken_endpoint(&broken, reused && nothing_yet, target));
+                }
             };
+            interim = false;
             nothing_yet = false;
-            let step = self.head(got, edits, statuses, outcome);
+            let step = self.head(got, edits, again, outcome);
             match step {
                 Step::More => {}
                 Step::Bad(reason) => {
-                    let text = format!("{} sent a response that is not HTTP/1.1: {reason}", target.key.address);
+                    let text =
+                        format!("{} sent a response that is not HTTP/1.1: {reason}", target.key.address);
                     return Response::Failed(Failure::new(Kind::Protocol, text));
                 }
-                Step::Status(status) => return Response::Status(status),
+                Step::Again(wait) => return Response::Again(wait),
                 Step::Interim(out) => {
-                    if client.wire.write_all(&out, &client.deadline).await.is_err() {
+                    if self.tell(out).await.is_err() {
                         return Response::ClientGone;
                     }
+                    self.started.set(false);
+                    interim = true;
                 }
                 Step::Upgrade(out) => {
                     outcome.status = 101;
-                    return match client.wire.write_all(&out, &client.deadline).await {
+                    return match self.tell(out).await {
                         Ok(()) => Response::Upgraded,
                         Err(_) => Response::ClientGone,
                     };
@@ -306,7 +328,9 @@ impl Exchange<'_> {
                         return Response::ClientGone;
                     }
                     return match self.download(flow, terms.idle_timeout, target, outcome).await {
-                        Response::Whole { keep_up: ended_well, .. } => Response::Whole { keep_up: keep_up && ended_well, close },
+                        Response::Whole { keep_up: ended_well, .. } => {
+                            Response::Whole { keep_up: keep_up && ended_well, close }
+                        }
                         other => other,
                     };
                 }
@@ -314,18 +338,20 @@ impl Exchange<'_> {
         }
     }
 
+    /// Writes a head without a body.
+    async fn tell(&self, out: Vec<u8>) -> Result<(), Broken> {
+        let client = self.client;
+        self.started.set(true);
+        client.wire.write_all(&out, &client.deadline).await?;
+        client.worker.recycle(out);
+        if client.side.secure { client.wire.flush(&client.deadline).await } else { Ok(()) }
+    }
+
     /// Waits for bytes of the endpoint in the scratch buffer; notices when the client leaves meanwhile.
     async fn next_bytes(&self) -> Waited {
-        if !self.up_carry.borrow().is_empty() && self.up_carry_has_head() {
-            return Waited::Bytes(0);
-        }
         let client = self.client;
         poll_fn(|cx| {
             match self.up.poll_read(&client.worker, &client.deadline, cx) {
-                Poll::Ready(Ok(0)) => {
-                    let error = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "closed without a response");
-                    return Poll::Ready(Waited::Broken(Broken::Io(error)));
-                }
                 Poll::Ready(Ok(got)) => return Poll::Ready(Waited::Bytes(got)),
                 Poll::Ready(Err(broken)) => return Poll::Ready(Waited::Broken(broken)),
                 Poll::Pending => {}
@@ -338,13 +364,14 @@ impl Exchange<'_> {
         .await
     }
 
-    /// Whether what was left over after an interim response holds another whole head.
-    fn up_carry_has_head(&self) -> bool {
-        memchr::memmem::find(&self.up_carry.borrow(), b"\r\n\r\n").is_some()
-    }
-
     /// Looks at `got` new bytes in the scratch buffer, behind what was left over.
-    fn head(&self, got: usize, edits: &dodai_core::head::Edits, statuses: &[u16], outcome: &mut Outcome) -> Step {
+    fn head(
+        &self,
+        got: usize,
+        edits: &dodai_core::head::Edits,
+        again: Again<'_>,
+        outcome: &mut Outcome,
+    ) -> Step {
         let scratch = self.client.worker.scratch.borrow();
         let mut carried = self.up_carry.take();
         let carries = !carried.is_empty();
@@ -352,7 +379,7 @@ impl Exchange<'_> {
             carried.extend_from_slice(&scratch[..got]);
         }
         let bytes: &[u8] = if carries { &carried } else { &scratch[..got] };
-        let (step, keep_from) = self.read_head(bytes, !carries, edits, statuses, outcome);
+        let (step, keep_from) = self.read_head(bytes, !carries, edits, again, outcome);
         self.up_carry.replace(bytes[keep_from..].to_vec());
         step
     }
@@ -364,7 +391,7 @@ impl Exchange<'_> {
         bytes: &[u8],
         in_scratch: bool,
         edits: &dodai_core::head::Edits,
-        statuses: &[u16],
+        again: Again<'_>,
         outcome: &mut Outcome,
     ) -> (Step, usize) {
         let worker = &self.client.worker;
@@ -387,11 +414,12 @@ impl Exchange<'_> {
             h1::write_response(&mut out, bytes, &response, &headers, &parsed, &none, false);
             return (if upgraded { Step::Upgrade(out) } else { Step::Interim(out) }, parsed.len);
         }
-        if statuses.contains(&response.status) && self.request.idempotent && !self.body_sent.get() {
-            return (Step::Status(response.status), all);
+        if let Some(wait) = again(response.status, Sent { any: true, body: self.body_sent.get() }) {
+            return (Step::Again(wait), all);
         }
         let until_close = parsed.framing == h1::Framing::UntilClose;
-        let close = !self.request.keep_alive || until_close || !self.uploaded.get() || worker.tasks.is_closing();
+        let close =
+            !self.request.keep_alive || until_close || !self.uploaded.get() || worker.tasks.is_closing();
         h1::write_response(&mut out, bytes, &response, &headers, &parsed, edits, close);
         let mut flow = Flow::new(parsed.framing, &worker.shared.limits);
         let rest = &bytes[parsed.len..];
@@ -400,6 +428,7 @@ impl Exchange<'_> {
             Err(bad) => return (Step::Bad(bad.0.to_owned()), all),
         };
         outcome.status = response.status;
+        outcome.answered();
         outcome.first_byte = Some(self.request.lap.start.elapsed());
         let body = if !in_scratch || used <= COPY {
             out.extend_from_slice(&rest[..used]);
@@ -414,6 +443,7 @@ impl Exchange<'_> {
     /// Writes the response head with what came of the body.
     async fn start(&self, out: Vec<u8>, body: Body, outcome: &mut Outcome) -> Result<(), Broken> {
         let client = self.client;
+        self.started.set(true);
         let written = match body {
             Body::Copied(length) => {
                 outcome.sent += length as u64;
@@ -426,25 +456,31 @@ impl Exchange<'_> {
         };
         client.worker.recycle(out);
         written?;
-        if client.side.secure { client.wire.flush().await } else { Ok(()) }
+        if client.side.secure { client.wire.flush(&client.deadline).await } else { Ok(()) }
     }
 
     /// Passes the rest of the response body on.
-    async fn download(&self, mut flow: Flow, idle: Duration, target: &Target, outcome: &mut Outcome) -> Response {
+    async fn download(
+        &self,
+        mut flow: Flow,
+        idle: Duration,
+        target: &Target,
+        outcome: &mut Outcome,
+    ) -> Response {
         let (client, worker) = (self.client, &self.client.worker);
         let mut clean = true;
         while !flow.is_done() {
             client.deadline.set(idle);
-            let got = match self.up.read(worker, &client.deadline).await {
-                Ok(0) if matches!(flow, Flow::UntilClose) => break,
-                Ok(0) => return Response::Cut(Failure::new(Kind::Reset, format!("{} ended in the middle", target.key.address))),
-                Ok(got) => got,
-                Err(Broken::TimedOut) => {
-                    return Response::Cut(Failure::new(Kind::Idle, format!("{} stood still for too long", target.key.address)));
-                }
-                Err(Broken::Io(error)) => {
-                    return Response::Cut(Failure::new(Kind::Reset, format!("{} broke off: {error}", target.key.address)));
-                }
+            let cut = |kind, what: &str| {
+                Response::Cut(Failure::new(kind, format!("{} {what}", target.key.address)))
+            };
+            let got = match self.next_bytes().await {
+                Waited::Bytes(0) if matches!(flow, Flow::UntilClose) => break,
+                Waited::Bytes(0) => return cut(Kind::Reset, "ended in the middle"),
+                Waited::Bytes(got) => got,
+                Waited::ClientGone => return Response::ClientGone,
+                Waited::Broken(Broken::TimedOut) => return cut(Kind::Idle, "stood still for too long"),
+                Waited::Broken(Broken::Io(error)) => return cut(Kind::Reset, &format!("broke off: {error}")),
             };
             let used = match flow.feed(&worker.scratch.borrow()[..got]) {
                 Ok(used) => used,
@@ -452,10 +488,12 @@ impl Exchange<'_> {
             };
             clean &= used == got;
             outcome.sent += used as u64;
+            // The wait for the endpoint is not the client's fault.
+            client.deadline.set(idle);
             if client.wire.write_scratch(worker, 0..used, &client.deadline).await.is_err() {
                 return Response::ClientGone;
             }
-            if client.side.secure && client.wire.flush().await.is_err() {
+            if client.side.secure && client.wire.flush(&client.deadline).await.is_err() {
                 return Response::ClientGone;
             }
         }
@@ -484,7 +522,7 @@ enum Body {
 enum Step {
     More,
     Bad(String),
-    Status(u16),
+    Again(Duration),
     Interim(Vec<u8>),
     Upgrade(Vec<u8>),
     Final { out: Vec<u8>, body: Body, flow: Flow, keep_up: bool, close: bool },

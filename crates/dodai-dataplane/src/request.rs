@@ -6,7 +6,7 @@
 
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::{Edits, RequestHead};
+use dodai_core::head::{Edit, Edits, RequestHead, Short};
 use dodai_core::snapshot::Role;
 use http::HeaderName;
 
@@ -73,12 +73,20 @@ pub struct Side {
     pub client: String,
     /// Whether it is encrypted.
     pub secure: bool,
+    /// The service that another base asked for by SNI.
+    pub service: Option<dodai_core::id::ServiceId>,
 }
 
 impl Side {
     /// What the spine wants to know.
     pub fn entry(&self) -> Entry<'_> {
-        Entry { listener: &self.listener, caller: &self.caller, client: Some(&self.client), secure: self.secure }
+        Entry {
+            listener: &self.listener,
+            caller: &self.caller,
+            client: Some(&self.client),
+            secure: self.secure,
+            service: self.service.as_ref(),
+        }
     }
 }
 
@@ -104,13 +112,29 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     let view = RequestHead::Raw(line.view(&headers));
     let span = spine::span(&view, worker);
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
-    let decision = match side.listener.role {
+    let mut decision = match side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),
         Role::Gateway { .. } | Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Mesh => {
             spine::admit(&worker.shared.table.load(), &side.entry(), &view, &span)
         }
     };
-    let request = assemble(bytes, worker, &line, &headers, &parsed, view, lap, decision);
+    let mut stand_in = Edits::new();
+    if line.authority.is_empty() {
+        // HTTP/1.0 without Host: the next hop speaks HTTP/1.1 and needs one.
+        let (edits, name) = match &mut decision {
+            Ok(Decision::Forward(forward)) => {
+                let name = Short::from_slice(forward.service.spec.id.owner.name.as_str().as_bytes());
+                (&mut forward.effects.request, name)
+            }
+            Ok(Decision::External(_) | Decision::Answer(_) | Decision::Api) | Err(_) => {
+                (&mut stand_in, Short::from_slice(b"localhost"))
+            }
+        };
+        if !edits.iter().any(|edit| matches!(edit, Edit::Authority(_))) {
+            edits.push(Edit::Authority(name));
+        }
+    }
+    let request = assemble(bytes, worker, &line, &headers, &parsed, view, lap, decision, &stand_in);
     match request {
         Ok((request, used)) => Read::Request(Box::new(request), used),
         Err(failure) => Read::Bad(failure),
@@ -127,13 +151,13 @@ fn assemble(
     view: RequestHead<'_>,
     lap: Lap,
     decision: Result<Decision, Failure>,
+    stand_in: &Edits,
 ) -> Result<(Request, usize), Failure> {
     let mut out = worker.buffer();
-    let none = Edits::new();
     let edits = match &decision {
         Ok(Decision::Forward(forward)) => &forward.effects.request,
         Ok(Decision::External(effects)) => &effects.request,
-        Ok(Decision::Answer(_) | Decision::Api) | Err(_) => &none,
+        Ok(Decision::Answer(_) | Decision::Api) | Err(_) => stand_in,
     };
     h1::write_request(&mut out, bytes, line, headers, parsed, edits, parsed.upgrade);
     let head_len = out.len();
@@ -166,7 +190,10 @@ fn bad_head(bad: BadHead) -> Failure {
 
 impl Request {
     /// The head once more, parsed from the bytes for the next hop.
-    pub fn parse_again<T>(&self, with: impl FnOnce(&RequestLine<'_>, &HeaderList<'_>) -> T) -> Result<T, Failure> {
+    pub fn parse_again<T>(
+        &self,
+        with: impl FnOnce(&RequestLine<'_>, &HeaderList<'_>) -> T,
+    ) -> Result<T, Failure> {
         let mut headers = HeaderList::new();
         match h1::parse_request(&self.bytes[..self.head_len], &mut headers) {
             Ok(Some((line, _))) => Ok(with(&line, &headers)),
@@ -181,11 +208,17 @@ impl Request {
             let uri = if line.authority.is_empty() {
                 http::Uri::builder().path_and_query(line.target).build()
             } else {
-                http::Uri::builder().scheme("http").authority(line.authority).path_and_query(line.target).build()
+                http::Uri::builder()
+                    .scheme("http")
+                    .authority(line.authority)
+                    .path_and_query(line.target)
+                    .build()
             };
-            let mut request = http::Request::builder().method(line.method).uri(uri.map_err(|_| bad("the target"))?);
+            let mut request =
+                http::Request::builder().method(line.method).uri(uri.map_err(|_| bad("the target"))?);
             for header in headers {
-                let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("a header name"))?;
+                let name =
+                    HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("a header name"))?;
                 if name != http::header::TRANSFER_ENCODING && name != http::header::EXPECT {
                     request = request.header(name, header.value);
                 }

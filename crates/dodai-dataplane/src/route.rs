@@ -37,6 +37,16 @@ pub enum BadRule {
         /// The header.
         header: String,
     },
+    /// A header that the proxy writes itself.
+    #[error(
+        "rule {rule}: `{header}` is written by the proxy and cannot be edited; to change the host, use a rewrite"
+    )]
+    Ours {
+        /// The rule's name.
+        rule: String,
+        /// The header.
+        header: String,
+    },
     /// A local answer has a status that is none.
     #[error("rule {rule}: {status} is not a status from 200 to 599")]
     Status {
@@ -104,7 +114,8 @@ fn regex(rule: &str, pattern: &str) -> Result<Regex, BadRule> {
 impl Rule {
     /// Compiles `source`.
     pub fn compile(source: &snapshot::Rule) -> Result<Rule, BadRule> {
-        let matches = source.matches.iter().map(|m| Match::compile(&source.name, m)).collect::<Result<_, _>>()?;
+        let matches =
+            source.matches.iter().map(|m| Match::compile(&source.name, m)).collect::<Result<_, _>>()?;
         let total_weight = match &source.action {
             snapshot::Action::Forward(backends) => {
                 backends.iter().map(|backend| backend.weight).fold(0, u32::saturating_add)
@@ -130,7 +141,10 @@ impl Rule {
     /// Compiles `sources`, taking over from `old` what is the same, with its filters' state.
     pub fn compile_all(sources: &[snapshot::Rule], old: &[Arc<Rule>]) -> Result<Vec<Arc<Rule>>, BadRule> {
         let same = |source: &snapshot::Rule| old.iter().find(|rule| rule.source == *source).cloned();
-        sources.iter().map(|source| same(source).map_or_else(|| Rule::compile(source).map(Arc::new), Ok)).collect()
+        sources
+            .iter()
+            .map(|source| same(source).map_or_else(|| Rule::compile(source).map(Arc::new), Ok))
+            .collect()
     }
 
     /// The path prefix by which `head` matched, for prefix rewrites.
@@ -161,8 +175,15 @@ impl Match {
             Some(PathMatch::Prefix(path)) => Some(Path::Prefix(path.trim_end_matches('/').to_owned())),
             Some(PathMatch::Regex(pattern)) => Some(Path::Regex(regex(rule, pattern)?)),
         };
-        let named = |list: &[snapshot::ValueMatch]| list.iter().map(|one| Named::compile(rule, one)).collect::<Result<_, _>>();
-        Ok(Match { path, method: source.method.clone(), headers: named(&source.headers)?, query: named(&source.query)? })
+        let named = |list: &[snapshot::ValueMatch]| {
+            list.iter().map(|one| Named::compile(rule, one)).collect::<Result<_, _>>()
+        };
+        Ok(Match {
+            path,
+            method: source.method.clone(),
+            headers: named(&source.headers)?,
+            query: named(&source.query)?,
+        })
     }
 
     fn matches(&self, head: &RequestHead<'_>) -> bool {
@@ -270,7 +291,10 @@ impl Router {
     /// A more specific host wins, but one without a matching rule leaves the call to the next.
     fn route_host(&self, host: &str, head: &RequestHead<'_>) -> Option<&Arc<Rule>> {
         let exact = self.exact.get(host).copied();
-        let suffixes = self.suffixes.iter().filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()));
+        let suffixes = self
+            .suffixes
+            .iter()
+            .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()));
         exact
             .into_iter()
             .chain(suffixes.map(|(_, index)| *index))
@@ -286,7 +310,13 @@ mod tests {
 
     fn rule(name: &str, matches: Vec<Spec>) -> snapshot::Rule {
         let action = Action::Respond { status: 200, body: name.to_owned() };
-        snapshot::Rule { name: name.to_owned(), matches, filters: vec![], action, policy: CallPolicy::default() }
+        snapshot::Rule {
+            name: name.to_owned(),
+            matches,
+            filters: vec![],
+            action,
+            policy: CallPolicy::default(),
+        }
     }
 
     fn path(path: PathMatch) -> Spec {
@@ -321,12 +351,16 @@ mod tests {
         check(path(PathMatch::Prefix("/".into())), "GET", "/ab", &[], true);
         check(path(PathMatch::Regex("/[0-9]+".into())), "GET", "/12", &[], true);
         check(path(PathMatch::Regex("/[0-9]+".into())), "GET", "/12x", &[], false);
-        let header = |value| Spec { headers: vec![ValueMatch { name: "X-A".into(), value }], ..Spec::default() };
+        let header =
+            |value| Spec { headers: vec![ValueMatch { name: "X-A".into(), value }], ..Spec::default() };
         check(header(ValuePattern::Exact("1".into())), "GET", "/", &[("x-a", "1")], true);
         check(header(ValuePattern::Exact("1".into())), "GET", "/", &[("x-a", "11")], false);
         check(header(ValuePattern::Present), "GET", "/", &[("x-a", "")], true);
         check(header(ValuePattern::Present), "GET", "/", &[], false);
-        let query = Spec { query: vec![ValueMatch { name: "q".into(), value: ValuePattern::Regex("a+".into()) }], ..Spec::default() };
+        let query = Spec {
+            query: vec![ValueMatch { name: "q".into(), value: ValuePattern::Regex("a+".into()) }],
+            ..Spec::default()
+        };
         check(query.clone(), "GET", "/?p=1&q=aa", &[], true);
         check(query, "GET", "/?q=ab", &[], false);
         let method = Spec { method: Some("POST".into()), ..Spec::default() };
@@ -360,7 +394,8 @@ mod tests {
 
     #[test]
     fn a_bad_expression_names_rule_and_pattern() {
-        let error = Rule::compile(&rule("default/shop/0", vec![path(PathMatch::Regex("(".into()))])).expect_err("bad");
+        let error = Rule::compile(&rule("default/shop/0", vec![path(PathMatch::Regex("(".into()))]))
+            .expect_err("bad");
         assert!(error.to_string().starts_with("rule default/shop/0: the regular expression `(`"), "{error}");
     }
 }

@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use dodai_core::call::FAILURE_HEADER;
 use dodai_core::failure::{Failure, Kind};
 use dodai_transport::stream::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::attempt::{Sent, Terms, Tries, default_retry};
+use crate::attempt::{self, Sent, Terms, Tries, default_retry};
 use crate::h1;
 use crate::h1_message;
 use crate::pipe;
@@ -52,8 +53,9 @@ pub enum Next {
 }
 
 /// Serves a connection until it ends. `early` are bytes that were read already.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8>) {
-    let (deadline, upload) = (worker.deadlines.register(), worker.deadlines.register());
+/// `deadline` is set for the end of the first head.
+pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8>, deadline: Deadline) {
+    let upload = worker.deadlines.register();
     let client = Client { wire: Wire::new(stream), side, deadline, upload, carry: early.into(), worker };
     let mut first = true;
     while let Some(read) = client.next(first).await {
@@ -66,7 +68,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
         };
         if next == Next::Linger || (next == Next::Keep && client.worker.tasks.is_closing()) {
             client.deadline.set(client.worker.shared.limits.linger_timeout);
-            if client.wire.shutdown().await.is_ok() {
+            if client.wire.shutdown(&client.deadline).await.is_ok() {
                 client.wire.discard(&client.worker, &client.deadline).await;
             }
             return;
@@ -81,11 +83,14 @@ impl Client {
     /// The next request; `None` when the client is done or too slow to start one.
     async fn next(&self, first: bool) -> Option<Read> {
         let limits = &self.worker.shared.limits;
-        self.deadline.set(if first { limits.head_timeout } else { limits.client_idle_timeout });
         if let Some(read) = self.read_carry() {
             return Some(read);
         }
         let mut started = !self.carry.borrow().is_empty();
+        if !first {
+            // A head has one deadline from its first byte: a trickle does not renew it.
+            self.deadline.set(if started { limits.head_timeout } else { limits.client_idle_timeout });
+        }
         loop {
             self.deadline.set_interruptible(!started);
             if !started && self.worker.tasks.is_closing() {
@@ -96,7 +101,10 @@ impl Client {
             match got {
                 Ok(0) | Err(Broken::Io(_)) => return None,
                 Err(Broken::TimedOut) if started => {
-                    return Some(Read::Bad(Failure::new(Kind::ClientTimeout, "the request head did not arrive in time")));
+                    return Some(Read::Bad(Failure::new(
+                        Kind::ClientTimeout,
+                        "the request head did not arrive in time",
+                    )));
                 }
                 Err(Broken::TimedOut) => return None,
                 Ok(got) => {
@@ -105,7 +113,7 @@ impl Client {
                     }
                 }
             }
-            if !started || first {
+            if !started && !first {
                 self.deadline.set(limits.head_timeout);
             }
             started = true;
@@ -151,8 +159,18 @@ impl Client {
     async fn refuse(&self, failure: &Failure) -> Next {
         let span = dodai_core::trace::Span::root(false);
         let lap = spine::Lap::new(spine::direction(&self.side.listener.role), self.side.label.clone(), span);
-        let outcome = Outcome { status: failure.kind.http_status(), failure: Some(failure.clone()), ..Outcome::default() };
-        let line = || Line { listener: &self.side.listener.name, method: "-", target: "-", authority: "", protocol: "HTTP/1.1" };
+        let outcome = Outcome {
+            status: failure.kind.http_status(),
+            failure: Some(failure.clone()),
+            ..Outcome::default()
+        };
+        let line = || Line {
+            listener: &self.side.listener.name,
+            method: "-",
+            target: "-",
+            authority: "",
+            protocol: "HTTP/1.1",
+        };
         lap.finish(&self.worker, None, None, &outcome, line);
         self.answer_failure(failure, false, true).await;
         Next::Linger
@@ -186,8 +204,11 @@ impl Client {
             }
             Err(failure) => {
                 let next = self.fail(&request, &failure).await;
-                let outcome =
-                    Outcome { status: failure.kind.http_status(), failure: Some(failure), ..Outcome::default() };
+                let outcome = Outcome {
+                    status: failure.kind.http_status(),
+                    failure: Some(failure),
+                    ..Outcome::default()
+                };
                 (next, outcome, None)
             }
         };
@@ -207,19 +228,32 @@ impl Client {
         outcome: &Outcome,
     ) {
         let text = std::str::from_utf8(&request.bytes[..request.head_len]).unwrap_or("");
-        request.lap.finish(&self.worker, service, rule, outcome, || head_line(text, &self.side.listener.name));
+        request
+            .lap
+            .finish(&self.worker, service, rule, outcome, || head_line(text, &self.side.listener.name));
     }
 
     /// Tries endpoints of a service until one answers.
     async fn forward(&self, request: &mut Request, forward: &Forward, outcome: &mut Outcome) -> Next {
         let shared = &self.worker.shared;
         let service = &forward.service;
-        let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, &shared.limits);
+        let terms =
+            Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, &shared.limits);
         if let Some(failure) = over_limit(request, terms.max_body) {
             return self.failed(request, failure, outcome).await;
         }
-        let retry = terms.retry.cloned().unwrap_or_else(default_retry);
-        service.budget.deposit(&retry);
+        let standard;
+        let retry = match terms.retry {
+            Some(retry) => retry,
+            None => {
+                standard = default_retry();
+                &standard
+            }
+        };
+        service.budget.deposit(retry);
+        if !forward.effects.mirrors.is_empty() {
+            self.mirror(request, forward);
+        }
         let start = request.lap.start;
         let mut tries = Tries::new(&terms, request.idempotent, start, None);
         loop {
@@ -231,19 +265,25 @@ impl Client {
             outcome.retries = tries.retries();
             outcome.endpoint = Some((endpoint.label.clone(), endpoint.revision.clone()));
             let attempt = endpoint.attempt();
-            let may_retry = tries.retries() < retry.attempts;
-            self.deadline.set_at(tries.try_deadline(&terms, tokio::time::Instant::now()));
+            let deadline = tries.try_deadline(&terms, tokio::time::Instant::now());
+            self.deadline.set_at(deadline);
+            let again = |status: u16, sent: Sent| {
+                tries.again_after_status(retry, status, sent, &service.budget, tokio::time::Instant::now())
+            };
             let ended = match self.reach(request, forward, &endpoint) {
                 Err(failure) => Ended::Failed(failure, Sent::NOTHING),
                 Ok(Reach::Http1(target)) if !request.http10 => {
-                    let statuses: &[u16] = if may_retry { &retry.statuses } else { &[] };
-                    relay::once(self, request, forward, &target, &terms, statuses, outcome).await
+                    relay::once(self, request, forward, &target, &terms, &again, outcome).await
                 }
-                Ok(other) => Box::pin(h1_message::once(self, request, forward, other, &terms, outcome)).await,
+                Ok(other) => {
+                    let once =
+                        h1_message::once(self, request, forward, other, &terms, deadline, &again, outcome);
+                    Box::pin(once).await
+                }
             };
             match ended {
                 Ended::Answered(next) => {
-                    attempt.succeeded();
+                    attempt.succeeded(outcome.answered_at);
                     return next;
                 }
                 Ended::ClientGone => {
@@ -256,29 +296,39 @@ impl Client {
                     return Next::Close;
                 }
                 Ended::Failed(failure, sent) => {
-                    if failure.kind.blame() == dodai_core::failure::Blame::Endpoint && failure.kind != Kind::Stale {
+                    if attempt::counts(failure.kind) {
                         attempt.failed(&service.spec.breaker);
                     }
                     drop(attempt);
                     let now = tokio::time::Instant::now();
-                    match tries.again(&retry, &failure, sent, &service.budget, now) {
+                    match tries.again(retry, &failure, sent, &service.budget, now) {
                         Some(wait) => pause(wait).await,
                         None => return self.failed(request, failure, outcome).await,
                     }
                 }
-                Ended::Status(status, sent) => {
+                Ended::Again(wait) => {
                     attempt.failed(&service.spec.breaker);
                     drop(attempt);
-                    let now = tokio::time::Instant::now();
-                    match tries.again_after_status(&retry, status, sent, &service.budget, now) {
-                        Some(wait) => pause(wait).await,
-                        None => {
-                            let failure = Failure::new(Kind::Protocol, format!("the endpoint answered {status}"));
-                            return self.failed(request, failure, outcome).await;
-                        }
-                    }
+                    pause(wait).await;
                 }
             }
+        }
+    }
+
+    /// Sends copies of a call whose body is here whole.
+    #[cold]
+    fn mirror(&self, request: &Request, forward: &Forward) {
+        let body = &request.bytes[request.head_len..];
+        if !request.is_whole() || body.len() > crate::message::KEPT_BODY {
+            return;
+        }
+        let mut content = Vec::new();
+        let mut decoder = h1::Flow::new(request.framing, &self.worker.shared.limits);
+        if let (Ok(head), Ok(_)) =
+            (request.parts(), decoder.decode(body, |run| content.extend_from_slice(run)))
+        {
+            let span = request.lap.span;
+            crate::mirror::send(&self.worker, forward, &self.side.caller, span, &head, &content.into());
         }
     }
 
@@ -289,7 +339,7 @@ impl Client {
         forward: &Forward,
         endpoint: &std::sync::Arc<crate::service::Endpoint>,
     ) -> Result<Reach, Failure> {
-        let reach = reach::of(endpoint, &forward.service, &self.side.caller)?;
+        let reach = reach::of(endpoint, &forward.service, &self.side.caller, &self.worker.shared)?;
         if reach.is_local() && !forward.service.inbound.is_empty() {
             request.parse_again(|line, headers| {
                 let view = dodai_core::head::RequestHead::Raw(line.view(headers));
@@ -320,7 +370,10 @@ impl Client {
                 outcome.failure = Some(failure);
                 Next::Close
             }
-            Ended::ClientGone | Ended::Status(..) => Next::Close,
+            Ended::ClientGone | Ended::Again(_) => {
+                outcome.failure = Some(Failure::new(Kind::ClientGone, "the client went away"));
+                Next::Close
+            }
         }
     }
 
@@ -372,7 +425,13 @@ impl Client {
     async fn answer_grpc(&self, failure: &Failure, close: bool) {
         let status = failure.kind.grpc_status().to_string();
         let message = spine::grpc_message(failure);
-        let headers = [("content-type", "application/grpc"), ("grpc-status", &status), ("grpc-message", &message)];
+        let code = failure.kind.code();
+        let headers = [
+            ("content-type", "application/grpc"),
+            ("grpc-status", &status),
+            ("grpc-message", &message),
+            (FAILURE_HEADER, code),
+        ];
         let mut out = self.worker.buffer();
         h1::write_local_response(&mut out, 200, &headers, "", close, false);
         self.send(out).await;
@@ -392,7 +451,7 @@ impl Client {
     async fn send(&self, out: Vec<u8>) {
         self.deadline.set(self.worker.shared.limits.linger_timeout);
         if self.wire.write_all(&out, &self.deadline).await.is_ok() {
-            let _gone = self.wire.flush().await;
+            let _gone = self.wire.flush(&self.deadline).await;
         }
         self.worker.recycle(out);
     }
@@ -406,9 +465,10 @@ async fn pause(wait: Duration) {
 /// Why a body that announces its length is refused at once.
 pub fn over_limit(request: &Request, max: Option<u64>) -> Option<Failure> {
     match (request.framing, max) {
-        (h1::Framing::Length(length), Some(max)) if length > max => {
-            Some(Failure::new(Kind::BodyTooLarge, format!("the body is {length} bytes; at most {max} are allowed here")))
-        }
+        (h1::Framing::Length(length), Some(max)) if length > max => Some(Failure::new(
+            Kind::BodyTooLarge,
+            format!("the body is {length} bytes; at most {max} are allowed here"),
+        )),
         _ => None,
     }
 }
@@ -418,6 +478,7 @@ fn head_line<'a>(head: &'a str, listener: &'a str) -> Line<'a> {
     let mut lines = head.split("\r\n");
     let mut words = lines.next().unwrap_or("").split(' ');
     let (method, target) = (words.next().unwrap_or("-"), words.next().unwrap_or("-"));
-    let host = lines.find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("host")));
+    let host =
+        lines.find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("host")));
     Line { listener, method, target, authority: host.map_or("", |(_, value)| value), protocol: "HTTP/1.1" }
 }

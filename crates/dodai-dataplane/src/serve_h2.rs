@@ -13,6 +13,7 @@ use dodai_core::task;
 use dodai_transport::stream::Stream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::time::Instant;
 
 use crate::cork::{Corked, cork};
 use crate::h2_body;
@@ -50,12 +51,18 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
     let (mut closing, mut idle) = (false, false);
     deadline.clear();
     loop {
+        if !closing && worker.tasks.is_closing() {
+            closing = true;
+            connection.graceful_shutdown();
+        }
         deadline.set_interruptible(!closing);
+        // A client that is told to go away, and has nothing under way, may take a moment to do so.
+        let rest = if closing { limits.linger_timeout } else { limits.client_idle_timeout };
         let next = poll_fn(|cx| {
             let accepted = connection.poll_accept(cx);
             // The connection is polled when a stream ends, so this sees the last one go.
             match (live.get() == 0, idle) {
-                (true, false) => deadline.set(limits.client_idle_timeout),
+                (true, false) => deadline.set(rest),
                 (false, true) => deadline.clear(),
                 (true, true) | (false, false) => {}
             }
@@ -81,6 +88,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
             Event::Close if closing => return,
             Event::Close => {
                 closing = true;
+                idle = false;
+                deadline.clear();
                 connection.graceful_shutdown();
             }
             Event::Ended => {
@@ -143,7 +152,8 @@ async fn serve_stream(
     let empty = is_head || http_body::Body::is_end_stream(&body);
     let Ok(stream) = respond.send_response(Response::from_parts(head, ()), empty) else { return };
     if !empty {
-        let _cut = h2_body::send(stream, body).await;
+        let deadline = worker.deadlines.register();
+        let _cut = h2_body::send(stream, body, &deadline, worker.shared.limits.idle_timeout).await;
     }
     drop(live);
 }
@@ -160,7 +170,8 @@ async fn answer(
         return Err(Failure::new(Kind::NotImplemented, "CONNECT over HTTP/2 is not served on this listener"));
     }
     let span = spine::span(&RequestHead::Map(&head), worker);
-    let context = Context::new(side.caller.clone(), span);
+    let mut context = Context::new(side.caller.clone(), span);
+    context.hops = spine::hops(&RequestHead::Map(&head));
     let protocol = if is_grpc { "gRPC" } else { "HTTP/2" };
     let Role::Api { app } = &side.listener.role else {
         return message::forward(worker, side, Call { head, body, context }, protocol).await;
@@ -168,22 +179,39 @@ async fn answer(
     let api = worker.shared.apis.load().get(app).cloned();
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
     let (method, target) = (head.method.clone(), head.uri.path().to_owned());
+    let limits = &worker.shared.limits;
+    context.deadline = Some((Instant::now() + limits.call_timeout).into_std());
     let result = match api {
-        Some(api) => api.serve(Call { head, body, context }).await,
+        Some(api) => {
+            let call = api.serve(Call { head, body, context });
+            let late =
+                |_| Failure::new(Kind::Timeout, format!("the runtime API of {app} did not answer in time"));
+            tokio::time::timeout(limits.call_timeout, call).await.map_err(late).flatten()
+        }
         None => Err(Failure::new(Kind::NoEndpoint, format!("the runtime API of {app} is not up"))),
     };
-    let outcome = match &result {
-        Ok(reply) => Outcome { status: reply.head.status.as_u16(), ..Outcome::default() },
-        Err(failure) => Outcome { status: failure.kind.http_status(), failure: Some(failure.clone()), ..Outcome::default() },
-    };
-    lap.finish(worker, None, None, &outcome, || Line {
+    let line = Line {
         listener: &side.listener.name,
         method: method.as_str(),
         target: &target,
         authority: "",
         protocol,
-    });
-    result
+    };
+    match result {
+        Ok(reply) => {
+            let first_byte = Some(lap.start.elapsed());
+            let outcome = Outcome { status: reply.head.status.as_u16(), first_byte, ..Outcome::default() };
+            Ok(lap.finish_later(worker, None, None, outcome, line, None).with(reply))
+        }
+        Err(failure) => {
+            let status = failure.kind.http_status();
+            let grpc_status = is_grpc.then(|| failure.kind.grpc_status());
+            let outcome =
+                Outcome { status, grpc_status, failure: Some(failure.clone()), ..Outcome::default() };
+            lap.finish(worker, None, None, &outcome, || line);
+            Err(failure)
+        }
+    }
 }
 
 /// Removes what may not stand in an HTTP/2 message (RFC 9113 section 8.2.2).
@@ -204,7 +232,10 @@ pub fn http_failure(failure: &Failure) -> Reply {
     for (name, value) in headers {
         reply.head.headers.insert(http::HeaderName::from_static(name), HeaderValue::from_static(value));
     }
-    reply.head.headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    reply
+        .head
+        .headers
+        .insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     reply
 }
 

@@ -148,9 +148,10 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// The endpoint answered.
-    pub fn succeeded(&self) {
-        self.endpoint.learn(self.start, now_nanos());
+    /// The endpoint answered; its head came at `at` on the clock of [`now_nanos`]. How long the body took says
+    /// as much about the caller, so it is not counted.
+    pub fn succeeded(&self, at: u64) {
+        self.endpoint.learn(self.start, at);
         self.endpoint.load.failures.store(0, Relaxed);
     }
 
@@ -205,9 +206,12 @@ impl Service {
             return Ok(old.clone());
         }
         let known: &[Arc<Endpoint>] = old.map_or(&[], |old| &old.endpoints);
-        let reuse = |source: &snapshot::Endpoint| known.iter().find(|endpoint| endpoint.source == *source).cloned();
+        let reuse =
+            |source: &snapshot::Endpoint| known.iter().find(|endpoint| endpoint.source == *source).cloned();
         let list = endpoints.map_or(&[] as &[_], |(endpoints, _)| &endpoints.list);
-        let endpoints = list.iter().filter_map(|one| reuse(one).or_else(|| Endpoint::new(one, base, locals).map(Arc::new)));
+        let endpoints = list
+            .iter()
+            .filter_map(|one| reuse(one).or_else(|| Endpoint::new(one, base, locals).map(Arc::new)));
         let rules: &[Arc<Rule>] = old.map_or(&[], |old| &old.rules);
         Ok(Arc::new(Service {
             label: spec.id.to_string().into(),
@@ -245,15 +249,23 @@ impl Service {
         let ready = |endpoint: &&Arc<Endpoint>| here(endpoint) && endpoint.is_available(now);
         let chosen = revision.or_else(|| self.draw_revision(&ready));
         let fits = |endpoint: &&Arc<Endpoint>| chosen.is_none_or(|revision| endpoint.revision == *revision);
-        let fresh = |endpoint: &&Arc<Endpoint>| ready(endpoint) && fits(endpoint) && !tried.contains(&endpoint.id);
-        let found = self.balance(now, &fresh).or_else(|| self.balance(now, &|endpoint| ready(endpoint) && fits(endpoint)));
+        let fresh =
+            |endpoint: &&Arc<Endpoint>| ready(endpoint) && fits(endpoint) && !tried.contains(&endpoint.id);
+        let found = self
+            .balance(now, &fresh)
+            .or_else(|| self.balance(now, &|endpoint| ready(endpoint) && fits(endpoint)));
         found.cloned().ok_or_else(|| self.unavailable(now, local_only))
     }
 
     /// Draws a revision by the traffic shares, among those that have an endpoint.
     fn draw_revision(&self, ready: &impl Fn(&&Arc<Endpoint>) -> bool) -> Option<&RevisionId> {
         if self.spec.traffic.len() < 2 {
-            return self.spec.traffic.first().map(|(revision, _)| revision).filter(|revision| self.has(revision, ready));
+            return self
+                .spec
+                .traffic
+                .first()
+                .map(|(revision, _)| revision)
+                .filter(|revision| self.has(revision, ready));
         }
         let live = || self.spec.traffic.iter().filter(|(revision, _)| self.has(revision, ready));
         let total: u64 = live().map(|(_, weight)| u64::from(*weight)).sum();
@@ -294,7 +306,8 @@ impl Service {
     /// Why nothing could be picked, for the caller.
     fn unavailable(&self, now: u64, local_only: bool) -> Failure {
         let name = &self.spec.id.owner.name;
-        let broken = self.endpoints.iter().filter(|endpoint| endpoint.load.open_until.load(Relaxed) > now).count();
+        let broken =
+            self.endpoints.iter().filter(|endpoint| endpoint.load.open_until.load(Relaxed) > now).count();
         let reason = self.endpoints.iter().find_map(|endpoint| match &endpoint.place {
             Place::Local(local) => match &**local.way() {
                 crate::local::Way::Closed(reason) => Some(reason.clone()),
@@ -304,10 +317,13 @@ impl Service {
         });
         match (self.endpoints.len(), broken, reason) {
             (0, _, _) => Failure::new(Kind::NoEndpoint, format!("{name} has no ready instance")),
-            (all, broken, _) if broken == all => {
-                Failure::new(Kind::BreakerOpen, format!("{name} failed too often; it is left alone for a moment"))
+            (all, broken, _) if broken == all => Failure::new(
+                Kind::BreakerOpen,
+                format!("{name} failed too often; it is left alone for a moment"),
+            ),
+            (_, _, Some(reason)) => {
+                Failure::new(Kind::NoEndpoint, format!("{name} has no ready instance: {reason}"))
             }
-            (_, _, Some(reason)) => Failure::new(Kind::NoEndpoint, format!("{name} has no ready instance: {reason}")),
             (_, _, None) if local_only => {
                 Failure::new(Kind::NoEndpoint, format!("{name} has no ready instance on this base"))
             }

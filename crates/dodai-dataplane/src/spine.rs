@@ -5,24 +5,23 @@
 //! base passes twice: once as outbound of the caller, once as inbound of the callee.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use dodai_core::call::{Caller, FAILURE_HEADER, HOPS_HEADER, MAX_HOPS};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead, Short, port_of};
-use dodai_core::id::RevisionId;
-use dodai_core::record::Record;
+use dodai_core::id::{RevisionId, ServiceId};
 use dodai_core::snapshot::{Action, Backend, Listener, Role};
 use dodai_core::trace::{Span, random};
 use http::HeaderName;
-use tokio::time::Instant;
 
 use crate::filter::{self, Effects, Filter};
 use crate::route::{self, Rule};
 use crate::service::Service;
-use crate::stats::{Direction, Labels};
+use crate::stats::Direction;
 use crate::table::Table;
 use crate::worker::Worker;
+
+pub use crate::lap::{Lap, Line, Outcome};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -38,6 +37,8 @@ pub struct Entry<'a> {
     pub client: Option<&'a str>,
     /// Whether the client's side is encrypted.
     pub secure: bool,
+    /// The service that another base asked for by SNI.
+    pub service: Option<&'a ServiceId>,
 }
 
 /// What becomes of a call.
@@ -95,7 +96,12 @@ pub fn span(head: &RequestHead<'_>, worker: &Worker) -> Span {
 }
 
 /// Stations route and filter.
-pub fn admit(table: &Table, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Span) -> Result<Decision, Failure> {
+pub fn admit(
+    table: &Table,
+    entry: &Entry<'_>,
+    head: &RequestHead<'_>,
+    span: &Span,
+) -> Result<Decision, Failure> {
     let mut effects = Effects::default();
     mark(&mut effects.request, entry, head, span)?;
     match &entry.listener.role {
@@ -120,9 +126,15 @@ pub fn admit(table: &Table, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Sp
             Ok(forward(service.clone(), None, None, effects, false))
         }
         Role::Mesh => {
-            let host = head.host();
-            let (name, namespace) = host.split_once('.').unwrap_or((host, ""));
-            let service = table.resolve(name, port_of(head.authority()), namespace).ok_or_else(|| no_route(head))?;
+            // The name in the handshake counts: the authority is what the caller's own users wrote.
+            let service = match entry.service {
+                Some(id) => table.service(id),
+                None => head
+                    .host()
+                    .split_once('.')
+                    .and_then(|(name, namespace)| table.resolve(name, port_of(head.authority()), namespace)),
+            };
+            let service = service.ok_or_else(|| no_route(head))?;
             Ok(forward(service.clone(), None, None, effects, true))
         }
         Role::Api { .. } => Err(Failure::new(Kind::Internal, "an API listener has no routes")),
@@ -130,7 +142,13 @@ pub fn admit(table: &Table, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Sp
 }
 
 /// A name that no service has: a mistake if it looks like one of ours, else a host outside the mesh.
-fn outside(table: &Table, host: &str, port: Option<u16>, namespace: &str, effects: Effects) -> Result<Decision, Failure> {
+fn outside(
+    table: &Table,
+    host: &str,
+    port: Option<u16>,
+    namespace: &str,
+    effects: Effects,
+) -> Result<Decision, Failure> {
     if table.knows(host, namespace) {
         let port = port.unwrap_or_default();
         return Err(Failure::new(Kind::NoRoute, format!("{host} has no service on port {port}")));
@@ -138,20 +156,31 @@ fn outside(table: &Table, host: &str, port: Option<u16>, namespace: &str, effect
     if !host.contains(['.', ':']) && host != "localhost" {
         return Err(Failure::new(
             Kind::NoRoute,
-            format!("no app named `{host}` is known in namespace {namespace}; check the name, or write name.namespace"),
+            format!(
+                "no app named `{host}` is known in namespace {namespace}; check the name, or write name.namespace"
+            ),
         ));
     }
     Ok(Decision::External(Box::new(effects)))
 }
 
 fn no_route(head: &RequestHead<'_>) -> Failure {
-    Failure::new(Kind::NoRoute, format!("no route matches {} {}{}", head.method(), head.authority(), head.path()))
+    Failure::new(
+        Kind::NoRoute,
+        format!("no route matches {} {}{}", head.method(), head.authority(), head.path()),
+    )
+}
+
+/// How many times a call has entered a base, as its head says.
+pub fn hops(head: &RequestHead<'_>) -> u8 {
+    let value = head.header(HOPS_HEADER).and_then(|value| std::str::from_utf8(value).ok());
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 /// What every hop adds: the trace, the hop count and, at a gateway, where the call came from.
 fn mark(edits: &mut Edits, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Span) -> Result<(), Failure> {
     edits.set(TRACEPARENT, &span.traceparent());
-    let hops = head.header(HOPS_HEADER).and_then(|value| std::str::from_utf8(value).ok()?.parse::<u8>().ok()).unwrap_or(0);
+    let hops = hops(head);
     if hops >= MAX_HOPS {
         return Err(Failure::new(
             Kind::Loop,
@@ -186,7 +215,10 @@ fn apply(
     match &rule.action {
         Action::Forward(backends) => {
             let backend = draw(backends, rule.total_weight).ok_or_else(|| {
-                Failure::new(Kind::NoEndpoint, format!("rule {} sends nothing anywhere: all weights are 0", rule.name))
+                Failure::new(
+                    Kind::NoEndpoint,
+                    format!("rule {} sends nothing anywhere: all weights are 0", rule.name),
+                )
             })?;
             let service = table.service(&backend.service).ok_or_else(|| {
                 Failure::new(Kind::NoEndpoint, format!("{} is not known on this base", backend.service))
@@ -200,13 +232,24 @@ fn apply(
         Action::Redirect { scheme, host, port, path, status } => {
             let scheme = scheme.as_deref().unwrap_or(if entry.secure { "https" } else { "http" });
             let host = host.as_deref().unwrap_or(head.host());
-            let port = port.or_else(|| port_of(head.authority())).map(|port| format!(":{port}")).unwrap_or_default();
+            let kept = if scheme == if entry.secure { "https" } else { "http" } {
+                port_of(head.authority())
+            } else {
+                None
+            };
+            let usual = if scheme == "https" { 443 } else { 80 };
+            let port = port
+                .or(kept)
+                .filter(|port| *port != usual)
+                .map(|port| format!(":{port}"))
+                .unwrap_or_default();
             let target = match path {
                 Some(path) => filter::rewrite(path, head, rule.matched_prefix(head)),
                 None => Short::from_slice(head.target().as_bytes()),
             };
             let location = format!("{scheme}://{host}{port}{}", String::from_utf8_lossy(&target));
-            let local = Local { status: *status, location: Some(location), body: String::new(), rule: rule.clone() };
+            let local =
+                Local { status: *status, location: Some(location), body: String::new(), rule: rule.clone() };
             Ok(Decision::Answer(Box::new(local)))
         }
     }
@@ -253,117 +296,6 @@ pub fn caller_label(caller: &Caller) -> Arc<str> {
         Caller::Outside => "outside".into(),
         Caller::Base => "base".into(),
         Caller::App(app) => app.to_string().into(),
-    }
-}
-
-/// What is known of a call while it is under way, for its record.
-pub struct Lap {
-    /// The lap.
-    pub direction: Direction,
-    /// Who calls.
-    pub caller: Arc<str>,
-    /// When the head was complete.
-    pub start: Instant,
-    /// The span.
-    pub span: Span,
-}
-
-/// How a call ended.
-#[derive(Default)]
-pub struct Outcome {
-    /// The status sent; 0 if none could be.
-    pub status: u16,
-    /// Why we answered ourselves.
-    pub failure: Option<Failure>,
-    /// Tries after the first.
-    pub retries: u32,
-    /// Body bytes from the caller.
-    pub received: u64,
-    /// Body bytes to the caller.
-    pub sent: u64,
-    /// When the response head came.
-    pub first_byte: Option<Duration>,
-    /// The endpoint and revision of the last try.
-    pub endpoint: Option<(Arc<str>, RevisionId)>,
-}
-
-/// What the access log says of the request.
-pub struct Line<'a> {
-    /// The listener's name.
-    pub listener: &'a str,
-    /// The method.
-    pub method: &'a str,
-    /// Path and query.
-    pub target: &'a str,
-    /// The authority.
-    pub authority: &'a str,
-    /// The protocol.
-    pub protocol: &'static str,
-}
-
-impl Lap {
-    /// A lap that starts now.
-    pub fn new(direction: Direction, caller: Arc<str>, span: Span) -> Lap {
-        Lap { direction, caller, start: Instant::now(), span }
-    }
-
-    /// Counts the call and hands its record to whoever wants it. `line` is only asked for then.
-    pub fn finish<'a>(
-        &self,
-        worker: &Worker,
-        service: Option<&Service>,
-        rule: Option<&Rule>,
-        outcome: &Outcome,
-        line: impl FnOnce() -> Line<'a>,
-    ) {
-        thread_local! { static EMPTY: Arc<str> = "".into(); }
-        let empty = || EMPTY.with(Arc::clone);
-        let labels = Labels {
-            direction: self.direction,
-            caller: self.caller.clone(),
-            service: service.map_or_else(empty, |service| service.label.clone()),
-            route: rule.map_or_else(empty, |rule| rule.name.clone()),
-        };
-        let took = self.start.elapsed();
-        let kind = outcome.failure.as_ref().map(|failure| failure.kind);
-        worker.series(labels.clone()).record(outcome.status, kind, took, outcome.retries);
-        let wanted = |sink: &&Arc<dyn dodai_core::record::Sink>| sink.wants(&self.span, outcome.status, kind);
-        if !worker.shared.sinks.iter().any(|sink| wanted(&sink)) {
-            return;
-        }
-        let line = line();
-        let (endpoint, revision) = match &outcome.endpoint {
-            Some((endpoint, revision)) => (endpoint.clone(), revision.as_str().into()),
-            None => (empty(), empty()),
-        };
-        let record = Record {
-            direction: self.direction.as_str(),
-            listener: line.listener.into(),
-            caller: labels.caller,
-            service: labels.service,
-            route: labels.route,
-            endpoint,
-            revision,
-            method: line.method.to_owned(),
-            target: line.target.to_owned(),
-            authority: line.authority.to_owned(),
-            protocol: line.protocol,
-            status: outcome.status,
-            grpc_status: None,
-            failure: kind,
-            detail: outcome.failure.as_ref().map(|failure| failure.detail.to_string()).unwrap_or_default(),
-            received: outcome.received,
-            sent: outcome.sent,
-            retries: outcome.retries,
-            start: SystemTime::now() - took,
-            took,
-            first_byte: outcome.first_byte,
-            span: self.span,
-            stations: None,
-        };
-        for sink in worker.shared.sinks.iter().filter(wanted) {
-            sink.record(record.clone());
-        }
     }
 }
 

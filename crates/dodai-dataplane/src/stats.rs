@@ -16,8 +16,20 @@ pub const BUCKETS: [f64; 14] =
     [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 const BUCKET_NANOS: [u64; 14] = [
-    100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 25_000_000, 50_000_000, 100_000_000,
-    250_000_000, 1_000_000_000, 5_000_000_000, 30_000_000_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    1_000_000_000,
+    5_000_000_000,
+    30_000_000_000,
 ];
 
 /// Which lap of the stations a record is about.
@@ -187,7 +199,12 @@ mod tests {
     use super::*;
 
     fn labels(route: &str) -> Labels {
-        Labels { direction: Direction::Gateway, caller: "outside".into(), service: "a/b/http".into(), route: route.into() }
+        Labels {
+            direction: Direction::Gateway,
+            caller: "outside".into(),
+            service: "a/b/http".into(),
+            route: route.into(),
+        }
     }
 
     #[test]

@@ -65,7 +65,12 @@ impl Table {
     }
 
     /// Compiles `snapshot` for `base`, taking over from `old` what stayed the same.
-    pub fn compile(snapshot: &Snapshot, old: &Table, base: &BaseId, locals: &Locals) -> Result<Table, Refused> {
+    pub fn compile(
+        snapshot: &Snapshot,
+        old: &Table,
+        base: &BaseId,
+        locals: &Locals,
+    ) -> Result<Table, Refused> {
         let mut table = Table { version: snapshot.version, ..Table::empty() };
         for source in snapshot.of_kind(ResourceKind::Service) {
             let Resource::Service(spec) = source.as_ref() else { continue };
@@ -80,7 +85,8 @@ impl Table {
                 | Resource::Routes(_)
                 | Resource::Listener(_) => None,
             });
-            let service = Service::compile(spec, source, endpoints, old.services.get(&spec.id), base, locals)?;
+            let service =
+                Service::compile(spec, source, endpoints, old.services.get(&spec.id), base, locals)?;
             table.add(service);
         }
         for source in snapshot.of_kind(ResourceKind::Routes) {
@@ -144,15 +150,18 @@ impl Table {
         let (name, namespace) = mesh_name(host, namespace)?;
         let list = self.names.get(namespace)?.get(name)?;
         match port {
-            None | Some(80 | 443) => list.iter().find(|service| service.spec.port == port && port.is_some()).or(list.first()),
+            None | Some(80 | 443) => {
+                list.iter().find(|service| service.spec.port == port && port.is_some()).or(list.first())
+            }
             Some(_) => list.iter().find(|service| service.spec.port == port),
         }
     }
 
     /// Whether `host` has the form of a name in this mesh and somebody by that name exists.
     pub fn knows(&self, host: &str, namespace: &str) -> bool {
-        mesh_name(host, namespace)
-            .is_some_and(|(name, namespace)| self.names.get(namespace).is_some_and(|names| names.contains_key(name)))
+        mesh_name(host, namespace).is_some_and(|(name, namespace)| {
+            self.names.get(namespace).is_some_and(|names| names.contains_key(name))
+        })
     }
 
     /// The default service of an app.
@@ -226,7 +235,8 @@ mod tests {
         let base = BaseId::new("b");
         let first = Snapshot::of(1, [service("shop/a/http", None, true), service("shop/b/http", None, true)]);
         let old = Table::compile(&first, &Table::empty(), &base, &locals).expect("compiles");
-        let second = Snapshot::of(2, [service("shop/a/http", None, true), service("shop/b/http", Some(1), true)]);
+        let second =
+            Snapshot::of(2, [service("shop/a/http", None, true), service("shop/b/http", Some(1), true)]);
         let new = Table::compile(&second, &old, &base, &locals).expect("compiles");
         let same = |id: &str| {
             let id = ServiceId::parse(id).expect("valid");
@@ -249,7 +259,9 @@ mod tests {
         let routes = Resource::Routes(Routes { name: "r".to_owned(), hosts: vec![] });
         let missing = compile(vec![listener("a", "x", 1), routes.clone()]).err().expect("refused");
         assert!(missing.to_string().contains("routes `x`"), "{missing}");
-        let clash = compile(vec![listener("a", "r", 1), listener("b", "r", 1), routes.clone()]).err().expect("refused");
+        let clash = compile(vec![listener("a", "r", 1), listener("b", "r", 1), routes.clone()])
+            .err()
+            .expect("refused");
         assert!(clash.to_string().contains("both want 127.0.0.1:1"), "{clash}");
         assert!(compile(vec![listener("a", "r", 0), listener("b", "r", 0), routes]).is_ok());
     }

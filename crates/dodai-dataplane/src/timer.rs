@@ -107,6 +107,11 @@ impl Deadline {
         self.0.fired.set(false);
     }
 
+    /// Whether it fired since it was set.
+    pub fn has_fired(&self) -> bool {
+        self.0.fired.get()
+    }
+
     /// Whether it fired since it was set. Registers the task to be woken when it does.
     pub fn poll_fired(&self, cx: &Context<'_>) -> bool {
         let mut waker = self.0.waker.borrow_mut();

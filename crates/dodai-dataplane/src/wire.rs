@@ -57,7 +57,12 @@ impl Wire {
     }
 
     /// One poll of [`Wire::read`].
-    pub fn poll_read(&self, worker: &Worker, deadline: &Deadline, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+    pub fn poll_read(
+        &self,
+        worker: &Worker,
+        deadline: &Deadline,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, Broken>> {
         let mut scratch = worker.scratch.borrow_mut();
         let mut buffer = ReadBuf::new(&mut scratch);
         match Pin::new(&mut *self.0.borrow_mut()).poll_read(cx, &mut buffer) {
@@ -69,7 +74,12 @@ impl Wire {
     }
 
     /// Writes `bytes` of the scratch buffer; what the socket does not take at once is copied and waited for.
-    pub async fn write_scratch(&self, worker: &Worker, range: std::ops::Range<usize>, deadline: &Deadline) -> Result<(), Broken> {
+    pub async fn write_scratch(
+        &self,
+        worker: &Worker,
+        range: std::ops::Range<usize>,
+        deadline: &Deadline,
+    ) -> Result<(), Broken> {
         let wrote = poll_fn(|cx| {
             let scratch = worker.scratch.borrow();
             match Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, &scratch[range.clone()]) {
@@ -117,7 +127,9 @@ impl Wire {
         poll_fn(|cx| {
             while at < bytes.len() {
                 match Pin::new(&mut *self.0.borrow_mut()).poll_write(cx, &bytes[at..]) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(Broken::Io(io::ErrorKind::WriteZero.into()))),
+                    Poll::Ready(Ok(0)) => {
+                        return Poll::Ready(Err(Broken::Io(io::ErrorKind::WriteZero.into())));
+                    }
                     Poll::Ready(Ok(wrote)) => at += wrote,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                     Poll::Pending if deadline.poll_fired(cx) => return Poll::Ready(Err(Broken::TimedOut)),
@@ -130,18 +142,20 @@ impl Wire {
     }
 
     /// Pushes buffered bytes out (TLS).
-    pub async fn flush(&self) -> Result<(), Broken> {
-        poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx)).await.map_err(Broken::from)
+    pub async fn flush(&self, deadline: &Deadline) -> Result<(), Broken> {
+        let flushed = poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_flush(cx));
+        deadline.bound(flushed).await.ok_or(Broken::TimedOut)?.map_err(Broken::from)
     }
 
     /// Tells the other side that nothing more comes.
-    pub async fn shutdown(&self) -> Result<(), Broken> {
-        poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx)).await.map_err(Broken::from)
+    pub async fn shutdown(&self, deadline: &Deadline) -> Result<(), Broken> {
+        let ended = poll_fn(|cx| Pin::new(&mut *self.0.borrow_mut()).poll_shutdown(cx));
+        deadline.bound(ended).await.ok_or(Broken::TimedOut)?.map_err(Broken::from)
     }
 
     /// Reads until the other side ends or the deadline fires, and throws it away: closing with unread bytes
     /// in the kernel would reset the connection and could take our last response with it.
     pub async fn discard(&self, worker: &Worker, deadline: &Deadline) {
-        while matches!(self.read(worker, deadline).await, Ok(read) if read > 0) {}
+        while !deadline.has_fired() && matches!(self.read(worker, deadline).await, Ok(read) if read > 0) {}
     }
 }

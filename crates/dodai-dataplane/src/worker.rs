@@ -4,7 +4,7 @@
 //! Reads land in one scratch buffer per thread and are consumed before the next await; an idle connection
 //! holds no buffer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::connection::Clients;
 use crate::endpoint::Pools;
 use crate::limits::Limits;
 use crate::local::Locals;
+use crate::mesh::Mesh;
 use crate::stats::{Labels, Series, Stats};
 use crate::table::Table;
 use crate::timer::Deadlines;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub sinks: Vec<Arc<dyn Sink>>,
     /// How connections are made.
     pub network: Network,
+    /// How other bases are reached and let in.
+    pub mesh: Option<Mesh>,
     /// Of 10,000 calls that start a trace here, how many are sampled.
     pub sample_per_ten_thousand: u16,
 }
@@ -69,6 +72,8 @@ pub struct Worker {
     pub clients: Clients,
     /// Where reads land.
     pub scratch: RefCell<Box<[u8]>>,
+    /// Mirrored calls under way.
+    pub mirrors: Cell<usize>,
     buffers: RefCell<Vec<Vec<u8>>>,
     series: RefCell<HashMap<Labels, Arc<Series>>>,
 }
@@ -84,6 +89,7 @@ impl Worker {
             tasks,
             clients: Clients::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            mirrors: Cell::default(),
             buffers: RefCell::default(),
             series: RefCell::default(),
         }

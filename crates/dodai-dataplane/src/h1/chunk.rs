@@ -99,7 +99,9 @@ impl Chunks {
                     b'\r' => Ok(At::SizeLf),
                     b'\n' => Err(BadChunk("a chunk line ends with a bare line feed")),
                     _ if self.line > self.max_line => Err(BadChunk("a chunk extension is too long")),
-                    byte if byte < 0x20 && byte != b'\t' => Err(BadChunk("a control character in a chunk extension")),
+                    byte if byte < 0x20 && byte != b'\t' => {
+                        Err(BadChunk("a control character in a chunk extension"))
+                    }
                     _ => Ok(At::Extension),
                 }
             }
@@ -170,7 +172,11 @@ mod tests {
     fn well_formed_bodies() {
         let check = |bytes: &str, data: &str, rest: usize| {
             let (got, fed) = decode(bytes.as_bytes()).expect(bytes);
-            assert_eq!((got.as_slice(), fed), (data.as_bytes(), Fed { used: bytes.len() - rest, end: true }), "{bytes:?}");
+            assert_eq!(
+                (got.as_slice(), fed),
+                (data.as_bytes(), Fed { used: bytes.len() - rest, end: true }),
+                "{bytes:?}"
+            );
         };
         check("0\r\n\r\n", "", 0);
         check("3\r\nabc\r\n0\r\n\r\n", "abc", 0);
@@ -182,9 +188,21 @@ mod tests {
     #[test]
     fn what_others_could_read_differently_is_refused() {
         for bad in [
-            "\r\n", " 3\r\nabc\r\n", "3 \r\nabc\r\n", "+3\r\nabc\r\n", "0x3\r\nabc\r\n", "3\nabc\r\n", "3\r\nabcd\r\n",
-            "3\r\nabc\n0\r\n\r\n", "g\r\n", "fffffffffffffffff\r\n", "ffffffffffffffff\r\n", "0\r\nx: y\n\r\n", "0\r\n\rX",
-            "3;\nabc\r\n", "-1\r\n",
+            "\r\n",
+            " 3\r\nabc\r\n",
+            "3 \r\nabc\r\n",
+            "+3\r\nabc\r\n",
+            "0x3\r\nabc\r\n",
+            "3\nabc\r\n",
+            "3\r\nabcd\r\n",
+            "3\r\nabc\n0\r\n\r\n",
+            "g\r\n",
+            "fffffffffffffffff\r\n",
+            "ffffffffffffffff\r\n",
+            "0\r\nx: y\n\r\n",
+            "0\r\n\rX",
+            "3;\nabc\r\n",
+            "-1\r\n",
         ] {
             assert!(decode(bad.as_bytes()).is_err(), "{bad:?}");
         }

@@ -23,7 +23,9 @@ impl Flow {
         match framing {
             Framing::Empty | Framing::Length(0) => Flow::Done,
             Framing::Length(length) => Flow::Length(length),
-            Framing::Chunked => Flow::Chunked(Box::new(Chunks::new(limits.chunk_line_bytes, limits.trailer_bytes))),
+            Framing::Chunked => {
+                Flow::Chunked(Box::new(Chunks::new(limits.chunk_line_bytes, limits.trailer_bytes)))
+            }
             Framing::UntilClose => Flow::UntilClose,
         }
     }
@@ -92,7 +94,8 @@ pub fn parse_trailers(section: &[u8]) -> Option<http::HeaderMap> {
         let name = http::HeaderName::from_bytes(&line[..colon]);
         let value = http::HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
         if let (Ok(name), Ok(value)) = (name, value) {
-            let framing = ["content-length", "transfer-encoding", "host", "connection", "trailer", "authorization"];
+            let framing =
+                ["content-length", "transfer-encoding", "host", "connection", "trailer", "authorization"];
             if !framing.contains(&name.as_str()) {
                 trailers.append(name, value);
             }

@@ -43,7 +43,9 @@ pub enum BadHead {
     #[error("a request needs exactly one well-formed Host")]
     Host,
     /// The target is not of a form that fits the method.
-    #[error("the request target is not a path, an absolute http URI, `*` for OPTIONS or an authority for CONNECT")]
+    #[error(
+        "the request target is not a path, an absolute http URI, `*` for OPTIONS or an authority for CONNECT"
+    )]
     Target,
 }
 
@@ -122,7 +124,8 @@ pub fn parse_request<'a>(
     bytes: &'a [u8],
     headers: &mut HeaderList<'a>,
 ) -> Result<Option<(RequestLine<'a>, Parsed)>, BadHead> {
-    let mut slots: [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS] = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut slots: [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS] =
+        [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut []);
     let len = match request.parse_with_uninit_headers(bytes, &mut slots) {
         Ok(httparse::Status::Complete(len)) => len,
@@ -159,7 +162,8 @@ pub fn parse_response<'a>(
     to_head: bool,
     to_connect: bool,
 ) -> Result<Option<(ResponseHead<'a>, Parsed)>, BadHead> {
-    let mut slots: [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS] = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut slots: [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS] =
+        [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     let len = match config.parse_response_with_uninit_headers(&mut response, bytes, &mut slots) {
@@ -171,8 +175,12 @@ pub fn parse_response<'a>(
     let (Some(status), Some(minor)) = (response.code, response.version) else {
         return Err(BadHead::Syntax("start line"));
     };
+    if status < 100 {
+        return Err(BadHead::Syntax("status"));
+    }
     headers.clear();
-    headers.extend(response.headers.iter().map(|header| RawHeader { name: header.name, value: header.value }));
+    headers
+        .extend(response.headers.iter().map(|header| RawHeader { name: header.name, value: header.value }));
     let mut parsed = survey(headers, len, minor == 0)?;
     let no_body = to_head || (100..200).contains(&status) || status == 204 || status == 304;
     if no_body || (to_connect && (200..300).contains(&status)) {
@@ -211,14 +219,15 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
     let mut parsed = Parsed {
         len,
         framing: Framing::UntilClose,
-        keep_alive: !http10,
+        keep_alive: false,
         http10,
         upgrade: false,
         expect_continue: false,
         hop_by_hop: 0,
         host: None,
     };
-    let (mut length, mut chunked, mut nominated, mut has_upgrade) = (None, false, false, false);
+    let (mut length, mut chunked, mut has_upgrade) = (None, false, false);
+    let mut options = Options::default();
     for (index, header) in headers.iter().enumerate() {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
         match header.name.len() {
@@ -236,7 +245,7 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
             }
             10 if is("connection") => {
                 parsed.hop_by_hop |= 1 << index;
-                connection(header.value, &mut parsed, &mut nominated);
+                options.read(header.value);
             }
             10 if is("keep-alive") => parsed.hop_by_hop |= 1 << index,
             14 if is("content-length") => {
@@ -256,31 +265,41 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
             _ => {}
         }
     }
-    parsed.upgrade &= has_upgrade;
+    parsed.upgrade = options.upgrade && has_upgrade;
+    parsed.keep_alive = !options.close && (!http10 || options.keep_alive);
     parsed.framing = match (length, chunked) {
         (Some(_), true) => return Err(BadHead::BothLengths),
-        (Some(0), false) => Framing::Length(0),
         (Some(length), false) => Framing::Length(length),
         (None, true) => Framing::Chunked,
         (None, false) => Framing::UntilClose,
     };
-    if nominated {
+    if options.nominated {
         drop_nominated(headers, &mut parsed);
     }
     Ok(parsed)
 }
 
-/// Reads one `Connection` value.
-fn connection(value: &[u8], parsed: &mut Parsed, nominated: &mut bool) {
-    for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-        if option.eq_ignore_ascii_case(b"close") {
-            parsed.keep_alive = false;
-        } else if option.eq_ignore_ascii_case(b"keep-alive") {
-            parsed.keep_alive = true;
-        } else if option.eq_ignore_ascii_case(b"upgrade") {
-            parsed.upgrade = true;
-        } else if !option.is_empty() {
-            *nominated = true;
+/// What all `Connection` headers of a message say together; `close` wins over `keep-alive`.
+#[derive(Default)]
+struct Options {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    nominated: bool,
+}
+
+impl Options {
+    fn read(&mut self, value: &[u8]) {
+        for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.upgrade = true;
+            } else if !option.is_empty() {
+                self.nominated = true;
+            }
         }
     }
 }
@@ -355,5 +374,7 @@ fn request_line<'a>(
 /// Whether `text` can be a host with an optional port; user information is refused.
 fn well_formed_authority(text: &str) -> bool {
     text.len() <= 255
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%'))
+        && text.bytes().all(|b| {
+            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%')
+        })
 }

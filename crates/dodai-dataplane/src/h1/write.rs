@@ -102,7 +102,9 @@ fn copy_headers(
     }
     for edit in edits.iter() {
         match edit {
-            Edit::Set(name, value) | Edit::Append(name, value) => push_line(out, name.as_str().as_bytes(), value),
+            Edit::Set(name, value) | Edit::Append(name, value) => {
+                push_line(out, name.as_str().as_bytes(), value)
+            }
             Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => {}
         }
     }
@@ -119,7 +121,15 @@ fn push_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 fn is_codecs_own(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "content-length" | "upgrade" | "te" | "host"
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "transfer-encoding"
+            | "content-length"
+            | "upgrade"
+            | "te"
+            | "host"
+            | "cookie"
     )
 }
 
@@ -129,7 +139,9 @@ fn push_map(out: &mut Vec<u8>, headers: &HeaderMap, framing: Framing) {
     }
     match framing {
         Framing::Empty | Framing::UntilClose => {}
-        Framing::Length(length) => push_line(out, b"content-length", itoa::Buffer::new().format(length).as_bytes()),
+        Framing::Length(length) => {
+            push_line(out, b"content-length", itoa::Buffer::new().format(length).as_bytes())
+        }
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
 }
@@ -142,6 +154,20 @@ pub fn write_map_request(out: &mut Vec<u8>, parts: &http::request::Parts, author
     out.extend_from_slice(b" HTTP/1.1\r\n");
     push_line(out, b"host", authority.as_bytes());
     push_map(out, &parts.headers, framing);
+    push_cookies(out, &parts.headers);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// HTTP/2 may split cookies over several lines, HTTP/1 may not (RFC 9113 section 8.2.3).
+fn push_cookies(out: &mut Vec<u8>, headers: &HeaderMap) {
+    let mut cookies = headers.get_all(http::header::COOKIE).iter();
+    let Some(first) = cookies.next() else { return };
+    out.extend_from_slice(b"cookie: ");
+    out.extend_from_slice(first.as_bytes());
+    for cookie in cookies {
+        out.extend_from_slice(b"; ");
+        out.extend_from_slice(cookie.as_bytes());
+    }
     out.extend_from_slice(b"\r\n");
 }
 
@@ -160,7 +186,14 @@ pub fn write_map_response(out: &mut Vec<u8>, parts: &http::response::Parts, fram
 }
 
 /// Writes a whole local answer: text, with extra headers.
-pub fn write_local_response(out: &mut Vec<u8>, status: u16, headers: &[(&str, &str)], body: &str, close: bool, to_head: bool) {
+pub fn write_local_response(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &str,
+    close: bool,
+    to_head: bool,
+) {
     let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());

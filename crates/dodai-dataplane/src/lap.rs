@@ -1,0 +1,286 @@
+//! What is known of a call while it is under way, and its record at the end.
+//!
+//! Counting a call is a few atomic adds; a record with owned strings is built only for a sink that wants it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use dodai_core::body::Body;
+use dodai_core::call::Reply;
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::RevisionId;
+use dodai_core::record::{Record, Sink};
+use dodai_core::trace::Span;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use tokio::time::Instant;
+
+use crate::route::Rule;
+use crate::service::{Service, now_nanos};
+use crate::stats::{Direction, Labels, Series};
+use crate::worker::{Shared, Worker};
+
+/// What is known of a call while it is under way, for its record.
+#[derive(Clone)]
+pub struct Lap {
+    /// The lap.
+    pub direction: Direction,
+    /// Who calls.
+    pub caller: Arc<str>,
+    /// When the head was complete.
+    pub start: Instant,
+    /// The span.
+    pub span: Span,
+}
+
+/// How a call ended.
+#[derive(Clone, Default)]
+pub struct Outcome {
+    /// The status sent; 0 if none could be.
+    pub status: u16,
+    /// Why we answered ourselves.
+    pub failure: Option<Failure>,
+    /// Tries after the first.
+    pub retries: u32,
+    /// Body bytes from the caller.
+    pub received: u64,
+    /// Body bytes to the caller.
+    pub sent: u64,
+    /// When the response head came.
+    pub first_byte: Option<Duration>,
+    /// The same on the clock of [`now_nanos`].
+    pub answered_at: u64,
+    /// The gRPC status, if it is known.
+    pub grpc_status: Option<u8>,
+    /// The endpoint and revision of the last try.
+    pub endpoint: Option<(Arc<str>, RevisionId)>,
+}
+
+impl Outcome {
+    /// The response head is there.
+    pub fn answered(&mut self) {
+        self.answered_at = now_nanos();
+    }
+}
+
+/// What the access log says of the request.
+pub struct Line<'a> {
+    /// The listener's name.
+    pub listener: &'a str,
+    /// The method.
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// The authority.
+    pub authority: &'a str,
+    /// The protocol.
+    pub protocol: &'static str,
+}
+
+impl Lap {
+    /// A lap that starts now.
+    pub fn new(direction: Direction, caller: Arc<str>, span: Span) -> Lap {
+        Lap { direction, caller, start: Instant::now(), span }
+    }
+
+    /// Counts the call and hands its record to whoever wants it. `line` is only asked for then.
+    pub fn finish<'a>(
+        &self,
+        worker: &Worker,
+        service: Option<&Service>,
+        rule: Option<&Rule>,
+        outcome: &Outcome,
+        line: impl FnOnce() -> Line<'a>,
+    ) {
+        let labels = self.labels(service, rule);
+        let series = worker.series(labels.clone());
+        self.close(&worker.shared.sinks, &series, labels, outcome, line);
+    }
+
+    /// Like [`Lap::finish`] for a response whose body is still to come: the call ends with it.
+    pub fn finish_later(
+        &self,
+        worker: &Worker,
+        service: Option<&Service>,
+        rule: Option<&Rule>,
+        outcome: Outcome,
+        line: Line<'_>,
+        received: Option<Arc<AtomicU64>>,
+    ) -> Ending {
+        let labels = self.labels(service, rule);
+        Ending {
+            shared: worker.shared.clone(),
+            series: worker.series(labels.clone()),
+            labels,
+            lap: self.clone(),
+            outcome,
+            received,
+            protocol: line.protocol,
+            words: [line.listener, line.method, line.target, line.authority].map(str::to_owned),
+        }
+    }
+
+    fn labels(&self, service: Option<&Service>, rule: Option<&Rule>) -> Labels {
+        Labels {
+            direction: self.direction,
+            caller: self.caller.clone(),
+            service: service.map_or_else(empty, |service| service.label.clone()),
+            route: rule.map_or_else(empty, |rule| rule.name.clone()),
+        }
+    }
+
+    fn close<'a>(
+        &self,
+        sinks: &[Arc<dyn Sink>],
+        series: &Series,
+        labels: Labels,
+        outcome: &Outcome,
+        line: impl FnOnce() -> Line<'a>,
+    ) {
+        let took = self.start.elapsed();
+        let kind = outcome.failure.as_ref().map(|failure| failure.kind);
+        series.record(outcome.status, kind, took, outcome.retries);
+        let wanted = |sink: &&Arc<dyn Sink>| sink.wants(&self.span, outcome.status, kind);
+        if !sinks.iter().any(|sink| wanted(&sink)) {
+            return;
+        }
+        let line = line();
+        let (endpoint, revision) = match &outcome.endpoint {
+            Some((endpoint, revision)) => (endpoint.clone(), revision.as_str().into()),
+            None => (empty(), empty()),
+        };
+        let record = Record {
+            direction: self.direction.as_str(),
+            listener: line.listener.into(),
+            caller: labels.caller,
+            service: labels.service,
+            route: labels.route,
+            endpoint,
+            revision,
+            method: line.method.to_owned(),
+            target: line.target.to_owned(),
+            authority: line.authority.to_owned(),
+            protocol: line.protocol,
+            status: outcome.status,
+            grpc_status: outcome.grpc_status,
+            failure: kind,
+            detail: outcome.failure.as_ref().map(|failure| failure.detail.to_string()).unwrap_or_default(),
+            received: outcome.received,
+            sent: outcome.sent,
+            retries: outcome.retries,
+            start: SystemTime::now() - took,
+            took,
+            first_byte: outcome.first_byte,
+            span: self.span,
+            stations: None,
+        };
+        for sink in sinks.iter().filter(wanted) {
+            sink.record(record.clone());
+        }
+    }
+}
+
+fn empty() -> Arc<str> {
+    thread_local! { static EMPTY: Arc<str> = "".into(); }
+    EMPTY.with(Arc::clone)
+}
+
+/// A call that ends with the body of its response, on whatever thread that is read.
+pub struct Ending {
+    shared: Arc<Shared>,
+    series: Arc<Series>,
+    labels: Labels,
+    lap: Lap,
+    outcome: Outcome,
+    received: Option<Arc<AtomicU64>>,
+    protocol: &'static str,
+    /// Listener, method, target, authority.
+    words: [String; 4],
+}
+
+impl Ending {
+    /// Ends the call now if the reply has no body, else with it.
+    pub fn with(mut self, reply: Reply) -> Reply {
+        self.outcome.grpc_status = grpc_status(&reply.head.headers);
+        if http_body::Body::is_end_stream(&reply.body) {
+            self.finish();
+            return reply;
+        }
+        let body = Body::boxed(Counted { body: reply.body, ending: Some(Box::new(self)) });
+        Reply { head: reply.head, body }
+    }
+
+    fn finish(mut self) {
+        if let Some(received) = &self.received {
+            self.outcome.received = received.load(Relaxed);
+        }
+        let [listener, method, target, authority] = &self.words;
+        let line = || Line { listener, method, target, authority, protocol: self.protocol };
+        self.lap.close(&self.shared.sinks, &self.series, self.labels.clone(), &self.outcome, line);
+    }
+}
+
+/// The status in a gRPC response's trailers, or in its head if it has nothing else.
+fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// A response body at whose end the call is counted.
+struct Counted {
+    body: Body,
+    ending: Option<Box<Ending>>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(ending) = &mut self.ending {
+            match &frame {
+                Some(Ok(frame)) => {
+                    ending.outcome.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+                    if let Some(trailers) = frame.trailers_ref() {
+                        ending.outcome.grpc_status = grpc_status(trailers).or(ending.outcome.grpc_status);
+                    }
+                }
+                Some(Err(failure)) => ending.outcome.failure = Some(failure.clone()),
+                None => {}
+            }
+        }
+        if !matches!(frame, Some(Ok(_)))
+            && let Some(ending) = self.ending.take()
+        {
+            ending.finish();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(mut ending) = self.ending.take() {
+            if !http_body::Body::is_end_stream(&self.body) {
+                ending.outcome.failure =
+                    Some(Failure::new(Kind::ClientGone, "the caller left before the end"));
+            }
+            ending.finish();
+        }
+    }
+}

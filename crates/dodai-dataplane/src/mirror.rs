@@ -1,0 +1,90 @@
+//! Mirrors: copies of calls that go elsewhere, whose answers nobody waits for.
+//!
+//! A copy has its own task, its own deadline and no retries; a request is copied only when its whole body is
+//! at hand and small. Beyond [`MAX_MIRRORS`] at once on a thread, copies are dropped: the original never waits.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use dodai_core::body::Body;
+use dodai_core::call::{Call, Caller, Context};
+use dodai_core::task;
+use dodai_core::trace::Span;
+use tokio::time::Instant;
+
+use crate::filter::Filter;
+use crate::message;
+use crate::reach;
+use crate::spine::Forward;
+use crate::worker::Worker;
+
+/// Copies under way at once on one thread.
+pub const MAX_MIRRORS: usize = 64;
+
+/// The most of a response that is read so that its connection can be kept, in bytes.
+const READ: usize = 64 * 1024;
+
+/// Sends the copies that were drawn for a call. `head` is as the endpoint gets it.
+pub fn send(
+    worker: &Rc<Worker>,
+    forward: &Forward,
+    caller: &Caller,
+    span: Span,
+    head: &http::request::Parts,
+    body: &Bytes,
+) {
+    let Some(rule) = &forward.rule else { return };
+    for index in &forward.effects.mirrors {
+        let Some(Filter::Mirror { to, .. }) = rule.filters.get(*index) else { continue };
+        if worker.mirrors.get() >= MAX_MIRRORS {
+            tracing::debug!(rule = &*rule.name, "a mirrored call was dropped: too many are under way");
+            return;
+        }
+        let Some(service) = worker.shared.table.load().service(&to.service).cloned() else { continue };
+        let revision = to.revision.clone();
+        let under_way = UnderWay::new(worker);
+        let (worker_too, caller) = (worker.clone(), caller.clone());
+        let context = Context::new(caller.clone(), span.child());
+        let mut call = Call { head: head.clone(), body: Body::full(body.clone()), context };
+        worker.tasks.spawn_local(task::Kind::Call, async move {
+            let _under_way = under_way;
+            let worker = worker_too;
+            let deadline = Instant::now() + worker.shared.limits.call_timeout;
+            call.context.deadline = Some(deadline.into_std());
+            let copy = async {
+                let endpoint = service.pick(revision.as_ref(), &[], false)?;
+                let reach = reach::of(&endpoint, &service, &caller, &worker.shared)?;
+                if reach.is_local() {
+                    let head = dodai_core::head::RequestHead::Map(&call.head);
+                    crate::spine::admit_inbound(&service, &head, &caller)?;
+                }
+                let reply = message::carry(&worker, reach, call, &service.spec.breaker).await?;
+                reply.body.collect(READ).await
+            };
+            tokio::select! {
+                // A copy is worth nothing to a drain.
+                () = worker.tasks.closing() => {}
+                result = tokio::time::timeout_at(deadline, copy) => {
+                    if let Ok(Err(failure)) = result {
+                        tracing::debug!(service = &*service.label, %failure, "a mirrored call failed");
+                    }
+                }
+            }
+        });
+    }
+}
+
+struct UnderWay(Rc<Worker>);
+
+impl UnderWay {
+    fn new(worker: &Rc<Worker>) -> UnderWay {
+        worker.mirrors.set(worker.mirrors.get() + 1);
+        UnderWay(worker.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.mirrors.set(self.0.mirrors.get() - 1);
+    }
+}
