@@ -21,6 +21,16 @@ pub(super) struct Refusal {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+/// The body of an error, in daprd's order.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape<'a> {
+    error_code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "<[Value]>::is_empty")]
+    details: &'a [Value],
+}
+
 /// What a handler returns.
 pub(super) type Outcome = Result<Reply, Refusal>;
 
@@ -114,13 +124,8 @@ impl Refusal {
     }
 
     pub fn into_reply(self) -> Reply {
-        let mut body = Map::new();
-        body.insert("errorCode".into(), self.code.into());
-        body.insert("message".into(), self.message.into());
-        if !self.details.is_empty() {
-            body.insert("details".into(), self.details.into());
-        }
-        let body = Value::Object(body).to_string();
+        let shape = Shape { error_code: self.code, message: &self.message, details: &self.details };
+        let body = serde_json::to_vec(&shape).expect("texts and JSON values are JSON");
         let mut reply = Reply::new(self.status, body);
         reply.head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         reply.head.headers.extend(self.headers);

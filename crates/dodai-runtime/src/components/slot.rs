@@ -107,6 +107,7 @@ pub(super) async fn keep(slot: Arc<Slot>, components: Components) {
     let tasks = components.tasks.clone();
     // Cancel safe: an opening that is dropped leaves nothing behind, and what is live is let go below.
     tokio::select! {
+        biased;
         () = tasks.closing() => {}
         () = follow(&slot, &components) => {}
     }

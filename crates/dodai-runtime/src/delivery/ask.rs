@@ -17,6 +17,7 @@ pub(super) async fn run(deliveries: Deliveries, app: AppId, stop: CancellationTo
     let tasks = deliveries.0.tasks.clone();
     // Cancel safe: an answer is taken over at once or not at all.
     tokio::select! {
+        biased;
         () = stop.cancelled() => {}
         () = tasks.closing() => {}
         () = ask(&deliveries, &app) => {}

@@ -73,8 +73,10 @@ impl Follow {
         let tasks = deliveries.0.tasks.clone();
         let closing = tasks.clone();
         tasks.spawn(Kind::Delivery, async move {
-            // Cancel safe: a change that is not delivered is lost with its subscription, as its app asked.
+            // Cancel safe: a change that is not delivered is lost with its subscription, as its app asked. What
+            // stops it is looked at first, so that nothing is brought after an unsubscription.
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = closing.closing() => {}
                 () = follow.run(live, feed) => {}

@@ -4,6 +4,7 @@
 //! that the app did not take goes back to the broker with a pause. What cannot or shall not be delivered
 //! goes to the dead letter topic, if there is one. On shutdown messages in hand go back at once.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -18,6 +19,7 @@ use dodai_core::trace::Span;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::Method;
+use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -311,7 +313,7 @@ impl Worker {
         let message = &delivery.message;
         let letter = Publish {
             topic: dead_letter.clone(),
-            data: message.data.clone(),
+            data: lasting(&message.data),
             content_type: message.content_type.clone(),
             ttl: None,
             metadata: message.metadata.clone(),
@@ -340,6 +342,16 @@ impl Worker {
             tracing::warn!(app = %self.app, topic = self.plan.topic, "a delivery could not be settled: {error}");
         }
     }
+}
+
+/// The event without its expiration: a dead letter that has expired would reach nobody.
+fn lasting(data: &Bytes) -> Bytes {
+    let event: Result<BTreeMap<String, Box<RawValue>>, _> = serde_json::from_slice(data);
+    let Ok(mut event) = event else { return data.clone() };
+    if event.remove("expiration").is_none() {
+        return data.clone();
+    }
+    serde_json::to_vec(&event).map_or_else(|_| data.clone(), Bytes::from)
 }
 
 /// Whether nobody was there to take the call: that says nothing about the message.

@@ -1,0 +1,11 @@
+//! The runtime in one process: in-memory drivers behind it, a scripted door before the apps, paused time.
+
+mod components;
+mod configuration;
+mod deliveries;
+mod drivers;
+mod invoke;
+mod properties;
+mod routes;
+mod shutdown;
+mod world;
