@@ -39,6 +39,9 @@ pub enum Error {
         /// What is wrong with it.
         detail: String,
     },
+    /// A join token was refused.
+    #[error("{0}")]
+    Token(String),
     /// The store failed.
     #[error("the store: {0}")]
     Store(#[from] dodai_store::Error),

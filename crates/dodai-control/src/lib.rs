@@ -2,7 +2,7 @@
 //!
 //! [`documents`] keeps what users write; [`plan`](mod@plan) decides, [`execute`](mod@execute) does, [`snapshot`]
 //! tells each base what it should be, [`status`] says what came of it; [`control`] is the loop around them.
-//! Everything but `documents`, `execute` and `control` is pure.
+//! Everything but `documents`, `execute`, `control` and `stream` (the wire to bases on other machines) is pure.
 
 pub mod control;
 pub mod documents;
@@ -13,3 +13,4 @@ pub mod plan;
 pub mod records;
 pub mod snapshot;
 pub mod status;
+pub mod stream;

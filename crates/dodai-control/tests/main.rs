@@ -10,3 +10,5 @@ mod plans;
 mod played;
 #[path = "main/snapshots.rs"]
 mod snapshots;
+#[path = "main/streams.rs"]
+mod streams;

@@ -103,11 +103,11 @@ pub(super) async fn follow(store: Arc<dyn Store>, view: watch::Sender<Arc<View>>
             () = tasks.closing() => return,
             done = watch_from(&*store, from, &view) => done,
         };
-        let fresh = match done {
-            dodai_store::Error::Closed => return,
-            dodai_store::Error::Compacted { .. } => read(&*store).await,
-            error => Err(error),
-        };
+        if matches!(done, dodai_store::Error::Closed) {
+            return;
+        }
+        let compacted = matches!(done, dodai_store::Error::Compacted { .. });
+        let fresh = if compacted { read(&*store).await } else { Err(done) };
         match fresh {
             Ok(fresh) => {
                 view.send_replace(Arc::new(fresh));

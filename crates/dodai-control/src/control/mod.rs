@@ -215,6 +215,11 @@ impl Control {
         self.0.events.subscribe()
     }
 
+    /// The clock that it goes by.
+    pub fn clock(&self) -> &Clock {
+        &self.0.settings.clock
+    }
+
     /// The documents behind.
     pub fn documents(&self) -> &DocumentStore {
         &self.0.documents

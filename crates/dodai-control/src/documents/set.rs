@@ -95,36 +95,38 @@ impl Documents {
     /// One app.
     pub fn app(&self, id: &AppId) -> Option<&App> {
         let own = name::document(&id.name);
-        match self.named(Kind::App, &name::document(&id.namespace), own.into())? {
-            Document::App(app) => Some(app),
-            _ => None,
-        }
+        let Document::App(app) = self.named(Kind::App, &name::document(&id.namespace), own.into())? else {
+            return None;
+        };
+        Some(app)
     }
 
     /// One service document.
     pub fn service(&self, id: &AppId) -> Option<&Service> {
         let own = name::document(&id.name);
-        match self.named(Kind::Service, &name::document(&id.namespace), own.into())? {
-            Document::Service(service) => Some(service),
-            _ => None,
-        }
+        let Document::Service(service) =
+            self.named(Kind::Service, &name::document(&id.namespace), own.into())?
+        else {
+            return None;
+        };
+        Some(service)
     }
 
     /// One configuration.
     pub fn configuration(&self, namespace: &Name, name: &ObjectName) -> Option<&dapr::Configuration> {
-        match self.named(Kind::Configuration, namespace, name.clone())? {
-            Document::Configuration(configuration) => Some(configuration),
-            _ => None,
-        }
+        let Document::Configuration(configuration) =
+            self.named(Kind::Configuration, namespace, name.clone())?
+        else {
+            return None;
+        };
+        Some(configuration)
     }
 
     /// One revision of an app.
     pub fn revision(&self, app: &AppId, id: &RevisionId) -> Option<&Revision> {
         let key = revision_key(app, id);
-        match self.by_key.get(&key)?.as_ref() {
-            Document::Revision(revision) => Some(revision),
-            _ => None,
-        }
+        let Document::Revision(revision) = self.by_key.get(&key)?.as_ref() else { return None };
+        Some(revision)
     }
 
     /// The revisions of one app.

@@ -1,0 +1,71 @@
+//! The control stream: what `control::v1` says, between a server and the bases that joined it.
+//!
+//! Deltas follow one another from the first, which is whole; a base that lost the stream starts over. What
+//! the base thinks of a snapshot comes back as its status, and as ACK or NACK for those who watch the wire.
+
+mod persist;
+mod remote;
+mod server;
+mod token;
+
+use dodai_core::snapshot::{Delta, Key, Resource, ResourceKind, Snapshot};
+use dodai_proto::control as wire;
+use std::sync::Arc;
+
+pub use persist::{LoadError, load, save};
+pub use remote::{JoinError, Joined, Remote, RemoteError, join};
+pub use server::{Blobs, NoBlobs, Server};
+
+/// The largest message of the stream, bytes.
+pub(crate) const MAX_MESSAGE: usize = 64 << 20;
+
+const KINDS: &[(ResourceKind, &str)] = &[
+    (ResourceKind::App, "app"),
+    (ResourceKind::Component, "component"),
+    (ResourceKind::Subscription, "subscription"),
+    (ResourceKind::Workload, "workload"),
+    (ResourceKind::Service, "service"),
+    (ResourceKind::Endpoints, "endpoints"),
+    (ResourceKind::Routes, "routes"),
+    (ResourceKind::Listener, "listener"),
+];
+
+fn name(key: &Key) -> wire::Name {
+    let kind = KINDS.iter().find(|(kind, _)| *kind == key.kind).map_or("", |(_, word)| word);
+    wire::Name { kind: kind.to_owned(), name: key.name.clone() }
+}
+
+fn key(name: &wire::Name) -> Option<Key> {
+    let (kind, _) = KINDS.iter().find(|(_, word)| *word == name.kind)?;
+    Some(Key { kind: *kind, name: name.name.clone() })
+}
+
+/// A delta as it goes over the wire.
+fn encode(delta: &Delta, whole: bool) -> wire::Delta {
+    let envelope = |resource: &Arc<Resource>| wire::Envelope {
+        name: Some(name(&resource.key())),
+        json: serde_json::to_vec(resource.as_ref()).expect("resources have text keys only").into(),
+    };
+    wire::Delta {
+        version: delta.version,
+        whole,
+        upserts: delta.upserts.iter().map(envelope).collect(),
+        removals: delta.removals.iter().map(name).collect(),
+    }
+}
+
+/// What a delta makes of `before`. Kinds that this version does not know are an error with their name.
+fn apply(before: &Snapshot, delta: &wire::Delta) -> Result<Snapshot, String> {
+    let mut upserts = Vec::new();
+    for envelope in &delta.upserts {
+        let shown = envelope.name.as_ref().map(|name| format!("{} `{}`", name.kind, name.name));
+        let shown = shown.unwrap_or_else(|| "a resource without a name".to_owned());
+        let resource: Resource =
+            serde_json::from_slice(&envelope.json).map_err(|error| format!("{shown}: {error}"))?;
+        upserts.push(Arc::new(resource));
+    }
+    let removals = delta.removals.iter().filter_map(key).collect();
+    let empty = Snapshot::default();
+    let start = if delta.whole { &empty } else { before };
+    Ok(start.apply(&Delta { version: delta.version, upserts, removals }))
+}

@@ -1,0 +1,328 @@
+//! The server's end: joins bases, signs certificates, tells snapshots, hands out artefacts.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use dodai_core::id::{AppId, BaseId, Digest};
+use dodai_core::snapshot::Snapshot;
+use dodai_core::status::{Link, Refusal};
+use dodai_core::task::{Kind, Tasks};
+use dodai_proto::control::control_server::{Control as Service, ControlServer};
+use dodai_proto::control::{self as wire, base_message::Message};
+use dodai_transport::ca::{Authority, LEAF_VALIDITY, Names};
+use dodai_transport::identity::PeerIdentity;
+use dodai_transport::network::Listener;
+use dodai_transport::stream::Stream;
+use dodai_transport::tls::Acceptor;
+use futures_core::future::BoxFuture;
+use futures_util::StreamExt as _;
+use futures_util::stream::{BoxStream, unfold};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{MAX_MESSAGE, encode};
+use crate::control::Control;
+use crate::error::Error;
+use crate::snapshot::BaseSettings;
+
+/// How many handshakes may wait for the server; more wait in the listener.
+const HANDSHAKES: usize = 64;
+/// The size of a chunk of an artefact, bytes.
+const CHUNK: usize = 256 << 10;
+
+/// Artefacts by digest.
+pub trait Blobs: Send + Sync + 'static {
+    /// The bytes; `None` if there are none of this digest.
+    ///
+    /// # Errors
+    /// Why they could not be read.
+    fn read(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<Bytes>, String>>;
+}
+
+/// A server without artefacts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoBlobs;
+
+impl Blobs for NoBlobs {
+    fn read(&self, _digest: &Digest) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
+        Box::pin(async { Ok(None) })
+    }
+}
+
+/// The control stream's server. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    control: Control,
+    authority: Arc<Authority>,
+    blobs: Arc<dyn Blobs>,
+    tasks: Tasks,
+}
+
+impl Server {
+    /// Serves `control`; certificates come from `authority`, artefacts from `blobs`.
+    pub fn new(control: Control, authority: Arc<Authority>, blobs: Arc<dyn Blobs>, tasks: &Tasks) -> Server {
+        Server { control, authority, blobs, tasks: tasks.clone() }
+    }
+
+    /// Serves one listener until the tasks close. Behind an acceptor of the mesh all calls are served; behind one
+    /// that asks for no client certificate, [`Join`](wire::JoinRequest) only.
+    pub fn serve(&self, listener: Listener, acceptor: Acceptor) {
+        let (send, receive) = mpsc::channel(HANDSHAKES);
+        self.tasks.spawn(Kind::Listener, accept(listener, acceptor, send, self.tasks.clone()));
+        let incoming = unfold(receive, |mut receive| async move {
+            receive.recv().await.map(|one: Wire| (Ok::<_, io::Error>(one), receive))
+        });
+        let service = ControlServer::new(self.clone())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let tasks = self.tasks.clone();
+        self.tasks.spawn(Kind::Api, async move {
+            let served = tonic::transport::Server::builder()
+                .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
+                .add_service(service)
+                .serve_with_incoming_shutdown(incoming, tasks.closing());
+            if let Err(error) = served.await {
+                tracing::error!(%error, "the control stream ended");
+            }
+        });
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}
+
+async fn accept(mut listener: Listener, acceptor: Acceptor, ready: mpsc::Sender<Wire>, tasks: Tasks) {
+    let mut failures = 0;
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(%error, "accepting for the control stream failed");
+                // The listener may recover, as when files were short; it is not asked in a tight loop.
+                tokio::time::sleep(std::time::Duration::from_millis(100 * u64::from(failures.min(50_u32))))
+                    .await;
+                continue;
+            }
+        };
+        failures = 0;
+        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        tasks.spawn(Kind::Connection, async move {
+            match acceptor.accept(stream).await {
+                // A closed queue means that the server ends, and the connection with it.
+                Ok(stream) => drop(ready.send(Wire(stream)).await),
+                Err(error) => tracing::info!(%error, "a peer of the control stream was refused"),
+            }
+        });
+    }
+}
+
+/// A connection whose peer is known.
+struct Wire(Stream);
+
+/// Who is at the other end.
+#[derive(Clone)]
+struct Peer(Option<PeerIdentity>);
+
+impl Connected for Wire {
+    type ConnectInfo = Peer;
+    fn connect_info(&self) -> Peer {
+        Peer(self.0.identity().cloned())
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// The base that calls; others are refused.
+fn base<T>(request: &Request<T>) -> Result<BaseId, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer(Some(PeerIdentity::Base(base)))) => Ok(base.clone()),
+        Some(Peer(Some(other))) => Err(Status::permission_denied(format!("{other} is not a base"))),
+        Some(Peer(None)) | None => {
+            Err(Status::unauthenticated("this call needs a base's certificate; join first"))
+        }
+    }
+}
+
+fn refused(error: Error) -> Status {
+    match error {
+        Error::Token(why) => Status::unauthenticated(why),
+        other => Status::unavailable(other.to_string()),
+    }
+}
+
+impl Server {
+    fn sign(&self, request: &str, identity: &PeerIdentity) -> Result<String, Status> {
+        let now = self.control.clock().now();
+        let signed = self.authority.sign(request, identity, &Names::default(), LEAF_VALIDITY, now);
+        signed.map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    fn bundle(&self) -> Result<String, Status> {
+        self.authority
+            .bundle()
+            .map(|bundle| bundle.to_pem())
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+#[tonic::async_trait]
+impl Service for Server {
+    async fn join(
+        &self,
+        request: Request<wire::JoinRequest>,
+    ) -> Result<Response<wire::JoinResponse>, Status> {
+        let request = request.into_inner();
+        let base = BaseId::new(&request.base);
+        let identity =
+            PeerIdentity::base(&base).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // Signed before the token is used up: a bad request must not cost the token.
+        let certificate_chain = self.sign(&request.certificate_request, &identity)?;
+        self.control.use_token(&request.token, &base).await.map_err(refused)?;
+        let trust_domain = self.authority.domain().as_str().to_owned();
+        Ok(Response::new(wire::JoinResponse { certificate_chain, bundle: self.bundle()?, trust_domain }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<wire::RenewRequest>,
+    ) -> Result<Response<wire::RenewResponse>, Status> {
+        let base = base(&request)?;
+        let request = request.into_inner();
+        let identity = if request.app.is_empty() {
+            PeerIdentity::Base(base)
+        } else {
+            let app = AppId::parse(&request.app).map_err(|bad| Status::invalid_argument(bad.to_string()))?;
+            if !self.control.view().records.on(&base).any(|one| one.app == app) {
+                return Err(Status::permission_denied(format!("{app} is not placed on base {base}")));
+            }
+            PeerIdentity::App(app)
+        };
+        let certificate_chain = self.sign(&request.certificate_request, &identity)?;
+        Ok(Response::new(wire::RenewResponse { certificate_chain, bundle: self.bundle()? }))
+    }
+
+    type SyncStream = BoxStream<'static, Result<wire::ServerMessage, Status>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<wire::BaseMessage>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        let base = base(&request)?;
+        let mut inbound = request.into_inner();
+        let Some(Message::Hello(hello)) = inbound.message().await?.and_then(|first| first.message) else {
+            return Err(Status::invalid_argument("the first message must be `hello`"));
+        };
+        let mesh: Option<SocketAddr> = match hello.mesh.as_str() {
+            "" => None,
+            text => {
+                Some(text.parse().map_err(|_| Status::invalid_argument(format!("`{text}` is no address")))?)
+            }
+        };
+        let settings = BaseSettings { mesh, ..BaseSettings::default() };
+        let link = self.control.link(base, settings).await.map_err(refused)?;
+        // One delta at a time: what changes while it is on its way goes into the next.
+        let (send, receive) = mpsc::channel(1);
+        self.tasks.spawn(Kind::Api, converse(link, inbound, send, self.tasks.clone()));
+        let outbound =
+            unfold(receive, |mut receive| async move { receive.recv().await.map(|one| (one, receive)) });
+        Ok(Response::new(outbound.boxed()))
+    }
+
+    type ArtifactStream = BoxStream<'static, Result<wire::Chunk, Status>>;
+
+    async fn artifact(
+        &self,
+        request: Request<wire::ArtifactRequest>,
+    ) -> Result<Response<Self::ArtifactStream>, Status> {
+        base(&request)?;
+        let digest = Digest::new(&request.into_inner().digest);
+        let found = self.blobs.read(&digest).await.map_err(Status::unavailable)?;
+        let blob = found.ok_or_else(|| Status::not_found(format!("there is no artefact {digest}")))?;
+        let chunks = unfold(blob, |mut rest| async move {
+            if rest.is_empty() {
+                return None;
+            }
+            let data = rest.split_to(rest.len().min(CHUNK));
+            Some((Ok(wire::Chunk { data: data.into() }), rest))
+        });
+        Ok(Response::new(chunks.boxed()))
+    }
+}
+
+/// Carries one base's stream until either side ends. The link ends with it, which tells control.
+async fn converse(
+    mut link: Link,
+    mut inbound: Streaming<wire::BaseMessage>,
+    outbound: mpsc::Sender<Result<wire::ServerMessage, Status>>,
+    tasks: Tasks,
+) {
+    let mut told = Arc::new(Snapshot::default());
+    let mut whole = true;
+    loop {
+        let next = link.snapshots.borrow_and_update().clone();
+        if next.version > told.version {
+            let delta = Some(encode(&told.diff(&next), whole));
+            if outbound.send(Ok(wire::ServerMessage { delta })).await.is_err() {
+                return;
+            }
+            (told, whole) = (next, false);
+        }
+        tokio::select! {
+            // Cancel safe: the snapshot is state, and a message that was not read whole stays in the stream.
+            () = tasks.closing() => return,
+            changed = link.snapshots.changed() => if changed.is_err() { return },
+            message = inbound.message() => match message {
+                Ok(Some(message)) => take(&link, message),
+                Ok(None) | Err(_) => return,
+            },
+        }
+    }
+}
+
+fn take(link: &Link, message: wire::BaseMessage) {
+    match message.message {
+        Some(Message::Status(json)) => match serde_json::from_slice(&json) {
+            Ok(status) => {
+                link.status.send_replace(status);
+            }
+            Err(error) => tracing::warn!(base = %link.base, %error, "a status that cannot be read"),
+        },
+        Some(Message::Nack(nack)) => link.status.send_modify(|status| {
+            status.refused = Some(Refusal { version: nack.version, reason: nack.reason });
+        }),
+        Some(Message::Ack(ack)) => link.status.send_modify(|status| {
+            status.applied = status.applied.max(ack.version);
+        }),
+        Some(Message::Hello(_)) | None => {}
+    }
+}

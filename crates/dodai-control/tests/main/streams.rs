@@ -1,0 +1,189 @@
+//! The control stream over the loopback: joining, deltas, refusals, a server that starts again.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dodai_control::control::{Control, Settings};
+use dodai_control::documents::FieldOwner;
+use dodai_control::stream::{NoBlobs, Remote, Server, load, save};
+use dodai_core::id::{AppId, BaseId};
+use dodai_core::status::{Refusal, Wants};
+use dodai_core::task::{Kind, Tasks};
+use dodai_store::{MemoryStore, Store};
+use dodai_transport::ca::{Authority, KeyRequest, LEAF_VALIDITY, Names};
+use dodai_transport::identity::{PeerIdentity, TrustDomain};
+use dodai_transport::listen::Options;
+use dodai_transport::network::Network;
+use dodai_transport::tls::mesh::{LiveSvid, acceptor};
+use dodai_transport::tls::{Alpn, Clock};
+use dodai_transport::trust::Trust;
+
+use super::played::{ByPath, apply, module, play, yaml};
+
+struct Site {
+    domain: TrustDomain,
+    authority: Arc<Authority>,
+    trust: Trust,
+    store: Arc<dyn Store>,
+}
+
+impl Site {
+    fn new(tasks: &Tasks) -> Site {
+        let domain = TrustDomain::new("cluster.local").expect("valid");
+        let authority = Arc::new(Authority::create(domain.clone(), SystemTime::now()).expect("a root"));
+        let trust = Trust::new(domain.clone(), authority.bundle().expect("a bundle"));
+        Site { domain, authority, trust, store: Arc::new(MemoryStore::new(tasks)) }
+    }
+
+    fn svid(&self, identity: &PeerIdentity) -> LiveSvid {
+        let now = SystemTime::now();
+        let svid = self.authority.issue(identity, &Names::default(), LEAF_VALIDITY, now).expect("a leaf");
+        LiveSvid::new(svid).expect("usable")
+    }
+
+    async fn serve(&self, address: SocketAddr, tasks: &Tasks) -> (Control, SocketAddr) {
+        let settings = Settings { artifacts: Arc::new(ByPath), ..Settings::default() };
+        let control = Control::start(self.store.clone(), settings, tasks).await.expect("starts");
+        let listener = Network::system().listen(address, &Options::named("test")).expect("binds");
+        let address = listener.local_addr().expect("an address");
+        let own = Arc::new(self.svid(&PeerIdentity::Server));
+        let acceptor = acceptor(own, self.trust.clone(), &[Alpn::H2], Clock::system());
+        let server = Server::new(control.clone(), self.authority.clone(), Arc::new(NoBlobs), tasks);
+        server.serve(listener, acceptor);
+        (control, address)
+    }
+
+    fn remote(&self, base: &str, at: SocketAddr) -> Remote {
+        let base = BaseId::new(base);
+        let svid = self.svid(&PeerIdentity::Base(base.clone()));
+        let host = at.ip().to_string();
+        Remote::new(Network::system(), (&host, at.port()), base, svid, self.trust.clone(), Clock::system())
+    }
+}
+
+/// Waits for something that happens on real sockets.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "{what} does not happen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn anywhere() -> SocketAddr {
+    "127.0.0.1:0".parse().expect("valid")
+}
+
+#[tokio::test]
+async fn a_base_follows_its_server_through_a_restart() {
+    let tasks = Tasks::new();
+    let site = Site::new(&tasks);
+    let first = tasks.child();
+    let (control, at) = site.serve(anywhere(), &first).await;
+    let remote = site.remote("far", at);
+    let link = remote.connect(None, None, &tasks);
+    let seen = link.snapshots.clone();
+    tasks.spawn(Kind::Loop, play(link, None));
+    let documents = yaml(&module("shop", "v1.wasm", ""));
+    control.apply(&apply(&documents, FieldOwner::Cli, None)).await.expect("applies");
+    until("the instance is told", || seen.borrow().workloads().count() == 1).await;
+    let far = BaseId::new("far");
+    let serves = |control: &Control| {
+        let told = control.snapshot(&far);
+        told.is_some_and(|told| told.endpoints().any(|one| one.list.len() == 1))
+    };
+    until("its status comes back", || serves(&control)).await;
+    let app = AppId::parse("default/shop").expect("valid");
+    let svid = remote.renew(Some(&app)).await.expect("it is placed there");
+    assert_eq!(svid.identity(), &PeerIdentity::App(app));
+    let other = AppId::parse("default/other").expect("valid");
+    let error = remote.renew(Some(&other)).await.expect_err("it is not placed there");
+    assert!(error.to_string().contains("not placed"), "{error}");
+
+    let _ = first.drain(Duration::from_secs(1)).await;
+    drop(control);
+    assert_eq!(seen.borrow().workloads().count(), 1, "without a server the base goes on");
+    let (control, _) = site.serve(at, &tasks).await;
+    until("the base comes back", || serves(&control)).await;
+    let more = yaml(&module("more", "v1.wasm", ""));
+    control.apply(&apply(&more, FieldOwner::Cli, None)).await.expect("applies");
+    until("the new app is told", || seen.borrow().workloads().count() == 2).await;
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_the_user() {
+    let tasks = Tasks::new();
+    let site = Site::new(&tasks);
+    let (control, at) = site.serve(anywhere(), &tasks).await;
+    let link = site.remote("far", at).connect(None, None, &tasks);
+    link.status.send_modify(|status| {
+        status.wants = Wants::All;
+        status.refused = Some(Refusal { version: 1, reason: "port 8080 is taken".to_owned() });
+    });
+    let far = BaseId::new("far");
+    let refused = || {
+        let observed = control.observed();
+        observed
+            .bases
+            .get(&far)
+            .and_then(|one| one.status.refused.clone())
+            .is_some_and(|one| one.version == 1)
+    };
+    until("the refusal is known", refused).await;
+    until("and told", || control.events(0).iter().any(|one| one.message.contains("port 8080 is taken")))
+        .await;
+}
+
+#[tokio::test]
+async fn a_token_is_good_once_and_for_its_base_only() {
+    use dodai_proto::control::{JoinRequest, control_server::Control as _};
+    let tasks = Tasks::new();
+    let site = Site::new(&tasks);
+    let (control, _) = site.serve(anywhere(), &tasks).await;
+    let server = Server::new(control.clone(), site.authority.clone(), Arc::new(NoBlobs), &tasks);
+    let join = async |base: &str, token: &str| {
+        let identity = PeerIdentity::base(&BaseId::new(base)).expect("valid");
+        let request = KeyRequest::new(&identity, &Names::default(), &site.domain).expect("a request");
+        let asked = JoinRequest {
+            token: token.to_owned(),
+            base: base.to_owned(),
+            certificate_request: request.pem().to_owned(),
+        };
+        let joined =
+            server.join(tonic::Request::new(asked)).await.map_err(|status| status.message().to_owned())?;
+        let svid =
+            request.accept(&joined.into_inner().certificate_chain, &site.domain).expect("for this key");
+        Ok::<_, String>(svid.identity().clone())
+    };
+    let hour = Duration::from_secs(3600);
+    let token = control.join_token(Some(BaseId::new("one")), hour, "test").await.expect("a token").reveal();
+    let check = |found: Result<PeerIdentity, String>, expect: &str| {
+        let error = found.expect_err(expect);
+        assert!(error.contains(expect), "{error}");
+    };
+    check(join("one", "nonsense").await, "token");
+    check(join("two", &token).await, "is for base `one`");
+    assert_eq!(join("one", &token).await, Ok(PeerIdentity::Base(BaseId::new("one"))));
+    check(join("one", &token).await, "used");
+    let short = control.join_token(None, Duration::ZERO, "test").await.expect("a token").reveal();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    check(join("three", &short).await, "expired");
+}
+
+#[test]
+fn the_last_snapshot_reads_back_and_damage_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("snapshot.json");
+    assert!(load(&path).expect("nothing yet").is_none());
+    let app = dodai_core::snapshot::App::new(AppId::parse("default/shop").expect("valid"));
+    let snapshot = dodai_core::snapshot::Snapshot::of(7, [dodai_core::snapshot::Resource::App(app)]);
+    save(&path, &snapshot).expect("saves");
+    assert_eq!(load(&path).expect("reads"), Some(snapshot));
+    let mut bytes = std::fs::read(&path).expect("reads");
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    std::fs::write(&path, bytes).expect("writes");
+    let error = load(&path).expect_err("it is damaged");
+    assert!(error.to_string().contains("checksum"), "{error}");
+}
