@@ -462,15 +462,17 @@ async fn pause(wait: Duration) {
     Box::pin(tokio::time::sleep(wait)).await;
 }
 
-/// Why a body that announces its length is refused at once.
+/// Why a body is refused at once: by the length it announces, or by what came with the head.
 pub fn over_limit(request: &Request, max: Option<u64>) -> Option<Failure> {
-    match (request.framing, max) {
-        (h1::Framing::Length(length), Some(max)) if length > max => Some(Failure::new(
-            Kind::BodyTooLarge,
-            format!("the body is {length} bytes; at most {max} are allowed here"),
-        )),
-        _ => None,
-    }
+    let max = max?;
+    let length = match request.framing {
+        h1::Framing::Length(length) => length,
+        h1::Framing::Empty | h1::Framing::Chunked | h1::Framing::UntilClose => {
+            (request.bytes.len() - request.head_len) as u64
+        }
+    };
+    let text = || format!("the body is {length} bytes or more; at most {max} are allowed here");
+    (length > max).then(|| Failure::new(Kind::BodyTooLarge, text()))
 }
 
 /// The access log's view of a written head.

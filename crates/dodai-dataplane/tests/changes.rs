@@ -1,0 +1,192 @@
+//! Tables that change under load, listeners that come and go, and draining.
+
+use crate::support::*;
+use dodai_core::id::ServiceId;
+use dodai_core::snapshot::*;
+use dodai_dataplane::plane::NotApplied;
+
+fn answering(body: &str) -> Vec<Resource> {
+    usual(service("shop/catalog/http"), rule(Action::Respond { status: 200, body: body.into() }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn listeners_come_change_and_go() {
+    local(async {
+        let world = World::of(answering("one")).await;
+        let mut kept = world.client().await;
+        assert_eq!(kept.ask(GET).await.body, "one");
+        assert!(world.try_client(82).await.is_none());
+        let mut resources = answering("two");
+        resources.push(listener("more", 82, Role::Gateway { routes: "all".into() }));
+        world.apply(resources.clone()).await;
+        assert_eq!(kept.ask(GET).await.body, "two", "a table counts from the next call on");
+        assert_eq!(world.client_of(82).await.ask(GET).await.body, "two");
+        // The same address under another name and role: the socket stays, not one connection is refused.
+        resources.retain(|resource| resource.key().name != "more");
+        resources.push(listener("renamed", 82, Role::Outbound { app: app("shop/front") }));
+        world.apply(resources).await;
+        let mut client = world.client_of(82).await;
+        assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n").await.status(), 404);
+        assert_eq!(world.records.take().last().map(|record| record.direction), Some("outbound"));
+        world.apply(answering("three")).await;
+        assert!(world.try_client(82).await.is_none());
+        assert_eq!(world.client().await.ask(GET).await.body, "three");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn listeners_can_swap_their_addresses() {
+    local(async {
+        let swapped = |a, b| {
+            let mut resources = answering("x");
+            resources.push(listener("a", a, Role::Gateway { routes: "all".into() }));
+            resources.push(listener("b", b, Role::Outbound { app: app("shop/front") }));
+            resources
+        };
+        let world = World::of(swapped(90, 91)).await;
+        world.apply(swapped(91, 90)).await;
+        assert_eq!(world.client_of(91).await.ask(GET).await.body, "x");
+        let answer = world.client_of(90).await.ask("GET / HTTP/1.1\r\nHost: nobody\r\n\r\n").await;
+        assert_eq!(answer.status(), 404);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_cannot_be_applied_changes_nothing() {
+    local(async {
+        let world = World::of(answering("old")).await;
+        let mut bad = answering("new");
+        bad.push(listener("x", 99, Role::Gateway { routes: "missing".into() }));
+        let refused = world.plane.apply(&Snapshot::of(2, bad)).await.expect_err("refused");
+        assert!(matches!(refused, NotApplied::Refused(_)), "{refused}");
+        let edits =
+            HeaderEdits { set: vec![("Content-Length".into(), "5".into())], ..HeaderEdits::default() };
+        let filter = usual(service("shop/catalog/http"), filtered(vec![Filter::RequestHeaders(edits)]));
+        let refused = world.plane.apply(&Snapshot::of(3, filter)).await.expect_err("refused");
+        assert!(refused.to_string().contains("written by the proxy"), "{refused}");
+        let mut taken = answering("new");
+        taken.push(listener("x", 99, Role::Gateway { routes: "all".into() }));
+        let holder = listen(&world.net.host(GATEWAY), 99);
+        let refused = world.plane.apply(&Snapshot::of(4, taken)).await.expect_err("refused");
+        assert!(matches!(refused, NotApplied::Bind { .. }), "{refused}");
+        drop(holder);
+        let mut mesh = answering("new");
+        mesh.push(listener("mesh", 98, Role::Mesh));
+        let refused = world.plane.apply(&Snapshot::of(5, mesh)).await.expect_err("refused");
+        assert!(matches!(refused, NotApplied::NoMesh { .. }), "{refused}");
+        assert_eq!(world.client().await.ask(GET).await.body, "old");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tables_swap_under_load_and_nothing_is_lost() {
+    local(async {
+        let world = World::plain().await;
+        let mut loads = Vec::new();
+        for last in [1, 2] {
+            let mut backends = world.backend(last);
+            beside(async move {
+                loop {
+                    let mut backend = backends.accept().await;
+                    beside(async move {
+                        loop {
+                            backend.answer(OK).await;
+                        }
+                    });
+                }
+            });
+        }
+        for _ in 0..8 {
+            let mut client = world.client().await;
+            loads.push(beside(async move {
+                for _ in 0..200 {
+                    assert_eq!(client.ask(GET).await.body, "ok");
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            }));
+        }
+        for round in 0..100u8 {
+            let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
+            resources.push(endpoints("shop/catalog/http", vec![endpoint(1 + round % 2, "r1")]));
+            world.apply(resources).await;
+        }
+        for load in loads {
+            load.await.expect("every call was answered");
+        }
+        assert_eq!(world.records.take().iter().filter(|record| record.status != 200).count(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_lets_calls_end_and_takes_no_new_ones() {
+    local(async {
+        let world = World::plain().await;
+        let mut backends = world.backend(1);
+        let (mut idle, mut busy, mut silent) =
+            (world.client().await, world.client().await, world.client().await);
+        idle.send(GET).await;
+        let mut backend = backends.accept().await;
+        backend.answer(OK).await;
+        idle.message().await;
+        busy.send(GET).await;
+        backend.head().await;
+        let World { plane, net, .. } = world;
+        let plane = std::rc::Rc::new(plane);
+        let draining = {
+            let plane = plane.clone();
+            beside(async move { plane.drain(secs(30)).await })
+        };
+        settle().await;
+        idle.ended().await;
+        silent.ended().await;
+        let network = dodai_transport::network::Network::Memory(net.host([10, 0, 0, 5]));
+        assert!(network.connect_addr((GATEWAY, 80).into(), secs(1)).await.is_err());
+        assert!(!draining.is_finished());
+        backend.send(OK).await;
+        let answer = busy.message().await;
+        assert_eq!((answer.body.as_str(), answer.header("connection")), ("ok", Some("close")));
+        busy.finish().await;
+        let start = tokio::time::Instant::now();
+        draining.await.expect("no panic");
+        assert!(start.elapsed() < secs(3), "{:?}", start.elapsed());
+        let later = plane.apply(&Snapshot::default()).await;
+        assert!(matches!(later, Ok(_) | Err(NotApplied::Down)));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_end_is_cut_at_the_drain_deadline() {
+    local(async {
+        let world = World::plain().await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        client.send(GET).await;
+        let mut backend = backends.accept().await;
+        backend.head().await;
+        let start = tokio::time::Instant::now();
+        world.plane.drain(secs(10)).await;
+        assert!(start.elapsed() >= secs(10) && start.elapsed() < secs(11));
+        client.ended().await;
+        backend.ended().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_leaves_takes_its_routes_along() {
+    local(async {
+        let world = World::plain().await;
+        assert!(
+            world.plane.table().service(&ServiceId::parse("shop/catalog/http").expect("valid")).is_some()
+        );
+        world.apply(vec![gateway(), routes(vec![filtered(vec![])])]).await;
+        let answer = world.client().await.ask(GET).await;
+        assert_eq!((answer.status(), answer.header("dodai-failure")), (503, Some("no_endpoint")));
+    })
+    .await;
+}

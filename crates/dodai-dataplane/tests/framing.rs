@@ -1,0 +1,161 @@
+//! What two parsers could read differently is refused, and the endpoint never sees it.
+
+use crate::support::*;
+use dodai_dataplane::limits::Limits;
+
+#[tokio::test(start_paused = true)]
+async fn ambiguous_requests_are_refused_and_go_nowhere() {
+    local(async {
+        let world = World::plain().await;
+        let mut backends = world.backend(1);
+        let post = |headers: &str, body: &str| format!("POST / HTTP/1.1\r\nHost: a\r\n{headers}\r\n{body}");
+        let smuggled = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n";
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        let bad = [
+            post("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "0\r\n\r\n"),
+            post("Content-Length: 4\r\nContent-Length: 5\r\n", "abcd"),
+            post("Content-Length: 4\r\nContent-Length: 4\r\n", "abcd"),
+            post("Content-Length: 4, 4\r\n", "abcd"),
+            post("Content-Length: +4\r\n", "abcd"),
+            post("Content-Length: -1\r\n", ""),
+            post("Content-Length: 0x4\r\n", "abcd"),
+            post("Content-Length: 99999999999999999999\r\n", ""),
+            post("Content-Length:\r\n", ""),
+            post("Transfer-Encoding: xchunked\r\n", "0\r\n\r\n"),
+            post("Transfer-Encoding: chunked, identity\r\n", "0\r\n\r\n"),
+            post("Transfer-Encoding: gzip, chunked\r\n", "0\r\n\r\n"),
+            post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            post("Transfer-Encoding: \"chunked\"\r\n", "0\r\n\r\n"),
+            post("Transfer-Encoding:\x0bchunked\r\n", "0\r\n\r\n"),
+            post("Transfer-Encoding: chunked\x00\r\n", "0\r\n\r\n"),
+            post("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+            post(" Transfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+            post("X: 1\r\n Content-Length: 4\r\n", "abcd"),
+            post("X: a\x00b\r\n", ""),
+            post("X: a\rb\r\n", ""),
+            post("X: 1\nContent-Length: 4\r\n", "abcd"),
+            post("Host: b\r\n", ""),
+            post(chunked, "g\r\n"),
+            post(chunked, "1 \r\na\r\n0\r\n\r\n"),
+            post(chunked, "3\r\nabcd\r\n0\r\n\r\n"),
+            post(chunked, "3\nabc\r\n0\r\n\r\n"),
+            post(chunked, "0x3\r\nabc\r\n0\r\n\r\n"),
+            post(chunked, "ffffffffffffffff\r\n"),
+            "GET / HTTP/1.1\nHost: a\n\n".to_owned(),
+            "GET / HTTP/1.1\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost:\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: a b\r\n\r\n".to_owned(),
+            "GET / HTTP/1.1\r\nHost: user@a\r\n\r\n".to_owned(),
+            "GET a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "GET /  HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+            "GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(),
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+        ];
+        for request in bad {
+            let mut client = world.client().await;
+            client.send(format!("{request}{smuggled}")).await;
+            let answer = client.message().await;
+            let what = (answer.status(), answer.header("dodai-failure"), answer.header("connection"));
+            assert_eq!(what, (400, Some("bad_request"), Some("close")), "{request:?}");
+            client.ended().await;
+        }
+        assert!(backends.is_left_alone().await);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_that_breaks_later_ends_both_connections() {
+    local(async {
+        let world = World::plain().await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
+        let mut backend = backends.accept().await;
+        backend.until("abc\r\n").await;
+        client.send("zz\r\n").await;
+        assert_eq!(client.message().await.status(), 400);
+        client.ended().await;
+        assert_eq!(backend.rest().await, "");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn malformed_answers_become_502() {
+    local(async {
+        let limits = Limits { head_bytes: 2048, ..Limits::default() };
+        let world = World::with(limits, usual(service("shop/catalog/http"), filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(4000));
+        for bad in [
+            "hello\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "HTTP/1.1 099 Odd\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            &long,
+        ] {
+            // A GET may be tried again; a POST whose head went out may not.
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+            let mut backend = backends.accept().await;
+            backend.answer(bad).await;
+            let answer = client.message().await;
+            assert_eq!((answer.status(), answer.header("dodai-failure")), (502, Some("protocol")), "{bad:?}");
+            backend.ended().await;
+            world.apply(vec![]).await;
+            world.apply(usual(service("shop/catalog/http"), filtered(vec![]))).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_answer_is_never_taken_for_a_whole_one() {
+    local(async {
+        let world = World::plain().await;
+        let mut backends = world.backend(1);
+        for (head, whole) in [("Content-Length: 10", "abc"), ("Transfer-Encoding: chunked", "3\r\nabc\r\n")] {
+            let mut client = world.client().await;
+            client.send(GET).await;
+            let mut backend = backends.accept().await;
+            backend.answer(&format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{whole}")).await;
+            drop(backend);
+            client.head().await;
+            assert_eq!(client.rest().await, whole);
+            let record = world.records.next().await;
+            assert_eq!(record.failure.map(|kind| kind.code()), Some("reset"));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_size_limit_is_hit() {
+    local(async {
+        let limits =
+            Limits { head_bytes: 1000, chunk_line_bytes: 20, trailer_bytes: 50, ..Limits::default() };
+        let world = World::with(limits, usual(service("shop/catalog/http"), filtered(vec![]))).await;
+        let _backends = world.backend(1);
+        let check = async |request: String, status: u16| {
+            let mut client = world.client().await;
+            client.send(&request).await;
+            assert_eq!(client.message().await.status(), status, "{request}");
+            client.ended().await;
+        };
+        let many = "X: 1\r\n".repeat(dodai_dataplane::limits::MAX_HEADERS);
+        check(format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), 431).await;
+        check(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1000)), 431).await;
+        check(format!("GET /{}", "x".repeat(1000)), 431).await;
+        let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        check(format!("{chunked}1;{}\r\na\r\n0\r\n\r\n", "x".repeat(30)), 400).await;
+        check(format!("{chunked}0\r\nX: {}\r\n\r\n", "x".repeat(60)), 400).await;
+    })
+    .await;
+}

@@ -1,0 +1,11 @@
+//! The data plane over an in-memory network and paused time, against scripted peers that speak raw bytes.
+
+mod calls;
+mod changes;
+mod failures;
+mod framing;
+mod h2;
+mod serve;
+mod support;
+mod timeouts;
+mod tunnels;

@@ -1,0 +1,1 @@
+//! Endpoints in this process.
