@@ -1,0 +1,267 @@
+//! The API in process, over a store in memory and a node that only remembers.
+
+mod fake;
+
+use std::time::Duration;
+
+use fake::{Answer, World};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+const APP: &str = "apiVersion: dodai.dev/v1
+kind: App
+metadata: {name: shop}
+spec:
+  module: {artifact: 'sha256:0000000000000000000000000000000000000000000000000000000000000000'}
+  services: [{name: http}]
+  env: [{name: PASSWORD, value: s3cret}]
+";
+
+#[tokio::test]
+async fn nothing_but_health_is_told_without_the_token() {
+    let world = World::new().await;
+    let health = world.send("GET", "/healthz", &[("authorization", "")], "").await;
+    assert_eq!((health.status, health.text.as_str()), (StatusCode::OK, "ok\n"));
+    for (path, header) in [
+        ("/v1/status", ""),
+        ("/v1/status", "Bearer wrong"),
+        ("/v1/status", "Basic right"),
+        ("/metrics", ""),
+        ("/x", ""),
+    ] {
+        let answer = world.send("GET", path, &[("authorization", header)], "").await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {header}");
+        assert_eq!(answer.json()["code"], "unauthorized");
+        assert!(answer.json()["remedy"].as_str().unwrap().contains("admin.json"));
+    }
+    assert_eq!(world.get("/v1/status").await.json()["settled"], json!(true));
+    assert_eq!(world.get("/metrics").await.text, "# EOF\n");
+    assert_eq!(world.get("/x").await.json()["code"], "not_found");
+    assert_eq!(world.send("PATCH", "/v1/status", &[], "").await.json()["code"], "method");
+}
+
+#[tokio::test]
+async fn rebound_names_and_foreign_pages_stay_out() {
+    let world = World::new().await;
+    for host in ["evil.example", "127.0.0.1.evil.example:7070", "10.0.0.1", ""] {
+        let answer = world.send("GET", "/healthz", &[("host", host)], "").await;
+        assert_eq!(answer.status, StatusCode::MISDIRECTED_REQUEST, "{host}");
+    }
+    for host in ["localhost:7070", "[::1]:7070", "127.0.0.1", "console.internal:7070"] {
+        assert_eq!(
+            world.send("GET", "/v1/status", &[("host", host)], "").await.status,
+            StatusCode::OK,
+            "{host}"
+        );
+    }
+    for origin in ["https://evil.example", "http://localhost:9999", "null"] {
+        let answer =
+            world.send("GET", "/v1/status", &[("host", "localhost:7070"), ("origin", origin)], "").await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{origin}");
+        assert!(!answer.headers.contains_key("access-control-allow-origin"));
+    }
+    let own = [("host", "localhost:7070"), ("origin", "http://localhost:7070")];
+    assert_eq!(world.send("GET", "/v1/status", &own, "").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn documents_are_applied_read_and_deleted_without_showing_secrets() {
+    let world = World::new().await;
+    let dry = world.apply("?dryRun=true", APP).await.json();
+    assert_eq!(dry["documents"][0]["verdict"], "created");
+    assert!(!dry.to_string().contains("s3cret"), "{dry}");
+    assert_eq!(
+        world.get("/v1/documents/App/default/shop").await.status,
+        StatusCode::NOT_FOUND,
+        "a dry run writes nothing"
+    );
+    assert_eq!(world.apply("", APP).await.json()["documents"][0]["generation"], 1);
+    assert_eq!(world.apply("", APP).await.json()["documents"][0]["verdict"], "unchanged");
+    let changed = APP.replace("s3cret", "other").replace("name: http", "name: web");
+    let dry = world.apply("?dryRun=true", &changed).await.json();
+    let paths: Vec<&str> = dry["documents"][0]["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["path"].as_str().unwrap())
+        .collect();
+    assert!(paths.contains(&"spec.env[name=PASSWORD].value"), "{dry}");
+    assert!(!dry.to_string().contains("s3cret") && !dry.to_string().contains("other\""), "{dry}");
+    let shown = world.get("/v1/documents/app/default/shop").await;
+    assert!(shown.text.contains("<hidden>") && !shown.text.contains("s3cret"), "{}", shown.text);
+    let list = world.get("/v1/documents?kind=App&namespace=default").await.json();
+    assert_eq!(list["items"][0]["metadata"]["name"], "shop");
+    // What was read here and lost its secrets is not taken back.
+    let back = world.apply("", &APP.replace("s3cret", "<hidden>")).await;
+    assert_eq!(back.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(back.text.contains("PASSWORD"), "{}", back.text);
+    assert_eq!(world.send("DELETE", "/v1/documents/App/default/shop", &[], "").await.status, StatusCode::OK);
+    assert_eq!(world.get("/v1/documents/App/default/shop").await.json()["code"], "not_found");
+    let unknown = world.get("/v1/documents?kind=Ap").await;
+    assert_eq!(unknown.status, StatusCode::BAD_REQUEST);
+    assert!(unknown.text.contains("App"), "{}", unknown.text);
+}
+
+#[tokio::test]
+async fn problems_come_with_their_places_and_nothing_is_written() {
+    let world = World::new().await;
+    let files = json!({"files": [
+        {"name": "good.yaml", "content": APP},
+        {"name": "bad.yaml", "content": APP.replace("services:", "servces:").replace("shop", "other")},
+    ]});
+    let kind = [("content-type", "application/json")];
+    let answer = world.send("POST", "/v1/documents", &kind, &files.to_string()).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let problem = &answer.json()["problems"][0];
+    assert_eq!(
+        (problem["file"].as_str(), problem["line"].as_u64()),
+        (Some("bad.yaml"), Some(6)),
+        "{problem}"
+    );
+    assert!(problem["remedy"].as_str().unwrap().contains("services"));
+    assert_eq!(world.get("/v1/documents/App/default/shop").await.status, StatusCode::NOT_FOUND);
+    // What only shows together with the rest of the store has its place too.
+    let route = "apiVersion: dodai.dev/v1\nkind: Route\nmetadata: {name: r}\nspec:\n  parentRefs: [{name: nowhere}]\n  rules: [{backendRefs: [{name: shop}]}]\n";
+    let answer = world.apply("?file=route.yaml", route).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(answer.json()["problems"][0]["file"], "route.yaml");
+    assert_eq!(world.apply("", "").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(world.apply("?owner=nobody", APP).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn pruning_removes_what_its_scope_no_longer_has() {
+    let world = World::new().await;
+    let two = format!("{APP}---\n{}", APP.replace("shop", "other"));
+    world.apply("?prune=p&owner=file", &two).await;
+    world.apply("?prune=q&owner=file", &APP.replace("shop", "third")).await;
+    let answer = world.apply("?prune=p&owner=file", APP).await.json();
+    assert_eq!(answer["documents"][1]["verdict"], "pruned", "{answer}");
+    let list = world.get("/v1/documents?kind=App").await.json();
+    let names: Vec<&Value> =
+        list["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+    assert_eq!(names, ["shop", "third"]);
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_there_is_and_then_what_changes() {
+    let world = World::new().await;
+    world.apply("", APP).await;
+    world.until(|| world.control.view().documents.apps().count() == 1).await;
+    let mut watch = world.stream("/v1/watch?kind=App").await;
+    assert_eq!(watch.next().await["document"]["metadata"]["name"], "shop");
+    world.apply("", &APP.replace("shop", "other")).await;
+    // The status of the first app may come in between.
+    while watch.next().await["document"]["metadata"]["name"] != "other" {}
+    world.send("DELETE", "/v1/documents/App/default/other", &[], "").await;
+    while watch.next().await["key"] != "App/default/other" {}
+    world.tasks.close();
+    assert!(watch.ends().await, "an answer without end ends with the server");
+}
+
+#[tokio::test]
+async fn a_deployment_is_uploaded_compiled_and_then_told_to_control() {
+    let world = World::new().await;
+    world.apply("", APP).await;
+    let component = "\0asm\u{d}\0\u{1}\0rest";
+    let answer = world.send("POST", "/v1/apps/default/shop/deploy", &[], component).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+    let digest = answer.json()["digest"].as_str().unwrap().to_owned();
+    let app = world.get("/v1/documents/App/default/shop").await.json();
+    assert_eq!(app["spec"]["module"]["artifact"], digest.as_str());
+    assert_eq!(world.node.done(), ["put 12", &format!("prepare shop {digest}")]);
+    let kind = [("content-type", "application/json")];
+    let again = json!({ "digest": digest }).to_string();
+    assert_eq!(
+        world.send("POST", "/v1/apps/default/shop/deploy", &kind, &again).await.status,
+        StatusCode::OK
+    );
+    for (path, body, status) in [
+        ("/v1/apps/default/shop/deploy", "not a component", StatusCode::UNPROCESSABLE_ENTITY),
+        ("/v1/apps/default/nobody/deploy", component, StatusCode::NOT_FOUND),
+        ("/v1/apps/default/shop/deploy", "\0asm\u{d}\0\u{1}\0broken", StatusCode::UNPROCESSABLE_ENTITY),
+    ] {
+        let answer = world.send("POST", path, &[], body).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+    }
+    let after = world.get("/v1/documents/App/default/shop").await.json();
+    assert_eq!(
+        after["spec"]["module"]["artifact"],
+        digest.as_str(),
+        "what does not compile is never deployed"
+    );
+}
+
+#[tokio::test]
+async fn calls_carry_their_own_method_headers_and_status() {
+    let world = World::new().await;
+    let headers = [("dodai-call-header", "authorization: Bearer of-the-app")];
+    let path = "/v1/call?app=default/shop&path=/a%3Fb%3Dc&method=PUT";
+    let answer = world.send("POST", path, &headers, "body").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.headers["dodai-call-status"], "418");
+    assert_eq!(answer.headers["dodai-call-header"], "seen: Bearer of-the-app");
+    assert_eq!(answer.text, "PUT http://shop.default/a?b=c body");
+    let refused = world.send("POST", "/v1/call?app=default/away&path=/", &[], "").await;
+    assert_eq!((refused.status, refused.json()["code"].as_str()), (StatusCode::NOT_FOUND, Some("no_route")));
+    for path in
+        ["/v1/call?app=default/shop&path=a", "/v1/call?app=SHOP%20&path=/", "/v1/call?app=default/shop"]
+    {
+        assert_eq!(world.send("POST", path, &[], "").await.status, StatusCode::BAD_REQUEST, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn configuration_messages_logs_and_the_store_reach_the_node() {
+    let world = World::new().await;
+    world.apply("", APP).await;
+    world.until(|| world.control.view().documents.apps().count() == 1).await;
+    assert_eq!(world.send("PUT", "/v1/config/conf/color", &[], "blue").await.status, StatusCode::OK);
+    assert_eq!(world.get("/v1/config/conf/color").await.json()["value"], "blue");
+    assert_eq!(world.send("DELETE", "/v1/config/conf/color", &[], "").await.status, StatusCode::OK);
+    assert_eq!(world.send("DELETE", "/v1/config/conf/color", &[], "").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(world.get("/v1/config/conf/color").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(world.send("POST", "/v1/publish/bus/orders", &[], "hello").await.status, StatusCode::OK);
+    assert_eq!(world.node.done(), ["publish default bus orders text/plain 5"]);
+    let mut logs = world.stream("/v1/apps/default/shop/logs?tail=2").await;
+    assert_eq!(logs.next().await["text"], "line 1");
+    assert_eq!(logs.next().await["text"], "line 2");
+    assert!(logs.ends().await);
+    assert_eq!(world.get("/v1/apps/default/nobody/logs").await.status, StatusCode::NOT_FOUND);
+    let folder = tempfile::tempdir().unwrap();
+    let path = json!({ "path": folder.path().join("copy") }).to_string();
+    assert_eq!(world.send("POST", "/v1/store/backup", &[], &path).await.status, StatusCode::OK);
+    assert_eq!(
+        world.send("POST", "/v1/store/backup", &[], "{\"path\":\"here\"}").await.status,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(world.get("/v1/store").await.json()["backend"], "fake");
+    assert_eq!(world.get("/v1/changes?prefix=App/").await.json()["items"][0]["key"], "/App/");
+    assert_eq!(world.get("/v1/instances").await.json()["items"], json!([]));
+    assert!(world.get("/v1/events").await.json()["items"].is_array());
+}
+
+#[tokio::test]
+async fn a_stop_is_answered_and_then_told() {
+    let world = World::new().await;
+    let mut stop = world.stop.subscribe();
+    let answer: Answer = world.send("POST", "/v1/shutdown", &[], "").await;
+    assert_eq!(answer.json()["stopping"], json!(true));
+    tokio::time::timeout(Duration::from_secs(5), stop.wait_for(|stop| *stop)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn it_serves_real_connections_and_ends_them_in_order() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::new().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    dodai_admin::server::serve(listener, world.router.clone(), &world.tasks);
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200 OK");
+    let cut = world.tasks.drain(Duration::from_secs(5)).await;
+    assert!(cut.is_empty(), "{cut:?}");
+}

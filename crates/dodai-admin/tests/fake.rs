@@ -1,0 +1,277 @@
+//! A world for the API: control over a store in memory, and seams that remember what they were asked.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use dodai_admin::Refusal;
+use dodai_admin::api::{About, Parts, router};
+use dodai_admin::gate::Gate;
+use dodai_admin::seam::{
+    Artifacts, Change, ConfigKey, Flow, Ledger, LogLine, Message, Node, NodeState, Pending, StoreState, Usage,
+};
+use dodai_control::control::{Control, Settings};
+use dodai_core::call::{Call, Door, Reply};
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::{AppId, Digest, InstanceId};
+use dodai_core::task::Tasks;
+use dodai_store::MemoryStore;
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+/// The API and what it works on.
+pub struct World {
+    pub router: Router,
+    pub control: Control,
+    pub node: Arc<FakeNode>,
+    pub stop: watch::Sender<bool>,
+    pub tasks: Tasks,
+}
+
+/// What came back.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+}
+
+/// An answer without end.
+pub struct Events {
+    body: Body,
+    queue: VecDeque<Value>,
+}
+
+impl Events {
+    pub async fn next(&mut self) -> Value {
+        loop {
+            if let Some(value) = self.queue.pop_front() {
+                return value;
+            }
+            let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame())
+                .await
+                .expect("an event in time");
+            let data = frame.expect("more events").unwrap().into_data().unwrap();
+            let text = String::from_utf8(data.to_vec()).unwrap();
+            self.queue.extend(
+                text.lines()
+                    .filter_map(|l| l.strip_prefix("data: "))
+                    .map(|l| serde_json::from_str(l).unwrap()),
+            );
+        }
+    }
+
+    pub async fn ends(&mut self) -> bool {
+        let all = async { while self.body.frame().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(10), all).await.is_ok()
+    }
+}
+
+impl World {
+    pub async fn new() -> World {
+        let tasks = Tasks::new();
+        let store = Arc::new(MemoryStore::new(&tasks));
+        let control = Control::start(store, Settings::default(), &tasks).await.unwrap();
+        let node = Arc::new(FakeNode::default());
+        let (stop, _) = watch::channel(false);
+        let parts = Parts {
+            control: control.clone(),
+            node: node.clone(),
+            ledger: node.clone(),
+            artifacts: node.clone(),
+            door: node.clone(),
+            gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
+            about: About { version: "1".to_owned(), pid: 7, folder: None, data: PathBuf::from("/data") },
+            metrics: Arc::new(|| "# EOF\n".to_owned()),
+            stop: stop.clone(),
+            settled: watch::channel(true).1,
+            tasks: tasks.clone(),
+        };
+        World { router: router(Arc::new(parts)), control, node, stop, tasks }
+    }
+
+    async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> http::Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in [("host", "127.0.0.1:7070"), ("authorization", "Bearer right")] {
+            if !headers.iter().any(|(other, _)| *other == name) {
+                request = request.header(name, value);
+            }
+        }
+        for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
+            request = request.header(*name, HeaderValue::from_str(value).unwrap());
+        }
+        self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
+    }
+
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let response = self.request(method, path, headers, Bytes::copy_from_slice(body.as_bytes())).await;
+        let (head, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], "").await
+    }
+
+    pub async fn apply(&self, query: &str, documents: &str) -> Answer {
+        self.send("POST", &format!("/v1/documents{query}"), &[], documents).await
+    }
+
+    pub async fn stream(&self, path: &str) -> Events {
+        let response = self.request("GET", path, &[], Bytes::new()).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        Events { body: response.into_body(), queue: VecDeque::new() }
+    }
+
+    /// Waits until the mirror of the store has seen what was written.
+    pub async fn until(&self, holds: impl Fn() -> bool) {
+        let wait = async {
+            while !holds() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("in time");
+    }
+}
+
+/// Remembers.
+#[derive(Default)]
+pub struct FakeNode {
+    done: Mutex<Vec<String>>,
+    config: Mutex<BTreeMap<String, String>>,
+}
+
+impl FakeNode {
+    fn note(&self, text: String) {
+        self.done.lock().unwrap().push(text);
+    }
+
+    pub fn done(&self) -> Vec<String> {
+        self.done.lock().unwrap().clone()
+    }
+}
+
+impl Node for FakeNode {
+    fn usage(&self, _instance: &InstanceId) -> Usage {
+        Usage::default()
+    }
+
+    fn state(&self) -> NodeState {
+        NodeState::default()
+    }
+
+    fn logs(
+        &self,
+        _app: &AppId,
+        _instance: Option<&InstanceId>,
+        tail: usize,
+        _follow: bool,
+    ) -> Flow<LogLine> {
+        let line = |number| LogLine {
+            instance: "i-1".to_owned(),
+            time_ms: 0,
+            stream: "stdout".to_owned(),
+            text: format!("line {number}"),
+        };
+        futures_util::stream::iter(1..=tail).map(line).boxed()
+    }
+
+    fn publish(&self, message: Message) -> Pending<'_, ()> {
+        let Message { namespace, pubsub, topic, content_type, data } = message;
+        self.note(format!("publish {namespace} {pubsub} {topic} {content_type} {}", data.len()));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn config_get(&self, key: ConfigKey) -> Pending<'_, Option<String>> {
+        Box::pin(async move { Ok(self.config.lock().unwrap().get(&key.key).cloned()) })
+    }
+
+    fn config_set(&self, key: ConfigKey, value: Option<String>) -> Pending<'_, bool> {
+        Box::pin(async move {
+            let mut config = self.config.lock().unwrap();
+            match value {
+                Some(value) => {
+                    config.insert(key.key, value);
+                    Ok(true)
+                }
+                None => Ok(config.remove(&key.key).is_some()),
+            }
+        })
+    }
+}
+
+impl Artifacts for FakeNode {
+    fn put(&self, bytes: Bytes) -> Pending<'_, Digest> {
+        let broken = bytes.ends_with(b"broken");
+        self.note(format!("put {}", bytes.len()));
+        Box::pin(
+            async move { Ok(Digest::new(format!("sha256:{}", if broken { "b" } else { "a" }.repeat(64)))) },
+        )
+    }
+
+    fn prepare<'a>(&'a self, name: &'a str, digest: &'a Digest) -> Pending<'a, ()> {
+        self.note(format!("prepare {name} {digest}"));
+        let broken = digest.as_str().ends_with('b');
+        let refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "artifact", "it does not compile");
+        Box::pin(async move { if broken { Err(refusal) } else { Ok(()) } })
+    }
+}
+
+impl Ledger for FakeNode {
+    fn state(&self) -> Pending<'_, StoreState> {
+        let backend = "fake".to_owned();
+        Box::pin(async {
+            Ok(StoreState { backend, revision: 1, compacted: 0, keys: 0, size_bytes: 0, schema_version: 1 })
+        })
+    }
+
+    fn changes(&self, prefix: String, _after: u64, _limit: usize) -> Pending<'_, Vec<Change>> {
+        let (action, actor, reason) = ("create".to_owned(), "me".to_owned(), String::new());
+        Box::pin(async { Ok(vec![Change { revision: 1, key: prefix, action, actor, reason, time_ms: 0 }]) })
+    }
+
+    fn backup(&self, path: PathBuf) -> Pending<'_, ()> {
+        Box::pin(
+            async move { std::fs::write(path, "x").map_err(|error| Refusal::internal(error.to_string())) },
+        )
+    }
+}
+
+impl Door for FakeNode {
+    fn enter(&self, call: Call) -> dodai_core::call::Answer<'_> {
+        Box::pin(async move {
+            if call.head.uri.host() == Some("away.default") {
+                return Err(Failure::new(Kind::NoRoute, "nobody is there"));
+            }
+            let body = call.body.collect(1000).await?;
+            let text = format!("{} {} {}", call.head.method, call.head.uri, String::from_utf8_lossy(&body));
+            let mut reply = Reply::new(StatusCode::IM_A_TEAPOT, text);
+            reply.head.headers.insert("seen", call.head.headers["authorization"].clone());
+            Ok(reply)
+        })
+    }
+}
