@@ -10,7 +10,7 @@ use crate::name::Name;
 use crate::quantity::{ByteSize, MilliCpu};
 
 /// What a base offers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BaseSpec {
     /// Labels that placement chooses by (zone, cell, hardware). Default: none.
@@ -22,6 +22,13 @@ pub struct BaseSpec {
     /// Whether new instances may be placed on it. Default: true.
     #[serde(default = "yes")]
     pub schedulable: bool,
+}
+
+impl Default for BaseSpec {
+    /// What an empty document says: a base that takes instances.
+    fn default() -> BaseSpec {
+        BaseSpec { labels: BTreeMap::new(), capacity: Capacity::default(), schedulable: true }
+    }
 }
 
 fn yes() -> bool {
@@ -71,4 +78,15 @@ pub struct BaseStatus {
     /// The namespaces it serves. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<Name>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_what_an_empty_document_says() {
+        let empty: BaseSpec = serde_json::from_str("{}").expect("every field has a default");
+        assert_eq!(empty, BaseSpec::default());
+    }
 }

@@ -29,6 +29,9 @@ use tokio::sync::watch;
 use crate::process::{self, Logs, Ports, Supervisor};
 use crate::workload::{self, Order, Runner};
 
+/// How often the base looks at what changes by itself.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// How a base is set up.
 pub struct Config {
     /// Its name.
@@ -129,7 +132,8 @@ impl Base {
         let folders = Folders { data: components.clone(), project: config.project_dir.clone() };
         dodai_drivers::register(&mut registry, environment.clone(), &folders);
         let settings = dodai_runtime::Settings::default();
-        let runtime = Runtime::new(registry, Arc::new(plane.door()), environment, components, settings, tasks);
+        let runtime =
+            Runtime::new(registry, Arc::new(plane.door()), environment, components, settings, tasks);
         link.status.send_modify(|status| status.wants = config.wants.clone());
         let parts = Arc::new(Parts {
             config,
@@ -169,23 +173,51 @@ impl Base {
 /// Takes snapshots until told to stop.
 async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>, tasks: Tasks) {
     let mut runners = BTreeMap::new();
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         if snapshot.version > 0 {
             take(&parts, &snapshot, &mut runners, &tasks).await;
         }
-        tokio::select! {
-            // Waiting for a change and for the end are both cancel safe.
-            changed = snapshots.changed() => if changed.is_err() { break },
-            () = tasks.closing() => break,
+        let changed = loop {
+            tokio::select! {
+                // Waiting for a change, for a moment and for the end are all cancel safe.
+                changed = snapshots.changed() => break changed.is_ok(),
+                _ = looks.tick() => look(&parts),
+                () = tasks.closing() => break false,
+            }
+        };
+        if !changed {
+            break;
         }
     }
     // The runners watch the same tracker and end by themselves.
     tasks.closing().await;
 }
 
+/// Reports what changes by itself: how components are, how many calls are in flight.
+fn look(parts: &Parts) {
+    let health = parts.runtime.health();
+    let locals = parts.plane.locals();
+    parts.status.send_if_modified(|status| {
+        let mut changed = status.components != health;
+        status.components = health;
+        for (instance, entry) in &mut status.instances {
+            let in_flight = locals.get(instance).in_flight();
+            changed |= entry.in_flight != in_flight;
+            entry.in_flight = in_flight;
+        }
+        changed
+    });
+}
+
 /// Makes one snapshot the truth, as far as it can be.
-async fn take(parts: &Arc<Parts>, snapshot: &Arc<Snapshot>, runners: &mut BTreeMap<InstanceId, Runner>, tasks: &Tasks) {
+async fn take(
+    parts: &Arc<Parts>,
+    snapshot: &Arc<Snapshot>,
+    runners: &mut BTreeMap<InstanceId, Runner>,
+    tasks: &Tasks,
+) {
     parts.runtime.apply(snapshot);
     for app in snapshot.apps() {
         parts.remember_token(app);
@@ -199,19 +231,27 @@ async fn take(parts: &Arc<Parts>, snapshot: &Arc<Snapshot>, runners: &mut BTreeM
         }),
         Err(error) => {
             let reason = error.to_string();
-            tracing::warn!(version = snapshot.version, reason, "a snapshot was refused; the last good one stays");
+            tracing::warn!(
+                version = snapshot.version,
+                reason,
+                "a snapshot was refused; the last good one stays"
+            );
             let refusal = Refusal { version: snapshot.version, reason };
             parts.status.send_modify(|status| status.refused = Some(refusal));
             return;
         }
     }
-    let health = parts.runtime.health();
-    parts.status.send_modify(|status| status.components = health);
+    look(parts);
     reconcile(parts, snapshot, runners, tasks);
 }
 
 /// Starts, drains and forgets workloads, so that they are what the snapshot says.
-fn reconcile(parts: &Arc<Parts>, snapshot: &Snapshot, runners: &mut BTreeMap<InstanceId, Runner>, tasks: &Tasks) {
+fn reconcile(
+    parts: &Arc<Parts>,
+    snapshot: &Snapshot,
+    runners: &mut BTreeMap<InstanceId, Runner>,
+    tasks: &Tasks,
+) {
     let wanted: BTreeMap<&InstanceId, &Workload> =
         snapshot.workloads().map(|workload| (&workload.instance, workload)).collect();
     for (instance, workload) in &wanted {

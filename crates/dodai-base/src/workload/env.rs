@@ -10,7 +10,8 @@ use super::Context;
 use crate::process::{EnvValue, Secret};
 
 /// What a process inherits from the base's own environment.
-const INHERITED: &[&str] = &["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+const INHERITED: &[&str] =
+    &["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// Builds the environment of a process that listens on `ports`. The error names the variable that could not
 /// be resolved.
@@ -73,11 +74,21 @@ async fn resolve(context: &Context, name: &str, value: &Value) -> Result<EnvValu
     match value {
         Value::Plain(text) => Ok(EnvValue::Plain(text.clone())),
         Value::Config { .. } => {
-            let text = context.parts.runtime.secret(namespace, value).await.map_err(|error| failed(error.to_string()))?;
+            let text = context
+                .parts
+                .runtime
+                .secret(namespace, value)
+                .await
+                .map_err(|error| failed(error.to_string()))?;
             Ok(EnvValue::Plain(text))
         }
         Value::Secret { .. } | Value::Environment(_) => {
-            let text = context.parts.runtime.secret(namespace, value).await.map_err(|error| failed(error.to_string()))?;
+            let text = context
+                .parts
+                .runtime
+                .secret(namespace, value)
+                .await
+                .map_err(|error| failed(error.to_string()))?;
             Ok(EnvValue::Secret(Secret::new(text)))
         }
     }

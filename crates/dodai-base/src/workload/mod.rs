@@ -119,7 +119,8 @@ impl Context {
     }
 
     fn is_there(&self, app: &AppId) -> bool {
-        let of_app = |instance: &dodai_core::id::InstanceId| self.parts.app_of(instance).as_ref() == Some(app);
+        let of_app =
+            |instance: &dodai_core::id::InstanceId| self.parts.app_of(instance).as_ref() == Some(app);
         let here = self.parts.status.borrow().instances.iter().any(|(instance, status)| {
             matches!(status.phase, Phase::Ready | Phase::Succeeded) && of_app(instance)
         });

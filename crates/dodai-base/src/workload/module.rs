@@ -9,7 +9,9 @@ use dodai_core::snapshot::{ModuleSpec, Setting, Value};
 use dodai_core::status::Phase;
 use dodai_core::task::Kind;
 use dodai_dataplane::local::Way;
-use dodai_modules::{Bucket, KeyValue, KeyValueError, LogSink, MeshNames, Pending, Seams, StateBucket, Stream};
+use dodai_modules::{
+    Bucket, KeyValue, KeyValueError, LogSink, MeshNames, Pending, Seams, StateBucket, Stream,
+};
 
 use super::{Context, DRAIN};
 use crate::node::Parts;
@@ -29,8 +31,11 @@ pub async fn run(context: &mut Context, spec: ModuleSpec) {
         let config = Config::start(context, &spec.config).await;
         let seams = seams(context, config, &logs);
         let workload = &context.workload;
-        let installed =
-            context.parts.modules.install(workload.instance.clone(), workload.app.clone(), spec.clone(), seams).await;
+        let installed = context
+            .parts
+            .modules
+            .install(workload.instance.clone(), workload.app.clone(), spec.clone(), seams)
+            .await;
         match installed {
             Ok(module) => {
                 context.open(Way::Serve(module));
@@ -59,7 +64,9 @@ pub async fn run(context: &mut Context, spec: ModuleSpec) {
 fn logs(context: &Context) -> Logs {
     let folder = context.parts.config.data_dir.join("logs");
     let workload = &context.workload;
-    let path = folder.join(format!("{}.{}", workload.app.namespace, workload.app.name)).join(workload.instance.as_str());
+    let path = folder
+        .join(format!("{}.{}", workload.app.namespace, workload.app.name))
+        .join(workload.instance.as_str());
     let logs = Logs::new(&LogPolicy::under(folder), path.with_extension("log"));
     let mut all = context.parts.logs.lock().unwrap_or_else(PoisonError::into_inner);
     all.insert(workload.instance.clone(), (workload.app.clone(), logs.clone()));

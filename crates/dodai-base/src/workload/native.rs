@@ -11,7 +11,9 @@ use dodai_core::status::Phase;
 use dodai_dataplane::local::Way;
 
 use super::{Context, env};
-use crate::process::{self, Check, Handle, LogPolicy, Port, Probe, Probes, RestartPolicy, Signal, Spec, Stop};
+use crate::process::{
+    self, Check, Handle, LogPolicy, Port, Probe, Probes, RestartPolicy, Signal, Spec, Stop,
+};
 
 /// How often a starting process is looked at when nothing else is asked for.
 const STARTUP_PERIOD: Duration = Duration::from_millis(50);
@@ -71,8 +73,15 @@ async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String>
     let spec = convert(context, spec, &addresses, env)?;
     let handle = context.parts.processes.start(spec, &context.tasks).map_err(|error| error.to_string())?;
     let entry = (context.workload.app.clone(), handle.logs().clone());
-    context.parts.logs.lock().unwrap_or_else(PoisonError::into_inner).insert(context.workload.instance.clone(), entry);
-    context.update(|status| status.ports = addresses.iter().map(|(name, at)| (name.clone(), at.port())).collect());
+    context
+        .parts
+        .logs
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(context.workload.instance.clone(), entry);
+    context.update(|status| {
+        status.ports = addresses.iter().map(|(name, at)| (name.clone(), at.port())).collect()
+    });
     Ok((handle, addresses, ports))
 }
 
@@ -188,13 +197,21 @@ fn probes(context: &Context, ports: &BTreeMap<Name, SocketAddr>) -> Result<Probe
             let first = workload.services.first().and_then(|service| ports.get(&service.name));
             let check = readiness.as_ref().map(|probe| probe.check.clone());
             let check = check.or_else(|| first.map(|address| Check::TcpSocket { address: *address }));
-            check.map(|check| Probe { period: STARTUP_PERIOD, failure_threshold: STARTUP_FAILURES, ..Probe::new(check) })
+            check.map(|check| Probe {
+                period: STARTUP_PERIOD,
+                failure_threshold: STARTUP_FAILURES,
+                ..Probe::new(check)
+            })
         }
     };
     Ok(Probes { startup, readiness, liveness: given(&workload.probes.liveness)? })
 }
 
-fn check(context: &Context, check: &snapshot::Check, ports: &BTreeMap<Name, SocketAddr>) -> Result<Check, String> {
+fn check(
+    context: &Context,
+    check: &snapshot::Check,
+    ports: &BTreeMap<Name, SocketAddr>,
+) -> Result<Check, String> {
     let address = |service: &Option<Name>| {
         let name = service.as_ref().or(context.workload.services.first().map(|service| &service.name));
         let found = name.and_then(|name| ports.get(name)).copied();
