@@ -24,6 +24,13 @@ struct Request {
     expiry_in_seconds: i32,
 }
 
+/// What is to be locked, as the store calls it.
+struct Resource {
+    _live: Arc<Live>,
+    locks: Arc<dyn Store>,
+    key: String,
+}
+
 #[derive(Serialize)]
 struct Taken {
     success: bool,
@@ -39,13 +46,7 @@ fn wrong(what: &str, store: &str) -> Refusal {
 }
 
 impl Api {
-    /// The lock store, and the resource as it is called there.
-    fn lock_of(
-        &self,
-        store: &str,
-        request: &Request,
-        code: &'static str,
-    ) -> Result<(Arc<Live>, Arc<dyn Store>, String), Refusal> {
+    fn lock_of(&self, store: &str, request: &Request, code: &'static str) -> Result<Resource, Refusal> {
         let (live, locks) = self.component(Block::Lock, store, |all| all.lock.clone())?;
         if request.resource_id.is_empty() {
             return Err(wrong("ResourceId is empty", store));
@@ -59,16 +60,17 @@ impl Api {
         let key = prefix
             .apply(&request.resource_id)
             .map_err(|illegal| Refusal::internal(code, format!("{words}: {illegal}")))?;
-        Ok((live, locks, format!("lock||{key}")))
+        Ok(Resource { _live: live, locks, key: format!("lock||{key}") })
     }
 
     pub(super) async fn try_lock(&self, store: &str, call: Call) -> Outcome {
         let body = self.body(call.body).await?;
         let request: Request = serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
-        let (_live, locks, resource) = self.lock_of(store, &request, "ERR_TRY_LOCK")?;
+        let resource = self.lock_of(store, &request, "ERR_TRY_LOCK")?;
         let seconds = u64::try_from(request.expiry_in_seconds).ok().filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(|| wrong("ExpiryInSeconds is not positive", store))?;
-        let outcome = locks.try_lock(&resource, &request.lock_owner, Duration::from_secs(seconds)).await;
+        let outcome =
+            resource.locks.try_lock(&resource.key, &request.lock_owner, Duration::from_secs(seconds)).await;
         let outcome = outcome.map_err(|error| {
             Refusal::internal("ERR_TRY_LOCK", format!("failed to try acquiring lock: {error}"))
         })?;
@@ -78,8 +80,8 @@ impl Api {
     pub(super) async fn unlock(&self, store: &str, call: Call) -> Outcome {
         let body = self.body(call.body).await?;
         let request: Request = serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
-        let (_live, locks, resource) = self.lock_of(store, &request, "ERR_UNLOCK")?;
-        let release = locks.unlock(&resource, &request.lock_owner).await;
+        let resource = self.lock_of(store, &request, "ERR_UNLOCK")?;
+        let release = resource.locks.unlock(&resource.key, &request.lock_owner).await;
         let release = release
             .map_err(|error| Refusal::internal("ERR_UNLOCK", format!("failed to release lock: {error}")))?;
         let status = match release {

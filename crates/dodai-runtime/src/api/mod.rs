@@ -79,14 +79,11 @@ impl Api {
 
     async fn handle(&self, call: Call) -> Result<Reply, dodai_core::failure::Failure> {
         let route = route::route(&call.head.method, call.head.uri.path());
-        let answered = match route {
-            Route::Health => self.health(&call),
-            Route::OutboundHealth => self.outbound_health(),
-            _ if !self.admits(&call) => {
-                return Ok(Reply::new(StatusCode::UNAUTHORIZED, "invalid api token\n"));
-            }
-            route => self.dispatch(route, call).await,
-        };
+        let is_probe = matches!(route, Route::Health | Route::OutboundHealth);
+        if !is_probe && !self.admits(&call) {
+            return Ok(Reply::new(StatusCode::UNAUTHORIZED, "invalid api token\n"));
+        }
+        let answered = self.dispatch(route, call).await;
         Ok(answered.unwrap_or_else(Refusal::into_reply))
     }
 
