@@ -6,4 +6,5 @@
 pub mod node;
 pub mod process;
 pub mod shim;
+pub mod telemetry;
 mod workload;

@@ -1,0 +1,151 @@
+use std::path::Path;
+use std::sync::mpsc;
+
+use super::*;
+use crate::telemetry::line::tests::record;
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn file(path: &Path, max_bytes: u64, keep: u32) -> Config {
+    Config::to(Output::File { path: path.to_owned(), max_bytes, keep })
+}
+
+fn statuses(path: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let status = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["status"].as_u64().unwrap();
+    text.lines().map(status).collect()
+}
+
+/// A target whose writes wait for a word from the test.
+struct Gate {
+    entered: SyncSender<()>,
+    go_on: Receiver<io::Result<()>>,
+}
+
+impl Target for Gate {
+    fn write(&mut self, _lines: &[u8]) -> io::Result<()> {
+        let _ = self.entered.send(());
+        self.go_on.recv().unwrap_or(Ok(()))
+    }
+}
+
+fn gated(queue: usize) -> (AccessLog, Receiver<()>, SyncSender<io::Result<()>>) {
+    let (entered, entries) = mpsc::sync_channel(16);
+    let (word, go_on) = mpsc::sync_channel(16);
+    let log = AccessLog::over(Box::new(Gate { entered, go_on }), Format::Json, Filter::All, queue).unwrap();
+    (log, entries, word)
+}
+
+#[test]
+fn lines_read_back_in_order_after_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let log = AccessLog::open(file(&path, u64::MAX, 1)).unwrap();
+    for status in 200..300 {
+        log.record(Record { status, ..record() });
+    }
+    assert!(log.close(SOON));
+    assert_eq!(statuses(&path), (200..300).collect::<Vec<u64>>());
+    let reading = log.reading();
+    assert_eq!((reading.written, reading.dropped, reading.queued), (100, 0, 0));
+    log.record(record());
+    assert_eq!(log.reading().dropped, 1, "after close a record is dropped and counted");
+}
+
+#[test]
+fn a_full_queue_drops_and_counts_and_never_waits() {
+    let (log, entries, word) = gated(2);
+    log.record(record());
+    entries.recv_timeout(SOON).unwrap();
+    // The writer holds one; two more fit.
+    (0..5).for_each(|_| log.record(record()));
+    let reading = log.reading();
+    assert_eq!((reading.written, reading.dropped, reading.queued), (0, 3, 3));
+    drop(word);
+    assert!(log.close(SOON));
+    assert_eq!((log.reading().written, log.reading().queued), (3, 0));
+}
+
+#[test]
+fn what_cannot_be_written_is_counted_and_later_lines_go_on() {
+    let (log, entries, word) = gated(4);
+    log.record(record());
+    entries.recv_timeout(SOON).unwrap();
+    word.send(Err(io::Error::other("disk full"))).unwrap();
+    log.record(record());
+    drop(word);
+    assert!(log.close(SOON));
+    assert_eq!((log.reading().written, log.reading().dropped), (1, 1));
+}
+
+#[test]
+fn a_stuck_writer_does_not_hold_up_the_end() {
+    let (log, entries, word) = gated(4);
+    log.record(record());
+    entries.recv_timeout(SOON).unwrap();
+    assert!(!log.close(Duration::from_millis(1)));
+    drop(word);
+}
+
+#[test]
+fn a_file_is_turned_over_by_size_and_the_oldest_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let mut target = File::open(path.clone(), 10, 2).unwrap();
+    for line in ["one---\n", "two---\n", "three-\n", "four--\n"] {
+        target.write(line.as_bytes()).unwrap();
+    }
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(
+        [read("access.log"), read("access.log.1"), read("access.log.2")],
+        ["four--\n", "three-\n", "two---\n"]
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let mut target = File::open(path.clone(), u64::MAX, 1).unwrap();
+    target.write(b"before\n").unwrap();
+    std::fs::rename(&path, folder.path().join("moved")).unwrap();
+    target.write(b"after\n").unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "after\n");
+    assert_eq!(std::fs::read_to_string(folder.path().join("moved")).unwrap(), "before\n");
+}
+
+#[test]
+fn an_output_that_cannot_be_opened_is_named() {
+    let error = AccessLog::open(file(Path::new("/nowhere/at/all.log"), 1, 1)).unwrap_err().to_string();
+    assert!(error.contains("/nowhere/at/all.log") && error.contains("may write"), "{error}");
+}
+
+#[test]
+fn filters() {
+    let span = |sampled| Span { sampled, ..record().span };
+    for (text, sampled, status, failure, expect) in [
+        ("all", false, 200, None, true),
+        ("failures", true, 404, None, false),
+        ("failures", false, 404, Some(Kind::NoRoute), true),
+        ("failures", false, 500, None, true),
+        ("failures", false, 0, None, true),
+        ("status>=400", false, 399, None, false),
+        ("status>=400", false, 400, None, true),
+        ("sampled", true, 200, None, true),
+        ("sampled", false, 500, Some(Kind::Internal), false),
+    ] {
+        let filter: Filter = text.parse().unwrap();
+        assert_eq!(filter.lets(&span(sampled), status, failure), expect, "{text} {status}");
+    }
+    for bad in ["", "ALL", "status>=", "status>=99", "status>=600", "status>400"] {
+        assert!(bad.parse::<Filter>().unwrap_err().to_string().contains("status>=400"), "{bad}");
+    }
+}
+
+#[test]
+fn text_lines_are_an_option() {
+    let mut lines = Vec::new();
+    render(&mut lines, Format::Text, &record());
+    assert!(lines.starts_with(b"[2023-11-14T22:13:20.000042Z] \"GET ") && lines.ends_with(b"\n"));
+}

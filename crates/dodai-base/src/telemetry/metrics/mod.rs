@@ -1,0 +1,347 @@
+//! Metrics as Prometheus or OpenMetrics text, made from a copy of the counters when somebody scrapes.
+//!
+//! A [`Source`] gives [`Readings`], plain data; [`render`] makes text of them. Names, units and meanings are
+//! in `docs/telemetry.md`, and a test holds the two together. Labels come from documents only and each family
+//! is capped, so a client cannot make the text grow. Rejected: prometheus-client, which owns its counters;
+//! ours live in the data plane, and a collector over copies is longer than the encoder.
+
+mod encode;
+mod host;
+
+use std::collections::BTreeMap;
+
+use dodai_core::id::{AppId, InstanceId};
+use dodai_core::status::Phase;
+use dodai_dataplane::stats::{self, BUCKETS};
+use dodai_modules::Metrics;
+
+pub use self::encode::Format;
+use self::encode::{Encoder, Type};
+pub use self::host::OwnUse;
+use super::SinkReading;
+
+/// The most call series in one text; the rest is counted in `dodai_metrics_series_omitted`.
+pub const MAX_CALL_SERIES: usize = 2000;
+
+/// The most modules, and the most processes, in one text.
+pub const MAX_INSTANCES: usize = 2000;
+
+/// Gives readings when asked.
+pub trait Source: Send + Sync {
+    /// A copy of every counter at this moment. May read `/proc`, so not on a data-plane thread.
+    fn read(&self) -> Readings;
+}
+
+/// The counters of one base at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Readings {
+    /// The base's name.
+    pub base: String,
+    /// The version of the program.
+    pub version: String,
+    /// Calls.
+    pub calls: Vec<stats::Reading>,
+    /// Modules.
+    pub modules: Vec<ModuleReading>,
+    /// Processes.
+    pub processes: Vec<ProcessReading>,
+    /// The phase of every instance.
+    pub instances: Vec<(AppId, Phase)>,
+    /// Whether each component is ready, by `namespace/name`.
+    pub components: BTreeMap<String, bool>,
+    /// The version of the snapshot in force; 0 before the first.
+    pub applied: u64,
+    /// The version of the snapshot that was refused, if none newer was applied.
+    pub refused: Option<u64>,
+    /// Open listeners.
+    pub listeners: u64,
+    /// What the sinks of call records did.
+    pub sinks: Vec<SinkReading>,
+    /// The base's own use of resources; see [`OwnUse::read`].
+    pub own: Option<OwnUse>,
+}
+
+/// The counters of one module.
+#[derive(Clone, Debug)]
+pub struct ModuleReading {
+    /// Its app.
+    pub app: AppId,
+    /// Its instance.
+    pub instance: InstanceId,
+    /// Its counters.
+    pub metrics: Metrics,
+}
+
+/// What is known of one process instance.
+#[derive(Clone, Debug)]
+pub struct ProcessReading {
+    /// Its app.
+    pub app: AppId,
+    /// Its instance.
+    pub instance: InstanceId,
+    /// Whether a process runs now.
+    pub up: bool,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Processor time since the start in seconds, where it can be read.
+    pub cpu_seconds: Option<f64>,
+    /// Memory in bytes, where it can be read.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The text that a scraper reads.
+pub fn render(readings: &Readings, format: Format) -> String {
+    let mut out = Encoder::new(format);
+    base(&mut out, readings);
+    calls(&mut out, &readings.calls[..readings.calls.len().min(MAX_CALL_SERIES)]);
+    instances(&mut out, &readings.instances);
+    modules(&mut out, &readings.modules[..readings.modules.len().min(MAX_INSTANCES)]);
+    processes(&mut out, &readings.processes[..readings.processes.len().min(MAX_INSTANCES)]);
+    sinks(&mut out, &readings.sinks);
+    omitted(&mut out, readings);
+    if let Some(own) = &readings.own {
+        own_use(&mut out, own);
+    }
+    out.finish()
+}
+
+fn base(out: &mut Encoder, readings: &Readings) {
+    let facts = [("version", readings.version.as_str()), ("base", readings.base.as_str())];
+    out.family("dodai_build", Type::Info, "The program and the base's name.").whole(&facts, 1);
+    out.family(
+        "dodai_snapshot_applied_version",
+        Type::Gauge,
+        "Version of the snapshot in force, 0 before the first.",
+    )
+    .whole(&[], readings.applied);
+    out.family(
+        "dodai_snapshot_refused_version",
+        Type::Gauge,
+        "Version of the newest snapshot if it was refused, else 0.",
+    )
+    .whole(&[], readings.refused.unwrap_or(0));
+    out.family("dodai_listeners", Type::Gauge, "Open listeners.").whole(&[], readings.listeners);
+    out.family("dodai_component_ready", Type::Gauge, "1 if the component can be used, else 0.");
+    for (component, ready) in &readings.components {
+        out.whole(&[("component", component)], u64::from(*ready));
+    }
+}
+
+/// Status classes in the order of `stats::Reading::classes`.
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+fn call_labels(of: &stats::Labels) -> [(&'static str, &str); 4] {
+    [
+        ("direction", of.direction.as_str()),
+        ("caller", &of.caller),
+        ("service", &of.service),
+        ("route", &of.route),
+    ]
+}
+
+fn calls(out: &mut Encoder, readings: &[stats::Reading]) {
+    out.family(
+        "dodai_calls",
+        Type::Counter,
+        "Finished calls by class of status; none is a caller that left.",
+    );
+    for reading in readings {
+        let [direction, caller, service, route] = call_labels(&reading.labels);
+        for (class, count) in CLASSES.iter().zip(reading.classes).filter(|(_, count)| *count > 0) {
+            out.whole(&[direction, caller, service, route, ("class", class)], count);
+        }
+    }
+    out.family("dodai_call_failures", Type::Counter, "Calls that the base answered itself, by failure code.");
+    for reading in readings {
+        let [direction, caller, service, route] = call_labels(&reading.labels);
+        for (kind, count) in &reading.failures {
+            let blame = match kind.blame() {
+                dodai_core::failure::Blame::Client => "client",
+                dodai_core::failure::Blame::Policy => "policy",
+                dodai_core::failure::Blame::Endpoint => "endpoint",
+                dodai_core::failure::Blame::Us => "us",
+            };
+            let code = ("code", kind.code());
+            out.whole(&[direction, caller, service, route, code, ("blame", blame)], *count);
+        }
+    }
+    out.family("dodai_call_retries", Type::Counter, "Tries after the first.");
+    for reading in readings {
+        out.whole(&call_labels(&reading.labels), reading.retries);
+    }
+    let help = "From the request's head to the last byte of the response.";
+    out.family("dodai_call_duration_seconds", Type::Histogram, help);
+    for reading in readings {
+        out.histogram(&call_labels(&reading.labels), &BUCKETS, &reading.buckets, reading.seconds);
+    }
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Starting => "starting",
+        Phase::Ready => "ready",
+        Phase::Unready => "unready",
+        Phase::BackingOff => "backing_off",
+        Phase::Draining => "draining",
+        Phase::Succeeded => "succeeded",
+        Phase::Failed => "failed",
+        Phase::Gone => "gone",
+    }
+}
+
+fn instances(out: &mut Encoder, all: &[(AppId, Phase)]) {
+    let mut count: BTreeMap<(String, &str), u64> = BTreeMap::new();
+    for (app, at) in all {
+        *count.entry((app.to_string(), phase(*at))).or_default() += 1;
+    }
+    out.family("dodai_instances", Type::Gauge, "Instances of this base by phase.");
+    for ((app, phase), count) in &count {
+        out.whole(&[("app", app), ("phase", phase)], *count);
+    }
+}
+
+/// One family with a whole value per module.
+type Whole = (&'static str, Type, &'static str, fn(&Metrics) -> u64);
+
+const MODULE_WHOLES: [Whole; 13] = [
+    ("dodai_module_calls", Type::Counter, "Calls that came in, refused ones included.", |m| m.calls),
+    (
+        "dodai_module_calls_answered",
+        Type::Counter,
+        "Calls that the guest answered, whatever the status.",
+        |m| m.answered,
+    ),
+    ("dodai_module_in_flight", Type::Gauge, "Calls that run now.", |m| m.in_flight),
+    ("dodai_module_queued", Type::Gauge, "Calls that wait for a place now.", |m| m.queued),
+    ("dodai_module_instances", Type::Gauge, "Guest instances that live now.", |m| m.instances),
+    ("dodai_module_warm_instances", Type::Gauge, "Guest instances that wait for a call now.", |m| m.warm),
+    ("dodai_module_instantiations", Type::Counter, "Guest instances made.", |m| m.instantiated),
+    (
+        "dodai_module_memory_peak_bytes",
+        Type::Gauge,
+        "The most linear memory one guest instance has had.",
+        |m| m.memory_peak,
+    ),
+    ("dodai_module_outbound_calls", Type::Counter, "Requests that guests sent.", |m| m.outbound),
+    ("dodai_module_outbound_denied", Type::Counter, "Requests of guests to hosts they may not call.", |m| {
+        m.outbound_denied
+    }),
+    ("dodai_module_log_lines", Type::Counter, "Lines that guests wrote.", |m| m.log_lines),
+    ("dodai_module_calls_cancelled", Type::Counter, "Calls whose caller went away.", |m| m.cancelled),
+    (
+        "dodai_module_calls_drained",
+        Type::Counter,
+        "Calls refused or cut because the module was draining.",
+        |m| m.drained,
+    ),
+];
+
+/// Why a module failed a call.
+const MODULE_FAILURES: [(&str, fn(&Metrics) -> u64); 7] = [
+    ("trap", |m| m.traps),
+    ("memory", |m| m.over_memory),
+    ("cpu", |m| m.over_cpu),
+    ("wall_time", |m| m.over_wall_time),
+    ("timeout", |m| m.timeouts),
+    ("incomplete", |m| m.incomplete),
+    ("queue_full", |m| m.queue_full),
+];
+
+fn modules(out: &mut Encoder, readings: &[ModuleReading]) {
+    let named: Vec<_> = readings.iter().map(|module| (module.app.to_string(), module)).collect();
+    for (name, kind, help, value) in MODULE_WHOLES {
+        out.family(name, kind, help);
+        for (app, module) in &named {
+            out.whole(&[("app", app), ("instance_id", module.instance.as_str())], value(&module.metrics));
+        }
+    }
+    out.family("dodai_module_failures", Type::Counter, "Calls that the module failed, by reason.");
+    for (app, module) in &named {
+        for (reason, value) in MODULE_FAILURES {
+            let labels =
+                [("app", app.as_str()), ("instance_id", module.instance.as_str()), ("reason", reason)];
+            out.whole(&labels, value(&module.metrics));
+        }
+    }
+    out.family("dodai_module_cpu_seconds", Type::Counter, "Processor time that guests used.");
+    for (app, module) in &named {
+        let labels = [("app", app.as_str()), ("instance_id", module.instance.as_str())];
+        out.real(&labels, module.metrics.cpu_ns as f64 / 1e9);
+    }
+    out.family("dodai_module_instantiate_seconds", Type::Counter, "Time spent making guest instances.");
+    for (app, module) in &named {
+        let labels = [("app", app.as_str()), ("instance_id", module.instance.as_str())];
+        out.real(&labels, module.metrics.instantiate_us as f64 / 1e6);
+    }
+}
+
+fn processes(out: &mut Encoder, readings: &[ProcessReading]) {
+    let named: Vec<_> = readings.iter().map(|process| (process.app.to_string(), process)).collect();
+    let labels = |at: usize| -> [(&'static str, &str); 2] {
+        [("app", named[at].0.as_str()), ("instance_id", named[at].1.instance.as_str())]
+    };
+    out.family("dodai_process_up", Type::Gauge, "1 if the app's process runs, else 0.");
+    for (at, (_, process)) in named.iter().enumerate() {
+        out.whole(&labels(at), u64::from(process.up));
+    }
+    out.family("dodai_process_restarts", Type::Counter, "How often the app's process was started again.");
+    for (at, (_, process)) in named.iter().enumerate() {
+        out.whole(&labels(at), process.restarts);
+    }
+    out.family("dodai_process_cpu_seconds", Type::Counter, "Processor time of the app's processes.");
+    for (at, (_, process)) in named.iter().enumerate() {
+        if let Some(seconds) = process.cpu_seconds {
+            out.real(&labels(at), seconds);
+        }
+    }
+    out.family("dodai_process_memory_bytes", Type::Gauge, "Memory of the app's processes.");
+    for (at, (_, process)) in named.iter().enumerate() {
+        if let Some(bytes) = process.memory_bytes {
+            out.whole(&labels(at), bytes);
+        }
+    }
+}
+
+fn sinks(out: &mut Encoder, readings: &[SinkReading]) {
+    let mut each = |name, kind, help, value: fn(&SinkReading) -> u64| {
+        out.family(name, kind, help);
+        for reading in readings {
+            out.whole(&[("sink", reading.sink)], value(reading));
+        }
+    };
+    each("dodai_telemetry_written", Type::Counter, "Call records that arrived where they should.", |r| {
+        r.written
+    });
+    each("dodai_telemetry_dropped", Type::Counter, "Call records that were dropped.", |r| r.dropped);
+    each("dodai_telemetry_queued", Type::Gauge, "Call records that wait now.", |r| r.queued);
+    each("dodai_telemetry_queue_capacity", Type::Gauge, "The most call records that may wait.", |r| {
+        r.capacity
+    });
+}
+
+fn omitted(out: &mut Encoder, readings: &Readings) {
+    out.family("dodai_metrics_series_omitted", Type::Gauge, "Readings left out because there are too many.");
+    for (of, count, most) in [
+        ("calls", readings.calls.len(), MAX_CALL_SERIES),
+        ("modules", readings.modules.len(), MAX_INSTANCES),
+        ("processes", readings.processes.len(), MAX_INSTANCES),
+    ] {
+        out.whole(&[("of", of)], count.saturating_sub(most) as u64);
+    }
+}
+
+fn own_use(out: &mut Encoder, own: &OwnUse) {
+    out.family("process_resident_memory_bytes", Type::Gauge, "Resident memory of the base.")
+        .whole(&[], own.resident_bytes);
+    out.family("process_cpu_seconds", Type::Counter, "Processor time of the base.")
+        .real(&[], own.cpu_seconds);
+    out.family("process_threads", Type::Gauge, "Threads of the base.").whole(&[], own.threads);
+    out.family("process_open_fds", Type::Gauge, "Open file descriptors of the base.")
+        .whole(&[], own.open_files);
+    out.family("process_start_time_seconds", Type::Gauge, "When the base started, since the epoch.")
+        .real(&[], own.start_seconds);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! The last call records, kept in memory while somebody looks at them: `dodai tap` and the console.
+//!
+//! While nobody is subscribed the data path builds no record for it, and what it held is freed. Every record
+//! has a sequence number without gaps; a subscriber that is too slow learns how many it missed instead of
+//! slowing calls down.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dodai_core::failure::Kind;
+use dodai_core::record::{Record, Sink};
+use dodai_core::trace::Span;
+use tokio::sync::broadcast;
+
+use super::{Meter, SinkReading, clip, mask};
+
+/// How many records are kept when nothing else is said: at most about 7 MB, as a rule a tenth of that.
+pub const CAPACITY: usize = 1000;
+
+/// A record and its place in the order of records.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Counts up by one from 1 for as long as the base lives.
+    pub sequence: u64,
+    /// The record, with secrets masked and over-long texts cut.
+    pub record: Record,
+}
+
+/// What a subscriber gets next.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// A record.
+    Entry(Arc<Entry>),
+    /// So many records were passed over because the subscriber was too slow.
+    Lost(u64),
+    /// The ring is gone; nothing follows.
+    Closed,
+}
+
+/// Keeps the last records and hands new ones to subscribers. Cheap to clone; clones share one ring.
+#[derive(Clone)]
+pub struct Ring(Arc<Shared>);
+
+struct Shared {
+    capacity: usize,
+    /// Read for every call, so not behind the lock.
+    subscribers: AtomicUsize,
+    state: Mutex<State>,
+    meter: Meter,
+}
+
+struct State {
+    sequence: u64,
+    recent: VecDeque<Arc<Entry>>,
+    sender: broadcast::Sender<Arc<Entry>>,
+}
+
+impl Ring {
+    /// A ring of `capacity` records, at least one.
+    pub fn new(capacity: usize) -> Ring {
+        let capacity = capacity.max(1);
+        let (sender, _) = broadcast::channel(capacity);
+        let state = State { sequence: 0, recent: VecDeque::new(), sender };
+        let subscribers = AtomicUsize::new(0);
+        Ring(Arc::new(Shared { capacity, subscribers, state: Mutex::new(state), meter: Meter::default() }))
+    }
+
+    /// Starts listening: what is kept already, oldest first, and everything from now on, without a gap
+    /// between the two. Records are made from the first call that ends after this.
+    pub fn subscribe(&self) -> Subscription {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.subscribers.fetch_add(1, Ordering::SeqCst);
+        let recent = state.recent.iter().cloned().collect();
+        Subscription { recent, receiver: state.sender.subscribe(), shared: self.0.clone() }
+    }
+
+    /// How many listen now.
+    pub fn subscribers(&self) -> usize {
+        self.0.subscribers.load(Ordering::Relaxed)
+    }
+
+    /// What it did: `dropped` counts records that a subscriber passed over.
+    pub fn reading(&self) -> SinkReading {
+        self.0.meter.read("ring", self.0.capacity)
+    }
+}
+
+impl Sink for Ring {
+    fn wants(&self, _span: &Span, _status: u16, _failure: Option<Kind>) -> bool {
+        self.subscribers() > 0
+    }
+
+    fn record(&self, mut record: Record) {
+        clip(&mut record);
+        record.target = mask::target(&record.target).into_owned();
+        record.authority = mask::authority(&record.authority).into_owned();
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.subscribers() == 0 {
+            return;
+        }
+        state.sequence += 1;
+        let entry = Arc::new(Entry { sequence: state.sequence, record });
+        if state.recent.len() == self.0.capacity {
+            state.recent.pop_front();
+            self.0.meter.wrote(1);
+        }
+        self.0.meter.entering();
+        state.recent.push_back(entry.clone());
+        // Sent under the lock, so that every subscriber sees the order of the sequence. It fails only when
+        // nobody listens any more.
+        let _ = state.sender.send(entry);
+    }
+}
+
+/// One listener. Dropping it ends the interest; with the last one the ring is emptied.
+pub struct Subscription {
+    /// What the ring held at the start, oldest first.
+    pub recent: Vec<Arc<Entry>>,
+    receiver: broadcast::Receiver<Arc<Entry>>,
+    shared: Arc<Shared>,
+}
+
+impl Subscription {
+    /// The next record. Cancel safe.
+    pub async fn next(&mut self) -> Next {
+        match self.receiver.recv().await {
+            Ok(entry) => Next::Entry(entry),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                self.shared.meter.dropped.fetch_add(missed, Ordering::Relaxed);
+                Next::Lost(missed)
+            }
+            Err(broadcast::error::RecvError::Closed) => Next::Closed,
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.subscribers.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.shared.meter.wrote(state.recent.len() as u64);
+            state.recent = VecDeque::new();
+            // The channel keeps its last values until they are overwritten; a new one keeps none.
+            state.sender = broadcast::channel(self.shared.capacity).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::line::tests::record;
+
+    fn wants(ring: &Ring) -> bool {
+        ring.wants(&record().span, 200, None)
+    }
+
+    fn sequence(next: Next) -> u64 {
+        match next {
+            Next::Entry(entry) => entry.sequence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn it_wants_records_only_while_somebody_listens() {
+        let ring = Ring::new(4);
+        assert!(!wants(&ring));
+        let mut first = ring.subscribe();
+        let second = ring.subscribe();
+        assert!(wants(&ring));
+        ring.record(record());
+        assert_eq!(sequence(first.next().await), 1);
+        drop(first);
+        assert!(wants(&ring));
+        drop(second);
+        assert!(!wants(&ring));
+        ring.record(record());
+        assert!(ring.subscribe().recent.is_empty(), "what was held is freed with the last listener");
+    }
+
+    #[tokio::test]
+    async fn a_late_listener_gets_the_last_records_and_then_the_next_one() {
+        let ring = Ring::new(3);
+        let _first = ring.subscribe();
+        (0..5).for_each(|_| ring.record(record()));
+        let mut late = ring.subscribe();
+        assert_eq!(late.recent.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [3, 4, 5]);
+        ring.record(record());
+        assert_eq!(sequence(late.next().await), 6);
+        assert_eq!((ring.reading().queued, ring.reading().written), (3, 3));
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_is_told_what_it_missed() {
+        let ring = Ring::new(4);
+        let mut slow = ring.subscribe();
+        (0..10).for_each(|_| ring.record(record()));
+        assert!(matches!(slow.next().await, Next::Lost(6)));
+        assert_eq!(sequence(slow.next().await), 7);
+        assert_eq!(ring.reading().dropped, 6);
+    }
+
+    #[test]
+    fn secrets_are_masked_and_texts_cut_on_the_way_in() {
+        let ring = Ring::new(2);
+        let _listener = ring.subscribe();
+        let mut long = record();
+        long.detail = "d".repeat(10_000);
+        ring.record(long);
+        let entry = ring.subscribe().recent[0].clone();
+        assert_eq!(entry.record.target, "/carts/7?token=***&page=2");
+        assert!(entry.record.detail.len() < 10_000);
+    }
+}
