@@ -6,6 +6,7 @@ pub mod control {
         missing_docs,
         clippy::all,
         clippy::allow_attributes_without_reason,
+        clippy::too_many_lines,
         clippy::wildcard_enum_match_arm,
         reason = "generated; the proto file is the documentation"
     )]

@@ -44,7 +44,7 @@ fn key(name: &wire::Name) -> Option<Key> {
 fn encode(delta: &Delta, whole: bool) -> wire::Delta {
     let envelope = |resource: &Arc<Resource>| wire::Envelope {
         name: Some(name(&resource.key())),
-        json: serde_json::to_vec(resource.as_ref()).expect("resources have text keys only").into(),
+        json: serde_json::to_vec(resource.as_ref()).expect("resources have text keys only"),
     };
     wire::Delta {
         version: delta.version,

@@ -174,10 +174,10 @@ fn base<T>(request: &Request<T>) -> Result<BaseId, Status> {
 }
 
 fn refused(error: Error) -> Status {
-    match error {
-        Error::Token(why) => Status::unauthenticated(why),
-        other => Status::unavailable(other.to_string()),
+    if let Error::Token(why) = error {
+        return Status::unauthenticated(why);
     }
+    Status::unavailable(error.to_string())
 }
 
 impl Server {

@@ -21,10 +21,8 @@ fn verdicts(applied: &Applied) -> Vec<Verdict> {
 
 async fn app(store: &DocumentStore, name: &str) -> dodai_api::App {
     let key = format!("App/default/{name}").parse().expect("a key");
-    match store.get(&key).await.expect("it is there") {
-        Document::App(app) => *app,
-        other => panic!("{other:?}"),
-    }
+    let Document::App(app) = store.get(&key).await.expect("it is there") else { panic!("{key} is no app") };
+    *app
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,10 +22,8 @@ const START: u64 = 1_800_000_000_000;
 fn documents(text: &str) -> Documents {
     let noted = yaml(text).into_iter().map(|located| {
         let mut document = located.value;
-        let artifact = match &document {
-            Document::App(app) => app.spec.module.as_ref().map(|module| module.artifact.clone()),
-            _ => None,
-        };
+        let app = if let Document::App(app) = &document { Some(app) } else { None };
+        let artifact = app.and_then(|app| Some(app.spec.module.as_ref()?.artifact.clone()));
         if let Some(artifact) = artifact {
             let notes = &mut document.metadata_mut().annotations;
             notes.insert("dodai.dev/artifact-digest".to_owned(), digest(&artifact).to_string());
