@@ -2,6 +2,9 @@
 //!
 //! A target panics when a promise is broken; `fuzz_targets/` only hands over the bytes.
 
+pub mod chunks;
 pub mod documents;
+pub mod h1_request;
+pub mod h1_response;
 pub mod identity;
 pub mod trace;

@@ -191,3 +191,28 @@ async fn sniff(worker: &Rc<Worker>, stream: Stream, deadline: &Deadline) -> Opti
 
 /// How many client connections a thread has.
 pub type Clients = Cell<usize>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle connection costs beside its socket: its task and the box with what it speaks.
+    #[test]
+    fn connections_stay_small() {
+        type Parts = (Rc<Worker>, Arc<Listener>, Stream, std::net::SocketAddr, Option<Acceptor>, Open);
+        let task = size(|(worker, listener, stream, peer, tls, open): Parts| {
+            connection(worker, listener, stream, peer, tls, open)
+        });
+        type Kept = (Rc<Worker>, Stream, Side, Vec<u8>, Deadline);
+        let h1 = size(|(worker, stream, side, early, deadline): Kept| {
+            serve_h1::serve(worker, stream, side, early, deadline)
+        });
+        println!("connection {task} B, HTTP/1 {h1} B");
+        assert!(task <= 1024, "the task of a connection takes {task} bytes");
+        assert!(h1 <= 2048, "an HTTP/1 connection takes {h1} bytes");
+    }
+}

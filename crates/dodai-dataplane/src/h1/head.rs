@@ -378,3 +378,7 @@ fn well_formed_authority(text: &str) -> bool {
             b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%')
         })
 }
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;

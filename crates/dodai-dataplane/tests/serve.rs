@@ -1,1 +1,0 @@
-//! Endpoints in this process.
