@@ -49,10 +49,10 @@ fn words(name: &str) -> Vec<String> {
         if !c.is_alphanumeric() || (small && c.is_uppercase()) {
             words.push(String::new());
         }
-        if c.is_alphanumeric() {
-            if let Some(word) = words.last_mut() {
-                word.extend(c.to_lowercase());
-            }
+        if c.is_alphanumeric()
+            && let Some(word) = words.last_mut()
+        {
+            word.extend(c.to_lowercase());
         }
         small = c.is_lowercase() || c.is_numeric();
     }

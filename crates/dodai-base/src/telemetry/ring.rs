@@ -159,7 +159,7 @@ mod tests {
     fn sequence(next: Next) -> u64 {
         match next {
             Next::Entry(entry) => entry.sequence,
-            other => panic!("{other:?}"),
+            other @ (Next::Lost(_) | Next::Closed) => panic!("{other:?}"),
         }
     }
 

@@ -237,8 +237,11 @@ const MODULE_WHOLES: [Whole; 13] = [
     ),
 ];
 
+/// One reason for a failed call, and its count.
+type Reason = (&'static str, fn(&Metrics) -> u64);
+
 /// Why a module failed a call.
-const MODULE_FAILURES: [(&str, fn(&Metrics) -> u64); 7] = [
+const MODULE_FAILURES: [Reason; 7] = [
     ("trap", |m| m.traps),
     ("memory", |m| m.over_memory),
     ("cpu", |m| m.over_cpu),

@@ -92,10 +92,13 @@ fn spans(got: &Got) -> Vec<otlp::Span> {
 
 /// Attributes as text.
 fn told(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
-    let value = |attribute: &KeyValue| match attribute.value.as_ref().unwrap().value.as_ref().unwrap() {
-        Value::StringValue(text) => text.clone(),
-        Value::IntValue(number) => number.to_string(),
-        other => panic!("{other:?}"),
+    let value = |attribute: &KeyValue| {
+        let value = attribute.value.as_ref().unwrap().value.as_ref().unwrap();
+        if let Value::StringValue(text) = value {
+            return text.clone();
+        }
+        let Value::IntValue(number) = value else { panic!("{value:?}") };
+        number.to_string()
     };
     attributes.iter().map(|attribute| (attribute.key.as_str(), value(attribute))).collect()
 }
