@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::client;
+
 /// One binary that business code of any kind stands on: mesh, runtime, module host, control plane.
 #[derive(Debug, Parser)]
 #[command(name = "dodai", version, about, propagate_version = true, after_help = EXIT_CODES)]
@@ -33,6 +35,9 @@ pub struct Global {
     /// Write log lines as JSON.
     #[arg(long, global = true)]
     pub log_json: bool,
+    /// How a running server is found.
+    #[command(flatten)]
+    pub server: client::arguments::Server,
 }
 
 /// How results are printed.
@@ -50,7 +55,9 @@ pub enum Format {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run everything in a folder: apps, gateways, components, control plane, in one process.
-    #[command(after_help = "Example:\n  dodai up examples/shop\n  dodai up examples/shop --data /var/lib/shop")]
+    #[command(
+        after_help = "Example:\n  dodai up examples/shop\n  dodai up examples/shop --data /var/lib/shop"
+    )]
     Up(Up),
     /// Run one base (node).
     #[command(after_help = "Example:\n  dodai base --from /etc/dodai")]
@@ -61,6 +68,9 @@ pub enum Command {
     /// Check documents without applying them.
     #[command(after_help = "Example:\n  dodai validate examples/shop")]
     Validate(Validate),
+    /// Commands that talk to a running server.
+    #[command(flatten)]
+    Client(client::Command),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  dodai completion bash > /etc/bash_completion.d/dodai")]
     Completion(Completion),
@@ -89,6 +99,15 @@ pub struct Up {
     /// How long calls may take to finish at the end, in seconds.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub drain: u64,
+    /// Return when everything is ready and go on in the background; the log is `up.log` in the data folder.
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Where the management API listens; default: port 7070 of loopback, or a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+    /// This process is the one in the background.
+    #[arg(long, hide = true)]
+    pub detached: bool,
 }
 
 /// `dodai base`.

@@ -33,7 +33,8 @@ pub fn start_logging(global: &Global, environment: &Environment) {
     if global.log_json {
         lines.json().init();
     } else {
-        let colour = environment.get("NO_COLOR").is_none_or(str::is_empty) && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let colour = environment.get("NO_COLOR").is_none_or(str::is_empty)
+            && std::io::IsTerminal::is_terminal(&std::io::stderr());
         lines.with_ansi(colour).with_target(false).init();
     }
 }

@@ -34,7 +34,8 @@ pub struct Project {
 impl Project {
     /// Opens a folder.
     pub fn open(folder: &Path) -> anyhow::Result<Project> {
-        let folder = folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()))?;
+        let folder =
+            folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()))?;
         anyhow::ensure!(folder.is_dir(), "{} is not a folder", folder.display());
         Ok(Project { folder })
     }
@@ -61,7 +62,12 @@ impl Project {
     }
 
     /// Builds the apps whose product is missing or older than its inputs.
-    pub async fn build(&self, project: &dodai_api::Project, environment: &Environment, output: &Output) -> anyhow::Result<()> {
+    pub async fn build(
+        &self,
+        project: &dodai_api::Project,
+        environment: &Environment,
+        output: &Output,
+    ) -> anyhow::Result<()> {
         for located in &project.read.documents {
             let Document::App(app) = &located.value else { continue };
             let Some((build, product)) = self.product(&app.spec) else { continue };
@@ -83,7 +89,7 @@ impl Project {
     }
 
     /// What an app builds and where the product is.
-    fn product<'a>(&self, spec: &'a AppSpec) -> Option<(&'a Build, PathBuf)> {
+    pub fn product<'a>(&self, spec: &'a AppSpec) -> Option<(&'a Build, PathBuf)> {
         match spec.workload()? {
             Workload::Module(module) => Some((module.build.as_ref()?, self.folder.join(&module.artifact))),
             Workload::Process(process) => {
@@ -125,9 +131,13 @@ impl Project {
 }
 
 /// When something at or below `path` last changed, leaving out the product and build folders.
-fn newest(path: &Path, product: &Path) -> Option<SystemTime> {
+pub fn newest(path: &Path, product: &Path) -> Option<SystemTime> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    if path == product || name == "target" || name == "node_modules" || (name.starts_with('.') && name.len() > 2) {
+    if path == product
+        || name == "target"
+        || name == "node_modules"
+        || (name.starts_with('.') && name.len() > 2)
+    {
         return None;
     }
     if !path.is_dir() {
@@ -152,18 +162,23 @@ impl dodai_control::documents::Artifacts for FolderArtifacts {
             return if self.store.contains(&digest) {
                 Ok(digest)
             } else {
-                Err(format!("{app}: the artefact {artifact} is not stored here; deploy it with `dodai deploy`"))
+                Err(format!(
+                    "{app}: the artefact {artifact} is not stored here; deploy it with `dodai deploy`"
+                ))
             };
         }
         let path = self.project.folder.join(artifact);
-        let bytes = std::fs::read(&path).map_err(|error| format!("{app}: cannot read artefact {}: {error}", path.display()))?;
+        let bytes = std::fs::read(&path)
+            .map_err(|error| format!("{app}: cannot read artefact {}: {error}", path.display()))?;
         self.store.put(&bytes).map_err(|error| format!("{app}: {error}"))
     }
 
     fn process(&self, _app: &AppId, process: &dodai_api::Process) -> Result<Option<Digest>, String> {
         // A program found through PATH is the system's; one in the project is ours, and a new build of it a
         // new revision.
-        let Some(program) = process.command.first().filter(|program| program.contains('/')) else { return Ok(None) };
+        let Some(program) = process.command.first().filter(|program| program.contains('/')) else {
+            return Ok(None);
+        };
         let path = self.project.folder.join(program);
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(digest_of(&bytes))),

@@ -4,7 +4,10 @@
 //! then the environment is read once, arguments become a command, the command runs, and its end becomes an
 //! exit code.
 
+mod admin;
 mod cli;
+mod client;
+mod detach;
 mod environment;
 mod exit;
 mod local;
@@ -13,6 +16,7 @@ mod serve;
 mod signals;
 mod up;
 mod validate;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -44,13 +48,18 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().thread_name("dodai").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("dodai")
+        .build()?;
     let result = runtime.block_on(async {
         match cli.command {
             Command::Up(arguments) => up::run(arguments, environment, output).await,
             Command::Base(arguments) => up::run_base(arguments, environment, output).await,
             Command::Serve(arguments) => serve::run(arguments, environment, output).await,
             Command::Validate(arguments) => validate::run(&arguments, output),
+            Command::Client(command) => client::run(command, &cli.global.server, environment, output).await,
             Command::Completion(arguments) => Ok(cli::completion(&arguments)),
             Command::Version => Ok(output.version()),
         }

@@ -17,13 +17,64 @@ pub struct Output {
 impl Output {
     /// Colours only on a terminal, and never with `NO_COLOR`.
     pub fn new(global: &Global, environment: &Environment) -> Output {
-        let wanted = environment.get("NO_COLOR").is_none_or(str::is_empty) && environment.get("TERM") != Some("dumb");
+        let wanted =
+            environment.get("NO_COLOR").is_none_or(str::is_empty) && environment.get("TERM") != Some("dumb");
         Output { format: global.output, colour: wanted && std::io::stdout().is_terminal() }
     }
 
     /// Whether results go to a program.
     pub fn is_json(&self) -> bool {
         self.format == Format::Json
+    }
+
+    /// Whether results are YAML.
+    pub fn is_yaml(&self) -> bool {
+        self.format == Format::Yaml
+    }
+
+    /// Whether results go to a program, as JSON or YAML.
+    pub fn is_structured(&self) -> bool {
+        self.format != Format::Table
+    }
+
+    /// Whether a table may be drawn again and again in one place.
+    pub fn is_live(&self) -> bool {
+        !self.is_structured() && std::io::stdout().is_terminal()
+    }
+
+    /// One value in the format that was asked for; says whether that was JSON or YAML.
+    pub fn value(&self, value: &serde_json::Value) -> bool {
+        match self.format {
+            Format::Table => return false,
+            Format::Json => self.json(value),
+            Format::Yaml => self.say(crate::client::to_yaml(value).trim_end()),
+        }
+        true
+    }
+
+    /// One value of many on a line of its own; says whether JSON or YAML was asked for.
+    pub fn line(&self, value: &serde_json::Value) -> bool {
+        match self.format {
+            Format::Table => return false,
+            Format::Json => self.write(&value.to_string()),
+            Format::Yaml => self.write(&format!("---\n{}", crate::client::to_yaml(value).trim_end())),
+        }
+        true
+    }
+
+    /// Empties the terminal.
+    pub fn clear(&self) {
+        self.write("\x1b[H\x1b[2J");
+    }
+
+    /// A remark for people, on standard error.
+    pub fn warn(&self, line: &str) {
+        let _gone = writeln!(std::io::stderr(), "{} {line}", self.paint("warning:", "33;1"));
+    }
+
+    fn write(&self, line: &str) {
+        let mut out = std::io::stdout().lock();
+        let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 
     /// One line for people; nothing in JSON mode.

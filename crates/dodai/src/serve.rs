@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use dodai_core::id::{AppId, BaseId, InstanceId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Action, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Listener, ModuleSpec, Protocol, Resource, Role,
-    Routes, Rule, Service, Snapshot, Target, VirtualHost,
+    Action, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Listener, ModuleSpec, Protocol,
+    Resource, Role, Routes, Rule, Service, Snapshot, Target, VirtualHost,
 };
 use dodai_core::task::Tasks;
 use dodai_dataplane::limits::Limits;
@@ -136,7 +136,8 @@ fn app_name(path: &Path) -> anyhow::Result<Name> {
 
 fn config_values(pairs: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
     let split = |pair: &String| {
-        let (key, value) = pair.split_once('=').with_context(|| format!("--config {pair}: write KEY=VALUE"))?;
+        let (key, value) =
+            pair.split_once('=').with_context(|| format!("--config {pair}: write KEY=VALUE"))?;
         Ok((key.to_owned(), value.to_owned()))
     };
     pairs.iter().map(split).collect()

@@ -22,11 +22,14 @@ use dodai_store::{MemoryStore, Options, SqliteStore, Store};
 use dodai_transport::token::{Purpose, Token};
 use serde_json::json;
 
+use crate::admin::{Admin, Subject};
 use crate::cli;
+use crate::detach;
 use crate::environment::Environment;
 use crate::local::{FolderArtifacts, Project, executable};
 use crate::output::Output;
 use crate::signals;
+use crate::watch;
 
 /// How long `up` waits for everything to be ready before it says what is not.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -41,20 +44,53 @@ pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output)
     }
     let data = arguments.data.clone().unwrap_or_else(|| project.folder.join(".dodai"));
     make_private(&data)?;
+    if arguments.detach && !arguments.detached {
+        return detach::run(&data, environment, output).await;
+    }
+    if arguments.detached {
+        detach::leave_terminal();
+    }
+    detach::refuse_second(&data)?;
     let tasks = Tasks::new();
     let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
     let threads = arguments.threads.unwrap_or_else(default_threads);
     let plan = Plan { project, documents, data, base: BaseId::new("local"), threads };
     let system = System::start(&plan, Arc::new(store), environment, &tasks).await?;
-    system.settle(&plan, start, output).await;
-    signals::asked_to_stop().await?;
+    let subject = Subject {
+        control: &system.control,
+        base: &system.base,
+        folder: &plan.project.folder,
+        data: &plan.data,
+        address: arguments.admin,
+    };
+    let admin = Admin::start(subject, &tasks).await?;
+    let live = async {
+        system.settle(&plan, start, output).await;
+        output.say(&format!("management API: http://{}", admin.address));
+        admin.settled();
+        if arguments.watch {
+            watch::run(&plan.project, plan.documents.clone(), &system.control, environment, output, &tasks)
+                .await;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        // The first two only wait; what a cut watch was doing is done again at the next start.
+        stopped = signals::asked_to_stop() => stopped?,
+        () = admin.asked_to_stop() => {}
+        () = live => {}
+    }
     output.say("stopping: finishing calls, then the apps");
     system.stop(Duration::from_secs(arguments.drain), &tasks).await;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs `dodai base --from`.
-pub async fn run_base(arguments: cli::Base, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
+pub async fn run_base(
+    arguments: cli::Base,
+    environment: &Environment,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let project = Project::open(&arguments.from)?;
     let documents = project.read(output)?;
@@ -79,11 +115,9 @@ fn default_threads() -> usize {
 /// Makes a folder that only its owner can look into: it will hold secrets and data.
 fn make_private(folder: &PathBuf) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .with_context(|| format!("cannot make the data folder {}; choose another with --data", folder.display()))
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
+        format!("cannot make the data folder {}; choose another with --data", folder.display())
+    })
 }
 
 /// What is to be run.
@@ -184,7 +218,9 @@ impl System {
             let phase = format!("{:?}", one.phase).to_lowercase();
             rows.push(vec![app, instance.to_string(), phase, ports.join(","), one.reason.clone()]);
         }
-        for app in apps.iter().filter(|app| !rows.iter().any(|row| row[0] == **app)) {
+        let outside: Vec<&String> =
+            apps.iter().filter(|app| !rows.iter().any(|row| row[0] == **app)).collect();
+        for app in outside {
             rows.push(vec![app.clone(), "-".to_owned(), "external".to_owned(), String::new(), String::new()]);
         }
         output.table(&["APP", "INSTANCE", "STATE", "PORT", "REASON"], &rows);

@@ -38,7 +38,8 @@ pub struct File {
 
 /// Reads all files as one project.
 pub fn read(files: &[File]) -> Project {
-    let sources: Vec<Source<'_>> = files.iter().map(|file| Source { name: &file.name, bytes: &file.bytes }).collect();
+    let sources: Vec<Source<'_>> =
+        files.iter().map(|file| Source { name: &file.name, bytes: &file.bytes }).collect();
     dodai_api::read_all(&sources)
 }
 
@@ -53,9 +54,11 @@ pub fn report(project: &Project, files: &[File], output: &Output) {
         }));
         return;
     }
-    let texts: BTreeMap<&str, &[u8]> = files.iter().map(|file| (file.name.as_str(), file.bytes.as_slice())).collect();
+    let texts: BTreeMap<&str, &[u8]> =
+        files.iter().map(|file| (file.name.as_str(), file.bytes.as_slice())).collect();
     let show = |problem: &Problem, word: &str| {
-        let text = texts.get(problem.file.as_str()).map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
+        let text =
+            texts.get(problem.file.as_str()).map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
         eprintln!("{word} {}", problem.render(&text));
     };
     for problem in &read.warnings {
@@ -84,15 +87,17 @@ fn add(path: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
 }
 
 /// Document files below a folder in name order. Hidden folders, build output and dependencies are left out.
-fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot read folder {}", folder.display()))?;
+        let entries =
+            std::fs::read_dir(&folder).with_context(|| format!("cannot read folder {}", folder.display()))?;
         for entry in entries {
             let path = entry?.path();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let skipped = name.starts_with('.') || ["target", "node_modules", "artifacts"].contains(&name.as_str());
+            let skipped =
+                name.starts_with('.') || ["target", "node_modules", "artifacts"].contains(&name.as_str());
             if path.is_dir() && !skipped {
                 folders.push(path);
             } else if path.is_file() && dodai_api::is_document_path(&path.to_string_lossy()) {

@@ -1,0 +1,302 @@
+//! What the management API asks of the base and the store, answered by them.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use dodai_admin::Refusal;
+use dodai_admin::seam::{
+    self, Change, ConfigKey, Flow, LogLine, Message, NodeState, Pending, StoreState, Usage,
+};
+use dodai_base::node;
+use dodai_base::process::{Followed, Line, Logs};
+use dodai_core::body::Body;
+use dodai_core::call::{Call, Caller, Context};
+use dodai_core::id::{AppId, Digest, InstanceId, Name};
+use dodai_core::status::Status;
+use dodai_core::trace::Span;
+use dodai_modules::Host;
+use dodai_store::{Changes, Revision, Store};
+use futures_util::stream::{SelectAll, StreamExt};
+use http::StatusCode;
+use tokio::sync::watch;
+
+/// The most bytes of an API's answer to a published message.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// The base.
+pub struct Node {
+    /// Its parts.
+    pub base: Arc<node::Parts>,
+}
+
+impl Node {
+    /// The logs of an app's instances, oldest instance first.
+    fn logs_of(base: &node::Parts, app: &AppId, instance: Option<&InstanceId>) -> Vec<(InstanceId, Logs)> {
+        let logs = base.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = logs.iter().filter(|(id, (of, _))| of == app && instance.is_none_or(|only| only == *id));
+        own.map(|(id, (_, logs))| (id.clone(), logs.clone())).collect()
+    }
+
+    /// The metrics page.
+    pub fn page(&self) -> String {
+        let status = self.base.status.borrow().clone();
+        let ready =
+            status.instances.values().filter(|one| one.phase == dodai_core::status::Phase::Ready).count();
+        format!(
+            "# TYPE dodai_instances gauge\n# HELP dodai_instances Instances on this base.\ndodai_instances {}\n\
+             # TYPE dodai_instances_ready gauge\n# HELP dodai_instances_ready Instances that take calls.\ndodai_instances_ready {ready}\n\
+             # TYPE dodai_snapshot_version gauge\n# HELP dodai_snapshot_version The snapshot in force.\ndodai_snapshot_version {}\n# EOF\n",
+            status.instances.len(),
+            status.applied,
+        )
+    }
+}
+
+fn millis(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn shown(instance: &InstanceId, line: &Line) -> LogLine {
+    LogLine {
+        instance: instance.to_string(),
+        time_ms: millis(line.time),
+        stream: line.stream.as_str().to_owned(),
+        text: line.text.clone(),
+    }
+}
+
+/// One instance's lines as they come.
+fn follow(instance: InstanceId, logs: &Logs, tail: usize) -> Flow<LogLine> {
+    let start = (logs.follow(tail), instance);
+    futures_util::stream::unfold(start, |(mut follow, instance)| async move {
+        let line = match follow.next().await? {
+            Followed::Line(line) => shown(&instance, &line),
+            Followed::Missed(count) => LogLine {
+                instance: instance.to_string(),
+                time_ms: millis(SystemTime::now()),
+                stream: "note".to_owned(),
+                text: format!("{count} lines missed: this reader is too slow"),
+            },
+        };
+        Some((line, (follow, instance)))
+    })
+    .boxed()
+}
+
+/// Follows all instances of an app, those that start later too.
+struct Followers {
+    base: Arc<node::Parts>,
+    app: AppId,
+    only: Option<InstanceId>,
+    known: Vec<InstanceId>,
+    lines: SelectAll<Flow<LogLine>>,
+    status: watch::Receiver<Status>,
+}
+
+impl Followers {
+    fn look(&mut self, tail: usize) {
+        for (instance, logs) in Node::logs_of(&self.base, &self.app, self.only.as_ref()) {
+            if !self.known.contains(&instance) {
+                self.lines.push(follow(instance.clone(), &logs, tail));
+                self.known.push(instance);
+            }
+        }
+    }
+
+    async fn next(mut self) -> Option<(LogLine, Followers)> {
+        loop {
+            tokio::select! {
+                // Both are cancel safe; an empty set of lines has nothing to give yet.
+                line = self.lines.next(), if !self.lines.is_empty() => if let Some(line) = line {
+                    return Some((line, self));
+                },
+                changed = self.status.changed() => {
+                    changed.ok()?;
+                    self.look(usize::MAX);
+                }
+            }
+        }
+    }
+}
+
+impl seam::Node for Node {
+    fn usage(&self, instance: &InstanceId) -> Usage {
+        let handle = self.base.handles.lock().unwrap_or_else(PoisonError::into_inner).get(instance).cloned();
+        if let Some(usage) = handle.and_then(|handle| handle.usage()) {
+            let cpu = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
+            return Usage { cpu_ms: Some(cpu), memory_bytes: Some(usage.memory_bytes) };
+        }
+        let module = self.base.modules.metrics().into_iter().find(|(id, _, _)| id == instance);
+        // What modules hold together is not measured apart; the peak of one instance is what is known.
+        module.map_or(Usage::default(), |(_, _, metrics)| Usage {
+            cpu_ms: Some(metrics.cpu_ns / 1_000_000),
+            memory_bytes: Some(metrics.memory_peak),
+        })
+    }
+
+    fn state(&self) -> NodeState {
+        let status = self.base.status.borrow().clone();
+        let health =
+            |health: dodai_core::status::Health| if health.ready { None } else { Some(health.reason) };
+        NodeState {
+            applied: status.applied,
+            refused: status.refused.map(|refusal| refusal.reason),
+            listeners: status.listeners,
+            components: self
+                .base
+                .runtime
+                .health()
+                .into_iter()
+                .map(|(name, one)| (name, health(one)))
+                .collect(),
+        }
+    }
+
+    fn logs(&self, app: &AppId, instance: Option<&InstanceId>, tail: usize, follow: bool) -> Flow<LogLine> {
+        if follow {
+            let mut followers = Followers {
+                base: self.base.clone(),
+                app: app.clone(),
+                only: instance.cloned(),
+                known: Vec::new(),
+                lines: SelectAll::new(),
+                status: self.base.status.subscribe(),
+            };
+            followers.look(tail);
+            return futures_util::stream::unfold(followers, Followers::next).boxed();
+        }
+        let all = Node::logs_of(&self.base, app, instance);
+        let lines =
+            all.iter().flat_map(|(id, logs)| logs.tail(tail).into_iter().map(move |line| shown(id, &line)));
+        let mut lines: Vec<LogLine> = lines.collect();
+        lines.sort_by_key(|line| line.time_ms);
+        let from = lines.len().saturating_sub(tail);
+        futures_util::stream::iter(lines.split_off(from)).boxed()
+    }
+
+    fn publish(&self, message: Message) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let bad = |error: &dyn std::fmt::Display| Refusal::bad_request(error.to_string());
+            // An operator publishes as an app of the namespace that has no document, so component scopes hold.
+            let app = AppId::parse(&format!("{}/dodai", message.namespace)).map_err(|error| bad(&error))?;
+            let request = http::Request::builder()
+                .method("POST")
+                .uri(format!(
+                    "http://dodai/v1.0/publish/{}/{}",
+                    escape(&message.pubsub),
+                    escape(&message.topic)
+                ))
+                .header("content-type", message.content_type)
+                .body(())
+                .map_err(|error| bad(&error))?;
+            let (head, ()) = request.into_parts();
+            let context = Context::new(Caller::Base, Span::root(false));
+            let call = Call { head, body: Body::full(message.data), context };
+            let reply = self.base.runtime.api(&app).serve(call).await;
+            let reply = reply.map_err(|failure| Refusal::internal(failure.to_string()))?;
+            let status = reply.head.status;
+            if status.is_success() {
+                return Ok(());
+            }
+            let body = reply.body.collect(MAX_ANSWER_BYTES).await.unwrap_or_default();
+            let text = serde_json::from_slice::<serde_json::Value>(&body).ok();
+            let text = text.and_then(|value| value["message"].as_str().map(str::to_owned));
+            let text = text.unwrap_or_else(|| format!("publishing was refused with {status}"));
+            Err(Refusal::new(
+                if status.is_client_error() { status } else { StatusCode::BAD_GATEWAY },
+                "publish",
+                text,
+            ))
+        })
+    }
+
+    fn config_get(&self, key: ConfigKey) -> Pending<'_, Option<String>> {
+        Box::pin(async move {
+            let namespace =
+                Name::new(&key.namespace).map_err(|error| Refusal::bad_request(error.to_string()))?;
+            let found = self.base.runtime.configuration(&namespace, &key.store, &key.key).await;
+            found.map_err(|error| Refusal::not_found(error.to_string()))
+        })
+    }
+
+    fn config_set(&self, key: ConfigKey, _value: Option<String>) -> Pending<'_, bool> {
+        Box::pin(async move {
+            let text = format!("configuration store `{}` cannot be written through this server", key.store);
+            let remedy = "write it where its values live; apps that read it are told";
+            Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "read_only", text).remedy(remedy))
+        })
+    }
+}
+
+/// Text as one segment of a path.
+fn escape(text: &str) -> String {
+    crate::client::connection::encode(text)
+}
+
+/// Artefacts in the module host's store.
+pub struct Artefacts(pub Arc<Host>);
+
+fn refused(error: &dodai_modules::Error) -> Refusal {
+    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "artifact", error.to_string())
+}
+
+impl seam::Artifacts for Artefacts {
+    fn put(&self, bytes: Bytes) -> Pending<'_, Digest> {
+        Box::pin(async move {
+            let host = self.0.clone();
+            let put = tokio::task::spawn_blocking(move || host.artifacts().put(&bytes)).await;
+            put.map_err(|error| Refusal::internal(error.to_string()))?
+                .map_err(|error| Refusal::internal(error.to_string()))
+        })
+    }
+
+    fn prepare<'a>(&'a self, name: &'a str, digest: &'a Digest) -> Pending<'a, ()> {
+        Box::pin(async move { self.0.prepare(name, digest).await.map_err(|error| refused(&error)) })
+    }
+}
+
+/// The document store.
+pub struct StoreLedger(pub Arc<dyn Store>);
+
+fn failed(error: dodai_store::Error) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "store", error.to_string())
+}
+
+impl seam::Ledger for StoreLedger {
+    fn state(&self) -> Pending<'_, StoreState> {
+        Box::pin(async move {
+            let status = self.0.status().await.map_err(failed)?;
+            Ok(StoreState {
+                backend: status.backend.to_owned(),
+                revision: status.revision.0,
+                compacted: status.compacted.0,
+                keys: status.keys,
+                size_bytes: status.size_bytes,
+                schema_version: status.schema_version,
+            })
+        })
+    }
+
+    fn changes(&self, prefix: String, after: u64, limit: usize) -> Pending<'_, Vec<Change>> {
+        Box::pin(async move {
+            let wanted = Changes { prefix, after: Revision(after), limit };
+            let found = self.0.changes(wanted).await.map_err(failed)?;
+            let own = found.into_iter().filter(|change| !change.key.starts_with("/x/"));
+            let shown = own.map(|change| Change {
+                revision: change.revision.0,
+                key: change.key.trim_start_matches('/').to_owned(),
+                action: change.action.as_str().to_owned(),
+                actor: change.cause.actor,
+                reason: change.cause.reason,
+                time_ms: millis(change.at),
+            });
+            Ok(shown.collect())
+        })
+    }
+
+    fn backup(&self, path: PathBuf) -> Pending<'_, ()> {
+        Box::pin(async move { self.0.backup(&path).await.map_err(failed) })
+    }
+}

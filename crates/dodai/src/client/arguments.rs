@@ -1,0 +1,360 @@
+//! The flags of the commands that talk to a running server.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use dodai_api::Kind;
+
+/// How a running server is found.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Server {
+    /// The server, such as `http://127.0.0.1:7070`; default: DODAI_SERVER, then the project around the current folder.
+    #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
+    pub server: Option<String>,
+    /// The token for it; default: DODAI_TOKEN.
+    #[arg(long, global = true, value_name = "TOKEN", help_heading = "Server")]
+    pub token: Option<String>,
+    /// The project folder whose server is meant; default: the current folder or one above it.
+    #[arg(long = "folder", global = true, value_name = "FOLDER", help_heading = "Server")]
+    pub project_folder: Option<PathBuf>,
+    /// The data folder of the server, if it was started with --data.
+    #[arg(long = "data-folder", global = true, value_name = "FOLDER", help_heading = "Server")]
+    pub data_folder: Option<PathBuf>,
+}
+
+/// Commands that talk to a running server.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List instances: app, revision, shape, state, restarts, process, ports, age, use.
+    #[command(after_help = "Example:\n  dodai ps\n  dodai ps -o json")]
+    Ps(Ps),
+    /// Stop the running `up` of this folder and wait until it is gone.
+    #[command(after_help = "Example:\n  dodai down\n  dodai down --folder examples/shop")]
+    Down(Down),
+    /// Write documents to the server.
+    #[command(after_help = "Example:\n  dodai apply -f route.yaml\n  dodai apply -f . --prune --dry-run")]
+    Apply(Apply),
+    /// Show what `apply` would change.
+    #[command(after_help = "Example:\n  dodai diff -f route.yaml")]
+    Diff(Diff),
+    /// List documents of a kind, or show one.
+    #[command(after_help = "Example:\n  dodai get apps\n  dodai get route shop -o yaml")]
+    Get(Get),
+    /// Show one document with its conditions, instances and events.
+    #[command(after_help = "Example:\n  dodai describe app shop")]
+    Describe(One),
+    /// Remove one document.
+    #[command(after_help = "Example:\n  dodai delete route shop")]
+    Delete(One),
+    /// Follow documents of a kind as they change.
+    #[command(after_help = "Example:\n  dodai watch apps\n  dodai watch apps -o json")]
+    Watch(Watch),
+    /// Put a new component into a running app.
+    #[command(after_help = "Example:\n  dodai deploy hello target/hello.wasm --wait")]
+    Deploy(Deploy),
+    /// Show what an app wrote.
+    #[command(after_help = "Example:\n  dodai logs shop -f\n  dodai logs shop --tail 10 -o json")]
+    Logs(Logs),
+    /// Call an app through the mesh, as a user would.
+    #[command(
+        after_help = "Example:\n  dodai call shop /orders -X POST -d '{\"item\":1}' -H 'content-type: application/json'"
+    )]
+    Call(Call),
+    /// Publish a message.
+    #[command(after_help = "Example:\n  dodai publish bus orders '{\"id\":1}'")]
+    Publish(Publish),
+    /// Read and write configuration values.
+    #[command(subcommand, after_help = "Example:\n  dodai config set shop-config banner Hello")]
+    Config(Config),
+    /// Show what instances use, refreshed on a terminal.
+    #[command(after_help = "Example:\n  dodai top\n  dodai top -o json")]
+    Top(Top),
+    /// Back up, restore and check the document store.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  dodai store backup shop.backup\n  dodai store verify shop.backup"
+    )]
+    Store(Store),
+    /// Build the apps of a project whose product is missing or older than its inputs.
+    #[command(after_help = "Example:\n  dodai build examples/shop")]
+    Build(Build),
+    /// Make a small project that runs at once.
+    #[command(after_help = "Example:\n  dodai new hello --template process\n  dodai up hello")]
+    New(New),
+    /// Show what happened.
+    #[command(after_help = "Example:\n  dodai events\n  dodai events -f")]
+    Events(Events),
+}
+
+/// `dodai ps`.
+#[derive(Args, Debug)]
+pub struct Ps {
+    /// Only this app.
+    pub app: Option<String>,
+}
+
+/// `dodai down`.
+#[derive(Args, Debug)]
+pub struct Down {
+    /// How long to wait, in seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+/// `dodai apply`.
+#[derive(Args, Debug)]
+pub struct Apply {
+    /// A file or folder (repeat).
+    #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Only say what would happen.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove what was applied from these paths earlier and is no longer there.
+    #[arg(long)]
+    pub prune: bool,
+}
+
+/// `dodai diff`.
+#[derive(Args, Debug)]
+pub struct Diff {
+    /// A file or folder (repeat).
+    #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `dodai get`.
+#[derive(Args, Debug)]
+pub struct Get {
+    /// The kind: `app`, `apps`, `route`, `component`, ...
+    #[arg(value_parser = kind)]
+    pub kind: Kind,
+    /// The name; default: all of the kind.
+    pub name: Option<String>,
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// All namespaces.
+    #[arg(short = 'A', long, conflicts_with = "name")]
+    pub all_namespaces: bool,
+}
+
+/// `dodai describe`, `dodai delete`.
+#[derive(Args, Debug)]
+pub struct One {
+    /// The kind.
+    #[arg(value_parser = kind)]
+    pub kind: Kind,
+    /// The name.
+    pub name: String,
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+/// `dodai watch`.
+#[derive(Args, Debug)]
+pub struct Watch {
+    /// The kind; default: all.
+    #[arg(value_parser = kind)]
+    pub kind: Option<Kind>,
+    /// The namespace; default: all.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+}
+
+/// `dodai deploy`.
+#[derive(Args, Debug)]
+pub struct Deploy {
+    /// The app: `name` or `namespace/name`.
+    pub app: String,
+    /// The component, or the `sha256:` digest of one that the server has.
+    pub artifact: PathBuf,
+    /// Wait until the new revision has all traffic and the old one is gone.
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait, in seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub timeout: u64,
+}
+
+/// `dodai logs`.
+#[derive(Args, Debug)]
+pub struct Logs {
+    /// The app: `name` or `namespace/name`.
+    pub app: String,
+    /// Go on with new lines as they come.
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// How many lines of the past.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub tail: usize,
+    /// Only this instance.
+    #[arg(long)]
+    pub instance: Option<String>,
+}
+
+/// `dodai call`.
+#[derive(Args, Debug)]
+pub struct Call {
+    /// The app: `name` or `namespace/name`.
+    pub app: String,
+    /// The path, with its query.
+    #[arg(default_value = "/")]
+    pub path: String,
+    /// The method; default: GET, or POST with a body.
+    #[arg(short = 'X', long)]
+    pub method: Option<String>,
+    /// The body; `@FILE` for a file's content.
+    #[arg(short, long)]
+    pub data: Option<String>,
+    /// A header, `name: value` (repeat).
+    #[arg(short = 'H', long = "header")]
+    pub headers: Vec<String>,
+    /// Print the status and headers of the answer too.
+    #[arg(short, long)]
+    pub include: bool,
+}
+
+/// `dodai publish`.
+#[derive(Args, Debug)]
+pub struct Publish {
+    /// The pub/sub component.
+    pub pubsub: String,
+    /// The topic.
+    pub topic: String,
+    /// The data; `@FILE` for a file's content.
+    pub data: String,
+    /// The content type; default: JSON if the data is JSON, plain text otherwise.
+    #[arg(long)]
+    pub content_type: Option<String>,
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+/// `dodai config`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Print a value.
+    Get(ConfigKey),
+    /// Write a value.
+    Set {
+        /// Where.
+        #[command(flatten)]
+        key: ConfigKey,
+        /// The value.
+        value: String,
+    },
+    /// Remove a value.
+    Delete(ConfigKey),
+}
+
+/// One key of a configuration store.
+#[derive(Args, Debug)]
+pub struct ConfigKey {
+    /// The configuration store component.
+    pub store: String,
+    /// The key.
+    pub key: String,
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+/// `dodai top`.
+#[derive(Args, Debug)]
+pub struct Top {
+    /// Print once.
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// `dodai store`.
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Write a copy of the running store to a new file.
+    Backup {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Put a backup in the place of the store of this folder, which must not be running.
+    Restore {
+        /// The backup.
+        path: PathBuf,
+    },
+    /// Check a store or backup file.
+    Verify {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Show what the running store is and how far it got.
+    Status,
+}
+
+/// `dodai build`.
+#[derive(Args, Debug)]
+pub struct Build {
+    /// The project folder.
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+}
+
+/// `dodai new`.
+#[derive(Args, Debug)]
+pub struct New {
+    /// The app's name; also the folder that is made.
+    pub name: String,
+    /// What kind of project.
+    #[arg(long, value_enum, default_value_t = Template::Process)]
+    pub template: Template,
+}
+
+/// What `dodai new` makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// A WASM component in Rust.
+    Module,
+    /// A native program, in Python.
+    Process,
+    /// Something that you start yourself, in Python.
+    External,
+}
+
+/// `dodai events`.
+#[derive(Args, Debug)]
+pub struct Events {
+    /// Go on as things happen.
+    #[arg(short = 'f', long)]
+    pub follow: bool,
+    /// Show the store's change log (who changed what) instead.
+    #[arg(long, conflicts_with = "follow")]
+    pub changes: bool,
+}
+
+/// Reads a kind in any case, in singular or plural.
+fn kind(text: &str) -> Result<Kind, String> {
+    let singular = text.strip_suffix("ies").map(|stem| format!("{stem}y"));
+    let candidates = [Some(text), singular.as_deref(), text.strip_suffix('s')];
+    let found = candidates.into_iter().flatten().find_map(|word| word.parse().ok());
+    found.map_or_else(|| text.parse::<Kind>().map_err(|error| error.to_string()), Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_read_as_people_write_them() {
+        for (text, expect) in [
+            ("App", Kind::App),
+            ("apps", Kind::App),
+            ("policies", Kind::Policy),
+            ("bases", Kind::Base),
+            ("httpendpoints", Kind::HttpEndpoint),
+        ] {
+            assert_eq!(kind(text), Ok(expect), "{text}");
+        }
+        assert!(kind("rout").unwrap_err().contains("Route"));
+    }
+}

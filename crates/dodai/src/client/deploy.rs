@@ -1,0 +1,174 @@
+//! `dodai deploy`: a new component into a running app, step by step.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use dodai_core::status::Phase;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::arguments::Deploy;
+use super::connection::{Connection, encode};
+use super::{LOOK, app_id, show};
+use crate::output::Output;
+
+/// Runs the command.
+pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -> anyhow::Result<()> {
+    let id = app_id(&arguments.app);
+    let (namespace, name) = id.split_once('/').context("write the app as `name` or `namespace/name`")?;
+    let mut steps = Steps { start: Instant::now(), done: Vec::new(), output };
+    let digest = upload(connection, arguments, &mut steps).await?;
+    let path = format!("/v1/artifacts/{}/prepare", encode(&digest));
+    connection.json(Method::POST, &path, Bytes::new()).await?;
+    steps.done("compiled", "");
+    let path = format!("/v1/apps/{}/{}/deploy", encode(namespace), encode(name));
+    let headers = [("content-type", "application/json")];
+    let body = json!({ "digest": digest }).to_string();
+    let answer = connection.json_as(Method::POST, &path, &headers, body.into()).await?;
+    steps.done("accepted", &id);
+    let mut revision = None;
+    if arguments.wait {
+        let generation = answer["generation"].as_u64().unwrap_or(0);
+        let document = format!("/v1/documents/App/{}/{}", encode(namespace), encode(name));
+        let rollout = roll_out(connection, &document, &id, generation, &mut steps);
+        let waited = tokio::time::timeout(Duration::from_secs(arguments.timeout), rollout).await;
+        let text = || {
+            format!(
+                "{id} is not there yet after {} s; `dodai describe app {name}` says why",
+                arguments.timeout
+            )
+        };
+        revision = Some(waited.with_context(text)??);
+    }
+    let seconds: Vec<Value> =
+        steps.done.iter().map(|(step, seconds)| json!({ "step": step, "seconds": seconds })).collect();
+    output.value(&json!({ "app": id, "digest": digest, "revision": revision, "steps": seconds }));
+    Ok(())
+}
+
+async fn upload(
+    connection: &Connection,
+    arguments: &Deploy,
+    steps: &mut Steps<'_>,
+) -> anyhow::Result<String> {
+    let given = arguments.artifact.display().to_string();
+    if given.starts_with("sha256:") {
+        return Ok(given);
+    }
+    let bytes = std::fs::read(&arguments.artifact).with_context(|| format!("cannot read {given}"))?;
+    let size = bytes.len();
+    let answer = connection.json(Method::POST, "/v1/artifacts", bytes.into()).await?;
+    let digest = answer["digest"].as_str().context("the server gave no digest")?.to_owned();
+    steps.done("uploaded", &format!("{} KiB, {}", size >> 10, digest.get(..19).unwrap_or(&digest)));
+    Ok(digest)
+}
+
+/// The steps that are done, told as they are.
+struct Steps<'a> {
+    start: Instant,
+    done: Vec<(&'static str, f64)>,
+    output: &'a Output,
+}
+
+impl Steps<'_> {
+    fn done(&mut self, step: &'static str, detail: &str) {
+        if self.done.iter().any(|(other, _)| *other == step) {
+            return;
+        }
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.done.push((step, seconds));
+        if !self.output.is_structured() {
+            self.output.say(format!("{seconds:7.3} s  {step:<9} {detail}").trim_end());
+        }
+    }
+}
+
+/// How far the rollout of an app is.
+#[derive(Debug, PartialEq)]
+enum Progress {
+    /// Control has not looked at the change yet.
+    Unseen,
+    /// The new revision is being started.
+    Starting(String),
+    /// It runs; others still have traffic.
+    Ready(String),
+    /// It has all traffic.
+    Switched(String),
+}
+
+fn progress(app: &Value, generation: u64) -> Progress {
+    let status = &app["status"];
+    let text = |name: &str| status[name].as_str().map(str::to_owned);
+    let Some(latest) =
+        text("latestRevision").filter(|_| status["observedGeneration"].as_u64() >= Some(generation))
+    else {
+        return Progress::Unseen;
+    };
+    if text("latestReadyRevision").as_ref() != Some(&latest) {
+        return Progress::Starting(latest);
+    }
+    let mut others =
+        status["revisions"].as_array().into_iter().flatten().filter(|one| one["id"] != latest.as_str());
+    if others.any(|one| one["weight"].as_u64().unwrap_or(0) > 0) {
+        Progress::Ready(latest)
+    } else {
+        Progress::Switched(latest)
+    }
+}
+
+async fn roll_out(
+    connection: &Connection,
+    document: &str,
+    id: &str,
+    generation: u64,
+    steps: &mut Steps<'_>,
+) -> anyhow::Result<String> {
+    loop {
+        let progress = progress(&connection.get(document).await?, generation);
+        let mut instances = show::instances(connection).await?;
+        instances.retain(|one| one.app == id);
+        match progress {
+            Progress::Unseen => {}
+            Progress::Starting(revision) => {
+                let failed =
+                    instances.iter().find(|one| one.revision == revision && one.phase == Phase::Failed);
+                if let Some(one) = failed {
+                    anyhow::bail!(
+                        "revision {revision} of {id} cannot start: {}; the old one goes on",
+                        one.reason
+                    );
+                }
+            }
+            Progress::Ready(revision) => steps.done("ready", &format!("revision {revision}")),
+            Progress::Switched(revision) => {
+                steps.done("ready", &format!("revision {revision}"));
+                steps.done("switched", "");
+                if instances.iter().all(|one| one.revision == revision) {
+                    steps.done("drained", "the old revision is gone");
+                    return Ok(revision);
+                }
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_read_from_the_status() {
+        let app = |latest: &str, ready: &str, weights: &[(&str, u32)]| {
+            let revisions: Vec<Value> =
+                weights.iter().map(|(id, weight)| json!({"id": id, "weight": weight})).collect();
+            json!({"status": {"observedGeneration": 2, "latestRevision": latest, "latestReadyRevision": ready, "revisions": revisions}})
+        };
+        assert_eq!(progress(&json!({}), 1), Progress::Unseen);
+        assert_eq!(progress(&app("b", "b", &[]), 3), Progress::Unseen, "an older change");
+        assert_eq!(progress(&app("b", "a", &[("a", 1)]), 2), Progress::Starting("b".into()));
+        assert_eq!(progress(&app("b", "b", &[("a", 1), ("b", 1)]), 2), Progress::Ready("b".into()));
+        assert_eq!(progress(&app("b", "b", &[("a", 0), ("b", 1)]), 2), Progress::Switched("b".into()));
+    }
+}

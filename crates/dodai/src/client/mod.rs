@@ -1,0 +1,109 @@
+//! Commands that talk to a running server, and those around a project that need none.
+
+pub mod arguments;
+mod change;
+pub mod connection;
+mod deploy;
+mod new;
+pub mod show;
+mod store;
+mod talk;
+mod yaml;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::Method;
+
+pub use arguments::Command;
+use arguments::{Down, Server};
+pub use connection::Connection;
+pub use yaml::to_yaml;
+
+use crate::environment::Environment;
+use crate::exit::Failed;
+use crate::local::Project;
+use crate::output::Output;
+
+/// How often a command looks again while it waits.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Runs a command.
+pub async fn run(
+    command: Command,
+    server: &Server,
+    environment: &Environment,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
+    let find = || Connection::find(server, environment);
+    match command {
+        Command::Ps(arguments) => show::ps(&find()?, &arguments, output).await?,
+        Command::Down(arguments) => down(server, &arguments, output).await?,
+        Command::Apply(arguments) => change::apply(&find()?, &arguments, output).await?,
+        Command::Diff(arguments) => change::diff(&find()?, &arguments, output).await?,
+        Command::Get(arguments) => show::get(&find()?, &arguments, output).await?,
+        Command::Describe(arguments) => show::describe(&find()?, &arguments, output).await?,
+        Command::Delete(arguments) => change::delete(&find()?, &arguments, output).await?,
+        Command::Watch(arguments) => show::watch(&find()?, &arguments, output).await?,
+        Command::Deploy(arguments) => deploy::run(&find()?, &arguments, output).await?,
+        Command::Logs(arguments) => talk::logs(&find()?, &arguments, output).await?,
+        Command::Call(arguments) => return talk::call(&find()?, &arguments, output).await,
+        Command::Publish(arguments) => talk::publish(&find()?, &arguments, output).await?,
+        Command::Config(arguments) => talk::config(&find()?, &arguments, output).await?,
+        Command::Top(arguments) => show::top(&find()?, &arguments, output).await?,
+        Command::Store(arguments) => store::run(arguments, server, environment, output).await?,
+        Command::Build(arguments) => {
+            let project = Project::open(&arguments.path)?;
+            let documents = project.read(output)?;
+            project.build(&documents, environment, output).await?;
+            output.say("everything is built");
+        }
+        Command::New(arguments) => new::run(&arguments, output)?,
+        Command::Events(arguments) => show::events(&find()?, &arguments, output).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An app as `namespace/name`.
+fn app_id(text: &str) -> String {
+    if text.contains('/') { text.to_owned() } else { format!("default/{text}") }
+}
+
+/// What was given, or the content of the file that `@FILE` names.
+fn data(text: &str) -> anyhow::Result<Bytes> {
+    match text.strip_prefix('@') {
+        Some(path) => Ok(std::fs::read(path).with_context(|| format!("cannot read {path}"))?.into()),
+        None => Ok(Bytes::copy_from_slice(text.as_bytes())),
+    }
+}
+
+/// `dodai down`.
+async fn down(server: &Server, arguments: &Down, output: &Output) -> anyhow::Result<()> {
+    let data = connection::data_folder(server);
+    let running = data.as_deref().map(connection::running).transpose()?.flatten();
+    let Some(file) = running else {
+        let text = "nothing is running here; `dodai up` starts it";
+        return Err(anyhow::Error::new(Failed::Unreachable).context(text));
+    };
+    let server =
+        Server { server: Some(file.address.clone()), token: Some(file.token.clone()), ..Server::default() };
+    let connection = Connection::find(&server, &Environment(std::collections::BTreeMap::new()))?;
+    connection.json(Method::POST, "/v1/shutdown", Bytes::new()).await?;
+    output.say(&format!("stopping process {}: finishing calls, then the apps", file.pid));
+    let gone = async {
+        while connection::is_alive(file.pid) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(arguments.timeout), gone).await.with_context(|| {
+        format!(
+            "process {} still runs after {} s; look at its log, or end it with `kill {}`",
+            file.pid, arguments.timeout, file.pid
+        )
+    })?;
+    output.say("stopped");
+    output.json(&serde_json::json!({ "stopped": file.pid }));
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! `dodai store`: back up and look at the running store; check and restore a stopped one.
+
+use anyhow::Context;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::arguments::{Server, Store};
+use super::connection::{self, Connection};
+use crate::environment::Environment;
+use crate::output::Output;
+
+/// Runs the command.
+pub async fn run(
+    command: Store,
+    server: &Server,
+    environment: &Environment,
+    output: &Output,
+) -> anyhow::Result<()> {
+    match command {
+        Store::Backup { path } => {
+            let path =
+                std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))?;
+            let connection = Connection::find(server, environment)?;
+            let body = json!({ "path": path }).to_string();
+            let answer = connection.json(Method::POST, "/v1/store/backup", body.into()).await?;
+            told(&answer, &format!("backed up to {}", path.display()), output);
+        }
+        Store::Status => {
+            let answer = Connection::find(server, environment)?.get("/v1/store").await?;
+            if !output.value(&answer) {
+                output.say(super::to_yaml(&answer).trim_end());
+            }
+        }
+        Store::Verify { path } => {
+            let status = tokio::task::spawn_blocking(move || dodai_store::verify(&path)).await??;
+            let answer = json!({ "revision": status.revision.0, "keys": status.keys, "size_bytes": status.size_bytes });
+            told(&answer, &format!("sound: {} keys at revision {}", status.keys, status.revision), output);
+        }
+        Store::Restore { path } => {
+            let data = match (&server.data_folder, &server.project_folder) {
+                (Some(data), _) => data.clone(),
+                (None, Some(folder)) => folder.join(".dodai"),
+                (None, None) => std::env::current_dir()?.join(".dodai"),
+            };
+            if let Some(file) = connection::running(&data)? {
+                anyhow::bail!(
+                    "process {} runs on {}; stop it with `dodai down` first",
+                    file.pid,
+                    data.display()
+                );
+            }
+            anyhow::ensure!(
+                data.is_dir(),
+                "there is no data folder {}; name it with --folder or --data-folder",
+                data.display()
+            );
+            let to = data.join("store.db");
+            let answer = json!({ "restored": to });
+            let text = format!("restored {}; the store that was there is beside it", to.display());
+            tokio::task::spawn_blocking(move || dodai_store::restore(&path, &to)).await??;
+            told(&answer, &text, output);
+        }
+    }
+    Ok(())
+}
+
+fn told(answer: &Value, text: &str, output: &Output) {
+    if !output.value(answer) {
+        output.say(text);
+    }
+}

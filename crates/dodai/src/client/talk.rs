@@ -1,0 +1,127 @@
+//! Commands that reach apps and components: logs, call, publish, config.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use super::arguments::{Call, Config, ConfigKey, Logs, Publish};
+use super::connection::{Connection, accepted, encode};
+use super::{app_id, data};
+use crate::output::Output;
+
+/// `dodai logs`.
+pub async fn logs(connection: &Connection, arguments: &Logs, output: &Output) -> anyhow::Result<()> {
+    let id = app_id(&arguments.app);
+    let mut path = format!("/v1/apps/{id}/logs?tail={}&follow={}", arguments.tail, arguments.follow);
+    if let Some(instance) = &arguments.instance {
+        path.push_str(&format!("&instance={}", encode(instance)));
+    }
+    let mut lines = connection.events(&path).await?;
+    while let Some(line) = lines.next().await {
+        if output.line(&line) {
+            continue;
+        }
+        let text = |name: &str| line[name].as_str().unwrap_or_default();
+        let from = output.paint(text("instance"), "2");
+        let mark = if text("stream") == "note" { "* " } else { "" };
+        output.say(&format!("{from} {mark}{}", text("text")));
+    }
+    Ok(())
+}
+
+/// `dodai call`. The exit code is 1 when the answer is 400 or above.
+pub async fn call(connection: &Connection, arguments: &Call, output: &Output) -> anyhow::Result<ExitCode> {
+    let body = arguments.data.as_deref().map(data).transpose()?;
+    let default = if body.is_some() { "POST" } else { "GET" };
+    let method = arguments.method.as_deref().unwrap_or(default);
+    let path = format!(
+        "/v1/call?app={}&path={}&method={}",
+        encode(&app_id(&arguments.app)),
+        encode(&arguments.path),
+        encode(method)
+    );
+    let headers: Vec<(&str, &str)> =
+        arguments.headers.iter().map(|header| ("dodai-call-header", header.as_str())).collect();
+    let response = connection.send(Method::POST, &path, &headers, body.unwrap_or_default()).await?;
+    let response = accepted(response).await?;
+    let status = response.headers().get("dodai-call-status").and_then(|status| status.to_str().ok());
+    let status: u16 = status.and_then(|status| status.parse().ok()).context("the server gave no status")?;
+    let pairs: Vec<String> = response
+        .headers()
+        .get_all("dodai-call-header")
+        .iter()
+        .map(|pair| String::from_utf8_lossy(pair.as_bytes()).into_owned())
+        .collect();
+    let code = if status < 400 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    if output.is_structured() {
+        let bytes = super::connection::whole(response.into_body()).await?;
+        let text = String::from_utf8_lossy(&bytes);
+        output.value(&serde_json::json!({ "status": status, "headers": pairs, "body": text }));
+        return Ok(code);
+    }
+    if arguments.include {
+        output.say(&format!("{status}"));
+        pairs.iter().for_each(|pair| output.say(pair));
+        output.say("");
+    }
+    let mut body = response.into_body();
+    let mut out = std::io::stdout();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.context("the answer broke off")?;
+        if let Some(bytes) = frame.data_ref()
+            && out.write_all(bytes).and_then(|()| out.flush()).is_err()
+        {
+            break;
+        }
+    }
+    if status >= 400 && !arguments.include {
+        output.warn(&format!("the app answered {status}"));
+    }
+    Ok(code)
+}
+
+/// `dodai publish`.
+pub async fn publish(connection: &Connection, arguments: &Publish, output: &Output) -> anyhow::Result<()> {
+    let body = data(&arguments.data)?;
+    let guessed =
+        if serde_json::from_slice::<Value>(&body).is_ok() { "application/json" } else { "text/plain" };
+    let kind = arguments.content_type.as_deref().unwrap_or(guessed);
+    let Publish { pubsub, topic, namespace, .. } = arguments;
+    let path = format!("/v1/publish/{}/{}?namespace={}", encode(pubsub), encode(topic), encode(namespace));
+    let answer = connection.json_as(Method::POST, &path, &[("content-type", kind)], body).await?;
+    if !output.value(&answer) {
+        output.say(&format!("published to {pubsub}/{topic}"));
+    }
+    Ok(())
+}
+
+/// `dodai config`.
+pub async fn config(connection: &Connection, arguments: &Config, output: &Output) -> anyhow::Result<()> {
+    let path = |key: &ConfigKey| {
+        format!("/v1/config/{}/{}?namespace={}", encode(&key.store), encode(&key.key), encode(&key.namespace))
+    };
+    let (answer, text) = match arguments {
+        Config::Get(key) => {
+            let answer = connection.get(&path(key)).await?;
+            let text = answer["value"].as_str().unwrap_or_default().to_owned();
+            (answer, text)
+        }
+        Config::Set { key, value } => {
+            let answer = connection.json(Method::PUT, &path(key), data(value)?).await?;
+            (answer, format!("{}/{} set", key.store, key.key))
+        }
+        Config::Delete(key) => {
+            let answer = connection.json(Method::DELETE, &path(key), Bytes::new()).await?;
+            (answer, format!("{}/{} deleted", key.store, key.key))
+        }
+    };
+    if !output.value(&answer) {
+        output.say(&text);
+    }
+    Ok(())
+}

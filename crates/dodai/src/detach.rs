@@ -1,0 +1,98 @@
+//! `dodai up -d`: the same command in the background, in a session of its own.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::client::connection;
+use crate::client::{Connection, arguments::Server};
+use crate::environment::Environment;
+use crate::local::executable;
+use crate::output::Output;
+
+/// Its output, in the data folder.
+const LOG: &str = "up.log";
+/// How often the parent looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// How much of the log is shown when it failed.
+const SHOWN_LINES: usize = 20;
+
+/// Refuses a second `up` on one data folder.
+pub fn refuse_second(data: &Path) -> anyhow::Result<()> {
+    match connection::running(data) {
+        Ok(Some(file)) if file.pid != std::process::id() => {
+            anyhow::bail!(
+                "process {} already runs on {}; stop it with `dodai down`",
+                file.pid,
+                data.display()
+            )
+        }
+        // A damaged file is what a crash left; the store's lock still refuses a second process.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// Leaves the terminal: a session of its own, which no hang-up reaches.
+pub fn leave_terminal() {
+    if let Err(error) = rustix::process::setsid() {
+        tracing::debug!(%error, "this process leads a group already");
+    }
+}
+
+/// Starts the command again in the background and waits until it is ready.
+pub async fn run(data: &Path, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
+    refuse_second(data)?;
+    let path = data.join(LOG);
+    let log = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    let arguments = std::env::args_os().skip(1);
+    let mut child = tokio::process::Command::new(executable()?)
+        .args(arguments)
+        .arg("--detached")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start the background process")?;
+    let pid = child.id().context("the background process ended at once")?;
+    loop {
+        tokio::select! {
+            // Both are cancel safe.
+            status = child.wait() => {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                let end = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default().join("\n");
+                let code = status.ok().and_then(|status| status.code()).and_then(|code| u8::try_from(code).ok());
+                output.warn(&format!("it ended before it was ready; {} ends with:\n{end}", path.display()));
+                return Ok(ExitCode::from(code.filter(|code| *code > 0).unwrap_or(1)));
+            }
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        let Ok(Some(file)) = connection::running(data) else { continue };
+        if file.pid != pid {
+            continue;
+        }
+        let server = Server {
+            server: Some(file.address.clone()),
+            token: Some(file.token.clone()),
+            ..Server::default()
+        };
+        let status = Connection::find(&server, environment)?.get("/v1/status").await;
+        if status.is_ok_and(|status| status["settled"] == true) {
+            output.say(&format!(
+                "up in the background as process {pid}; `dodai ps` shows it, `dodai down` stops it"
+            ));
+            output.json(&serde_json::json!({ "pid": pid, "address": file.address, "log": path }));
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
