@@ -5,6 +5,7 @@
 //! dropped and counted. Secrets are masked ([`mask`]) before a record leaves this module.
 
 pub mod access_log;
+pub mod collect;
 pub mod line;
 pub mod mask;
 pub mod metrics;
