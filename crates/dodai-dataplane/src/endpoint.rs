@@ -91,6 +91,11 @@ impl Pools {
         self.h1.borrow_mut().entry(key.clone()).or_default().clone()
     }
 
+    /// A kept connection or leave to make one, if there is either at this moment.
+    pub fn try_take(&self, key: &Key, caps: &Breaker) -> Option<Taken> {
+        self.pool(key).try_take(caps)
+    }
+
     /// A kept connection or leave to make one, waiting in the queue if need be. Cancel safe.
     pub async fn take(&self, key: &Key, caps: &Breaker) -> Result<Taken, Failure> {
         let pool = self.pool(key);

@@ -155,10 +155,7 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
     outcome.received = received;
     let unread = !upload.is_done();
     request.upload = upload;
-    match ended {
-        Ended::Answered(Next::Keep) if unread => Ended::Answered(Next::Linger),
-        ended => ended,
-    }
+    if unread && matches!(ended, Ended::Answered(Next::Keep)) { Ended::Answered(Next::Linger) } else { ended }
 }
 
 /// The body of a call, and its writer if more is to come, with the bytes of trailers that came already.
@@ -319,7 +316,10 @@ impl Writing<'_> {
             Framing::Length(length) => Some(length),
             Framing::Empty | Framing::Chunked | Framing::UntilClose => None,
         };
-        while !no_body {
+        if no_body {
+            return self.flush(out, close).await;
+        }
+        loop {
             let frame = match self.next_frame(&mut reply.body, &mut out).await {
                 None => break,
                 Some(Ok(frame)) => frame,

@@ -12,7 +12,7 @@ use std::time::Duration;
 use dodai_core::failure::{Failure, Kind};
 
 use crate::attempt::{Sent, Terms};
-use crate::endpoint::{Lease, Taken};
+use crate::endpoint::{Keep, Lease, Taken};
 use crate::h1::{self, Flow, HeaderList};
 use crate::pipe;
 use crate::reach::{Target, dial};
@@ -108,13 +108,10 @@ async fn exchange(
     again: Again<'_>,
     outcome: &mut Outcome,
 ) -> Ended {
-    let lease = match connection(client, target, caps).await {
-        Ok(lease) => lease,
+    let (up, keep, reused) = match connection(client, target, caps).await {
+        Ok(found) => found,
         Err(failure) => return Ended::Failed(failure, Sent::NOTHING),
     };
-    let reused = lease.reused;
-    let (stream, keep) = lease.split();
-    let up = Wire::new(stream);
     let took_it = match up.write_all(&request.bytes, &client.deadline).await {
         Ok(()) => !up.with(|stream| stream.is_tls()) || up.flush(&client.deadline).await.is_ok(),
         // An endpoint may answer, close, and never read the rest: its answer counts, if there is one.
@@ -134,13 +131,14 @@ async fn exchange(
         uploaded: Cell::new(took_it && upload.is_done()),
         received: Cell::new((request.bytes.len() - request.head_len) as u64),
     };
-    let respond = exchange.respond(edits, terms, again, reused, target, outcome);
     let response = if upload.is_done() || !took_it {
-        respond.await
+        exchange.respond(edits, terms, again, reused, target, outcome).await
     } else {
         client.upload.set(terms.idle_timeout);
-        let max = terms.max_body;
-        let response = exchange.both(respond, exchange.pump(&mut upload, terms.idle_timeout, max)).await;
+        let (idle, max) = (terms.idle_timeout, terms.max_body);
+        let respond = exchange.respond(edits, terms, again, reused, target, outcome);
+        // Boxed, so that connections which wait or download do not pay for both directions.
+        let response = Box::pin(exchange.both(respond, exchange.pump(&mut upload, idle, max))).await;
         client.upload.clear();
         response
     };
@@ -171,20 +169,41 @@ async fn exchange(
     }
 }
 
-/// A kept connection to `target`, or a new one.
+/// A kept connection to `target`, or a new one; also says whether it was used before.
 async fn connection(
     client: &Client,
     target: &Target,
     caps: &dodai_core::snapshot::Breaker,
+) -> Result<(Wire, Keep, bool), Failure> {
+    let worker = &client.worker;
+    let lease = match worker.pools.try_take(&target.key, caps) {
+        Some(Taken::Kept(lease)) => lease,
+        // Waiting and connecting are rare; boxed, they cost a connection nothing while it does neither.
+        other => Box::pin(fresh(client, target, caps, other)).await?,
+    };
+    let reused = lease.reused;
+    let (stream, keep) = lease.split();
+    Ok((Wire::new(stream), keep, reused))
+}
+
+async fn fresh(
+    client: &Client,
+    target: &Target,
+    caps: &dodai_core::snapshot::Breaker,
+    taken: Option<Taken>,
 ) -> Result<Lease, Failure> {
     let worker = &client.worker;
     let late = || {
         Failure::new(Kind::Timeout, format!("no connection to {} became free in time", target.key.address))
     };
-    match client.deadline.bound(worker.pools.take(&target.key, caps)).await.ok_or_else(late)?? {
+    let taken = match taken {
+        Some(taken) => taken,
+        None => client.deadline.bound(worker.pools.take(&target.key, caps)).await.ok_or_else(late)??,
+    };
+    match taken {
         Taken::Kept(lease) => Ok(lease),
         Taken::New(slot) => {
-            let stream = client.deadline.bound(Box::pin(dial(worker, target))).await.ok_or_else(late)??;
+            let stream = client.deadline.bound(dial(worker, target)).await.ok_or_else(late)??;
             Ok(slot.fill(stream))
         }
     }
@@ -331,7 +350,11 @@ impl Exchange<'_> {
                         Response::Whole { keep_up: ended_well, .. } => {
                             Response::Whole { keep_up: keep_up && ended_well, close }
                         }
-                        other => other,
+                        other @ (Response::Upgraded
+                        | Response::Again(_)
+                        | Response::Failed(_)
+                        | Response::Cut(_)
+                        | Response::ClientGone) => other,
                     };
                 }
             }

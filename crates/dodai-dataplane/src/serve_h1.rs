@@ -54,9 +54,20 @@ pub enum Next {
 
 /// Serves a connection until it ends. `early` are bytes that were read already.
 /// `deadline` is set for the end of the first head.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8>, deadline: Deadline) {
+pub fn serve(
+    worker: Rc<Worker>,
+    stream: Stream,
+    side: Side,
+    early: Vec<u8>,
+    deadline: Deadline,
+) -> impl Future<Output = ()> {
     let upload = worker.deadlines.register();
     let client = Client { wire: Wire::new(stream), side, deadline, upload, carry: early.into(), worker };
+    // A future keeps its arguments beside what is made of them, so they are put together before it begins.
+    run(client)
+}
+
+async fn run(client: Client) {
     let mut first = true;
     while let Some(read) = client.next(first).await {
         first = false;
