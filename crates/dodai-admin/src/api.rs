@@ -42,6 +42,9 @@ pub struct About {
     pub data: PathBuf,
 }
 
+/// The metrics page in the format that an `Accept` header asks for: its content type and its text.
+pub type Metrics = Arc<dyn Fn(Option<&str>) -> (&'static str, String) + Send + Sync>;
+
 /// What the API works on.
 pub struct Parts {
     /// Documents, instances, events.
@@ -59,7 +62,7 @@ pub struct Parts {
     /// What the server is.
     pub about: About,
     /// The metrics page.
-    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub metrics: Metrics,
     /// Set when somebody asks the server to stop.
     pub stop: watch::Sender<bool>,
     /// Whether everything that was started first is ready.

@@ -126,7 +126,9 @@ pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, bo
         Some("file") => FieldOwner::File,
         Some("console") => FieldOwner::Console,
         Some(other) => {
-            return Err(Refusal::bad_request(format!("`{other}` is no owner; owners are cli, file, console")));
+            return Err(Refusal::bad_request(format!(
+                "`{other}` is no owner; owners are cli, file, console"
+            )));
         }
     };
     let (documents, mut warnings) = parse(&files)?;

@@ -14,9 +14,10 @@ use crate::feed;
 use crate::seam::{ConfigKey, Message};
 
 /// `GET /metrics`.
-pub(crate) async fn metrics(State(parts): Shared) -> Answer {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], (parts.metrics)()).into_response())
+pub(crate) async fn metrics(State(parts): Shared, headers: HeaderMap) -> Answer {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let (kind, text) = (parts.metrics)(accept);
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
 /// `GET /v1/status`.

@@ -95,7 +95,7 @@ impl World {
             door: node.clone(),
             gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
             about: About { version: "1".to_owned(), pid: 7, folder: None, data: PathBuf::from("/data") },
-            metrics: Arc::new(|| "# EOF\n".to_owned()),
+            metrics: Arc::new(|_| ("text/plain", "# EOF\n".to_owned())),
             stop: stop.clone(),
             settled: watch::channel(true).1,
             tasks: tasks.clone(),

@@ -12,6 +12,8 @@ use dodai_admin::api::{self, About, Parts};
 use dodai_admin::gate::Gate;
 use dodai_admin::server;
 use dodai_base::node::Base;
+use dodai_base::telemetry::collect::Collector;
+use dodai_base::telemetry::metrics::{Format, Source, render};
 use dodai_control::control::Control;
 use dodai_core::task::Tasks;
 use dodai_transport::token::{Purpose, Token};
@@ -67,7 +69,7 @@ impl Admin {
             folder: Some(subject.folder.to_owned()),
             data: subject.data.to_owned(),
         };
-        let metrics = node.clone();
+        let collector = Collector::new(parts.clone(), env!("CARGO_PKG_VERSION"), Vec::new());
         let parts = Parts {
             control: subject.control.clone(),
             node,
@@ -76,7 +78,10 @@ impl Admin {
             door: Arc::new(parts.plane.door()),
             gate: Gate::new(Arc::new(check), hosts),
             about,
-            metrics: Arc::new(move || metrics.page()),
+            metrics: Arc::new(move |accept| {
+                let format = Format::negotiate(accept);
+                (format.content_type(), render(&collector.read(), format))
+            }),
             stop,
             settled: is_settled,
             tasks: tasks.clone(),

@@ -38,20 +38,6 @@ impl Node {
         let own = logs.iter().filter(|(id, (of, _))| of == app && instance.is_none_or(|only| only == *id));
         own.map(|(id, (_, logs))| (id.clone(), logs.clone())).collect()
     }
-
-    /// The metrics page.
-    pub fn page(&self) -> String {
-        let status = self.base.status.borrow().clone();
-        let ready =
-            status.instances.values().filter(|one| one.phase == dodai_core::status::Phase::Ready).count();
-        format!(
-            "# TYPE dodai_instances gauge\n# HELP dodai_instances Instances on this base.\ndodai_instances {}\n\
-             # TYPE dodai_instances_ready gauge\n# HELP dodai_instances_ready Instances that take calls.\ndodai_instances_ready {ready}\n\
-             # TYPE dodai_snapshot_version gauge\n# HELP dodai_snapshot_version The snapshot in force.\ndodai_snapshot_version {}\n# EOF\n",
-            status.instances.len(),
-            status.applied,
-        )
-    }
 }
 
 fn millis(time: SystemTime) -> u64 {
