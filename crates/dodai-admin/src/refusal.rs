@@ -91,7 +91,7 @@ impl From<Error> for Refusal {
             Error::Artifact { .. } => of(StatusCode::UNPROCESSABLE_ENTITY, "artifact"),
             Error::Unreadable { .. } => of(StatusCode::INTERNAL_SERVER_ERROR, "unreadable"),
             Error::Store(_) => of(StatusCode::SERVICE_UNAVAILABLE, "store"),
-            _ => of(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Error::Token(_) | _ => of(StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
 }

@@ -186,9 +186,9 @@ impl System {
             .read
             .documents
             .iter()
-            .filter_map(|located| match &located.value {
-                dodai_api::Document::App(app) => Some(app),
-                _ => None,
+            .filter_map(|located| {
+                let dodai_api::Document::App(app) = &located.value else { return None };
+                Some(app)
             })
             .map(|app| format!("{}/{}", app.metadata.namespace, app.metadata.name))
             .collect();

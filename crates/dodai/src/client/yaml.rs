@@ -33,8 +33,13 @@ fn write(value: &Value, indent: usize, out: &mut String) {
                 }
             }
         }
-        other => {
-            out.push_str(&scalar(other));
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_) => {
+            out.push_str(&scalar(value));
             out.push('\n');
         }
     }
