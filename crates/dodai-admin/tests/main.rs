@@ -1,5 +1,7 @@
 //! The API in process, over a store in memory and a node that only remembers.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod fake;
 
 use std::time::Duration;

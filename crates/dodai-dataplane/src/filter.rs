@@ -188,8 +188,7 @@ fn allowed(access: &Access, head: &RequestHead<'_>, caller: &Caller) -> Result<(
         };
         (named || who)
             && (rule.methods.is_empty() || rule.methods.iter().any(|method| method == head.method()))
-            && (rule.paths.is_empty()
-                || rule.paths.iter().any(|path| has_prefix(head.path(), path.trim_end_matches('/'))))
+            && (rule.paths.is_empty() || rule.paths.iter().any(|path| covers(path, head.path())))
     };
     let denied = access.rules.iter().filter(|rule| !rule.allow).any(|rule| matches(&rule));
     let granted = access.rules.iter().filter(|rule| rule.allow).any(|rule| matches(&rule));
@@ -200,6 +199,11 @@ fn allowed(access: &Access, head: &RequestHead<'_>, caller: &Caller) -> Result<(
         ));
     }
     Ok(())
+}
+
+/// Whether the path of an access rule covers `path`: exactly, or everything below when it ends in `/*`.
+fn covers(rule: &str, path: &str) -> bool {
+    rule.strip_suffix("/*").map_or(path == rule, |prefix| has_prefix(path, prefix))
 }
 
 /// A rate limit by the generic cell rate algorithm: one atomic, no bookkeeping per caller.
@@ -257,7 +261,10 @@ mod tests {
             paths: paths.iter().map(|path| (*path).to_owned()).collect(),
             ..AccessRule::default()
         };
-        let access = Access { default_allow: false, rules: vec![rule(true, &[]), rule(false, &["/admin"])] };
+        let access = Access {
+            default_allow: false,
+            rules: vec![rule(true, &[]), rule(false, &["/admin/*", "/exact"])],
+        };
         let check = |caller: Caller, uri: &str, expect: bool| {
             let (parts, ()) = http::Request::get(uri).body(()).expect("valid").into_parts();
             assert_eq!(
@@ -269,6 +276,8 @@ mod tests {
         check(shop(), "/", true);
         check(shop(), "/admin/x", false);
         check(shop(), "/administrator", true);
+        check(shop(), "/exact", false);
+        check(shop(), "/exact/below", true);
         check(Caller::Outside, "/", false);
         check(Caller::Base, "/admin", true);
     }

@@ -45,6 +45,7 @@ fn seams() -> Seams {
         config: Arc::new(BTreeMap::new()),
         keyvalue: Arc::new(NoKeyValue),
         logs: nothing,
+        environment: Vec::new(),
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) fn store(engine: &wasmtime::Engine, plan: &Arc<Plan>, meter: &Arc<Met
     let wasi = WasiCtx::builder()
         .stdout(stdout.clone())
         .stderr(stderr.clone())
+        .envs(&plan.seams.environment)
         // Not even name look-ups: everything goes through the base's front door.
         .allow_tcp(false)
         .allow_udp(false)

@@ -23,6 +23,8 @@ pub struct Seams {
     pub keyvalue: Arc<dyn KeyValue>,
     /// Where its lines go.
     pub logs: Arc<dyn LogSink>,
+    /// Its environment variables.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Tells names of the mesh from hosts outside, which need to be allowed.

@@ -128,6 +128,21 @@ impl Runtime {
         components::resolve::configuration(&self.components, namespace, store, key).await
     }
 
+    /// Sets one value of a configuration store, or deletes it; tells whether there was one to delete. Apps that
+    /// follow the key are told.
+    ///
+    /// # Errors
+    /// There is no such store, it is not up, or it cannot be written.
+    pub async fn set_configuration(
+        &self,
+        namespace: &Name,
+        store: &str,
+        key: &str,
+        value: Option<&str>,
+    ) -> Result<bool, Error> {
+        components::resolve::write_configuration(&self.components, namespace, store, key, value).await
+    }
+
     /// A state store for an app's module.
     ///
     /// # Errors

@@ -58,6 +58,7 @@ pub async fn run(arguments: Serve, environment: &Environment, output: &Output) -
         config: Arc::new(config_values(&arguments.config)?),
         keyvalue: Arc::new(NoKeyValue),
         logs: Arc::new(Stderr),
+        environment: Vec::new(),
     };
     let spec = ModuleSpec {
         artifact,

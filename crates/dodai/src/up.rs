@@ -192,10 +192,15 @@ impl System {
             })
             .map(|app| format!("{}/{}", app.metadata.namespace, app.metadata.name))
             .collect();
+        let has_instances = |located: &&dodai_api::Located<dodai_api::Document>| {
+            let dodai_api::Document::App(app) = &located.value else { return false };
+            app.spec.external.is_none()
+        };
+        let expected = plan.documents.read.documents.iter().filter(has_instances).count();
         let mut status = self.base.parts().status.subscribe();
         let all_ready = status.wait_for(|status| {
             status.applied > 0
-                && !status.instances.is_empty()
+                && status.instances.len() >= expected
                 && status.instances.values().all(|one| matches!(one.phase, Phase::Ready | Phase::Succeeded))
         });
         let stopped = signals::asked_to_stop();

@@ -1,6 +1,8 @@
 //! The binary as a user has it: a small project goes up, is called, changed under load, looked at, and goes
 //! down without leaving anything; a killed one comes back with what it knew.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod project;
 
 use std::sync::Arc;

@@ -81,7 +81,21 @@ fn seams(context: &Context, config: Config, logs: &Logs) -> Seams {
         config: Arc::new(config),
         keyvalue: Arc::new(Buckets(parts.clone())),
         logs: Arc::new(Lines(logs.clone())),
+        environment: environment(context),
     }
+}
+
+/// What every workload of ours finds in its environment, whatever its shape.
+fn environment(context: &Context) -> Vec<(String, String)> {
+    let workload = &context.workload;
+    let pair = |name: &str, value: String| (name.to_owned(), value);
+    vec![
+        pair("APP_ID", workload.app.name.to_string()),
+        pair("NAMESPACE", workload.app.namespace.to_string()),
+        pair("DODAI_APP", workload.app.to_string()),
+        pair("DODAI_INSTANCE", workload.instance.to_string()),
+        pair("DODAI_REVISION", workload.revision.to_string()),
+    ]
 }
 
 struct Names(Arc<Parts>);

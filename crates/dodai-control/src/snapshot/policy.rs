@@ -245,21 +245,12 @@ fn access(access: &api::Access, metadata: &Metadata) -> Access {
             apps: from.apps.iter().filter_map(app).collect(),
             namespaces: from.namespaces.iter().map(ToString::to_string).collect(),
             methods: rule.methods.clone(),
-            paths: rule.paths.iter().map(|path| prefix(path)).collect(),
+            paths: rule.paths.clone(),
         }
     };
     Access {
         default_allow: access.default == api::AccessAction::Allow,
         rules: access.rules.iter().map(rule).collect(),
-    }
-}
-
-/// The data path knows prefixes of whole segments only.
-fn prefix(path: &str) -> String {
-    match path.strip_suffix("/*") {
-        Some("") => "/".to_owned(),
-        Some(prefix) => prefix.to_owned(),
-        None => path.to_owned(),
     }
 }
 

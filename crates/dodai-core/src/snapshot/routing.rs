@@ -229,7 +229,7 @@ pub struct AccessRule {
     pub namespaces: Vec<String>,
     /// Methods; empty means all.
     pub methods: Vec<String>,
-    /// Path prefixes (whole segments); empty means all.
+    /// Paths: exact, or everything below with `/*` at the end; empty means all.
     pub paths: Vec<String>,
 }
 

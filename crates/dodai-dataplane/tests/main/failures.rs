@@ -271,7 +271,7 @@ async fn a_callee_decides_who_may_call() {
     local(async {
         let mut catalog = service("shop/catalog/http");
         let front = AccessRule { allow: true, apps: vec![app("shop/front")], ..AccessRule::default() };
-        let admin = AccessRule { allow: false, paths: vec!["/admin".into()], ..AccessRule::default() };
+        let admin = AccessRule { allow: false, paths: vec!["/admin/*".into()], ..AccessRule::default() };
         catalog.inbound = vec![Filter::Access(Access { default_allow: false, rules: vec![front, admin] })];
         let mut resources = usual(catalog, filtered(vec![]));
         resources.push(endpoints("shop/catalog/http", vec![instance("i-1")]));

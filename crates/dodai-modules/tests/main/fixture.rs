@@ -84,6 +84,7 @@ impl World {
             config: Arc::new(config),
             keyvalue: self.clone(),
             logs: self.clone(),
+            environment: Vec::new(),
         }
     }
 

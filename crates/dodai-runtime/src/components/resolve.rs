@@ -94,6 +94,24 @@ pub(crate) async fn configuration(
     Ok(found.remove(key).map(|item| item.value))
 }
 
+/// Sets (or, without a value, deletes) one value of a configuration store; whether there was one before a
+/// deletion.
+pub(crate) async fn write_configuration(
+    components: &Components,
+    namespace: &Name,
+    store: &str,
+    key: &str,
+    value: Option<&str>,
+) -> Result<bool, Error> {
+    let pick = |all: &dodai_capability::component::Capabilities| all.configuration_writer.clone();
+    let (_live, writer) = components.own(namespace, Block::Configuration, store, pick)?;
+    let done = match value {
+        Some(value) => writer.set(key, value, Metadata::new()).await.map(|_item| true),
+        None => writer.delete(key).await,
+    };
+    done.map_err(|source| Error::Configuration { store: store.to_owned(), source })
+}
+
 /// Without a key the secret's own name, or its only value, is meant.
 fn pick<'a>(values: &'a Values, name: &str, key: &str) -> Option<&'a Secret> {
     if !key.is_empty() {

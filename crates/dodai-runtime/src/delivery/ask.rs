@@ -1,6 +1,9 @@
 //! Asks an app for its subscriptions whenever it has become ready.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use dodai_core::failure::Kind;
 use dodai_core::id::AppId;
 use dodai_core::trace::Span;
 use http::{Method, StatusCode};
@@ -11,6 +14,9 @@ use crate::callback::Ask;
 
 /// Under this name stands what is wrong with an app's answer.
 pub(super) const PROBLEM: &str = "GET /dapr/subscribe";
+
+/// How long the first question waits for an app that has just become ready.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// Asks until there is an answer, the app is no longer ready, or the base closes.
 pub(super) async fn run(deliveries: Deliveries, app: AppId, stop: CancellationToken) {
@@ -47,6 +53,12 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
                 return deliveries.set_told(app, Vec::new(), None);
             }
             Ok((status, _)) => format!("the app answered {} to GET /dapr/subscribe", status.as_u16()),
+            Err(failure) if failure.kind == Kind::NoEndpoint && failures == 0 => {
+                // It has just become ready; the word takes a moment to reach the data plane's table.
+                tokio::time::sleep(SETTLING).await;
+                failures += 1;
+                continue;
+            }
             Err(failure) => format!("the app could not be asked for its subscriptions: {}", failure.detail),
         };
         failures += 1;

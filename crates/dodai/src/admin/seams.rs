@@ -207,11 +207,13 @@ impl seam::Node for Node {
         })
     }
 
-    fn config_set(&self, key: ConfigKey, _value: Option<String>) -> Pending<'_, bool> {
+    fn config_set(&self, key: ConfigKey, value: Option<String>) -> Pending<'_, bool> {
         Box::pin(async move {
-            let text = format!("configuration store `{}` cannot be written through this server", key.store);
-            let remedy = "write it where its values live; apps that read it are told";
-            Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "read_only", text).remedy(remedy))
+            let namespace =
+                Name::new(&key.namespace).map_err(|error| Refusal::bad_request(error.to_string()))?;
+            let runtime = &self.base.runtime;
+            let done = runtime.set_configuration(&namespace, &key.store, &key.key, value.as_deref()).await;
+            done.map_err(|error| Refusal::not_found(error.to_string()))
         })
     }
 }
