@@ -119,7 +119,7 @@ impl Endpoint {
         latency as f64 * (-age).exp() * load / f64::from(self.weight)
     }
 
-    /// Counts a call from here until [`Attempt::done`].
+    /// Counts a call from here until the attempt is dropped.
     pub fn attempt(self: &Arc<Endpoint>) -> Attempt {
         self.load.in_flight.fetch_add(1, Relaxed);
         Attempt { endpoint: self.clone(), start: now_nanos() }
