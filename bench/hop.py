@@ -14,6 +14,7 @@ FOURTEEN = [f"x-bench-header-{n}: a value of ordinary length {n}" for n in range
 h.need("nginx", "wrk", "taskset")
 backend, proxy, ours = h.free_port(), h.free_port(), h.free_port()
 
+h.WORK.chmod(0o755)  # nginx workers run as another user
 (h.WORK / "www").mkdir()
 (h.WORK / "www" / "1k").write_bytes(b"x" * 1024)
 (h.WORK / "www" / "64k").write_bytes(b"y" * 65536)
