@@ -14,7 +14,7 @@ use dodai_base::node::{self, Base};
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::{Apply, FieldOwner};
 use dodai_control::snapshot::BaseSettings;
-use dodai_core::id::BaseId;
+use dodai_core::id::{AppId, BaseId};
 use dodai_core::status::{Phase, Wants};
 use dodai_core::task::Tasks;
 use dodai_dataplane::limits::Limits;
@@ -210,7 +210,25 @@ impl System {
             () = tokio::time::sleep(READY_WITHIN) => {}
             _signal = stopped => return,
         }
+        self.served(plan).await;
         self.print(&apps, start, output);
+    }
+
+    /// Waits a moment until calls would find every app: an instance is ready a little before control has told
+    /// the data plane.
+    async fn served(&self, plan: &Plan) {
+        let called = |located: &dodai_api::Located<dodai_api::Document>| {
+            let dodai_api::Document::App(app) = &located.value else { return None };
+            let name = format!("{}/{}", app.metadata.namespace, app.metadata.name);
+            let waits = app.spec.external.is_none() && !app.spec.services.is_empty();
+            AppId::parse(&name).ok().filter(|_| waits)
+        };
+        let apps: Vec<AppId> = plan.documents.read.documents.iter().filter_map(called).collect();
+        let parts = self.base.parts();
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end && !apps.iter().all(|app| parts.serves(app)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn print(&self, apps: &[String], start: Instant, output: &Output) {
