@@ -1,24 +1,24 @@
 //! `cargo xtask guests`: the example modules, rebuilt, or compared with what is committed.
 //!
-//! Artefacts are committed so that `dodai up` works where no WASM target can be had. Each component crate of the
-//! workspace `examples/shop/modules` becomes `examples/shop/artifacts/NAME.wasm`; `artifacts.json` beside them records
-//! the compiler, the digest of the sources and of each artefact. Another compiler makes other bytes: then the check
-//! builds, and says what it cannot compare.
+//! Artefacts are committed so that `dodai up` works where no WASM target can be had. Each recipe is the `build.sh` that
+//! its example names to users; `artifacts.json` beside the artefacts records the compiler, the digest of the sources and
+//! of each artefact. Another compiler makes other bytes: then the check builds, and says what it cannot compare.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::ci::Outcome;
-use crate::process::{Tool, environment};
+use crate::process::Tool;
 use crate::workspace::Workspace;
 
-const MODULES: &str = "examples/shop/modules";
-/// What goes into an artefact; a change under here asks for a rebuild.
-const SOURCES: &[&str] = &[MODULES, "examples/shop/wit"];
-const ARTIFACTS: &str = "examples/shop/artifacts";
+/// A recipe, and the folder of what it makes.
+const RECIPES: &[(&str, &str)] = &[
+    ("examples/shop/modules/build.sh", "examples/shop/artifacts"),
+    ("examples/hello/build.sh", "examples/hello/artifacts"),
+];
+const RECORD: &str = "artifacts.json";
 const TARGET: &str = "wasm32-wasip2";
 
 #[derive(Clone, Copy)]
@@ -29,7 +29,12 @@ pub enum Mode {
 
 pub fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
     match mode {
-        Mode::Write => write(workspace),
+        Mode::Write => {
+            add_target(workspace)?;
+            RECIPES
+                .iter()
+                .try_for_each(|(recipe, folder)| build(workspace, recipe, &workspace.root.join(folder)))
+        }
         Mode::Check => match check(workspace)? {
             Outcome::Passed => Ok(()),
             Outcome::Skipped(reason) => {
@@ -40,55 +45,46 @@ pub fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
     }
 }
 
-fn write(workspace: &Workspace) -> Result<()> {
-    add_target(workspace)?;
-    let names = modules(workspace)?;
-    build(workspace)?;
-    let folder = workspace.root.join(ARTIFACTS);
-    std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let mut digests = BTreeMap::new();
-    for name in names {
-        let file = committed(workspace, &name);
-        std::fs::copy(built(workspace, &name), &file)
-            .with_context(|| format!("writing {}", file.display()))?;
-        digests.insert(name, sha256(workspace, &file)?);
-    }
-    let record = json!({ "compiler": compiler(workspace)?, "target": TARGET, "sources": sources(workspace)?, "sha256": digests });
-    let text = serde_json::to_string_pretty(&record).context("writing artifacts.json")? + "\n";
-    std::fs::write(folder.join("artifacts.json"), text).context("writing artifacts.json")
-}
-
-/// Committed files match their record; and where the target can be had, the record matches the sources.
+/// Committed files match their record; and where the target can be had, a rebuild matches both.
 pub fn check(workspace: &Workspace) -> Result<Outcome> {
-    let names = modules(workspace)?;
-    let path = workspace.root.join(ARTIFACTS).join("artifacts.json");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("reading {}; `cargo xtask guests` writes it", path.display()))?;
-    let record: Value = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
-    // Told even where nothing can be rebuilt.
-    if record["sources"].as_str() != Some(sources(workspace)?.as_str()) {
-        bail!(
-            "the sources changed after the artefacts were made\n  to mend it: `cargo xtask guests`, then commit both"
-        );
-    }
-    for name in &names {
-        compare(name, "the committed file", &sha256(workspace, &committed(workspace, name))?, &record)?;
+    for (_, folder) in RECIPES {
+        let folder = workspace.root.join(folder);
+        let record = read_record(&folder)?;
+        for name in names(&record)? {
+            compare(name, "the committed file", &sha256(workspace, &folder, name)?, &record)?;
+        }
     }
     if let Err(error) = add_target(workspace) {
         return Ok(Outcome::Skipped(format!("not rebuilt, {TARGET} cannot be had here: {error:#}")));
     }
-    build(workspace)?;
-    let (ours, theirs) = (compiler(workspace)?, record["compiler"].as_str().unwrap_or("?"));
-    if ours != theirs {
-        return Ok(Outcome::Skipped(format!(
-            "built but not compared: committed by {theirs}, this is {ours}"
-        )));
+    let mut other_compilers = Vec::new();
+    for (number, (recipe, folder)) in RECIPES.iter().enumerate() {
+        let fresh = workspace.target.join("guests").join(format!("artifacts-{number}"));
+        build(workspace, recipe, &fresh)?;
+        let (committed, rebuilt) = (read_record(&workspace.root.join(folder))?, read_record(&fresh)?);
+        other_compilers.extend(differ(&committed, &rebuilt)?);
     }
-    for name in &names {
-        compare(name, "a rebuild", &sha256(workspace, &built(workspace, name))?, &record)?;
+    if other_compilers.is_empty() {
+        println!("guests: rebuilt to the same bytes");
+        return Ok(Outcome::Passed);
     }
-    println!("guests: {} rebuilt to the same bytes", names.len());
-    Ok(Outcome::Passed)
+    Ok(Outcome::Skipped(format!("built but not compared: {}", other_compilers.join(", "))))
+}
+
+/// Fails if two records of the same recipe differ in what must be equal; tells if their compilers differ.
+fn differ(committed: &Value, rebuilt: &Value) -> Result<Option<String>> {
+    if committed["sources"] != rebuilt["sources"] {
+        bail!(
+            "the sources changed after the artefacts were made\n  to mend it: `cargo xtask guests`, then commit both"
+        );
+    }
+    if committed["compiler"] != rebuilt["compiler"] {
+        return Ok(Some(format!("committed by {}, this is {}", committed["compiler"], rebuilt["compiler"])));
+    }
+    for name in names(committed)? {
+        compare(name, "a rebuild", rebuilt["sha256"][name].as_str().unwrap_or("nothing"), committed)?;
+    }
+    Ok(None)
 }
 
 fn compare(name: &str, what: &str, digest: &str, record: &Value) -> Result<()> {
@@ -97,67 +93,29 @@ fn compare(name: &str, what: &str, digest: &str, record: &Value) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "{name}: {what} has sha256 {digest}, artifacts.json says {expect}\n  to mend it: `cargo xtask guests`, then commit"
+        "{name}: {what} has sha256 {digest}, {RECORD} says {expect}\n  to mend it: `cargo xtask guests`, then commit"
     )
 }
 
-/// Names of the crates that become components; libraries that they share do not.
-fn modules(workspace: &Workspace) -> Result<Vec<String>> {
-    let text = Tool::new("cargo", &workspace.root.join(MODULES))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--locked"])
-        .hint(format!("{MODULES} is a workspace of its own: mend its Cargo.toml or its lock file"))
-        .output()?;
-    let metadata: Value = serde_json::from_str(&text).context("reading `cargo metadata`")?;
-    let mut names = components(&metadata);
-    if names.is_empty() {
-        bail!("{MODULES} holds no crate with crate-type \"cdylib\", so nothing would be built");
-    }
-    names.sort();
-    Ok(names)
+fn names(record: &Value) -> Result<Vec<&str>> {
+    let digests = record["sha256"].as_object().filter(|digests| !digests.is_empty());
+    Ok(digests.with_context(|| format!("{RECORD} names no artefact"))?.keys().map(String::as_str).collect())
 }
 
-fn components(metadata: &Value) -> Vec<String> {
-    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let is_component = |package: &&Value| {
-        let targets = package["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
-        targets.iter().any(|target| {
-            target["crate_types"].as_array().is_some_and(|kinds| kinds.contains(&json!("cdylib")))
-        })
-    };
-    packages
-        .iter()
-        .filter(is_component)
-        .filter_map(|package| package["name"].as_str())
-        .map(str::to_owned)
-        .collect()
+fn read_record(folder: &Path) -> Result<Value> {
+    let path = folder.join(RECORD);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("reading {}; `cargo xtask guests` writes it", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))
 }
 
-fn committed(workspace: &Workspace, name: &str) -> PathBuf {
-    workspace.root.join(ARTIFACTS).join(format!("{name}.wasm"))
-}
-
-fn built(workspace: &Workspace, name: &str) -> PathBuf {
-    let folder = workspace.target.join("guests").join(TARGET).join("release");
-    folder.join(format!("{}.wasm", name.replace('-', "_")))
-}
-
-/// Paths of this machine are mapped away, or every machine would make other bytes.
-fn build(workspace: &Workspace) -> Result<()> {
-    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
-    let mut flags = vec![remap(&workspace.root, "/dodai")];
-    if let Some(home) = environment("CARGO_HOME").map(PathBuf::from).or_else(default_cargo_home) {
-        flags.push(remap(&home, "/cargo"));
-    }
-    Tool::new("cargo", &workspace.root.join(MODULES))
-        .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
-        .args([workspace.target.join("guests")])
-        .env("RUSTFLAGS", flags.join(" "))
+fn build(workspace: &Workspace, recipe: &str, artifacts: &Path) -> Result<()> {
+    Tool::new("sh", &workspace.root)
+        .args([recipe])
+        .env("CARGO_TARGET_DIR", workspace.target.join("guests"))
+        .env("DODAI_ARTIFACTS", artifacts)
         .hint(format!("the example modules do not build for {TARGET}"))
         .run()
-}
-
-fn default_cargo_home() -> Option<PathBuf> {
-    environment("HOME").map(|home| Path::new(&home).join(".cargo"))
 }
 
 fn add_target(workspace: &Workspace) -> Result<()> {
@@ -174,22 +132,8 @@ fn add_target(workspace: &Workspace) -> Result<()> {
         .map(drop)
 }
 
-fn compiler(workspace: &Workspace) -> Result<String> {
-    Ok(Tool::new("rustc", &workspace.root).args(["--version"]).output()?.trim().to_owned())
-}
-
-/// One digest over names and contents of all sources, documents aside.
-fn sources(workspace: &Workspace) -> Result<String> {
-    let is_source =
-        |path: &String| SOURCES.iter().any(|folder| path.starts_with(folder)) && !path.ends_with(".md");
-    let files: Vec<String> = workspace.files()?.into_iter().filter(is_source).collect();
-    let listing = Tool::new("sha256sum", &workspace.root).args(&files).output()?;
-    let file = workspace.target.join("guest-sources");
-    std::fs::write(&file, listing).with_context(|| format!("writing {}", file.display()))?;
-    sha256(workspace, &file)
-}
-
-fn sha256(workspace: &Workspace, file: &Path) -> Result<String> {
+fn sha256(workspace: &Workspace, folder: &Path, name: &str) -> Result<String> {
+    let file = folder.join(format!("{name}.wasm"));
     let text = Tool::new("sha256sum", &workspace.root).args([file]).output()?;
     let digest = text.split_whitespace().next().context("sha256sum printed nothing")?;
     Ok(digest.to_owned())
@@ -198,13 +142,7 @@ fn sha256(workspace: &Workspace, file: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_components_are_built() {
-        let package = |name: &str, kind: &str| json!({"name": name, "targets": [{"crate_types": [kind]}]});
-        let metadata = json!({"packages": [package("web", "cdylib"), package("guest", "lib")]});
-        assert_eq!(components(&metadata), ["web"]);
-    }
+    use serde_json::json;
 
     #[test]
     fn another_digest_is_a_failure() {
@@ -212,5 +150,16 @@ mod tests {
         assert!(compare("cart", "a rebuild", "aa", &record).is_ok());
         assert!(compare("cart", "a rebuild", "bb", &record).is_err());
         assert!(compare("till", "a rebuild", "aa", &record).is_err());
+    }
+
+    #[test]
+    fn records_are_compared_as_far_as_they_can_be() {
+        let record = |sources: &str, compiler: &str, digest: &str| json!({"sources": sources, "compiler": compiler, "sha256": {"cart": digest}});
+        let ours = record("s", "1.95", "aa");
+        assert_eq!(differ(&ours, &ours).expect("equal"), None);
+        assert!(differ(&ours, &record("t", "1.95", "aa")).is_err(), "sources changed");
+        assert!(differ(&ours, &record("s", "1.95", "bb")).is_err(), "other bytes");
+        assert!(differ(&ours, &record("s", "1.96", "bb")).expect("told").is_some(), "another compiler");
+        assert!(names(&json!({})).is_err(), "a record of nothing checks nothing");
     }
 }
