@@ -54,6 +54,10 @@ pub struct Config {
     pub environment: BTreeMap<String, String>,
     /// Which services it asks for.
     pub wants: Wants,
+    /// Limits and seams of the runtime API.
+    pub runtime: dodai_runtime::Settings,
+    /// Where relative paths of components' data begin; `None` for `components` in the data folder.
+    pub components_dir: Option<PathBuf>,
 }
 
 /// Why a base cannot start.
@@ -126,12 +130,13 @@ impl Base {
         let modules = Arc::new(Host::open(options, tasks)?);
         let processes = Supervisor::open(process::Config::new(command("shim"), config.base.as_str())).await?;
         let environment = Arc::new(config.environment.clone());
-        let components = config.data_dir.join("components");
+        let components = config.components_dir.clone();
+        let components = components.unwrap_or_else(|| config.data_dir.join("components"));
         let mut registry = Registry::new();
         memory::register(&mut registry);
         let folders = Folders { data: components.clone(), project: config.project_dir.clone() };
         dodai_drivers::register(&mut registry, environment.clone(), &folders);
-        let settings = dodai_runtime::Settings::default();
+        let settings = config.runtime.clone();
         let runtime =
             Runtime::new(registry, Arc::new(plane.door()), environment, components, settings, tasks);
         link.status.send_modify(|status| status.wants = config.wants.clone());

@@ -160,6 +160,8 @@ impl System {
             sample_per_ten_thousand: 0,
             environment: environment.0.clone(),
             wants: Wants::All,
+            runtime: dodai_runtime::Settings::default(),
+            components_dir: None,
         };
         let link = BaseSettings {
             project: Some(plan.project.folder.clone()),

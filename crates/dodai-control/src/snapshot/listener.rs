@@ -18,21 +18,18 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
     let mut all = Vec::new();
     for id in local {
         let Some(app) = input.documents.app(id) else { continue };
-        all.push(Listener {
-            name: format!("outbound/{id}"),
-            address: input.settings.outbound.get(id).copied().unwrap_or(ANY),
-            protocol: Protocol::Http,
-            role: Role::Outbound { app: id.clone() },
-            tls: None,
-        });
-        if app.spec.dapr.as_ref().is_none_or(|dapr| dapr.enabled) {
+        let outbound = input.settings.outbound.get(id).copied();
+        if outbound.is_some() || !input.settings.attached.contains(id) {
             all.push(Listener {
-                name: format!("api/{id}"),
-                address: input.settings.api.get(id).copied().unwrap_or(ANY),
+                name: format!("outbound/{id}"),
+                address: outbound.unwrap_or(ANY),
                 protocol: Protocol::Http,
-                role: Role::Api { app: id.clone() },
+                role: Role::Outbound { app: id.clone() },
                 tls: None,
             });
+        }
+        if app.spec.dapr.as_ref().is_none_or(|dapr| dapr.enabled) {
+            all.extend(apis(input, id));
         }
         all.extend(dependencies(input, id, app));
     }
@@ -41,6 +38,19 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
         all.push(Listener { name, address, protocol: Protocol::Http2, role: Role::Mesh, tls: None });
     }
     all
+}
+
+/// The runtime API of one app, at each of its addresses.
+fn apis(input: &Input<'_>, id: &AppId) -> Vec<Listener> {
+    let addresses = input.settings.api.get(id).map_or(&[ANY][..], Vec::as_slice);
+    let listener = |(at, address): (usize, &SocketAddr)| Listener {
+        name: if at == 0 { format!("api/{id}") } else { format!("api/{id}/{at}") },
+        address: *address,
+        protocol: Protocol::Http,
+        role: Role::Api { app: id.clone() },
+        tls: None,
+    };
+    addresses.iter().enumerate().map(listener).collect()
 }
 
 /// One listener for each declared call over TCP, or with an address of its own.

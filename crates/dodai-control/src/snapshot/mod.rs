@@ -40,11 +40,14 @@ pub struct BaseSettings {
     /// The project folder that paths in documents begin at.
     pub project: Option<PathBuf>,
     /// Fixed addresses of the runtime API, by app. Others get a free port of 127.0.0.1.
-    pub api: BTreeMap<AppId, SocketAddr>,
+    pub api: BTreeMap<AppId, Vec<SocketAddr>>,
     /// Fixed addresses of the outbound listener, by app.
     pub outbound: BTreeMap<AppId, SocketAddr>,
     /// The token that apps must send to the runtime API. Default: none.
     pub api_token: Option<String>,
+    /// Apps that run elsewhere and whose sidecar this base is. They have what local apps have, but for an
+    /// outbound listener that `outbound` does not name.
+    pub attached: BTreeSet<AppId>,
 }
 
 /// Everything a snapshot is made of.
@@ -63,12 +66,13 @@ pub struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// The apps with an instance on this base.
+    /// The apps with an instance on this base, and those whose sidecar it is.
     fn local(&self) -> BTreeSet<AppId> {
         self.records
             .on(self.base)
             .filter(|one| !one.succeeded)
             .map(|one| one.app.clone())
+            .chain(self.settings.attached.iter().cloned())
             .filter(|app| self.documents.app(app).is_some())
             .collect()
     }

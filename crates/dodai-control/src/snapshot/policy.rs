@@ -102,8 +102,9 @@ pub(super) fn merged(documents: &Documents, parts: &[Part<'_>]) -> Effective {
 fn applies(input: &Input<'_>, document: &dapr::Resiliency, target: &AppId) -> bool {
     let namespace = document.metadata.namespace.as_str();
     let here = |scope: &String| {
-        let mut local = input.records.on(input.base);
-        local.any(|one| one.app.namespace.as_str() == namespace && one.app.name.as_str() == scope)
+        let instances = input.records.on(input.base).map(|one| &one.app);
+        let mut local = instances.chain(&input.settings.attached);
+        local.any(|app| app.namespace.as_str() == namespace && app.name.as_str() == scope)
     };
     target.namespace.as_str() == namespace && (document.scopes.is_empty() || document.scopes.iter().any(here))
 }
