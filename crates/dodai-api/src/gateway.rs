@@ -50,6 +50,7 @@ pub enum ListenerProtocol {
     /// Bytes that are not parsed.
     Tcp,
     /// TLS of which only the wanted name is read (`Passthrough`), or that ends here (`Terminate`) and carries bytes.
+    /// A port on which TLS ends carries HTTP or bytes, not both.
     Tls,
 }
 
@@ -60,13 +61,16 @@ pub struct ListenerTls {
     /// Whether TLS ends here. Default: `Terminate`.
     #[serde(default)]
     pub mode: TlsMode,
-    /// A file with the certificate and its chain, PEM. Goes with `keyFile`.
+    /// A file with the certificate and its chain, PEM; the path begins at the project folder. Read again when it
+    /// changes. Goes with `keyFile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_file: Option<String>,
-    /// A file with the private key, PEM. Goes with `certificateFile`.
+    /// A file with the private key, PEM; the path begins at the project folder. Goes with `certificateFile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
-    /// Certificates the server keeps, by name, instead of files. Default: none.
+    /// Certificates by name, instead of or beside the files: `certificates/NAME/tls.crt` and
+    /// `certificates/NAME/tls.key` in the data folder of the base. The client's wanted name chooses among them; the
+    /// first one answers those who name none. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificate_refs: Vec<CertificateRef>,
 }
@@ -81,7 +85,7 @@ pub enum TlsMode {
     Passthrough,
 }
 
-/// A certificate the server keeps.
+/// A certificate in the data folder of the base.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CertificateRef {

@@ -3,6 +3,7 @@
 //! [`node::Base`] is joined to control by a [`dodai_core::status::Link`]. It compiles each snapshot into the
 //! data plane, runs the workloads that the snapshot names, and reports what became of both.
 
+mod certificates;
 pub mod node;
 pub mod process;
 pub mod shim;

@@ -26,6 +26,7 @@ use dodai_transport::network::Network;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::certificates;
 use crate::process::{self, Logs, Ports, Supervisor};
 use crate::workload::{self, Order, Runner};
 
@@ -118,6 +119,7 @@ impl Base {
             sinks: config.sinks.clone(),
             sample_per_ten_thousand: config.sample_per_ten_thousand,
             mesh: None,
+            data_dir: config.data_dir.clone(),
         })
         .map_err(Error::Plane)?;
         let mut options = HostOptions::new(config.data_dir.join("modules"));
@@ -154,7 +156,8 @@ impl Base {
             handles: std::sync::Mutex::default(),
         });
         let base = Base { parts: parts.clone(), tasks: tasks.child() };
-        tasks.spawn(Kind::Loop, follow(parts, link.snapshots, base.tasks.clone()));
+        tasks.spawn(Kind::Loop, follow(parts.clone(), link.snapshots, base.tasks.clone()));
+        base.tasks.spawn(Kind::Loop, certificates::tend(parts, base.tasks.clone()));
         Ok(base)
     }
 

@@ -2,6 +2,8 @@
 
 #[path = "main/documents.rs"]
 mod documents;
+#[path = "main/gateways.rs"]
+mod gateways;
 #[path = "main/looping.rs"]
 mod looping;
 #[path = "main/plans.rs"]

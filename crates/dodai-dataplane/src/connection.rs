@@ -13,32 +13,33 @@ use dodai_transport::identity::MeshName;
 use dodai_transport::listen::{AfterFailure, after_accept_failure};
 use dodai_transport::network;
 use dodai_transport::stream::Stream;
-use dodai_transport::tls::{Acceptor, Alpn};
+use dodai_transport::tls::Alpn;
 
 use crate::pipe;
 use crate::request::Side;
 use crate::serve_h2::PREFACE;
 use crate::spine::caller_label;
 use crate::timer::Deadline;
+use crate::tls::Tls;
 use crate::wire::Wire;
 use crate::worker::Worker;
 use crate::{serve_h1, serve_h2};
 
 /// What a socket's connections are served as; a new table may change it between two connections.
-pub struct Serving(RefCell<(Arc<Listener>, Option<Acceptor>)>);
+pub struct Serving(RefCell<(Arc<Listener>, Option<Tls>)>);
 
 impl Serving {
-    /// Serves `listener`, behind TLS if there is an acceptor.
-    pub fn new(listener: Arc<Listener>, tls: Option<Acceptor>) -> Serving {
+    /// Serves `listener`, behind TLS if there is any.
+    pub fn new(listener: Arc<Listener>, tls: Option<Tls>) -> Serving {
         Serving(RefCell::new((listener, tls)))
     }
 
     /// From the next connection on, serves this.
-    pub fn replace(&self, listener: Arc<Listener>, tls: Option<Acceptor>) {
+    pub fn replace(&self, listener: Arc<Listener>, tls: Option<Tls>) {
         self.0.replace((listener, tls));
     }
 
-    fn now(&self) -> (Arc<Listener>, Option<Acceptor>) {
+    fn now(&self) -> (Arc<Listener>, Option<Tls>) {
         self.0.borrow().clone()
     }
 }
@@ -97,13 +98,12 @@ async fn connection(
     listener: Arc<Listener>,
     stream: Stream,
     peer: std::net::SocketAddr,
-    tls: Option<Acceptor>,
+    tls: Option<Tls>,
     _open: Open,
 ) {
-    let secure = tls.is_some();
     let stream = match tls {
         None => stream,
-        Some(tls) => match Box::pin(tls.accept(stream)).await {
+        Some(tls) => match Box::pin(tls.open(stream)).await {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(listener = listener.name, %peer, %error, "a client did not get through the TLS handshake");
@@ -111,6 +111,8 @@ async fn connection(
             }
         },
     };
+    let secure = stream.is_tls();
+    let passes = matches!(stream, Stream::Early(_));
     let caller = caller(&listener.role, &stream);
     let label = caller_label(&caller);
     let client = match listener.role {
@@ -122,7 +124,7 @@ async fn connection(
     let is_mesh = matches!(listener.role, Role::Mesh);
     let service = service(&listener.role, &stream);
     let side = Side { listener, caller, label, client, secure, service };
-    let tcp = tcp || side.service.as_ref().is_some_and(|id| speaks_tcp(&worker, id));
+    let tcp = tcp || passes || side.service.as_ref().is_some_and(|id| speaks_tcp(&worker, id));
     if tcp {
         return Box::pin(pipe::serve(worker, stream, side)).await;
     }
@@ -203,7 +205,7 @@ mod tests {
     /// What an idle connection costs beside its socket: its task and the box with what it speaks.
     #[test]
     fn connections_stay_small() {
-        type Parts = (Rc<Worker>, Arc<Listener>, Stream, std::net::SocketAddr, Option<Acceptor>, Open);
+        type Parts = (Rc<Worker>, Arc<Listener>, Stream, std::net::SocketAddr, Option<Tls>, Open);
         let task = size(|(worker, listener, stream, peer, tls, open): Parts| {
             connection(worker, listener, stream, peer, tls, open)
         });

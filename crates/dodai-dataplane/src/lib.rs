@@ -37,5 +37,6 @@ pub mod spine;
 pub mod stats;
 pub mod table;
 mod timer;
+mod tls;
 mod wire;
 mod worker;

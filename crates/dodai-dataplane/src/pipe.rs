@@ -84,7 +84,7 @@ pub async fn connect(client: Client, authority: &str) {
 pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
     let mut outcome = Outcome::default();
-    let service = service_of(&worker, &side);
+    let service = service_of(&worker, &side, stream.server_name());
     let opened = match &service {
         Some(service) => open(&worker, service, &side.caller, matches!(side.listener.role, Role::Mesh)).await,
         None => Err(Failure::new(Kind::NoRoute, "no route for this TCP listener")),
@@ -104,13 +104,14 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
 }
 
-/// Where a TCP listener leads.
-fn service_of(worker: &Worker, side: &Side) -> Option<std::sync::Arc<Service>> {
+/// Where a TCP listener leads; the name wanted of TLS is matched as a host.
+fn service_of(worker: &Worker, side: &Side, host: Option<&str>) -> Option<std::sync::Arc<Service>> {
     let table = worker.shared.table.load();
     match &side.listener.role {
         Role::OutboundTcp { service, .. } => table.service(service).cloned(),
         Role::Gateway { routes } => {
-            let (parts, ()) = http::Request::new(()).into_parts();
+            let head = http::Request::get(host.unwrap_or("*"));
+            let (parts, ()) = head.body(()).unwrap_or_default().into_parts();
             let head = dodai_core::head::RequestHead::Map(&parts);
             match &table.router(routes)?.route(&head)?.action {
                 Action::Forward(backends) => table.service(&backends.first()?.service).cloned(),

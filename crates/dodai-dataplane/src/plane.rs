@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +19,7 @@ use dodai_core::snapshot::{Listener, Role, Snapshot};
 use dodai_core::task::{Cut, Kind, Tasks};
 use dodai_transport::listen::{self, BindError, Options};
 use dodai_transport::network::{self, Network};
-use dodai_transport::tls::{Acceptor, Alpn, Clock, files};
+use dodai_transport::tls::files;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
@@ -32,6 +33,7 @@ use crate::stats::Stats;
 use crate::table::{Refused, Table};
 use crate::timer::TICK;
 use crate::worker::{Shared, Worker};
+use crate::tls::Tls;
 
 /// What a data plane is made with.
 pub struct Config {
@@ -50,6 +52,8 @@ pub struct Config {
     /// How other bases are reached and let in; without it, neither happens.
     pub mesh: Option<Mesh>,
 }
+    /// Where relative paths of certificates begin.
+    pub data_dir: PathBuf,
 
 /// Why a snapshot was not applied.
 #[derive(Debug, Error)]
@@ -94,6 +98,7 @@ pub struct DataPlane {
     stopped: tokio::sync::Mutex<mpsc::Receiver<()>>,
     bound: tokio::sync::Mutex<BTreeMap<String, Bound>>,
 }
+    data_dir: PathBuf,
 
 struct Bound {
     listener: Arc<Listener>,
@@ -107,13 +112,13 @@ enum Command {
         at: SocketAddr,
         listener: Arc<Listener>,
         socket: Socket,
-        tls: Option<Acceptor>,
+        tls: Option<Tls>,
     },
     /// The socket stays open and serves something else from now on.
     Become {
         at: SocketAddr,
         listener: Arc<Listener>,
-        tls: Option<Acceptor>,
+        tls: Option<Tls>,
     },
     Close {
         at: SocketAddr,
@@ -175,6 +180,7 @@ impl DataPlane {
             bound: tokio::sync::Mutex::default(),
         })
     }
+            data_dir: config.data_dir,
 
     /// The way in for calls from inside the base.
     pub fn door(&self) -> PlaneDoor {
@@ -228,7 +234,7 @@ impl DataPlane {
         }
         let mut fresh = Vec::new();
         for listener in table.listeners.values().filter(|listener| !stays(listener, &bound)) {
-            let (tls, files) = self.acceptor(listener)?;
+            let (tls, files) = self.tls(listener)?;
             let source = match free.remove(&listener.address) {
                 Some(was) => Source::Taken { address: bound[&was].address, was },
                 None => self.bind(listener)?,
@@ -271,12 +277,19 @@ impl DataPlane {
         Ok(bound.iter().map(|(name, bound)| (name.clone(), bound.address)).collect())
     }
 
-    /// Reads the listeners' certificate files again; what cannot be used stays as it was and is reported.
+    /// Reads the listeners' certificate files again; connections stay, and new ones get what is new. What cannot
+    /// be used stays as it was and is reported.
     pub async fn reload_certificates(&self) -> Vec<(String, files::BadFiles)> {
         let bound = self.bound.lock().await;
-        let reload =
-            |(name, bound): (&String, &Bound)| Some((name.clone(), bound.files.as_ref()?.reload().err()?));
-        bound.iter().filter_map(reload).collect()
+        let mut bad = Vec::new();
+        for (name, bound) in bound.iter() {
+            match bound.files.as_ref().map(files::Files::reload) {
+                Some(Ok(true)) => tracing::info!(listener = name, "the certificates were replaced"),
+                Some(Err(error)) => bad.push((name.clone(), error)),
+                Some(Ok(false)) | None => {}
+            }
+        }
+        bad
     }
 
     async fn tell(&self, command: impl Fn() -> Command) -> Result<(), NotApplied> {
@@ -305,21 +318,17 @@ impl DataPlane {
         }
     }
 
-    /// What runs the handshakes of a listener, and the files behind it.
-    fn acceptor(
-        &self,
-        listener: &Arc<Listener>,
-    ) -> Result<(Option<Acceptor>, Option<files::Files>), NotApplied> {
+    /// What a listener does with TLS, and the files behind it.
+    fn tls(&self, listener: &Arc<Listener>) -> Result<(Option<Tls>, Option<files::Files>), NotApplied> {
         if listener.role == Role::Mesh {
             let mesh = self.shared.mesh.as_ref();
             let mesh = mesh.ok_or_else(|| NotApplied::NoMesh { listener: listener.name.clone() })?;
-            return Ok((Some(mesh.acceptor.clone()), None));
+            return Ok((Some(Tls::ending(mesh.acceptor.clone())), None));
         }
-        let Some(tls) = &listener.tls else { return Ok((None, None)) };
-        let pair = files::Pair { chain: (&tls.certificate_file).into(), key: (&tls.key_file).into() };
+        let Some(spec) = &listener.tls else { return Ok((None, None)) };
         let failed = |source| NotApplied::Certificate { listener: listener.name.clone(), source };
-        let files = files::Files::load(vec![pair]).map_err(failed)?;
-        Ok((Some(files.acceptor(&[Alpn::H2, Alpn::Http1], Clock::system())), Some(files)))
+        let (tls, files) = Tls::load(spec, listener.protocol, &self.data_dir).map_err(failed)?;
+        Ok((Some(tls), files))
     }
 
     /// Stops accepting, lets calls end until `deadline`, then cuts what is left.

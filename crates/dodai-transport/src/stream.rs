@@ -1,4 +1,5 @@
-//! A byte stream with an address: plain TCP, an in-memory line, or TLS over either.
+//! A byte stream with an address: plain TCP, an in-memory line, or TLS over either, of which the first message
+//! may have been looked at.
 //!
 //! Plain streams stay small, since a base holds many; the state of TLS is boxed. Reading and writing are as
 //! cancel safe as `tokio`'s: a dropped `read` or `write` has moved no bytes.
@@ -16,6 +17,7 @@ use tokio_rustls::TlsStream;
 use crate::identity::PeerIdentity;
 use crate::memory::Line;
 use crate::tls::Alpn;
+use crate::tls::hello::Early;
 
 /// A connection.
 pub enum Stream {
@@ -25,6 +27,8 @@ pub enum Stream {
     Memory(Line),
     /// TLS over one of the others.
     Tls(Box<Tls>),
+    /// One of the others, with the first bytes of its client put back.
+    Early(Box<Early>),
 }
 
 /// A TLS connection and what its handshake brought to light.
@@ -42,6 +46,7 @@ impl Stream {
             Stream::Tcp(tcp) => tcp.peer_addr(),
             Stream::Memory(line) => Ok(line.peer_addr()),
             Stream::Tls(tls) => tls.stream.get_ref().0.peer_addr(),
+            Stream::Early(early) => early.stream.peer_addr(),
         }
     }
 
@@ -51,6 +56,7 @@ impl Stream {
             Stream::Tcp(tcp) => tcp.local_addr(),
             Stream::Memory(line) => Ok(line.local_addr()),
             Stream::Tls(tls) => tls.stream.get_ref().0.local_addr(),
+            Stream::Early(early) => early.stream.local_addr(),
         }
     }
 
@@ -64,12 +70,16 @@ impl Stream {
         self.tls().and_then(|tls| tls.alpn)
     }
 
-    /// The host name that the dialling side named during the handshake.
+    /// The host name that the dialling side named during the handshake, or wants in one that goes through.
     pub fn server_name(&self) -> Option<&str> {
-        self.tls().and_then(|tls| tls.server_name.as_deref())
+        match self {
+            Stream::Tls(tls) => tls.server_name.as_deref(),
+            Stream::Early(early) => early.server_name.as_deref(),
+            Stream::Tcp(_) | Stream::Memory(_) => None,
+        }
     }
 
-    /// Whether it is encrypted.
+    /// Whether it is encrypted, and the key is ours.
     pub fn is_tls(&self) -> bool {
         self.tls().is_some()
     }
@@ -78,14 +88,14 @@ impl Stream {
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {
             Stream::Tcp(tcp) => Some(tcp),
-            Stream::Memory(_) | Stream::Tls(_) => None,
+            Stream::Memory(_) | Stream::Tls(_) | Stream::Early(_) => None,
         }
     }
 
     fn tls(&self) -> Option<&Tls> {
         match self {
             Stream::Tls(tls) => Some(tls),
-            Stream::Tcp(_) | Stream::Memory(_) => None,
+            Stream::Tcp(_) | Stream::Memory(_) | Stream::Early(_) => None,
         }
     }
 }
@@ -102,6 +112,7 @@ impl fmt::Debug for Stream {
             Stream::Tcp(_) => "tcp",
             Stream::Memory(_) => "memory",
             Stream::Tls(_) => "tls",
+            Stream::Early(_) => "early",
         };
         let peer = self.peer_addr().map_or_else(|_| "gone".to_owned(), |peer| peer.to_string());
         write!(f, "Stream({kind} {peer})")
@@ -114,7 +125,24 @@ impl AsyncRead for Stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Stream::Memory(line) => Pin::new(line).poll_read(cx, buf),
             Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_read(cx, buf),
+            Stream::Early(early) => early.poll_read(cx, buf),
         }
+    }
+}
+
+impl Early {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.taken == self.bytes.len() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let count = buf.remaining().min(self.bytes.len() - self.taken);
+        buf.put_slice(&self.bytes[self.taken..self.taken + count]);
+        self.taken += count;
+        if self.taken == self.bytes.len() {
+            // The first message is kept no longer than needed.
+            (self.bytes, self.taken) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -124,6 +152,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Stream::Memory(line) => Pin::new(line).poll_write(cx, buf),
             Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, buf),
+            Stream::Early(early) => Pin::new(&mut early.stream).poll_write(cx, buf),
         }
     }
 
@@ -136,6 +165,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Stream::Memory(line) => Pin::new(line).poll_write_vectored(cx, bufs),
             Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, bufs),
+            Stream::Early(early) => Pin::new(&mut early.stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -144,6 +174,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(tcp) => tcp.is_write_vectored(),
             Stream::Memory(line) => line.is_write_vectored(),
             Stream::Tls(tls) => tls.stream.is_write_vectored(),
+            Stream::Early(early) => early.stream.is_write_vectored(),
         }
     }
 
@@ -152,6 +183,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Memory(line) => Pin::new(line).poll_flush(cx),
             Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
+            Stream::Early(early) => Pin::new(&mut early.stream).poll_flush(cx),
         }
     }
 
@@ -160,6 +192,7 @@ impl AsyncWrite for Stream {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Stream::Memory(line) => Pin::new(line).poll_shutdown(cx),
             Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_shutdown(cx),
+            Stream::Early(early) => Pin::new(&mut early.stream).poll_shutdown(cx),
         }
     }
 }

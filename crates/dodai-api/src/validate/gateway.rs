@@ -80,15 +80,17 @@ pub(super) fn clash(a: &Listener, b: &Listener) -> bool {
     if a.port != b.port || !overlap(&a.address, &b.address) {
         return false;
     }
-    let class = |protocol| match protocol {
-        ListenerProtocol::Http => Some(0),
-        ListenerProtocol::Https | ListenerProtocol::Tls => Some(1),
-        ListenerProtocol::Tcp => None,
+    // A port does one thing with what is in TLS that ends here; only then can names tell listeners apart.
+    let together = match (a.protocol, b.protocol) {
+        (ListenerProtocol::Http, other) | (other, ListenerProtocol::Http) => other == ListenerProtocol::Http,
+        (ListenerProtocol::Tcp, _) | (_, ListenerProtocol::Tcp) => false,
+        (a_protocol, b_protocol) => a_protocol == b_protocol || passes(a) || passes(b),
     };
-    match (class(a.protocol), class(b.protocol)) {
-        (Some(a_class), Some(b_class)) => a_class != b_class || same_host(a, b),
-        (None, _) | (_, None) => true,
-    }
+    !together || same_host(a, b)
+}
+
+fn passes(listener: &Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Passthrough)
 }
 
 fn same_host(a: &Listener, b: &Listener) -> bool {

@@ -3,12 +3,13 @@
 //! A rule with several matches becomes one rule for each, because precedence is a property of a match. Hosts
 //! do not shadow each other: the rules of wider host names follow those of a narrower one.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use dodai_api::{self as api, Gateway, ListenerProtocol, ParentKind, ParentRef, Route, TargetKind, TlsMode};
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{Listener, Protocol, Role, Routes, Rule, Tls, VirtualHost};
+use dodai_core::snapshot::{Certificate, Listener, Protocol, Role, Routes, Rule, Tls, TlsName, VirtualHost};
 
 use super::policy::{Part, age, merged};
 use super::service::Offered;
@@ -152,7 +153,13 @@ pub(super) fn gateways(input: &Input<'_>) -> (Vec<Listener>, Vec<Routes>) {
             let Some(own) = names.get(&(id.clone(), one.name.to_string())) else { continue };
             let Ok(address) = one.address.parse::<IpAddr>() else { continue };
             let address = SocketAddr::new(address, one.port.get());
-            listeners.entry(own.clone()).or_insert_with(|| listener(own, address, one));
+            match listeners.entry(own.clone()) {
+                Entry::Vacant(free) => {
+                    free.insert(listener(input, own, address, one));
+                }
+                // One socket for both: what the client names during the handshake tells them apart.
+                Entry::Occupied(mut shared) => share(shared.get_mut(), listener(input, own, address, one)),
+            }
             let hosts = hosts.entry(own.clone()).or_default();
             for (host, rules) in attached(input, gateway, &id, one) {
                 hosts.entry(host).or_default().extend(rules);
@@ -163,16 +170,48 @@ pub(super) fn gateways(input: &Input<'_>) -> (Vec<Listener>, Vec<Routes>) {
     (listeners.into_values().collect(), routes.collect())
 }
 
-fn listener(own: &str, address: SocketAddr, one: &api::Listener) -> Listener {
+fn listener(input: &Input<'_>, own: &str, address: SocketAddr, one: &api::Listener) -> Listener {
     let protocol = match one.protocol {
         ListenerProtocol::Http | ListenerProtocol::Https => Protocol::Http,
         ListenerProtocol::Tcp | ListenerProtocol::Tls => Protocol::Tcp,
     };
-    let ends_here = one.tls.as_ref().filter(|tls| tls.mode == TlsMode::Terminate);
-    let tls = ends_here.and_then(|tls| {
-        Some(Tls { certificate_file: tls.certificate_file.clone()?, key_file: tls.key_file.clone()? })
+    let role = Role::Gateway { routes: own.to_owned() };
+    Listener { name: own.to_owned(), address, protocol, role, tls: tls(input, one) }
+}
+
+/// What happens to TLS on a listener. Certificates by name are below the base's data folder, so their paths
+/// stay relative; files begin at the project.
+fn tls(input: &Input<'_>, one: &api::Listener) -> Option<Tls> {
+    let tls = one.tls.as_ref()?;
+    let host = one.hostname.as_deref().unwrap_or("*").to_ascii_lowercase();
+    let names = vec![TlsName { host, passes: tls.mode == TlsMode::Passthrough }];
+    let path = |file: &String| match &input.settings.project {
+        Some(project) => project.join(file).display().to_string(),
+        None => file.clone(),
+    };
+    let files = tls.certificate_file.iter().zip(&tls.key_file);
+    let files = files.map(|(chain, key)| Certificate { chain_file: path(chain), key_file: path(key) });
+    let kept = tls.certificate_refs.iter().map(|one| Certificate {
+        chain_file: format!("certificates/{}/tls.crt", one.name),
+        key_file: format!("certificates/{}/tls.key", one.name),
     });
-    Listener { name: own.to_owned(), address, protocol, role: Role::Gateway { routes: own.to_owned() }, tls }
+    Some(Tls { certificates: files.chain(kept).collect(), names })
+}
+
+/// Adds the TLS of a listener to one that has the same address.
+fn share(all: &mut Listener, more: Listener) {
+    let (Some(tls), Some(more_tls)) = (&mut all.tls, more.tls) else { return };
+    if tls.certificates.is_empty() {
+        // So far everything goes through; what is spoken matters only where TLS ends.
+        all.protocol = more.protocol;
+    }
+    for certificate in more_tls.certificates {
+        if !tls.certificates.contains(&certificate) {
+            tls.certificates.push(certificate);
+        }
+    }
+    tls.names.extend(more_tls.names);
+    tls.names.sort_by(|a, b| by_width(&a.host, &b.host));
 }
 
 /// The rules under one listener by host name; `*` for every host.
@@ -243,12 +282,18 @@ fn covers(wide: &str, narrow: &str) -> bool {
     inner.len() > suffix.len() && inner.ends_with(suffix)
 }
 
+/// The narrower host first.
+fn by_width(a: &str, b: &str) -> std::cmp::Ordering {
+    let key = |host: &str| (host.starts_with('*'), std::cmp::Reverse(host.len()));
+    key(a).cmp(&key(b)).then_with(|| a.cmp(b))
+}
+
 /// Virtual hosts, the narrower first; the rules of wider ones follow their own.
 fn widened(hosts: BTreeMap<String, Vec<Ranked>>) -> Vec<VirtualHost> {
     let sorted: BTreeMap<String, Vec<Rule>> =
         hosts.into_iter().map(|(host, rules)| (host, sorted(rules))).collect();
     let mut names: Vec<&String> = sorted.keys().collect();
-    names.sort_by_key(|host| (host.starts_with('*'), std::cmp::Reverse(host.len()), (*host).clone()));
+    names.sort_by(|a, b| by_width(a, b));
     let virtual_host = |host: &&String| {
         let wider = names.iter().filter(|other| *other != host && covers(other, host));
         let rules = sorted[*host].iter().chain(wider.flat_map(|other| &sorted[*other]));

@@ -33,7 +33,7 @@ pub struct Listener {
     pub protocol: Protocol,
     /// What connections here are for.
     pub role: Role,
-    /// Certificate and key to serve TLS with.
+    /// What happens to TLS; `None` for a port without.
     pub tls: Option<Tls>,
 }
 
@@ -67,11 +67,30 @@ pub enum Role {
     },
 }
 
-/// Where the certificate of a listener is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What happens to TLS on a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tls {
+    /// For TLS that ends here. The name the client wants chooses; the first answers those who name none.
+    pub certificates: Vec<Certificate>,
+    /// What happens by the name the client wants: the first that matches decides. Without a match TLS ends
+    /// here, if there is a certificate.
+    pub names: Vec<TlsName>,
+}
+
+/// What happens to TLS of clients that want a certain host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsName {
+    /// An exact name, `*.suffix`, or `*` for all, also for clients that name none.
+    pub host: String,
+    /// Whether TLS goes through to the endpoint; the name is then matched as a host.
+    pub passes: bool,
+}
+
+/// Where a certificate is. Relative paths begin at the base's data folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
     /// PEM file with the chain, leaf first. Read again when it changes.
-    pub certificate_file: String,
+    pub chain_file: String,
     /// PEM file with the private key.
     pub key_file: String,
 }

@@ -8,4 +8,5 @@ mod h2;
 mod serve;
 mod support;
 mod timeouts;
+mod tls;
 mod tunnels;

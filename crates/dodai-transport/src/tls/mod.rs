@@ -5,6 +5,7 @@
 //! its DNS name). Every handshake has a deadline. A failed one says why in words an operator can act on.
 
 pub mod files;
+pub mod hello;
 pub mod mesh;
 pub mod public;
 mod reason;

@@ -195,6 +195,7 @@ impl World {
             sinks: vec![records.clone()],
             sample_per_ten_thousand: 0,
             mesh,
+            data_dir: std::path::PathBuf::new(),
         })
         .expect("started");
         World { net, plane, records }
@@ -366,6 +367,12 @@ impl Peer {
     pub async fn rest(&mut self) -> String {
         while self.more().await {}
         String::from_utf8(std::mem::take(&mut self.seen)).expect("text")
+    }
+
+    /// As [`Peer::rest`], of what need not be text.
+    pub async fn rest_bytes(&mut self) -> Vec<u8> {
+        while self.more().await {}
+        std::mem::take(&mut self.seen)
     }
 
     /// Asserts that the other side ends without a further byte.

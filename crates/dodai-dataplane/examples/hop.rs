@@ -1,0 +1,92 @@
+//! One gateway hop and nothing else, for profilers: `hop LISTEN BACKEND`, both as `address:port`.
+//!
+//! It does what `bench/hop.py` asks of a whole base (a route, three filters, a timeout, counters, trace
+//! context) on one thread, in a program that is built in seconds.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use dodai_core::id::{BaseId, RevisionId, ServiceId};
+use dodai_core::snapshot::{
+    Action, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Filter, HeaderEdits, Listener,
+    Protocol, Resource, Role, Routes, Rule, Service, Snapshot, Target, VirtualHost,
+};
+use dodai_dataplane::limits::Limits;
+use dodai_dataplane::plane::{Config, DataPlane};
+use dodai_transport::network::Network;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(listen), Some(backend)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: hop LISTEN BACKEND".into());
+    };
+    let plane = DataPlane::start(Config {
+        base: BaseId::new("hop"),
+        limits: Limits::default(),
+        network: Network::system(),
+        threads: 1,
+        sinks: Vec::new(),
+        sample_per_ten_thousand: 0,
+        mesh: None,
+        data_dir: std::path::PathBuf::new(),
+    })?;
+    let snapshot = Snapshot::of(1, resources(listen.parse()?, &backend)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let bound = runtime.block_on(plane.apply(&snapshot))?;
+    println!("{bound:?}");
+    loop {
+        std::thread::park();
+    }
+}
+
+fn resources(listen: SocketAddr, backend: &str) -> Result<Vec<Resource>, Box<dyn std::error::Error>> {
+    let id = ServiceId::parse("default/backend/http")?;
+    let set = |name: &str, value: &str| HeaderEdits {
+        set: vec![(name.to_owned(), value.to_owned())],
+        ..HeaderEdits::default()
+    };
+    let to = Backend { service: id.clone(), revision: None, weight: 1 };
+    let rule = Rule {
+        name: "all/0".into(),
+        matches: Vec::new(),
+        filters: vec![
+            Filter::RequestHeaders(set("x-edge", "bench")),
+            Filter::ResponseHeaders(set("x-served-by", "dodai")),
+            Filter::RateLimit { per_second: 10_000_000, burst: 1_000_000 },
+        ],
+        action: Action::Forward(vec![to]),
+        policy: CallPolicy { timeout: Some(Duration::from_secs(10)), ..CallPolicy::default() },
+    };
+    let service = Service {
+        id: id.clone(),
+        protocol: Protocol::Http,
+        port: None,
+        default: true,
+        rules: Vec::new(),
+        traffic: Vec::new(),
+        balance: Balance::LeastLatency,
+        policy: CallPolicy::default(),
+        breaker: Breaker::default(),
+        inbound: Vec::new(),
+    };
+    let endpoint = Endpoint {
+        revision: RevisionId::new("r1"),
+        target: Target::Address(backend.to_owned()),
+        weight: 1,
+    };
+    Ok(vec![
+        Resource::Listener(Listener {
+            name: "front".into(),
+            address: listen,
+            protocol: Protocol::Http,
+            role: Role::Gateway { routes: "all".into() },
+            tls: None,
+        }),
+        Resource::Routes(Routes {
+            name: "all".into(),
+            hosts: vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }],
+        }),
+        Resource::Service(service),
+        Resource::Endpoints(Endpoints { service: id, list: vec![endpoint] }),
+    ])
+}
