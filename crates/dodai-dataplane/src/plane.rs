@@ -32,8 +32,8 @@ use crate::mesh::Mesh;
 use crate::stats::Stats;
 use crate::table::{Refused, Table};
 use crate::timer::TICK;
-use crate::worker::{Shared, Worker};
 use crate::tls::Tls;
+use crate::worker::{Shared, Worker};
 
 /// What a data plane is made with.
 pub struct Config {
@@ -51,9 +51,9 @@ pub struct Config {
     pub sample_per_ten_thousand: u16,
     /// How other bases are reached and let in; without it, neither happens.
     pub mesh: Option<Mesh>,
-}
     /// Where relative paths of certificates begin.
     pub data_dir: PathBuf,
+}
 
 /// Why a snapshot was not applied.
 #[derive(Debug, Error)]
@@ -97,8 +97,8 @@ pub struct DataPlane {
     stop: watch::Sender<Option<Duration>>,
     stopped: tokio::sync::Mutex<mpsc::Receiver<()>>,
     bound: tokio::sync::Mutex<BTreeMap<String, Bound>>,
-}
     data_dir: PathBuf,
+}
 
 struct Bound {
     listener: Arc<Listener>,
@@ -178,9 +178,9 @@ impl DataPlane {
             stop,
             stopped: tokio::sync::Mutex::new(stopped),
             bound: tokio::sync::Mutex::default(),
+            data_dir: config.data_dir,
         })
     }
-            data_dir: config.data_dir,
 
     /// The way in for calls from inside the base.
     pub fn door(&self) -> PlaneDoor {
