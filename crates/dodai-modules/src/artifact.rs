@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +44,42 @@ impl Artifacts {
             write_whole(&path, bytes)?;
         }
         Ok(digest)
+    }
+
+    /// A piece of an artefact: at most `most` bytes from `offset` on, none at its end.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if it is not here.
+    pub fn piece(&self, digest: &Digest, offset: u64, most: usize) -> Result<Vec<u8>, Error> {
+        let path = self.path(digest)?;
+        let read = || {
+            let mut file = fs::File::open(&path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut piece = Vec::new();
+            file.take(most as u64).read_to_end(&mut piece)?;
+            Ok(piece)
+        };
+        read().map_err(|error: std::io::Error| {
+            if error.kind() == ErrorKind::NotFound {
+                return Error::Missing { digest: digest.clone(), folder: self.folder.clone() };
+            }
+            Error::file("read", &path, error)
+        })
+    }
+
+    /// Where an artefact is gathered that comes in pieces, to be taken with [`Artifacts::adopt`].
+    pub fn incoming(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        Ok(self.path(digest)?.with_extension("incoming.part"))
+    }
+
+    /// Takes what was gathered under its name. Who gathered it has checked its digest; reads check it again.
+    pub fn adopt(&self, digest: &Digest) -> Result<(), Error> {
+        let (from, path) = (self.incoming(digest)?, self.path(digest)?);
+        let taken = fs::File::open(&from)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&from, &path))
+            .and_then(|()| fs::File::open(&self.folder)?.sync_all());
+        taken.map_err(|error| Error::file("keep", &path, error))
     }
 
     /// Whether the artefact is here; its bytes are not read.

@@ -144,10 +144,17 @@ impl Inner {
     }
 }
 
-/// Turns what a base reports into wakes and events, until the base is gone.
-pub(super) async fn attend(control: Control, base: BaseId, serial: u64, tasks: Tasks) {
+/// Turns what a base reports into wakes and events, until the base is gone. `before` is what was known of it
+/// when it came.
+pub(super) async fn attend(
+    control: Control,
+    base: BaseId,
+    serial: u64,
+    mut before: dodai_core::status::Status,
+) {
+    let tasks = control.0.tasks.clone();
     let Some(mut reports) = control.0.bases().get(&base).map(|one| one.status.clone()) else { return };
-    let mut before = reports.borrow_and_update().clone();
+    reports.mark_changed();
     loop {
         let closed = tokio::select! {
             // Cancel safe: a report is state, and is read after the wait.

@@ -109,17 +109,28 @@ impl Control {
     /// # Errors
     /// When the base's document cannot be written.
     pub async fn link(&self, base: BaseId, settings: BaseSettings) -> Result<Link> {
+        self.link_again(base, settings, Status::default()).await
+    }
+
+    /// Connects a base that runs already and says what it is before it is told anything: otherwise its first
+    /// snapshot would lack what it serves.
+    ///
+    /// # Errors
+    /// As [`Control::link`].
+    pub async fn link_again(&self, base: BaseId, settings: BaseSettings, first: Status) -> Result<Link> {
         self.register(&base).await?;
         let snapshots = watch::Sender::new(Arc::new(Snapshot::default()));
-        let status = watch::Sender::new(Status::default());
+        let status = watch::Sender::new(first.clone());
         let serial = self.0.next_serial();
         let link = Link { base: base.clone(), snapshots: snapshots.subscribe(), status: status.clone() };
         let connection = Connection { serial, settings, snapshots, status: status.subscribe() };
         self.0.bases().insert(base.clone(), connection);
-        self.0.sighted(&base, serial, &Status::default());
+        let before = self.0.sightings().bases.get(&base).map(|known| known.status.clone());
+        self.0.sighted(&base, serial, &first);
         let now = millis(&self.0.settings.clock);
         self.0.events.add(now, base.to_string(), "BaseConnected", format!("base {base} is connected"));
-        self.0.tasks.spawn(TaskKind::Loop, cycle::attend(self.clone(), base, serial, self.0.tasks.clone()));
+        let attend = cycle::attend(self.clone(), base, serial, before.unwrap_or_default());
+        self.0.tasks.spawn(TaskKind::Loop, attend);
         Ok(link)
     }
 

@@ -3,18 +3,21 @@
 //! Deltas follow one another from the first, which is whole; a base that lost the stream starts over. What
 //! the base thinks of a snapshot comes back as its status, and as ACK or NACK for those who watch the wire.
 
+mod fetch;
 mod persist;
 mod remote;
 mod server;
+mod session;
 mod token;
 
 use dodai_core::snapshot::{Delta, Key, Resource, ResourceKind, Snapshot};
 use dodai_proto::control as wire;
 use std::sync::Arc;
 
-pub use persist::{LoadError, load, save};
+pub use persist::{LoadError, keep, load, save};
 pub use remote::{JoinError, Joined, Remote, RemoteError, join};
 pub use server::{Blobs, NoBlobs, Server};
+pub use session::{Introduction, Standing};
 
 /// The largest message of the stream, bytes.
 pub(crate) const MAX_MESSAGE: usize = 64 << 20;

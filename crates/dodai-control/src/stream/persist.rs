@@ -1,11 +1,15 @@
 //! The last good snapshot on a base's disk: a line with its SHA-256, then JSON; replaced as a whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use dodai_core::snapshot::Snapshot;
+use dodai_core::status::Status;
+use dodai_core::task::{Kind, Tasks};
+use tokio::sync::watch;
 
 /// Why a snapshot could not be read back.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +33,8 @@ fn checksum(bytes: &[u8]) -> String {
 pub fn save(path: &Path, snapshot: &Snapshot) -> io::Result<()> {
     let json = serde_json::to_vec(snapshot)?;
     let beside = path.with_extension("new");
-    let mut file = File::create(&beside)?;
+    // Settings of components may hold passwords.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     writeln!(file, "{}", checksum(&json))?;
     file.write_all(&json)?;
     file.sync_all()?;
@@ -57,4 +62,36 @@ pub fn load(path: &Path) -> Result<Option<Snapshot>, LoadError> {
         return Err(damaged("its checksum is another"));
     }
     serde_json::from_slice(json).map(Some).map_err(|error| LoadError::Damaged(error.to_string()))
+}
+
+/// Saves every snapshot that is in force to `path`, until the tasks close. A snapshot that is refused is never
+/// saved: the file keeps the last good one.
+pub fn keep(
+    path: PathBuf,
+    snapshots: watch::Receiver<std::sync::Arc<Snapshot>>,
+    mut status: watch::Receiver<Status>,
+    tasks: &Tasks,
+) {
+    let ended = tasks.clone();
+    tasks.spawn(Kind::Loop, async move {
+        let mut saved = 0;
+        loop {
+            let applied = status.borrow_and_update().applied;
+            let now = snapshots.borrow().clone();
+            if now.version == applied && applied != saved {
+                let path = path.clone();
+                let done = tokio::task::spawn_blocking(move || save(&path, &now)).await;
+                match done {
+                    Ok(Ok(())) => saved = applied,
+                    Ok(Err(error)) => tracing::warn!(%error, "cannot save the snapshot; after a restart without server an older one serves"),
+                    Err(error) => tracing::warn!(%error, "saving the snapshot was cut"),
+                }
+            }
+            tokio::select! {
+                // Both only wait.
+                () = ended.closing() => return,
+                changed = status.changed() => if changed.is_err() { return },
+            }
+        }
+    });
 }

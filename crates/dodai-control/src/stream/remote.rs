@@ -1,40 +1,27 @@
-//! The base's end: joins once, then keeps a stream to the server, again and again.
+//! The base's way to its server: joining with a token, connecting with a certificate, renewing it.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::error::Error as _;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest as hash};
-use bytes::{Bytes, BytesMut};
-use dodai_core::id::{AppId, BaseId, Digest};
-use dodai_core::snapshot::Snapshot;
-use dodai_core::status::{Link, Status as Report};
-use dodai_core::task::{Kind, Tasks};
+use dodai_core::id::{AppId, BaseId};
+use dodai_proto::control as wire;
 use dodai_proto::control::control_client::ControlClient;
-use dodai_proto::control::{self as wire, base_message::Message};
 use dodai_transport::ca::{KeyRequest, Names, Svid};
 use dodai_transport::identity::{PeerIdentity, TrustDomain};
 use dodai_transport::network::Network;
 use dodai_transport::stream::Stream;
 use dodai_transport::tls::mesh::{Connector, LiveSvid};
-use dodai_transport::tls::{Alpn, Clock, public};
+use dodai_transport::tls::pinned::{self, Pin};
+use dodai_transport::tls::{Alpn, Clock};
 use dodai_transport::trust::{Bundle, Trust};
-use futures_util::stream::unfold;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::sync::{mpsc, watch};
 use tonic::transport::{Channel, Endpoint};
 
-use super::{MAX_MESSAGE, apply};
+use super::MAX_MESSAGE;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-const BACKOFF_FIRST: Duration = Duration::from_millis(250);
-const BACKOFF_MOST: Duration = Duration::from_secs(15);
-/// How many messages to the server may wait; status replaces itself, so few are enough.
-const OUTBOUND: usize = 8;
-/// The largest artefact that is fetched, bytes.
-const MAX_ARTIFACT: usize = 1 << 30;
 
 /// Why a call to the server failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +35,28 @@ pub enum RemoteError {
         detail: String,
     },
     /// The server refused.
-    #[error("the server refused: {}", .0.message())]
+    #[error("the server refused: {}", told(.0))]
     Refused(Box<tonic::Status>),
+    /// What came cannot be kept.
+    #[error("cannot write {0}")]
+    Unwritten(String),
     /// What came is not what was asked for.
     #[error("the server's answer: {0}")]
     Answer(String),
+}
+
+/// What a status says: the server's words, or what broke on the way.
+fn told(status: &tonic::Status) -> String {
+    let mut deepest: Option<&dyn std::error::Error> = status.source();
+    while let Some(next) = deepest.and_then(std::error::Error::source) {
+        deepest = Some(next);
+    }
+    deepest.map_or_else(|| status.message().to_owned(), |cause| format!("{}: {cause}", status.message()))
+}
+
+/// The name that goes out as SNI: the server is known by its SPIFFE id, wherever it is.
+fn server_name() -> ServerName<'static> {
+    ServerName::try_from("server.dodai").expect("it is a DNS name")
 }
 
 /// Why a base could not join.
@@ -75,14 +79,14 @@ pub struct Joined {
     pub domain: TrustDomain,
 }
 
-/// Joins the server at `host:port` with a one-use token. `roots` verify the server; `host` must be in its certificate.
+/// Joins the server at `host:port`, whose root has this pin, with a one-use token.
 ///
 /// # Errors
-/// When the server cannot be reached, or refuses the token.
+/// When the server cannot be reached, is another, or refuses the token.
 pub async fn join(
     network: &Network,
     (host, port): (&str, u16),
-    roots: &public::Roots,
+    pin: Pin,
     domain: &TrustDomain,
     base: &BaseId,
     token: &str,
@@ -91,13 +95,13 @@ pub async fn join(
     let answer = |error: &dyn std::fmt::Display| RemoteError::Answer(error.to_string());
     let identity = PeerIdentity::base(base).map_err(|error| answer(&error))?;
     let request = KeyRequest::new(&identity, &Names::default(), domain).map_err(|error| answer(&error))?;
-    let connector = public::Connector::new(roots, &[Alpn::H2], clock);
+    let connector = pinned::Connector::new(pin, domain.clone(), &[Alpn::H2], clock);
     let (network, own) = (network.clone(), host.to_owned());
     let dial = move || {
         let (network, connector, host) = (network.clone(), connector.clone(), own.clone());
         async move {
             let plain = network.connect(&host, port, CONNECT_TIMEOUT).await?;
-            connector.connect(plain, &host).await
+            connector.connect(plain, server_name()).await
         }
     };
     let mut client = client(&format!("{host}:{port}"), dial).await?;
@@ -106,6 +110,8 @@ pub async fn join(
         base: base.to_string(),
         certificate_request: request.pem().to_owned(),
     };
+    let mut asked = tonic::Request::new(asked);
+    asked.set_timeout(CALL_TIMEOUT);
     let joined = client.join(asked).await?.into_inner();
     if joined.trust_domain != domain.as_str() {
         let text = format!("its trust domain is `{}`, not `{domain}`", joined.trust_domain);
@@ -130,7 +136,7 @@ where
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_while_idle(true);
     let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
-        let source = std::error::Error::source(&error).map(ToString::to_string);
+        let source = error.source().map(ToString::to_string);
         let detail = source.unwrap_or_else(|| error.to_string());
         RemoteError::Unreachable { server: server.to_owned(), detail }
     })?;
@@ -163,7 +169,7 @@ impl Remote {
         Remote { network, host: host.to_owned(), port, base, svid, trust, clock }
     }
 
-    async fn client(&self) -> Result<ControlClient<Channel>, RemoteError> {
+    pub(super) async fn client(&self) -> Result<ControlClient<Channel>, RemoteError> {
         let connector =
             Connector::new(self.svid.clone(), self.trust.clone(), &[Alpn::H2], self.clock.clone());
         let own = self.clone();
@@ -171,11 +177,25 @@ impl Remote {
             let (own, connector) = (own.clone(), connector.clone());
             async move {
                 let plain = own.network.connect(&own.host, own.port, CONNECT_TIMEOUT).await?;
-                let name = ServerName::try_from("server.dodai").expect("it is a DNS name");
-                connector.connect(plain, name, &[PeerIdentity::Server]).await
+                connector.connect(plain, server_name(), &[PeerIdentity::Server]).await
             }
         };
-        client(&format!("{}:{}", self.host, self.port), dial).await
+        client(&self.server(), dial).await
+    }
+
+    /// The base that it is for.
+    pub fn base(&self) -> &BaseId {
+        &self.base
+    }
+
+    /// Where the server is.
+    pub fn server(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// Whom the base trusts.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Asks for a new certificate: for an app that is placed here, or with `None` for the base itself.
@@ -198,120 +218,5 @@ impl Remote {
         let renewed = self.client().await?.renew(asked).await?.into_inner();
         self.trust.replace(Bundle::from_pem(&renewed.bundle).map_err(|error| answer(&error))?);
         request.accept(&renewed.certificate_chain, domain).map_err(|error| answer(&error))
-    }
-
-    /// Fetches an artefact and checks that it is the one.
-    ///
-    /// # Errors
-    /// When the server has none, or what comes has another digest.
-    pub async fn artifact(&self, digest: &Digest) -> Result<Bytes, RemoteError> {
-        let asked = wire::ArtifactRequest { digest: digest.to_string() };
-        let mut chunks = self.client().await?.artifact(asked).await?.into_inner();
-        let mut all = BytesMut::new();
-        while let Some(chunk) = chunks.message().await? {
-            if all.len() + chunk.data.len() > MAX_ARTIFACT {
-                return Err(RemoteError::Answer(format!("{digest} is larger than {MAX_ARTIFACT} bytes")));
-            }
-            all.extend_from_slice(&chunk.data);
-        }
-        let found: String = hash(&SHA256, &all).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        if digest.as_str() != format!("sha256:{found}") {
-            return Err(RemoteError::Answer(format!("sha256:{found} came instead of {digest}")));
-        }
-        Ok(all.freeze())
-    }
-
-    /// Keeps a stream to the server until the tasks close. The link begins with `last`, the last good snapshot.
-    pub fn connect(&self, last: Option<Snapshot>, mesh: Option<SocketAddr>, tasks: &Tasks) -> Link {
-        let snapshots = watch::Sender::new(Arc::new(last.unwrap_or_default()));
-        let status = watch::Sender::new(Report::default());
-        let link = Link { base: self.base.clone(), snapshots: snapshots.subscribe(), status: status.clone() };
-        tasks.spawn(Kind::Loop, keep(self.clone(), snapshots, status.subscribe(), mesh, tasks.clone()));
-        link
-    }
-}
-
-async fn keep(
-    remote: Remote,
-    snapshots: watch::Sender<Arc<Snapshot>>,
-    status: watch::Receiver<Report>,
-    mesh: Option<SocketAddr>,
-    tasks: Tasks,
-) {
-    let mut wait = BACKOFF_FIRST;
-    loop {
-        let before = snapshots.borrow().version;
-        tokio::select! {
-            // Cancel safe: a session that is cut is begun anew.
-            () = tasks.closing() => return,
-            ended = session(&remote, &snapshots, status.clone(), mesh) => {
-                let error = ended.err().map(|error| error.to_string());
-                tracing::warn!(error, "the stream to the server ended; this base goes on with what it was told");
-            }
-        }
-        if snapshots.borrow().version != before {
-            wait = BACKOFF_FIRST;
-        }
-        tokio::select! {
-            () = tasks.closing() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-        wait = (wait * 2).min(BACKOFF_MOST);
-    }
-}
-
-async fn session(
-    remote: &Remote,
-    snapshots: &watch::Sender<Arc<Snapshot>>,
-    mut status: watch::Receiver<Report>,
-    mesh: Option<SocketAddr>,
-) -> Result<(), RemoteError> {
-    let mut client = remote.client().await?;
-    let (send, receive) = mpsc::channel(OUTBOUND);
-    let say = async |message| send.send(wire::BaseMessage { message: Some(message) }).await;
-    let ended = |_| RemoteError::Answer("it closed the stream".to_owned());
-    let hello = wire::Hello { mesh: mesh.map(|mesh| mesh.to_string()).unwrap_or_default() };
-    say(Message::Hello(hello)).await.map_err(ended)?;
-    let outbound =
-        unfold(receive, |mut receive| async move { receive.recv().await.map(|one| (one, receive)) });
-    let mut inbound = client.sync(outbound).await?.into_inner();
-    let mut received = Snapshot::default();
-    let (mut applied, mut refused) = (0, 0);
-    status.mark_changed();
-    loop {
-        tokio::select! {
-            // Cancel safe: a message that was not read whole stays in the stream; the status is state.
-            message = inbound.message() => {
-                let Some(delta) = message?.and_then(|message| message.delta) else { return Ok(()) };
-                match apply(&received, &delta) {
-                    Ok(next) => {
-                        received = next;
-                        snapshots.send_replace(Arc::new(received.clone()));
-                    }
-                    Err(reason) => {
-                        let nack = wire::Nack { version: delta.version, reason: reason.clone() };
-                        say(Message::Nack(nack)).await.map_err(ended)?;
-                        // Deltas that follow build on this one: begin anew, perhaps with what can be read.
-                        return Err(RemoteError::Answer(reason));
-                    }
-                }
-            }
-            changed = status.changed() => {
-                if changed.is_err() {
-                    return Ok(());
-                }
-                let report = status.borrow_and_update().clone();
-                let json = serde_json::to_vec(&report).map_err(|error| RemoteError::Answer(error.to_string()))?;
-                say(Message::Status(json)).await.map_err(ended)?;
-                if report.applied > applied {
-                    applied = report.applied;
-                    say(Message::Ack(wire::Ack { version: applied })).await.map_err(ended)?;
-                }
-                if let Some(bad) = report.refused.filter(|bad| bad.version > refused) {
-                    refused = bad.version;
-                    say(Message::Nack(wire::Nack { version: bad.version, reason: bad.reason })).await.map_err(ended)?;
-                }
-            }
-        }
     }
 }

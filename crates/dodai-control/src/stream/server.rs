@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_core::id::{AppId, BaseId, Digest};
-use dodai_core::snapshot::Snapshot;
-use dodai_core::status::{Link, Refusal};
+use dodai_core::snapshot::{Endpoint, Snapshot, Target};
+use dodai_core::status::{Link, Refusal, Status as Report};
 use dodai_core::task::{Kind, Tasks};
 use dodai_proto::control::control_server::{Control as Service, ControlServer};
 use dodai_proto::control::{self as wire, base_message::Message};
@@ -35,14 +36,21 @@ use crate::snapshot::BaseSettings;
 const HANDSHAKES: usize = 64;
 /// The size of a chunk of an artefact, bytes.
 const CHUNK: usize = 256 << 10;
+/// How long a base may take to say what it is.
+const FIRST_REPORT: Duration = Duration::from_secs(10);
 
 /// Artefacts by digest.
 pub trait Blobs: Send + Sync + 'static {
-    /// The bytes; `None` if there are none of this digest.
+    /// At most `most` bytes from `offset` on, none at the end; `None` if there is no artefact of this digest.
     ///
     /// # Errors
     /// Why they could not be read.
-    fn read(&self, digest: &Digest) -> BoxFuture<'_, Result<Option<Bytes>, String>>;
+    fn read(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        most: usize,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, String>>;
 }
 
 /// A server without artefacts.
@@ -50,7 +58,7 @@ pub trait Blobs: Send + Sync + 'static {
 pub struct NoBlobs;
 
 impl Blobs for NoBlobs {
-    fn read(&self, _digest: &Digest) -> BoxFuture<'_, Result<Option<Bytes>, String>> {
+    fn read(&self, _: &Digest, _: u64, _: usize) -> BoxFuture<'static, Result<Option<Bytes>, String>> {
         Box::pin(async { Ok(None) })
     }
 }
@@ -61,17 +69,25 @@ pub struct Server {
     control: Control,
     authority: Arc<Authority>,
     blobs: Arc<dyn Blobs>,
+    validity: Duration,
     tasks: Tasks,
 }
 
 impl Server {
     /// Serves `control`; certificates come from `authority`, artefacts from `blobs`.
     pub fn new(control: Control, authority: Arc<Authority>, blobs: Arc<dyn Blobs>, tasks: &Tasks) -> Server {
-        Server { control, authority, blobs, tasks: tasks.clone() }
+        Server { control, authority, blobs, validity: LEAF_VALIDITY, tasks: tasks.clone() }
     }
 
-    /// Serves one listener until the tasks close. Behind an acceptor of the mesh all calls are served; behind one
-    /// that asks for no client certificate, [`Join`](wire::JoinRequest) only.
+    /// The same with another life for the certificates that it signs.
+    #[must_use]
+    pub fn with_validity(mut self, validity: Duration) -> Server {
+        self.validity = validity;
+        self
+    }
+
+    /// Serves one listener until the tasks close. Who comes without a certificate can do nothing but
+    /// [`Join`](wire::JoinRequest).
     pub fn serve(&self, listener: Listener, acceptor: Acceptor) {
         let (send, receive) = mpsc::channel(HANDSHAKES);
         self.tasks.spawn(Kind::Listener, accept(listener, acceptor, send, self.tasks.clone()));
@@ -84,7 +100,7 @@ impl Server {
         let tasks = self.tasks.clone();
         self.tasks.spawn(Kind::Api, async move {
             let served = tonic::transport::Server::builder()
-                .http2_keepalive_interval(Some(std::time::Duration::from_secs(10)))
+                .http2_keepalive_interval(Some(Duration::from_secs(10)))
                 .add_service(service)
                 .serve_with_incoming_shutdown(incoming, tasks.closing());
             if let Err(error) = served.await {
@@ -109,8 +125,7 @@ async fn accept(mut listener: Listener, acceptor: Acceptor, ready: mpsc::Sender<
                 failures += 1;
                 tracing::warn!(%error, "accepting for the control stream failed");
                 // The listener may recover, as when files were short; it is not asked in a tight loop.
-                tokio::time::sleep(std::time::Duration::from_millis(100 * u64::from(failures.min(50_u32))))
-                    .await;
+                tokio::time::sleep(Duration::from_millis(100 * u64::from(failures.min(50_u32)))).await;
                 continue;
             }
         };
@@ -183,8 +198,18 @@ fn refused(error: Error) -> Status {
 impl Server {
     fn sign(&self, request: &str, identity: &PeerIdentity) -> Result<String, Status> {
         let now = self.control.clock().now();
-        let signed = self.authority.sign(request, identity, &Names::default(), LEAF_VALIDITY, now);
+        let signed = self.authority.sign(request, identity, &Names::default(), self.validity, now);
         signed.map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    /// Whether a base runs an instance of an app, or one behind a service of that name.
+    fn answers_for(&self, base: &BaseId, name: &AppId) -> bool {
+        let here = |one: &Endpoint| matches!(&one.target, Target::Instance { base: on, .. } if on == base);
+        let behind = |told: Arc<Snapshot>| {
+            told.endpoints().any(|one| one.service.owner == *name && one.list.iter().any(here))
+        };
+        self.control.view().records.on(base).any(|one| one.app == *name)
+            || self.control.snapshot(base).is_some_and(behind)
     }
 
     fn bundle(&self) -> Result<String, Status> {
@@ -202,6 +227,11 @@ impl Service for Server {
         request: Request<wire::JoinRequest>,
     ) -> Result<Response<wire::JoinResponse>, Status> {
         let request = request.into_inner();
+        if let Err(error) = request.base.parse::<dodai_api::Name>() {
+            let text =
+                format!("`{}` cannot be a base's name: {error}; choose one with `--name`", request.base);
+            return Err(Status::invalid_argument(text));
+        }
         let base = BaseId::new(&request.base);
         let identity =
             PeerIdentity::base(&base).map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -222,7 +252,7 @@ impl Service for Server {
             PeerIdentity::Base(base)
         } else {
             let app = AppId::parse(&request.app).map_err(|bad| Status::invalid_argument(bad.to_string()))?;
-            if !self.control.view().records.on(&base).any(|one| one.app == app) {
+            if !self.answers_for(&base, &app) {
                 return Err(Status::permission_denied(format!("{app} is not placed on base {base}")));
             }
             PeerIdentity::App(app)
@@ -248,8 +278,11 @@ impl Service for Server {
                 Some(text.parse().map_err(|_| Status::invalid_argument(format!("`{text}` is no address")))?)
             }
         };
-        let settings = BaseSettings { mesh, ..BaseSettings::default() };
-        let link = self.control.link(base, settings).await.map_err(refused)?;
+        let api_token = Some(hello.api_token).filter(|token| !token.is_empty());
+        let settings = BaseSettings { mesh, api_token, ..BaseSettings::default() };
+        let first = tokio::time::timeout(FIRST_REPORT, first_report(&mut inbound)).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("the status of the base did not come"))??;
+        let link = self.control.link_again(base, settings, first).await.map_err(refused)?;
         // One delta at a time: what changes while it is on its way goes into the next.
         let (send, receive) = mpsc::channel(1);
         self.tasks.spawn(Kind::Api, converse(link, inbound, send, self.tasks.clone()));
@@ -265,18 +298,42 @@ impl Service for Server {
         request: Request<wire::ArtifactRequest>,
     ) -> Result<Response<Self::ArtifactStream>, Status> {
         base(&request)?;
-        let digest = Digest::new(&request.into_inner().digest);
-        let found = self.blobs.read(&digest).await.map_err(Status::unavailable)?;
-        let blob = found.ok_or_else(|| Status::not_found(format!("there is no artefact {digest}")))?;
-        let chunks = unfold(blob, |mut rest| async move {
-            if rest.is_empty() {
-                return None;
+        let wire::ArtifactRequest { digest, offset } = request.into_inner();
+        let digest = Digest::new(&digest);
+        let found = self.blobs.read(&digest, offset, CHUNK).await.map_err(Status::unavailable)?;
+        let first = found.ok_or_else(|| Status::not_found(format!("there is no artefact {digest}")))?;
+        // A chunk is read when the one before was taken: no artefact is ever whole in memory.
+        let start = (self.blobs.clone(), digest, offset, Some(first));
+        let chunks = unfold(start, |(blobs, digest, offset, ready)| async move {
+            let data = match ready {
+                Some(data) => Ok(data),
+                None => blobs.read(&digest, offset, CHUNK).await.map(Option::unwrap_or_default),
+            };
+            match data {
+                Ok(data) if data.is_empty() => None,
+                Ok(data) => {
+                    let next = offset + data.len() as u64;
+                    Some((Ok(wire::Chunk { data: data.into() }), (blobs, digest, next, None)))
+                }
+                Err(error) => {
+                    let gone = (blobs, digest, u64::MAX, Some(Bytes::new()));
+                    Some((Err(Status::unavailable(error)), gone))
+                }
             }
-            let data = rest.split_to(rest.len().min(CHUNK));
-            Some((Ok(wire::Chunk { data: data.into() }), rest))
         });
         Ok(Response::new(chunks.boxed()))
     }
+}
+
+/// What a base is when it comes: the first status that it sends.
+async fn first_report(inbound: &mut Streaming<wire::BaseMessage>) -> Result<Report, Status> {
+    while let Some(message) = inbound.message().await? {
+        if let Some(Message::Status(json)) = message.message {
+            return serde_json::from_slice(&json)
+                .map_err(|error| Status::invalid_argument(format!("the status cannot be read: {error}")));
+        }
+    }
+    Err(Status::invalid_argument("the stream ended before a status came"))
 }
 
 /// Carries one base's stream until either side ends. The link ends with it, which tells control.

@@ -30,11 +30,24 @@ impl Control {
         let token =
             Token::generate(Purpose::Join).map_err(|error: BadToken| Error::Token(error.to_string()))?;
         let lives = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        self.forget_expired().await?;
         let expires = millis(self.clock()).saturating_add(lives);
         let cause = Cause::new(actor, "a join token");
         let value = bytes(&Kept { base, expires });
         self.documents().store().create(&format!("{PREFIX}{}", token.hash()), value, cause).await?;
         Ok(token)
+    }
+
+    /// Takes away what nobody can use any more.
+    async fn forget_expired(&self) -> Result<()> {
+        let now = millis(self.clock());
+        for kv in self.documents().store().list(PREFIX).await?.items {
+            let over = |kept: Kept| kept.expires < now;
+            if serde_json::from_slice(&kv.value).is_ok_and(over) {
+                self.documents().store().delete(&kv.key, Cause::new("control:tokens", "expired")).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Uses a token up for `base`.
@@ -49,15 +62,18 @@ impl Control {
         let found = self.documents().store().get(&key).await?.kv.ok_or_else(|| refuse(unknown))?;
         let kept: Kept = serde_json::from_slice(&found.value).map_err(|_| refuse(unknown))?;
         if kept.expires < millis(self.clock()) {
-            return Err(refuse(unknown));
+            return Err(refuse("the join token has expired; make another with `dodai token create`"));
         }
         match &kept.base {
             Some(own) if own != base => {
-                return Err(Error::Token(format!("the join token is for base `{own}`")));
+                return Err(Error::Token(format!(
+                    "the join token is for base `{own}`, not for `{base}`; join with `--name {own}`, or make one with `dodai token create --base {base}`"
+                )));
             }
             None if self.view().documents.bases().any(|one| one.metadata.name.as_str() == base.as_str()) => {
-                let text = "another base joined under this name; choose another, or make a token for it";
-                return Err(refuse(text));
+                return Err(Error::Token(format!(
+                    "a base named `{base}` joined before; choose another name with `--name`, or make a token for this one with `dodai token create --base {base}`"
+                )));
             }
             Some(_) | None => {}
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::FieldOwner;
-use dodai_control::stream::{NoBlobs, Remote, Server, load, save};
+use dodai_control::stream::{Introduction, NoBlobs, Remote, Server, load, save};
 use dodai_core::id::{AppId, BaseId};
 use dodai_core::status::{Refusal, Wants};
 use dodai_core::task::{Kind, Tasks};
@@ -82,7 +82,7 @@ async fn a_base_follows_its_server_through_a_restart() {
     let first = tasks.child();
     let (control, at) = site.serve(anywhere(), &first).await;
     let remote = site.remote("far", at);
-    let link = remote.connect(None, None, &tasks);
+    let (link, _) = remote.connect(None, Introduction::default(), &tasks);
     let seen = link.snapshots.clone();
     tasks.spawn(Kind::Loop, play(link, None));
     let documents = yaml(&module("shop", "v1.wasm", ""));
@@ -116,7 +116,7 @@ async fn a_refusal_reaches_the_user() {
     let tasks = Tasks::new();
     let site = Site::new(&tasks);
     let (control, at) = site.serve(anywhere(), &tasks).await;
-    let link = site.remote("far", at).connect(None, None, &tasks);
+    let (link, _) = site.remote("far", at).connect(None, Introduction::default(), &tasks);
     link.status.send_modify(|status| {
         status.wants = Wants::All;
         status.refused = Some(Refusal { version: 1, reason: "port 8080 is taken".to_owned() });

@@ -223,7 +223,7 @@ pub struct ModuleSpec {
 pub struct ProcessSpec {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Where it starts; absolute.
+    /// Where it starts; relative to the base's project folder unless absolute.
     pub working_directory: Option<String>,
     /// The user it runs as (root only).
     pub user: Option<String>,

@@ -138,11 +138,32 @@ pub fn acceptor(
     protocols: &[Alpn],
     clock: Clock,
 ) -> Acceptor {
-    let domain = trust.domain().clone();
+    members(keys, AnyMember { trust, required: true }, protocols, clock)
+}
+
+/// As [`acceptor`], but peers without a certificate get in too, as nobody: those that come to join.
+pub fn open_acceptor(
+    keys: Arc<dyn ResolvesServerCert>,
+    trust: Trust,
+    protocols: &[Alpn],
+    clock: Clock,
+) -> Acceptor {
+    let mut acceptor = members(keys, AnyMember { trust, required: false }, protocols, clock);
+    acceptor.open = true;
+    acceptor
+}
+
+fn members(
+    keys: Arc<dyn ResolvesServerCert>,
+    verifier: AnyMember,
+    protocols: &[Alpn],
+    clock: Clock,
+) -> Acceptor {
+    let domain = verifier.trust.domain().clone();
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
         .with_protocol_versions(&[&version::TLS13])
         .expect("the provider has suites for TLS 1.3")
-        .with_client_cert_verifier(Arc::new(AnyMember(trust)))
+        .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(keys);
     config.alpn_protocols = wire_names(protocols);
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -201,7 +222,10 @@ impl fmt::Debug for Connector {
 
 /// Accepts any member of the mesh; what it may do is for policy to say.
 #[derive(Debug)]
-struct AnyMember(Trust);
+struct AnyMember {
+    trust: Trust,
+    required: bool,
+}
 
 /// Accepts only certain members of the mesh.
 #[derive(Debug)]
@@ -236,8 +260,13 @@ macro_rules! provider_signatures {
         }
     };
 }
+pub(super) use provider_signatures;
 
 impl ClientCertVerifier for AnyMember {
+    fn client_auth_mandatory(&self) -> bool {
+        self.required
+    }
+
     /// None: the bundle may change while the configuration stands, and peers have one SVID anyway.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
@@ -249,7 +278,7 @@ impl ClientCertVerifier for AnyMember {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.verify(leaf, intermediates, Usage::Client, now)?;
+        self.trust.verify(leaf, intermediates, Usage::Client, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

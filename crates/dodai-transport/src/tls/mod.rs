@@ -1,12 +1,13 @@
 //! TLS handshakes: what both sides share, whoever they are.
 //!
 //! One cryptography provider for the process; configurations are made by [`files`] (certificates an operator
-//! gives us), [`mesh`] (SVIDs, both sides prove themselves, TLS 1.3 only) and [`public`] (calling a host by
-//! its DNS name). Every handshake has a deadline. A failed one says why in words an operator can act on.
+//! gives us), [`mesh`] (SVIDs, both sides prove themselves, TLS 1.3 only), [`pinned`] (a server before one has
+//! an SVID) and [`public`] (calling a host by its DNS name). Every handshake has a deadline. A failed one says why in words an operator can act on.
 
 pub mod files;
 pub mod hello;
 pub mod mesh;
+pub mod pinned;
 pub mod public;
 mod reason;
 
@@ -132,12 +133,14 @@ pub struct Acceptor {
     config: Arc<ServerConfig>,
     /// Whose identities peers prove; none where no client certificate is asked for.
     domain: Option<TrustDomain>,
+    /// Whether peers without a certificate get in, as nobody.
+    open: bool,
     timeout: Duration,
 }
 
 impl Acceptor {
     fn new(config: ServerConfig, domain: Option<TrustDomain>) -> Acceptor {
-        Acceptor { config: Arc::new(config), domain, timeout: HANDSHAKE_TIMEOUT }
+        Acceptor { config: Arc::new(config), domain, open: false, timeout: HANDSHAKE_TIMEOUT }
     }
 
     /// The same with another deadline.
@@ -161,8 +164,12 @@ impl Acceptor {
             Some(Ok(tls)) => tls,
         };
         let (_, connection) = tls.get_ref();
-        let identity = proven(connection, self.domain.as_ref())
-            .map_err(|error| HandshakeError::Refused(reason_of(&error)))?;
+        let identity = if self.open && connection.peer_certificates().is_none() {
+            None
+        } else {
+            proven(connection, self.domain.as_ref())
+                .map_err(|error| HandshakeError::Refused(reason_of(&error)))?
+        };
         let alpn = connection.alpn_protocol().and_then(Alpn::read);
         let server_name = connection.server_name().map(Into::into);
         Ok(Stream::Tls(Box::new(Tls { stream: tls.into(), identity, alpn, server_name })))
