@@ -26,11 +26,11 @@ pub struct Record {
     pub endpoint: Arc<str>,
     /// The revision of that endpoint; empty if none was chosen.
     pub revision: Arc<str>,
-    /// The method token.
+    /// The method token, cut at [`MAX_METHOD`].
     pub method: String,
-    /// Path and query as they arrived.
+    /// Path and query as they arrived, cut at [`MAX_TEXT`].
     pub target: String,
-    /// The authority as it arrived.
+    /// The authority as it arrived, cut at [`MAX_TEXT`].
     pub authority: String,
     /// `HTTP/1.1`, `HTTP/2`, `gRPC`, `TCP`.
     pub protocol: &'static str,
@@ -40,7 +40,7 @@ pub struct Record {
     pub grpc_status: Option<u8>,
     /// Why we answered ourselves, if we did.
     pub failure: Option<Kind>,
-    /// The failure's detail.
+    /// The failure's detail, cut at [`MAX_TEXT`].
     pub detail: String,
     /// Body bytes from the caller.
     pub received: u64,
@@ -77,6 +77,33 @@ pub struct Stations {
 pub trait Sink: Send + Sync {
     /// Whether a record should be built for this call.
     fn wants(&self, span: &Span, status: u16, failure: Option<Kind>) -> bool;
-    /// Takes the record; when its queue is full, drops and counts it.
-    fn record(&self, record: Record);
+    /// Takes the record, which every sink that wants the call shares; when its queue is full, drops and counts
+    /// it.
+    fn record(&self, record: &Arc<Record>);
+}
+
+/// The longest target, authority or detail of a record, in bytes: a caller chooses them, so a queue bounded by
+/// records alone would not bound memory.
+pub const MAX_TEXT: usize = 2048;
+
+/// The longest method token of a record, in bytes.
+pub const MAX_METHOD: usize = 64;
+
+/// Text cut to at most so many bytes, between two characters.
+pub fn clipped(text: &str, most: usize) -> &str {
+    if text.len() <= most { text } else { &text[..text.floor_char_boundary(most)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let long = format!("/{}", "é".repeat(5_000));
+        let cut = clipped(&long, MAX_TEXT);
+        assert_eq!(cut.len(), MAX_TEXT - 1);
+        assert!(cut.ends_with('é'));
+        assert_eq!(clipped("GET", MAX_METHOD), "GET");
+    }
 }

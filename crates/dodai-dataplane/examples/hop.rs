@@ -52,7 +52,11 @@ fn resources(listen: SocketAddr, backend: &str) -> Result<Vec<Resource>, Box<dyn
         filters: vec![
             Filter::RequestHeaders(set("x-edge", "bench")),
             Filter::ResponseHeaders(set("x-served-by", "dodai")),
-            Filter::RateLimit { per_second: 10_000_000, burst: 1_000_000 },
+            Filter::RateLimit {
+                interval: Duration::from_nanos(100),
+                burst: 1_000_000,
+                key: dodai_core::snapshot::RateKey::All,
+            },
         ],
         action: Action::Forward(vec![to]),
         policy: CallPolicy { timeout: Some(Duration::from_secs(10)), ..CallPolicy::default() },

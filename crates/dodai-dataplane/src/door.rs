@@ -41,6 +41,13 @@ impl PlaneDoor {
     pub fn new(threads: Vec<mpsc::Sender<Visit>>) -> PlaneDoor {
         PlaneDoor { threads: threads.into(), next: Arc::default() }
     }
+
+    /// Calls that wait for a thread, and the most that may.
+    pub fn queued(&self) -> (usize, usize) {
+        let capacity = self.threads.iter().map(mpsc::Sender::max_capacity).sum();
+        let free: usize = self.threads.iter().map(mpsc::Sender::capacity).sum();
+        (usize::saturating_sub(capacity, free), capacity)
+    }
 }
 
 impl Door for PlaneDoor {

@@ -133,12 +133,13 @@ impl Pools {
         });
     }
 
-    /// Open and idle connections, all pools together.
-    pub fn counts(&self) -> (u32, u32) {
+    /// Open connections, those of them that are idle, and calls that wait for one, all pools together.
+    pub fn counts(&self) -> (u32, u32, u32) {
         let pools = self.h1.borrow();
         let open = pools.values().map(|pool| pool.open.get()).sum();
         let idle = pools.values().map(|pool| pool.idle.borrow().len() as u32).sum();
-        (open, idle)
+        let waiting = pools.values().map(|pool| pool.pending.get()).sum();
+        (open, idle, waiting)
     }
 
     /// Closes every kept connection.

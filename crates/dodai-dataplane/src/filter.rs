@@ -3,17 +3,14 @@
 //! Filters are compiled per rule into a list and run synchronously on the borrowed head; changes go into the
 //! edit lists, a refusal is a [`Failure`]. The set is closed: extension happens in modules and drivers.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
-
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
-use dodai_core::snapshot::{self, Access, Backend, HeaderEdits, PathRewrite};
+use dodai_core::snapshot::{self, Access, Backend, HeaderEdits, PathRewrite, RateKey};
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
-use tokio::time::Instant;
 
+use crate::rate::RateLimit;
 use crate::route::{BadRule, has_prefix};
 
 /// A compiled filter.
@@ -38,7 +35,7 @@ pub enum Filter {
         per_ten_thousand: u16,
     },
     /// Refuses calls over a rate.
-    RateLimit(Gcra),
+    RateLimit(RateLimit),
     /// Refuses callers.
     Access(Access),
 }
@@ -70,8 +67,12 @@ fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule>
         snapshot::Filter::Mirror { to, per_ten_thousand } => {
             Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand }
         }
-        snapshot::Filter::RateLimit { per_second, burst } => {
-            Filter::RateLimit(Gcra::new(*per_second, *burst))
+        snapshot::Filter::RateLimit { interval, burst, key } => {
+            if let RateKey::Header(header) = key {
+                let bad = |_| BadRule::Header { rule: rule.to_owned(), header: header.clone() };
+                HeaderName::from_bytes(header.as_bytes()).map_err(bad)?;
+            }
+            Filter::RateLimit(RateLimit::new(*interval, *burst, key))
         }
         snapshot::Filter::Access(access) => Filter::Access(access.clone()),
     })
@@ -116,11 +117,11 @@ fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Vec<Edit>, BadRule> {
     Ok(list)
 }
 
-/// Runs `filters` on a request. `prefix` is what the rule matched, for prefix rewrites.
+/// Runs `filters` on a request. `client` is the address of a gateway's client; `prefix` is what the rule matched, for prefix rewrites.
 pub fn run(
     filters: &[Filter],
     head: &RequestHead<'_>,
-    caller: &Caller,
+    (caller, client): (&Caller, Option<&str>),
     prefix: impl FnOnce() -> Option<String>,
     effects: &mut Effects,
 ) -> Result<(), Failure> {
@@ -143,9 +144,12 @@ pub fn run(
                     effects.mirrors.push(index);
                 }
             }
-            Filter::RateLimit(bucket) => {
-                if !bucket.take(Instant::now()) {
-                    return Err(Failure::new(Kind::RateLimited, "the rate limit of this route is used up"));
+            Filter::RateLimit(limit) => {
+                if !limit.take(head, caller, client) {
+                    return Err(Failure::new(
+                        Kind::RateLimited,
+                        "the rate limit is used up; wait, or raise `rateLimit` of the policy",
+                    ));
                 }
             }
             Filter::Access(access) => allowed(access, head, caller)?,
@@ -206,51 +210,11 @@ fn covers(rule: &str, path: &str) -> bool {
     rule.strip_suffix("/*").map_or(path == rule, |prefix| has_prefix(path, prefix))
 }
 
-/// A rate limit by the generic cell rate algorithm: one atomic, no bookkeeping per caller.
-#[derive(Debug)]
-pub struct Gcra {
-    start: Instant,
-    interval: Duration,
-    tolerance: Duration,
-    /// The theoretical arrival time of the next call, in nanoseconds since `start`.
-    next: AtomicU64,
-}
-
-impl Gcra {
-    /// So many calls a second, so many at once. Zero a second means none at all but the burst.
-    pub fn new(per_second: u32, burst: u32) -> Gcra {
-        let interval = Duration::from_secs(1) / per_second.max(1);
-        let tolerance = interval * burst.max(1).saturating_sub(1);
-        Gcra { start: Instant::now(), interval, tolerance, next: AtomicU64::new(0) }
-    }
-
-    /// Whether a call at `now` fits.
-    pub fn take(&self, now: Instant) -> bool {
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let now = nanos(now.saturating_duration_since(self.start));
-        let step = |next: u64| {
-            let due = next.max(now);
-            (due - now <= nanos(self.tolerance)).then_some(due.saturating_add(nanos(self.interval)))
-        };
-        self.next.fetch_update(Relaxed, Relaxed, step).is_ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use dodai_core::id::AppId;
     use dodai_core::snapshot::AccessRule;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_rate_limit_lets_the_burst_and_then_the_rate_through() {
-        let bucket = Gcra::new(10, 3);
-        let taken = (0..5).filter(|_| bucket.take(Instant::now())).count();
-        assert_eq!(taken, 3);
-        tokio::time::advance(Duration::from_millis(100)).await;
-        assert!(bucket.take(Instant::now()));
-        assert!(!bucket.take(Instant::now()));
-    }
 
     #[test]
     fn access_is_decided_by_deny_then_allow_then_default() {

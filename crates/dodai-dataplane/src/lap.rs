@@ -13,7 +13,7 @@ use dodai_core::body::Body;
 use dodai_core::call::Reply;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::RevisionId;
-use dodai_core::record::{Record, Sink};
+use dodai_core::record::{MAX_METHOD, MAX_TEXT, Record, Sink, clipped};
 use dodai_core::trace::Span;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
@@ -153,7 +153,8 @@ impl Lap {
             Some((endpoint, revision)) => (endpoint.clone(), revision.as_str().into()),
             None => (empty(), empty()),
         };
-        let record = Record {
+        let detail = outcome.failure.as_ref().map_or("", |failure| &*failure.detail);
+        let record = Arc::new(Record {
             direction: self.direction.as_str(),
             listener: line.listener.into(),
             caller: labels.caller,
@@ -161,14 +162,14 @@ impl Lap {
             route: labels.route,
             endpoint,
             revision,
-            method: line.method.to_owned(),
-            target: line.target.to_owned(),
-            authority: line.authority.to_owned(),
+            method: clipped(line.method, MAX_METHOD).to_owned(),
+            target: clipped(line.target, MAX_TEXT).to_owned(),
+            authority: clipped(line.authority, MAX_TEXT).to_owned(),
             protocol: line.protocol,
             status: outcome.status,
             grpc_status: outcome.grpc_status,
             failure: kind,
-            detail: outcome.failure.as_ref().map(|failure| failure.detail.to_string()).unwrap_or_default(),
+            detail: clipped(detail, MAX_TEXT).to_owned(),
             received: outcome.received,
             sent: outcome.sent,
             retries: outcome.retries,
@@ -177,9 +178,9 @@ impl Lap {
             first_byte: outcome.first_byte,
             span: self.span,
             stations: None,
-        };
+        });
         for sink in sinks.iter().filter(wanted) {
-            sink.record(record.clone());
+            sink.record(&record);
         }
     }
 }

@@ -163,7 +163,6 @@ async fn tries(
                 tries.again(&retry, failure, sent, &service.budget, now)
             }
         };
-        drop(attempt);
         let Some(wait) = wait else {
             if !forward.effects.mirrors.is_empty()
                 && let Some(bytes) = body.copy()
@@ -171,8 +170,11 @@ async fn tries(
                 mirror::send(worker, forward, caller, context.span, head, &bytes);
             }
             body.commit();
-            return result.map(|reply| idle_bounded(reply, terms.idle_timeout));
+            // Where calls under way are limited, one is until its body ends.
+            let under_way = service.spec.breaker.max_requests.map(|_| attempt);
+            return result.map(|reply| guarded(idle_bounded(reply, terms.idle_timeout), under_way));
         };
+        drop(attempt);
         drop(result);
         tokio::time::sleep(wait).await;
     }
@@ -190,8 +192,8 @@ async fn once_at(
     caller: &Caller,
     deadline: Instant,
 ) -> Result<Reply, Failure> {
-    let reach = reach::of(endpoint, &forward.service, caller, &worker.shared)?;
-    if reach.is_local() {
+    let reach = reach::of(endpoint, &forward.service, caller, &worker.shared)?.by(forward.rule.as_deref());
+    if reach.is_checked_here() {
         spine::admit_inbound(&forward.service, &RequestHead::Map(&head), caller)?;
     }
     let context = Context { deadline: Some(deadline.into_std()), ..context.clone() };

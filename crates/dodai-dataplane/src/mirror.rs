@@ -54,7 +54,7 @@ pub fn send(
             let copy = async {
                 let endpoint = service.pick(revision.as_ref(), &[], false)?;
                 let reach = reach::of(&endpoint, &service, &caller, &worker.shared)?;
-                if reach.is_local() {
+                if reach.is_checked_here() {
                     let head = dodai_core::head::RequestHead::Map(&call.head);
                     crate::spine::admit_inbound(&service, &head, &caller)?;
                 }

@@ -134,7 +134,7 @@ async fn open(
     loop {
         let endpoint = service.pick(None, &tried, local_only)?;
         let attempt = endpoint.attempt();
-        if matches!(endpoint.place, Place::Local(_)) {
+        if !matches!(endpoint.place, Place::Mesh { .. }) {
             let (parts, ()) = http::Request::connect("/").body(()).unwrap_or_default().into_parts();
             spine::admit_inbound(service, &dodai_core::head::RequestHead::Map(&parts), caller)?;
         }

@@ -26,6 +26,7 @@ use tokio::task::{AbortHandle, LocalSet};
 
 use crate::connection;
 use crate::door::{self, PlaneDoor, Visit};
+use crate::gauges::{self, Gauges};
 use crate::limits::Limits;
 use crate::local::Locals;
 use crate::mesh::Mesh;
@@ -140,6 +141,7 @@ impl DataPlane {
             locals: Arc::new(Locals::default()),
             apis: ArcSwap::default(),
             stats: Arc::new(Stats::default()),
+            gauges: Gauges::default(),
             sinks: config.sinks,
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,
@@ -195,6 +197,13 @@ impl DataPlane {
     /// Call counters.
     pub fn stats(&self) -> &Arc<Stats> {
         &self.shared.stats
+    }
+
+    /// How full connections, pools and queues are.
+    pub fn gauges(&self) -> gauges::Reading {
+        let (door_queued, door_capacity) = self.door.queued();
+        let clients_limit = self.shared.limits.client_connections * self.commands.len();
+        gauges::Reading { door_queued, door_capacity, clients_limit, ..self.shared.gauges.read() }
     }
 
     /// The live table.
@@ -459,6 +468,7 @@ async fn sweep(worker: Rc<Worker>) {
             let oldest = now.checked_sub(worker.shared.limits.pool_idle_timeout).unwrap_or(now);
             worker.pools.sweep(oldest);
             worker.h2.sweep(oldest);
+            worker.publish();
         }
         if count.is_multiple_of(200) {
             worker.shrink();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dodai_core::call::{Caller, Serve};
 use dodai_core::failure::{Failure, Kind};
@@ -12,6 +13,7 @@ use dodai_transport::stream::Stream;
 use crate::endpoint::Key;
 use crate::local::{InFlight, Way};
 use crate::mesh::Callee;
+use crate::route::Rule;
 use crate::service::{Endpoint, Place, Service};
 use crate::worker::{Shared, Worker};
 
@@ -34,6 +36,9 @@ pub struct Target {
     pub callee: Option<Box<Callee>>,
     /// Counted as in flight at a local process.
     pub in_flight: Option<InFlight>,
+    /// How long connecting may take in milliseconds; 0 for the base's limit. Small, as every HTTP/1 connection
+    /// of a client has room for a target.
+    pub connect_timeout_ms: u32,
 }
 
 /// A way to an endpoint.
@@ -47,12 +52,22 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// Whether the endpoint is an instance on this base.
-    pub fn is_local(&self) -> bool {
+    /// Whether the callee's own checks are made by this base: its instance runs here, or outside the mesh, where
+    /// nobody else would make them.
+    pub fn is_checked_here(&self) -> bool {
         match self {
-            Reach::Http1(target) | Reach::Http2(target) => target.in_flight.is_some(),
+            Reach::Http1(target) | Reach::Http2(target) => target.callee.is_none(),
             Reach::Serve(..) => true,
         }
+    }
+
+    /// The same, connecting within what the call's rule says, if it says something.
+    pub fn by(mut self, rule: Option<&Rule>) -> Reach {
+        let within = rule.and_then(|rule| rule.policy.connect_timeout);
+        if let (Some(within), Reach::Http1(target) | Reach::Http2(target)) = (within, &mut self) {
+            target.connect_timeout_ms = millis(within);
+        }
+        self
     }
 }
 
@@ -84,7 +99,7 @@ pub fn of(
                         source: None,
                     };
                     let address = Address::Socket(address);
-                    Ok(spoken(service, Target { key, address, callee: None, in_flight: Some(in_flight) }))
+                    Ok(spoken(service, target(key, address, Some(in_flight))))
                 }
             }
         }
@@ -101,8 +116,8 @@ pub fn of(
                 source: caller.app().cloned(),
             };
             let callee = Callee { caller: caller.clone(), service: service.spec.id.clone() };
-            let (address, callee) = (Address::Socket(*address), Some(Box::new(callee)));
-            Ok(spoken(service, Target { key, address, callee, in_flight: None }))
+            let callee = Some(Box::new(callee));
+            Ok(spoken(service, Target { callee, ..target(key, Address::Socket(*address), None) }))
         }
         Place::Address(address) => {
             let mut target = external(address, 80);
@@ -112,7 +127,17 @@ pub fn of(
     }
 }
 
-fn spoken(service: &Service, target: Target) -> Reach {
+/// At least one millisecond, because 0 means something else.
+fn millis(span: Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+fn target(key: Key, address: Address, in_flight: Option<InFlight>) -> Target {
+    Target { key, address, callee: None, in_flight, connect_timeout_ms: 0 }
+}
+
+fn spoken(service: &Service, mut target: Target) -> Reach {
+    target.connect_timeout_ms = service.spec.policy.connect_timeout.map_or(0, millis);
     match service.spec.protocol {
         Protocol::Http | Protocol::Tcp => Reach::Http1(target),
         Protocol::Http2 | Protocol::Grpc => Reach::Http2(target),
@@ -128,13 +153,16 @@ pub fn external(authority: &str, default_port: u16) -> Target {
         Err(_) => Address::Host(host.into(), port),
     };
     let key = Key { endpoint: 0, address: authority.into(), at: None, source: None };
-    Target { key, address, callee: None, in_flight: None }
+    target(key, address, None)
 }
 
 /// Connects to `target`, with the handshake if it is on another base.
 pub async fn dial(worker: &Worker, target: &Target) -> Result<Stream, Failure> {
     let shared = &worker.shared;
-    let within = shared.limits.connect_timeout;
+    let within = match target.connect_timeout_ms {
+        0 => shared.limits.connect_timeout,
+        millis => Duration::from_millis(millis.into()),
+    };
     let stream = match &target.address {
         Address::Socket(address) => shared.network.connect_addr(*address, within).await?,
         Address::Host(host, port) => shared.network.connect(host, *port, within).await?,

@@ -351,7 +351,8 @@ impl Client {
         endpoint: &std::sync::Arc<crate::service::Endpoint>,
     ) -> Result<Reach, Failure> {
         let reach = reach::of(endpoint, &forward.service, &self.side.caller, &self.worker.shared)?;
-        if reach.is_local() && !forward.service.inbound.is_empty() {
+        let reach = reach.by(forward.rule.as_deref());
+        if reach.is_checked_here() && !forward.service.inbound.is_empty() {
             request.parse_again(|line, headers| {
                 let view = dodai_core::head::RequestHead::Raw(line.view(headers));
                 spine::admit_inbound(&forward.service, &view, &self.side.caller)

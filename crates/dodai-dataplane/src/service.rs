@@ -244,6 +244,7 @@ impl Service {
         tried: &[u64],
         local_only: bool,
     ) -> Result<Arc<Endpoint>, Failure> {
+        self.has_room()?;
         let now = now_nanos();
         let here = |endpoint: &&Arc<Endpoint>| !local_only || matches!(endpoint.place, Place::Local(_));
         let ready = |endpoint: &&Arc<Endpoint>| here(endpoint) && endpoint.is_available(now);
@@ -255,6 +256,21 @@ impl Service {
             .balance(now, &fresh)
             .or_else(|| self.balance(now, &|endpoint| ready(endpoint) && fits(endpoint)));
         found.cloned().ok_or_else(|| self.unavailable(now, local_only))
+    }
+
+    /// Refuses a call beyond the most that may be under way. Threads that ask at the same moment may each let
+    /// one through.
+    fn has_room(&self) -> Result<(), Failure> {
+        let Some(most) = self.spec.breaker.max_requests else { return Ok(()) };
+        let under_way: u32 = self.endpoints.iter().map(|one| one.load.in_flight.load(Relaxed)).sum();
+        if under_way < most {
+            return Ok(());
+        }
+        let name = &self.spec.id.owner.name;
+        Err(Failure::new(
+            Kind::QueueFull,
+            format!("{most} calls to {name} are under way, the most its policy allows"),
+        ))
     }
 
     /// Draws a revision by the traffic shares, among those that have an endpoint.

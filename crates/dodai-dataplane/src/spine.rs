@@ -211,7 +211,7 @@ fn apply(
     mut effects: Effects,
 ) -> Result<Decision, Failure> {
     let prefix = || rule.matched_prefix(head).map(str::to_owned);
-    filter::run(&rule.filters, head, entry.caller, prefix, &mut effects)?;
+    filter::run(&rule.filters, head, (entry.caller, entry.client), prefix, &mut effects)?;
     match &rule.action {
         Action::Forward(backends) => {
             let backend = draw(backends, rule.total_weight).ok_or_else(|| {
@@ -259,9 +259,17 @@ fn forward(
     service: Arc<Service>,
     rule: Option<Arc<Rule>>,
     revision: Option<RevisionId>,
-    effects: Effects,
+    mut effects: Effects,
     local_only: bool,
 ) -> Decision {
+    // The base that sends a call edits its headers for the service; the one it arrives at must not do it again.
+    for filter in service.inbound.iter().filter(|_| !local_only) {
+        match filter {
+            Filter::Request(edits) => edits.iter().for_each(|edit| effects.request.push(edit.clone())),
+            Filter::Response(edits) => edits.iter().for_each(|edit| effects.response.push(edit.clone())),
+            Filter::Rewrite { .. } | Filter::Mirror { .. } | Filter::RateLimit(_) | Filter::Access(_) => {}
+        }
+    }
     Decision::Forward(Box::new(Forward { service, rule, revision, effects, local_only }))
 }
 
@@ -281,13 +289,13 @@ fn draw(backends: &[Backend], total: u32) -> Option<&Backend> {
     })
 }
 
-/// Checks a call that arrives at an instance of this base: the callee's inbound filters.
+/// Checks a call on its way into an instance: the callee's inbound filters.
 pub fn admit_inbound(service: &Service, head: &RequestHead<'_>, caller: &Caller) -> Result<(), Failure> {
     let needs = |filter: &Filter| matches!(filter, Filter::Access(_) | Filter::RateLimit(_));
     if !service.inbound.iter().any(needs) {
         return Ok(());
     }
-    filter::run(&service.inbound, head, caller, || None, &mut Effects::default())
+    filter::run(&service.inbound, head, (caller, None), || None, &mut Effects::default())
 }
 
 /// The caller as a metric label.

@@ -18,6 +18,7 @@ use dodai_transport::network::Network;
 use crate::client_h2::Connections;
 use crate::connection::Clients;
 use crate::endpoint::Pools;
+use crate::gauges::{Gauge, Gauges};
 use crate::limits::Limits;
 use crate::local::Locals;
 use crate::mesh::Mesh;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub apis: ArcSwap<HashMap<AppId, Arc<dyn Serve>>>,
     /// Call counters.
     pub stats: Arc<Stats>,
+    /// How full the threads are.
+    pub(crate) gauges: Gauges,
     /// Who wants call records.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// How connections are made.
@@ -74,6 +77,7 @@ pub struct Worker {
     pub scratch: RefCell<Box<[u8]>>,
     /// Mirrored calls under way.
     pub mirrors: Cell<usize>,
+    gauge: Arc<Gauge>,
     buffers: RefCell<Vec<Vec<u8>>>,
     series: RefCell<HashMap<Labels, Arc<Series>>>,
 }
@@ -82,6 +86,7 @@ impl Worker {
     /// The state of a new thread.
     pub fn new(shared: Arc<Shared>, tasks: Tasks) -> Worker {
         Worker {
+            gauge: shared.gauges.register(),
             shared,
             deadlines: Deadlines::default(),
             pools: Pools::default(),
@@ -121,6 +126,14 @@ impl Worker {
         let series = self.shared.stats.series(labels.clone());
         all.insert(labels, series.clone());
         series
+    }
+
+    /// Tells how full this thread is.
+    pub fn publish(&self) {
+        let (open, idle, waiting) = self.pools.counts();
+        let (busy, idle) = (open.saturating_sub(idle) as usize, idle as usize);
+        let (h2, mirrors) = (self.h2.count(), self.mirrors.get());
+        self.gauge.set([self.clients.get(), busy, idle, h2, waiting as usize, mirrors]);
     }
 
     /// Gives memory back that only a burst needed.

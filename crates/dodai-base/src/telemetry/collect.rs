@@ -70,6 +70,7 @@ impl Source for Collector {
             applied: status.applied,
             refused: status.refused.as_ref().map(|refused| refused.version),
             listeners: status.listeners.len() as u64,
+            plane: parts.plane.gauges(),
             sinks: self.sinks.iter().map(|read| read()).collect(),
             own: OwnUse::read(),
         }

@@ -14,15 +14,6 @@ pub mod ring;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use dodai_core::record::Record;
-
-/// The longest target, authority or detail that a queue keeps, in bytes; a caller chooses them, so a queue
-/// bounded by records alone would not bound memory.
-const MAX_TEXT: usize = 2048;
-
-/// The longest method token that a queue keeps, in bytes.
-const MAX_METHOD: usize = 64;
-
 /// What a sink did, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SinkReading {
@@ -78,35 +69,5 @@ impl Meter {
             queued: self.queued.load(Relaxed),
             capacity: capacity as u64,
         }
-    }
-}
-
-/// Cuts the texts that a caller chooses to a bounded length.
-fn clip(record: &mut Record) {
-    for (text, most) in [
-        (&mut record.method, MAX_METHOD),
-        (&mut record.target, MAX_TEXT),
-        (&mut record.authority, MAX_TEXT),
-        (&mut record.detail, MAX_TEXT),
-    ] {
-        if text.len() > most {
-            text.truncate(text.floor_char_boundary(most));
-            text.shrink_to_fit();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_texts_are_cut_between_characters() {
-        let mut record = line::tests::record();
-        record.target = format!("/{}", "é".repeat(5_000));
-        clip(&mut record);
-        assert_eq!(record.target.len(), MAX_TEXT - 1);
-        assert!(record.target.ends_with('é'));
-        assert_eq!(record.method, "GET");
     }
 }

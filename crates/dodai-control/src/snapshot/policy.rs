@@ -9,7 +9,7 @@ use std::time::Duration;
 use dodai_api::{self as api, Metadata, Policy, PolicySpec, TargetKind, dapr};
 use dodai_core::id::{AppId, ServiceId};
 use dodai_core::snapshot::{
-    Access, AccessRule, Balance, Breaker, CallPolicy, Filter, HeaderEdits, RetryPolicy,
+    Access, AccessRule, Balance, Breaker, CallPolicy, Filter, HeaderEdits, RateKey, RetryPolicy,
 };
 
 use super::Input;
@@ -147,6 +147,8 @@ impl Effective {
         if let Some(timeouts) = &spec.timeouts {
             self.call.timeout = self.call.timeout.or(timeouts.request.map(bound));
             self.call.idle_timeout = self.call.idle_timeout.or(timeouts.idle.map(bound));
+            let connect = timeouts.connect.map(api::TimeSpan::get);
+            self.call.connect_timeout = self.call.connect_timeout.or(connect);
         }
         if let Some(retry) = &spec.retry {
             self.call.try_timeout = self.call.try_timeout.or(retry.per_try.map(bound));
@@ -165,6 +167,7 @@ impl Effective {
                 open_for: breaker.open_for.map_or(default.open_for, api::TimeSpan::get),
                 max_connections: breaker.max_connections.unwrap_or(default.max_connections),
                 max_pending: breaker.max_pending.unwrap_or(default.max_pending),
+                max_requests: breaker.max_requests,
             });
         }
         self.balance = self.balance.or(spec.load_balancing.as_ref().map(balance));
@@ -257,8 +260,16 @@ fn access(access: &api::Access, metadata: &Metadata) -> Access {
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
 fn rate_limit(limit: &api::RateLimit) -> Filter {
-    let per_second = limit.requests_per_second.round().clamp(1.0, f64::from(u32::MAX)) as u32;
-    Filter::RateLimit { per_second, burst: limit.burst.unwrap_or(per_second).max(1) }
+    // Within the bounds that the document was checked against, so the interval is neither 0 nor endless.
+    let rate = limit.requests_per_second.clamp(0.001, 1e9);
+    let burst = limit.burst.unwrap_or(rate.min(f64::from(u32::MAX)) as u32).max(1);
+    let key = match &limit.key {
+        None => RateKey::All,
+        Some(api::RateLimitKey { header: Some(header), .. }) => RateKey::Header(header.to_ascii_lowercase()),
+        Some(api::RateLimitKey { source: Some(api::RateLimitSource::Address), .. }) => RateKey::Address,
+        Some(api::RateLimitKey { .. }) => RateKey::App,
+    };
+    Filter::RateLimit { interval: Duration::from_secs_f64(1.0 / rate), burst, key }
 }
 
 pub(super) fn edits(modifier: &api::HeaderModifier) -> HeaderEdits {

@@ -163,6 +163,7 @@ fn limits(rule: &api::Rule) -> CallPolicy {
         timeout: timeouts.request.map(bound),
         try_timeout: timeouts.backend_request.map(bound),
         idle_timeout: None,
+        connect_timeout: None,
         retry,
         max_body: None,
     }
@@ -173,6 +174,7 @@ pub(super) fn fall_back(own: &mut CallPolicy, wider: &CallPolicy) {
     own.timeout = own.timeout.or(wider.timeout);
     own.try_timeout = own.try_timeout.or(wider.try_timeout);
     own.idle_timeout = own.idle_timeout.or(wider.idle_timeout);
+    own.connect_timeout = own.connect_timeout.or(wider.connect_timeout);
     own.retry = own.retry.take().or_else(|| wider.retry.clone());
     own.max_body = own.max_body.or(wider.max_body);
 }

@@ -196,15 +196,32 @@ pub enum Filter {
         /// Of 10,000 requests, how many.
         per_ten_thousand: u16,
     },
-    /// Local rate limit (GCRA), one bucket per route on each base.
+    /// Local rate limit (GCRA), one bucket per route and key on each base.
     RateLimit {
-        /// Sustained requests per second.
-        per_second: u32,
+        /// Sustained, one call per so long.
+        interval: Duration,
         /// How many may come at once.
         burst: u32,
+        /// What has a bucket of its own.
+        key: RateKey,
     },
-    /// Who may call; the first rule that matches decides.
+    /// Who may call; a deny rule that matches wins over an allow rule.
     Access(Access),
+}
+
+/// What calls are counted by. Calls without the key share one bucket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateKey {
+    /// All together.
+    #[default]
+    All,
+    /// The value of this request header.
+    Header(String),
+    /// The calling app.
+    App,
+    /// The client's address, at a gateway.
+    Address,
 }
 
 /// Header changes.
@@ -300,6 +317,8 @@ pub struct CallPolicy {
     pub try_timeout: Option<Duration>,
     /// How long a stream may stand still.
     pub idle_timeout: Option<Duration>,
+    /// Connecting to an endpoint.
+    pub connect_timeout: Option<Duration>,
     /// Retries.
     pub retry: Option<RetryPolicy>,
     /// The largest request body in bytes.
@@ -342,7 +361,8 @@ pub struct Service {
     pub policy: CallPolicy,
     /// When to stop sending.
     pub breaker: Breaker,
-    /// What is checked on arrival, by the base that runs the instance.
+    /// What is checked on arrival, by the base that runs the instance; for endpoints outside the mesh, and where
+    /// headers are edited, by the base that sends the call.
     pub inbound: Vec<Filter>,
 }
 
@@ -368,6 +388,8 @@ pub struct Breaker {
     pub max_connections: u32,
     /// Calls that wait for a connection at most, per data-plane thread.
     pub max_pending: u32,
+    /// Calls of this base under way to the whole service at most; `None` is no limit.
+    pub max_requests: Option<u32>,
 }
 
 impl Default for Breaker {
@@ -377,6 +399,7 @@ impl Default for Breaker {
             open_for: Duration::from_secs(5),
             max_connections: 1024,
             max_pending: 1024,
+            max_requests: None,
         }
     }
 }

@@ -227,6 +227,31 @@ async fn calls_queue_for_connections_and_the_queue_has_an_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_under_way_to_a_service_have_a_most() {
+    local(async {
+        let mut catalog = service("shop/catalog/http");
+        catalog.policy.retry = Some(retry(0, &[]));
+        catalog.breaker.max_requests = Some(1);
+        let world = World::of(usual(catalog, filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let (mut a, mut b) = (world.client().await, world.client().await);
+        a.send(GET).await;
+        let mut backend = backends.accept().await;
+        backend.head().await;
+        let answer = b.ask(GET).await;
+        assert_eq!((answer.status(), answer.header("dodai-failure")), (503, Some("queue_full")));
+        backend.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").await;
+        assert_eq!(b.ask(GET).await.status(), 503, "a call is under way until its body ends");
+        backend.send("k").await;
+        assert_eq!(a.message().await.body, "ok");
+        b.send(GET).await;
+        backend.answer(OK).await;
+        assert_eq!(b.message().await.body, "ok");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn bodies_have_a_largest_size() {
     local(async {
         let mut limited = filtered(vec![]);
@@ -252,7 +277,7 @@ async fn bodies_have_a_largest_size() {
 #[tokio::test(start_paused = true)]
 async fn rates_are_limited() {
     local(async {
-        let limit = Filter::RateLimit { per_second: 1, burst: 2 };
+        let limit = Filter::RateLimit { interval: secs(1), burst: 2, key: RateKey::All };
         let mut answering = rule(Action::Respond { status: 200, body: String::new() });
         answering.filters = vec![limit];
         let world = World::of(usual(service("shop/catalog/http"), answering)).await;
@@ -262,6 +287,31 @@ async fn rates_are_limited() {
         }
         tokio::time::sleep(secs(1)).await;
         assert_eq!(client.ask(GET).await.status(), 200);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_outside_the_mesh_is_guarded_by_the_base_that_calls() {
+    local(async {
+        let mut catalog = service("shop/catalog/http");
+        let front = AccessRule { allow: true, apps: vec![app("shop/front")], ..AccessRule::default() };
+        let edits =
+            |name: &str| HeaderEdits { set: vec![(name.into(), "yes".into())], ..HeaderEdits::default() };
+        catalog.inbound = vec![
+            Filter::Access(Access { default_allow: false, rules: vec![front] }),
+            Filter::RequestHeaders(edits("x-in")),
+            Filter::ResponseHeaders(edits("x-out")),
+        ];
+        let world = World::of(usual(catalog, filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let answer = world.client().await.ask(GET).await;
+        assert_eq!((answer.status(), answer.header("dodai-failure")), (403, Some("denied")));
+        let mut client = world.client_of(81).await;
+        client.send("GET / HTTP/1.1\r\nHost: catalog.shop\r\n\r\n").await;
+        let mut backend = backends.accept().await;
+        assert_eq!(backend.answer(OK).await.header("x-in"), Some("yes"));
+        assert_eq!(client.message().await.header("x-out"), Some("yes"));
     })
     .await;
 }

@@ -86,6 +86,17 @@ async fn an_endpoint_must_accept_and_answer_in_time() {
         let answer = client.ask(GET).await;
         assert_eq!((answer.status(), answer.header("dodai-failure")), (503, Some("connect")));
         took(start, 5);
+        let mut quick = filtered(vec![]);
+        for (of_service, of_rule, expect) in [(Some(2), None, 2), (Some(2), Some(1), 1)] {
+            catalog.policy.connect_timeout = of_service.map(secs);
+            quick.policy.connect_timeout = of_rule.map(secs);
+            world.apply(usual(catalog.clone(), quick.clone())).await;
+            let start = Instant::now();
+            assert_eq!(client.ask(GET).await.status(), 503);
+            took(start, expect);
+        }
+        catalog.policy.connect_timeout = None;
+        world.apply(usual(catalog.clone(), filtered(vec![]))).await;
         world.net.set_faults(backend_addr(1), Faults::default());
         let start = Instant::now();
         client.send(GET).await;

@@ -22,7 +22,7 @@ use thiserror::Error;
 
 use self::file::File;
 use super::line::Line;
-use super::{Meter, SinkReading, clip};
+use super::{Meter, SinkReading};
 
 /// How many records may wait for the writer when nothing else is said.
 pub const QUEUE: usize = 2048;
@@ -143,7 +143,7 @@ pub struct AccessLog {
     filter: Filter,
     capacity: usize,
     /// `None` once closed. Taken for writing only then, so that readers never wait.
-    queue: RwLock<Option<SyncSender<Record>>>,
+    queue: RwLock<Option<SyncSender<Arc<Record>>>>,
     writer: Mutex<Option<Writer>>,
     meter: Arc<Meter>,
 }
@@ -232,12 +232,11 @@ impl Sink for AccessLog {
         self.filter.lets(span, status, failure)
     }
 
-    fn record(&self, mut record: Record) {
-        clip(&mut record);
+    fn record(&self, record: &Arc<Record>) {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         // Counted before it is queued: the writer may be done with it before `try_send` returns.
         self.meter.entering();
-        let queued = queue.as_ref().is_some_and(|queue| queue.try_send(record).is_ok());
+        let queued = queue.as_ref().is_some_and(|queue| queue.try_send(record.clone()).is_ok());
         if !queued {
             self.meter.refused();
         }
@@ -262,7 +261,7 @@ impl Target for io::Stdout {
 const CHUNK: usize = 32 * 1024;
 
 /// The writer's life: until the queue is closed and empty.
-fn write_all(target: &mut dyn Target, format: Format, records: &Receiver<Record>, meter: &Meter) {
+fn write_all(target: &mut dyn Target, format: Format, records: &Receiver<Arc<Record>>, meter: &Meter) {
     let mut lines = Vec::with_capacity(CHUNK);
     let mut failing = false;
     while let Ok(record) = records.recv() {

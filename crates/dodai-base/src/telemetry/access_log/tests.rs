@@ -42,23 +42,23 @@ fn lines_read_back_in_order_after_close() {
     let path = folder.path().join("access.log");
     let log = AccessLog::open(file(&path, u64::MAX, 1)).unwrap();
     for status in 200..300 {
-        log.record(Record { status, ..record() });
+        log.record(&Arc::new(Record { status, ..record() }));
     }
     assert!(log.close(SOON));
     assert_eq!(statuses(&path), (200..300).collect::<Vec<u64>>());
     let reading = log.reading();
     assert_eq!((reading.written, reading.dropped, reading.queued), (100, 0, 0));
-    log.record(record());
+    log.record(&Arc::new(record()));
     assert_eq!(log.reading().dropped, 1, "after close a record is dropped and counted");
 }
 
 #[test]
 fn a_full_queue_drops_and_counts_and_never_waits() {
     let (log, entries, word) = gated(2);
-    log.record(record());
+    log.record(&Arc::new(record()));
     entries.recv_timeout(SOON).unwrap();
     // The writer holds one; two more fit.
-    (0..5).for_each(|_| log.record(record()));
+    (0..5).for_each(|_| log.record(&Arc::new(record())));
     let reading = log.reading();
     assert_eq!((reading.written, reading.dropped, reading.queued), (0, 3, 3));
     drop(word);
@@ -69,10 +69,10 @@ fn a_full_queue_drops_and_counts_and_never_waits() {
 #[test]
 fn what_cannot_be_written_is_counted_and_later_lines_go_on() {
     let (log, entries, word) = gated(4);
-    log.record(record());
+    log.record(&Arc::new(record()));
     entries.recv_timeout(SOON).unwrap();
     word.send(Err(io::Error::other("disk full"))).unwrap();
-    log.record(record());
+    log.record(&Arc::new(record()));
     drop(word);
     assert!(log.close(SOON));
     assert_eq!((log.reading().written, log.reading().dropped), (1, 1));
@@ -81,7 +81,7 @@ fn what_cannot_be_written_is_counted_and_later_lines_go_on() {
 #[test]
 fn a_stuck_writer_does_not_hold_up_the_end() {
     let (log, entries, word) = gated(4);
-    log.record(record());
+    log.record(&Arc::new(record()));
     entries.recv_timeout(SOON).unwrap();
     assert!(!log.close(Duration::from_millis(1)));
     drop(word);

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use dodai_core::id::{AppId, InstanceId};
 use dodai_core::status::Phase;
+use dodai_dataplane::gauges;
 use dodai_dataplane::stats::{self, BUCKETS};
 use dodai_modules::Metrics;
 
@@ -55,6 +56,8 @@ pub struct Readings {
     pub refused: Option<u64>,
     /// Open listeners.
     pub listeners: u64,
+    /// How full connections, pools and queues of the data plane are.
+    pub plane: gauges::Reading,
     /// What the sinks of call records did.
     pub sinks: Vec<SinkReading>,
     /// The base's own use of resources; see [`OwnUse::read`].
@@ -93,6 +96,7 @@ pub struct ProcessReading {
 pub fn render(readings: &Readings, format: Format) -> String {
     let mut out = Encoder::new(format);
     base(&mut out, readings);
+    plane(&mut out, &readings.plane);
     calls(&mut out, &readings.calls[..readings.calls.len().min(MAX_CALL_SERIES)]);
     instances(&mut out, &readings.instances);
     modules(&mut out, &readings.modules[..readings.modules.len().min(MAX_INSTANCES)]);
@@ -124,6 +128,23 @@ fn base(out: &mut Encoder, readings: &Readings) {
     out.family("dodai_component_ready", Type::Gauge, "1 if the component can be used, else 0.");
     for (component, ready) in &readings.components {
         out.whole(&[("component", component)], u64::from(*ready));
+    }
+}
+
+fn plane(out: &mut Encoder, of: &gauges::Reading) {
+    let mut one = |name, help, value: usize| {
+        out.family(name, Type::Gauge, help).whole(&[], value as u64);
+    };
+    one("dodai_client_connections", "Open connections from clients.", of.clients);
+    one("dodai_client_connections_limit", "The most open connections from clients.", of.clients_limit);
+    one("dodai_endpoint_waiting", "Calls that wait for a connection to an endpoint.", of.endpoints_waiting);
+    one("dodai_door_queued", "Calls from inside the base that wait for a thread.", of.door_queued);
+    one("dodai_door_queue_capacity", "The most such calls that may wait.", of.door_capacity);
+    one("dodai_mirrors_in_flight", "Calls under way to a mirror.", of.mirrors);
+    let states = [("busy", of.endpoints_busy), ("idle", of.endpoints_idle), ("shared", of.endpoints_h2)];
+    out.family("dodai_endpoint_connections", Type::Gauge, "Connections to endpoints by state.");
+    for (state, count) in states {
+        out.whole(&[("state", state)], count as u64);
     }
 }
 

@@ -50,6 +50,17 @@ fn readings() -> Readings {
         applied: 7,
         refused: Some(8),
         listeners: 2,
+        plane: gauges::Reading {
+            clients: 3,
+            clients_limit: 40_000,
+            endpoints_busy: 1,
+            endpoints_idle: 4,
+            endpoints_h2: 2,
+            endpoints_waiting: 5,
+            door_queued: 6,
+            door_capacity: 2048,
+            mirrors: 7,
+        },
         sinks: vec![SinkReading { sink: "otlp", written: 5, dropped: 1, queued: 2, capacity: 2048 }],
         own: Some(OwnUse {
             resident_bytes: 9_000_000,

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::post::{Outcome, post};
 pub use self::settings::{BadSettings, SERVICE_NAME, Settings};
-use super::{Meter, SinkReading, clip};
+use super::{Meter, SinkReading};
 
 /// How often one batch is tried.
 const TRIES: u32 = 5;
@@ -35,7 +35,7 @@ const LAST_WORD: Duration = Duration::from_secs(3);
 /// The sink of an exporter. Its task ends with the tracker it was given, after a last export: give it one
 /// that closes after the data plane has drained.
 pub struct Exporter {
-    queue: mpsc::Sender<Record>,
+    queue: mpsc::Sender<Arc<Record>>,
     capacity: usize,
     meter: Arc<Meter>,
 }
@@ -63,14 +63,13 @@ impl Sink for Exporter {
         span.sampled
     }
 
-    fn record(&self, mut record: Record) {
+    fn record(&self, record: &Arc<Record>) {
         // Every sink is handed the records that any sink wants.
         if !record.span.sampled {
             return;
         }
-        clip(&mut record);
         self.meter.entering();
-        if self.queue.try_send(record).is_err() {
+        if self.queue.try_send(record.clone()).is_err() {
             self.meter.refused();
         }
     }
@@ -87,7 +86,7 @@ struct Courier {
 }
 
 impl Courier {
-    async fn run(mut self, mut records: mpsc::Receiver<Record>) {
+    async fn run(mut self, mut records: mpsc::Receiver<Arc<Record>>) {
         let tasks = self.tasks.clone();
         loop {
             let mut batch = Vec::new();
@@ -109,7 +108,7 @@ impl Courier {
 
     /// Fills a batch: up to its size, or for as long as the first record may wait. Cancel safe: what was
     /// received is in `batch`. Leaves it empty only when there will be no more records.
-    async fn collect(&self, records: &mut mpsc::Receiver<Record>, batch: &mut Vec<Record>) {
+    async fn collect(&self, records: &mut mpsc::Receiver<Arc<Record>>, batch: &mut Vec<Arc<Record>>) {
         let Some(first) = records.recv().await else { return };
         batch.push(first);
         let deadline = Instant::now() + self.settings.delay;
@@ -122,7 +121,7 @@ impl Courier {
     }
 
     /// The last exports, one try each and bounded together.
-    async fn finish(&mut self, mut records: mpsc::Receiver<Record>, mut batch: Vec<Record>) {
+    async fn finish(&mut self, mut records: mpsc::Receiver<Arc<Record>>, mut batch: Vec<Arc<Record>>) {
         records.close();
         let deadline = Instant::now() + LAST_WORD;
         while let Ok(record) = records.try_recv() {
@@ -138,12 +137,12 @@ impl Courier {
         }
     }
 
-    fn message(&self, batch: &[Record]) -> Bytes {
+    fn message(&self, batch: &[Arc<Record>]) -> Bytes {
         span::request(batch, &self.settings, &self.base).encode_to_vec().into()
     }
 
     /// Tries to deliver a batch until it is taken, refused, or tried often enough.
-    async fn deliver(&mut self, batch: &[Record]) {
+    async fn deliver(&mut self, batch: &[Arc<Record>]) {
         let message = self.message(batch);
         let mut wait = self.settings.first_wait;
         for tried in 1.. {

@@ -4,6 +4,7 @@
 //! on the way in; that app is the resource, so a trace shows the services and not the base between them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dodai_core::record::Record;
@@ -24,7 +25,7 @@ const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"];
 
 /// The message for a batch of records.
-pub(super) fn request(records: &[Record], settings: &Settings, base: &str) -> ExportTraceServiceRequest {
+pub(super) fn request(records: &[Arc<Record>], settings: &Settings, base: &str) -> ExportTraceServiceRequest {
     let mut by_app: BTreeMap<Option<&str>, Vec<Span>> = BTreeMap::new();
     for record in records {
         by_app.entry(app(record)).or_default().push(span(record));

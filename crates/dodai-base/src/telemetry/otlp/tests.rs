@@ -141,9 +141,10 @@ async fn a_call_through_a_base_becomes_linked_spans_of_the_right_services() {
         status: 504,
         ..record()
     };
-    exporter.record(Record { span: Span { sampled: false, ..record().span }, ..record() });
+    let unsampled = Record { span: Span { sampled: false, ..record().span }, ..record() };
+    exporter.record(&Arc::new(unsampled));
     for lap in [&gateway, &outbound, &inbound] {
-        exporter.record(lap.clone());
+        exporter.record(&Arc::new(lap.clone()));
     }
     let got = collector.next().await;
     assert!(got.0[0].starts_with("post /v1/traces http/1.1"), "{:?}", got.0);
@@ -205,12 +206,12 @@ async fn a_busy_collector_is_tried_again_and_a_refusal_is_final() {
     let script = &["503 Busy", "429 Slow\r\nRetry-After: 0", "400 Bad"];
     let mut collector = Collector::start(script, ExportTraceServiceResponse::default()).await;
     let (exporter, tasks) = start(collector.settings());
-    exporter.record(record());
+    exporter.record(&Arc::new(record()));
     let first = collector.next().await;
     assert_eq!(first.1, collector.next().await.1, "the same batch again");
     collector.next().await;
     settled(&exporter, 0, 1).await;
-    exporter.record(record());
+    exporter.record(&Arc::new(record()));
     collector.next().await;
     settled(&exporter, 1, 1).await;
     assert!(tasks.drain(SOON).await.is_empty());
@@ -221,7 +222,7 @@ async fn a_busy_collector_is_tried_again_and_a_refusal_is_final() {
 async fn it_gives_up_after_so_many_tries() {
     let mut collector = Collector::start(&["503 Busy"; 5], ExportTraceServiceResponse::default()).await;
     let (exporter, tasks) = start(collector.settings());
-    exporter.record(record());
+    exporter.record(&Arc::new(record()));
     for _ in 0..TRIES {
         collector.next().await;
     }
@@ -236,8 +237,8 @@ async fn spans_that_the_collector_rejects_are_counted() {
     let mut collector =
         Collector::start(&[], ExportTraceServiceResponse { partial_success: Some(partial) }).await;
     let (exporter, tasks) = start(Settings { batch: 2, delay: SOON, ..collector.settings() });
-    exporter.record(record());
-    exporter.record(record());
+    exporter.record(&Arc::new(record()));
+    exporter.record(&Arc::new(record()));
     assert_eq!(spans(&collector.next().await).len(), 2);
     settled(&exporter, 1, 1).await;
     assert!(tasks.drain(SOON).await.is_empty());
@@ -249,7 +250,7 @@ async fn what_waits_is_exported_when_the_tracker_closes() {
     let mut collector = Collector::start(&[], ExportTraceServiceResponse::default()).await;
     let (exporter, tasks) = start(Settings { delay: SOON, batch: 2, queue: 8, ..collector.settings() });
     // The task has not run yet, so all of them wait.
-    (0..10).for_each(|_| exporter.record(record()));
+    (0..10).for_each(|_| exporter.record(&Arc::new(record())));
     assert_eq!((exporter.reading().queued, exporter.reading().dropped), (8, 2));
     assert!(tasks.drain(SOON).await.is_empty());
     let mut count = 0;
@@ -257,7 +258,7 @@ async fn what_waits_is_exported_when_the_tracker_closes() {
         count += spans(&collector.next().await).len();
     }
     settled(&exporter, 8, 2).await;
-    exporter.record(record());
+    exporter.record(&Arc::new(record()));
     assert_eq!(exporter.reading().dropped, 3, "after the end a record is dropped and counted");
     collector.stop().await;
 }
@@ -269,7 +270,7 @@ async fn without_a_collector_spans_are_dropped_and_the_end_is_quick() {
     drop(free);
     let variables = BTreeMap::from([("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://{address}"))]);
     let (exporter, tasks) = start(Settings::from_environment(&variables).unwrap().unwrap());
-    exporter.record(record());
+    exporter.record(&Arc::new(record()));
     assert!(tasks.drain(SOON).await.is_empty());
     settled(&exporter, 0, 1).await;
 }

@@ -47,8 +47,8 @@ impl Sink for Records {
     fn wants(&self, _: &Span, _: u16, _: Option<Kind>) -> bool {
         true
     }
-    fn record(&self, record: Record) {
-        self.0.lock().expect("no panic").push(record);
+    fn record(&self, record: &Arc<Record>) {
+        self.0.lock().expect("no panic").push(record.as_ref().clone());
     }
 }
 

@@ -1,0 +1,86 @@
+//! How full the data plane is: connections, pools and queues of all threads, for the metrics.
+//!
+//! Pools and connections belong to one thread and are not locked, so each thread writes its counts to its
+//! [`Gauge`] once a second; a reading adds them up and is at most that old.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What all threads hold together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Open connections from clients.
+    pub clients: usize,
+    /// The most there may be; more wait in the kernel's queue.
+    pub clients_limit: usize,
+    /// HTTP/1 connections to endpoints that carry a call.
+    pub endpoints_busy: usize,
+    /// HTTP/1 connections to endpoints that are kept for the next call.
+    pub endpoints_idle: usize,
+    /// HTTP/2 connections to endpoints.
+    pub endpoints_h2: usize,
+    /// Calls that wait for an HTTP/1 connection to an endpoint.
+    pub endpoints_waiting: usize,
+    /// Calls from inside the base that wait for a thread.
+    pub door_queued: usize,
+    /// The most that may wait; more are refused.
+    pub door_capacity: usize,
+    /// Calls under way to a mirror.
+    pub mirrors: usize,
+}
+
+/// What one thread holds.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge([AtomicUsize; 6]);
+
+impl Gauge {
+    /// Open client connections; busy, kept and HTTP/2 connections to endpoints; calls waiting for one; mirrors.
+    pub fn set(&self, counts: [usize; 6]) {
+        for (cell, count) in self.0.iter().zip(counts) {
+            cell.store(count, Relaxed);
+        }
+    }
+}
+
+/// The gauges of all threads.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges(Mutex<Vec<Arc<Gauge>>>);
+
+impl Gauges {
+    /// One more thread.
+    pub fn register(&self) -> Arc<Gauge> {
+        let gauge = Arc::new(Gauge::default());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(gauge.clone());
+        gauge
+    }
+
+    /// The sums; limits and the door's queue are the plane's to add.
+    pub fn read(&self) -> Reading {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |of: usize| all.iter().map(|gauge| gauge.0[of].load(Relaxed)).sum();
+        Reading {
+            clients: sum(0),
+            endpoints_busy: sum(1),
+            endpoints_idle: sum(2),
+            endpoints_h2: sum(3),
+            endpoints_waiting: sum(4),
+            mirrors: sum(5),
+            ..Reading::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_add_up() {
+        let gauges = Gauges::default();
+        gauges.register().set([1, 2, 3, 4, 5, 6]);
+        gauges.register().set([10, 20, 30, 40, 50, 60]);
+        let reading = gauges.read();
+        assert_eq!((reading.clients, reading.endpoints_busy, reading.endpoints_idle), (11, 22, 33));
+        assert_eq!((reading.endpoints_h2, reading.endpoints_waiting, reading.mirrors), (44, 55, 66));
+    }
+}
