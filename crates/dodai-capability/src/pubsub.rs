@@ -1,7 +1,7 @@
 //! Messages: publish to a topic, consume as a member of a group, at least once.
 //!
-//! Every group gets every message, and within a group each message goes to one consumer at a time. A delivery is
-//! leased: settled in time it is done with, otherwise it comes again. Consumers pull, so nothing piles up
+//! Every group gets every message, and within a group each message goes to one consumer at a time. What is
+//! published before any group of its topic is there waits for the first one. A delivery is leased: settled in time it is done with, otherwise it comes again. Consumers pull, so nothing piles up
 //! between a broker and a slow consumer; a full topic is told to the publisher.
 
 use std::fmt;
@@ -16,6 +16,13 @@ use crate::metadata::Metadata;
 
 /// How long a consumer may keep a delivery unsettled unless it says otherwise.
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
+
+/// So many messages of a topic without groups wait for the first group; then the oldest gives way. An app may publish
+/// before its listener has started for the first time, and a topic that nobody ever listens to must not fill up.
+pub const WAITING_FOR_A_GROUP: u64 = 1_000;
+
+/// Under this name those messages are kept; it is no name of a group that can be joined.
+pub const NO_GROUP: &str = "";
 
 /// What a broker can do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,9 @@ use futures_util::future::join_all;
 
 use super::{Bench, soon};
 use crate::metadata::Metadata;
-use crate::pubsub::{Broker, Delivery, Publish, Standing, Subscribe, Subscription, Verdict};
+use crate::pubsub::{
+    Broker, Delivery, Publish, Standing, Subscribe, Subscription, Verdict, WAITING_FOR_A_GROUP,
+};
 
 /// Runs every case.
 pub async fn run(bench: &mut Bench) {
@@ -21,6 +23,8 @@ pub async fn run(bench: &mut Bench) {
     a_lease_can_be_extended(bench, &*broker).await;
     a_cancelled_wait_loses_nothing(&*broker).await;
     batches_fill_up(&*broker).await;
+    the_first_group_gets_what_waited(&*broker).await;
+    what_nobody_waits_for_fills_nothing(&*broker).await;
     a_group_collects_without_members(&*broker).await;
     a_forgotten_group_is_gone(&*broker).await;
     if broker.features().ttl {
@@ -205,8 +209,28 @@ async fn batches_fill_up(broker: &dyn Broker) {
     }
 }
 
+async fn the_first_group_gets_what_waited(broker: &dyn Broker) {
+    publish(broker, "early", "before anybody came").await;
+    let mut first = join(broker, "early", "first").await;
+    let mut second = join(broker, "early", "second").await;
+    publish(broker, "early", "after both").await;
+    assert_eq!(done(take(&mut first).await).await, "before anybody came");
+    assert_eq!(done(take(&mut first).await).await, "after both");
+    assert_eq!(done(take(&mut second).await).await, "after both", "a later group begins where it came");
+}
+
+async fn what_nobody_waits_for_fills_nothing(broker: &dyn Broker) {
+    let sent = WAITING_FOR_A_GROUP + 3;
+    let messages = (0..sent).map(|at| Publish::new("nobody", at.to_string())).collect();
+    let outcomes = broker.publish_many(messages).await;
+    assert!(outcomes.iter().all(Result::is_ok), "a topic without groups is never full");
+    let mut late = join(broker, "nobody", "late").await;
+    assert_eq!(pending(broker, "nobody", "late").await, Some(WAITING_FOR_A_GROUP));
+    assert_eq!(done(take(&mut late).await).await, "3", "the oldest gave way");
+    broker.forget("nobody", "late").await.expect("forgotten");
+}
+
 async fn a_group_collects_without_members(broker: &dyn Broker) {
-    publish(broker, "collect", "before anybody came").await;
     drop(join(broker, "collect", "g").await);
     publish(broker, "collect", "kept").await;
     let mut subscription = join(broker, "collect", "g").await;

@@ -1,7 +1,7 @@
 //! `pubsub.in-memory`: topics with a queue per group.
 //!
-//! One lock guards all; nothing under it waits. A message is kept once and shared by the groups. A topic without
-//! groups keeps nothing. A group without members keeps collecting until it has been idle for long or is full.
+//! One lock guards all; nothing under it waits. A message is kept once and shared by the groups. What a topic
+//! without groups is given waits in a group without a name, which the first that joins takes over. A group without members keeps collecting until it has been idle for long or is full.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +14,8 @@ use crate::answer::Answer;
 use crate::component::Lifecycle;
 use crate::fault::{Fault, Kind};
 use crate::pubsub::{
-    Broker, Delivery, Error, Features, Message, Publish, Receipt, Source, Standing, Subscribe, Subscription,
-    Verdict,
+    Broker, Delivery, Error, Features, Message, NO_GROUP, Publish, Receipt, Source, Standing, Subscribe,
+    Subscription, Verdict, WAITING_FOR_A_GROUP,
 };
 
 /// What a message costs beside its data.
@@ -71,6 +71,11 @@ struct Pick {
 }
 
 impl Group {
+    fn new(id: u64) -> Group {
+        let (pending, arrived) = (BTreeMap::new(), Arc::default());
+        Group { id, pending, members: 0, idle_since: Instant::now(), arrived }
+    }
+
     fn pick(&self, now: Instant) -> Pick {
         let mut pick = Pick { ready: None, more: false, until: now + LOOK_AGAIN, expired: Vec::new() };
         for (sequence, pending) in &self.pending {
@@ -166,10 +171,46 @@ impl Topics {
         }
     }
 
+    /// The first group of a topic takes over what waits there.
+    fn join(&mut self, topic: &str, name: &str) -> &mut Group {
+        self.sequence += 1;
+        let id = self.sequence;
+        let groups = self.groups.entry(topic.to_owned()).or_default();
+        let waiting = groups.remove(NO_GROUP);
+        groups.entry(name.to_owned()).or_insert_with(|| waiting.unwrap_or_else(|| Group::new(id)))
+    }
+
+    /// What waits for a first group takes no room from what a group has yet to settle.
+    fn forget_nobodys(&mut self) {
+        let all = self.groups.values_mut().filter_map(|groups| groups.remove(NO_GROUP));
+        let pending: Vec<Pending> = all.flat_map(|group| group.pending.into_values()).collect();
+        pending.into_iter().for_each(|one| self.released(one));
+        self.groups.retain(|_, groups| !groups.is_empty());
+    }
+
+    fn make_room_in_nobodys(&mut self, topic: &str, limits: &Limits) {
+        let Some(nobodys) = self.group(topic, NO_GROUP) else { return };
+        if nobodys.pending.len() as u64 >= limits.messages.min(WAITING_FOR_A_GROUP)
+            && let Some((_, oldest)) = nobodys.pending.pop_first()
+        {
+            self.released(oldest);
+        }
+    }
+
     fn publish(&mut self, publish: Publish, limits: &Limits) -> Result<(), Error> {
         let now = Instant::now();
         self.sweep(&publish.topic, limits, now);
-        let Some(groups) = self.groups.get(&publish.topic) else { return Ok(()) };
+        let cost = publish.data.len() as u64 + OVERHEAD;
+        if self.bytes + cost > limits.bytes {
+            self.forget_nobodys();
+        }
+        self.make_room_in_nobodys(&publish.topic, limits);
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let groups = self.groups.entry(publish.topic.clone()).or_default();
+        if groups.is_empty() {
+            groups.insert(NO_GROUP.to_owned(), Group::new(sequence));
+        }
         let full = |group: &Group| group.pending.len() as u64 >= limits.messages;
         let names: Vec<String> =
             groups.iter().filter(|(_, group)| full(group)).map(|(name, _)| name.clone()).collect();
@@ -185,7 +226,6 @@ impl Topics {
                 });
             }
         }
-        let cost = publish.data.len() as u64 + OVERHEAD;
         if self.bytes + cost > limits.bytes {
             let what = format!(
                 "topic `{}` takes no message: the broker holds its {} bytes; consume messages or raise maxBytes",
@@ -193,8 +233,6 @@ impl Topics {
             );
             return Err(Fault::new(Kind::Full, what).into());
         }
-        self.sequence += 1;
-        let sequence = self.sequence;
         let stored = Arc::new(Stored {
             expires: publish.ttl.map(|ttl| now + ttl),
             cost,
@@ -399,16 +437,7 @@ impl Broker for Memory {
         if topics.closed {
             return Answer::ready(Err(closed()));
         }
-        topics.sequence += 1;
-        let id = topics.sequence;
-        let groups = topics.groups.entry(request.topic.clone()).or_default();
-        let group = groups.entry(request.group.clone()).or_insert_with(|| Group {
-            id,
-            pending: BTreeMap::new(),
-            members: 0,
-            idle_since: Instant::now(),
-            arrived: Arc::default(),
-        });
+        let group = topics.join(&request.topic, &request.group);
         group.members += 1;
         let (group, arrived) = (group.id, group.arrived.clone());
         Answer::ready(Ok(Subscription::new(Member {

@@ -13,7 +13,7 @@ async fn a_full_topic_tells_the_publisher_and_takes_again_after_an_ack() {
     let error = broker.publish(Publish::new("t", "3")).await.expect_err("full");
     assert_eq!(error.code(), "pubsub_topic_full");
     assert!(error.to_string().contains("topic `t` is full: group `g` has 2"), "{error}");
-    broker.publish(Publish::new("other", "3")).await.expect("a topic without groups keeps nothing");
+    broker.publish(Publish::new("other", "3")).await.expect("another topic has room");
     consumer.next().await.expect("open").unwrap().settle(Verdict::Ack).await.unwrap();
     broker.publish(Publish::new("t", "3")).await.unwrap();
 }
@@ -43,9 +43,20 @@ async fn a_group_without_members_is_forgotten_after_a_while() {
     broker.publish(Publish::new("t", "kept")).await.unwrap();
     assert_eq!(broker.standings().await.unwrap()[0].pending, 1);
     tokio::time::advance(Duration::from_secs(61)).await;
-    broker.publish(Publish::new("t", "not kept")).await.unwrap();
-    assert!(broker.standings().await.unwrap().is_empty());
-    assert_eq!(broker.0.locked().bytes, 0);
+    broker.publish(Publish::new("t", "kept for whoever comes next")).await.unwrap();
+    let standings = broker.standings().await.unwrap();
+    assert_eq!((standings.len(), standings[0].group.as_str(), standings[0].pending), (1, NO_GROUP, 1));
+    let mut next = broker.subscribe(Subscribe::new("t", "other")).await.unwrap();
+    assert_eq!(next.next().await.expect("open").unwrap().message.data, "kept for whoever comes next");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_waits_for_takes_no_room_from_others() {
+    let broker = broker(100, OVERHEAD + 10);
+    broker.publish(Publish::new("nobody", "0123456789")).await.unwrap();
+    let _group = broker.subscribe(Subscribe::new("t", "g")).await.unwrap();
+    broker.publish(Publish::new("t", "0123456789")).await.expect("nobody's message gave way");
+    assert_eq!(broker.publish(Publish::new("t", "")).await.expect_err("full").code(), "full");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use dodai_capability::pubsub::{Error, Message, Publish, Standing, Subscribe, Verdict};
+use dodai_capability::pubsub::{
+    Error, Message, NO_GROUP, Publish, Standing, Subscribe, Verdict, WAITING_FOR_A_GROUP,
+};
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::sqlite::file::Failure;
@@ -125,8 +127,14 @@ impl Tables {
         ))?)
     }
 
-    /// Adds a group unless it is there.
+    /// Adds a group unless it is there. The first group of a topic takes over what waits there.
     pub fn join<E>(&self, connection: &Connection, topic: &str, group: &str) -> Result<(), Failure<E>> {
+        let sql = format!("UPDATE {}_groups SET name = ?2 WHERE topic = ?1 AND name = ?3", self.table);
+        connection.prepare_cached(&sql)?.execute((topic, group, NO_GROUP))?;
+        self.add_group(connection, topic, group)
+    }
+
+    fn add_group<E>(&self, connection: &Connection, topic: &str, group: &str) -> Result<(), Failure<E>> {
         let sql = format!("INSERT OR IGNORE INTO {}_groups (topic, name) VALUES (?1, ?2)", self.table);
         connection.prepare_cached(&sql)?.execute((topic, group))?;
         Ok(())
@@ -135,6 +143,29 @@ impl Tables {
     fn group(&self, connection: &Connection, topic: &str, group: &str) -> rusqlite::Result<Option<i64>> {
         let sql = format!("SELECT id FROM {}_groups WHERE topic = ?1 AND name = ?2", self.table);
         connection.prepare_cached(&sql)?.query_row((topic, group), |row| row.get(0)).optional()
+    }
+
+    /// Ids, names and unsettled messages of a topic's groups.
+    fn groups_of(&self, connection: &Connection, topic: &str) -> rusqlite::Result<Vec<(i64, String, i64)>> {
+        let mut statement = connection.prepare_cached(&self.groups)?;
+        let rows = statement.query_map([topic], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        rows.collect()
+    }
+
+    /// The oldest of what waits for a first group gives way.
+    fn make_room_in_nobodys(
+        &self,
+        connection: &Connection,
+        id: i64,
+        pending: i64,
+        limit: u64,
+    ) -> rusqlite::Result<()> {
+        if pending.unsigned_abs() < limit.min(WAITING_FOR_A_GROUP) {
+            return Ok(());
+        }
+        let sql = format!("SELECT min(message_id) FROM {}_pending WHERE group_id = ?1", self.table);
+        let oldest: Option<i64> = connection.prepare_cached(&sql)?.query_row([id], |row| row.get(0))?;
+        oldest.map_or(Ok(()), |oldest| self.done(connection, id, oldest))
     }
 
     /// Adds a message for every group of its topic; returns the groups' names.
@@ -146,12 +177,16 @@ impl Tables {
         retention: Duration,
         now_ms: i64,
     ) -> Result<Vec<String>, Failure<Error>> {
-        let mut groups: Vec<(i64, String, i64)> = Vec::new();
-        let mut statement = connection.prepare_cached(&self.groups)?;
-        for row in statement.query_map([&message.topic], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))? {
-            groups.push(row?);
+        let mut groups = self.groups_of(connection, &message.topic)?;
+        if groups.is_empty() {
+            self.add_group(connection, &message.topic, NO_GROUP)?;
+            groups = self.groups_of(connection, &message.topic)?;
         }
         for (id, group, pending) in &groups {
+            if group == NO_GROUP {
+                self.make_room_in_nobodys(connection, *id, *pending, limit)?;
+                continue;
+            }
             let is_full = |pending: i64| pending.unsigned_abs() >= limit;
             if is_full(*pending) && is_full(pending - self.drop_expired(connection, *id, now_ms)?) {
                 let (topic, group) = (message.topic.clone(), group.clone());
@@ -162,9 +197,6 @@ impl Tables {
                     property: "maxMessages",
                 }));
             }
-        }
-        if groups.is_empty() {
-            return Ok(Vec::new());
         }
         let metadata = serde_json::to_string(&message.metadata).expect("a map of texts is JSON");
         let expires_ms =
