@@ -50,6 +50,7 @@ pub async fn run(arguments: Serve, environment: &Environment, output: &Output) -
         sinks: Vec::new(),
         sample_per_ten_thousand: 0,
         mesh: None,
+        data_dir: folder.path().to_owned(),
     })
     .context("cannot start the data plane")?;
     let seams = Seams {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use dodai_core::id::Name;
+use dodai_core::id::{Name, ServiceId};
 use dodai_core::snapshot::{ProcessSpec, Value};
 
 use super::Context;
@@ -57,6 +57,14 @@ pub async fn build(
                 plain(name, "localhost,127.0.0.1,::1".to_owned());
             }
         }
+    }
+    let declared = format!("outbound-tcp/{app}/");
+    for (name, address) in &listeners {
+        let Some(service) = name.strip_prefix(&declared).and_then(|id| ServiceId::parse(id).ok()) else {
+            continue;
+        };
+        let there = service.owner.name.as_str().to_ascii_uppercase().replace('-', "_");
+        plain(&format!("DODAI_{there}_ADDRESS"), address.to_string());
     }
     if let Some(token) = parts.token_of(app) {
         env.insert("DAPR_API_TOKEN".to_owned(), EnvValue::Secret(Secret::new(token)));
