@@ -2,6 +2,7 @@
 //! ready, drain, stop, report each step.
 
 mod env;
+mod fetch;
 mod module;
 mod native;
 
@@ -17,6 +18,11 @@ use tokio::sync::watch;
 
 use crate::node::Parts;
 
+pub use fetch::Source;
+
+/// How long an instance waits for a certificate in its name. After that it starts all the same: calls within
+/// the base need none.
+const CERTIFICATE: Duration = Duration::from_secs(10);
 /// How long an instance gets to finish the calls it has when it is drained.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -82,7 +88,7 @@ pub fn spawn(parts: Arc<Parts>, workload: Workload, order: Order, tasks: &Tasks)
 impl Context {
     async fn run(mut self) {
         self.report(Phase::Waiting, "waiting for its turn");
-        if self.dependencies().await {
+        if self.dependencies().await && self.certificate().await {
             match self.workload.shape.clone() {
                 Shape::Module(spec) => module::run(&mut self, spec).await,
                 Shape::Process(spec) => native::run(&mut self, &spec).await,
@@ -113,6 +119,24 @@ impl Context {
                     () = tokio::time::sleep(Duration::from_millis(250)) => {}
                     () = wait_for_drain(&mut self.order, &self.tasks) => return false,
                 }
+            }
+        }
+        !self.is_draining()
+    }
+
+    /// Waits for a certificate, so that other bases can call as soon as they are told of the instance. False if
+    /// it should not start any more.
+    async fn certificate(&mut self) -> bool {
+        let Some(membership) = self.parts.config.membership.clone() else { return true };
+        if !membership.holds(&self.workload.app) {
+            self.report(Phase::Waiting, "waiting for its certificate");
+            tokio::select! {
+                // All only wait.
+                () = membership.held(&self.workload.app) => {}
+                () = tokio::time::sleep(CERTIFICATE) => {
+                    tracing::warn!(instance = %self.workload.instance, "starts without a certificate; other bases cannot call it yet");
+                }
+                () = wait_for_drain(&mut self.order, &self.tasks) => return false,
             }
         }
         !self.is_draining()

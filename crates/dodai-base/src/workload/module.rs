@@ -10,7 +10,7 @@ use dodai_core::status::Phase;
 use dodai_core::task::Kind;
 use dodai_dataplane::local::Way;
 use dodai_modules::{
-    Bucket, KeyValue, KeyValueError, LogSink, MeshNames, Pending, Seams, StateBucket, Stream,
+    Bucket, KeyValue, KeyValueError, LogSink, MeshNames, Module, Pending, Seams, StateBucket, Stream,
 };
 
 use super::{Context, DRAIN};
@@ -27,16 +27,7 @@ pub async fn run(context: &mut Context, spec: ModuleSpec) {
     let logs = logs(context);
     loop {
         context.close("is being installed");
-        context.report(Phase::Starting, "installing its artefact");
-        let config = Config::start(context, &spec.config).await;
-        let seams = seams(context, config, &logs);
-        let workload = &context.workload;
-        let installed = context
-            .parts
-            .modules
-            .install(workload.instance.clone(), workload.app.clone(), spec.clone(), seams)
-            .await;
-        match installed {
+        match install(context, &spec, &logs).await {
             Ok(module) => {
                 context.open(Way::Serve(module));
                 context.until_drained().await;
@@ -45,8 +36,7 @@ pub async fn run(context: &mut Context, spec: ModuleSpec) {
                 logs.close();
                 return;
             }
-            Err(error) => {
-                let reason = error.to_string();
+            Err(reason) => {
                 tracing::warn!(instance = %context.workload.instance, reason, "a module cannot be installed");
                 context.close(&format!("cannot be installed: {reason}"));
                 context.report(Phase::Failed, &reason);
@@ -58,6 +48,27 @@ pub async fn run(context: &mut Context, spec: ModuleSpec) {
             }
         }
     }
+}
+
+/// Brings the module in, its artefact first if that is not here.
+async fn install(context: &mut Context, spec: &ModuleSpec, logs: &Logs) -> Result<Arc<Module>, String> {
+    if context.parts.lacks(&spec.artifact) {
+        context.report(Phase::Starting, "fetching its artefact");
+        let parts = context.parts.clone();
+        tokio::select! {
+            // What a cut fetch left is gone on with.
+            fetched = parts.fetch(&spec.artifact) => fetched?,
+            () = context.until_drained() => return Err("it should end".to_owned()),
+        }
+    }
+    context.report(Phase::Starting, "installing its artefact");
+    let config = Config::start(context, &spec.config).await;
+    let seams = seams(context, config, logs);
+    let workload = &context.workload;
+    let modules = &context.parts.modules;
+    let installed =
+        modules.install(workload.instance.clone(), workload.app.clone(), spec.clone(), seams).await;
+    installed.map_err(|error| error.to_string())
 }
 
 /// The ring that the module's output goes to.

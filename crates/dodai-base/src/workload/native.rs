@@ -151,7 +151,9 @@ fn convert(
     let app = format!("{}.{}", workload.app.namespace, workload.app.name);
     let mut to = Spec::new(app, workload.instance.as_str(), spec.command.clone(), logs);
     to.env = env;
-    to.cwd = spec.working_directory.clone().map(Into::into);
+    // Control that is elsewhere knows no folder of this machine.
+    let project = &context.parts.config.project_dir;
+    to.cwd = Some(project.join(spec.working_directory.as_deref().unwrap_or_default()));
     to.user = spec.user.clone();
     to.group = spec.group.clone();
     to.limits = process::Limits {

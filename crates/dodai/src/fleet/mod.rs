@@ -1,0 +1,7 @@
+//! More than one machine: the server that decides, and bases that join it.
+
+pub mod join;
+mod remote;
+mod server;
+
+pub use server::run as serve;

@@ -1,0 +1,228 @@
+//! `dodai server`: control over SQLite, the certificate authority, the control stream for bases, the management
+//! API. It runs no app and carries no call; what it decides lives on in the bases when it is gone.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use dodai_admin::joining::Joining;
+use dodai_api::Process;
+use dodai_control::control::{Control, Settings};
+use dodai_control::documents::{Artifacts as Resolver, DigestsOnly};
+use dodai_control::stream::{Blobs, Server};
+use dodai_core::id::{AppId, Digest};
+use dodai_core::task::{Kind, Tasks};
+use dodai_modules::{Artifacts, Child, Compiler, Host, HostOptions};
+use dodai_store::{Options, SqliteStore};
+use dodai_transport::ca::{Authority, KEY_FILE, LEAF_VALIDITY, Names, Svid};
+use dodai_transport::identity::{PeerIdentity, TrustDomain};
+use dodai_transport::listen;
+use dodai_transport::network::Network;
+use dodai_transport::tls::mesh::{LiveSvid, open_acceptor};
+use dodai_transport::tls::pinned::Pin;
+use dodai_transport::tls::{Alpn, Clock};
+use dodai_transport::trust::{Bundle, Trust};
+use futures_util::future::BoxFuture;
+use serde_json::json;
+
+use super::remote::Fleet;
+use crate::admin::{Admin, Works};
+use crate::cli;
+use crate::detach;
+use crate::local::executable;
+use crate::output::Output;
+use crate::signals;
+use crate::up::make_private;
+
+/// The folder of the certificate authority in the data folder.
+const AUTHORITY: &str = "ca";
+/// How long streams may take to end.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Runs the command.
+pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<ExitCode> {
+    let data = arguments.data.clone().unwrap_or_else(|| ".dodai".into());
+    make_private(&data)?;
+    let data = data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
+    detach::refuse_second(&data)?;
+    let tasks = Tasks::new();
+    let authority = Arc::new(authority(&data, &arguments.trust_domain)?);
+    let bundle = authority.bundle()?;
+    let pin = Pin::of(bundle.roots().first().context("the certificate authority has no root")?);
+    let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
+    let modules = Arc::new(modules(&data, &tasks)?);
+    let stored = Stored(modules.artifacts().clone());
+    let settings = Settings { artifacts: Arc::new(stored.clone()), ..Settings::default() };
+    let control = Control::start(Arc::new(store), settings, &tasks).await?;
+    let own = identity(&authority, &bundle)?;
+    let address = listen(&arguments, &control, &authority, (&own, &bundle), stored, &tasks)?;
+    let trust = Trust::new(authority.domain().clone(), bundle.clone());
+    let fleet = Arc::new(Fleet::new(control.clone(), own.clone(), trust, &tasks));
+    tasks.spawn(Kind::Loop, renew(authority.clone(), bundle, own, tasks.clone()));
+    let joining = Joining {
+        address: shown(&arguments, address),
+        pin: pin.to_string(),
+        domain: authority.domain().to_string(),
+    };
+    let works = Works {
+        control: &control,
+        node: fleet.clone(),
+        modules: modules.clone(),
+        door: fleet,
+        metrics: Arc::new(|_| ("text/plain; charset=utf-8", "# EOF\n".to_owned())),
+        joining: Some(joining.clone()),
+        folder: None,
+        data: &data,
+        address: arguments.admin,
+    };
+    let admin = Admin::serve(works, &tasks).await?;
+    admin.settled();
+    output.say(&format!("control stream: {address}, certificate authority {pin}"));
+    output.say(&format!("management API: http://{}", admin.address));
+    output.say("bases join with what `dodai token create` prints; stop with Ctrl-C");
+    output.json(&json!({ "server": joining.address, "pin": joining.pin, "admin": admin.address }));
+    tokio::select! {
+        // Both only wait.
+        stopped = signals::asked_to_stop() => stopped?,
+        () = admin.asked_to_stop() => {}
+    }
+    output.say("stopping: the bases go on with what they were told");
+    drop((control, admin));
+    modules.shutdown(DRAIN).await;
+    let cut = tasks.drain(DRAIN).await;
+    if !cut.is_empty() {
+        tracing::warn!(cut = ?cut.0, "some tasks did not end by themselves");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The authority in the data folder; a new one at the first start.
+fn authority(data: &Path, domain: &str) -> anyhow::Result<Authority> {
+    let folder = data.join(AUTHORITY);
+    make_private(&folder)?;
+    let domain = TrustDomain::new(domain)?;
+    let now = Clock::system().now();
+    if let Some(known) = Authority::load(domain.clone(), &folder, now)? {
+        return Ok(known);
+    }
+    anyhow::ensure!(
+        !data.join("store.db").exists(),
+        "{} is gone, but there are documents: restore the folder from a backup, or every base has to join again (then remove {} and start anew)",
+        folder.join(KEY_FILE).display(),
+        data.join("store.db").display()
+    );
+    let fresh = Authority::create(domain, now)?;
+    fresh.save(&folder)?;
+    Ok(fresh)
+}
+
+/// The module host: it compiles what is deployed, and so refuses what no base could run. It runs nothing.
+fn modules(data: &Path, tasks: &Tasks) -> anyhow::Result<Host> {
+    let mut options = HostOptions::new(data.join("modules"));
+    options.compiler = Compiler::Child(Child::new(vec![executable()?, "compile-module".into()]));
+    Ok(Host::open(options, tasks)?)
+}
+
+/// The server's own certificate, its root along: who joins knows the root by its pin only.
+fn identity(authority: &Authority, bundle: &Bundle) -> anyhow::Result<LiveSvid> {
+    Ok(LiveSvid::new(leaf(authority, bundle)?)?)
+}
+
+fn leaf(authority: &Authority, bundle: &Bundle) -> anyhow::Result<Svid> {
+    let now = Clock::system().now();
+    let bare = authority.issue(&PeerIdentity::Server, &Names::default(), LEAF_VALIDITY, now)?;
+    let chain = format!("{}{}", bare.chain_pem(), bundle.to_pem());
+    Ok(Svid::from_pem(&chain, &bare.key_pem(), authority.domain())?)
+}
+
+/// Renews the server's own certificate until the tasks close.
+async fn renew(authority: Arc<Authority>, bundle: Bundle, own: LiveSvid, tasks: Tasks) {
+    const LEAST: Duration = Duration::from_secs(60);
+    loop {
+        let due = own.load().renew_at().duration_since(Clock::system().now()).unwrap_or_default();
+        tokio::select! {
+            // Both only wait.
+            () = tasks.closing() => return,
+            () = tokio::time::sleep(due.max(LEAST)) => {}
+        }
+        let renewed = leaf(&authority, &bundle).and_then(|fresh| Ok(own.replace(fresh)?));
+        if let Err(error) = renewed {
+            tracing::error!(%error, "the server's certificate cannot be renewed");
+        }
+    }
+}
+
+/// Opens the control stream.
+fn listen(
+    arguments: &cli::Server,
+    control: &Control,
+    authority: &Arc<Authority>,
+    (own, bundle): (&LiveSvid, &Bundle),
+    stored: Stored,
+    tasks: &Tasks,
+) -> anyhow::Result<SocketAddr> {
+    let listener = Network::system().listen(arguments.listen, &listen::Options::named("--listen"))?;
+    let address = listener.local_addr().context("the control stream has no address")?;
+    let trust = Trust::new(authority.domain().clone(), bundle.clone());
+    let acceptor = open_acceptor(Arc::new(own.clone()), trust, &[Alpn::H2], Clock::system());
+    let validity = arguments.certificate_life.get();
+    let server = Server::new(control.clone(), authority.clone(), Arc::new(stored), tasks);
+    server.with_validity(validity).serve(listener, acceptor);
+    Ok(address)
+}
+
+/// Where bases reach the control stream, as far as that can be told from here.
+fn shown(arguments: &cli::Server, address: SocketAddr) -> String {
+    if let Some(told) = &arguments.advertise {
+        return told.clone();
+    }
+    if !address.ip().is_unspecified() {
+        return address.to_string();
+    }
+    let host = super::join::host_name().unwrap_or_else(|| "THIS-HOST".to_owned());
+    format!("{host}:{}", address.port())
+}
+
+/// The artefacts that were uploaded.
+#[derive(Clone)]
+struct Stored(Artifacts);
+
+impl Resolver for Stored {
+    fn module(&self, app: &AppId, artifact: &str) -> Result<Digest, String> {
+        let digest = DigestsOnly.module(app, artifact)?;
+        if self.0.contains(&digest) {
+            return Ok(digest);
+        }
+        Err(format!(
+            "the artefact {artifact} is not stored here; upload it with `dodai deploy` or `dodai apply`"
+        ))
+    }
+
+    fn process(&self, _app: &AppId, _process: &Process) -> Result<Option<Digest>, String> {
+        // Programs are on the machines of the bases.
+        Ok(None)
+    }
+}
+
+impl Blobs for Stored {
+    fn read(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        most: usize,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, String>> {
+        let (artifacts, digest) = (self.0.clone(), digest.clone());
+        Box::pin(async move {
+            let read = tokio::task::spawn_blocking(move || artifacts.piece(&digest, offset, most)).await;
+            match read.map_err(|error| error.to_string())? {
+                Ok(piece) => Ok(Some(piece.into())),
+                Err(dodai_modules::Error::Missing { .. } | dodai_modules::Error::BadDigest(_)) => Ok(None),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+    }
+}

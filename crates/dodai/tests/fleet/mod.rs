@@ -1,0 +1,254 @@
+//! A server and bases that join it, each a process of its own on the loopback: what holds while all run, while
+//! the server is gone, and when somebody comes with the wrong papers.
+
+mod machines;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use machines::{Machines, member};
+
+use crate::project::{DEADLINE, until};
+use crate::site::{free_ports, gateway, route};
+use crate::wire::get;
+
+/// The gateway and its routes: `/` to the module, `/me` to the process.
+fn front(port: u16) -> String {
+    let listener = format!("{{name: http, port: {port}, protocol: HTTP}}");
+    [gateway("front", &[listener]), route("all", "name: front", &[("/me", "member"), ("/", "hello")])].concat()
+}
+
+const HELLO: &str = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: hello}\nspec:\n  module: {artifact: hello-v1.wasm, isolation: reuse}\n  services: [{name: http}]\n---\n";
+
+const BLOCKS: &str = "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: store}
+spec:
+  type: state.sqlite
+  version: v1
+  metadata: [{name: connectionString, value: fleet.db}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bus}
+spec:
+  type: pubsub.sqlite
+  version: v1
+  metadata: [{name: connectionString, value: fleet.db}]
+---
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: news}
+spec:
+  pubsubname: bus
+  topic: news
+  routes: {default: /hear}
+scopes: [member]
+---
+";
+
+fn text(port: u16, path: &str) -> String {
+    let answer = get(port, path);
+    format!("{} {}", answer.status(), answer.text())
+}
+
+/// Waits until a path answers this.
+fn answers(port: u16, path: &str, expect: &str) {
+    let mut last = String::new();
+    let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok() && text(port, path) == expect;
+    until(&format!("{path} answers `{}`", expect.trim()), || {
+        let ready = ready();
+        if !ready && TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            last = text(port, path);
+        }
+        ready
+    });
+}
+
+/// What a user sees of the compact system.
+fn observe(port: u16) -> Vec<String> {
+    answers(port, "/", "200 hello from v1\n");
+    answers(port, "/me", "200 member\n");
+    answers(port, "/me/call/hello", "200 200 hello from v1\n");
+    let mut seen: Vec<String> = ["/", "/me", "/me/call/hello", "/me/call/nobody", "/me/keep/colour/green"]
+        .into_iter()
+        .map(|path| text(port, path))
+        .collect();
+    seen.push(text(port, "/me/publish/one"));
+    answers(port, "/me/heard", "200 one\n");
+    seen.push(text(port, "/me/heard"));
+    seen
+}
+
+#[test]
+fn one_system_answers_alike_however_it_runs() {
+    let [port] = free_ports();
+    let documents = [HELLO, &member("member", ""), BLOCKS, &front(port)].concat();
+    let expect = [
+        "200 hello from v1\n",
+        "200 member\n",
+        "200 200 hello from v1\n",
+        "200 404\n",
+        "200 204 200 \"green\"\n",
+        "200 204\n",
+        "200 one\n",
+    ];
+
+    let mut machines = Machines::new("up", &documents);
+    machines.start("up", &["up", &machines.path(""), "--admin", "127.0.0.1:0", "--data", &machines.path("up")]);
+    assert_eq!(observe(port), expect, "dodai up");
+    machines.end();
+
+    let mut machines = Machines::new("alone", &documents);
+    let folder = machines.path("");
+    let data = machines.path("alone");
+    machines.start("alone", &["base", "--from", &folder, "--data", &data, "--name", &machines.name("alone")]);
+    assert_eq!(observe(port), expect, "dodai base --from");
+    machines.end();
+
+    let mut machines = Machines::new("joined", &documents);
+    machines.serve(&[]);
+    machines.join("one", &[]);
+    machines.apply("dodai.yaml");
+    assert_eq!(observe(port), expect, "dodai server and dodai base --join");
+    let deploy = machines.dodai(&["deploy", "hello", "hello-v2.wasm", "--wait"]);
+    assert!(deploy.status.success(), "{}", deploy.all());
+    answers(port, "/", "200 hello from v2\n");
+    let call = machines.dodai(&["call", "hello", "/"]);
+    assert!(call.status.success() && call.all().contains("hello from v2"), "{}", call.all());
+    machines.end();
+}
+
+#[test]
+fn apps_on_two_bases_call_each_other_as_who_they_are() {
+    let [port] = free_ports();
+    let mut machines = Machines::new("two", "");
+    machines.serve(&["--certificate-life", "15s"]);
+    machines.join("one", &[]);
+    machines.join("two", &[]);
+    let listener = format!("{{name: http, port: {port}, protocol: HTTP}}");
+    let two = machines.name("two");
+    let policy = "apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {name: inner}\nspec:\n  targetRefs: [{kind: App, name: inner}]\n  access: {default: deny, rules: [{action: allow, from: {apps: [outer]}}]}\n---\n";
+    let documents = [
+        &format!("apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{name: {two}}}\nspec:\n  labels: {{dodai.dev/gateway: \"\"}}\n---\n"),
+        &member("inner", ""),
+        &member("outer", ""),
+        &member("stranger", "  instances: {min: 2, max: 2}"),
+        policy,
+        &gateway("front", &[listener]),
+        &route("all", "name: front", &[("/outer", "outer"), ("/stranger", "stranger"), ("/inner", "inner")]),
+    ]
+    .map(String::as_str)
+    .concat()
+    .replace("/outer/", "/me/");
+    machines.write("dodai.yaml", &documents);
+    machines.apply("dodai.yaml");
+    answers(port, "/outer", "200 outer\n");
+    answers(port, "/stranger", "200 stranger\n");
+
+    // Spread: of two instances each base has one, and the lone apps are on different bases.
+    let ps = machines.json(&["ps"]);
+    let bases = |app: &str| -> Vec<String> {
+        let all = ps["items"].as_array().unwrap().iter().filter(|one| one["app"] == format!("default/{app}"));
+        let mut bases: Vec<String> = all.map(|one| one["base"].as_str().unwrap().to_owned()).collect();
+        bases.sort();
+        bases
+    };
+    assert_eq!(bases("stranger"), [machines.name("one"), machines.name("two")]);
+    assert_ne!(bases("inner"), bases("outer"));
+
+    machines.call("outer", "/call/inner", "200 inner\n");
+    machines.call("stranger", "/call/inner", "403\n");
+    assert_eq!(get(port, "/inner").status(), 403, "who is nobody is refused too");
+
+    // The mesh port says nothing to who has no certificate.
+    let status = machines.status();
+    let mesh = status["node"]["listeners"][format!("{}: mesh", machines.name("one"))].as_str().unwrap();
+    let mut plain = TcpStream::connect(mesh).unwrap();
+    plain.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(plain, "GET / HTTP/1.1\r\nHost: inner\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // It may be reset as well as closed.
+    let _ended = plain.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP"), "{answer:?}");
+
+    let certificate = || std::fs::read_to_string(machines.path("one/identity/base.pem")).unwrap();
+    let of_app = || machines.certificates();
+    let (before, before_app) = (certificate(), of_app());
+    assert!(!before_app.is_empty());
+    until("certificates are renewed", || certificate() != before && of_app() != before_app);
+    machines.call("outer", "/call/inner", "200 inner\n");
+    machines.end();
+}
+
+#[test]
+fn bases_go_on_without_their_server() {
+    let [port] = free_ports();
+    let documents = [HELLO, &member("member", ""), BLOCKS, &front(port)].concat();
+    let mut machines = Machines::new("gone", &documents);
+    machines.serve(&[]);
+    machines.join("one", &[]);
+    machines.apply("dodai.yaml");
+    answers(port, "/me/call/hello", "200 200 hello from v1\n");
+    assert_eq!(text(port, "/me/keep/colour/blue"), "200 204 200 \"blue\"\n");
+    until("the snapshot is on disk", || std::fs::read_to_string(machines.path("one/snapshot.json")).is_ok());
+    let saved = || machines.json(&["ps"])["items"].as_array().is_some_and(|all| all.len() == 2);
+    assert!(saved());
+
+    machines.kill("server");
+    assert_eq!(text(port, "/me/call/hello"), "200 200 hello from v1\n", "traffic goes on");
+    machines.kill("one");
+    until("its apps ended with it", || TcpStream::connect(("127.0.0.1", port)).is_err());
+    machines.join_again("one");
+    answers(port, "/me/call/hello", "200 200 hello from v1\n");
+    assert_eq!(text(port, "/me/keep/colour/red"), "200 204 200 \"red\"\n");
+
+    machines.serve(&[]);
+    machines.write("more.yaml", &[member("later", ""), route("later", "name: front", &[("/later", "later")])].concat());
+    machines.apply("more.yaml");
+    answers(port, "/later", "200 later\n");
+    answers(port, "/", "200 hello from v1\n");
+    machines.end();
+}
+
+#[test]
+fn who_may_not_join_is_told_why() {
+    let mut machines = Machines::new("papers", "");
+    machines.serve(&[]);
+    let refused = |machines: &Machines, name: &str, more: &[&str], expect: &[&str]| {
+        let done = machines.try_join(name, more);
+        assert!(!done.status.success(), "{}", done.all());
+        for part in expect {
+            assert!(done.all().contains(part), "no `{part}` in: {}", done.all());
+        }
+    };
+    let remedy = "dodai token create";
+    refused(&machines, "none", &[], &["has not joined yet", remedy, "--token"]);
+    let token = machines.token(&["--base", &machines.name("one")]);
+    let pin = token["pin"].as_str().unwrap();
+    let text = token["token"].as_str().unwrap();
+    refused(&machines, "one", &["--token", text], &["--pin is needed", remedy]);
+    refused(&machines, "one", &["--token", text, "--pin", "sha256:12"], &["64 hex digits"]);
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    refused(&machines, "one", &["--token", text, "--pin", &wrong], &["not the one that is pinned", remedy]);
+    refused(&machines, "two", &["--token", text, "--pin", pin], &["is for base", "--name", remedy]);
+    refused(&machines, "one", &["--token", "dodai-api-x", "--pin", pin], &["an API token", "dodai-join-"]);
+    refused(&machines, "one", &["--token", "nonsense", "--pin", pin], &["not a join token"]);
+
+    // The token was spent by none of those.
+    machines.start_base("one", &["--token", text, "--pin", pin]);
+    until("it has joined", || machines.json(&["get", "bases"]).to_string().contains(&machines.name("one")));
+    refused(&machines, "again", &["--token", text, "--pin", pin, "--name", &machines.name("one")], &["used", remedy]);
+    let open = machines.token(&[]);
+    let open = open["token"].as_str().unwrap();
+    let name = machines.name("one");
+    refused(&machines, "again", &["--token", open, "--pin", pin, "--name", &name], &["joined before", "--base"]);
+    let short = machines.token(&["--ttl", "1ms"]);
+    let short = short["token"].as_str().unwrap();
+    refused(&machines, "late", &["--token", short, "--pin", pin], &["expired", remedy]);
+    machines.end();
+
+    let up = Machines::new("unjoinable", "");
+    let done = up.dodai(&["token", "create"]);
+    assert_eq!(done.status.code(), Some(5), "nothing runs: {}", done.all());
+}
