@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// How long anything may take; far more than it does.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 const APP: &str = r#"
 import os, signal, sys
@@ -38,6 +38,19 @@ pub struct Done {
 }
 
 impl Done {
+    /// Runs a command to its end, without what would point it at another server.
+    pub fn of(command: &mut Command) -> Done {
+        let command = command.env_remove("DODAI_SERVER").env_remove("DODAI_TOKEN").stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Done { status: output.status, out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// What it wrote to standard output.
+    pub fn out(&self) -> &str {
+        &self.out
+    }
+
     /// Everything it wrote.
     pub fn all(&self) -> String {
         format!("{}{}", self.out, self.err)
@@ -89,16 +102,7 @@ impl Project {
 
     /// Runs the binary in the project's folder.
     pub fn dodai(&self, arguments: &[&str]) -> Done {
-        let output = Command::new(binary())
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env_remove("DODAI_SERVER")
-            .env_remove("DODAI_TOKEN")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Done { status: output.status, out: text(&output.stdout), err: text(&output.stderr) }
+        Done::of(Command::new(binary()).args(arguments).current_dir(self.folder.path()))
     }
 
     /// Runs a command with `-o json` and reads what it printed.
@@ -149,7 +153,7 @@ impl Drop for Project {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test may be pointed at another build of the binary")]
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("DODAI_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_dodai").into(), PathBuf::from)
 }
 
