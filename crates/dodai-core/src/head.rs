@@ -5,6 +5,8 @@
 //! calls). Nothing here allocates on the plain path: an edit's value is kept inline up to 64 bytes.
 //! Header names compare without case; values are bytes.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, Method};
 use smallvec::SmallVec;
 
@@ -152,7 +154,23 @@ pub enum Edit {
 
 /// The changes to one head, applied in order when it is written.
 #[derive(Clone, Debug, Default)]
-pub struct Edits(SmallVec<[Edit; 4]>);
+pub struct Edits(SmallVec<[Part; 6]>);
+
+#[derive(Clone, Debug)]
+enum Part {
+    One(Edit),
+    /// Changes that were made once for many heads.
+    All(Arc<[Edit]>),
+}
+
+impl Part {
+    fn edits(&self) -> &[Edit] {
+        match self {
+            Part::One(edit) => std::slice::from_ref(edit),
+            Part::All(edits) => edits,
+        }
+    }
+}
 
 impl Edits {
     /// No changes.
@@ -162,7 +180,12 @@ impl Edits {
 
     /// Adds a change after the others.
     pub fn push(&mut self, edit: Edit) {
-        self.0.push(edit);
+        self.0.push(Part::One(edit));
+    }
+
+    /// Adds changes after the others without copying them.
+    pub fn push_all(&mut self, edits: &Arc<[Edit]>) {
+        self.0.push(Part::All(edits.clone()));
     }
 
     /// Sets a header.
@@ -172,12 +195,12 @@ impl Edits {
 
     /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Edit> {
-        self.0.iter()
+        self.0.iter().flat_map(Part::edits)
     }
 
     /// Whether there is nothing to change.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
     }
 
     /// Forgets all changes.
@@ -187,7 +210,7 @@ impl Edits {
 
     /// Whether some change removes or replaces the header `name`.
     pub fn replaces(&self, name: &str) -> bool {
-        self.0.iter().any(|edit| match edit {
+        self.iter().any(|edit| match edit {
             Edit::Set(edited, _) | Edit::Remove(edited) => edited.as_str().eq_ignore_ascii_case(name),
             Edit::Append(..) | Edit::Target(_) | Edit::Authority(_) => false,
         })
@@ -195,7 +218,7 @@ impl Edits {
 
     /// Applies the header changes to a map; a value that is no header value is left out.
     pub fn apply_to(&self, headers: &mut http::HeaderMap) {
-        for edit in &self.0 {
+        for edit in self.iter() {
             match edit {
                 Edit::Set(name, value) => {
                     headers.remove(name);
@@ -219,7 +242,7 @@ impl Edits {
     /// Applies every change to parsed parts. A target or authority that does not parse is left as it was.
     pub fn apply_to_request(&self, parts: &mut http::request::Parts) {
         self.apply_to(&mut parts.headers);
-        for edit in &self.0 {
+        for edit in self.iter() {
             let mut uri = parts.uri.clone().into_parts();
             match edit {
                 Edit::Target(target) => {
@@ -296,7 +319,8 @@ mod tests {
             .into_parts();
         let mut edits = Edits::new();
         edits.set(HeaderName::from_static("x"), b"3");
-        edits.push(Edit::Append(HeaderName::from_static("x"), Short::from_slice(b"4")));
+        let shared = [Edit::Append(HeaderName::from_static("x"), Short::from_slice(b"4"))];
+        edits.push_all(&shared.into());
         edits.push(Edit::Remove(HeaderName::from_static("y")));
         edits.push(Edit::Target(Short::from_slice(b"/new?z")));
         edits.push(Edit::Authority(Short::from_slice(b"b:80")));

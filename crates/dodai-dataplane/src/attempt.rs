@@ -187,10 +187,10 @@ impl Tries {
         status: u16,
         sent: Sent,
         budget: &Budget,
-        now: Instant,
+        now: impl FnOnce() -> Instant,
     ) -> Option<Duration> {
         let wanted = policy.statuses.contains(&status) && self.idempotent && !sent.body;
-        if wanted { self.wait(policy, budget, now) } else { None }
+        if wanted { self.wait(policy, budget, now()) } else { None }
     }
 
     fn wait(&self, policy: &RetryPolicy, budget: &Budget, now: Instant) -> Option<Duration> {

@@ -94,7 +94,7 @@ impl Drive {
             .await
         };
         match ended {
-            Ok(true) if uploaded => keep.keep(self.up.into_inner()),
+            Ok(true) if uploaded => keep.keep(self.up.into_inner(), tokio::time::Instant::now()),
             Ok(_) => {}
             Err(failure) => {
                 if let Some(answer) = answer {

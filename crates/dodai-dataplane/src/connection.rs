@@ -175,7 +175,7 @@ async fn sniff(worker: &Rc<Worker>, stream: Stream, deadline: &Deadline) -> Opti
     let mut early = Vec::new();
     loop {
         // A drain interrupts those who wait; one that began before must be seen here.
-        if early.is_empty() && worker.tasks.is_closing() {
+        if early.is_empty() && worker.is_closing() {
             return None;
         }
         deadline.set_interruptible(early.is_empty());

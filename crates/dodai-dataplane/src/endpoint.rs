@@ -5,7 +5,6 @@
 //! connection below the cap waits in a bounded queue.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -34,7 +33,7 @@ pub struct Key {
 /// The pools of one thread.
 #[derive(Default)]
 pub struct Pools {
-    h1: RefCell<HashMap<Key, Rc<Pool>>>,
+    h1: RefCell<foldhash::HashMap<Key, Rc<Pool>>>,
 }
 
 /// The kept connections to one endpoint.
@@ -196,10 +195,10 @@ impl Lease {
 pub struct Keep(Slot);
 
 impl Keep {
-    /// Keeps the connection for the next call; it stays counted as open.
-    pub fn keep(mut self, stream: Stream) {
+    /// Keeps the connection, idle since `since`, for the next call; it stays counted as open.
+    pub fn keep(mut self, stream: Stream, since: Instant) {
         self.0.counted = false;
-        self.0.pool.idle.borrow_mut().push(Idle { stream, since: Instant::now() });
+        self.0.pool.idle.borrow_mut().push(Idle { stream, since });
     }
 }
 

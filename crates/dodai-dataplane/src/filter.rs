@@ -3,12 +3,15 @@
 //! Filters are compiled per rule into a list and run synchronously on the borrowed head; changes go into the
 //! edit lists, a refusal is a [`Failure`]. The set is closed: extension happens in modules and drivers.
 
+use std::sync::Arc;
+
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
 use dodai_core::snapshot::{self, Access, Backend, HeaderEdits, PathRewrite, RateKey};
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::rate::RateLimit;
 use crate::route::{BadRule, has_prefix};
@@ -17,9 +20,9 @@ use crate::route::{BadRule, has_prefix};
 #[derive(Debug)]
 pub enum Filter {
     /// Changes the request head.
-    Request(Vec<Edit>),
+    Request(Arc<[Edit]>),
     /// Changes the response head.
-    Response(Vec<Edit>),
+    Response(Arc<[Edit]>),
     /// Changes host and path.
     Rewrite {
         /// The new authority.
@@ -40,16 +43,8 @@ pub enum Filter {
     Access(Access),
 }
 
-/// What the filters of one call leave behind.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Changes to the request head.
-    pub request: Edits,
-    /// Changes to the response head.
-    pub response: Edits,
-    /// The mirrors that were drawn: indexes into the rule's filters.
-    pub mirrors: SmallVec<[usize; 2]>,
-}
+/// The mirrors that were drawn for a call: indexes into the rule's filters.
+pub type Mirrors = SmallVec<[usize; 2]>;
 
 /// Compiles the filters of `rule`.
 pub fn compile(rule: &str, sources: &[snapshot::Filter]) -> Result<Vec<Filter>, BadRule> {
@@ -92,7 +87,7 @@ const OURS: [&str; 9] = [
     "upgrade",
 ];
 
-fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Vec<Edit>, BadRule> {
+fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Arc<[Edit]>, BadRule> {
     let bad = |header: &str| BadRule::Header { rule: rule.to_owned(), header: header.to_owned() };
     let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).map_err(|_| bad(text));
     let value = |header: &str, text: &str| {
@@ -114,38 +109,42 @@ fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Vec<Edit>, BadRule> {
     for (header, text) in &edits.add {
         list.push(Edit::Append(name(header)?, value(header, text)?));
     }
-    Ok(list)
+    Ok(list.into())
 }
 
-/// Runs `filters` on a request. `client` is the address of a gateway's client; `prefix` is what the rule matched, for prefix rewrites.
+/// Runs `filters` on a request that arrived at `now`; changes go to `edits`. `client` is the address of a gateway's
+/// client; `prefix` is what the rule matched, for prefix rewrites.
 pub fn run(
     filters: &[Filter],
     head: &RequestHead<'_>,
     (caller, client): (&Caller, Option<&str>),
     prefix: impl FnOnce() -> Option<String>,
-    effects: &mut Effects,
-) -> Result<(), Failure> {
+    now: Instant,
+    edits: &mut Edits,
+) -> Result<Mirrors, Failure> {
+    let mut mirrors = Mirrors::new();
     let mut prefix = Some(prefix);
     for (index, filter) in filters.iter().enumerate() {
         match filter {
-            Filter::Request(edits) => edits.iter().for_each(|edit| effects.request.push(edit.clone())),
-            Filter::Response(edits) => edits.iter().for_each(|edit| effects.response.push(edit.clone())),
+            Filter::Request(changes) => edits.push_all(changes),
+            // These wait for the response: see [`response_edits`].
+            Filter::Response(_) => {}
             Filter::Rewrite { host, path } => {
                 if let Some(host) = host {
-                    effects.request.push(Edit::Authority(host.clone()));
+                    edits.push(Edit::Authority(host.clone()));
                 }
                 if let Some(path) = path {
                     let matched = prefix.take().and_then(|prefix| prefix());
-                    effects.request.push(Edit::Target(rewrite(path, head, matched.as_deref())));
+                    edits.push(Edit::Target(rewrite(path, head, matched.as_deref())));
                 }
             }
             Filter::Mirror { per_ten_thousand, .. } => {
                 if dodai_core::trace::random() % 10_000 < u64::from(*per_ten_thousand) {
-                    effects.mirrors.push(index);
+                    mirrors.push(index);
                 }
             }
             Filter::RateLimit(limit) => {
-                if !limit.take(head, caller, client) {
+                if !limit.take(head, caller, client, now) {
                     return Err(Failure::new(
                         Kind::RateLimited,
                         "the rate limit is used up; wait, or raise `rateLimit` of the policy",
@@ -155,7 +154,18 @@ pub fn run(
             Filter::Access(access) => allowed(access, head, caller)?,
         }
     }
-    Ok(())
+    Ok(mirrors)
+}
+
+/// The changes that `filters` make to a response head.
+pub fn response_edits<'a>(filters: impl Iterator<Item = &'a Filter>) -> Edits {
+    let mut edits = Edits::new();
+    for filter in filters {
+        if let Filter::Response(changes) = filter {
+            edits.push_all(changes);
+        }
+    }
+    edits
 }
 
 /// The new target of a path rewrite; the query stays.

@@ -41,7 +41,7 @@ pub async fn once(
         return Ended::Failed(failure, Sent::NOTHING);
     }
     let answer = |call| message::carry(&client.worker, reach, call, &forward.service.spec.breaker);
-    let edit = |reply: &mut Reply| forward.effects.response.apply_to(&mut reply.head.headers);
+    let edit = |reply: &mut Reply| forward.response_edits().apply_to(&mut reply.head.headers);
     let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
     converse(client, request, answer, edit, again, bounds, outcome).await
 }
@@ -134,9 +134,8 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
             return Ended::Again(wait);
         }
         edit(&mut reply);
-        outcome.answered();
+        outcome.answered(&request.lap);
         outcome.status = reply.head.status.as_u16();
-        outcome.first_byte = Some(request.lap.start.elapsed());
         Writing { client, request, progress: &progress, idle: bounds.idle }
             .reply(reply, &mut outcome.sent)
             .await
@@ -304,10 +303,8 @@ impl Writing<'_> {
             None if request.http10 => Framing::UntilClose,
             None => Framing::Chunked,
         };
-        let close = !request.keep_alive
-            || request.http10
-            || !self.progress.fed.get()
-            || client.worker.tasks.is_closing();
+        let close =
+            !request.keep_alive || request.http10 || !self.progress.fed.get() || client.worker.is_closing();
         let mut out = client.worker.buffer();
         // Without a body, a length still says what a GET would bring.
         let announced = crate::h2_body::announced(&reply.head.headers).filter(|_| no_body && status != 204);

@@ -3,8 +3,8 @@
 //! Counting a call is a few atomic adds; a record with owned strings is built only for a sink that wants it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,6 @@ use bytes::Bytes;
 use dodai_core::body::Body;
 use dodai_core::call::Reply;
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::id::RevisionId;
 use dodai_core::record::{MAX_METHOD, MAX_TEXT, Record, Sink, clipped};
 use dodai_core::trace::Span;
 use http::HeaderMap;
@@ -20,8 +19,8 @@ use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::route::Rule;
-use crate::service::{Service, now_nanos};
-use crate::stats::{Direction, Labels, Series};
+use crate::service::{Endpoint, Service};
+use crate::stats::{Direction, Labels, Names, Series};
 use crate::worker::{Shared, Worker};
 
 /// What is known of a call while it is under way, for its record.
@@ -52,18 +51,20 @@ pub struct Outcome {
     pub sent: u64,
     /// When the response head came.
     pub first_byte: Option<Duration>,
-    /// The same on the clock of [`now_nanos`].
-    pub answered_at: u64,
+    /// The same as a time.
+    pub answered_at: Option<Instant>,
     /// The gRPC status, if it is known.
     pub grpc_status: Option<u8>,
     /// The endpoint and revision of the last try.
-    pub endpoint: Option<(Arc<str>, RevisionId)>,
+    pub endpoint: Option<Arc<Endpoint>>,
 }
 
 impl Outcome {
     /// The response head is there.
-    pub fn answered(&mut self) {
-        self.answered_at = now_nanos();
+    pub fn answered(&mut self, lap: &Lap) {
+        let now = Instant::now();
+        self.answered_at = Some(now);
+        self.first_byte = Some(now.saturating_duration_since(lap.start));
     }
 }
 
@@ -96,9 +97,8 @@ impl Lap {
         outcome: &Outcome,
         line: impl FnOnce() -> Line<'a>,
     ) {
-        let labels = self.labels(service, rule);
-        let series = worker.series(labels.clone());
-        self.close(&worker.shared.sinks, &series, labels, outcome, line);
+        let names = self.names(service, rule);
+        worker.count(&names, |series| self.close(&worker.shared.sinks, series, &names, outcome, line));
     }
 
     /// Like [`Lap::finish`] for a response whose body is still to come: the call ends with it.
@@ -111,7 +111,7 @@ impl Lap {
         line: Line<'_>,
         received: Option<Arc<AtomicU64>>,
     ) -> Ending {
-        let labels = self.labels(service, rule);
+        let labels = self.names(service, rule).labels();
         Ending {
             shared: worker.shared.clone(),
             series: worker.series(labels.clone()),
@@ -124,12 +124,12 @@ impl Lap {
         }
     }
 
-    fn labels(&self, service: Option<&Service>, rule: Option<&Rule>) -> Labels {
-        Labels {
+    fn names<'a>(&'a self, service: Option<&'a Service>, rule: Option<&'a Rule>) -> Names<'a> {
+        Names {
             direction: self.direction,
-            caller: self.caller.clone(),
-            service: service.map_or_else(empty, |service| service.label.clone()),
-            route: rule.map_or_else(empty, |rule| rule.name.clone()),
+            caller: &self.caller,
+            service: service.map_or(&*EMPTY, |service| &service.label),
+            route: rule.map_or(&*EMPTY, |rule| &rule.name),
         }
     }
 
@@ -137,7 +137,7 @@ impl Lap {
         &self,
         sinks: &[Arc<dyn Sink>],
         series: &Series,
-        labels: Labels,
+        names: &Names<'_>,
         outcome: &Outcome,
         line: impl FnOnce() -> Line<'a>,
     ) {
@@ -150,16 +150,16 @@ impl Lap {
         }
         let line = line();
         let (endpoint, revision) = match &outcome.endpoint {
-            Some((endpoint, revision)) => (endpoint.clone(), revision.as_str().into()),
-            None => (empty(), empty()),
+            Some(endpoint) => (endpoint.label.clone(), endpoint.revision.as_str().into()),
+            None => (EMPTY.clone(), EMPTY.clone()),
         };
         let detail = outcome.failure.as_ref().map_or("", |failure| &*failure.detail);
         let record = Arc::new(Record {
             direction: self.direction.as_str(),
             listener: line.listener.into(),
-            caller: labels.caller,
-            service: labels.service,
-            route: labels.route,
+            caller: names.caller.clone(),
+            service: names.service.clone(),
+            route: names.route.clone(),
             endpoint,
             revision,
             method: clipped(line.method, MAX_METHOD).to_owned(),
@@ -185,10 +185,7 @@ impl Lap {
     }
 }
 
-fn empty() -> Arc<str> {
-    thread_local! { static EMPTY: Arc<str> = "".into(); }
-    EMPTY.with(Arc::clone)
-}
+static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
 
 /// A call that ends with the body of its response, on whatever thread that is read.
 pub struct Ending {
@@ -221,7 +218,9 @@ impl Ending {
         }
         let [listener, method, target, authority] = &self.words;
         let line = || Line { listener, method, target, authority, protocol: self.protocol };
-        self.lap.close(&self.shared.sinks, &self.series, self.labels.clone(), &self.outcome, line);
+        let Labels { direction, caller, service, route } = &self.labels;
+        let names = Names { direction: *direction, caller, service, route };
+        self.lap.close(&self.shared.sinks, &self.series, &names, &self.outcome, line);
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::RequestHead;
+use dodai_core::head::{Edits, RequestHead};
 use dodai_core::trace::Span;
 use tokio::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::reach::{self, Reach};
 use crate::replay::Replay;
 use crate::request::Side;
 use crate::route::Rule;
-use crate::service::{Endpoint, Service};
+use crate::service::{self, Endpoint, Service};
 use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
 use crate::worker::Worker;
 use crate::{client_h1, client_h2};
@@ -47,25 +47,21 @@ pub async fn forward(
     let Call { mut head, body, context } = call;
     let span = context.span;
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
-    let decided = spine::admit(&worker.shared.table.load(), &side.entry(), &RequestHead::Map(&head), &span);
+    let decided = admit(worker, side, &mut head, &lap);
     let mut outcome = Outcome::default();
     let mut went = Went::default();
     let body = Replay::new(body, KEPT_BODY);
     let result = match decided {
         Ok(Decision::Forward(forward)) => {
-            forward.effects.request.apply_to_request(&mut head);
             went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
             tries(worker, &forward, &head, &body, &context, &side.caller, &mut outcome).await.map(
                 |mut reply| {
-                    forward.effects.response.apply_to(&mut reply.head.headers);
+                    forward.response_edits().apply_to(&mut reply.head.headers);
                     reply
                 },
             )
         }
-        Ok(Decision::External(effects)) => {
-            effects.request.apply_to_request(&mut head);
-            external(worker, head.clone(), body.lend()).await
-        }
+        Ok(Decision::External) => external(worker, head.clone(), body.lend()).await,
         Ok(Decision::Answer(local)) => {
             went.rule = Some(local.rule.clone());
             Ok(local_reply(&local))
@@ -96,6 +92,23 @@ pub async fn forward(
             Err(failure)
         }
     }
+}
+
+/// Decides a call and changes its head, if it is sent on.
+fn admit(
+    worker: &Worker,
+    side: &Side,
+    head: &mut http::request::Parts,
+    lap: &Lap,
+) -> Result<Decision, Failure> {
+    let mut edits = Edits::new();
+    let table = worker.shared.table.load();
+    let decided =
+        spine::admit(&table, &side.entry(), &RequestHead::Map(head), &lap.span, lap.start, &mut edits)?;
+    if let Decision::Forward(_) | Decision::External = decided {
+        edits.apply_to_request(head);
+    }
+    Ok(decided)
 }
 
 fn local_reply(local: &spine::Local) -> Reply {
@@ -132,12 +145,14 @@ async fn tries(
     let idempotent = RequestHead::Map(head).is_idempotent();
     let mut tries = Tries::new(&terms, idempotent, now, context.deadline.map(Instant::from_std));
     loop {
-        let endpoint = service.pick(forward.revision.as_ref(), tries.tried(), forward.local_only)?;
+        let now = Instant::now();
+        let (revision, nanos) = (forward.revision.as_ref(), service::nanos(now));
+        let endpoint = service.pick_at(nanos, revision, tries.tried(), forward.local_only)?;
         tries.begin(endpoint.id);
         outcome.retries = tries.retries();
-        outcome.endpoint = Some((endpoint.label.clone(), endpoint.revision.clone()));
-        let attempt = endpoint.attempt();
-        let deadline = tries.try_deadline(&terms, Instant::now());
+        outcome.endpoint = Some(endpoint.clone());
+        let attempt = endpoint.attempt(nanos);
+        let deadline = tries.try_deadline(&terms, now);
         let body_now = limit(body.lend(), terms.max_body)?;
         let once = once_at(worker, forward, &endpoint, head.clone(), body_now, context, caller, deadline);
         let result = match tokio::time::timeout_at(deadline, once).await {
@@ -149,10 +164,10 @@ async fn tries(
         let wait = match &result {
             Ok(reply) => {
                 let status = reply.head.status.as_u16();
-                let wait = tries.again_after_status(&retry, status, sent, &service.budget, now);
+                let wait = tries.again_after_status(&retry, status, sent, &service.budget, || now);
                 match wait {
                     Some(_) => attempt.failed(&service.spec.breaker),
-                    None => attempt.succeeded(crate::service::now_nanos()),
+                    None => attempt.succeeded(service::nanos(now)),
                 }
                 wait
             }
@@ -164,7 +179,7 @@ async fn tries(
             }
         };
         let Some(wait) = wait else {
-            if !forward.effects.mirrors.is_empty()
+            if !forward.mirrors.is_empty()
                 && let Some(bytes) = body.copy()
             {
                 mirror::send(worker, forward, caller, context.span, head, &bytes);

@@ -34,7 +34,7 @@ pub fn send(
     body: &Bytes,
 ) {
     let Some(rule) = &forward.rule else { return };
-    for index in &forward.effects.mirrors {
+    for index in &forward.mirrors {
         let Some(Filter::Mirror { to, .. }) = rule.filters.get(*index) else { continue };
         if worker.mirrors.get() >= MAX_MIRRORS {
             tracing::debug!(rule = &*rule.name, "a mirrored call was dropped: too many are under way");

@@ -133,7 +133,7 @@ async fn open(
     let mut tried = Vec::new();
     loop {
         let endpoint = service.pick(None, &tried, local_only)?;
-        let attempt = endpoint.attempt();
+        let attempt = endpoint.attempt(now_nanos());
         if !matches!(endpoint.place, Place::Mesh { .. }) {
             let (parts, ()) = http::Request::connect("/").body(()).unwrap_or_default().into_parts();
             spine::admit_inbound(service, &dodai_core::head::RequestHead::Map(&parts), caller)?;

@@ -409,7 +409,7 @@ async fn run(shared: Arc<Shared>, tasks: Tasks, inbox: Inbox) {
             () = &mut sweeping => {}
         }
     };
-    tasks.close();
+    worker.close();
     worker.deadlines.interrupt();
     worker.pools.close();
     worker.h2.close();
@@ -462,6 +462,7 @@ async fn sweep(worker: Rc<Worker>) {
     let mut count = 0u32;
     loop {
         let now = ticks.tick().await;
+        worker.tick(now);
         worker.deadlines.sweep(now);
         count = count.wrapping_add(1);
         if count.is_multiple_of(20) {

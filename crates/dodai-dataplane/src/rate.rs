@@ -73,9 +73,9 @@ impl RateLimit {
         RateLimit { pace, shared: AtomicU64::new(0), keyed }
     }
 
-    /// Whether a call fits now. `client` is the client's address, where it is known.
-    pub fn take(&self, head: &RequestHead<'_>, caller: &Caller, client: Option<&str>) -> bool {
-        let now = self.pace.now(Instant::now());
+    /// Whether a call at `now` fits. `client` is the client's address, where it is known.
+    pub fn take(&self, head: &RequestHead<'_>, caller: &Caller, client: Option<&str>, now: Instant) -> bool {
+        let now = self.pace.now(now);
         let Some(keyed) = &self.keyed else { return self.take_shared(now) };
         let hash = match &keyed.key {
             RateKey::All => None,
@@ -115,7 +115,7 @@ mod tests {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let caller = AppId::parse(caller).map_or(Caller::Outside, Caller::App);
-        limit.take(&RequestHead::Map(&parts), &caller, client)
+        limit.take(&RequestHead::Map(&parts), &caller, client, Instant::now())
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,6 +26,18 @@ pub enum Address {
     Host(Arc<str>, u16),
 }
 
+impl Address {
+    /// Reads a host with an optional port.
+    pub fn of(authority: &str, default_port: u16) -> Address {
+        let port = port_of(authority).unwrap_or(default_port);
+        let host = host_of(authority).trim_start_matches('[').trim_end_matches(']');
+        match host.parse() {
+            Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
+            Err(_) => Address::Host(host.into(), port),
+        }
+    }
+}
+
 /// An endpoint that is reached by a connection.
 pub struct Target {
     /// The pool's key.
@@ -119,10 +131,9 @@ pub fn of(
             let callee = Some(Box::new(callee));
             Ok(spoken(service, Target { callee, ..target(key, Address::Socket(*address), None) }))
         }
-        Place::Address(address) => {
-            let mut target = external(address, 80);
-            target.key.endpoint = endpoint.id;
-            Ok(spoken(service, target))
+        Place::Address(name, address) => {
+            let key = Key { endpoint: endpoint.id, address: name.clone(), at: None, source: None };
+            Ok(spoken(service, target(key, address.clone(), None)))
         }
     }
 }
@@ -146,12 +157,7 @@ fn spoken(service: &Service, mut target: Target) -> Reach {
 
 /// A plain address outside the mesh.
 pub fn external(authority: &str, default_port: u16) -> Target {
-    let port = port_of(authority).unwrap_or(default_port);
-    let host = host_of(authority).trim_start_matches('[').trim_end_matches(']');
-    let address = match host.parse() {
-        Ok(ip) => Address::Socket(SocketAddr::new(ip, port)),
-        Err(_) => Address::Host(host.into(), port),
-    };
+    let address = Address::of(authority, default_port);
     let key = Key { endpoint: 0, address: authority.into(), at: None, source: None };
     target(key, address, None)
 }

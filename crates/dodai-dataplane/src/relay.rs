@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::Edits;
 
 use crate::attempt::{Sent, Terms};
 use crate::endpoint::{Keep, Lease, Taken};
@@ -45,6 +46,8 @@ pub type Again<'a> = &'a dyn Fn(u16, Sent) -> Option<Duration>;
 struct Exchange<'a> {
     client: &'a Client,
     request: &'a Request,
+    /// How the call is sent on, if by a route.
+    forward: Option<&'a Forward>,
     up: &'a Wire,
     up_carry: RefCell<Vec<u8>>,
     body_sent: Cell<bool>,
@@ -80,8 +83,8 @@ pub async fn once(
     again: Again<'_>,
     outcome: &mut Outcome,
 ) -> Ended {
-    let edits = &forward.effects.response;
-    exchange(client, request, target, &forward.service.spec.breaker, edits, terms, again, outcome).await
+    let breaker = &forward.service.spec.breaker;
+    exchange(client, request, target, breaker, Some(forward), terms, again, outcome).await
 }
 
 /// One call to a host outside the mesh.
@@ -93,8 +96,7 @@ pub async fn external(
     outcome: &mut Outcome,
 ) -> Ended {
     let caps = dodai_core::snapshot::Breaker::default();
-    let edits = dodai_core::head::Edits::new();
-    exchange(client, request, target, &caps, &edits, terms, &|_, _| None, outcome).await
+    exchange(client, request, target, &caps, None, terms, &|_, _| None, outcome).await
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call's parts, from two callers")]
@@ -103,7 +105,7 @@ async fn exchange(
     request: &mut Request,
     target: &Target,
     caps: &dodai_core::snapshot::Breaker,
-    edits: &dodai_core::head::Edits,
+    forward: Option<&Forward>,
     terms: &Terms<'_>,
     again: Again<'_>,
     outcome: &mut Outcome,
@@ -124,6 +126,7 @@ async fn exchange(
     let exchange = Exchange {
         client,
         request,
+        forward,
         up: &up,
         up_carry: RefCell::default(),
         body_sent: Cell::new(false),
@@ -132,11 +135,11 @@ async fn exchange(
         received: Cell::new((request.bytes.len() - request.head_len) as u64),
     };
     let response = if upload.is_done() || !took_it {
-        exchange.respond(edits, terms, again, reused, target, outcome).await
+        exchange.respond(terms, again, reused, target, outcome).await
     } else {
         client.upload.set(terms.idle_timeout);
         let (idle, max) = (terms.idle_timeout, terms.max_body);
-        let respond = exchange.respond(edits, terms, again, reused, target, outcome);
+        let respond = exchange.respond(terms, again, reused, target, outcome);
         // Boxed, so that connections which wait or download do not pay for both directions.
         let response = Box::pin(exchange.both(respond, exchange.pump(&mut upload, idle, max))).await;
         client.upload.clear();
@@ -150,7 +153,7 @@ async fn exchange(
     match response {
         Response::Whole { keep_up, close } => {
             if keep_up && uploaded && up_carry.is_empty() {
-                keep.keep(up.into_inner());
+                keep.keep(up.into_inner(), client.worker.ticked());
             }
             if close || !uploaded {
                 return Ended::Answered(Next::Linger);
@@ -289,7 +292,6 @@ impl Exchange<'_> {
     /// Reads the response and passes it on.
     async fn respond(
         &self,
-        edits: &dodai_core::head::Edits,
         terms: &Terms<'_>,
         again: Again<'_>,
         reused: bool,
@@ -318,7 +320,7 @@ impl Exchange<'_> {
             };
             interim = false;
             nothing_yet = false;
-            let step = self.head(got, edits, again, outcome);
+            let step = self.head(got, again, outcome);
             match step {
                 Step::More => {}
                 Step::Bad(reason) => {
@@ -388,13 +390,7 @@ impl Exchange<'_> {
     }
 
     /// Looks at `got` new bytes in the scratch buffer, behind what was left over.
-    fn head(
-        &self,
-        got: usize,
-        edits: &dodai_core::head::Edits,
-        again: Again<'_>,
-        outcome: &mut Outcome,
-    ) -> Step {
+    fn head(&self, got: usize, again: Again<'_>, outcome: &mut Outcome) -> Step {
         let scratch = self.client.worker.scratch.borrow();
         let mut carried = self.up_carry.take();
         let carries = !carried.is_empty();
@@ -402,7 +398,7 @@ impl Exchange<'_> {
             carried.extend_from_slice(&scratch[..got]);
         }
         let bytes: &[u8] = if carries { &carried } else { &scratch[..got] };
-        let (step, keep_from) = self.read_head(bytes, !carries, edits, again, outcome);
+        let (step, keep_from) = self.read_head(bytes, !carries, again, outcome);
         self.up_carry.replace(bytes[keep_from..].to_vec());
         step
     }
@@ -413,7 +409,6 @@ impl Exchange<'_> {
         &self,
         bytes: &[u8],
         in_scratch: bool,
-        edits: &dodai_core::head::Edits,
         again: Again<'_>,
         outcome: &mut Outcome,
     ) -> (Step, usize) {
@@ -433,17 +428,16 @@ impl Exchange<'_> {
             if upgraded && !self.request.upgrade {
                 return (Step::Bad("it switched protocols without being asked".to_owned()), all);
             }
-            let none = dodai_core::head::Edits::new();
-            h1::write_response(&mut out, bytes, &response, &headers, &parsed, &none, false);
+            h1::write_response(&mut out, bytes, &response, &headers, &parsed, &Edits::new(), false);
             return (if upgraded { Step::Upgrade(out) } else { Step::Interim(out) }, parsed.len);
         }
         if let Some(wait) = again(response.status, Sent { any: true, body: self.body_sent.get() }) {
             return (Step::Again(wait), all);
         }
         let until_close = parsed.framing == h1::Framing::UntilClose;
-        let close =
-            !self.request.keep_alive || until_close || !self.uploaded.get() || worker.tasks.is_closing();
-        h1::write_response(&mut out, bytes, &response, &headers, &parsed, edits, close);
+        let close = !self.request.keep_alive || until_close || !self.uploaded.get() || worker.is_closing();
+        let edits = self.forward.map_or_else(Edits::new, Forward::response_edits);
+        h1::write_response(&mut out, bytes, &response, &headers, &parsed, &edits, close);
         let mut flow = Flow::new(parsed.framing, &worker.shared.limits);
         let rest = &bytes[parsed.len..];
         let used = match flow.feed(rest) {
@@ -451,8 +445,7 @@ impl Exchange<'_> {
             Err(bad) => return (Step::Bad(bad.0.to_owned()), all),
         };
         outcome.status = response.status;
-        outcome.answered();
-        outcome.first_byte = Some(self.request.lap.start.elapsed());
+        outcome.answered(&self.request.lap);
         let body = if !in_scratch || used <= COPY {
             out.extend_from_slice(&rest[..used]);
             Body::Copied(used)

@@ -40,6 +40,12 @@ pub struct Request {
     pub is_grpc: bool,
     /// For its record.
     pub lap: Lap,
+}
+
+/// A request and what becomes of it.
+pub struct Decided {
+    /// The request.
+    pub request: Request,
     /// What was decided.
     pub decision: Result<Decision, Failure>,
 }
@@ -51,7 +57,7 @@ pub enum Read {
     /// It is refused; the connection ends after the answer.
     Bad(Failure),
     /// It arrived. The number says how many bytes were used.
-    Request(Box<Request>, usize),
+    Request(Box<Decided>, usize),
     /// A tunnel is asked for.
     Connect {
         /// Where to.
@@ -112,31 +118,27 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     let view = RequestHead::Raw(line.view(&headers));
     let span = spine::span(&view, worker);
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
-    let mut decision = match side.listener.role {
+    let mut edits = Edits::new();
+    let decision = match side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),
         Role::Gateway { .. } | Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Mesh => {
-            spine::admit(&worker.shared.table.load(), &side.entry(), &view, &span)
+            spine::admit(&worker.shared.table.load(), &side.entry(), &view, &span, lap.start, &mut edits)
         }
     };
-    let mut stand_in = Edits::new();
-    if line.authority.is_empty() {
-        // HTTP/1.0 without Host: the next hop speaks HTTP/1.1 and needs one.
-        let (edits, name) = match &mut decision {
-            Ok(Decision::Forward(forward)) => {
-                let name = Short::from_slice(forward.service.spec.id.owner.name.as_str().as_bytes());
-                (&mut forward.effects.request, name)
-            }
-            Ok(Decision::External(_) | Decision::Answer(_) | Decision::Api) | Err(_) => {
-                (&mut stand_in, Short::from_slice(b"localhost"))
-            }
-        };
-        if !edits.iter().any(|edit| matches!(edit, Edit::Authority(_))) {
-            edits.push(Edit::Authority(name));
-        }
+    if !matches!(decision, Ok(Decision::Forward(_) | Decision::External)) {
+        // It goes nowhere; its head stays as it came, for the log.
+        edits.clear();
     }
-    let request = assemble(bytes, worker, &line, &headers, &parsed, view, lap, decision, &stand_in);
-    match request {
-        Ok((request, used)) => Read::Request(Box::new(request), used),
+    if line.authority.is_empty() && !edits.iter().any(|edit| matches!(edit, Edit::Authority(_))) {
+        // HTTP/1.0 without Host: the next hop speaks HTTP/1.1 and needs one.
+        let name = match &decision {
+            Ok(Decision::Forward(forward)) => forward.service.spec.id.owner.name.as_str(),
+            Ok(Decision::External | Decision::Answer(_) | Decision::Api) | Err(_) => "localhost",
+        };
+        edits.push(Edit::Authority(Short::from_slice(name.as_bytes())));
+    }
+    match assemble(bytes, worker, &line, &headers, &parsed, view, lap, &edits) {
+        Ok((request, used)) => Read::Request(Box::new(Decided { request, decision }), used),
         Err(failure) => Read::Bad(failure),
     }
 }
@@ -150,15 +152,9 @@ fn assemble(
     parsed: &Parsed,
     view: RequestHead<'_>,
     lap: Lap,
-    decision: Result<Decision, Failure>,
-    stand_in: &Edits,
+    edits: &Edits,
 ) -> Result<(Request, usize), Failure> {
     let mut out = worker.buffer();
-    let edits = match &decision {
-        Ok(Decision::Forward(forward)) => &forward.effects.request,
-        Ok(Decision::External(effects)) => &effects.request,
-        Ok(Decision::Answer(_) | Decision::Api) | Err(_) => stand_in,
-    };
     h1::write_request(&mut out, bytes, line, headers, parsed, edits, parsed.upgrade);
     let head_len = out.len();
     let mut upload = Flow::new(parsed.framing, &worker.shared.limits);
@@ -178,7 +174,6 @@ fn assemble(
         expect_continue: parsed.expect_continue && !parsed.http10,
         is_grpc: view.is_grpc(),
         lap,
-        decision,
     };
     Ok((request, parsed.len + body))
 }

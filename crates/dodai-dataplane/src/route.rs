@@ -3,7 +3,6 @@
 //! Rules arrive in order of precedence (control sorts them as the Gateway API says); the first that matches
 //! wins. Hosts match exactly, then by the longest `*.suffix`, then by `*`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use dodai_core::head::RequestHead;
@@ -242,7 +241,7 @@ fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a [u8]> {
 /// The virtual hosts of one gateway.
 #[derive(Debug, Default)]
 pub struct Router {
-    exact: HashMap<String, usize>,
+    exact: foldhash::HashMap<String, usize>,
     /// Suffixes with their leading dot, longest first.
     suffixes: Vec<(String, usize)>,
     any: Option<usize>,

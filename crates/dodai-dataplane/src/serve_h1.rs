@@ -19,7 +19,8 @@ use crate::h1_message;
 use crate::pipe;
 use crate::reach::{self, Reach};
 use crate::relay::{self, Ended};
-use crate::request::{self, Read, Request, Side};
+use crate::request::{self, Decided, Read, Request, Side};
+use crate::service::{self, nanos, now_nanos};
 use crate::spine::{self, Decision, Forward, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
@@ -77,7 +78,7 @@ async fn run(client: Client) {
             Read::Request(request, _) => client.call(request).await,
             Read::Connect { authority, .. } => return Box::pin(pipe::connect(client, &authority)).await,
         };
-        if next == Next::Linger || (next == Next::Keep && client.worker.tasks.is_closing()) {
+        if next == Next::Linger || (next == Next::Keep && client.worker.is_closing()) {
             client.deadline.set(client.worker.shared.limits.linger_timeout);
             if client.wire.shutdown(&client.deadline).await.is_ok() {
                 client.wire.discard(&client.worker, &client.deadline).await;
@@ -104,7 +105,7 @@ impl Client {
         }
         loop {
             self.deadline.set_interruptible(!started);
-            if !started && self.worker.tasks.is_closing() {
+            if !started && self.worker.is_closing() {
                 return None;
             }
             let got = self.wire.read(&self.worker, &self.deadline).await;
@@ -188,44 +189,32 @@ impl Client {
     }
 
     /// Carries one call.
-    async fn call(&self, mut request: Box<Request>) -> Next {
-        let decision = std::mem::replace(&mut request.decision, Ok(Decision::Api));
-        let (next, outcome, forward) = match decision {
+    async fn call(&self, mut decided: Box<Decided>) -> Next {
+        // Worked on in its box: what lies here counts for every connection, also for idle ones.
+        let Decided { request, decision } = &mut *decided;
+        let mut outcome = Outcome::default();
+        let (mut service, mut rule) = (None, None);
+        let next = match decision {
             Ok(Decision::Forward(forward)) => {
-                let mut outcome = Outcome::default();
-                let next = self.forward(&mut request, &forward, &mut outcome).await;
-                (next, outcome, Some(forward))
+                let next = self.forward(request, forward, &mut outcome).await;
+                (service, rule) = (Some(&*forward.service), forward.rule.as_deref());
+                next
             }
-            Ok(Decision::External(_)) => {
-                let mut outcome = Outcome::default();
-                let next = Box::pin(self.external(&mut request, &mut outcome)).await;
-                (next, outcome, None)
-            }
-            Ok(Decision::Api) => {
-                let mut outcome = Outcome::default();
-                let next = Box::pin(h1_message::to_api(self, &mut request, &mut outcome)).await;
-                (next, outcome, None)
-            }
+            Ok(Decision::External) => Box::pin(self.external(request, &mut outcome)).await,
+            Ok(Decision::Api) => Box::pin(h1_message::to_api(self, request, &mut outcome)).await,
             Ok(Decision::Answer(local)) => {
-                let next = Box::pin(self.answer_local(&request, &local)).await;
-                let outcome = Outcome { status: local.status, ..Outcome::default() };
-                self.finish(&request, None, Some(&local.rule), &outcome);
-                self.worker.recycle(std::mem::take(&mut request.bytes));
-                return next;
+                outcome.status = local.status;
+                let next = Box::pin(self.answer_local(request, local)).await;
+                rule = Some(&*local.rule);
+                next
             }
             Err(failure) => {
-                let next = self.fail(&request, &failure).await;
-                let outcome = Outcome {
-                    status: failure.kind.http_status(),
-                    failure: Some(failure),
-                    ..Outcome::default()
-                };
-                (next, outcome, None)
+                outcome.status = failure.kind.http_status();
+                outcome.failure = Some(failure.clone());
+                self.fail(request, failure).await
             }
         };
-        let service = forward.as_ref().map(|forward| &*forward.service);
-        let rule = forward.as_ref().and_then(|forward| forward.rule.as_deref());
-        self.finish(&request, service, rule, &outcome);
+        self.finish(request, service, rule, &outcome);
         self.worker.recycle(std::mem::take(&mut request.bytes));
         next
     }
@@ -238,10 +227,11 @@ impl Client {
         rule: Option<&crate::route::Rule>,
         outcome: &Outcome,
     ) {
-        let text = std::str::from_utf8(&request.bytes[..request.head_len]).unwrap_or("");
-        request
-            .lap
-            .finish(&self.worker, service, rule, outcome, || head_line(text, &self.side.listener.name));
+        let line = || {
+            let text = std::str::from_utf8(&request.bytes[..request.head_len]).unwrap_or("");
+            head_line(text, &self.side.listener.name)
+        };
+        request.lap.finish(&self.worker, service, rule, outcome, line);
     }
 
     /// Tries endpoints of a service until one answers.
@@ -262,24 +252,27 @@ impl Client {
             }
         };
         service.budget.deposit(retry);
-        if !forward.effects.mirrors.is_empty() {
+        if !forward.mirrors.is_empty() {
             self.mirror(request, forward);
         }
         let start = request.lap.start;
         let mut tries = Tries::new(&terms, request.idempotent, start, None);
         loop {
-            let endpoint = match service.pick(forward.revision.as_ref(), tries.tried(), forward.local_only) {
+            // The first try follows at once upon the head.
+            let now = if tries.tried().is_empty() { start } else { tokio::time::Instant::now() };
+            let (revision, nanos) = (forward.revision.as_ref(), nanos(now));
+            let endpoint = match service.pick_at(nanos, revision, tries.tried(), forward.local_only) {
                 Ok(endpoint) => endpoint,
                 Err(failure) => return self.failed(request, failure, outcome).await,
             };
             tries.begin(endpoint.id);
             outcome.retries = tries.retries();
-            outcome.endpoint = Some((endpoint.label.clone(), endpoint.revision.clone()));
-            let attempt = endpoint.attempt();
-            let deadline = tries.try_deadline(&terms, tokio::time::Instant::now());
+            outcome.endpoint = Some(endpoint.clone());
+            let attempt = endpoint.attempt(nanos);
+            let deadline = tries.try_deadline(&terms, now);
             self.deadline.set_at(deadline);
             let again = |status: u16, sent: Sent| {
-                tries.again_after_status(retry, status, sent, &service.budget, tokio::time::Instant::now())
+                tries.again_after_status(retry, status, sent, &service.budget, tokio::time::Instant::now)
             };
             let ended = match self.reach(request, forward, &endpoint) {
                 Err(failure) => Ended::Failed(failure, Sent::NOTHING),
@@ -294,7 +287,7 @@ impl Client {
             };
             match ended {
                 Ended::Answered(next) => {
-                    attempt.succeeded(outcome.answered_at);
+                    attempt.succeeded(outcome.answered_at.map_or_else(now_nanos, service::nanos));
                     return next;
                 }
                 Ended::ClientGone => {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::attempt::Budget;
 use crate::filter::{self, Filter};
 use crate::local::{Local, Locals};
+use crate::reach::Address;
 use crate::route::{BadRule, Rule};
 
 /// Where an endpoint is, seen from this base.
@@ -32,7 +33,7 @@ pub enum Place {
         address: std::net::SocketAddr,
     },
     /// A plain address.
-    Address(Arc<str>),
+    Address(Arc<str>, Address),
 }
 
 /// One endpoint.
@@ -72,9 +73,14 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Nanoseconds on a clock that starts with the process.
 pub fn now_nanos() -> u64 {
+    nanos(Instant::now())
+}
+
+/// A time on the clock of [`now_nanos`].
+pub fn nanos(at: Instant) -> u64 {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     let start = *START.get_or_init(|| Instant::now() - Duration::from_secs(1));
-    u64::try_from(Instant::now().saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(at.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl Endpoint {
@@ -86,7 +92,9 @@ impl Endpoint {
             Target::Instance { instance, base: on, mesh } => {
                 (Place::Mesh { base: on.clone(), address: (*mesh)? }, instance.as_str().to_owned())
             }
-            Target::Address(address) => (Place::Address(address.as_str().into()), address.clone()),
+            Target::Address(address) => {
+                (Place::Address(address.as_str().into(), Address::of(address, 80)), address.clone())
+            }
         };
         Some(Endpoint {
             id: NEXT_ID.fetch_add(1, Relaxed),
@@ -103,7 +111,7 @@ impl Endpoint {
     fn is_available(&self, now: u64) -> bool {
         let open = match &self.place {
             Place::Local(local) => local.is_open(),
-            Place::Mesh { .. } | Place::Address(_) => true,
+            Place::Mesh { .. } | Place::Address(..) => true,
         };
         open && self.load.open_until.load(Relaxed) <= now
     }
@@ -119,10 +127,10 @@ impl Endpoint {
         latency as f64 * (-age).exp() * load / f64::from(self.weight)
     }
 
-    /// Counts a call from here until the attempt is dropped.
-    pub fn attempt(self: &Arc<Endpoint>) -> Attempt {
+    /// Counts a call from `now` on the clock of [`now_nanos`] until the attempt is dropped.
+    pub fn attempt(self: &Arc<Endpoint>, now: u64) -> Attempt {
         self.load.in_flight.fetch_add(1, Relaxed);
-        Attempt { endpoint: self.clone(), start: now_nanos() }
+        Attempt { endpoint: self.clone(), start: now }
     }
 
     /// Peak-EWMA: a worse latency counts at once, a better one slowly.
@@ -214,7 +222,7 @@ impl Service {
             .filter_map(|one| reuse(one).or_else(|| Endpoint::new(one, base, locals).map(Arc::new)));
         let rules: &[Arc<Rule>] = old.map_or(&[], |old| &old.rules);
         Ok(Arc::new(Service {
-            label: spec.id.to_string().into(),
+            label: old.map_or_else(|| spec.id.to_string().into(), |old| old.label.clone()),
             rules: Rule::compile_all(&spec.rules, rules)?,
             inbound: filter::compile(&spec.id.to_string(), &spec.inbound)?,
             budget: old.map(|old| old.budget.clone()).unwrap_or_default(),
@@ -236,16 +244,26 @@ impl Service {
         self.endpoints.iter().any(|endpoint| matches!(endpoint.place, Place::Local(_)))
     }
 
-    /// Picks an endpoint: of `revision` if named, else by the service's traffic shares; not one of `tried`
-    /// unless nothing else is left. `local_only` is for calls that arrive from other bases.
+    /// Like [`Service::pick_at`], now.
     pub fn pick(
         &self,
         revision: Option<&RevisionId>,
         tried: &[u64],
         local_only: bool,
     ) -> Result<Arc<Endpoint>, Failure> {
+        self.pick_at(now_nanos(), revision, tried, local_only)
+    }
+
+    /// Picks an endpoint at `now` on the clock of [`now_nanos`]: of `revision` if named, else by the service's traffic shares; not one of `tried`
+    /// unless nothing else is left. `local_only` is for calls that arrive from other bases.
+    pub fn pick_at(
+        &self,
+        now: u64,
+        revision: Option<&RevisionId>,
+        tried: &[u64],
+        local_only: bool,
+    ) -> Result<Arc<Endpoint>, Failure> {
         self.has_room()?;
-        let now = now_nanos();
         let here = |endpoint: &&Arc<Endpoint>| !local_only || matches!(endpoint.place, Place::Local(_));
         let ready = |endpoint: &&Arc<Endpoint>| here(endpoint) && endpoint.is_available(now);
         let chosen = revision.or_else(|| self.draw_revision(&ready));
@@ -329,7 +347,7 @@ impl Service {
                 crate::local::Way::Closed(reason) => Some(reason.clone()),
                 crate::local::Way::Ports(_) | crate::local::Way::Serve(_) => None,
             },
-            Place::Mesh { .. } | Place::Address(_) => None,
+            Place::Mesh { .. } | Place::Address(..) => None,
         });
         match (self.endpoints.len(), broken, reason) {
             (0, _, _) => Failure::new(Kind::NoEndpoint, format!("{name} has no ready instance")),

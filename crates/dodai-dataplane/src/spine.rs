@@ -13,8 +13,9 @@ use dodai_core::id::{RevisionId, ServiceId};
 use dodai_core::snapshot::{Action, Backend, Listener, Role};
 use dodai_core::trace::{Span, random};
 use http::HeaderName;
+use tokio::time::Instant;
 
-use crate::filter::{self, Effects, Filter};
+use crate::filter::{self, Filter, Mirrors};
 use crate::route::{self, Rule};
 use crate::service::Service;
 use crate::stats::Direction;
@@ -23,6 +24,7 @@ use crate::worker::Worker;
 
 pub use crate::lap::{Lap, Line, Outcome};
 
+const HOPS: HeaderName = HeaderName::from_static(HOPS_HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -44,9 +46,9 @@ pub struct Entry<'a> {
 /// What becomes of a call.
 pub enum Decision {
     /// It is sent to a service.
-    Forward(Box<Forward>),
+    Forward(Forward),
     /// It goes to a host outside the mesh.
-    External(Box<Effects>),
+    External,
     /// It is answered here.
     Answer(Box<Local>),
     /// It is for the runtime API of the caller.
@@ -61,10 +63,20 @@ pub struct Forward {
     pub rule: Option<Arc<Rule>>,
     /// Only to this revision.
     pub revision: Option<RevisionId>,
-    /// With these changes.
-    pub effects: Effects,
+    /// With copies to these mirrors.
+    pub mirrors: Mirrors,
     /// Only to instances of this base.
     pub local_only: bool,
+}
+
+impl Forward {
+    /// What changes in the response head.
+    pub fn response_edits(&self) -> Edits {
+        let of_rule = self.rule.iter().flat_map(|rule| &rule.filters);
+        // At the base where a call arrives the one that sends it edits the response.
+        let of_service = self.service.inbound.iter().filter(|_| !self.local_only);
+        filter::response_edits(of_rule.chain(of_service))
+    }
 }
 
 /// An answer that needs no endpoint.
@@ -95,35 +107,37 @@ pub fn span(head: &RequestHead<'_>, worker: &Worker) -> Span {
     Span::for_hop(head.header("traceparent"), || random() % 10_000 < share)
 }
 
-/// Stations route and filter.
+/// Stations route and filter, for a call that arrived at `now`. What changes in its head goes to `edits`, which
+/// stays with the caller: it is large, and done with once the head is written.
 pub fn admit(
     table: &Table,
     entry: &Entry<'_>,
     head: &RequestHead<'_>,
     span: &Span,
+    now: Instant,
+    edits: &mut Edits,
 ) -> Result<Decision, Failure> {
-    let mut effects = Effects::default();
-    mark(&mut effects.request, entry, head, span)?;
+    mark(edits, entry, head, span)?;
     match &entry.listener.role {
         Role::Gateway { routes } => {
             let router = table.router(routes).ok_or_else(|| no_route(head))?;
             let rule = router.route(head).ok_or_else(|| no_route(head))?;
-            apply(table, entry, head, rule, effects)
+            apply(table, entry, head, rule, now, edits)
         }
         Role::Outbound { app } => {
             let (host, port) = (head.host(), port_of(head.authority()));
             let Some(service) = table.resolve(host, port, app.namespace.as_str()) else {
-                return outside(table, host, port, app.namespace.as_str(), effects);
+                return outside(table, host, port, app.namespace.as_str());
             };
             if service.rules.is_empty() {
-                return Ok(forward(service.clone(), None, None, effects, false));
+                return Ok(forward(service.clone(), None, None, Mirrors::new(), edits));
             }
             let rule = route::route(&service.rules, head).ok_or_else(|| no_route(head))?;
-            apply(table, entry, head, rule, effects)
+            apply(table, entry, head, rule, now, edits)
         }
         Role::OutboundTcp { service, .. } => {
             let service = table.service(service).ok_or_else(|| no_route(head))?;
-            Ok(forward(service.clone(), None, None, effects, false))
+            Ok(forward(service.clone(), None, None, Mirrors::new(), edits))
         }
         Role::Mesh => {
             // The name in the handshake counts: the authority is what the caller's own users wrote.
@@ -135,20 +149,15 @@ pub fn admit(
                     .and_then(|(name, namespace)| table.resolve(name, port_of(head.authority()), namespace)),
             };
             let service = service.ok_or_else(|| no_route(head))?;
-            Ok(forward(service.clone(), None, None, effects, true))
+            let (service, mirrors) = (service.clone(), Mirrors::new());
+            Ok(Decision::Forward(Forward { service, rule: None, revision: None, mirrors, local_only: true }))
         }
         Role::Api { .. } => Err(Failure::new(Kind::Internal, "an API listener has no routes")),
     }
 }
 
 /// A name that no service has: a mistake if it looks like one of ours, else a host outside the mesh.
-fn outside(
-    table: &Table,
-    host: &str,
-    port: Option<u16>,
-    namespace: &str,
-    effects: Effects,
-) -> Result<Decision, Failure> {
+fn outside(table: &Table, host: &str, port: Option<u16>, namespace: &str) -> Result<Decision, Failure> {
     if table.knows(host, namespace) {
         let port = port.unwrap_or_default();
         return Err(Failure::new(Kind::NoRoute, format!("{host} has no service on port {port}")));
@@ -161,7 +170,7 @@ fn outside(
             ),
         ));
     }
-    Ok(Decision::External(Box::new(effects)))
+    Ok(Decision::External)
 }
 
 fn no_route(head: &RequestHead<'_>) -> Failure {
@@ -188,7 +197,7 @@ fn mark(edits: &mut Edits, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Spa
         ));
     }
     let digits = [b'0' + (hops + 1) / 10, b'0' + (hops + 1) % 10];
-    edits.set(HeaderName::from_static(HOPS_HEADER), &digits);
+    edits.set(HOPS, &digits);
     if let (Role::Gateway { .. }, Some(client)) = (&entry.listener.role, entry.client) {
         let mut chain = Short::new();
         if let Some(before) = head.header("x-forwarded-for") {
@@ -208,10 +217,12 @@ fn apply(
     entry: &Entry<'_>,
     head: &RequestHead<'_>,
     rule: &Arc<Rule>,
-    mut effects: Effects,
+    now: Instant,
+    edits: &mut Edits,
 ) -> Result<Decision, Failure> {
     let prefix = || rule.matched_prefix(head).map(str::to_owned);
-    filter::run(&rule.filters, head, (entry.caller, entry.client), prefix, &mut effects)?;
+    let from = (entry.caller, entry.client);
+    let mirrors = filter::run(&rule.filters, head, from, prefix, now, edits)?;
     match &rule.action {
         Action::Forward(backends) => {
             let backend = draw(backends, rule.total_weight).ok_or_else(|| {
@@ -223,7 +234,8 @@ fn apply(
             let service = table.service(&backend.service).ok_or_else(|| {
                 Failure::new(Kind::NoEndpoint, format!("{} is not known on this base", backend.service))
             })?;
-            Ok(forward(service.clone(), Some(rule.clone()), backend.revision.clone(), effects, false))
+            let (rule, revision) = (Some(rule.clone()), backend.revision.clone());
+            Ok(forward(service.clone(), rule, revision, mirrors, edits))
         }
         Action::Respond { status, body } => {
             let local = Local { status: *status, location: None, body: body.clone(), rule: rule.clone() };
@@ -255,22 +267,21 @@ fn apply(
     }
 }
 
+/// To a service, with the changes to the head that it asks for itself.
 fn forward(
     service: Arc<Service>,
     rule: Option<Arc<Rule>>,
     revision: Option<RevisionId>,
-    mut effects: Effects,
-    local_only: bool,
+    mirrors: Mirrors,
+    edits: &mut Edits,
 ) -> Decision {
     // The base that sends a call edits its headers for the service; the one it arrives at must not do it again.
-    for filter in service.inbound.iter().filter(|_| !local_only) {
-        match filter {
-            Filter::Request(edits) => edits.iter().for_each(|edit| effects.request.push(edit.clone())),
-            Filter::Response(edits) => edits.iter().for_each(|edit| effects.response.push(edit.clone())),
-            Filter::Rewrite { .. } | Filter::Mirror { .. } | Filter::RateLimit(_) | Filter::Access(_) => {}
+    for filter in &service.inbound {
+        if let Filter::Request(changes) = filter {
+            edits.push_all(changes);
         }
     }
-    Decision::Forward(Box::new(Forward { service, rule, revision, effects, local_only }))
+    Decision::Forward(Forward { service, rule, revision, mirrors, local_only: false })
 }
 
 /// Draws a backend by weight.
@@ -295,7 +306,8 @@ pub fn admit_inbound(service: &Service, head: &RequestHead<'_>, caller: &Caller)
     if !service.inbound.iter().any(needs) {
         return Ok(());
     }
-    filter::run(&service.inbound, head, (caller, None), || None, &mut Effects::default())
+    filter::run(&service.inbound, head, (caller, None), || None, Instant::now(), &mut Edits::new())?;
+    Ok(())
 }
 
 /// The caller as a metric label.

@@ -70,6 +70,35 @@ pub struct Labels {
     pub route: Arc<str>,
 }
 
+/// Labels that are not owned.
+#[derive(Clone, Copy, Debug)]
+pub struct Names<'a> {
+    /// The lap.
+    pub direction: Direction,
+    /// The caller.
+    pub caller: &'a Arc<str>,
+    /// The service called.
+    pub service: &'a Arc<str>,
+    /// The rule that matched.
+    pub route: &'a Arc<str>,
+}
+
+impl Names<'_> {
+    /// Whether they are these.
+    pub fn are(&self, labels: &Labels) -> bool {
+        self.direction == labels.direction
+            && *self.route == labels.route
+            && *self.service == labels.service
+            && *self.caller == labels.caller
+    }
+
+    /// An owned copy.
+    pub fn labels(&self) -> Labels {
+        let [caller, service, route] = [self.caller, self.service, self.route].map(Arc::clone);
+        Labels { direction: self.direction, caller, service, route }
+    }
+}
+
 /// The counters of one series.
 #[derive(Debug)]
 pub struct Series {

@@ -46,10 +46,10 @@ pub struct Table {
     pub version: u64,
     /// Listeners by name.
     pub listeners: BTreeMap<String, Arc<Listener>>,
-    routers: HashMap<String, Arc<Router>>,
-    services: HashMap<ServiceId, Arc<Service>>,
+    routers: foldhash::HashMap<String, Arc<Router>>,
+    services: foldhash::HashMap<ServiceId, Arc<Service>>,
     /// Services by namespace and owner name, the default one first.
-    names: HashMap<String, HashMap<String, Vec<Arc<Service>>>>,
+    names: foldhash::HashMap<String, foldhash::HashMap<String, Vec<Arc<Service>>>>,
 }
 
 impl Table {
@@ -58,9 +58,9 @@ impl Table {
         Table {
             version: 0,
             listeners: BTreeMap::new(),
-            routers: HashMap::new(),
-            services: HashMap::new(),
-            names: HashMap::new(),
+            routers: Default::default(),
+            services: Default::default(),
+            names: Default::default(),
         }
     }
 

@@ -14,6 +14,7 @@ use dodai_core::id::{AppId, BaseId};
 use dodai_core::record::Sink;
 use dodai_core::task::Tasks;
 use dodai_transport::network::Network;
+use tokio::time::Instant;
 
 use crate::client_h2::Connections;
 use crate::connection::Clients;
@@ -22,7 +23,7 @@ use crate::gauges::{Gauge, Gauges};
 use crate::limits::Limits;
 use crate::local::Locals;
 use crate::mesh::Mesh;
-use crate::stats::{Labels, Series, Stats};
+use crate::stats::{Labels, Names, Series, Stats};
 use crate::table::Table;
 use crate::timer::Deadlines;
 
@@ -32,6 +33,8 @@ pub const SCRATCH: usize = 128 * 1024;
 const KEPT_BUFFER: usize = 16 * 1024;
 /// Series that one thread remembers; beyond that its map is emptied and fills again by use.
 const MAX_SERIES: usize = 4096;
+/// Series that are found without hashing.
+const RECENT_SERIES: usize = 8;
 
 /// What all threads of one data plane share.
 pub struct Shared {
@@ -78,8 +81,12 @@ pub struct Worker {
     /// Mirrored calls under way.
     pub mirrors: Cell<usize>,
     gauge: Arc<Gauge>,
+    ticked: Cell<Instant>,
+    closing: Cell<bool>,
     buffers: RefCell<Vec<Vec<u8>>>,
     series: RefCell<HashMap<Labels, Arc<Series>>>,
+    /// The series used last, which are looked through before the map.
+    recent: RefCell<Vec<(Labels, Arc<Series>)>>,
 }
 
 impl Worker {
@@ -95,8 +102,11 @@ impl Worker {
             clients: Clients::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
             mirrors: Cell::default(),
+            ticked: Cell::new(Instant::now()),
+            closing: Cell::new(false),
             buffers: RefCell::default(),
             series: RefCell::default(),
+            recent: RefCell::default(),
         }
     }
 
@@ -112,6 +122,42 @@ impl Worker {
             buffer.clear();
             buffers.push(buffer);
         }
+    }
+
+    /// The time as of the last tick: good enough for what is measured in seconds, and free.
+    pub fn ticked(&self) -> Instant {
+        self.ticked.get()
+    }
+
+    /// A tick has passed.
+    pub fn tick(&self, now: Instant) {
+        self.ticked.set(now);
+    }
+
+    /// Whether connections are to end after the call they carry.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Tells this thread's tasks to end.
+    pub fn close(&self) {
+        self.closing.set(true);
+        self.tasks.close();
+    }
+
+    /// Counts in the series of these labels.
+    pub fn count(&self, names: &Names<'_>, count: impl FnOnce(&Series)) {
+        let mut recent = self.recent.borrow_mut();
+        if let Some((_, series)) = recent.iter().find(|(labels, _)| names.are(labels)) {
+            return count(series);
+        }
+        let labels = names.labels();
+        let series = self.series(labels.clone());
+        count(&series);
+        if recent.len() >= RECENT_SERIES {
+            recent.remove(0);
+        }
+        recent.push((labels, series));
     }
 
     /// The series of these labels.
