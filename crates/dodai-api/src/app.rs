@@ -29,7 +29,7 @@ pub struct AppSpec {
     /// Environment variables of the app. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<EnvVar>,
-    /// Configuration items the app reads; a change of one is a change of the app. Default: none.
+    /// Configuration items that a module finds in `wasi:config`, as they are at the moment. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub config: Vec<ConfigUse>,
     /// Apps of the same namespace that must be ready (or, with `run: once`, done) before this one starts. Default: none.
@@ -47,6 +47,9 @@ pub struct AppSpec {
     /// How many instances run. Default: one.
     #[serde(default)]
     pub scale: Scale,
+    /// Which bases may run it. Default: any.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
     /// Whether the app serves for ever or runs once to its end. Default: `service`.
     #[serde(default)]
     pub run: Run,
@@ -283,7 +286,7 @@ impl Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scale {
-    /// At least so many. Default: 1. 0 lets the app sleep until it is called.
+    /// At least so many. Default: 1. 0 is refused for now: apps do not sleep until they are called yet.
     #[serde(default = "one")]
     #[schemars(range(max = 10000))]
     pub min: u32,
@@ -303,6 +306,22 @@ impl Scale {
     /// The most instances that may run.
     pub fn most(&self) -> u32 {
         self.max.unwrap_or(self.min.max(1))
+    }
+}
+
+/// Which bases may run an app. It holds for instances that are placed from then on; those that run stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Placement {
+    /// Labels that a base must have, all of them, in its `spec.labels` or `metadata.labels`. Default: none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Placement {
+    /// Whether every base may run the app.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
     }
 }
 

@@ -39,10 +39,10 @@ fn yes() -> bool {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Capacity {
-    /// Memory. Default: what the machine has.
+    /// Memory: the limits of its apps together. Default: not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
-    /// Processor share. Default: what the machine has.
+    /// Processor share: the limits of its apps together. Default: not counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<MilliCpu>,
     /// Instances. Default: 1000.

@@ -25,8 +25,8 @@ mod workload;
 
 pub use app::{
     AppService, AppSpec, AppStatus, Call, ConfigUse, DaprApp, DaprProtocol, EnvVar, Exec, HttpGet, Limits,
-    Probe, Probes, Protocol, RevisionChoice, RevisionSpec, RevisionState, RevisionTemplate, Run, Scale,
-    StoreRef, TcpSocket, TrafficShare,
+    Placement, Probe, Probes, Protocol, RevisionChoice, RevisionSpec, RevisionState, RevisionTemplate, Run,
+    Scale, StoreRef, TcpSocket, TrafficShare,
 };
 pub use base::{BaseSpec, BaseStatus, Capacity};
 pub use diff::{Change, diff};

@@ -67,13 +67,13 @@ pub enum TargetKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyTimeouts {
-    /// From the call's arrival to the head of its answer, all tries together. Default: `30s`. `0s`: no bound.
+    /// From the call's arrival to the head of its answer, all tries together. Default: `60s`. `0s`: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<TimeSpan>,
-    /// Time a stream may be silent in one direction. Default: `5m`. `0s`: no bound.
+    /// Time a stream may be silent in one direction. Default: `60s`. `0s`: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<TimeSpan>,
-    /// Time to connect. Default: `1s`.
+    /// Time to connect. Default: `5s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<TimeSpan>,
 }
@@ -133,7 +133,7 @@ pub struct CircuitBreaker {
     /// Failures of one instance in a row until it is left alone. Default: 5. 0: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<u32>,
-    /// How long it is left alone, longer from time to time. Default: `10s`.
+    /// How long it is left alone. Default: `5s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_for: Option<TimeSpan>,
     /// Connections to one instance. Default: 1024.
@@ -142,7 +142,7 @@ pub struct CircuitBreaker {
     /// Calls that wait for a connection; more are shed. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pending: Option<u32>,
-    /// Calls at once; more are shed. Default: no limit.
+    /// Calls under way from one base to all instances; more are shed with 503. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u32>,
 }
@@ -245,7 +245,7 @@ pub struct RateLimitKey {
     /// The value of this request header.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
-    /// The calling app, or the client's address at a gateway.
+    /// The calling app, or, for gateways and their routes, the client's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RateLimitSource>,
 }

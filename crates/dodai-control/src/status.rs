@@ -179,7 +179,12 @@ fn ready(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Condit
     let count = format!("{good} of {wanted} instances of revision {} are ready", record.current);
     let text = if trouble.is_empty() { count } else { format!("{count}: {trouble}") };
     if own.is_empty() && facts.observed.bases.values().all(|base| !base.connected) {
-        return condition("Ready", false, "NoBase", "no base is connected that could run it");
+        return condition(
+            "Ready",
+            false,
+            "NoBase",
+            "no connected base could run it now: look at the app's placement and fixed ports, and at what `dodai get bases` says of labels, capacity and `schedulable`",
+        );
     }
     if !serves && passed(record.since, facts.now, facts.rules.progress_deadline) {
         let rest = match &record.serving {

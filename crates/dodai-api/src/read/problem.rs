@@ -65,6 +65,8 @@ codes! {
     ReadOnly = "read_only",
     /// Something that has no effect.
     NoEffect = "no_effect",
+    /// Something that is understood and not done yet, and without which going on would be worse.
+    NotOffered = "not_offered",
 }
 
 impl fmt::Display for Code {

@@ -176,6 +176,7 @@ fn check_external(spec: &AppSpec, external: &External, found: &mut Findings) {
         ("spec.dependsOn", !spec.depends_on.is_empty()),
         ("spec.run", spec.run == Run::Once),
         ("spec.scale", spec.scale != crate::app::Scale::default()),
+        ("spec.placement", !spec.placement.is_empty()),
     ];
     for (path, _) in parts.iter().filter(|(_, given)| *given) {
         found.warning(Code::NoEffect, *path, "Dodai does not start an external app", "leave it out");

@@ -182,7 +182,7 @@ pub(super) fn check_endpoint(spec: &HttpEndpointSpec, found: &mut Findings) {
             Code::InvalidValue,
             "spec.baseUrl",
             message,
-            "write for example `https://api.example.com`",
+            "write for example `http://api.example.com:8080`",
         );
     }
     check_items("spec.headers", &spec.headers, found);

@@ -3,6 +3,7 @@
 mod app;
 mod dapr;
 mod gateway;
+mod offered;
 mod policy;
 mod route;
 mod set;
@@ -33,17 +34,32 @@ pub fn validate(document: &Document) -> Vec<Problem> {
     }
     match document {
         Document::Namespace(_) | Document::Base(_) => {}
-        Document::App(app) => app::check(&app.spec, &mut found),
+        Document::App(app) => {
+            app::check(&app.spec, &mut found);
+            offered::check_app(&app.spec, &mut found);
+        }
         Document::Revision(revision) => app::check_revision(&revision.spec, &mut found),
         Document::Service(service) => gateway::check_service(&service.spec, &mut found),
         Document::Gateway(gateway) => gateway::check(&gateway.spec, &mut found),
         Document::Route(route) => route::check(&route.spec, &mut found),
-        Document::Policy(policy) => policy::check(&policy.spec, &mut found),
+        Document::Policy(policy) => {
+            policy::check(&policy.spec, &mut found);
+            offered::check_policy(&policy.spec, &mut found);
+        }
         Document::Component(component) => dapr::check_component(component, &mut found),
         Document::Subscription(subscription) => dapr::check_subscription(&subscription.spec, &mut found),
-        Document::Resiliency(resiliency) => dapr::check_resiliency(&resiliency.spec, &mut found),
-        Document::Configuration(configuration) => dapr::check_configuration(&configuration.spec, &mut found),
-        Document::HttpEndpoint(endpoint) => dapr::check_endpoint(&endpoint.spec, &mut found),
+        Document::Resiliency(resiliency) => {
+            dapr::check_resiliency(&resiliency.spec, &mut found);
+            offered::check_resiliency(&resiliency.spec, &mut found);
+        }
+        Document::Configuration(configuration) => {
+            dapr::check_configuration(&configuration.spec, &mut found);
+            offered::check_configuration(&configuration.spec, &mut found);
+        }
+        Document::HttpEndpoint(endpoint) => {
+            dapr::check_endpoint(&endpoint.spec, &mut found);
+            offered::check_endpoint(endpoint, &mut found);
+        }
     }
     found.problems
 }

@@ -130,7 +130,11 @@ impl<'a> World<'a> {
                 found.into_iter().map(Problem::warning).collect()
             }
             Document::Resiliency(resiliency) => self.scopes(namespace, &resiliency.scopes),
-            Document::HttpEndpoint(endpoint) => self.scopes(namespace, &endpoint.scopes),
+            Document::HttpEndpoint(endpoint) => {
+                let mut found = self.scopes(namespace, &endpoint.scopes);
+                found.extend(self.taken(namespace, endpoint.metadata.name.as_str()));
+                found
+            }
             Document::Revision(revision) => match self.app(namespace, &revision.spec.app) {
                 Some(_) => Vec::new(),
                 None => vec![self.missing("spec.app", Kind::App, namespace, revision.spec.app.as_str())],
@@ -143,6 +147,15 @@ impl<'a> World<'a> {
         for problem in problems {
             self.add(document, problem);
         }
+    }
+
+    /// The problem of an endpoint whose name means an app or a service already.
+    fn taken(&self, namespace: &Name, name: &str) -> Option<Problem> {
+        let name: Name = name.parse().ok()?;
+        let taken = self.app(namespace, &name).is_some() || self.service(namespace, &name).is_some();
+        let message = format!("calls to `{name}` go to the app or service of that name");
+        let problem = Problem::new(Code::Conflict, "metadata.name", message);
+        taken.then(|| problem.remedy("give one of the two another name"))
     }
 
     /// A component of a type that begins with `block`.

@@ -342,3 +342,58 @@ fn many_errors_are_bounded_and_quick() {
         read_text(&format!("apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: a }}\nspec:\n{keys}"));
     assert_eq!(read.errors.len(), 50);
 }
+
+#[test]
+fn what_is_not_done_is_never_passed_over_in_silence() {
+    let app = |spec: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: a }}\nspec: {{ services: [{{ name: http }}], {spec} }}\n"
+        )
+    };
+    let policy = |spec: &str| {
+        format!("apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {{ name: a }}\nspec: {{ {spec} }}\n")
+    };
+    let dapr = |kind: &str, spec: &str| {
+        format!("apiVersion: dapr.io/v1alpha1\nkind: {kind}\nmetadata: {{ name: a }}\nspec: {{ {spec} }}\n")
+    };
+    let process = "process: { command: [a] }";
+    for (text, path, code) in [
+        (app(&format!("{process}, scale: {{ min: 0 }}")), "spec.scale.min", "not_offered"),
+        (app(&format!("{process}, scale: {{ min: 1, max: 9 }}")), "spec.scale.max", "no_effect"),
+        (app(&format!("{process}, config: [{{ store: s }}]")), "spec.config", "no_effect"),
+        (app(&format!("{process}, dapr: {{ protocol: grpc }}")), "spec.dapr.protocol", "not_offered"),
+        (app(&format!("{process}, dapr: {{ subscribePath: /x }}")), "spec.dapr.subscribePath", "not_offered"),
+        (
+            policy("targetRefs: [{ kind: Route, name: r }], circuitBreaker: { maxRequests: 3 }"),
+            "spec.circuitBreaker",
+            "not_offered",
+        ),
+        (
+            policy(
+                "targetRefs: [{ kind: App, name: a }], rateLimit: { requestsPerSecond: 1, key: { source: address } }",
+            ),
+            "spec.rateLimit.key.source",
+            "not_offered",
+        ),
+        (
+            dapr("Configuration", "accessControl: { defaultAction: deny }"),
+            "spec.accessControl",
+            "not_offered",
+        ),
+        (dapr("Configuration", "api: { denied: [{ name: state }] }"), "spec.api", "not_offered"),
+        (dapr("Configuration", "features: [{ name: x, enabled: true }]"), "spec.features", "no_effect"),
+        (
+            dapr("Resiliency", "policies: { circuitBreakers: { c: { trip: 'requests > 5' } } }, targets: {}"),
+            "spec.policies.circuitBreakers.c.trip",
+            "no_effect",
+        ),
+        (dapr("HTTPEndpoint", "baseUrl: 'https://a.example'"), "spec.baseUrl", "no_effect"),
+    ] {
+        let read = read_text(&text);
+        let mut all = read.errors.iter().chain(&read.warnings);
+        let found = all.find(|problem| problem.path == path);
+        let found = found.unwrap_or_else(|| panic!("nothing is said of {path}: {}", told(&read)));
+        assert_eq!(found.code.as_str(), code, "{found}");
+        assert!(found.remedy.is_some() && found.line > 0, "{found}");
+    }
+}

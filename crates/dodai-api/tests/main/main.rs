@@ -6,7 +6,7 @@ mod reading;
 mod schemas;
 mod sets;
 
-use dodai_api::{Document, Read, Source, read};
+use dodai_api::{Code, Document, Read, Source, read};
 
 /// Reads one file of the given text.
 fn read_text(text: &str) -> Read {
@@ -17,6 +17,16 @@ fn read_text(text: &str) -> Read {
 fn good(text: &str) -> Document {
     let read = read_text(text);
     assert!(read.errors.is_empty() && read.warnings.is_empty(), "{:#?} {:#?}", read.errors, read.warnings);
+    let mut documents = read.documents;
+    assert_eq!(documents.len(), 1);
+    documents.remove(0).value
+}
+
+/// The one document of a text that may say what has no effect.
+fn accepted(text: &str) -> Document {
+    let read = read_text(text);
+    let idle = read.warnings.iter().all(|problem| problem.code == Code::NoEffect);
+    assert!(read.errors.is_empty() && idle, "{:#?} {:#?}", read.errors, read.warnings);
     let mut documents = read.documents;
     assert_eq!(documents.len(), 1);
     documents.remove(0).value

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use dodai_api::Source;
 
-use crate::{good, read_text};
+use crate::{accepted, good, read_text};
 
 pub const APP: &str = r#"
 apiVersion: dodai.dev/v1
@@ -34,7 +34,6 @@ spec:
     - { name: MODE, value: "3" }
     - { name: PASSWORD, secretRef: { store: vault, key: db/password } }
     - { name: GREETING, configRef: { store: settings, key: greeting } }
-  config: [{ store: settings, keys: [greeting] }]
   dependsOn: [migrate]
   calls:
     - { app: stock, listen: "127.0.0.1:5432", protocol: tcp }
@@ -44,7 +43,8 @@ spec:
     liveness: { tcpSocket: {} }
     startup: { exec: { command: [./shop, --check] }, initialDelay: 1s }
   limits: { memory: 512Mi, cpu: 1.5, pids: 100, openFiles: 1024 }
-  scale: { min: 2, max: 4 }
+  scale: { min: 4 }
+  placement: { labels: { disk: ssd } }
   traffic: [{ revision: latest, weight: 9 }, { revision: 0123456789 }]
   dapr: { service: web, protocol: http, configuration: tracing }
   labels: { tier: front }
@@ -108,7 +108,7 @@ pub const OTHERS: [&str; 9] = [
     "apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: { name: p }\nspec: { targetRefs: [{ kind: App, name: shop }], \
      timeouts: { request: 0s, idle: 1h }, retry: { attempts: 2 }, circuitBreaker: { consecutiveFailures: 0 }, \
      loadBalancing: {}, access: { default: allow, rules: [{ action: deny, from: { apps: [a, n/b] }, paths: [/x/*] }] }, \
-     rateLimit: { requestsPerSecond: 0.5, key: { source: address } }, headers: { request: { remove: [A] } } }\n",
+     rateLimit: { requestsPerSecond: 0.5, key: { source: app } }, headers: { request: { remove: [A] } } }\n",
     "apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: { name: s }\nspec: { pubsubname: bus, topic: t, routes: \
      { rules: [{ match: event.type == 'x', path: /x }], default: /d }, bulkSubscribe: { enabled: 'true', \
      maxMessagesCount: '10' }, deadLetterTopic: dead }\nscopes: [shop]\n",
@@ -151,10 +151,10 @@ fn a_module_has_safe_defaults() {
 #[test]
 fn every_document_comes_back_from_its_canonical_form() {
     for text in [APP, MODULE, ROUTE].into_iter().chain(OTHERS) {
-        let document = good(text);
+        let document = accepted(text);
         let value = document.to_value();
         assert_eq!(Document::from_value(&value).as_ref(), Ok(&document), "{value:#}");
-        let again = good(&value.to_string());
+        let again = accepted(&value.to_string());
         assert_eq!(again, document, "JSON is YAML");
         let text = serde_json::to_string(&document).unwrap();
         assert_eq!(serde_json::from_str::<Document>(&text).unwrap(), document);

@@ -53,6 +53,8 @@ of_kind! {
     resiliencies: Resiliency(dapr::Resiliency);
     /// The configurations.
     configurations: Configuration(dapr::Configuration);
+    /// What is outside the mesh and has a name.
+    endpoints: HttpEndpoint(dapr::HttpEndpoint);
 }
 
 impl FromIterator<Document> for Documents {

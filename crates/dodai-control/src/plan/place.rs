@@ -16,7 +16,9 @@ impl Planner<'_> {
     pub(super) fn place(&mut self, app: &AppId, revision: &RevisionId, template: &RevisionTemplate) -> bool {
         let ports = fixed_ports(template);
         let open: Vec<BaseId> =
-            self.observed.bases.keys().filter(|base| self.takes_more(base)).cloned().collect();
+            self.observed.bases.keys().filter(|base| self.may_run(base, app)).cloned().collect();
+        let open: Vec<BaseId> =
+            open.into_iter().filter(|base| self.takes_more(base) && self.has_room(base, template)).collect();
         let free = open.iter().filter(|base| self.ports_on(base).is_disjoint(&ports));
         let spread = |base: &&BaseId| {
             let own = self.records.on(base).filter(|one| one.app == *app && one.draining.is_none()).count();
@@ -49,6 +51,32 @@ impl Planner<'_> {
         self.observed.away_since(base).is_none()
             && document.is_none_or(|base| base.spec.schedulable)
             && self.records.on(base).count() < most
+    }
+
+    /// Whether a base has the labels that the app's placement asks for.
+    fn may_run(&self, base: &BaseId, app: &AppId) -> bool {
+        let Some(app) = self.documents.app(app) else { return true };
+        let of = |key: &String| {
+            let document = self.base(base)?;
+            document.spec.labels.get(key).or_else(|| document.metadata.labels.get(key))
+        };
+        app.spec.placement.labels.iter().all(|(key, value)| of(key) == Some(value))
+    }
+
+    /// Whether what a base offers of memory and processor holds one more of these beside the limits of those
+    /// that are there. What has no limit is not counted.
+    fn has_room(&self, base: &BaseId, template: &RevisionTemplate) -> bool {
+        let Some(document) = self.base(base) else { return true };
+        let templates = || {
+            let found =
+                self.records.on(base).filter_map(|one| self.documents.revision(&one.app, &one.revision));
+            found.map(|revision| &revision.spec.template).chain([template])
+        };
+        let memory: u64 = templates().map(memory_of).fold(0, u64::saturating_add);
+        let cpu: u64 = templates().map(cpu_of).fold(0, u64::saturating_add);
+        let offered = &document.spec.capacity;
+        offered.memory.is_none_or(|most| memory <= most.bytes())
+            && offered.cpu.is_none_or(|most| cpu <= u64::from(most.millis()))
     }
 
     fn base(&self, base: &BaseId) -> Option<&Base> {
@@ -85,6 +113,15 @@ impl Planner<'_> {
             self.drain(old, why);
         }
     }
+}
+
+/// The memory that one instance may take. A module's limit is for one of its guests; how many live varies.
+fn memory_of(template: &RevisionTemplate) -> u64 {
+    template.limits.memory.map_or(0, dodai_api::ByteSize::bytes)
+}
+
+fn cpu_of(template: &RevisionTemplate) -> u64 {
+    template.limits.cpu.map_or(0, |cpu| u64::from(cpu.millis()))
 }
 
 /// The ports that a process must have and no other may.

@@ -6,6 +6,7 @@
 
 mod component;
 mod listener;
+mod outside;
 mod policy;
 mod route;
 mod rule;
@@ -142,6 +143,7 @@ pub fn build(input: &Input<'_>, version: u64) -> Snapshot {
     let services = service::services(input, &scope, &local);
     all.extend(services.iter().map(|one| Resource::Endpoints(service::endpoints(input, one))));
     all.extend(services.into_iter().map(|one| Resource::Service(one.service)));
+    all.extend(outside::endpoints(input, &scope, &local));
     if input.has_gateways() {
         let (listeners, routes) = route::gateways(input);
         all.extend(listeners.into_iter().map(Resource::Listener));

@@ -1,0 +1,181 @@
+//! What documents can say and this version does not do. What would guard or limit something is refused, since
+//! going on without it would be worse; the rest is a warning. Nothing is passed over in silence.
+
+use super::Findings;
+use crate::app::AppSpec;
+use crate::dapr::{ConfigurationSpec, HttpEndpoint, Pipeline, ResiliencySpec};
+use crate::policy::{PolicySpec, RateLimitSource, TargetKind};
+use crate::read::Code;
+
+fn refuse(found: &mut Findings, path: impl Into<String>, message: &str, remedy: &str) {
+    found.error(Code::NotOffered, path, message, remedy);
+}
+
+fn warn(found: &mut Findings, path: impl Into<String>, message: &str, remedy: &str) {
+    found.warning(Code::NoEffect, path, message, remedy);
+}
+
+pub(super) fn check_app(spec: &AppSpec, found: &mut Findings) {
+    if spec.scale.min == 0 && spec.external.is_none() {
+        let message = "apps do not sleep until they are called yet";
+        refuse(found, "spec.scale.min", message, "write 1 or more, or leave it out");
+    } else if spec.scale.max.is_some_and(|max| max > spec.scale.min) {
+        let message = format!("nothing scales by load yet; what runs is `min`, {}", spec.scale.min);
+        warn(found, "spec.scale.max", &message, "set `min` to the number of instances you need");
+    }
+    if spec.process.is_some() && !spec.config.is_empty() {
+        let message = "only modules are handed configuration";
+        let remedy = "use `env` with `configRef`, or let the process read the store through the API";
+        warn(found, "spec.config", message, remedy);
+    }
+    let Some(dapr) = &spec.dapr else { return };
+    if dapr.subscribe_path.starts_with('/') && dapr.subscribe_path != "/dapr/subscribe" {
+        let message = "apps are asked for their subscriptions at `/dapr/subscribe` only";
+        refuse(
+            found,
+            "spec.dapr.subscribePath",
+            message,
+            "serve them there, or write a Subscription document",
+        );
+    }
+    if dapr.protocol == Some(crate::app::DaprProtocol::Grpc) {
+        let message = "callbacks over gRPC are not offered yet";
+        refuse(found, "spec.dapr.protocol", message, "use `http`");
+    }
+}
+
+pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
+    let has = |kinds: &[TargetKind]| spec.target_refs.iter().any(|target| kinds.contains(&target.kind));
+    let called = [TargetKind::App, TargetKind::Service];
+    let way = [TargetKind::Route, TargetKind::Gateway];
+    let of_called = [
+        ("circuitBreaker", spec.circuit_breaker.is_some()),
+        ("loadBalancing", spec.load_balancing.is_some()),
+    ];
+    for (key, _) in of_called.iter().filter(|(_, given)| *given && has(&way)) {
+        let message = "this belongs to what is called, not to the way there";
+        refuse(found, format!("spec.{key}"), message, "target the App or the Service in a Policy of its own");
+    }
+    let source = spec.rate_limit.as_ref().and_then(|limit| limit.key.as_ref()?.source);
+    if source == Some(RateLimitSource::Address) && has(&called) {
+        let message = "the client's address is known at gateways only";
+        let remedy = "target the Gateway or a Route of it, or count by `source: app`";
+        refuse(found, "spec.rateLimit.key.source", message, remedy);
+    }
+}
+
+pub(super) fn check_configuration(spec: &ConfigurationSpec, found: &mut Findings) {
+    let denies = |action: Option<&str>| action.is_some_and(|action| action.eq_ignore_ascii_case("deny"));
+    if let Some(access) = &spec.access_control {
+        let policies = &access.policies;
+        let any = denies(access.default_action.as_deref())
+            || (access.default_action.is_none() && !policies.is_empty())
+            || policies.iter().any(|policy| {
+                denies(policy.default_action.as_deref())
+                    || policy.operations.iter().any(|operation| denies(Some(&operation.action)))
+            });
+        if any {
+            let message = "these rules would not be kept";
+            refuse(found, "spec.accessControl", message, "write a Policy (dodai.dev/v1) with `access`");
+        }
+    }
+    let has = |pipeline: &Option<Pipeline>| pipeline.as_ref().is_some_and(|one| !one.handlers.is_empty());
+    for (key, given) in
+        [("httpPipeline", has(&spec.http_pipeline)), ("appHttpPipeline", has(&spec.app_http_pipeline))]
+    {
+        if given {
+            let remedy = "take it out; a Policy limits rates, guards access and edits headers";
+            refuse(found, format!("spec.{key}"), "middleware is not run", remedy);
+        }
+    }
+    if spec.api.as_ref().is_some_and(|api| !api.allowed.is_empty() || !api.denied.is_empty()) {
+        let remedy = "take it out; use `scopes` of the components to say who may use them";
+        refuse(found, "spec.api", "APIs cannot be switched off one by one yet", remedy);
+    }
+    for (key, given) in [
+        ("metric", spec.metric.is_some()),
+        ("metrics", spec.metrics.is_some()),
+        ("mtls", spec.mtls.is_some()),
+        ("nameResolution", spec.name_resolution.is_some()),
+        ("features", !spec.features.is_empty()),
+        ("logging", spec.logging.is_some()),
+        ("wasm", spec.wasm.is_some()),
+        ("workflow", spec.workflow.is_some()),
+    ] {
+        if given {
+            warn(found, format!("spec.{key}"), "Dodai has its own way for this", "leave it out");
+        }
+    }
+}
+
+pub(super) fn check_resiliency(spec: &ResiliencySpec, found: &mut Findings) {
+    let within = |base: &str, key: &str| {
+        let mut path = base.to_owned();
+        crate::read::push_key(&mut path, key);
+        path
+    };
+    if !spec.targets.actors.is_empty() {
+        warn(found, "spec.targets.actors", "there are no actors yet", "leave it out");
+    }
+    for name in spec.targets.components.keys() {
+        let message = "operations of components are not retried or bounded by documents yet";
+        let remedy = "set timeouts in the component's metadata, and retry in the app";
+        warn(found, within("spec.targets.components", name), message, remedy);
+    }
+    for (name, retry) in &spec.policies.retries {
+        let path = within("spec.policies.retries", name);
+        if retry.max_interval.is_some() {
+            let message = "waits double up to 5s";
+            warn(found, format!("{path}.maxInterval"), message, "leave it out");
+        }
+        if retry.matching.as_ref().is_some_and(|matching| matching.grpc_status_codes.is_some()) {
+            let message = "gRPC statuses are not tried again by their code";
+            warn(found, format!("{path}.matching.gRPCStatusCodes"), message, "leave it out");
+        }
+    }
+    for (name, breaker) in &spec.policies.circuit_breakers {
+        let path = within("spec.policies.circuitBreakers", name);
+        if breaker.max_requests.is_some_and(|most| most != 1) {
+            let message = "one call is let through when half open";
+            warn(found, format!("{path}.maxRequests"), message, "leave it out");
+        }
+        if breaker.interval.is_some_and(|interval| !interval.get().is_zero()) {
+            let message = "failures in a row are counted, however far apart";
+            warn(found, format!("{path}.interval"), message, "leave it out");
+        }
+        if breaker.trip.as_deref().is_some_and(|trip| !is_row(trip)) {
+            let message = "only failures in a row open the breaker; it opens after 5 of them";
+            warn(found, format!("{path}.trip"), message, "write `consecutiveFailures > N`");
+        }
+    }
+}
+
+/// `consecutiveFailures > 5` and the like.
+fn is_row(trip: &str) -> bool {
+    let rest = trip.trim().strip_prefix("consecutiveFailures").map(str::trim_start);
+    let number = rest.and_then(|rest| rest.strip_prefix(">=").or_else(|| rest.strip_prefix('>')));
+    number.is_some_and(|number| number.trim().parse::<u32>().is_ok())
+}
+
+pub(super) fn check_endpoint(endpoint: &HttpEndpoint, found: &mut Findings) {
+    let spec = &endpoint.spec;
+    if endpoint.metadata.name.as_str().parse::<crate::Name>().is_err() {
+        let message = "the name is no host name that an app could call";
+        warn(found, "metadata.name", message, "use small letters, digits and `-`");
+    }
+    if spec.base_url.starts_with("https://") {
+        let message = "the endpoint cannot be called by its name: TLS to it is not offered yet";
+        warn(found, "spec.baseUrl", message, "let the app call the URL itself, or use `http://` to a proxy");
+    }
+    if spec.client_tls.is_some() {
+        let message = "TLS to endpoints is not offered yet";
+        warn(found, "spec.clientTLS", message, "let the app call the URL itself");
+    }
+    for (i, header) in spec.headers.iter().enumerate() {
+        if header.secret_key_ref.is_some() || header.env_ref.is_some() {
+            let message = format!("the header `{}` is left out: it can only have a plain value", header.name);
+            let remedy = "let the app send it, which reads it from the secret store";
+            warn(found, format!("spec.headers[{i}]"), &message, remedy);
+        }
+    }
+}
