@@ -9,7 +9,7 @@ mod job;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dodai_capability::Answer;
 use dodai_capability::fault::{Fault, Kind};
@@ -201,10 +201,26 @@ fn connect(place: &Place, tuning: Tuning, role: Role) -> rusqlite::Result<Connec
     connection.set_prepared_statement_cache_capacity(64);
     if role == Role::Write && *place != Place::Memory {
         let mode = if tuning.wal { "WAL" } else { "DELETE" };
-        connection.pragma_update_and_check(None, "journal_mode", mode, |_| Ok(()))?;
+        set_mode(&connection, mode, tuning.busy_timeout)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
     }
     Ok(connection)
+}
+
+/// Sets the journal mode. SQLite does not wait here, as it does for writes, for somebody who opens the file at
+/// the same time; so we do.
+fn set_mode(connection: &Connection, mode: &str, patience: Duration) -> rusqlite::Result<()> {
+    let end = Instant::now() + patience;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", mode, |_| Ok(())) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < end =>
+            {
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// What went wrong in SQLite, in the words of a user.

@@ -76,6 +76,21 @@ async fn a_file_that_another_process_writes_is_busy_and_reads_go_on() {
     assert_eq!(count(&access).await, 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_can_open_a_new_file_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let tuning = Tuning { busy_timeout: Duration::from_secs(10), wal: true };
+    // Each with files of its own, as processes have.
+    let mut all = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let place = Place::File(dir.path().join("t.db"));
+        all.spawn(async move { Files::default().open(&place, tuning).await.map(drop) });
+    }
+    while let Some(one) = all.join_next().await {
+        one.unwrap().expect("opens");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_opened_is_named() {
     let dir = tempfile::tempdir().unwrap();
