@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::gate::Gate;
+use crate::joining::{self, Joining};
 use crate::seam::{Artifacts, Ledger, Node};
 use crate::{Refusal, apps, documents, node};
 
@@ -57,6 +58,8 @@ pub struct Parts {
     pub artifacts: Arc<dyn Artifacts>,
     /// The way for calls.
     pub door: Arc<dyn Door>,
+    /// How bases join, where they can.
+    pub joining: Option<Joining>,
     /// Who may come in.
     pub gate: Gate,
     /// What the server is.
@@ -100,6 +103,7 @@ pub fn router(parts: Arc<Parts>) -> Router {
         )
         .route("/v1/publish/{pubsub}/{topic}", post(node::publish))
         .route("/v1/store", get(node::store))
+        .route("/v1/tokens", post(joining::create))
         .route("/v1/store/backup", post(node::backup))
         .fallback(|| async { Refusal::not_found("there is no such path in the management API") })
         .method_not_allowed_fallback(|| async {

@@ -10,6 +10,7 @@ pub mod apps;
 mod documents;
 mod feed;
 pub mod gate;
+pub mod joining;
 pub mod mask;
 mod node;
 mod refusal;

@@ -94,6 +94,7 @@ impl World {
             artifacts: node.clone(),
             door: node.clone(),
             gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
+            joining: None,
             about: About { version: "1".to_owned(), pid: 7, folder: None, data: PathBuf::from("/data") },
             metrics: Arc::new(|_| ("text/plain", "# EOF\n".to_owned())),
             stop: stop.clone(),

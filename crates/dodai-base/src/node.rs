@@ -27,8 +27,11 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::certificates;
+use crate::membership::Membership;
 use crate::process::{self, Logs, Ports, Supervisor};
 use crate::workload::{self, Order, Runner};
+
+pub use crate::workload::Source;
 
 /// How often the base looks at what changes by itself.
 const LOOK: Duration = Duration::from_millis(250);
@@ -57,6 +60,10 @@ pub struct Config {
     pub wants: Wants,
     /// Limits and seams of the runtime API.
     pub runtime: dodai_runtime::Settings,
+    /// Its place among other bases, if it has one.
+    pub membership: Option<Membership>,
+    /// Where it gets artefacts that it lacks, if from anywhere.
+    pub artifacts: Option<Arc<dyn Source>>,
     /// Where relative paths of components' data begin; `None` for `components` in the data folder.
     pub components_dir: Option<PathBuf>,
 }
@@ -99,6 +106,8 @@ pub struct Parts {
     pub tokens: std::sync::Mutex<BTreeMap<AppId, String>>,
     /// Handles of process instances, for usage figures.
     pub handles: std::sync::Mutex<BTreeMap<InstanceId, Arc<process::Handle>>>,
+    /// One artefact at a time comes from elsewhere.
+    pub fetching: tokio::sync::Mutex<()>,
 }
 
 /// A running base.
@@ -118,7 +127,7 @@ impl Base {
             threads: config.threads.max(1),
             sinks: config.sinks.clone(),
             sample_per_ten_thousand: config.sample_per_ten_thousand,
-            mesh: None,
+            mesh: config.membership.as_ref().map(Membership::mesh),
             data_dir: config.data_dir.clone(),
         })
         .map_err(Error::Plane)?;
@@ -156,9 +165,14 @@ impl Base {
             handles: std::sync::Mutex::default(),
         });
         let base = Base { parts: parts.clone(), tasks: tasks.child() };
+            fetching: tokio::sync::Mutex::default(),
         tasks.spawn(Kind::Loop, follow(parts.clone(), link.snapshots, base.tasks.clone()));
         base.tasks.spawn(Kind::Loop, certificates::tend(parts, base.tasks.clone()));
         Ok(base)
+        if let Some(membership) = parts.config.membership.clone() {
+            let tend = membership.tend(link.snapshots.clone(), base.tasks.clone());
+            base.tasks.spawn(Kind::Loop, tend);
+        }
     }
 
     /// The base's parts, for metrics, logs and administration.
@@ -241,6 +255,8 @@ async fn take(
             let reason = error.to_string();
             tracing::warn!(
                 version = snapshot.version,
+            let member = parts.config.membership.as_ref().zip(listeners.get("mesh"));
+            status.mesh = member.map(|(membership, at)| membership.address(*at));
                 reason,
                 "a snapshot was refused; the last good one stays"
             );

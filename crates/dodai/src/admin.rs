@@ -76,6 +76,7 @@ impl Admin {
             ledger: Arc::new(StoreLedger(subject.control.documents().store().clone())),
             artifacts: Arc::new(Artefacts(parts.modules.clone())),
             door: Arc::new(parts.plane.door()),
+            joining: None,
             gate: Gate::new(Arc::new(check), hosts),
             about,
             metrics: Arc::new(move |accept| {

@@ -4,7 +4,7 @@
 //! memory, the folder being all it knows.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,12 +108,12 @@ pub async fn run_base(
 }
 
 /// One thread per core, at most four.
-fn default_threads() -> usize {
+pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4))
 }
 
 /// Makes a folder that only its owner can look into: it will hold secrets and data.
-fn make_private(folder: &PathBuf) -> anyhow::Result<()> {
+pub fn make_private(folder: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
         format!("cannot make the data folder {}; choose another with --data", folder.display())
@@ -188,6 +188,8 @@ impl System {
             .read
             .documents
             .iter()
+            membership: None,
+            artifacts: None,
             .filter_map(|located| {
                 let dodai_api::Document::App(app) = &located.value else { return None };
                 Some(app)
