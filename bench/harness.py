@@ -1,15 +1,24 @@
-"""Shared parts of the benchmarks: processes that end with the script, CPU time, load runs.
+"""Shared parts of the benchmarks: processes that end with the script, documents, CPU time, load runs, tables.
 
 Method: load generator, backend and proxy on one CPU (a wake-up across CPUs would drown everything), peers visited in
-turn within each round, medians over rounds, CPU microseconds per request (user and system time of the process, all
-threads) as the figure to compare. Everything is on loopback and bounded in time.
+turn within each round, medians over rounds with the spread beside them, CPU microseconds per request (user and system
+time of the process, all threads) as the figure to compare. Everything is on loopback and bounded in time.
+
+Settings by environment: BENCH_CPU=0, ROUNDS, SECS, CONNS, QUICK=1 (one short round), DODAI_BINARY, and BENCH_BATCH=1 to
+run everything under SCHED_BATCH, which takes the wake-up contests of a shared machine out of the figures.
 """
-import atexit, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import atexit, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, textwrap, time
 
 TICK = os.sysconf("SC_CLK_TCK")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CPU = os.environ.get("BENCH_CPU", "0")
+QUICK = os.environ.get("QUICK") == "1"
+ROUNDS = int(os.environ.get("ROUNDS", "1" if QUICK else "5"))
+SECS = int(os.environ.get("SECS", "1" if QUICK else "3"))
+CONNS = int(os.environ.get("CONNS", "64"))
+FOURTEEN = [f"x-bench-header-{n}: a value of ordinary length {n}" for n in range(12)]  # wrk sends two itself
 WORK = pathlib.Path(tempfile.mkdtemp(prefix="dodai-bench-"))
+WORK.chmod(0o755)  # nginx workers run as another user
 STARTED = []
 
 
@@ -30,15 +39,19 @@ atexit.register(cleanup)
 def need(*programs):
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        sys.exit(f"SKIPPED: {', '.join(missing)} not installed (apt-get install {' '.join(missing)})")
+        sys.exit(f"SKIPPED: {', '.join(missing)} not installed; `cargo xtask bench` installs what is needed")
+
+
+def built(name):
+    folder = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    path = folder / name
+    if not path.exists():
+        sys.exit(f"SKIPPED: there is no {path}; `cargo xtask bench` builds it")
+    return str(path)
 
 
 def dodai_binary():
-    given = os.environ.get("DODAI_BINARY")
-    path = pathlib.Path(given) if given else pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "dodai"
-    if not path.exists():
-        sys.exit(f"no release binary at {path}; run `cargo build --release` or set DODAI_BINARY")
-    return str(path)
+    return os.environ.get("DODAI_BINARY") or built("dodai")
 
 
 def free_port():
@@ -47,14 +60,18 @@ def free_port():
         return s.getsockname()[1]
 
 
+def placed(command):
+    batch = ["chrt", "-b", "0"] if os.environ.get("BENCH_BATCH") == "1" else []
+    return batch + ["taskset", "-c", CPU] + command
+
+
 def start(command, pinned=True, **options):
-    prefix = ["taskset", "-c", CPU] if pinned else []
-    process = subprocess.Popen(prefix + command, **options)
+    process = subprocess.Popen(placed(command) if pinned else command, **options)
     STARTED.append(process)
     return process
 
 
-def wait_for(port, seconds=30):
+def wait_for(port, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
         try:
@@ -63,6 +80,18 @@ def wait_for(port, seconds=30):
         except OSError:
             time.sleep(0.02)
     sys.exit(f"nothing listens on port {port} after {seconds} s")
+
+
+def wait_for_ok(url, seconds=60):
+    end = time.time() + seconds
+    while time.time() < end:
+        if subprocess.run(["curl", "-sf", "-o", "/dev/null", url]).returncode == 0:
+            return
+        time.sleep(0.1)
+    sys.exit(f"{url} does not answer with 200 after {seconds} s")
+
+
+# Figures of processes.
 
 
 def cpu_seconds(pid):
@@ -74,16 +103,159 @@ def rss_mb(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{pid}/status").read())[1]) / 1024
 
 
+def descendants(pid):
+    found = []
+    for children in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            found += [int(child)] + descendants(int(child))
+    return found
+
+
+def median(values):
+    return statistics.median(list(values))
+
+
+# Documents.
+
+
+def document(kind, name, spec):
+    head = f"apiVersion: dodai.dev/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n"
+    return head + textwrap.indent(textwrap.dedent(spec).strip(), "  ") + "\n"
+
+
+def external(name, port, protocol="http"):
+    return document("App", name, f"""
+        external: {{addresses: ["127.0.0.1:{port}"]}}
+        services: [{{name: main, port: {port}, protocol: {protocol}}}]
+        """)
+
+
+def gateway(port):
+    return document("Gateway", "front", f"listeners: [{{name: http, address: 127.0.0.1, port: {port}, protocol: HTTP}}]")
+
+
+def plain_route(app, path="/"):
+    return document("Route", app, f"""
+        parentRefs: [{{name: front}}]
+        rules: [{{matches: [{{path: {{type: PathPrefix, value: {path}}}}}], backendRefs: [{{name: {app}}}]}}]
+        """)
+
+
+def filtered_route(app):
+    """Three filters and a timeout: header edits both ways here, a rate limit beside it."""
+    return document("Route", app, f"""
+        parentRefs: [{{name: front}}]
+        rules:
+          - matches: [{{path: {{type: PathPrefix, value: /}}}}]
+            filters:
+              - type: RequestHeaderModifier
+                requestHeaderModifier: {{set: [{{name: x-edge, value: bench}}]}}
+              - type: ResponseHeaderModifier
+                responseHeaderModifier: {{set: [{{name: x-served-by, value: dodai}}]}}
+            backendRefs: [{{name: {app}}}]
+            timeouts: {{request: 10s}}
+        """) + "---\n" + document("Policy", "limits", f"""
+        targetRefs: [{{kind: Route, name: {app}}}]
+        rateLimit: {{requestsPerSecond: 10000000, burst: 1000000}}
+        """)
+
+
+def write(name, *documents):
+    folder = WORK / name
+    folder.mkdir(exist_ok=True)
+    (folder / "dodai.yaml").write_text("---\n".join(documents))
+    return folder
+
+
+def base(folder, threads=1, pinned=True):
+    command = [dodai_binary(), "base", "--from", str(folder), "--data", str(WORK / "data"), "--threads", str(threads)]
+    return start(command, pinned, stdout=subprocess.DEVNULL)
+
+
+# Peers.
+
+NGINX = """
+daemon off; worker_processes 1; pid {work}/{name}.pid; error_log {work}/{name}.err warn; worker_rlimit_nofile 20000;
+events {{ worker_connections 8192; }}
+http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 300; sendfile on; tcp_nodelay on;
+  client_body_temp_path {work}/{name}.b; proxy_temp_path {work}/{name}.p; fastcgi_temp_path {work}/{name}.f;
+  uwsgi_temp_path {work}/{name}.u; scgi_temp_path {work}/{name}.s; {body} }}
+"""
+
+
+def nginx(name, body):
+    """Starts nginx with one worker and returns that worker's pid."""
+    (WORK / f"{name}.conf").write_text(NGINX.format(work=WORK, name=name, body=body))
+    master = start(["nginx", "-c", str(WORK / f"{name}.conf")])
+    end = time.time() + 10
+    while time.time() < end:
+        workers = descendants(master.pid)
+        if workers:
+            return workers[-1]
+        time.sleep(0.05)
+    sys.exit(f"nginx ({name}) has no worker: {(WORK / f'{name}.err').read_text()}")
+
+
+def files():
+    """A folder with files of 1 B, 1 KB and 64 KB."""
+    folder = WORK / "www"
+    folder.mkdir(exist_ok=True)
+    for name, size in (("1b", 1), ("1k", 1024), ("64k", 65536)):
+        (folder / name).write_bytes(b"x" * size)
+    return folder
+
+
+def file_server(port):
+    return nginx("backend", f"server {{ listen 127.0.0.1:{port}; root {files()}; }}")
+
+
+def nginx_proxy(port, backend):
+    return nginx("proxy", f"""
+        upstream up {{ server 127.0.0.1:{backend}; keepalive 512; keepalive_requests 1000000000; }}
+        server {{ listen 127.0.0.1:{port}; location / {{
+          proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffers 16 16k; }} }}""")
+
+
+def haproxy(port, backend, h2=False):
+    """Starts HAProxy if it is installed and returns its pid."""
+    if shutil.which("haproxy") is None:
+        print("SKIPPED: haproxy is not installed")
+        return None
+    proto = " proto h2" if h2 else ""
+    (WORK / "haproxy.cfg").write_text(textwrap.dedent(f"""
+        global
+          nbthread 1
+          maxconn 8192
+        defaults
+          mode http
+          timeout connect 5s
+          timeout client 300s
+          timeout server 300s
+          http-reuse always
+        frontend front
+          bind 127.0.0.1:{port}{proto}
+          default_backend back
+        backend back
+          server one 127.0.0.1:{backend}{proto} pool-max-conn 512
+        """))
+    return start(["haproxy", "-db", "-q", "-f", str(WORK / "haproxy.cfg")]).pid
+
+
+# Load.
+
+
 def milliseconds(text):
     value, unit = re.match(r"([\d.]+)(us|ms|s)", text).groups()
     return float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
 
 
-def wrk(url, seconds, connections, headers=()):
-    command = ["taskset", "-c", CPU, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
+def wrk(url, seconds, connections, headers=(), script=None):
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     for header in headers:
         command += ["-H", header]
-    text = subprocess.run(command + [url], capture_output=True, text=True, check=True).stdout
+    if script:
+        command += ["-s", str(script)]
+    text = subprocess.run(placed(command + [url]), capture_output=True, text=True, check=True).stdout
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     socket_errors = re.search(r"Socket errors: (.*)", text)
     errors = (int(bad[1]) if bad else 0) + (sum(map(int, re.findall(r"\d+", socket_errors[1]))) if socket_errors else 0)
@@ -96,5 +268,56 @@ def wrk(url, seconds, connections, headers=()):
     )
 
 
-def median(values):
-    return statistics.median(values)
+def h2load(url, seconds, connections, streams):
+    with tempfile.NamedTemporaryFile(dir=WORK) as log:
+        command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log.name}", url]
+        subprocess.run(placed(command), capture_output=True, text=True, check=True)
+        lines = [line.split() for line in open(log.name)]
+    if not lines:
+        sys.exit(f"h2load got no answer from {url}")
+    times = sorted(int(line[2]) / 1000 for line in lines)
+    good = sum(line[1] == "200" for line in lines)
+    return dict(
+        requests=len(lines),
+        rps=good / seconds,
+        p50=times[len(times) // 2],
+        p99=times[int(len(times) * 0.99)],
+        errors=len(lines) - good,
+    )
+
+
+HEADER = """
+| load | peer | req/s | p50 ms | p99 ms | CPU us/req (spread) | ratio to {first} (spread) | RSS MB | errors |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def compare(what, peers, load):
+    """Runs `load(port, seconds)` against every peer in turn, ROUNDS times, and prints a row for each.
+
+    `peers` maps names to `(port, pids)`; the first is what the others are compared with. Returns the median of each
+    peer's ratio and the sum of its errors.
+    """
+    results = {name: [] for name in peers}
+    for _ in range(ROUNDS):
+        for name, (port, pids) in peers.items():
+            load(port, 1)
+            before = sum(map(cpu_seconds, pids))
+            run = load(port, SECS)
+            run["cpu"] = (sum(map(cpu_seconds, pids)) - before) / max(run["requests"], 1) * 1e6
+            run["rss"] = sum(map(rss_mb, pids))
+            results[name].append(run)
+    found, first = {}, results[next(iter(peers))]
+    for name, runs in results.items():
+        middle = lambda key: median(run[key] for run in runs)
+        spread = lambda values, form: f"{form % median(values)} ({form % min(values)}-{form % max(values)})"
+        ratios = [run["cpu"] / base["cpu"] if base["cpu"] else 0 for run, base in zip(runs, first)]
+        errors = sum(run["errors"] for run in runs)
+        cpu = spread([run["cpu"] for run in runs], "%.1f")
+        print(f"| {what} | {name} | {middle('rps'):.0f} | {middle('p50'):.3f} | {middle('p99'):.2f} | {cpu} | {spread(ratios, '%.2f')} | {middle('rss'):.1f} | {errors} |", flush=True)
+        found[name] = (median(ratios), errors)
+    return found
+
+
+def table(title, first):
+    print(f"\n{title}: {ROUNDS} rounds x {SECS} s interleaved, everything on CPU {CPU}")
+    print(HEADER.format(first=first))

@@ -37,7 +37,7 @@ usage: cargo xtask COMMAND
   fuzz [--seconds N] [TARGET]     build the fuzz targets and run one or all of them
   guests [--check]                rebuild the example modules, or compare their digests
   release [--no-test]             the release build with no C toolchain extras, then the tests against it
-  bench [NAME] [-- ARGUMENTS]     run the comparisons under bench/
+  bench [--quick] [NAME...]       build and run the comparisons under bench/, all or those named
 ";
 
 fn main() -> ExitCode {
@@ -102,9 +102,10 @@ fn run(args: &[String]) -> Result<()> {
         }
         "bench" => {
             let extra = words.after_dashes();
-            let name = words.positional();
+            let length = if words.flag("--quick") { bench::Length::Quick } else { bench::Length::Full };
+            let names: Vec<String> = std::iter::from_fn(|| words.positional()).collect();
             words.finish()?;
-            bench::run(&workspace, name.as_deref(), &extra)
+            bench::run(&workspace, &names, length, &extra)
         }
         other => bail!("there is no command `{other}`\n\n{USAGE}"),
     }

@@ -19,6 +19,23 @@ const TESTS: &[Need] = &[
     Need { program: "ip", package: "iproute2", reason: "tests of redirection build network namespaces" },
 ];
 
+/// What `cargo xtask bench` needs: load generators and peers to be compared with.
+const BENCHES: &[Need] = &[
+    Need { program: "python3", package: "python3", reason: "the comparisons are scripts" },
+    Need { program: "curl", package: "curl", reason: "to see that everything is up before it is measured" },
+    Need { program: "taskset", package: "util-linux", reason: "everything measured shares one CPU" },
+    Need { program: "wrk", package: "wrk", reason: "HTTP/1.1 load" },
+    Need { program: "h2load", package: "nghttp2-client", reason: "HTTP/2 load" },
+    Need { program: "nghttpd", package: "nghttp2-server", reason: "a backend that speaks HTTP/2" },
+    Need { program: "nginx", package: "nginx", reason: "a backend, and the peer of every bar" },
+    Need { program: "haproxy", package: "haproxy", reason: "a second peer" },
+];
+
+/// Makes sure of what the comparisons need.
+pub fn ensure_benches(workspace: &Workspace) -> Result<()> {
+    ensure(workspace, BENCHES)
+}
+
 /// Makes sure of every program in the table, installing what is missing where that is possible.
 pub fn ensure_tests(workspace: &Workspace) -> Result<()> {
     ensure(workspace, TESTS)

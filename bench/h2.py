@@ -1,0 +1,30 @@
+#!/usr/bin/env python3
+"""An HTTP/2 hop without TLS beside nginx and HAProxy: 8 connections with 16 streams each. Reported, no bar.
+
+nginx carries HTTP/2 to a backend for gRPC only, so it is set up that way; it opens a connection per stream there.
+usage: bench/h2.py      env: see harness.py
+"""
+import subprocess, sys
+import harness as h
+
+h.need("nginx", "h2load", "nghttpd", "taskset")
+backend, proxy, balancer, ours = (h.free_port() for _ in range(4))
+h.start(["nghttpd", "--no-tls", "-n1", "-m", "512", "-d", str(h.files()), str(backend)], stdout=subprocess.DEVNULL)
+peers = {"nginx": (proxy, [h.nginx("proxy", f"""
+    upstream up {{ server 127.0.0.1:{backend}; keepalive 512; keepalive_requests 1000000000; }}
+    http2_max_concurrent_streams 512;
+    server {{ listen 127.0.0.1:{proxy} http2; location / {{ grpc_pass grpc://up; }} }}""")])}
+other = h.haproxy(balancer, backend, h2=True)
+if other:
+    peers["haproxy"] = (balancer, [other])
+dodai = h.base(h.write("h2", h.external("backend", backend, "http2"), h.gateway(ours), h.filtered_route("backend")))
+peers["dodai"] = (ours, [dodai.pid])
+for port in [backend] + [port for port, _ in peers.values()]:
+    h.wait_for(port)
+
+h.table("HTTP/2 hop, 8 connections x 16 streams", "nginx")
+errors = 0
+for what, path in (("1 KB", "/1k"), ("64 KB", "/64k")):
+    load = lambda port, seconds: h.h2load(f"http://127.0.0.1:{port}{path}", seconds, 8, 16)
+    errors += h.compare(what, peers, load)["dodai"][1]
+sys.exit(f"{errors} calls failed" if errors else 0)

@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""`dodai up examples/shop` at rest: CPU and memory of the base and of what it started. Reported, no bar.
+
+usage: bench/rest.py      env: SETTLE=30 before measuring, WATCH=10 seconds of it
+"""
+import os, shutil, subprocess, time
+import harness as h
+
+settle, watch = float(os.environ.get("SETTLE", "15" if h.QUICK else "30")), float(os.environ.get("WATCH", "5" if h.QUICK else "10"))
+shop = h.WORK / "shop"
+shutil.copytree(h.ROOT / "examples" / "shop", shop, ignore=shutil.ignore_patterns(".dodai"), symlinks=True)
+dodai = h.start([h.dodai_binary(), "up", str(shop)], pinned=False, stdout=subprocess.DEVNULL)
+h.wait_for(8080, 600)
+h.wait_for_ok("http://127.0.0.1:8080/")
+time.sleep(settle)
+children = h.descendants(dodai.pid)
+name = lambda pid: open(f"/proc/{pid}/comm").read().strip()
+before = {pid: h.cpu_seconds(pid) for pid in [dodai.pid] + children}
+time.sleep(watch)
+print("| process | VmRSS MB | CPU, share of one core |\n|---|---|---|")
+for pid, cpu in before.items():
+    what = "the base, with its modules" if pid == dodai.pid else f"{name(pid)} (started by it)"
+    print(f"| {what} | {h.rss_mb(pid):.1f} | {(h.cpu_seconds(pid) - cpu) / watch * 100:.2f} % |")
