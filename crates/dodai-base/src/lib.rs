@@ -4,6 +4,7 @@
 //! data plane, runs the workloads that the snapshot names, and reports what became of both.
 
 mod certificates;
+mod footprint;
 pub mod membership;
 pub mod node;
 pub mod process;

@@ -27,6 +27,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::certificates;
+use crate::footprint;
 use crate::membership::Membership;
 use crate::process::{self, Logs, Ports, Supervisor};
 use crate::workload::{self, Order, Runner};
@@ -167,6 +168,7 @@ impl Base {
         let base = Base { parts: parts.clone(), tasks: tasks.child() };
             fetching: tokio::sync::Mutex::default(),
         tasks.spawn(Kind::Loop, follow(parts.clone(), link.snapshots, base.tasks.clone()));
+        base.tasks.spawn(Kind::Loop, footprint::tend(base.tasks.clone()));
         base.tasks.spawn(Kind::Loop, certificates::tend(parts, base.tasks.clone()));
         Ok(base)
         if let Some(membership) = parts.config.membership.clone() {
