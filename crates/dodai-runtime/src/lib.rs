@@ -6,6 +6,7 @@
 
 mod api;
 mod callback;
+mod cel;
 mod components;
 mod delivery;
 mod error;
@@ -17,4 +18,4 @@ pub use api::Api;
 pub use components::{Absent, Block, Components, Live};
 pub use error::Error;
 pub use runtime::{KeyValue, Runtime};
-pub use settings::{Backoff, DAPR_LEVEL, Settings, Shutdown};
+pub use settings::{AppConnection, Backoff, DAPR_LEVEL, Settings, Shutdown};

@@ -28,6 +28,19 @@ impl Backoff {
     }
 }
 
+/// How a stand-alone sidecar reaches its app, as the metadata API shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppConnection {
+    /// The app's port.
+    pub port: u16,
+    /// `http` or `h2c`.
+    pub protocol: String,
+    /// The host the app listens on.
+    pub address: String,
+    /// Calls to it at once.
+    pub max_concurrency: Option<u32>,
+}
+
 /// Limits and seams of one runtime.
 #[derive(Clone)]
 pub struct Settings {
@@ -46,6 +59,8 @@ pub struct Settings {
     pub delivery_attempts: u32,
     /// Configuration subscriptions of one app at most: 256.
     pub max_followers: usize,
+    /// How the app is reached, where that is one app for the whole base.
+    pub connection: Option<AppConnection>,
     /// What `POST /v1.0/shutdown` does; nothing unless set.
     pub shutdown: Shutdown,
 }
@@ -61,6 +76,7 @@ impl Default for Settings {
             delivery_backoff: backoff,
             delivery_attempts: 4,
             max_followers: 256,
+            connection: None,
             shutdown: Arc::new(
                 |app| tracing::warn!(%app, "an app asked for a shutdown, which this base does not offer"),
             ),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dodai_api::dapr;
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{App, Component, Scopes, SecretScope, Setting, Subscription, Value};
+use dodai_core::snapshot::{App, BulkDelivery, Component, Scopes, SecretScope, Setting, Subscription, Value};
 
 use super::{Input, Scope};
 use crate::name;
@@ -54,10 +54,12 @@ pub(super) fn components<'a>(
                 && (component.scopes.is_empty()
                     || component.scopes.iter().any(|one| one == app.name.as_str()))
         };
+        // A base among others opens only what its own apps use, although it knows all services.
+        let all = scope.all && input.settings.mesh.is_none();
         // A secret store serves components whatever apps it is scoped to.
         let needed = component.spec.kind.starts_with("secretstores.")
             && local.iter().any(|app| app.namespace.as_str() == component.metadata.namespace.as_str());
-        scope.all || needed || local.iter().any(here)
+        all || needed || local.iter().any(here)
     };
     input.documents.components().filter(seen).map(component)
 }
@@ -89,6 +91,14 @@ fn setting(item: &dapr::MetadataItem, store: &str) -> Setting {
     Setting { name: item.name.clone(), value }
 }
 
+/// Dapr's defaults: up to 100 messages, waiting for a second.
+fn bulk(bulk: &dapr::BulkSubscribe) -> BulkDelivery {
+    BulkDelivery {
+        most: bulk.max_messages_count.filter(|most| *most > 0).unwrap_or(100),
+        wait: Duration::from_millis(bulk.max_await_duration_ms.unwrap_or(1000).into()),
+    }
+}
+
 pub(super) fn subscriptions(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Subscription> {
     let mut all = Vec::new();
     for document in input.documents.subscriptions() {
@@ -115,6 +125,7 @@ pub(super) fn subscriptions(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<S
                     .collect(),
                 path: routes.default.clone(),
                 dead_letter_topic: document.spec.dead_letter_topic.clone(),
+                bulk: document.spec.bulk_subscribe.as_ref().filter(|bulk| bulk.enabled).map(bulk),
                 metadata: document.spec.metadata.clone(),
             });
         }

@@ -143,8 +143,20 @@ pub struct Subscription {
     pub path: Option<String>,
     /// Where messages go that could not be delivered.
     pub dead_letter_topic: Option<String>,
+    /// Several messages in one delivery.
+    #[serde(default)]
+    pub bulk: Option<BulkDelivery>,
     /// Settings such as `rawPayload`.
     pub metadata: BTreeMap<String, String>,
+}
+
+/// Several messages in one delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkDelivery {
+    /// Messages at most.
+    pub most: u32,
+    /// How long the first of them waits for more.
+    pub wait: Duration,
 }
 
 /// An instance this base must run.

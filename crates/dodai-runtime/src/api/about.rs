@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::refusal::{Outcome, Refusal, empty, encoded};
 use super::{Api, query};
 use crate::delivery::Described;
-use crate::settings::DAPR_LEVEL;
+use crate::settings::{DAPR_LEVEL, Settings};
 
 /// Metadata entries an app may add, and the longest of their values in bytes.
 const MAX_EXTENDED: usize = 128;
@@ -42,8 +42,30 @@ struct Registered {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Connection {
-    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    protocol: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_concurrency: Option<u32>,
+}
+
+impl Connection {
+    fn of(settings: &Settings) -> Connection {
+        let Some(known) = &settings.connection else {
+            let protocol = "http".to_owned();
+            return Connection { port: None, protocol, channel_address: None, max_concurrency: None };
+        };
+        Connection {
+            port: Some(known.port),
+            protocol: known.protocol.clone(),
+            channel_address: Some(known.address.clone()),
+            max_concurrency: known.max_concurrency,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -71,7 +93,7 @@ impl Api {
             components: components.collect(),
             extended,
             subscriptions: self.shared.deliveries.describe(&self.app),
-            app_connection_properties: Connection { protocol: "http" },
+            app_connection_properties: Connection::of(&self.shared.settings),
             actor_runtime: ActorRuntime { runtime_status: "DISABLED", host_ready: false },
         };
         encoded(StatusCode::OK, &metadata)

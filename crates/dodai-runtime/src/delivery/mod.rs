@@ -5,6 +5,7 @@
 //! starts only what differs. Always holds: a message is settled once its fate is known and never before.
 
 mod ask;
+mod bulk;
 pub(crate) mod follow;
 mod plan;
 mod verdict;

@@ -21,6 +21,7 @@ use futures_util::stream::FuturesUnordered;
 use http::Method;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::Plan;
@@ -106,7 +107,7 @@ impl Worker {
         }
     }
 
-    fn inner(&self) -> &Inner {
+    pub(super) fn inner(&self) -> &Inner {
         &self.deliveries.0
     }
 
@@ -179,8 +180,16 @@ impl Worker {
         let Membership { live, mut messages, concurrency } = membership;
         let mut ready = self.ready.clone();
         let mut in_hand = FuturesUnordered::new();
+        let bulk = self.plan.bulk;
+        let most = bulk.map_or(1, |bulk| bulk.most as usize);
+        let mut batch: Vec<Delivery> = Vec::new();
+        let mut due = Instant::now();
         let end = loop {
             let pulls = *ready.borrow_and_update() && in_hand.len() < concurrency;
+            if batch.len() >= most {
+                in_hand.push(self.bring(std::mem::take(&mut batch)));
+                continue;
+            }
             // Cancel safe: a source gives a message taken for a dropped future to the next one, and
             // deliveries in hand live outside.
             tokio::select! {
@@ -197,8 +206,16 @@ impl Worker {
                     }
                 }
                 Some(()) = in_hand.next(), if !in_hand.is_empty() => {}
+                () = tokio::time::sleep_until(due), if !batch.is_empty() => {
+                    in_hand.push(self.bring(std::mem::take(&mut batch)));
+                }
                 message = messages.next(), if pulls => match message {
-                    Some(Ok(delivery)) => in_hand.push(self.deliver(delivery)),
+                    Some(Ok(delivery)) => {
+                        if batch.is_empty() {
+                            due = Instant::now() + bulk.map_or(Duration::ZERO, |bulk| bulk.wait);
+                        }
+                        batch.push(delivery);
+                    }
                     Some(Err(error)) => break End::Failed(error.to_string()),
                     None if self.has_moved(&live) => break End::Again,
                     None => break End::Failed("the component ended the subscription".into()),
@@ -206,7 +223,19 @@ impl Worker {
             }
         };
         while in_hand.next().await.is_some() {}
+        for delivery in batch {
+            self.settle(delivery, pubsub::Verdict::Retry { after: Duration::ZERO }).await;
+        }
         end
+    }
+
+    async fn bring(&self, batch: Vec<Delivery>) {
+        if self.plan.bulk.is_some() {
+            return self.deliver_many(batch).await;
+        }
+        for delivery in batch {
+            self.deliver(delivery).await;
+        }
     }
 
     async fn deliver(&self, delivery: Delivery) {
@@ -231,7 +260,7 @@ impl Worker {
                 Ok(Verdict::Dropped(reason)) => return self.give_up(delivery, &reason).await,
                 Ok(Verdict::Again(reason)) => return self.put_off(delivery, &reason).await,
                 Err(failure) if is_unreachable(&failure) => {
-                    if !self.wait_for_app(&delivery).await {
+                    if !self.wait_for_app(std::slice::from_ref(&delivery)).await {
                         let at_once = pubsub::Verdict::Retry { after: Duration::ZERO };
                         return self.settle(delivery, at_once).await;
                     }
@@ -241,7 +270,7 @@ impl Worker {
         }
     }
 
-    fn event(&self, message: &Message) -> Result<Event, String> {
+    pub(super) fn event(&self, message: &Message) -> Result<Event, String> {
         if self.plan.is_raw() {
             return Ok(Event::from_raw(&message.data, &message.id, &message.topic, &self.plan.pubsub));
         }
@@ -263,8 +292,8 @@ impl Worker {
         Ok(verdict(status, &body))
     }
 
-    /// Waits until the app may be tried again, keeping the message. False: it shall be given back.
-    async fn wait_for_app(&self, delivery: &Delivery) -> bool {
+    /// Waits until the app may be tried again, keeping the messages. False: they shall be given back.
+    pub(super) async fn wait_for_app(&self, deliveries: &[Delivery]) -> bool {
         let mut ready = self.ready.clone();
         let was_ready = *ready.borrow_and_update();
         loop {
@@ -281,9 +310,11 @@ impl Worker {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
-            // A lease that is lost means that somebody else has the message.
-            if delivery.extend(self.lease()).await.is_err() {
-                return false;
+            for delivery in deliveries {
+                // A lease that is lost means that somebody else has the message.
+                if delivery.extend(self.lease()).await.is_err() {
+                    return false;
+                }
             }
             if tried || was_ready {
                 return true;
@@ -292,7 +323,7 @@ impl Worker {
     }
 
     /// Back to the broker with a pause, or given up when it has been tried often enough.
-    async fn put_off(&self, delivery: Delivery, reason: &str) {
+    pub(super) async fn put_off(&self, delivery: Delivery, reason: &str) {
         let settings = &self.inner().settings;
         let attempt = delivery.attempt;
         tracing::debug!(app = %self.app, topic = self.plan.topic, attempt, "a message was not taken: {reason}");
@@ -304,7 +335,7 @@ impl Worker {
     }
 
     /// To the dead letter topic, if there is one; else it is dropped.
-    async fn give_up(&self, delivery: Delivery, reason: &str) {
+    pub(super) async fn give_up(&self, delivery: Delivery, reason: &str) {
         let (id, topic) = (&delivery.message.id, &self.plan.topic);
         let Some(dead_letter) = &self.plan.dead_letter else {
             tracing::warn!(app = %self.app, topic, id, "a message was dropped: {reason}");
@@ -337,7 +368,7 @@ impl Worker {
         self.settle(delivery, verdict).await;
     }
 
-    async fn settle(&self, delivery: Delivery, verdict: pubsub::Verdict) {
+    pub(super) async fn settle(&self, delivery: Delivery, verdict: pubsub::Verdict) {
         if let Err(error) = delivery.settle(verdict).await {
             tracing::warn!(app = %self.app, topic = self.plan.topic, "a delivery could not be settled: {error}");
         }
@@ -355,6 +386,6 @@ fn lasting(data: &Bytes) -> Bytes {
 }
 
 /// Whether nobody was there to take the call: that says nothing about the message.
-fn is_unreachable(failure: &Failure) -> bool {
+pub(super) fn is_unreachable(failure: &Failure) -> bool {
     matches!(failure.kind, Kind::NoEndpoint | Kind::Connect | Kind::Draining)
 }

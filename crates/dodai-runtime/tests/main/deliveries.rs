@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use dodai_core::call::Caller;
+use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::snapshot::{Resource, Subscription};
+use dodai_core::snapshot::{BulkDelivery, Resource, Subscription};
+use http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::world::{World, app, blocks, component, data_of, reply, subscription};
+use crate::world::{Seen, World, app, blocks, component, data_of, reply, subscription};
 
 /// A world whose app `shop/cart` is ready and has these subscriptions, joined.
 async fn subscribed(subscriptions: Vec<Subscription>) -> World {
@@ -264,7 +265,7 @@ async fn what_cannot_run_is_a_status() {
     let unknown = Subscription {
         name: "shop/cart/cel".into(),
         topic: "u".into(),
-        rules: vec![("event.data.n > 1".into(), "/n".into())],
+        rules: vec![("data.n > 1".into(), "/n".into())],
         ..subscription("/x", None, &[])
     };
     let missing = Subscription {
@@ -288,7 +289,7 @@ async fn what_cannot_run_is_a_status() {
     let reason = |key: &str| {
         world.runtime.subscriptions().get(key).map(|health| health.reason.clone()).unwrap_or_default()
     };
-    world.until("refused", || reason("shop/cart shop/cart/cel").contains("event.data.n > 1")).await;
+    world.until("refused", || reason("shop/cart shop/cart/cel").contains("data.n > 1")).await;
     world.until("missing", || reason("shop/cart nope/t").contains("no pub/sub component `nope`")).await;
     world.until("forbidden", || reason("shop/cart guarded/t").contains("subscriptionScopes")).await;
     // It is mended without a restart.
@@ -334,4 +335,82 @@ async fn deliveries_at_once_are_bounded() {
         })
         .collect();
     assert_eq!(ids.len(), 1, "one at a time");
+}
+
+/// The data of the entries of a bulk delivery, with their ids.
+fn entries(seen: &Seen) -> Vec<(String, String)> {
+    let envelope: serde_json::Value = serde_json::from_slice(&seen.body).expect("an envelope");
+    assert_eq!(envelope["type"], "com.dapr.event.sent.bulk");
+    assert_eq!((envelope["topic"].as_str(), envelope["pubsubname"].as_str()), (Some("t"), Some("bus")));
+    let entry = |entry: &serde_json::Value| {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let data = if entry["contentType"] == "application/cloudevents+json" {
+            text(&entry["event"]["data"])
+        } else {
+            text(&entry["event"])
+        };
+        (text(&entry["entryId"]), data)
+    };
+    envelope["entries"].as_array().expect("entries").iter().map(entry).collect()
+}
+
+fn in_bulk(metadata: &[(&str, &str)]) -> Subscription {
+    let bulk = BulkDelivery { most: 3, wait: Duration::from_secs(2) };
+    Subscription { bulk: Some(bulk), ..subscription("/orders", Some("dead"), metadata) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bulk_subscriptions_get_many_at_once_and_give_a_verdict_each() {
+    let world = subscribed(vec![in_bulk(&[]), dead_letters("/dead")]).await;
+    let first = Arc::new(AtomicBool::new(true));
+    world.script(move |seen| {
+        if seen.path == "/dead" {
+            return reply(200, "");
+        }
+        let status = |data: &str| match data {
+            "drop" => "DROP",
+            "again" if first.swap(false, SeqCst) => "RETRY",
+            _ => "SUCCESS",
+        };
+        let statuses: Vec<_> =
+            entries(seen).iter().map(|(id, data)| json!({ "entryId": id, "status": status(data) })).collect();
+        Ok(Reply::new(StatusCode::OK, json!({ "statuses": statuses }).to_string()))
+    });
+    for data in ["take", "again", "drop", "late"] {
+        world.publish("t", data).await;
+    }
+    world.until("all brought", || world.seen_at("/orders").len() == 2).await;
+    let brought: Vec<Vec<String>> = world
+        .seen_at("/orders")
+        .iter()
+        .map(|seen| entries(seen).into_iter().map(|(_, data)| data).collect())
+        .collect();
+    assert_eq!(brought[0], ["take", "again", "drop"], "a full batch does not wait");
+    let mut rest = brought[1].clone();
+    rest.sort();
+    assert_eq!(rest, ["again", "late"], "what comes while one waits goes with it");
+    world.until("the dropped one is a dead letter", || world.seen_at("/dead").len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.seen_at("/orders").len(), 2, "each is settled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bulk_deliveries_without_envelopes_carry_base64_and_wait_for_an_app_that_is_gone() {
+    let world = subscribed(vec![in_bulk(&[("rawPayload", "true")])]).await;
+    let away = Arc::new(AtomicU32::new(0));
+    let calls = away.clone();
+    world.script(move |seen| {
+        if calls.fetch_add(1, SeqCst) < 2 {
+            return Err(Failure::new(Kind::Connect, "nobody listens"));
+        }
+        let statuses: Vec<_> =
+            entries(seen).iter().map(|(id, _)| json!({ "entryId": id, "status": "SUCCESS" })).collect();
+        Ok(Reply::new(StatusCode::OK, json!({ "statuses": statuses }).to_string()))
+    });
+    let path = "/v1.0/publish/bus/t?metadata.rawPayload=true";
+    assert_eq!(world.send("shop/other", "POST", path, &[], "raw").await.status, 204);
+    world.until("taken", || away.load(SeqCst) == 3).await;
+    let last = world.seen_at("/orders").pop().expect("a delivery");
+    assert_eq!(entries(&last)[0].1, "cmF3");
+    assert_eq!(last.headers["content-type"], "application/json");
 }

@@ -111,6 +111,7 @@ pub fn subscription(path: &str, dead_letter: Option<&str>, metadata: &[(&str, &s
         rules: Vec::new(),
         path: Some(path.to_owned()),
         dead_letter_topic: dead_letter.map(str::to_owned),
+        bulk: None,
         metadata: metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     }
 }
