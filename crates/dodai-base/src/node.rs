@@ -36,6 +36,8 @@ pub use crate::workload::Source;
 
 /// How often the base looks at what changes by itself.
 const LOOK: Duration = Duration::from_millis(250);
+/// How often it tries a refused snapshot again: a port may have become free, a certificate may be mended.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// How a base is set up.
 pub struct Config {
@@ -59,12 +61,12 @@ pub struct Config {
     pub environment: BTreeMap<String, String>,
     /// Which services it asks for.
     pub wants: Wants,
-    /// Limits and seams of the runtime API.
-    pub runtime: dodai_runtime::Settings,
     /// Its place among other bases, if it has one.
     pub membership: Option<Membership>,
     /// Where it gets artefacts that it lacks, if from anywhere.
     pub artifacts: Option<Arc<dyn Source>>,
+    /// Limits and seams of the runtime API.
+    pub runtime: dodai_runtime::Settings,
     /// Where relative paths of components' data begin; `None` for `components` in the data folder.
     pub components_dir: Option<PathBuf>,
 }
@@ -105,10 +107,10 @@ pub struct Parts {
     pub apps: std::sync::Mutex<BTreeMap<InstanceId, AppId>>,
     /// What apps send to the runtime API to prove themselves.
     pub tokens: std::sync::Mutex<BTreeMap<AppId, String>>,
-    /// Handles of process instances, for usage figures.
-    pub handles: std::sync::Mutex<BTreeMap<InstanceId, Arc<process::Handle>>>,
     /// One artefact at a time comes from elsewhere.
     pub fetching: tokio::sync::Mutex<()>,
+    /// Handles of process instances, for usage figures.
+    pub handles: std::sync::Mutex<BTreeMap<InstanceId, Arc<process::Handle>>>,
 }
 
 /// A running base.
@@ -140,7 +142,8 @@ impl Base {
         };
         options.compiler = Compiler::Child(Child::new(command("compile-module")));
         let modules = Arc::new(Host::open(options, tasks)?);
-        let processes = Supervisor::open(process::Config::new(command("shim"), config.base.as_str())).await?;
+        let supervised = process::Config::new(command("shim"), config.base.as_str());
+        let processes = Supervisor::open(supervised.keeping(&config.data_dir)).await?;
         let environment = Arc::new(config.environment.clone());
         let components = config.components_dir.clone();
         let components = components.unwrap_or_else(|| config.data_dir.join("components"));
@@ -163,18 +166,18 @@ impl Base {
             logs: std::sync::Mutex::default(),
             apps: std::sync::Mutex::default(),
             tokens: std::sync::Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
             handles: std::sync::Mutex::default(),
         });
         let base = Base { parts: parts.clone(), tasks: tasks.child() };
-            fetching: tokio::sync::Mutex::default(),
-        tasks.spawn(Kind::Loop, follow(parts.clone(), link.snapshots, base.tasks.clone()));
-        base.tasks.spawn(Kind::Loop, footprint::tend(base.tasks.clone()));
-        base.tasks.spawn(Kind::Loop, certificates::tend(parts, base.tasks.clone()));
-        Ok(base)
         if let Some(membership) = parts.config.membership.clone() {
             let tend = membership.tend(link.snapshots.clone(), base.tasks.clone());
             base.tasks.spawn(Kind::Loop, tend);
         }
+        tasks.spawn(Kind::Loop, follow(parts.clone(), link.snapshots, base.tasks.clone()));
+        base.tasks.spawn(Kind::Loop, certificates::tend(parts, base.tasks.clone()));
+        base.tasks.spawn(Kind::Loop, footprint::tend(base.tasks.clone()));
+        Ok(base)
     }
 
     /// The base's parts, for metrics, logs and administration.
@@ -198,6 +201,7 @@ impl Base {
 async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>, tasks: Tasks) {
     let mut runners = BTreeMap::new();
     let mut looks = tokio::time::interval(LOOK);
+    let mut retries = tokio::time::interval(RETRY);
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         if snapshot.version > 0 {
@@ -208,6 +212,7 @@ async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>
                 // Waiting for a change, for a moment and for the end are all cancel safe.
                 changed = snapshots.changed() => break changed.is_ok(),
                 _ = looks.tick() => look(&parts),
+                _ = retries.tick(), if parts.status.borrow().refused.is_some() => break true,
                 () = tasks.closing() => break false,
             }
         };
@@ -251,18 +256,20 @@ async fn take(
         Ok(listeners) => parts.status.send_modify(|status| {
             status.applied = snapshot.version;
             status.refused = None;
+            let member = parts.config.membership.as_ref().zip(listeners.get("mesh"));
+            status.mesh = member.map(|(membership, at)| membership.address(*at));
             status.listeners = listeners;
         }),
         Err(error) => {
-            let reason = error.to_string();
+            let refusal = Refusal { version: snapshot.version, reason: error.to_string() };
+            if parts.status.borrow().refused.as_ref() == Some(&refusal) {
+                return;
+            }
             tracing::warn!(
                 version = snapshot.version,
-            let member = parts.config.membership.as_ref().zip(listeners.get("mesh"));
-            status.mesh = member.map(|(membership, at)| membership.address(*at));
-                reason,
+                reason = refusal.reason,
                 "a snapshot was refused; the last good one stays"
             );
-            let refusal = Refusal { version: snapshot.version, reason };
             parts.status.send_modify(|status| status.refused = Some(refusal));
             return;
         }

@@ -203,9 +203,11 @@ impl System {
         let expected = plan.documents.read.documents.iter().filter(has_instances).count();
         let mut status = self.base.parts().status.subscribe();
         let all_ready = status.wait_for(|status| {
-            status.applied > 0
+            let ready = status.applied > 0
                 && status.instances.len() >= expected
-                && status.instances.values().all(|one| matches!(one.phase, Phase::Ready | Phase::Succeeded))
+                && status.instances.values().all(|one| matches!(one.phase, Phase::Ready | Phase::Succeeded));
+            // What is refused does not become ready by waiting; the reason is told at once.
+            ready || status.refused.is_some()
         });
         let stopped = signals::asked_to_stop();
         tokio::select! {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,6 +45,17 @@ impl Config {
             lease_grace: Duration::from_secs(1),
             leftover_grace: Duration::from_secs(5),
         }
+    }
+
+    /// The same for a base that keeps its data in `folder`. That tells bases of one id on one host apart, so
+    /// that neither takes what the other runs for leftovers.
+    pub fn keeping(mut self, folder: &Path) -> Config {
+        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        // FNV-1a: the same in every version of the program, and short.
+        let mix = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        let hash = folder.as_os_str().as_encoded_bytes().iter().fold(0x811c_9dc5, mix);
+        self.base = format!("{}-{hash:08x}", self.base);
+        self
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{Shape, Workload};
+use dodai_core::snapshot::{Protocol, Shape, Workload};
 use dodai_core::status::{InstanceStatus, Phase};
 use dodai_core::task::{Kind, Tasks};
 use dodai_dataplane::local::{Local, Way};
@@ -165,7 +165,11 @@ impl Context {
     pub fn open(&self, way: Way) {
         self.local.set(way);
         self.report(Phase::Ready, "");
-        self.parts.runtime.app_ready(&self.workload.app, true);
+        // What does not speak HTTP on its first service cannot be asked for subscriptions or be sent any.
+        let first = self.workload.services.first().map(|service| service.protocol);
+        if matches!(first, Some(Protocol::Http | Protocol::Http2)) {
+            self.parts.runtime.app_ready(&self.workload.app, true);
+        }
     }
 
     /// Lets no more calls in.
