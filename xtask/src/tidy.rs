@@ -5,6 +5,7 @@
 
 mod arrows;
 mod documents;
+mod errors;
 mod layout;
 mod rust_text;
 mod words;
@@ -63,6 +64,7 @@ pub fn run(workspace: &Workspace) -> Result<()> {
     }
     findings.extend(arrows::check(&workspace.own)?);
     findings.extend(documents::check(&files));
+    findings.extend(errors::check(&files));
     for file in &files {
         findings.extend(layout::check(file));
         findings.extend(words::check(file));

@@ -97,13 +97,14 @@ pub fn router(parts: Arc<Parts>) -> Router {
         .route("/v1/apps/{namespace}/{name}/deploy", post(apps::deploy))
         .route("/v1/apps/{namespace}/{name}/logs", get(apps::logs))
         .route("/v1/call", post(apps::call))
+        .route("/v1/calls", get(node::calls))
         .route(
             "/v1/config/{store}/{key}",
             put(node::config_set).get(node::config_get).delete(node::config_delete),
         )
         .route("/v1/publish/{pubsub}/{topic}", post(node::publish))
-        .route("/v1/store", get(node::store))
         .route("/v1/tokens", post(joining::create))
+        .route("/v1/store", get(node::store))
         .route("/v1/store/backup", post(node::backup))
         .fallback(|| async { Refusal::not_found("there is no such path in the management API") })
         .method_not_allowed_fallback(|| async {

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
+use dodai_core::id::AppId;
 use http::{HeaderMap, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use crate::Refusal;
 use crate::api::{Answer, MAX_VALUE_BYTES, Shared, json as answer, query, read};
 use crate::feed;
-use crate::seam::{ConfigKey, Message};
+use crate::seam::{CallFilter, ConfigKey, Message};
 
 /// `GET /metrics`.
 pub(crate) async fn metrics(State(parts): Shared, headers: HeaderMap) -> Answer {
@@ -72,6 +73,24 @@ pub(crate) async fn events(State(parts): Shared, uri: Uri) -> Answer {
             }
         });
     Ok(feed::respond(stream, parts.tasks.clone()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallsQuery {
+    app: Option<String>,
+    status: Option<u16>,
+    #[serde(default)]
+    failures: bool,
+}
+
+/// `GET /v1/calls?app=default/shop&status=400&failures=false`: calls as they end, without end.
+pub(crate) async fn calls(State(parts): Shared, uri: Uri) -> Answer {
+    let CallsQuery { app, status, failures } = query(&uri)?;
+    let app = app.map(|app| AppId::parse(&app)).transpose();
+    let app = app.map_err(|error| Refusal::bad_request(format!("app: {error}")))?;
+    let calls = parts.node.calls(CallFilter { app, least_status: status, failures });
+    Ok(feed::respond(calls, parts.tasks.clone()))
 }
 
 #[derive(Deserialize)]

@@ -53,6 +53,17 @@ pub struct LogLine {
     pub text: String,
 }
 
+/// Which calls a listener wants to see.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallFilter {
+    /// Only calls that this app makes or gets.
+    pub app: Option<AppId>,
+    /// Only calls whose status is at least this, and those whose caller left.
+    pub least_status: Option<u16>,
+    /// Only calls that the base answered itself.
+    pub failures: bool,
+}
+
 /// A message to publish.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Message {
@@ -87,6 +98,9 @@ pub trait Node: Send + Sync + 'static {
     fn state(&self) -> NodeState;
     /// The last lines of an app's instances (or of one), oldest first; with `follow` also what comes.
     fn logs(&self, app: &AppId, instance: Option<&InstanceId>, tail: usize, follow: bool) -> Flow<LogLine>;
+    /// Calls as they end, one JSON object each; `{"missed": N}` where the listener was too slow. Calls that
+    /// ended before somebody listened are not kept.
+    fn calls(&self, filter: CallFilter) -> Flow<serde_json::Value>;
     /// Publishes a message.
     fn publish(&self, message: Message) -> Pending<'_, ()>;
     /// Reads a configuration value.

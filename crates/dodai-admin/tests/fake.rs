@@ -12,7 +12,8 @@ use dodai_admin::Refusal;
 use dodai_admin::api::{About, Parts, router};
 use dodai_admin::gate::Gate;
 use dodai_admin::seam::{
-    Artifacts, Change, ConfigKey, Flow, Ledger, LogLine, Message, Node, NodeState, Pending, StoreState, Usage,
+    Artifacts, CallFilter, Change, ConfigKey, Flow, Ledger, LogLine, Message, Node, NodeState, Pending,
+    StoreState, Usage,
 };
 use dodai_control::control::{Control, Settings};
 use dodai_core::call::{Call, Door, Reply};
@@ -93,8 +94,8 @@ impl World {
             ledger: node.clone(),
             artifacts: node.clone(),
             door: node.clone(),
-            gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
             joining: None,
+            gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
             about: About { version: "1".to_owned(), pid: 7, folder: None, data: PathBuf::from("/data") },
             metrics: Arc::new(|_| ("text/plain", "# EOF\n".to_owned())),
             stop: stop.clone(),
@@ -199,6 +200,11 @@ impl Node for FakeNode {
             text: format!("line {number}"),
         };
         futures_util::stream::iter(1..=tail).map(line).boxed()
+    }
+
+    fn calls(&self, filter: CallFilter) -> Flow<serde_json::Value> {
+        let call = serde_json::json!({ "asked": format!("{filter:?}"), "sequence": 1 });
+        futures_util::stream::iter([call]).boxed()
     }
 
     fn publish(&self, message: Message) -> Pending<'_, ()> {

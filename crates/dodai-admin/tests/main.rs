@@ -230,6 +230,13 @@ async fn configuration_messages_logs_and_the_store_reach_the_node() {
     assert_eq!(logs.next().await["text"], "line 2");
     assert!(logs.ends().await);
     assert_eq!(world.get("/v1/apps/default/nobody/logs").await.status, StatusCode::NOT_FOUND);
+    let mut calls = world.stream("/v1/calls?app=default/shop&status=400").await;
+    let call = calls.next().await;
+    let asked = call["asked"].as_str().unwrap();
+    assert!(asked.contains("shop") && asked.contains("Some(400)"), "{asked}");
+    assert!(calls.ends().await);
+    assert_eq!(world.get("/v1/calls?app=a/b/c").await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(world.get("/v1/calls?colour=red").await.status, StatusCode::BAD_REQUEST);
     let folder = tempfile::tempdir().unwrap();
     let path = json!({ "path": folder.path().join("copy") }).to_string();
     assert_eq!(world.send("POST", "/v1/store/backup", &[], &path).await.status, StatusCode::OK);

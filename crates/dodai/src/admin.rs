@@ -8,20 +8,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use dodai_admin::api::{self, About, Parts};
+use dodai_admin::api::{self, About, Metrics, Parts};
 use dodai_admin::gate::Gate;
-use dodai_admin::server;
+use dodai_admin::joining::Joining;
+use dodai_admin::{seam, server};
 use dodai_base::node::Base;
 use dodai_base::telemetry::collect::Collector;
 use dodai_base::telemetry::metrics::{Format, Source, render};
 use dodai_control::control::Control;
+use dodai_core::call::Door;
 use dodai_core::task::Tasks;
+use dodai_modules::Host;
 use dodai_transport::token::{Purpose, Token};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::client::connection::{AdminFile, FILE};
-use seams::{Artefacts, Node, StoreLedger};
+use crate::telemetry::Telemetry;
+pub use seams::Node;
+use seams::{Artefacts, StoreLedger};
 
 /// The port that is taken if it is free.
 const DEFAULT_PORT: u16 = 7070;
@@ -32,8 +37,32 @@ pub struct Subject<'a> {
     pub control: &'a Control,
     /// The base.
     pub base: &'a Base,
+    /// What it tells about its calls.
+    pub telemetry: &'a Telemetry,
     /// The project folder.
     pub folder: &'a Path,
+    /// The data folder.
+    pub data: &'a Path,
+    /// Where to listen; `None` for the usual port or any free one.
+    pub address: Option<SocketAddr>,
+}
+
+/// What the API works on, wherever it is.
+pub struct Works<'a> {
+    /// Control.
+    pub control: &'a Control,
+    /// Answers for what runs.
+    pub node: Arc<dyn seam::Node>,
+    /// Where artefacts are kept.
+    pub modules: Arc<Host>,
+    /// The way for calls.
+    pub door: Arc<dyn Door>,
+    /// The metrics page.
+    pub metrics: Metrics,
+    /// How bases join, if they can.
+    pub joining: Option<Joining>,
+    /// The folder whose files it can read, if any.
+    pub folder: Option<&'a Path>,
     /// The data folder.
     pub data: &'a Path,
     /// Where to listen; `None` for the usual port or any free one.
@@ -50,9 +79,31 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Opens the listener and serves.
+    /// Serves what a base in this process is and does.
     pub async fn start(subject: Subject<'_>, tasks: &Tasks) -> anyhow::Result<Admin> {
-        let listener = listen(subject.address).await?;
+        let parts = subject.base.parts();
+        let readings = subject.telemetry.readings();
+        let collector = Collector::new(parts.clone(), env!("CARGO_PKG_VERSION"), readings);
+        let works = Works {
+            control: subject.control,
+            node: Arc::new(Node { base: parts.clone(), ring: subject.telemetry.ring().clone() }),
+            modules: parts.modules.clone(),
+            door: Arc::new(parts.plane.door()),
+            metrics: Arc::new(move |accept| {
+                let format = Format::negotiate(accept);
+                (format.content_type(), render(&collector.read(), format))
+            }),
+            joining: None,
+            folder: Some(subject.folder),
+            data: subject.data,
+            address: subject.address,
+        };
+        Admin::serve(works, tasks).await
+    }
+
+    /// Opens the listener and serves.
+    pub async fn serve(works: Works<'_>, tasks: &Tasks) -> anyhow::Result<Admin> {
+        let listener = listen(works.address).await?;
         let address = listener.local_addr().context("the management API has no address")?;
         let token = Token::generate(Purpose::Api)?;
         let (settled, is_settled) = watch::channel(false);
@@ -61,34 +112,28 @@ impl Admin {
         let check =
             move |text: &str| Token::parse(text, Purpose::Api).is_ok_and(|token| hash.matches(&token));
         let hosts = if address.ip().is_loopback() { Vec::new() } else { vec![address.ip().to_string()] };
-        let parts = subject.base.parts();
-        let node = Arc::new(Node { base: parts.clone() });
         let about = About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            folder: Some(subject.folder.to_owned()),
-            data: subject.data.to_owned(),
+            folder: works.folder.map(Path::to_owned),
+            data: works.data.to_owned(),
         };
-        let collector = Collector::new(parts.clone(), env!("CARGO_PKG_VERSION"), Vec::new());
         let parts = Parts {
-            control: subject.control.clone(),
-            node,
-            ledger: Arc::new(StoreLedger(subject.control.documents().store().clone())),
-            artifacts: Arc::new(Artefacts(parts.modules.clone())),
-            door: Arc::new(parts.plane.door()),
-            joining: None,
+            control: works.control.clone(),
+            node: works.node,
+            ledger: Arc::new(StoreLedger(works.control.documents().store().clone())),
+            artifacts: Arc::new(Artefacts(works.modules)),
+            door: works.door,
             gate: Gate::new(Arc::new(check), hosts),
             about,
-            metrics: Arc::new(move |accept| {
-                let format = Format::negotiate(accept);
-                (format.content_type(), render(&collector.read(), format))
-            }),
+            metrics: works.metrics,
+            joining: works.joining,
             stop,
             settled: is_settled,
             tasks: tasks.clone(),
         };
         server::serve(listener, api::router(Arc::new(parts)), tasks);
-        let file = subject.data.join(FILE);
+        let file = works.data.join(FILE);
         let content = AdminFile {
             address: address.to_string(),
             token: token.reveal(),

@@ -59,12 +59,26 @@ pub enum Command {
         after_help = "Example:\n  dodai up examples/shop\n  dodai up examples/shop --data /var/lib/shop"
     )]
     Up(Up),
-    /// Run one base (node).
-    #[command(after_help = "Example:\n  dodai base --from /etc/dodai")]
+    /// Run the control plane for bases on other machines: documents, certificates, the management API.
+    #[command(
+        after_help = "Example:\n  dodai server\n  dodai server --data /var/lib/dodai --listen 10.0.0.1:7443"
+    )]
+    Server(Server),
+    /// Run one base (node): told by a server, or alone with a folder of documents.
+    #[command(
+        after_help = "Example:\n  dodai base --join 10.0.0.1:7443 --token TOKEN --pin PIN\n  dodai base --from /etc/dodai"
+    )]
     Base(Base),
     /// Serve one WASM component over HTTP. Prints its URL as the first line on standard error.
     #[command(after_help = "Example:\n  dodai serve --addr 127.0.0.1:0 hello.wasm")]
     Serve(Serve),
+    /// Run one stand-alone sidecar with daprd's flags; `dodai daprd --help` lists them.
+    #[command(
+        disable_help_flag = true,
+        disable_version_flag = true,
+        after_help = "Example:\n  dodai daprd --app-id orders --app-port 8000 --resources-path ./components"
+    )]
+    Daprd(Daprd),
     /// Check documents without applying them.
     #[command(after_help = "Example:\n  dodai validate examples/shop")]
     Validate(Validate),
@@ -105,21 +119,69 @@ pub struct Up {
     /// Where the management API listens; default: port 7070 of loopback, or a free one.
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<SocketAddr>,
+    /// What is told about calls.
+    #[command(flatten)]
+    pub telemetry: crate::telemetry::Flags,
     /// This process is the one in the background.
     #[arg(long, hide = true)]
     pub detached: bool,
 }
 
+/// `dodai server`.
+#[derive(Args, Debug)]
+pub struct Server {
+    /// Where data is kept; default: `.dodai` in the current folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+    /// Where bases come in.
+    #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+    /// What bases are told to join; default: the address that it listens on, or this host's name.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Where the management API listens; default: port 7070 of loopback, or a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+    /// The trust domain of the mesh. It is in every certificate and stays for good.
+    #[arg(long, default_value = "cluster.local", value_name = "NAME")]
+    pub trust_domain: String,
+    /// How long the certificates of bases and apps live; they are renewed after half of it.
+    #[arg(long, default_value = "24h", value_name = "TIME")]
+    pub certificate_life: dodai_api::TimeSpan,
+}
+
 /// `dodai base`.
 #[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("told by").required(true).args(["from", "join"])))]
 pub struct Base {
     /// Stand-alone: take the documents from this folder.
     #[arg(long, value_name = "FOLDER")]
-    pub from: PathBuf,
-    /// Where data is kept; default: `.dodai` in the folder.
+    pub from: Option<PathBuf>,
+    /// Be told by this server; the first time with --token and --pin.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub join: Option<String>,
+    /// The join token, from `dodai token create` on the server. Needed once.
+    #[arg(long, requires = "join", value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// The pin of the server's certificate authority, which comes with the token.
+    #[arg(long, requires = "join", value_name = "PIN")]
+    pub pin: Option<String>,
+    /// Where it listens for other bases; port 0 takes a free one.
+    #[arg(long, requires = "join", default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    pub mesh: SocketAddr,
+    /// Where other bases reach it, if not where it listens; port 0 for the port that it listens on.
+    #[arg(long, requires = "join", value_name = "ADDRESS")]
+    pub advertise: Option<SocketAddr>,
+    /// What relative paths in documents begin at here, such as programs; default: the data folder.
+    #[arg(long, requires = "join", value_name = "FOLDER")]
+    pub project: Option<PathBuf>,
+    /// The trust domain of the server.
+    #[arg(long, requires = "join", default_value = "cluster.local", value_name = "NAME")]
+    pub trust_domain: String,
+    /// Where data is kept; default: `.dodai` in the folder, or `.dodai/bases/NAME` in the current one.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
-    /// The base's name; default: the host's name.
+    /// The base's name; default: `local`, or the host's name where it joins.
     #[arg(long)]
     pub name: Option<String>,
     /// Data-plane threads; default: one per core, at most 4.
@@ -128,6 +190,12 @@ pub struct Base {
     /// How long calls may take to finish at the end, in seconds.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub drain: u64,
+    /// Where the management API listens; default: port 7070 of loopback, or a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+    /// What is told about calls.
+    #[command(flatten)]
+    pub telemetry: crate::telemetry::Flags,
 }
 
 /// `dodai serve`.
@@ -153,6 +221,14 @@ pub struct Serve {
     /// Where compiled code is kept; default: a folder that is removed at the end.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
+}
+
+/// `dodai daprd`.
+#[derive(Args, Debug)]
+pub struct Daprd {
+    /// daprd's flags, with one dash or two.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+    pub list: Vec<std::ffi::OsString>,
 }
 
 /// `dodai validate`.

@@ -7,13 +7,16 @@
 mod admin;
 mod cli;
 mod client;
+mod daprd;
 mod detach;
 mod environment;
 mod exit;
+mod fleet;
 mod local;
 mod output;
 mod serve;
 mod signals;
+mod telemetry;
 mod up;
 mod validate;
 mod watch;
@@ -27,6 +30,10 @@ use crate::environment::Environment;
 use crate::output::Output;
 
 fn main() -> ExitCode {
+    if let Some(arguments) = daprd::arguments(std::env::args_os()) {
+        let environment = Environment::read();
+        return block_on(async { Ok(daprd::run(arguments, &environment).await) }).unwrap_or(ExitCode::FAILURE);
+    }
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|word| word.to_str()) {
         Some("shim") => dodai_base::shim::run(),
@@ -48,22 +55,32 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .thread_name("dodai")
-        .build()?;
-    let result = runtime.block_on(async {
+    block_on(async {
         match cli.command {
             Command::Up(arguments) => up::run(arguments, environment, output).await,
-            Command::Base(arguments) => up::run_base(arguments, environment, output).await,
+            Command::Server(arguments) => fleet::serve(arguments, output).await,
+            Command::Base(arguments) => match arguments.join.clone() {
+                Some(server) => fleet::join::run(&arguments, &server, environment, output).await,
+                None => up::run_base(arguments, environment, output).await,
+            },
             Command::Serve(arguments) => serve::run(arguments, environment, output).await,
+            Command::Daprd(arguments) => Ok(daprd::run(arguments.list, environment).await),
             Command::Validate(arguments) => validate::run(&arguments, output),
             Command::Client(command) => client::run(command, &cli.global.server, environment, output).await,
             Command::Completion(arguments) => Ok(cli::completion(&arguments)),
             Command::Version => Ok(output.version()),
         }
-    });
+    })
+}
+
+/// Runs a command to its end.
+fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("dodai")
+        .build()?;
+    let result = runtime.block_on(command);
     // Threads that wait for a disk or a name server must not hold the exit up.
     runtime.shutdown_background();
     result

@@ -22,6 +22,12 @@ impl Output {
         Output { format: global.output, colour: wanted && std::io::stdout().is_terminal() }
     }
 
+    /// For commands whose results are not asked for in a format.
+    pub fn plain(environment: &Environment) -> Output {
+        let wanted = environment.get("NO_COLOR").is_none_or(str::is_empty);
+        Output { format: Format::Table, colour: wanted && std::io::stdout().is_terminal() }
+    }
+
     /// Whether results go to a program.
     pub fn is_json(&self) -> bool {
         self.format == Format::Json
@@ -70,6 +76,11 @@ impl Output {
     /// A remark for people, on standard error.
     pub fn warn(&self, line: &str) {
         let _gone = writeln!(std::io::stderr(), "{} {line}", self.paint("warning:", "33;1"));
+    }
+
+    /// A hint for people, on standard error, so that results can be piped.
+    pub fn note(&self, line: &str) {
+        let _gone = writeln!(std::io::stderr(), "{}", self.paint(line, "2"));
     }
 
     fn write(&self, line: &str) {

@@ -29,6 +29,7 @@ use crate::environment::Environment;
 use crate::local::{FolderArtifacts, Project, executable};
 use crate::output::Output;
 use crate::signals;
+use crate::telemetry::Telemetry;
 use crate::watch;
 
 /// How long `up` waits for everything to be ready before it says what is not.
@@ -54,11 +55,15 @@ pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output)
     let tasks = Tasks::new();
     let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
     let threads = arguments.threads.unwrap_or_else(default_threads);
-    let plan = Plan { project, documents, data, base: BaseId::new("local"), threads };
+    let base = BaseId::new("local");
+    let telemetry =
+        Telemetry::start(&arguments.telemetry, environment, &documents, (&base, &data), output, &tasks)?;
+    let plan = Plan { project, documents, data, base, threads, telemetry };
     let system = System::start(&plan, Arc::new(store), environment, &tasks).await?;
     let subject = Subject {
         control: &system.control,
         base: &system.base,
+        telemetry: &plan.telemetry,
         folder: &plan.project.folder,
         data: &plan.data,
         address: arguments.admin,
@@ -82,6 +87,7 @@ pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output)
     }
     output.say("stopping: finishing calls, then the apps");
     system.stop(Duration::from_secs(arguments.drain), &tasks).await;
+    plan.telemetry.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -92,18 +98,39 @@ pub async fn run_base(
     output: &Output,
 ) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let project = Project::open(&arguments.from)?;
+    let from = arguments.from.as_deref().context("say with --from which folder holds the documents")?;
+    let project = Project::open(from)?;
     let documents = project.read(output)?;
     let data = arguments.data.clone().unwrap_or_else(|| project.folder.join(".dodai"));
     make_private(&data)?;
+    detach::refuse_second(&data)?;
     let tasks = Tasks::new();
     let name = arguments.name.clone().unwrap_or_else(|| "local".to_owned());
     let threads = arguments.threads.unwrap_or_else(default_threads);
-    let plan = Plan { project, documents, data, base: BaseId::new(name), threads };
+    let base = BaseId::new(name);
+    let telemetry =
+        Telemetry::start(&arguments.telemetry, environment, &documents, (&base, &data), output, &tasks)?;
+    let plan = Plan { project, documents, data, base, threads, telemetry };
     let system = System::start(&plan, Arc::new(MemoryStore::new(&tasks)), environment, &tasks).await?;
+    let subject = Subject {
+        control: &system.control,
+        base: &system.base,
+        telemetry: &plan.telemetry,
+        folder: &plan.project.folder,
+        data: &plan.data,
+        address: arguments.admin,
+    };
+    let admin = Admin::start(subject, &tasks).await?;
     system.settle(&plan, start, output).await;
-    signals::asked_to_stop().await?;
+    output.say(&format!("management API: http://{}", admin.address));
+    admin.settled();
+    tokio::select! {
+        // Both only wait.
+        stopped = signals::asked_to_stop() => stopped?,
+        () = admin.asked_to_stop() => {}
+    }
     system.stop(Duration::from_secs(arguments.drain), &tasks).await;
+    plan.telemetry.close().await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -127,6 +154,7 @@ struct Plan {
     data: PathBuf,
     base: BaseId,
     threads: usize,
+    telemetry: Telemetry,
 }
 
 /// Control and a base in one process.
@@ -156,10 +184,12 @@ impl System {
             executable: vec![executable()?],
             threads: plan.threads,
             limits: Limits::default(),
-            sinks: Vec::new(),
-            sample_per_ten_thousand: 0,
+            sinks: plan.telemetry.sinks(),
+            sample_per_ten_thousand: plan.telemetry.sample_per_ten_thousand,
             environment: environment.0.clone(),
             wants: Wants::All,
+            membership: None,
+            artifacts: None,
             runtime: dodai_runtime::Settings::default(),
             components_dir: None,
         };
@@ -188,8 +218,6 @@ impl System {
             .read
             .documents
             .iter()
-            membership: None,
-            artifacts: None,
             .filter_map(|located| {
                 let dodai_api::Document::App(app) = &located.value else { return None };
                 Some(app)

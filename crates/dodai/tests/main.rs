@@ -3,7 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod clients;
+mod daprd;
+mod fleet;
+mod packaging;
 mod project;
+mod protocols;
+mod readme;
+mod shop;
+mod site;
+mod telemetry;
+mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

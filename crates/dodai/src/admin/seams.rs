@@ -1,5 +1,6 @@
 //! What the management API asks of the base and the store, answered by them.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,10 +8,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, Change, ConfigKey, Flow, LogLine, Message, NodeState, Pending, StoreState, Usage,
+    self, CallFilter, Change, ConfigKey, Flow, LogLine, Message, NodeState, Pending, StoreState, Usage,
 };
 use dodai_base::node;
 use dodai_base::process::{Followed, Line, Logs};
+use dodai_base::telemetry::ring::{Next, Ring};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
 use dodai_core::id::{AppId, Digest, InstanceId, Name};
@@ -20,6 +22,7 @@ use dodai_modules::Host;
 use dodai_store::{Changes, Revision, Store};
 use futures_util::stream::{SelectAll, StreamExt};
 use http::StatusCode;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// The most bytes of an API's answer to a published message.
@@ -29,6 +32,33 @@ const MAX_ANSWER_BYTES: usize = 64 << 10;
 pub struct Node {
     /// Its parts.
     pub base: Arc<node::Parts>,
+    /// Its calls of this moment.
+    pub ring: Ring,
+}
+
+/// Whether a listener wants to see a call.
+fn wants(filter: &CallFilter, line: &dodai_base::telemetry::line::Line<'_>) -> bool {
+    let of_app = |app: &AppId| {
+        let app = app.to_string();
+        line.caller == app || line.service.strip_prefix(&app).is_some_and(|rest| rest.starts_with('/'))
+    };
+    filter.app.as_ref().is_none_or(of_app)
+        && filter.least_status.is_none_or(|least| line.status >= least || line.status == 0)
+        && (!filter.failures || line.failure.is_some())
+}
+
+/// What a listener gets for one step of the ring; `None` if it does not want it.
+fn told(filter: &CallFilter, next: &Next) -> Option<Value> {
+    match next {
+        Next::Lost(missed) => Some(json!({ "missed": missed })),
+        Next::Closed => None,
+        Next::Entry(entry) => {
+            let line = entry.line();
+            let mut value = wants(filter, &line).then(|| serde_json::to_value(line).ok())??;
+            value["sequence"] = entry.sequence.into();
+            Some(value)
+        }
+    }
 }
 
 impl Node {
@@ -162,10 +192,31 @@ impl seam::Node for Node {
         futures_util::stream::iter(lines.split_off(from)).boxed()
     }
 
+    fn calls(&self, filter: CallFilter) -> Flow<Value> {
+        let mut subscription = self.ring.subscribe();
+        let recent: VecDeque<Next> =
+            std::mem::take(&mut subscription.recent).into_iter().map(Next::Entry).collect();
+        futures_util::stream::unfold((subscription, recent, filter), |mut state| async move {
+            loop {
+                let next = match state.1.pop_front() {
+                    Some(next) => next,
+                    None => state.0.next().await,
+                };
+                if let Some(value) = told(&state.2, &next) {
+                    return Some((value, state));
+                }
+                if matches!(next, Next::Closed) {
+                    return None;
+                }
+            }
+        })
+        .boxed()
+    }
+
     fn publish(&self, message: Message) -> Pending<'_, ()> {
         Box::pin(async move {
             let bad = |error: &dyn std::fmt::Display| Refusal::bad_request(error.to_string());
-            // An operator publishes as an app of the namespace that has no document, so component scopes hold.
+            // As the base itself, to which the scopes of apps do not apply; the app only names the namespace.
             let app = AppId::parse(&format!("{}/dodai", message.namespace)).map_err(|error| bad(&error))?;
             let request = http::Request::builder()
                 .method("POST")
@@ -187,7 +238,7 @@ impl seam::Node for Node {
                 return Ok(());
             }
             let body = reply.body.collect(MAX_ANSWER_BYTES).await.unwrap_or_default();
-            let text = serde_json::from_slice::<serde_json::Value>(&body).ok();
+            let text = serde_json::from_slice::<Value>(&body).ok();
             let text = text.and_then(|value| value["message"].as_str().map(str::to_owned));
             let text = text.unwrap_or_else(|| format!("publishing was refused with {status}"));
             Err(Refusal::new(

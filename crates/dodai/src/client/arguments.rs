@@ -66,9 +66,20 @@ pub enum Command {
     /// Read and write configuration values.
     #[command(subcommand, after_help = "Example:\n  dodai config set shop-config banner Hello")]
     Config(Config),
+    /// Follow calls as they end: who called what, how it ended, how long it took.
+    #[command(
+        after_help = "Example:\n  dodai tap\n  dodai tap shop --status 400\n  dodai tap --failures -o json"
+    )]
+    Tap(Tap),
     /// Show what instances use, refreshed on a terminal.
     #[command(after_help = "Example:\n  dodai top\n  dodai top -o json")]
     Top(Top),
+    /// Let bases join a server.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  dodai token create\n  dodai token create --base one --ttl 1h"
+    )]
+    Token(Token),
     /// Back up, restore and check the document store.
     #[command(
         subcommand,
@@ -262,12 +273,46 @@ pub struct ConfigKey {
     pub namespace: String,
 }
 
+/// `dodai tap`.
+#[derive(Args, Debug)]
+pub struct Tap {
+    /// Only calls that this app makes or gets: `name` or `namespace/name`.
+    pub app: Option<String>,
+    /// Only calls whose status is at least this, and those whose caller left.
+    #[arg(long, value_name = "STATUS")]
+    pub status: Option<u16>,
+    /// Only calls that the base answered itself.
+    #[arg(long)]
+    pub failures: bool,
+    /// End after so many calls.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
 /// `dodai top`.
 #[derive(Args, Debug)]
 pub struct Top {
     /// Print once.
     #[arg(long)]
     pub once: bool,
+}
+
+/// `dodai token`.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token with which one base can join, once, and print the command to run there.
+    Create(TokenCreate),
+}
+
+/// `dodai token create`.
+#[derive(Args, Debug)]
+pub struct TokenCreate {
+    /// Only for the base of this name; needed for one that joined before.
+    #[arg(long, value_name = "NAME")]
+    pub base: Option<String>,
+    /// How long it is good.
+    #[arg(long, default_value = "15m", value_name = "TIME")]
+    pub ttl: dodai_api::TimeSpan,
 }
 
 /// `dodai store`.

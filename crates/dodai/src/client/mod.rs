@@ -8,6 +8,8 @@ mod new;
 pub mod show;
 mod store;
 mod talk;
+mod tap;
+mod token;
 mod yaml;
 
 use std::process::ExitCode;
@@ -52,7 +54,9 @@ pub async fn run(
         Command::Call(arguments) => return talk::call(&find()?, &arguments, output).await,
         Command::Publish(arguments) => talk::publish(&find()?, &arguments, output).await?,
         Command::Config(arguments) => talk::config(&find()?, &arguments, output).await?,
+        Command::Tap(arguments) => tap::run(&find()?, &arguments, output).await?,
         Command::Top(arguments) => show::top(&find()?, &arguments, output).await?,
+        Command::Token(arguments) => token::run(&find()?, &arguments, output).await?,
         Command::Store(arguments) => store::run(arguments, server, environment, output).await?,
         Command::Build(arguments) => {
             let project = Project::open(&arguments.path)?;

@@ -151,7 +151,7 @@ fn document_row(document: &Value) -> Vec<String> {
         text(&metadata["name"]),
         ready,
         metadata["generation"].to_string().replace("null", "-"),
-        text(&metadata["creationTimestamp"]),
+        metadata["creationTimestamp"].as_str().and_then(age_since).unwrap_or_else(|| "-".to_owned()),
     ]
 }
 
@@ -314,6 +314,12 @@ fn age(millis: u64) -> String {
     }
 }
 
+/// How long ago a time in RFC 3339 was.
+fn age_since(time: &str) -> Option<String> {
+    let then = time.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+    Some(age(now_ms().saturating_sub(u64::try_from(then).ok()?)))
+}
+
 /// Bytes in a unit people read.
 fn size(bytes: u64) -> String {
     let mebibytes = bytes as f64 / f64::from(1 << 20);
@@ -369,5 +375,8 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": "False", "reason": "Starting"}]},
         });
         assert_eq!(document_row(&document), ["default", "shop", "no: Starting", "2", "-"]);
+        let mut old = document;
+        old["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
+        assert!(document_row(&old)[4].ends_with('d'), "an age, not a time: {:?}", document_row(&old));
     }
 }
