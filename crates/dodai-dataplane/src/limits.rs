@@ -123,3 +123,18 @@ impl Limits {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The section of the page that is written by this test: print it, and put it there, when a limit changes.
+    #[test]
+    fn the_page_of_defaults_has_every_limit_as_it_is() {
+        let page = include_str!("../../../docs/defaults.md");
+        let row = |(name, value, what): &(&str, String, &str)| format!("| {name} | {value} | {what} |\n");
+        let rows: String = Limits::default().table().iter().map(row).collect();
+        let wanted = format!("| limit | default | what it bounds |\n|---|---|---|\n{rows}");
+        assert!(page.contains(&wanted), "docs/defaults.md is to have, word for word:\n{wanted}");
+    }
+}

@@ -128,6 +128,18 @@ impl Runtime {
         components::resolve::configuration(&self.components, namespace, store, key).await
     }
 
+    /// Every value of a configuration store.
+    ///
+    /// # Errors
+    /// There is no such store, it is not up, or it cannot be read.
+    pub async fn configurations(
+        &self,
+        namespace: &Name,
+        store: &str,
+    ) -> Result<BTreeMap<String, String>, Error> {
+        components::resolve::configurations(&self.components, namespace, store).await
+    }
+
     /// Sets one value of a configuration store, or deletes it; tells whether there was one to delete. Apps that
     /// follow the key are told.
     ///

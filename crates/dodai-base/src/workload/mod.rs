@@ -6,6 +6,7 @@ mod fetch;
 mod module;
 mod native;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ pub enum Order {
 /// The task of one workload.
 pub struct Runner {
     order: watch::Sender<Order>,
+    awaited: watch::Sender<Vec<AppId>>,
     gone: watch::Receiver<bool>,
 }
 
@@ -48,6 +50,17 @@ impl Runner {
             let changed = *now != order && *now != Order::Drain;
             if changed {
                 *now = order;
+            }
+            changed
+        });
+    }
+
+    /// Changes which apps it waits for before it starts. What runs already is not disturbed.
+    pub fn awaits(&self, apps: &[AppId]) {
+        self.awaited.send_if_modified(|now| {
+            let changed = now != apps;
+            if changed {
+                *now = apps.to_vec();
             }
             changed
         });
@@ -70,19 +83,22 @@ pub struct Context {
     /// Tasks of this workload.
     pub tasks: Tasks,
     order: watch::Receiver<Order>,
+    /// The apps it waits for; fewer while others of them end well.
+    awaited: watch::Receiver<Vec<AppId>>,
 }
 
 /// Starts a workload's task.
 pub fn spawn(parts: Arc<Parts>, workload: Workload, order: Order, tasks: &Tasks) -> Runner {
     let (order_in, order) = watch::channel(order);
     let (gone_in, gone) = watch::channel(false);
+    let (awaited_in, awaited) = watch::channel(workload.depends_on.clone());
     let local = parts.plane.locals().get(&workload.instance);
-    let context = Context { parts, workload, local, tasks: tasks.clone(), order };
+    let context = Context { parts, workload, local, tasks: tasks.clone(), order, awaited };
     tasks.spawn(Kind::Process, async move {
         context.run().await;
         gone_in.send_replace(true);
     });
-    Runner { order: order_in, gone }
+    Runner { order: order_in, awaited: awaited_in, gone }
 }
 
 impl Context {
@@ -107,18 +123,20 @@ impl Context {
     /// Waits until every app it depends on is there. False if it should not start any more.
     async fn dependencies(&mut self) -> bool {
         let mut status = self.parts.status.subscribe();
-        for app in self.workload.depends_on.clone() {
-            loop {
-                if self.is_there(&app) {
-                    break;
-                }
-                self.report(Phase::Waiting, &format!("waiting for {app} to be ready"));
-                tokio::select! {
-                    // Each only waits; the timer covers apps on other bases, which no local status tells of.
-                    _ = status.changed() => {}
-                    () = tokio::time::sleep(Duration::from_millis(250)) => {}
-                    () = wait_for_drain(&mut self.order, &self.tasks) => return false,
-                }
+        let mut met = BTreeSet::new();
+        loop {
+            // Asked anew each time: one that ran once to its end is waited for no longer, and may be forgotten
+            // before anybody here has looked.
+            let awaited = self.awaited.borrow_and_update().clone();
+            met.extend(awaited.iter().filter(|app| self.is_there(app)).cloned());
+            let Some(app) = awaited.iter().find(|app| !met.contains(*app)) else { break };
+            self.report(Phase::Waiting, &format!("waiting for {app} to be ready"));
+            tokio::select! {
+                // Each only waits; the timer covers apps on other bases, which no local status tells of.
+                _ = status.changed() => {}
+                Ok(()) = self.awaited.changed() => {}
+                () = tokio::time::sleep(Duration::from_millis(250)) => {}
+                () = wait_for_drain(&mut self.order, &self.tasks) => return false,
             }
         }
         !self.is_draining()

@@ -109,6 +109,9 @@ fn environment(context: &Context) -> Vec<(String, String)> {
     ]
 }
 
+/// The name of a setting that stands for every key of a configuration store.
+const EVERY: &str = "*";
+
 struct Names(Arc<Parts>);
 
 impl MeshNames for Names {
@@ -158,19 +161,26 @@ impl Config {
     }
 
     async fn look(&self, parts: &Parts, namespace: &Name, settings: &[Setting]) {
-        for setting in settings {
+        let mut values = BTreeMap::new();
+        let (all, named): (Vec<&Setting>, Vec<&Setting>) = settings.iter().partition(|one| one.name == EVERY);
+        for setting in all {
+            if let Value::Config { store, .. } = &setting.value
+                && let Ok(found) = parts.runtime.configurations(namespace, store).await
+            {
+                values.extend(found);
+            }
+        }
+        // What is named wins over what comes with a whole store.
+        for setting in named {
             let value = match &setting.value {
                 Value::Plain(text) => Some(text.clone()),
                 Value::Config { .. } | Value::Secret { .. } | Value::Environment(_) => {
                     parts.runtime.secret(namespace, &setting.value).await.ok()
                 }
             };
-            let mut values = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            match value {
-                Some(value) => values.insert(setting.name.clone(), value),
-                None => values.remove(&setting.name),
-            };
+            values.extend(value.map(|value| (setting.name.clone(), value)));
         }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = values;
     }
 }
 

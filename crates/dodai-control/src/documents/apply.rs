@@ -11,10 +11,10 @@ use super::{ATTEMPTS, DocumentStore, busy, decode, encode, parse_key, store_key,
 use crate::error::{Error, Result};
 use crate::name;
 
-/// The most documents in one transaction: half of what the store takes in operations.
-const CHUNK: usize = 64;
-/// The most bytes in one transaction, below the store's limit.
-const CHUNK_BYTES: usize = 1 << 20;
+/// The most documents in one transaction: what the store takes in operations.
+const CHUNK: usize = 128;
+/// The most bytes in one transaction, with room below the store's limit for one that was counted too low.
+const CHUNK_BYTES: usize = 1280 << 10;
 
 /// A set of documents to write.
 #[derive(Clone, Debug)]
@@ -84,7 +84,9 @@ struct Write {
 }
 
 impl DocumentStore {
-    /// Writes a set of documents. All or nothing for up to 64 changed documents, in order beyond that.
+    /// Writes a set of documents. All or nothing for up to 128 changed documents of 1.25 MiB together. More are
+    /// written in several transactions, what is referred to before what refers to it, so that every state in
+    /// between is valid; a warning says so.
     ///
     /// # Errors
     /// [`Error::Refused`] with every problem; then nothing was written.
@@ -92,8 +94,12 @@ impl DocumentStore {
         let digests = self.digests(apply.documents)?;
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
-            let warnings = check(apply, &stored)?;
-            let (written, writes) = self.decide(apply, &stored, &digests)?;
+            let mut warnings = check(apply, &stored)?;
+            let (written, mut writes) = self.decide(apply, &stored, &digests)?;
+            writes.sort_by_key(|write| (write.document.is_none(), rank(write)));
+            if writes.len() > CHUNK {
+                warnings.push(in_parts(writes.len()));
+            }
             if apply.dry_run || self.write(apply, writes).await? {
                 return Ok(Applied { written, warnings });
             }
@@ -205,6 +211,39 @@ impl DocumentStore {
             };
         }
         Ok(txn.then.is_empty() || self.store.txn(txn).await?.held)
+    }
+}
+
+/// What others refer to comes first; of what goes, last.
+fn rank(write: &Write) -> i8 {
+    let rank = match write.key.kind {
+        Kind::Namespace | Kind::Base => 0,
+        Kind::Component | Kind::Configuration => 1,
+        Kind::App => 2,
+        Kind::Revision | Kind::Service | Kind::HttpEndpoint => 3,
+        Kind::Gateway => 4,
+        Kind::Route | Kind::Subscription | Kind::Resiliency => 5,
+        Kind::Policy => 6,
+    };
+    if write.document.is_some() { rank } else { -rank }
+}
+
+fn in_parts(count: usize) -> Problem {
+    let parts = count.div_ceil(CHUNK);
+    let message =
+        format!("{count} documents change: they are written in {parts} transactions or more, not in one");
+    Problem {
+        file: String::new(),
+        document: 0,
+        line: 0,
+        column: 0,
+        path: String::new(),
+        message,
+        remedy: Some(
+            "if that is interrupted, apply again: what was written stays, the rest follows".to_owned(),
+        ),
+        code: Code::TooLarge,
+        severity: Severity::Warning,
     }
 }
 

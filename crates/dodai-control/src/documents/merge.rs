@@ -70,7 +70,10 @@ pub(crate) fn merge(existing: Option<&Document>, wanted: &Document, claim: &Clai
     metadata.revision = None;
     metadata.deletion_timestamp = None;
     metadata.owner_app = old.and_then(|old| old.owner_app.clone());
-    if let Some(scope) = claim.scope {
+    // A write that names no set of files leaves the document in the one it came from, if the owner stays.
+    let stays = old.filter(|old| old.field_owners.get("").is_some_and(|owner| owner == claim.owner.as_str()));
+    let kept = stays.and_then(|old| old.annotations.get(SCOPE)).map(String::as_str);
+    if let Some(scope) = claim.scope.or(kept) {
         metadata.annotations.insert(SCOPE.to_owned(), scope.to_owned());
     }
     own_artifact(existing, &mut next, claim);

@@ -134,3 +134,38 @@ async fn deploy_owns_the_artefact_until_the_file_changes() {
     let error = store.deploy(&missing, &two, "user:ada").await.expect_err("there is none");
     assert!(matches!(error, Error::NotFound(_)), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_applied_alone_stays_in_its_folder() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let folder = yaml(&[module("shop", "v1.wasm", ""), module("mail", "v1.wasm", "")].join("---\n"));
+    store.apply(&apply(&folder, FieldOwner::File, Some("/folder"))).await.expect("applies");
+    let alone = yaml(&module("shop", "v1.wasm", ""));
+    let done = store.apply(&apply(&alone, FieldOwner::File, None)).await.expect("applies");
+    assert_eq!(verdicts(&done), [Verdict::Unchanged]);
+    let changed = yaml(&module("shop", "v2.wasm", ""));
+    store.apply(&apply(&changed, FieldOwner::File, None)).await.expect("applies");
+    let rest = yaml(&module("mail", "v1.wasm", ""));
+    let done = store.apply(&apply(&rest, FieldOwner::File, Some("/folder"))).await.expect("applies");
+    assert_eq!(verdicts(&done), [Verdict::Unchanged, Verdict::Pruned], "it is still the folder's to prune");
+}
+
+#[tokio::test(start_paused = true)]
+async fn up_to_128_documents_are_one_transaction_and_more_are_told() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let many = |count: usize| {
+        let all: Vec<String> = (0..count).map(|at| module(&format!("a{at}"), "v1.wasm", "")).collect();
+        yaml(&all.join("---\n"))
+    };
+    let before = store.store().status().await.expect("status").revision.0;
+    let done = store.apply(&apply(&many(128), FieldOwner::Cli, None)).await.expect("applies");
+    assert!(done.warnings.is_empty(), "{:?}", done.warnings);
+    let after = store.store().status().await.expect("status").revision.0;
+    assert_eq!(after, before + 1, "one transaction is one revision");
+    let more = many(300);
+    let done = store.apply(&apply(&more, FieldOwner::Cli, None)).await.expect("applies");
+    assert!(done.warnings.iter().any(|one| one.message.contains("2 transactions")), "{:?}", done.warnings);
+    assert_eq!(store.list(Kind::App, None).await.expect("lists").len(), 300);
+}

@@ -110,6 +110,26 @@ impl World {
 }
 
 #[test]
+fn apps_go_where_labels_and_capacity_let_them() {
+    let base = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n---\n"
+        )
+    };
+    let labelled = "placement: { labels: { disk: ssd } }, scale: { min: 3 }, limits: { memory: 100Mi }";
+    let text = [
+        base("a", "labels: { disk: hdd }"),
+        base("b", "labels: { disk: ssd }, capacity: { memory: 250Mi }"),
+        format!("apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: p }}\nspec: {{ process: {{ command: [p] }}, {labelled} }}\n"),
+    ]
+    .concat();
+    let mut world = World::new(&text, &["a", "b"]);
+    world.reconcile();
+    let on = |base: &str| world.records.on(&BaseId::new(base)).count();
+    assert_eq!((on("a"), on("b")), (0, 2), "a has not the label, and b not the memory for a third");
+}
+
+#[test]
 fn instances_spread_over_bases_and_the_surplus_ends() {
     let mut world = World::new(&module("shop", "v1.wasm", "  scale: {min: 4}\n"), &["a", "b"]);
     world.settle(|_| Phase::Ready);

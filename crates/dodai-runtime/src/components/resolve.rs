@@ -1,5 +1,7 @@
 //! Values that live elsewhere: in secret stores, configuration stores and the base's environment.
 
+use std::collections::BTreeMap;
+
 use dodai_capability::Metadata;
 use dodai_capability::component::{Properties, Value};
 use dodai_capability::secrets::{Secret, Values};
@@ -92,6 +94,19 @@ pub(crate) async fn configuration(
     let found = configuration.get(&[key.to_owned()], &Metadata::new()).await;
     let mut found = found.map_err(|source| Error::Configuration { store: store.to_owned(), source })?;
     Ok(found.remove(key).map(|item| item.value))
+}
+
+/// Every value of a configuration store.
+pub(crate) async fn configurations(
+    components: &Components,
+    namespace: &Name,
+    store: &str,
+) -> Result<BTreeMap<String, String>, Error> {
+    let pick = |all: &dodai_capability::component::Capabilities| all.configuration.clone();
+    let (_live, configuration) = components.own(namespace, Block::Configuration, store, pick)?;
+    let found = configuration.get(&[], &Metadata::new()).await;
+    let found = found.map_err(|source| Error::Configuration { store: store.to_owned(), source })?;
+    Ok(found.into_iter().map(|(key, item)| (key, item.value)).collect())
 }
 
 /// Sets (or, without a value, deletes) one value of a configuration store; whether there was one before a

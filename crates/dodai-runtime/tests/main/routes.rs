@@ -1,6 +1,9 @@
 //! Requests and their exact answers, route by route.
 
+use dodai_core::body::Body;
+use dodai_core::call::{Call, Caller, Context};
 use dodai_core::snapshot::{App, Resource, Scopes, SecretScope};
+use dodai_core::trace::Span;
 use dodai_runtime::Settings;
 use serde_json::json;
 
@@ -360,4 +363,19 @@ async fn a_component_out_of_scope_is_not_there() {
     assert_eq!(told.error(), (400, "ERR_STATE_STORE_NOT_FOUND".into()));
     let told = world.send("elsewhere/cart", "GET", "/v1.0/state/mine/k", &[], "").await;
     assert_eq!(told.error(), (500, "ERR_STATE_STORE_NOT_CONFIGURED".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_publishes_whatever_the_scopes_of_apps_are() {
+    let mut all = blocks();
+    let mut scoped = component("mine", "pubsub.in-memory", &[("publishingScopes", "cart=t")]);
+    scoped.scopes = vec!["cart".into()];
+    all.push(Resource::Component(scoped));
+    let world = World::new(all).await;
+    let path = "/v1.0/publish/mine/t";
+    assert_eq!(world.send("shop/other", "POST", path, &[], "x").await.status, 400, "an app is held to them");
+    let (head, ()) = http::Request::post(path).body(()).expect("a request").into_parts();
+    let context = Context::new(Caller::Base, Span::root(true));
+    let call = Call { head, body: Body::full("x"), context };
+    assert_eq!(world.serve("shop/dodai", call).await.status, 204);
 }
