@@ -17,6 +17,15 @@ const TESTS: &[Need] = &[
     Need { program: "curl", package: "curl", reason: "end-to-end tests call listeners as a user would" },
     Need { program: "python3", package: "python3", reason: "the example process app, and small fake peers" },
     Need { program: "ip", package: "iproute2", reason: "tests of redirection build network namespaces" },
+    Need { program: "openssl", package: "openssl", reason: "tests of TLS make certificates as a user would" },
+    Need { program: "nghttp", package: "nghttp2-client", reason: "an HTTP/2 client with other habits than curl" },
+    Need { program: "nghttpd", package: "nghttp2-server", reason: "an endpoint that speaks HTTP/2 only" },
+];
+
+/// Modules of Debian's Python that tests need; another Python that comes first in PATH does not have them.
+const PYTHON_MODULES: &[Need] = &[
+    Need { program: "grpc", package: "python3-grpcio", reason: "a gRPC client and server that know nothing of us" },
+    Need { program: "websockets", package: "python3-websockets", reason: "a WebSocket client and server" },
 ];
 
 /// What `cargo xtask bench` needs: load generators and peers to be compared with.
@@ -38,7 +47,12 @@ pub fn ensure_benches(workspace: &Workspace) -> Result<()> {
 
 /// Makes sure of every program in the table, installing what is missing where that is possible.
 pub fn ensure_tests(workspace: &Workspace) -> Result<()> {
-    ensure(workspace, TESTS)
+    ensure(workspace, TESTS)?;
+    let has = |module: &str| {
+        let import = format!("import {module}");
+        Tool::new("/usr/bin/python3", &workspace.root).args(["-c", import.as_str()]).output().is_ok()
+    };
+    ensure_where(workspace, PYTHON_MODULES, has)
 }
 
 /// What the spelling check needs: its tool is published for Python's installer.
@@ -51,7 +65,11 @@ pub fn ensure_python_venv(workspace: &Workspace) -> Result<()> {
 }
 
 fn ensure(workspace: &Workspace, needs: &[Need]) -> Result<()> {
-    let missing: Vec<&Need> = needs.iter().filter(|need| find_program(need.program).is_none()).collect();
+    ensure_where(workspace, needs, |program| find_program(program).is_some())
+}
+
+fn ensure_where(workspace: &Workspace, needs: &[Need], has: impl Fn(&str) -> bool) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !has(need.program)).collect();
     for need in &missing {
         eprintln!("missing: {} (package {}): {}", need.program, need.package, need.reason);
     }

@@ -5,6 +5,7 @@
 
 mod clients;
 mod daprd;
+mod failure;
 mod fleet;
 mod packaging;
 mod project;

@@ -1,0 +1,71 @@
+"""An app that calls others as unmodified clients do, and tells what it got."""
+import http.client
+import os
+import signal
+import socket
+import sys
+import traceback
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+def proxied():
+    """urllib reads HTTP_PROXY."""
+    with urllib.request.urlopen("http://plain/plain", timeout=20) as answer:
+        return answer.read().decode()
+
+
+def direct():
+    """The outbound port, the service named by Host."""
+    host, port = os.environ["DODAI_OUTBOUND"].removeprefix("http://").rsplit(":", 1)
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection.request("GET", "/headers", headers={"Host": "plain.default"})
+    return connection.getresponse().read().decode()
+
+
+def line():
+    """A declared TCP dependency has an address of its own; its server speaks first."""
+    host, port = os.environ["DODAI_LINE_ADDRESS"].rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=20) as stream:
+        heard = stream.makefile("rb")
+        greeting = heard.readline()
+        stream.sendall(b"me\r\n")
+        echo = heard.readline()
+        stream.shutdown(socket.SHUT_WR)
+        return (greeting + echo + heard.read()).decode()
+
+
+def tunnel():
+    """CONNECT leads to a TCP service by name."""
+    host, port = os.environ["DODAI_OUTBOUND"].removeprefix("http://").rsplit(":", 1)
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    connection.set_tunnel("line")
+    connection.connect()
+    return connection.sock.makefile("rb").readline().decode()
+
+
+def rpc():
+    import greeter
+    return greeter.calls(os.environ["DODAI_OUTBOUND"].removeprefix("http://"), "greeter")
+
+
+class Caller(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        try:
+            status, text = 200, {"/proxied": proxied, "/direct": direct, "/line": line, "/tunnel": tunnel, "/rpc": rpc}[self.path]()
+        except Exception:
+            status, text = 500, traceback.format_exc()
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Caller).serve_forever()
