@@ -23,7 +23,7 @@ const PAGES: [Page; 4] = [
     Page {
         path: "docs/errors/documents.md",
         sources: &["crates/dodai-api/src/read/problem.rs"],
-        codes: |text| after(text, " = \""),
+        codes: |text| after(listed(text), " = \""),
     },
     Page {
         path: "docs/errors/management-api.md",
@@ -91,6 +91,12 @@ fn after(text: &str, mark: &str) -> BTreeSet<String> {
     quoted.filter(|word| is_code(word)).map(str::to_owned).collect()
 }
 
+/// The list that a `codes!` macro is given.
+fn listed(text: &str) -> &str {
+    let list = text.split("codes! {").nth(1).unwrap_or_default();
+    list.split("\n}").next().unwrap_or(list)
+}
+
 /// `StatusCode::CONFLICT, "conflict"`, on one line or two.
 fn refusals(text: &str) -> BTreeSet<String> {
     let code = text.split("#[cfg(test)]").next().unwrap_or(text);
@@ -147,7 +153,7 @@ mod tests {
         assert_eq!(refusals(text), ["conflict", "publish"].map(str::to_owned).into());
         let text = "fn code_of() {\n Some(A) => 3,\n None => 1,\n }";
         assert_eq!(exits(text), ["1", "3"].map(str::to_owned).into());
-        let text = "codes! {\n    Syntax = \"syntax\",\n";
-        assert_eq!(after(text, " = \""), ["syntax"].map(str::to_owned).into());
+        let text = "codes! {\n    Syntax = \"syntax\",\n}\n#[serde(rename_all = \"lowercase\")]";
+        assert_eq!(after(listed(text), " = \""), ["syntax"].map(str::to_owned).into());
     }
 }
