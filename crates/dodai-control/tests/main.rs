@@ -1,5 +1,7 @@
 //! The tests of control: documents, plans, snapshots, and the loop with a base that is played.
 
+#[path = "main/attached.rs"]
+mod attached;
 #[path = "main/documents.rs"]
 mod documents;
 #[path = "main/gateways.rs"]

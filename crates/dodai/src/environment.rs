@@ -27,14 +27,19 @@ impl Environment {
 
 /// Sends log lines to standard error.
 pub fn start_logging(global: &Global, environment: &Environment) {
-    let filter = environment.get("DODAI_LOG").unwrap_or(&global.log);
+    log_to_stderr(&global.log, global.log_json, environment);
+}
+
+/// The same for commands with flags of their own. `DODAI_LOG` wins over `filter`; only the first call counts.
+pub fn log_to_stderr(filter: &str, json: bool, environment: &Environment) {
+    let filter = environment.get("DODAI_LOG").unwrap_or(filter);
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if global.log_json {
-        lines.json().init();
+    let _started_before = if json {
+        lines.json().try_init()
     } else {
         let colour = environment.get("NO_COLOR").is_none_or(str::is_empty)
             && std::io::IsTerminal::is_terminal(&std::io::stderr());
-        lines.with_ansi(colour).with_target(false).init();
-    }
+        lines.with_ansi(colour).with_target(false).try_init()
+    };
 }
