@@ -3,6 +3,7 @@
 //! Deltas follow one another from the first, which is whole; a base that lost the stream starts over. What
 //! the base thinks of a snapshot comes back as its status, and as ACK or NACK for those who watch the wire.
 
+mod ask;
 mod fetch;
 mod persist;
 mod remote;
@@ -14,6 +15,7 @@ use dodai_core::snapshot::{Delta, Key, Resource, ResourceKind, Snapshot};
 use dodai_proto::control as wire;
 use std::sync::Arc;
 
+pub use ask::{Answer, Answers, Asker, NoAnswers};
 pub use persist::{LoadError, keep, load, save};
 pub use remote::{JoinError, Joined, Remote, RemoteError, join};
 pub use server::{Blobs, NoBlobs, Server};

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::ask::{Asker, Open, Question};
 use super::{MAX_MESSAGE, encode};
 use crate::control::Control;
 use crate::error::Error;
@@ -70,13 +71,21 @@ pub struct Server {
     authority: Arc<Authority>,
     blobs: Arc<dyn Blobs>,
     validity: Duration,
+    asker: Asker,
     tasks: Tasks,
 }
 
 impl Server {
     /// Serves `control`; certificates come from `authority`, artefacts from `blobs`.
     pub fn new(control: Control, authority: Arc<Authority>, blobs: Arc<dyn Blobs>, tasks: &Tasks) -> Server {
-        Server { control, authority, blobs, validity: LEAF_VALIDITY, tasks: tasks.clone() }
+        Server {
+            control,
+            authority,
+            blobs,
+            validity: LEAF_VALIDITY,
+            asker: Asker::default(),
+            tasks: tasks.clone(),
+        }
     }
 
     /// The same with another life for the certificates that it signs.
@@ -84,6 +93,11 @@ impl Server {
     pub fn with_validity(mut self, validity: Duration) -> Server {
         self.validity = validity;
         self
+    }
+
+    /// Asks the bases that come to this server.
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
     }
 
     /// Serves one listener until the tasks close. Who comes without a certificate can do nothing but
@@ -285,7 +299,8 @@ impl Service for Server {
         let link = self.control.link_again(base, settings, first).await.map_err(refused)?;
         // One delta at a time: what changes while it is on its way goes into the next.
         let (send, receive) = mpsc::channel(1);
-        self.tasks.spawn(Kind::Api, converse(link, inbound, send, self.tasks.clone()));
+        let questions = self.asker.enter(&link.base);
+        self.tasks.spawn(Kind::Api, converse(link, inbound, questions, send, self.tasks.clone()));
         let outbound =
             unfold(receive, |mut receive| async move { receive.recv().await.map(|one| (one, receive)) });
         Ok(Response::new(outbound.boxed()))
@@ -340,28 +355,43 @@ async fn first_report(inbound: &mut Streaming<wire::BaseMessage>) -> Result<Repo
 async fn converse(
     mut link: Link,
     mut inbound: Streaming<wire::BaseMessage>,
+    mut questions: mpsc::Receiver<Question>,
     outbound: mpsc::Sender<Result<wire::ServerMessage, Status>>,
     tasks: Tasks,
 ) {
     let mut told = Arc::new(Snapshot::default());
     let mut whole = true;
+    let mut open = Open::default();
     loop {
         let next = link.snapshots.borrow_and_update().clone();
         if next.version > told.version {
             let delta = Some(encode(&told.diff(&next), whole));
-            if outbound.send(Ok(wire::ServerMessage { delta })).await.is_err() {
+            if outbound.send(Ok(wire::ServerMessage { delta, ask: None })).await.is_err() {
                 return;
             }
             (told, whole) = (next, false);
         }
-        tokio::select! {
-            // Cancel safe: the snapshot is state, and a message that was not read whole stays in the stream.
+        let asks = tokio::select! {
+            // Cancel safe: the snapshot is state, and what was not received whole stays where it is.
             () = tasks.closing() => return,
-            changed = link.snapshots.changed() => if changed.is_err() { return },
+            changed = link.snapshots.changed() => if changed.is_err() { return } else { Vec::new() },
+            // A second stream of this base takes the questions over; this one goes on without.
+            Some(question) = questions.recv() => open.ask(question),
             message = inbound.message() => match message {
-                Ok(Some(message)) => take(&link, message),
+                Ok(Some(wire::BaseMessage { message: Some(Message::Answer(answer)) })) => {
+                    open.take(answer).into_iter().collect()
+                }
+                Ok(Some(message)) => {
+                    take(&link, message);
+                    Vec::new()
+                }
                 Ok(None) | Err(_) => return,
             },
+        };
+        for ask in asks {
+            if outbound.send(Ok(wire::ServerMessage { delta: None, ask: Some(ask) })).await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -380,6 +410,6 @@ fn take(link: &Link, message: wire::BaseMessage) {
         Some(Message::Ack(ack)) => link.status.send_modify(|status| {
             status.applied = status.applied.max(ack.version);
         }),
-        Some(Message::Hello(_)) | None => {}
+        Some(Message::Hello(_) | Message::Answer(_)) | None => {}
     }
 }

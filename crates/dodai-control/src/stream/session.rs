@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::Streaming;
 
 use super::apply;
+use super::ask::{Answers, Working};
 use super::remote::{Remote, RemoteError};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
@@ -42,11 +43,12 @@ pub enum Standing {
 
 impl Remote {
     /// Keeps a stream to the server until the tasks close. The link begins with `last`, the last good snapshot;
-    /// the second part tells whether there is a server.
+    /// the second part tells whether there is a server. `answers` says what the server asks.
     pub fn connect(
         &self,
         last: Option<Snapshot>,
         introduction: Introduction,
+        answers: Arc<dyn Answers>,
         tasks: &Tasks,
     ) -> (Link, watch::Receiver<Standing>) {
         let snapshots = watch::Sender::new(Arc::new(last.unwrap_or_default()));
@@ -54,8 +56,15 @@ impl Remote {
         let (standing, stands) = watch::channel(Standing::Connecting);
         let link =
             Link { base: self.base().clone(), snapshots: snapshots.subscribe(), status: status.clone() };
-        let session =
-            Session { remote: self.clone(), introduction, snapshots, status: status.subscribe(), standing };
+        let session = Session {
+            remote: self.clone(),
+            introduction,
+            answers,
+            snapshots,
+            status: status.subscribe(),
+            standing,
+            tasks: tasks.clone(),
+        };
         tasks.spawn(Kind::Loop, session.keep(tasks.clone()));
         (link, stands)
     }
@@ -64,9 +73,11 @@ impl Remote {
 struct Session {
     remote: Remote,
     introduction: Introduction,
+    answers: Arc<dyn Answers>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     status: watch::Receiver<Report>,
     standing: watch::Sender<Standing>,
+    tasks: Tasks,
 }
 
 impl Session {
@@ -132,12 +143,19 @@ impl Session {
         mut outgoing: Outgoing,
     ) -> Result<(), RemoteError> {
         let mut received = Snapshot::default();
+        let mut working = Working::default();
         self.status.mark_changed();
         loop {
             tokio::select! {
                 // Cancel safe: a message that was not read whole stays in the stream; the status is state.
                 message = inbound.message() => {
-                    let Some(delta) = message?.and_then(|message| message.delta) else { return Ok(()) };
+                    let Some(message) = message? else { return Ok(()) };
+                    if let Some(ask) = message.ask
+                        && let Some(work) = working.take(ask, &self.answers, &outgoing.send)
+                    {
+                        self.tasks.spawn(Kind::Api, work);
+                    }
+                    let Some(delta) = message.delta else { continue };
                     match apply(&received, &delta) {
                         Ok(next) => {
                             received = next;

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::FieldOwner;
-use dodai_control::stream::{Introduction, NoBlobs, Remote, Server, load, save};
+use dodai_control::stream::{Answer, Answers, Introduction, NoAnswers, NoBlobs, Remote, Server, load, save};
 use dodai_core::id::{AppId, BaseId};
 use dodai_core::status::{Refusal, Wants};
 use dodai_core::task::{Kind, Tasks};
@@ -18,6 +19,8 @@ use dodai_transport::network::Network;
 use dodai_transport::tls::mesh::{LiveSvid, acceptor};
 use dodai_transport::tls::{Alpn, Clock};
 use dodai_transport::trust::Trust;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 
 use super::played::{ByPath, apply, module, play, yaml};
 
@@ -82,7 +85,7 @@ async fn a_base_follows_its_server_through_a_restart() {
     let first = tasks.child();
     let (control, at) = site.serve(anywhere(), &first).await;
     let remote = site.remote("far", at);
-    let (link, _) = remote.connect(None, Introduction::default(), &tasks);
+    let (link, _) = remote.connect(None, Introduction::default(), Arc::new(NoAnswers), &tasks);
     let seen = link.snapshots.clone();
     tasks.spawn(Kind::Loop, play(link, None));
     let documents = yaml(&module("shop", "v1.wasm", ""));
@@ -116,7 +119,8 @@ async fn a_refusal_reaches_the_user() {
     let tasks = Tasks::new();
     let site = Site::new(&tasks);
     let (control, at) = site.serve(anywhere(), &tasks).await;
-    let (link, _) = site.remote("far", at).connect(None, Introduction::default(), &tasks);
+    let (link, _) =
+        site.remote("far", at).connect(None, Introduction::default(), Arc::new(NoAnswers), &tasks);
     link.status.send_modify(|status| {
         status.wants = Wants::All;
         status.refused = Some(Refusal { version: 1, reason: "port 8080 is taken".to_owned() });
@@ -169,6 +173,59 @@ async fn a_token_is_good_once_and_for_its_base_only() {
     let short = control.join_token(None, Duration::ZERO, "test").await.expect("a token").reveal();
     tokio::time::sleep(Duration::from_millis(5)).await;
     check(join("three", &short).await, "expired");
+}
+
+/// Says what it was asked, twice; goes on for ever when asked for that.
+struct Echo;
+
+impl Answers for Echo {
+    fn answer(&self, question: Bytes) -> BoxStream<'static, Answer> {
+        if question == "no" {
+            return futures_util::stream::iter([Err("never".to_owned())]).boxed();
+        }
+        let twice = [Ok(question.clone()), Ok(question.clone())];
+        if question == "ever" {
+            return futures_util::stream::iter(twice).cycle().boxed();
+        }
+        futures_util::stream::iter(twice).boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_server_asks_its_bases() {
+    let tasks = Tasks::new();
+    let site = Site::new(&tasks);
+    let (control, _) = site.serve(anywhere(), &tasks).await;
+    let server = Server::new(control.clone(), site.authority.clone(), Arc::new(NoBlobs), &tasks);
+    let listener = Network::system().listen(anywhere(), &Options::named("test")).expect("binds");
+    let at = listener.local_addr().expect("an address");
+    let own = Arc::new(site.svid(&PeerIdentity::Server));
+    server.serve(listener, acceptor(own, site.trust.clone(), &[Alpn::H2], Clock::system()));
+    let asker = server.asker();
+    let far = BaseId::new("far");
+    let nobody = asker.ask(&far, b"one".to_vec()).err().expect("nobody is there");
+    assert!(nobody.contains("not connected"), "{nobody}");
+    let (_link, _) = site.remote("far", at).connect(None, Introduction::default(), Arc::new(Echo), &tasks);
+    until("the base comes", || asker.ask(&far, b"one".to_vec()).is_ok()).await;
+    let all = async |question: &str| {
+        let mut answers = asker.ask(&far, question.as_bytes().to_vec()).expect("asked");
+        let mut all = Vec::new();
+        while let Some(answer) = answers.recv().await {
+            all.push(answer.map(|json| String::from_utf8_lossy(&json).into_owned()));
+        }
+        all
+    };
+    let asked = async {
+        assert_eq!(all("two").await, [Ok("two".to_owned()), Ok("two".to_owned())]);
+        assert_eq!(all("no").await, [Err("never".to_owned())]);
+        // Who stops reading ends the question; who does not read fast enough is cut, not waited for.
+        let mut left = asker.ask(&far, b"ever".to_vec()).expect("asked");
+        assert!(left.recv().await.expect("goes on").is_ok());
+        drop(left);
+        let _unread = asker.ask(&far, b"ever".to_vec()).expect("asked");
+        assert_eq!(all("three").await.len(), 2, "others are answered all the same");
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked).await.expect("in time");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use dodai_base::membership::{self, Issuer, Membership};
 use dodai_base::node::{self, Base, Source};
-use dodai_control::stream::{self, Introduction, Remote, Standing};
+use dodai_control::stream::{self, Introduction, Remote, RemoteError, Standing};
 use dodai_core::id::{AppId, BaseId, Digest};
 use dodai_core::status::Wants;
 use dodai_core::task::Tasks;
@@ -30,8 +30,11 @@ use dodai_transport::trust::Trust;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::questions::Local;
+use crate::admin::Node;
 use crate::cli;
 use crate::environment::Environment;
+use crate::exit::Failed;
 use crate::local::executable;
 use crate::output::Output;
 use crate::signals;
@@ -106,9 +109,12 @@ pub async fn run(
         components_dir: None,
     };
     let introduction = Introduction { mesh: Some(arguments.mesh), api_token: Some(api_token(&data)?) };
-    let (link, standing) = remote.connect(last(&data, &base, output), introduction, &tasks);
+    let answers = Local::default();
+    let known = last(&data, &base, output);
+    let (link, standing) = remote.connect(known, introduction, Arc::new(answers.clone()), &tasks);
     stream::keep(data.join(SNAPSHOT), link.snapshots.clone(), link.status.subscribe(), &tasks);
     let running = Base::start(config, link, &tasks).await?;
+    answers.begin(Node { base: running.parts().clone(), ring: telemetry.ring().clone() });
     tokio::select! {
         // Both only wait.
         stopped = signals::asked_to_stop() => stopped?,
@@ -250,9 +256,13 @@ async fn identity(
         "--pin is needed beside --token, or anybody could answer for the server; `dodai token create` prints both",
     )?;
     let pin = Pin::parse(pin)?;
-    let joined = stream::join(&Network::system(), (host, port), pin, domain, base, token, clock)
-        .await
-        .with_context(|| format!("base {base} cannot join {host}:{port}"))?;
+    let joined = stream::join(&Network::system(), (host, port), pin, domain, base, token, clock).await;
+    let joined = joined.map_err(|error| {
+        let gone = matches!(error, RemoteError::Unreachable { .. });
+        let error = anyhow::Error::new(error);
+        if gone { error.context(Failed::Unreachable) } else { error }
+            .context(format!("base {base} cannot join {host}:{port}"))
+    })?;
     let kept = membership::keep(&folder, &joined.svid, &joined.bundle)
         .and_then(|()| std::fs::write(folder.join(NAME), base.as_str()));
     kept.with_context(|| format!("cannot write to {}", folder.display()))?;

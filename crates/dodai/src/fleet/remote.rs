@@ -1,13 +1,17 @@
 //! What the management API of a server answers about bases that run elsewhere.
 //!
 //! Calls go to a base's mesh port with the server's certificate, as somebody outside: policy holds for them.
-//! Outputs, messages and configuration values live on the bases; what cannot be had from here says where it is.
+//! Outputs, live records, messages and configuration values are the bases'; they are asked on their streams.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dodai_admin::Refusal;
 use dodai_admin::seam::{self, CallFilter, ConfigKey, Flow, LogLine, Message, NodeState, Pending, Usage};
 use dodai_control::control::Control;
+use dodai_control::records::InstanceRecord;
+use dodai_control::stream::{Answer as Told, Asker};
 use dodai_core::body::Body;
 use dodai_core::call::{Answer, Call, Door, Reply};
 use dodai_core::failure::{Failure, Kind};
@@ -20,29 +24,36 @@ use dodai_transport::tls::Clock;
 use dodai_transport::tls::mesh::{Connector, LiveSvid};
 use dodai_transport::trust::Trust;
 use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, SelectAll, iter, unfold};
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use std::net::SocketAddr;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::questions::{Question, refusal};
 
 /// How long a base may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long an app may take to answer a call that has no deadline of its own.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a base may take to answer a question.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// The bases, seen from the server.
 pub struct Fleet {
     control: Control,
     connector: Connector,
     trust: Trust,
+    asker: Asker,
     tasks: Tasks,
 }
 
 impl Fleet {
     /// Sees what `control` sees; calls bases with the server's certificate.
-    pub fn new(control: Control, own: LiveSvid, trust: Trust, tasks: &Tasks) -> Fleet {
+    pub fn new(control: Control, own: LiveSvid, trust: Trust, asker: Asker, tasks: &Tasks) -> Fleet {
         let connector = Connector::new(own, trust.clone(), &[], Clock::system());
-        Fleet { control, connector, trust, tasks: tasks.clone() }
+        Fleet { control, connector, trust, asker, tasks: tasks.clone() }
     }
 
     /// A base with a ready instance of an app, its mesh address, and the app's first service.
@@ -103,18 +114,100 @@ impl Fleet {
         let request = http::Request::from_parts(head, call.body);
         let response = sender.send_request(request).await.map_err(broken)?;
         let (head, body) = response.into_parts();
-        let body = body.map_err(|error| Failure::new(Kind::Connect, error.to_string()));
+        let body = body.map_err(|error| Failure::new(Kind::Reset, error.to_string()));
         Ok(Reply { head, body: Body::boxed(body) })
     }
 
-    /// The bases that run an app, for people.
-    fn where_is(&self, app: &AppId) -> String {
-        let view = self.control.view();
-        let mut bases: Vec<String> = view.records.of(app).map(|one| one.base.to_string()).collect();
-        bases.sort();
-        bases.dedup();
-        if bases.is_empty() { "no base yet".to_owned() } else { bases.join(", ") }
+    fn connected(&self) -> Vec<BaseId> {
+        let observed = self.control.observed();
+        observed.bases.into_iter().filter(|(_, base)| base.connected).map(|(id, _)| id).collect()
     }
+
+    /// What a base answers to a question, one after the other.
+    fn answers<T: DeserializeOwned + Send + 'static>(
+        &self,
+        base: &BaseId,
+        question: &Question,
+    ) -> BoxStream<'static, Result<T, Refusal>> {
+        let name = base.to_string();
+        let json = serde_json::to_vec(question).expect("questions have text keys only");
+        let answers = match self.asker.ask(base, json) {
+            Ok(answers) => answers,
+            Err(error) => {
+                let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "base", error);
+                return iter([Err(refusal)]).boxed();
+            }
+        };
+        let read = move |answer: Told| {
+            let json = answer.map_err(|text| refusal(&name, &text))?;
+            serde_json::from_slice(&json).map_err(|error| refusal(&name, &error.to_string()))
+        };
+        unfold(answers, |mut answers| async move { answers.recv().await.map(|one| (one, answers)) })
+            .map(read)
+            .boxed()
+    }
+
+    /// One answer of one base, within bounds.
+    async fn answer<T: DeserializeOwned + Send + 'static>(
+        &self,
+        base: &BaseId,
+        question: &Question,
+    ) -> Result<T, Refusal> {
+        let mut answers = self.answers(base, question);
+        let left = || Refusal::new(StatusCode::BAD_GATEWAY, "base", format!("base {base} did not answer"));
+        tokio::time::timeout(ANSWER, answers.next()).await.ok().flatten().ok_or_else(left)?
+    }
+
+    /// The answer of the first base that has what is asked about.
+    async fn first<T: DeserializeOwned + Send + 'static>(&self, question: &Question) -> Result<T, Refusal> {
+        let mut why = nobody();
+        for base in self.connected() {
+            match self.answer(&base, question).await {
+                Ok(answer) => return Ok(answer),
+                Err(refusal) => why = refusal,
+            }
+        }
+        Err(why)
+    }
+
+    /// Asks every base, since each may have a store of its own; whether any said yes.
+    async fn every(&self, question: &Question) -> Result<bool, Refusal> {
+        let (mut why, mut done) = (nobody(), None);
+        for base in self.connected() {
+            match self.answer::<bool>(&base, question).await {
+                Ok(answer) => done = Some(done.unwrap_or(false) | answer),
+                Err(refusal) => why = refusal,
+            }
+        }
+        done.ok_or(why)
+    }
+
+    /// What the server knows of its bases, in the format of Prometheus. Each base has metrics of its own.
+    pub fn metrics(&self) -> String {
+        let observed = self.control.observed();
+        let connected = observed.bases.values().filter(|base| base.connected).count();
+        let away = observed.bases.len() - connected;
+        let mut text = String::from("# HELP dodai_bases Bases that joined and were seen since the start.\n");
+        text.push_str("# TYPE dodai_bases gauge\n");
+        text.push_str(&format!("dodai_bases{{state=\"connected\"}} {connected}\n"));
+        text.push_str(&format!("dodai_bases{{state=\"away\"}} {away}\n"));
+        let mut phases: BTreeMap<&'static str, usize> = BTreeMap::new();
+        for instance in self.control.view().records.instances.values() {
+            let ready = if observed.is_ready(instance) { "ready" } else { "not_ready" };
+            *phases.entry(ready).or_default() += 1;
+        }
+        text.push_str("# HELP dodai_placed_instances Instances that are placed on bases.\n");
+        text.push_str("# TYPE dodai_placed_instances gauge\n");
+        for (phase, count) in phases {
+            text.push_str(&format!("dodai_placed_instances{{state=\"{phase}\"}} {count}\n"));
+        }
+        text
+    }
+}
+
+fn nobody() -> Refusal {
+    let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no_base", "no base is connected");
+    refusal.remedy("let one join; `dodai token create` says how")
 }
 
 impl Door for Fleet {
@@ -126,13 +219,6 @@ impl Door for Fleet {
             tokio::time::timeout(left.unwrap_or(PATIENCE), self.carry(call)).await.map_err(late)?
         })
     }
-}
-
-fn elsewhere<T>(what: &'static str) -> Pending<'static, T> {
-    let remedy = "ask the base that holds it: call the runtime API of an app that runs there";
-    let text = format!("{what} live on the bases, and this server cannot reach into them");
-    let refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, "elsewhere", text).remedy(remedy);
-    Box::pin(async move { Err(refusal) })
 }
 
 impl seam::Node for Fleet {
@@ -158,28 +244,61 @@ impl seam::Node for Fleet {
         state
     }
 
-    fn logs(&self, app: &AppId, _: Option<&InstanceId>, _: usize, _: bool) -> Flow<LogLine> {
-        let text = format!(
-            "the output of {app} is on its bases ({}), in `logs/` of their data folders",
-            self.where_is(app)
-        );
-        let line = LogLine { instance: String::new(), time_ms: 0, stream: "note".to_owned(), text };
-        futures_util::stream::iter([line]).boxed()
+    fn logs(&self, app: &AppId, only: Option<&InstanceId>, tail: usize, follow: bool) -> Flow<LogLine> {
+        let view = self.control.view();
+        let wanted = |one: &&InstanceRecord| only.is_none_or(|only| *only == one.id);
+        let mut bases: BTreeMap<BaseId, InstanceId> = BTreeMap::new();
+        for one in view.records.of(app).filter(wanted) {
+            bases.entry(one.base.clone()).or_insert_with(|| one.id.clone());
+        }
+        let mut all = SelectAll::new();
+        for (base, instance) in bases {
+            let question = Question::Logs { app: app.clone(), instance: only.cloned(), tail, follow };
+            let lines = self.answers(&base, &question).map(move |line| {
+                line.unwrap_or_else(|why| LogLine {
+                    instance: instance.to_string(),
+                    time_ms: 0,
+                    stream: "note".to_owned(),
+                    text: format!("its output is on its base, which does not tell it: {why}"),
+                })
+            });
+            all.push(lines.boxed());
+        }
+        all.boxed()
     }
 
-    fn calls(&self, _: CallFilter) -> Flow<serde_json::Value> {
-        futures_util::stream::empty().boxed()
+    fn calls(&self, filter: CallFilter) -> Flow<Value> {
+        let CallFilter { app, least_status, failures } = filter;
+        let question = Question::Calls { app, least_status, failures };
+        let mut all = SelectAll::new();
+        for base in self.connected() {
+            let name = base.to_string();
+            let calls = self.answers(&base, &question).map(move |call: Result<Value, Refusal>| match call {
+                Ok(mut call) => {
+                    call["base"] = name.clone().into();
+                    call
+                }
+                Err(why) => json!({ "base": name, "ended": why.to_string() }),
+            });
+            all.push(calls.boxed());
+        }
+        all.boxed()
     }
 
-    fn publish(&self, _: Message) -> Pending<'_, ()> {
-        elsewhere("pub/sub components")
+    fn publish(&self, message: Message) -> Pending<'_, ()> {
+        let Message { namespace, pubsub, topic, content_type, data } = message;
+        let question = Question::Publish { namespace, pubsub, topic, content_type, data: data.to_vec() };
+        Box::pin(async move { self.first(&question).await })
     }
 
-    fn config_get(&self, _: ConfigKey) -> Pending<'_, Option<String>> {
-        elsewhere("configuration stores")
+    fn config_get(&self, key: ConfigKey) -> Pending<'_, Option<String>> {
+        let ConfigKey { namespace, store, key } = key;
+        Box::pin(async move { self.first(&Question::ConfigGet { namespace, store, key }).await })
     }
 
-    fn config_set(&self, _: ConfigKey, _: Option<String>) -> Pending<'_, bool> {
-        elsewhere("configuration stores")
+    fn config_set(&self, key: ConfigKey, value: Option<String>) -> Pending<'_, bool> {
+        let ConfigKey { namespace, store, key } = key;
+        let question = Question::ConfigSet { namespace, store, key, value };
+        Box::pin(async move { self.every(&question).await })
     }
 }

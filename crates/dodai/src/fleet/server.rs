@@ -13,7 +13,7 @@ use dodai_admin::joining::Joining;
 use dodai_api::Process;
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::{Artifacts as Resolver, DigestsOnly};
-use dodai_control::stream::{Blobs, Server};
+use dodai_control::stream::{Asker, Blobs, Server};
 use dodai_core::id::{AppId, Digest};
 use dodai_core::task::{Kind, Tasks};
 use dodai_modules::{Artifacts, Child, Compiler, Host, HostOptions};
@@ -59,9 +59,9 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     let settings = Settings { artifacts: Arc::new(stored.clone()), ..Settings::default() };
     let control = Control::start(Arc::new(store), settings, &tasks).await?;
     let own = identity(&authority, &bundle)?;
-    let address = listen(&arguments, &control, &authority, (&own, &bundle), stored, &tasks)?;
+    let (address, asker) = listen(&arguments, &control, &authority, (&own, &bundle), stored, &tasks)?;
     let trust = Trust::new(authority.domain().clone(), bundle.clone());
-    let fleet = Arc::new(Fleet::new(control.clone(), own.clone(), trust, &tasks));
+    let fleet = Arc::new(Fleet::new(control.clone(), own.clone(), trust, asker, &tasks));
     tasks.spawn(Kind::Loop, renew(authority.clone(), bundle, own, tasks.clone()));
     let joining = Joining {
         address: shown(&arguments, address),
@@ -72,8 +72,11 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
         control: &control,
         node: fleet.clone(),
         modules: modules.clone(),
+        metrics: {
+            let fleet = fleet.clone();
+            Arc::new(move |_| ("text/plain; version=0.0.4; charset=utf-8", fleet.metrics()))
+        },
         door: fleet,
-        metrics: Arc::new(|_| ("text/plain; charset=utf-8", "# EOF\n".to_owned())),
         joining: Some(joining.clone()),
         folder: None,
         data: &data,
@@ -164,15 +167,15 @@ fn listen(
     (own, bundle): (&LiveSvid, &Bundle),
     stored: Stored,
     tasks: &Tasks,
-) -> anyhow::Result<SocketAddr> {
+) -> anyhow::Result<(SocketAddr, Asker)> {
     let listener = Network::system().listen(arguments.listen, &listen::Options::named("--listen"))?;
     let address = listener.local_addr().context("the control stream has no address")?;
     let trust = Trust::new(authority.domain().clone(), bundle.clone());
     let acceptor = open_acceptor(Arc::new(own.clone()), trust, &[Alpn::H2], Clock::system());
     let validity = arguments.certificate_life.get();
     let server = Server::new(control.clone(), authority.clone(), Arc::new(stored), tasks);
-    server.with_validity(validity).serve(listener, acceptor);
-    Ok(address)
+    server.clone().with_validity(validity).serve(listener, acceptor);
+    Ok((address, server.asker()))
 }
 
 /// Where bases reach the control stream, as far as that can be told from here.

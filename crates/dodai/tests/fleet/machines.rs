@@ -123,8 +123,7 @@ impl Machines {
     }
 
     fn base(&self, base: &str, more: &[&str]) -> Vec<String> {
-        let mut arguments: Vec<String> =
-            ["base", "--join"].into_iter().map(str::to_owned).collect();
+        let mut arguments: Vec<String> = ["base", "--join"].into_iter().map(str::to_owned).collect();
         arguments.push(format!("127.0.0.1:{}", self.control));
         arguments.extend(["--data".to_owned(), self.path(base), "--project".to_owned(), self.path("")]);
         arguments.extend(["--threads".to_owned(), "1".to_owned()]);

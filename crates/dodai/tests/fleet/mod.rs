@@ -3,8 +3,10 @@
 
 mod machines;
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use machines::{Machines, member};
 
@@ -15,7 +17,8 @@ use crate::wire::get;
 /// The gateway and its routes: `/` to the module, `/me` to the process.
 fn front(port: u16) -> String {
     let listener = format!("{{name: http, port: {port}, protocol: HTTP}}");
-    [gateway("front", &[listener]), route("all", "name: front", &[("/me", "member"), ("/", "hello")])].concat()
+    [gateway("front", &[listener]), route("all", "name: front", &[("/me", "member"), ("/", "hello")])]
+        .concat()
 }
 
 const HELLO: &str = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: hello}\nspec:\n  module: {artifact: hello-v1.wasm, isolation: reuse}\n  services: [{name: http}]\n---\n";
@@ -54,15 +57,19 @@ fn text(port: u16, path: &str) -> String {
 
 /// Waits until a path answers this.
 fn answers(port: u16, path: &str, expect: &str) {
-    let mut last = String::new();
-    let ready = || TcpStream::connect(("127.0.0.1", port)).is_ok() && text(port, path) == expect;
-    until(&format!("{path} answers `{}`", expect.trim()), || {
-        let ready = ready();
-        if !ready && TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            last = text(port, path);
+    let last = RefCell::new(String::from("nothing listens"));
+    let ready = || {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            last.replace(text(port, path));
         }
-        ready
-    });
+        *last.borrow() == expect
+    };
+    let start = Instant::now();
+    while !ready() {
+        let last = last.borrow();
+        assert!(start.elapsed() < DEADLINE, "{path} answers `{}`, not `{}`", last.trim(), expect.trim());
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
 }
 
 /// What a user sees of the compact system.
@@ -95,7 +102,8 @@ fn one_system_answers_alike_however_it_runs() {
     ];
 
     let mut machines = Machines::new("up", &documents);
-    machines.start("up", &["up", &machines.path(""), "--admin", "127.0.0.1:0", "--data", &machines.path("up")]);
+    machines
+        .start("up", &["up", &machines.path(""), "--admin", "127.0.0.1:0", "--data", &machines.path("up")]);
     assert_eq!(observe(port), expect, "dodai up");
     machines.end();
 
@@ -116,6 +124,12 @@ fn one_system_answers_alike_however_it_runs() {
     answers(port, "/", "200 hello from v2\n");
     let call = machines.dodai(&["call", "hello", "/"]);
     assert!(call.status.success() && call.all().contains("hello from v2"), "{}", call.all());
+    let publish = machines.dodai(&["publish", "bus", "news", r#"{"text": "two"}"#]);
+    assert!(publish.status.success(), "{}", publish.all());
+    answers(port, "/me/heard", "200 one,two\n");
+    let nowhere = machines.dodai(&["publish", "nobus", "news", "{}"]);
+    assert!(!nowhere.status.success() && nowhere.all().contains("nobus"), "{}", nowhere.all());
+    until("the base's lines come", || machines.dodai(&["logs", "member"]).all().contains("member listens"));
     machines.end();
 }
 
@@ -129,18 +143,20 @@ fn apps_on_two_bases_call_each_other_as_who_they_are() {
     let listener = format!("{{name: http, port: {port}, protocol: HTTP}}");
     let two = machines.name("two");
     let policy = "apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {name: inner}\nspec:\n  targetRefs: [{kind: App, name: inner}]\n  access: {default: deny, rules: [{action: allow, from: {apps: [outer]}}]}\n---\n";
+    let labels = format!(
+        "apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{name: {two}}}\nspec:\n  labels: {{dodai.dev/gateway: \"\"}}\n---\n"
+    );
+    let routes = [("/outer", "outer"), ("/stranger", "stranger"), ("/inner", "inner")];
     let documents = [
-        &format!("apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{name: {two}}}\nspec:\n  labels: {{dodai.dev/gateway: \"\"}}\n---\n"),
-        &member("inner", ""),
-        &member("outer", ""),
-        &member("stranger", "  instances: {min: 2, max: 2}"),
-        policy,
-        &gateway("front", &[listener]),
-        &route("all", "name: front", &[("/outer", "outer"), ("/stranger", "stranger"), ("/inner", "inner")]),
+        labels,
+        member("inner", ""),
+        member("outer", ""),
+        member("stranger", "  scale: {min: 2, max: 2}"),
+        policy.to_owned(),
+        gateway("front", &[listener]),
+        route("all", "name: front", &routes),
     ]
-    .map(String::as_str)
-    .concat()
-    .replace("/outer/", "/me/");
+    .concat();
     machines.write("dodai.yaml", &documents);
     machines.apply("dodai.yaml");
     answers(port, "/outer", "200 outer\n");
@@ -204,7 +220,10 @@ fn bases_go_on_without_their_server() {
     assert_eq!(text(port, "/me/keep/colour/red"), "200 204 200 \"red\"\n");
 
     machines.serve(&[]);
-    machines.write("more.yaml", &[member("later", ""), route("later", "name: front", &[("/later", "later")])].concat());
+    machines.write(
+        "more.yaml",
+        &[member("later", ""), route("later", "name: front", &[("/later", "later")])].concat(),
+    );
     machines.apply("more.yaml");
     answers(port, "/later", "200 later\n");
     answers(port, "/", "200 hello from v1\n");
@@ -238,11 +257,21 @@ fn who_may_not_join_is_told_why() {
     // The token was spent by none of those.
     machines.start_base("one", &["--token", text, "--pin", pin]);
     until("it has joined", || machines.json(&["get", "bases"]).to_string().contains(&machines.name("one")));
-    refused(&machines, "again", &["--token", text, "--pin", pin, "--name", &machines.name("one")], &["used", remedy]);
+    refused(
+        &machines,
+        "again",
+        &["--token", text, "--pin", pin, "--name", &machines.name("one")],
+        &["used", remedy],
+    );
     let open = machines.token(&[]);
     let open = open["token"].as_str().unwrap();
     let name = machines.name("one");
-    refused(&machines, "again", &["--token", open, "--pin", pin, "--name", &name], &["joined before", "--base"]);
+    refused(
+        &machines,
+        "again",
+        &["--token", open, "--pin", pin, "--name", &name],
+        &["joined before", "--base"],
+    );
     let short = machines.token(&["--ttl", "1ms"]);
     let short = short["token"].as_str().unwrap();
     refused(&machines, "late", &["--token", short, "--pin", pin], &["expired", remedy]);

@@ -76,4 +76,6 @@ class Member(BaseHTTPRequestHandler):
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Member).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Member)
+print(sys.argv[1], "listens", flush=True)
+server.serve_forever()

@@ -1,0 +1,158 @@
+//! What a server asks its bases for the people who ask it: outputs, live records, messages, configuration.
+//!
+//! The base answers with the same code that answers in `dodai up`; only the way is longer.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use dodai_admin::Refusal;
+use dodai_admin::seam::{CallFilter, ConfigKey, Message, Node as _};
+use dodai_control::stream::{Answer, Answers};
+use dodai_core::id::{AppId, InstanceId};
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, iter, once};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::Node;
+
+/// A question.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Question {
+    /// The last lines of an app's instances, and what comes.
+    Logs {
+        /// The app.
+        app: AppId,
+        /// Only this instance.
+        instance: Option<InstanceId>,
+        /// How many lines of the past.
+        tail: usize,
+        /// Whether to go on.
+        follow: bool,
+    },
+    /// Calls as they end.
+    Calls {
+        /// Only of this app.
+        app: Option<AppId>,
+        /// Only with at least this status.
+        least_status: Option<u16>,
+        /// Only failures.
+        failures: bool,
+    },
+    /// Publish a message.
+    Publish {
+        /// The namespace of the component.
+        namespace: String,
+        /// The component.
+        pubsub: String,
+        /// The topic.
+        topic: String,
+        /// What the data is.
+        content_type: String,
+        /// The data.
+        data: Vec<u8>,
+    },
+    /// A configuration value.
+    ConfigGet {
+        /// The namespace of the component.
+        namespace: String,
+        /// The component.
+        store: String,
+        /// The key.
+        key: String,
+    },
+    /// Write a configuration value, or remove it.
+    ConfigSet {
+        /// The namespace of the component.
+        namespace: String,
+        /// The component.
+        store: String,
+        /// The key.
+        key: String,
+        /// The value.
+        value: Option<String>,
+    },
+}
+
+/// Why a base refuses, as it travels.
+#[derive(Debug, Serialize, Deserialize)]
+struct Refused {
+    status: u16,
+    message: String,
+}
+
+/// A refusal as text for the stream.
+fn told(refusal: &Refusal) -> String {
+    let refused = Refused { status: refusal.status.as_u16(), message: refusal.to_string() };
+    serde_json::to_string(&refused).unwrap_or(refused.message)
+}
+
+/// The refusal back, with the base that it comes from.
+pub fn refusal(base: &str, text: &str) -> Refusal {
+    match serde_json::from_str::<Refused>(text) {
+        Ok(refused) => {
+            let status = StatusCode::from_u16(refused.status).unwrap_or(StatusCode::BAD_GATEWAY);
+            Refusal::new(status, "base", format!("base {base}: {}", refused.message))
+        }
+        Err(_) => Refusal::new(StatusCode::BAD_GATEWAY, "base", format!("base {base}: {text}")),
+    }
+}
+
+/// Answers on a base, once it runs.
+#[derive(Clone, Default)]
+pub struct Local(Arc<OnceLock<Arc<Node>>>);
+
+impl Local {
+    /// From now on there are answers.
+    pub fn begin(&self, node: Node) {
+        let _running_already = self.0.set(Arc::new(node));
+    }
+}
+
+fn json(value: &impl Serialize) -> Answer {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|error| error.to_string())
+}
+
+impl Answers for Local {
+    fn answer(&self, question: Bytes) -> BoxStream<'static, Answer> {
+        let refused = |text: String| iter([Err(text)]).boxed();
+        let Some(node) = self.0.get().cloned() else {
+            return refused("it is starting; try again".to_owned());
+        };
+        let question = match serde_json::from_slice(&question) {
+            Ok(question) => question,
+            Err(error) => return refused(format!("it is of another version and cannot read this: {error}")),
+        };
+        match question {
+            Question::Logs { app, instance, tail, follow } => {
+                node.logs(&app, instance.as_ref(), tail, follow).map(|line| json(&line)).boxed()
+            }
+            Question::Calls { app, least_status, failures } => {
+                node.calls(CallFilter { app, least_status, failures }).map(|call| json(&call)).boxed()
+            }
+            other @ (Question::Publish { .. } | Question::ConfigGet { .. } | Question::ConfigSet { .. }) => {
+                once(async move { one(&node, other).await }).boxed()
+            }
+        }
+    }
+}
+
+/// The answer to a question that has one.
+async fn one(node: &Node, question: Question) -> Answer {
+    match question {
+        Question::Publish { namespace, pubsub, topic, content_type, data } => {
+            let message = Message { namespace, pubsub, topic, content_type, data: data.into() };
+            json(&node.publish(message).await.map_err(|refusal| told(&refusal))?)
+        }
+        Question::ConfigGet { namespace, store, key } => {
+            let found = node.config_get(ConfigKey { namespace, store, key }).await;
+            json(&found.map_err(|refusal| told(&refusal))?)
+        }
+        Question::ConfigSet { namespace, store, key, value } => {
+            let done = node.config_set(ConfigKey { namespace, store, key }, value).await;
+            json(&done.map_err(|refusal| told(&refusal))?)
+        }
+        Question::Logs { .. } | Question::Calls { .. } => Err("its answers have no end".to_owned()),
+    }
+}
