@@ -18,13 +18,21 @@ const TESTS: &[Need] = &[
     Need { program: "python3", package: "python3", reason: "the example process app, and small fake peers" },
     Need { program: "ip", package: "iproute2", reason: "tests of redirection build network namespaces" },
     Need { program: "openssl", package: "openssl", reason: "tests of TLS make certificates as a user would" },
-    Need { program: "nghttp", package: "nghttp2-client", reason: "an HTTP/2 client with other habits than curl" },
+    Need {
+        program: "nghttp",
+        package: "nghttp2-client",
+        reason: "an HTTP/2 client with other habits than curl",
+    },
     Need { program: "nghttpd", package: "nghttp2-server", reason: "an endpoint that speaks HTTP/2 only" },
 ];
 
 /// Modules of Debian's Python that tests need; another Python that comes first in PATH does not have them.
 const PYTHON_MODULES: &[Need] = &[
-    Need { program: "grpc", package: "python3-grpcio", reason: "a gRPC client and server that know nothing of us" },
+    Need {
+        program: "grpc",
+        package: "python3-grpcio",
+        reason: "a gRPC client and server that know nothing of us",
+    },
     Need { program: "websockets", package: "python3-websockets", reason: "a WebSocket client and server" },
 ];
 

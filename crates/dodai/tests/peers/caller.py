@@ -53,8 +53,10 @@ class Caller(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        known = {f.__name__: f for f in (proxied, direct, line, tunnel, rpc)}
+        wanted = known.get(self.path.removeprefix("/call/"))
         try:
-            status, text = 200, {"/proxied": proxied, "/direct": direct, "/line": line, "/tunnel": tunnel, "/rpc": rpc}[self.path]()
+            status, text = (200, wanted()) if wanted else (404, "there is no such call")
         except Exception:
             status, text = 500, traceback.format_exc()
         body = text.encode()

@@ -37,12 +37,12 @@ def refuse(_request, context):
 
 
 def wait(_request, context):
+    """Says how much time is left, and then nothing until the call has ended."""
     left = context.time_remaining()
     context.add_callback(cancelled.set)
-    context.send_initial_metadata((("x-left", f"{left:.3f}" if left else "none"),))
+    yield f"{left:.3f}".encode() if left is not None else b"for ever"
     while context.is_active():
         time.sleep(0.01)
-    return b"too late"
 
 
 def seen(_request, _context):
@@ -59,7 +59,7 @@ def serve():
         "Up": grpc.stream_unary_rpc_method_handler(up),
         "Both": grpc.stream_stream_rpc_method_handler(both),
         "Refuse": grpc.unary_unary_rpc_method_handler(refuse),
-        "Wait": grpc.unary_unary_rpc_method_handler(wait),
+        "Wait": grpc.unary_stream_rpc_method_handler(wait),
         "Seen": grpc.unary_unary_rpc_method_handler(seen),
     })])
     server.add_insecure_port("127.0.0.1:" + os.environ["PORT"])
@@ -113,15 +113,20 @@ def calls(address, authority=None):
         except grpc.RpcError as error:
             assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
 
-        future = one("Wait").future(b"", timeout=1)
-        left = float(dict(future.initial_metadata())["x-left"])
+        wait = channel.unary_stream("/test.Greeter/Wait")
+        call = wait(b"", timeout=1)
+        left = float(next(call))
         assert 0 < left < 1.1, f"the deadline arrives: {left}"
-        assert future.exception().code() == grpc.StatusCode.DEADLINE_EXCEEDED, future.exception()
+        try:
+            next(call)
+            raise AssertionError("the deadline passed")
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
         assert one("Seen")(b"", timeout=20) == b"yes", "the server sees that the deadline passed"
 
-        future = one("Wait").future(b"", timeout=60)
-        future.initial_metadata()
-        future.cancel()
+        call = wait(b"")
+        next(call)
+        call.cancel()
         assert one("Seen")(b"", timeout=20) == b"yes", "the server sees the cancellation"
     return "grpc ok"
 

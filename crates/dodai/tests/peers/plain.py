@@ -121,6 +121,8 @@ async def answer(request, reader, writer):
         writer.write(whole(f"{gone}\n"))
     elif path == "/pid":
         writer.write(whole(f"{os.getpid()}\n"))
+    elif path == "/dapr/subscribe":
+        writer.write(whole("nothing\n", status="404 Not Found"))
     elif path == "/crash":
         os._exit(3)
     elif request.method == "HEAD":
