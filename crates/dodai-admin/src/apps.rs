@@ -123,11 +123,16 @@ pub(crate) async fn logs(
     let LogsQuery { follow, tail, instance } = query(&uri)?;
     let app = app_id(&namespace, &name)?;
     if parts.control.view().documents.app(&app).is_none() {
-        return Err(
-            Refusal::not_found(format!("there is no app {app}")).remedy("`dodai get app` lists the apps")
-        );
+        return Err(no_app(&app));
     }
     let instance = instance.map(InstanceId::new);
+    if let Some(one) = &instance
+        && !parts.control.view().records.of(&app).any(|known| known.id == *one)
+        && !parts.node.keeps_output_of(&app, one)
+    {
+        let text = format!("app {app} has no instance `{one}`, and had none whose output is still kept");
+        return Err(Refusal::not_found(text).remedy("`dodai ps` lists the instances"));
+    }
     let lines = parts.node.logs(&app, instance.as_ref(), tail.unwrap_or(100).min(MAX_TAIL), follow);
     Ok(feed::respond(lines, parts.tasks.clone()))
 }
@@ -202,13 +207,17 @@ pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, bod
     }
     let target = format!("http://{}.{}{path}", app.name, app.namespace);
     let bad = |error: http::Error| Refusal::bad_request(format!("the call: {error}"));
-    let method: Method =
-        method.as_deref().unwrap_or("GET").parse().map_err(|error| bad(http::Error::from(error)))?;
+    let method = method.as_deref().unwrap_or("GET");
+    let method: Method = method.parse().map_err(|_| {
+        let text = format!("`{method}` is no method of HTTP");
+        Refusal::bad_request(text).remedy("use GET, POST, PUT, DELETE, ...")
+    })?;
     let mut request = Request::builder().method(method).uri(target);
     for pair in headers.get_all(CALL_HEADER) {
         let text = pair.to_str().unwrap_or_default();
-        let (name, value) =
-            text.split_once(':').ok_or_else(|| Refusal::bad_request(format!("`{text}` is no header")))?;
+        let (name, value) = text.split_once(':').ok_or_else(|| {
+            Refusal::bad_request(format!("`{text}` is no header")).remedy("write `name: value`")
+        })?;
         request = request.header(name.trim(), value.trim());
     }
     let (head, ()) = request.body(()).map_err(bad)?.into_parts();
@@ -217,6 +226,12 @@ pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, bod
     context.deadline = Some(Instant::now() + CALL_DEADLINE);
     let call = Call { head, body: dodai_core::body::Body::full(body), context };
     let reply = parts.door.enter(call).await.map_err(|failure| {
+        let documents = &parts.control.view().documents;
+        let named = documents.endpoints().any(|one| one.metadata.name.as_str() == app.name.as_str());
+        // A name that means nothing in the mesh was looked for outside; that answer would only mislead.
+        if documents.app(&app).is_none() && documents.service(&app).is_none() && !named {
+            return no_app(&app);
+        }
         let status = StatusCode::from_u16(failure.kind.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
         // What an app or the mesh refuses is no refusal of this API: its own codes stay apart.
         let status = if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
@@ -233,6 +248,10 @@ pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, bod
         }
     }
     Ok(response)
+}
+
+fn no_app(app: &AppId) -> Refusal {
+    Refusal::not_found(format!("there is no app {app}")).remedy("`dodai get apps -A` lists the apps")
 }
 
 fn frames(

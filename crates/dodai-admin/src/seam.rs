@@ -96,6 +96,10 @@ pub trait Node: Send + Sync + 'static {
     fn usage(&self, instance: &InstanceId) -> Usage;
     /// What the node says of itself.
     fn state(&self) -> NodeState;
+    /// Whether output of this instance is kept. One that cannot tell says yes.
+    fn keeps_output_of(&self, _app: &AppId, _instance: &InstanceId) -> bool {
+        true
+    }
     /// The last lines of an app's instances (or of one), oldest first; with `follow` also what comes.
     fn logs(&self, app: &AppId, instance: Option<&InstanceId>, tail: usize, follow: bool) -> Flow<LogLine>;
     /// Calls as they end, one JSON object each; `{"missed": N}` where the listener was too slow. Calls that

@@ -202,6 +202,10 @@ impl Node for FakeNode {
         futures_util::stream::iter(1..=tail).map(line).boxed()
     }
 
+    fn keeps_output_of(&self, _app: &AppId, instance: &InstanceId) -> bool {
+        instance.as_str() == "shop-1"
+    }
+
     fn calls(&self, filter: CallFilter) -> Flow<serde_json::Value> {
         let call = serde_json::json!({ "asked": format!("{filter:?}"), "sequence": 1 });
         futures_util::stream::iter([call]).boxed()

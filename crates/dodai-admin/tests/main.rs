@@ -230,6 +230,8 @@ async fn configuration_messages_logs_and_the_store_reach_the_node() {
     assert_eq!(logs.next().await["text"], "line 2");
     assert!(logs.ends().await);
     assert_eq!(world.get("/v1/apps/default/nobody/logs").await.status, StatusCode::NOT_FOUND);
+    let unknown = world.get("/v1/apps/default/shop/logs?instance=shop-9").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND, "an instance that never was has no empty log");
     let mut calls = world.stream("/v1/calls?app=default/shop&status=400").await;
     let call = calls.next().await;
     let asked = call["asked"].as_str().unwrap();

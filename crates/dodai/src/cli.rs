@@ -10,7 +10,7 @@ use crate::client;
 
 /// One binary that business code of any kind stands on: mesh, runtime, module host, control plane.
 #[derive(Debug, Parser)]
-#[command(name = "dodai", version, about, propagate_version = true, after_help = EXIT_CODES)]
+#[command(name = "dodai", version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
@@ -248,7 +248,10 @@ pub struct Completion {
 
 /// Prints the completion script.
 pub fn completion(arguments: &Completion) -> ExitCode {
-    clap_complete::generate(arguments.shell, &mut Cli::command(), "dodai", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut Cli::command(), "dodai", &mut script);
+    // A reader that has seen enough (`| head`) is no reason to fail.
+    let _gone = std::io::Write::write_all(&mut std::io::stdout(), &script);
     ExitCode::SUCCESS
 }
 

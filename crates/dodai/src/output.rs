@@ -7,11 +7,14 @@ use serde_json::json;
 
 use crate::cli::{Format, Global};
 use crate::environment::Environment;
+use crate::exit::Failed;
 
 /// Where and how results are written.
 pub struct Output {
     format: Format,
     colour: bool,
+    /// The same for standard error, which may lead elsewhere.
+    error_colour: bool,
 }
 
 impl Output {
@@ -19,13 +22,21 @@ impl Output {
     pub fn new(global: &Global, environment: &Environment) -> Output {
         let wanted =
             environment.get("NO_COLOR").is_none_or(str::is_empty) && environment.get("TERM") != Some("dumb");
-        Output { format: global.output, colour: wanted && std::io::stdout().is_terminal() }
+        Output {
+            format: global.output,
+            colour: wanted && std::io::stdout().is_terminal(),
+            error_colour: wanted && std::io::stderr().is_terminal(),
+        }
     }
 
     /// For commands whose results are not asked for in a format.
     pub fn plain(environment: &Environment) -> Output {
         let wanted = environment.get("NO_COLOR").is_none_or(str::is_empty);
-        Output { format: Format::Table, colour: wanted && std::io::stdout().is_terminal() }
+        Output {
+            format: Format::Table,
+            colour: wanted && std::io::stdout().is_terminal(),
+            error_colour: wanted && std::io::stderr().is_terminal(),
+        }
     }
 
     /// Whether results go to a program.
@@ -75,12 +86,12 @@ impl Output {
 
     /// A remark for people, on standard error.
     pub fn warn(&self, line: &str) {
-        let _gone = writeln!(std::io::stderr(), "{} {line}", self.paint("warning:", "33;1"));
+        let _gone = writeln!(std::io::stderr(), "{} {line}", paint(self.error_colour, "warning:", "33;1"));
     }
 
     /// A hint for people, on standard error, so that results can be piped.
     pub fn note(&self, line: &str) {
-        let _gone = writeln!(std::io::stderr(), "{}", self.paint(line, "2"));
+        let _gone = writeln!(std::io::stderr(), "{}", paint(self.error_colour, line, "2"));
     }
 
     fn write(&self, line: &str) {
@@ -108,19 +119,20 @@ impl Output {
     /// An error with everything that led to it.
     pub fn error(&self, error: &anyhow::Error) {
         let mut text = error.to_string();
-        for cause in error.chain().skip(1) {
+        // What only says which exit code it is adds nothing to the words before it.
+        for cause in error.chain().skip(1).filter(|cause| !cause.is::<Failed>()) {
             let cause = cause.to_string();
             if !text.contains(&cause) {
                 text.push_str(": ");
                 text.push_str(&cause);
             }
         }
-        let _gone = writeln!(std::io::stderr(), "{} {text}", self.paint("error:", "31;1"));
+        let _gone = writeln!(std::io::stderr(), "{} {text}", paint(self.error_colour, "error:", "31;1"));
     }
 
     /// Text in a colour, if colours are on.
     pub fn paint(&self, text: &str, code: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        paint(self.colour, text, code)
     }
 
     /// Rows under headings, columns as wide as needed.
@@ -143,8 +155,13 @@ impl Output {
     /// `dodai version`.
     pub fn version(&self) -> ExitCode {
         let version = env!("CARGO_PKG_VERSION");
-        self.say(&format!("dodai {version}"));
-        self.json(&json!({ "version": version }));
+        if !self.value(&json!({ "version": version })) {
+            self.say(&format!("dodai {version}"));
+        }
         ExitCode::SUCCESS
     }
+}
+
+fn paint(colour: bool, text: &str, code: &str) -> String {
+    if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }

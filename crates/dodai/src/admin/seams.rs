@@ -170,6 +170,10 @@ impl seam::Node for Node {
         }
     }
 
+    fn keeps_output_of(&self, app: &AppId, instance: &InstanceId) -> bool {
+        !Node::logs_of(&self.base, app, Some(instance)).is_empty()
+    }
+
     fn logs(&self, app: &AppId, instance: Option<&InstanceId>, tail: usize, follow: bool) -> Flow<LogLine> {
         if follow {
             let mut followers = Followers {

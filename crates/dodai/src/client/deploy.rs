@@ -17,6 +17,8 @@ use crate::output::Output;
 pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -> anyhow::Result<()> {
     let id = app_id(&arguments.app);
     let (namespace, name) = id.split_once('/').context("write the app as `name` or `namespace/name`")?;
+    // Asked first, so that nothing is uploaded for an app that is not there.
+    connection.get(&format!("/v1/documents/App/{}/{}", encode(namespace), encode(name))).await?;
     let mut steps = Steps { start: Instant::now(), done: Vec::new(), output };
     let digest = upload(connection, arguments, &mut steps).await?;
     let path = format!("/v1/artifacts/{}/prepare", encode(&digest));

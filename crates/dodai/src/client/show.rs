@@ -28,6 +28,12 @@ pub async fn ps(connection: &Connection, arguments: &Ps, output: &Output) -> any
     let wanted = arguments.app.as_deref().map(app_id);
     let mut all = instances(connection).await?;
     all.retain(|one| wanted.as_ref().is_none_or(|app| *app == one.app));
+    if let Some((namespace, name)) =
+        wanted.as_deref().and_then(|app| app.split_once('/')).filter(|_| all.is_empty())
+    {
+        // An app without instances is one thing, a name that nobody has another.
+        connection.get(&format!("/v1/documents/App/{}/{}", encode(namespace), encode(name))).await?;
+    }
     if output.value(&json!({ "items": all })) {
         return Ok(());
     }
@@ -132,6 +138,14 @@ pub async fn get(connection: &Connection, arguments: &Get, output: &Output) -> a
     } else if !output.value(&answer) {
         let rows: Vec<Vec<String>> = items.iter().map(document_row).collect();
         output.table(&HEADINGS, &rows);
+        if items.is_empty() {
+            let place = if namespace.is_empty() {
+                String::new()
+            } else {
+                format!(" in namespace {}", arguments.namespace)
+            };
+            output.note(&format!("there is no {kind}{place}"));
+        }
     }
     Ok(())
 }

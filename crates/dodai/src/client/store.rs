@@ -32,6 +32,7 @@ pub async fn run(
             }
         }
         Store::Verify { path } => {
+            anyhow::ensure!(path.is_file(), "there is no file {}", path.display());
             let status = tokio::task::spawn_blocking(move || dodai_store::verify(&path)).await??;
             let answer = json!({ "revision": status.revision.0, "keys": status.keys, "size_bytes": status.size_bytes });
             told(&answer, &format!("sound: {} keys at revision {}", status.keys, status.revision), output);
