@@ -25,13 +25,15 @@ use crate::components::{Block, Live};
 /// Messages in one bulk request at most.
 const MAX_ENTRIES: usize = 10_000;
 
+/// daprd reads names without regard to case, so clients spell them in several ways.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Entry {
-    #[serde(default)]
+    #[serde(default, alias = "entryID", alias = "EntryId", alias = "EntryID", alias = "entryid")]
     entry_id: String,
+    #[serde(alias = "Event")]
     event: Option<Box<RawValue>>,
-    #[serde(default)]
+    #[serde(default, alias = "ContentType", alias = "contenttype")]
     content_type: String,
     #[serde(default)]
     metadata: Option<Metadata>,

@@ -49,7 +49,7 @@ struct Answer {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
-    #[serde(default)]
+    #[serde(default, alias = "entryID", alias = "EntryId", alias = "EntryID", alias = "entryid")]
     entry_id: String,
     #[serde(default)]
     status: Option<String>,
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(words(200, &told("SUCCESS", "DROP")), ["taken", "dropped"]);
         assert_eq!(words(200, &told("RETRY", "")), ["again", "again"]);
         assert_eq!(words(200, &told("success", "SUCCESS")), ["again", "taken"]);
-        assert_eq!(words(200, r#"{"statuses":[{"entryId":"a","status":"SUCCESS"}]}"#), ["taken", "again"]);
+        assert_eq!(words(200, r#"{"statuses":[{"entryID":"a","status":"SUCCESS"}]}"#), ["taken", "again"]);
         for body in ["", "OK", "{}", r#"{"statuses":null}"#] {
             assert_eq!(words(200, body), ["again", "again"], "{body}");
         }

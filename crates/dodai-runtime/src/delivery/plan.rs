@@ -67,14 +67,14 @@ struct DescribedRule {
     path: String,
 }
 
+/// A subscription as an app tells it, its names made small.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Told {
     #[serde(default)]
     pubsubname: String,
     #[serde(default)]
     topic: String,
-    #[serde(default)]
+    #[serde(rename = "deadlettertopic", default)]
     dead_letter_topic: Option<String>,
     #[serde(default)]
     metadata: Option<Metadata>,
@@ -82,18 +82,17 @@ struct Told {
     route: Option<String>,
     #[serde(default)]
     routes: Option<Routes>,
-    #[serde(default)]
+    #[serde(rename = "bulksubscribe", default)]
     bulk_subscribe: Option<ToldBulk>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct ToldBulk {
     #[serde(default)]
     enabled: bool,
-    #[serde(default)]
+    #[serde(rename = "maxmessagescount", default)]
     max_messages_count: Option<i64>,
-    #[serde(default)]
+    #[serde(rename = "maxawaitdurationms", default)]
     max_await_duration_ms: Option<i64>,
 }
 
@@ -241,8 +240,11 @@ fn value_of(event: &Event) -> Value {
 /// # Errors
 /// The answer is no list of subscriptions.
 pub(super) fn told(body: &[u8]) -> Result<(Vec<Arc<Plan>>, Vec<String>), String> {
-    let list: Option<Vec<Told>> = serde_json::from_slice(body)
-        .map_err(|error| format!("the answer to GET /dapr/subscribe is no list of subscriptions: {error}"))?;
+    let unreadable =
+        |error| format!("the answer to GET /dapr/subscribe is no list of subscriptions: {error}");
+    let mut list: serde_json::Value = serde_json::from_slice(body).map_err(unreadable)?;
+    fold_names(&mut list);
+    let list: Option<Vec<Told>> = serde_json::from_value(list).map_err(unreadable)?;
     let list = list.unwrap_or_default();
     let mut problems = Vec::new();
     if list.len() > MAX_TOLD {
@@ -257,6 +259,22 @@ pub(super) fn told(body: &[u8]) -> Result<(Vec<Arc<Plan>>, Vec<String>), String>
         }
     }
     Ok((plans, problems))
+}
+
+/// Makes names small, since daprd reads them without regard to case and SDKs write `pubsubName` or `pubsubname`.
+/// What stands in metadata are the app's own names.
+fn fold_names(value: &mut serde_json::Value) {
+    if let serde_json::Value::Array(list) = value {
+        list.iter_mut().for_each(fold_names);
+    } else if let serde_json::Value::Object(map) = value {
+        for (name, mut value) in std::mem::take(map) {
+            let name = name.to_ascii_lowercase();
+            if name != "metadata" {
+                fold_names(&mut value);
+            }
+            map.insert(name, value);
+        }
+    }
 }
 
 /// All subscriptions of an app, one per component and topic. What the app tells wins over what is declared, as
@@ -324,6 +342,20 @@ mod tests {
         assert!(problems[1].contains("data.n > 1") && problems[1].contains("event.data"), "{problems:?}");
         assert!(told(b"{}").is_err());
         assert_eq!(told(b"null").map(|(plans, _)| plans.len()), Ok(0));
+    }
+
+    #[test]
+    fn names_are_read_whatever_their_case() {
+        let plan = plan(
+            r#"[{"pubsubName":"p","Topic":"t","deadLetterTopic":"d","metadata":{"rawPayload":"true","Own":"x"},
+                "routes":{"Rules":[{"Match":"event.type == \"a\"","path":"/a"}],"default":"/b"},
+                "bulkSubscribe":{"enabled":true,"maxMessagesCount":7,"maxAwaitDurationMs":0}}]"#,
+        );
+        assert_eq!(plan.key(), ("p".to_owned(), "t".to_owned()));
+        assert_eq!(plan.dead_letter.as_deref(), Some("d"));
+        assert!(plan.is_raw() && plan.metadata.contains_key("Own"));
+        assert_eq!(plan.path(&event("a")), Some("/a"));
+        assert_eq!(plan.bulk, Some(BulkDelivery { most: 7, wait: Duration::from_secs(1) }));
     }
 
     #[test]

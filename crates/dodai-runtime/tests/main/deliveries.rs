@@ -74,7 +74,7 @@ async fn a_message_arrives_as_an_event() {
 #[tokio::test(start_paused = true)]
 async fn bulk_messages_arrive_each_by_itself() {
     let world = subscribed(vec![subscription("/orders", None, &[])]).await;
-    let body = r#"[{"entryId":"1","event":"a","contentType":"text/plain"},{"entryId":"2","event":"b","contentType":"text/plain"}]"#;
+    let body = r#"[{"entryId":"1","event":"a","contentType":"text/plain"},{"entryID":"2","event":"b","contentType":"text/plain"}]"#;
     for (path, count) in [("/v1.0/publish/bulk/bus/t", 2), ("/v1.0-alpha1/publish/bulk/bus/t", 4)] {
         assert_eq!(world.cart("POST", path, body).await.status, 204);
         world.until("delivered", || world.seen_at("/orders").len() == count).await;

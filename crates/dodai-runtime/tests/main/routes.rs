@@ -373,7 +373,7 @@ async fn an_operator_publishes_whatever_the_scopes_of_apps_are() {
     all.push(Resource::Component(scoped));
     let world = World::new(all).await;
     let path = "/v1.0/publish/mine/t";
-    assert_eq!(world.send("shop/other", "POST", path, &[], "x").await.status, 400, "an app is held to them");
+    assert_eq!(world.send("shop/other", "POST", path, &[], "x").await.status, 404, "an app is held to them");
     let (head, ()) = http::Request::post(path).body(()).expect("a request").into_parts();
     let context = Context::new(Caller::Base, Span::root(true));
     let call = Call { head, body: Body::full("x"), context };
