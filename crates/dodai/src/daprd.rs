@@ -272,6 +272,10 @@ impl Sidecar {
         } else {
             None
         };
+        let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
+        if let Some(log) = &log {
+            sinks.push(log.clone());
+        }
         let (ask, asked) = watch::channel(false);
         let here = std::env::current_dir().context("the working directory is gone; start from another")?;
         let base = BaseId::new(format!("daprd-{}", std::process::id()));
@@ -288,7 +292,7 @@ impl Sidecar {
                 head_bytes: limits.head_bytes.max(options.max_head.unwrap_or(0)),
                 ..limits
             },
-            sinks: log.iter().map(|log| -> Arc<dyn Sink> { log.clone() }).collect(),
+            sinks,
             sample_per_ten_thousand: 0,
             environment: environment.0.clone(),
             wants: Wants::All,
