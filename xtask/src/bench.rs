@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: builds what is measured and runs the comparisons under `bench/`, one script each, in turn. Never
-//! part of CI: speed is not timed there.
+//! `cargo xtask bench`: builds what is measured and runs the comparisons under `bench/`, one script each, in turn.
+//! Never part of CI: speed is not timed there.
 
 use std::path::PathBuf;
 

@@ -254,8 +254,9 @@ impl Service {
         self.pick_at(now_nanos(), revision, tried, local_only)
     }
 
-    /// Picks an endpoint at `now` on the clock of [`now_nanos`]: of `revision` if named, else by the service's traffic shares; not one of `tried`
-    /// unless nothing else is left. `local_only` is for calls that arrive from other bases.
+    /// Picks an endpoint at `now` on the clock of [`now_nanos`]: of `revision` if named, else by the service's
+    /// traffic shares; not one of `tried` unless nothing else is left. `local_only` is for calls that arrive
+    /// from other bases.
     pub fn pick_at(
         &self,
         now: u64,
