@@ -48,10 +48,10 @@ struct Content {
 pub fn runtime_folder(environment: &Environment) -> anyhow::Result<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
     let given = environment.get("DODAI_RUNTIME_DIR").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let session = environment.get("XDG_RUNTIME_DIR").map(Path::new).filter(|path| path.is_dir());
+    let login = environment.get("XDG_RUNTIME_DIR").map(Path::new).filter(|path| path.is_dir());
     let temporary = Path::new(environment.get("TMPDIR").unwrap_or("/tmp"));
     let folder = given
-        .or_else(|| session.map(|path| path.join("dodai")))
+        .or_else(|| login.map(|path| path.join("dodai")))
         .unwrap_or_else(|| temporary.join(format!("dodai-{uid}")));
     make_private(&folder)?;
     let about =
