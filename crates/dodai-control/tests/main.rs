@@ -12,6 +12,8 @@ mod looping;
 mod plans;
 #[path = "main/played.rs"]
 mod played;
+#[path = "main/simulation.rs"]
+mod simulation;
 #[path = "main/snapshots.rs"]
 mod snapshots;
 #[path = "main/streams.rs"]
