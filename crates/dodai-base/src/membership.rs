@@ -340,11 +340,16 @@ fn write(path: &Path, svid: &Svid) -> std::io::Result<()> {
     pem::write_secret(path, &format!("{}{}", svid.chain_pem(), svid.key_pem()))
 }
 
-/// Writes what joining gave, so that the base can come again without a token.
+/// Writes what joining gave, so that the base can come again without a token. Certificates of an earlier
+/// membership go.
 ///
 /// # Errors
 /// What the file system says.
 pub fn keep(folder: &Path, svid: &Svid, bundle: &Bundle) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(folder.join(APPS)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     write(&folder.join(OWN_FILE), svid)?;
     pem::write_public(&folder.join(BUNDLE_FILE), &bundle.to_pem())
 }

@@ -238,7 +238,11 @@ async fn identity(
     let folder = data.join(IDENTITY);
     let clock = Clock::system();
     if let Some((own, trust)) = membership::load(&folder, domain)? {
-        if own.load().not_after() > clock.now() {
+        // Who gives a token and another pin has a new server in mind.
+        let pin = arguments.pin.as_deref().and_then(|pin| Pin::parse(pin).ok());
+        let is_known = |pin| trust.bundle().roots().iter().any(|root| Pin::of(root) == pin);
+        let moves = arguments.token.is_some() && pin.is_some_and(|pin| !is_known(pin));
+        if own.load().not_after() > clock.now() && !moves {
             return Ok((own, trust));
         }
         anyhow::ensure!(

@@ -114,9 +114,9 @@ fn authority(data: &Path, domain: &str) -> anyhow::Result<Authority> {
     }
     anyhow::ensure!(
         !data.join("store.db").exists(),
-        "{} is gone, but there are documents: restore the folder from a backup, or every base has to join again (then remove {} and start anew)",
-        folder.join(KEY_FILE).display(),
-        data.join("store.db").display()
+        "{} holds documents but no {}: if they are of `dodai up`, choose another folder with --data; if the file was lost, restore it from a backup, or no base that joined will know this server",
+        data.display(),
+        Path::new(AUTHORITY).join(KEY_FILE).display()
     );
     let fresh = Authority::create(domain, now)?;
     fresh.save(&folder)?;

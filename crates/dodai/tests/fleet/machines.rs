@@ -141,7 +141,12 @@ impl Machines {
 
     /// A command that talks to the server.
     pub fn dodai(&self, arguments: &[&str]) -> Done {
-        let data = self.path("server");
+        self.dodai_on("server", arguments)
+    }
+
+    /// A command that talks to whoever runs on a data folder.
+    pub fn dodai_on(&self, data: &str, arguments: &[&str]) -> Done {
+        let data = self.path(data);
         let arguments = [arguments, &["--data-folder", &data]].concat();
         Done::of(Command::new(binary()).args(arguments).current_dir(self.folder.path()))
     }

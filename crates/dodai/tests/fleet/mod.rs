@@ -105,6 +105,8 @@ fn one_system_answers_alike_however_it_runs() {
     machines
         .start("up", &["up", &machines.path(""), "--admin", "127.0.0.1:0", "--data", &machines.path("up")]);
     assert_eq!(observe(port), expect, "dodai up");
+    let token = machines.dodai_on("up", &["token", "create"]);
+    assert!(!token.status.success() && token.all().contains("run `dodai server`"), "{}", token.all());
     machines.end();
 
     let mut machines = Machines::new("alone", &documents);
@@ -275,9 +277,7 @@ fn who_may_not_join_is_told_why() {
     let short = machines.token(&["--ttl", "1ms"]);
     let short = short["token"].as_str().unwrap();
     refused(&machines, "late", &["--token", short, "--pin", pin], &["expired", remedy]);
+    refused(&machines, "one", &[], &["another base runs on", "--data"]);
+    refused(&machines, "one", &["--name", "else"], &["belongs to base", "--name", "--data"]);
     machines.end();
-
-    let up = Machines::new("unjoinable", "");
-    let done = up.dodai(&["token", "create"]);
-    assert_eq!(done.status.code(), Some(5), "nothing runs: {}", done.all());
 }
