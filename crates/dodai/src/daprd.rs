@@ -22,12 +22,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use dodai_base::node::{self, Base};
-use dodai_base::telemetry::access_log::{self, AccessLog};
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::{Apply, FieldOwner};
 use dodai_control::snapshot::BaseSettings;
 use dodai_core::id::{AppId, BaseId};
-use dodai_core::record::Sink;
 use dodai_core::status::Wants;
 use dodai_core::task::Tasks;
 use dodai_dataplane::limits::Limits;
@@ -40,6 +38,7 @@ use crate::exit;
 use crate::local::executable;
 use crate::output::Output;
 use crate::signals;
+use crate::telemetry::{self, Telemetry};
 
 use channel::{Follower, State};
 use documents::{Given, Way};
@@ -127,10 +126,11 @@ async fn serve(options: &Options, environment: &Environment, output: &Output) ->
     let way = way(options).await?;
     let tasks = Tasks::new();
     let data = Scratch::make(&runtime_folder)?;
-    let mut sidecar = Sidecar::start(options, given, way, &registry, &data, environment, &tasks).await?;
+    let mut sidecar =
+        Sidecar::start(options, given, way, &registry, &data, (environment, output), &tasks).await?;
     let api = sidecar.opened(options).await?;
     let parts = sidecar.base.parts();
-    let ports = ports::open(options, parts, &tasks).await?;
+    let ports = ports::open(options, parts, sidecar.telemetry.readings(), &tasks).await?;
     for (name, address) in &ports {
         tracing::info!("{name}: http://{address}");
     }
@@ -250,7 +250,7 @@ struct Sidecar {
     base: Base,
     given: Given,
     way: Way,
-    log: Option<Arc<AccessLog>>,
+    telemetry: Telemetry,
     /// Becomes true when somebody asks the API for a shutdown.
     asked: watch::Receiver<bool>,
 }
@@ -262,23 +262,17 @@ impl Sidecar {
         way: Way,
         registry: &Registry,
         data: &Scratch,
-        environment: &Environment,
+        (environment, output): (&Environment, &Output),
         tasks: &Tasks,
     ) -> anyhow::Result<Sidecar> {
         let control = Control::start(Arc::new(MemoryStore::new(tasks)), Settings::default(), tasks).await?;
-        let log = if options.log_calls {
-            let settings = access_log::Config::to(access_log::Output::Stdout);
-            Some(Arc::new(AccessLog::open(settings)?))
-        } else {
-            None
-        };
-        let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
-        if let Some(log) = &log {
-            sinks.push(log.clone());
-        }
         let (ask, asked) = watch::channel(false);
         let here = std::env::current_dir().context("the working directory is gone; start from another")?;
         let base = BaseId::new(format!("daprd-{}", std::process::id()));
+        let log = if options.log_calls { "-" } else { "off" };
+        let flags = telemetry::Flags { access_log: Some(log.to_owned()), ..telemetry::Flags::default() };
+        let told = (&base, data.path.as_path());
+        let telemetry = Telemetry::start(&flags, environment, &given.project(), told, output, tasks)?;
         let limits = Limits::default();
         let config = node::Config {
             base: base.clone(),
@@ -292,8 +286,8 @@ impl Sidecar {
                 head_bytes: limits.head_bytes.max(options.max_head.unwrap_or(0)),
                 ..limits
             },
-            sinks,
-            sample_per_ten_thousand: 0,
+            sinks: telemetry.sinks(),
+            sample_per_ten_thousand: telemetry.sample_per_ten_thousand,
             environment: environment.0.clone(),
             wants: Wants::All,
             membership: None,
@@ -312,7 +306,7 @@ impl Sidecar {
         let documents = given.with(options, &way, &registry.peers())?;
         apply(&control, &documents).await?;
         let base = Base::start(config, control.link(base, settings).await?, tasks).await?;
-        Ok(Sidecar { control, base, given, way, log, asked })
+        Ok(Sidecar { control, base, given, way, telemetry, asked })
     }
 
     /// Waits until the listeners are open. The address of the API.
@@ -369,9 +363,7 @@ impl Sidecar {
         if !cut.is_empty() {
             tracing::warn!(cut = ?cut.0, "some tasks did not end by themselves");
         }
-        if let Some(log) = self.log {
-            log.close(Duration::from_secs(1));
-        }
+        self.telemetry.close().await;
     }
 }
 

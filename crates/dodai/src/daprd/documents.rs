@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use dodai_api::{Code, Document, Located, Project};
+use dodai_api::{Code, Document, Located, Project, Read};
 use dodai_core::id::AppId;
 use serde_json::{Value, json};
 
@@ -95,6 +95,12 @@ impl Given {
             refuse_denied(&documents, &rules.deny)?;
         }
         Ok(Given { documents, configuration: configuration.map(|(name, _)| name) })
+    }
+
+    /// The documents as a project, for whoever reads settings from them.
+    pub fn project(&self) -> Project {
+        let read = Read { documents: self.documents.clone(), ..Read::default() };
+        Project { read, skipped: Vec::new() }
     }
 
     /// Everything that is to be applied.

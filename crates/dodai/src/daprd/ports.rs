@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use dodai_admin::server;
 use dodai_base::node::Parts;
-use dodai_base::telemetry::collect::Collector;
+use dodai_base::telemetry::collect::{Collector, ReadSink};
 use dodai_base::telemetry::metrics::{Format, Source, render};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context, Serve};
@@ -32,13 +32,14 @@ const MAX_ANSWER: usize = 4 << 20;
 pub async fn open(
     options: &Options,
     parts: &Arc<Parts>,
+    sinks: Vec<ReadSink>,
     tasks: &Tasks,
 ) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
     let mut opened = Vec::new();
     if let Some(address) = options.metrics {
         let listener = bind(address, "metrics-port", "; or --enable-metrics=false").await?;
         opened.push(("metrics", listener.local_addr()?));
-        server::serve(listener, metrics(parts), tasks);
+        server::serve(listener, metrics(parts, sinks), tasks);
     }
     if let Some(port) = options.public_port {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
@@ -55,8 +56,8 @@ async fn bind(address: SocketAddr, flag: &str, or: &str) -> anyhow::Result<TcpLi
 }
 
 /// Prometheus metrics at every path, as daprd has them.
-fn metrics(parts: &Arc<Parts>) -> Router {
-    let collector = Arc::new(Collector::new(parts.clone(), env!("CARGO_PKG_VERSION"), Vec::new()));
+fn metrics(parts: &Arc<Parts>, sinks: Vec<ReadSink>) -> Router {
+    let collector = Arc::new(Collector::new(parts.clone(), env!("CARGO_PKG_VERSION"), sinks));
     let read = move |headers: HeaderMap| {
         let format = Format::negotiate(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
         let text = render(&collector.read(), format);
