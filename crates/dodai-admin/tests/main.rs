@@ -204,8 +204,23 @@ async fn calls_carry_their_own_method_headers_and_status() {
     assert_eq!(answer.headers["dodai-call-status"], "418");
     assert_eq!(answer.headers["dodai-call-header"], "seen: Bearer of-the-app");
     assert_eq!(answer.text, "PUT http://shop.default/a?b=c body");
-    let refused = world.send("POST", "/v1/call?app=default/away&path=/", &[], "").await;
-    assert_eq!((refused.status, refused.json()["code"].as_str()), (StatusCode::NOT_FOUND, Some("no_route")));
+    let away = "/v1/call?app=default/away&path=/";
+    let unknown = world.send("POST", away, &[], "").await;
+    assert_eq!((unknown.status, unknown.json()["code"].as_str()), (StatusCode::NOT_FOUND, Some("not_found")));
+    let document = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: away}\nspec: {external: {addresses: ['127.0.0.1:1']}}\n";
+    assert_eq!(world.apply("", document).await.status, StatusCode::OK);
+    let refused = async || {
+        let answer = world.send("POST", away, &[], "").await;
+        (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    // Control is told of the document a moment later.
+    let told = async {
+        while refused().await.1 == "not_found" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), told).await.unwrap();
+    assert_eq!(refused().await, (StatusCode::NOT_FOUND, "no_route".to_owned()));
     for path in
         ["/v1/call?app=default/shop&path=a", "/v1/call?app=SHOP%20&path=/", "/v1/call?app=default/shop"]
     {
