@@ -290,7 +290,10 @@ fn reconcile(
     for (instance, workload) in &wanted {
         let order = if workload.draining { Order::Drain } else { Order::Run };
         match runners.get(*instance) {
-            Some(runner) => runner.order(order),
+            Some(runner) => {
+                runner.awaits(&workload.depends_on);
+                runner.order(order);
+            }
             None => {
                 let mut apps = parts.apps.lock().unwrap_or_else(PoisonError::into_inner);
                 apps.insert((*instance).clone(), workload.app.clone());
