@@ -470,7 +470,7 @@ mod tests {
         std::fs::write(folder.path().join(OWN_FILE), "junk").expect("writes");
         let bundle = authority.bundle().expect("a root").to_pem();
         std::fs::write(folder.path().join(BUNDLE_FILE), bundle).expect("writes");
-        let error = load(folder.path(), &TrustDomain::default()).err().expect("damaged").to_string();
+        let error = load(folder.path(), &TrustDomain::default()).map(drop).expect_err("damaged").to_string();
         assert!(error.contains("base.pem") && error.contains("join again"), "{error}");
     }
 }

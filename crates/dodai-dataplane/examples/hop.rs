@@ -73,11 +73,8 @@ fn resources(listen: SocketAddr, backend: &str) -> Result<Vec<Resource>, Box<dyn
         breaker: Breaker::default(),
         inbound: Vec::new(),
     };
-    let endpoint = Endpoint {
-        revision: RevisionId::new("r1"),
-        target: Target::Address(backend.to_owned()),
-        weight: 1,
-    };
+    let endpoint =
+        Endpoint { revision: RevisionId::new("r1"), target: Target::Address(backend.to_owned()), weight: 1 };
     Ok(vec![
         Resource::Listener(Listener {
             name: "front".into(),

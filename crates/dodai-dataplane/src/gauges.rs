@@ -1,7 +1,7 @@
 //! How full the data plane is: connections, pools and queues of all threads, for the metrics.
 //!
 //! Pools and connections belong to one thread and are not locked, so each thread writes its counts to its
-//! [`Gauge`] once a second; a reading adds them up and is at most that old.
+//! `Gauge` once a second; a reading adds them up and is at most that old.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -32,7 +32,8 @@ use crate::output::Output;
 fn main() -> ExitCode {
     if let Some(arguments) = daprd::arguments(std::env::args_os()) {
         let environment = Environment::read();
-        return block_on(async { Ok(daprd::run(arguments, &environment).await) }).unwrap_or(ExitCode::FAILURE);
+        return block_on(async { Ok(daprd::run(arguments, &environment).await) })
+            .unwrap_or(ExitCode::FAILURE);
     }
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next().as_deref().and_then(|word| word.to_str()) {

@@ -72,7 +72,8 @@ fn rows(text: &str) -> BTreeSet<String> {
     let cell = |line: &str| {
         let cell = line.strip_prefix("| ")?.split(" |").next()?;
         let word = cell.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
-        let code = word.or_else(|| Some(cell).filter(|cell| cell.bytes().all(|byte| byte.is_ascii_digit())))?;
+        let code =
+            word.or_else(|| Some(cell).filter(|cell| cell.bytes().all(|byte| byte.is_ascii_digit())))?;
         is_code(code).then(|| code.to_owned())
     };
     text.lines().filter_map(cell).collect()

@@ -203,7 +203,7 @@ async fn a_server_asks_its_bases() {
     server.serve(listener, acceptor(own, site.trust.clone(), &[Alpn::H2], Clock::system()));
     let asker = server.asker();
     let far = BaseId::new("far");
-    let nobody = asker.ask(&far, b"one".to_vec()).err().expect("nobody is there");
+    let nobody = asker.ask(&far, b"one".to_vec()).map(drop).expect_err("nobody is there");
     assert!(nobody.contains("not connected"), "{nobody}");
     let (_link, _) = site.remote("far", at).connect(None, Introduction::default(), Arc::new(Echo), &tasks);
     until("the base comes", || asker.ask(&far, b"one".to_vec()).is_ok()).await;
