@@ -2,8 +2,11 @@
 //!
 //! A target panics when a promise is broken; `fuzz_targets/` only hands over the bytes.
 
+pub mod cel;
 pub mod chunks;
+pub mod credentials;
 pub mod documents;
+pub mod event;
 pub mod h1_request;
 pub mod h1_response;
 pub mod identity;

@@ -14,8 +14,8 @@ mod value;
 use std::fmt;
 use std::sync::Arc;
 
-pub(crate) use eval::Trouble;
-pub(crate) use value::Value;
+pub use eval::Trouble;
+pub use value::Value;
 
 /// The longest program in bytes.
 const MAX_SOURCE: usize = 4096;
@@ -23,7 +23,7 @@ const MAX_SOURCE: usize = 4096;
 /// Why a text is no program.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at character {at}: {what}")]
-pub(crate) struct Malformed {
+pub struct Malformed {
     /// The character, from 1.
     pub at: usize,
     /// What is wrong, and how it is mended.
@@ -38,7 +38,7 @@ impl Malformed {
 
 /// A program that has been read.
 #[derive(Clone)]
-pub(crate) struct Program {
+pub struct Program {
     source: Arc<str>,
     root: Arc<parse::Expression>,
 }

@@ -6,7 +6,7 @@
 
 mod api;
 mod callback;
-mod cel;
+pub mod cel;
 mod components;
 mod delivery;
 mod error;

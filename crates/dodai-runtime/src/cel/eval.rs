@@ -26,7 +26,7 @@ const MAX_PATTERN: usize = 1 << 16;
 /// Why a program has no answer for an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Trouble(String);
+pub struct Trouble(String);
 
 impl Trouble {
     pub(super) fn new(what: impl Into<String>) -> Trouble {

@@ -6,14 +6,22 @@ use std::sync::Arc;
 
 /// A value. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing.
     Null,
+    /// True or false.
     Bool(bool),
+    /// A whole number.
     Int(i64),
+    /// A whole number that is not negative, `1u`, or one too large for the other kind.
     Uint(u64),
+    /// A fraction.
     Double(f64),
+    /// A text.
     Text(Arc<str>),
+    /// Values in order.
     List(Arc<[Value]>),
+    /// Values by name.
     Map(Arc<BTreeMap<String, Value>>),
 }
 
