@@ -26,21 +26,38 @@ use crate::worker::Worker;
 use crate::{serve_h1, serve_h2};
 
 /// What a socket's connections are served as; a new table may change it between two connections.
-pub struct Serving(RefCell<(Arc<Listener>, Option<Tls>)>);
+pub struct Serving(RefCell<Terms>);
+
+#[derive(Clone)]
+struct Terms {
+    listener: Arc<Listener>,
+    tls: Option<Tls>,
+    retired: Retired,
+}
+
+/// Whether the listener that a connection came in by is gone or serves something else by now. The connection then
+/// ends after the call under way.
+pub type Retired = Rc<Cell<bool>>;
 
 impl Serving {
     /// Serves `listener`, behind TLS if there is any.
     pub fn new(listener: Arc<Listener>, tls: Option<Tls>) -> Serving {
-        Serving(RefCell::new((listener, tls)))
+        Serving(RefCell::new(Terms { listener, tls, retired: Retired::default() }))
     }
 
-    /// From the next connection on, serves this.
+    /// From the next connection on, serves this; those that are open end when they can.
     pub fn replace(&self, listener: Arc<Listener>, tls: Option<Tls>) {
-        self.0.replace((listener, tls));
+        self.0.replace(Terms { listener, tls, retired: Retired::default() }).retired.set(true);
     }
 
-    fn now(&self) -> (Arc<Listener>, Option<Tls>) {
+    fn now(&self) -> Terms {
         self.0.borrow().clone()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.borrow().retired.set(true);
     }
 }
 
@@ -53,23 +70,23 @@ pub async fn accept(worker: Rc<Worker>, serving: Rc<Serving>, mut socket: networ
             continue;
         }
         let accepted = socket.accept().await;
-        let (listener, tls) = serving.now();
+        let terms = serving.now();
         match accepted {
             Ok((stream, peer)) => {
                 failures = 0;
                 let open = Open::new(&worker);
-                let connection = connection(worker.clone(), listener, stream, peer, tls, open);
+                let connection = connection(worker.clone(), terms, stream, peer, open);
                 worker.tasks.spawn_local(task::Kind::Connection, connection);
             }
             Err(error) => match after_accept_failure(&error, failures) {
                 AfterFailure::Next => {}
                 AfterFailure::Pause(pause) => {
                     failures += 1;
-                    tracing::warn!(listener = listener.name, %error, "cannot accept connections for a moment");
+                    tracing::warn!(listener = terms.listener.name, %error, "cannot accept connections for a moment");
                     tokio::time::sleep(pause).await;
                 }
                 AfterFailure::Stop => {
-                    tracing::error!(listener = listener.name, %error, "the listener is broken; it stops");
+                    tracing::error!(listener = terms.listener.name, %error, "the listener is broken; it stops");
                     return;
                 }
             },
@@ -95,12 +112,12 @@ impl Drop for Open {
 
 async fn connection(
     worker: Rc<Worker>,
-    listener: Arc<Listener>,
+    terms: Terms,
     stream: Stream,
     peer: std::net::SocketAddr,
-    tls: Option<Tls>,
     _open: Open,
 ) {
+    let Terms { listener, tls, retired } = terms;
     let stream = match tls {
         None => stream,
         Some(tls) => match Box::pin(tls.open(stream)).await {
@@ -116,14 +133,14 @@ async fn connection(
     let caller = caller(&listener.role, &stream);
     let label = caller_label(&caller);
     let client = match listener.role {
-        Role::Gateway { .. } => peer.ip().to_string(),
-        Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Mesh | Role::Api { .. } => String::new(),
+        Role::Gateway { .. } => peer.ip().to_string().into(),
+        Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Mesh | Role::Api { .. } => Box::default(),
     };
     let protocol = listener.protocol;
     let tcp = protocol == Protocol::Tcp || matches!(listener.role, Role::OutboundTcp { .. });
     let is_mesh = matches!(listener.role, Role::Mesh);
     let service = service(&listener.role, &stream);
-    let side = Side { listener, caller, label, client, secure, service };
+    let side = Side { listener, caller, label, client, secure, service, retired };
     let tcp = tcp || passes || side.service.as_ref().is_some_and(|id| speaks_tcp(&worker, id));
     if tcp {
         return Box::pin(pipe::serve(worker, stream, side)).await;
@@ -205,16 +222,15 @@ mod tests {
     /// What an idle connection costs beside its socket: its task and the box with what it speaks.
     #[test]
     fn connections_stay_small() {
-        type Parts = (Rc<Worker>, Arc<Listener>, Stream, std::net::SocketAddr, Option<Tls>, Open);
-        let task = size(|(worker, listener, stream, peer, tls, open): Parts| {
-            connection(worker, listener, stream, peer, tls, open)
-        });
+        type Parts = (Rc<Worker>, Terms, Stream, std::net::SocketAddr, Open);
+        let task =
+            size(|(worker, terms, stream, peer, open): Parts| connection(worker, terms, stream, peer, open));
         type Kept = (Rc<Worker>, Stream, Side, Vec<u8>, Deadline);
         let h1 = size(|(worker, stream, side, early, deadline): Kept| {
             serve_h1::serve(worker, stream, side, early, deadline)
         });
         println!("connection {task} B, HTTP/1 {h1} B");
         assert!(task <= 1024, "the task of a connection takes {task} bytes");
-        assert!(h1 <= 2432, "an HTTP/1 connection takes {h1} bytes");
+        assert!(h1 <= 2440, "an HTTP/1 connection takes {h1} bytes");
     }
 }

@@ -118,8 +118,9 @@ fn side_of(caller: &Caller) -> Side {
         listener: Arc::new(listener),
         caller: caller.clone(),
         label,
-        client: String::new(),
+        client: Box::default(),
         secure: false,
         service: None,
+        retired: crate::connection::Retired::default(),
     }
 }

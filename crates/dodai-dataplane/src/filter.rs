@@ -13,8 +13,9 @@ use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::path::{self, Readings};
 use crate::rate::RateLimit;
-use crate::route::{BadRule, has_prefix};
+use crate::route::BadRule;
 
 /// A compiled filter.
 #[derive(Debug)]
@@ -174,7 +175,9 @@ pub fn rewrite(path: &PathRewrite, head: &RequestHead<'_>, matched: Option<&str>
     match path {
         PathRewrite::Full(full) => target.extend_from_slice(full.as_bytes()),
         PathRewrite::Prefix(new) => {
-            let rest = head.path().strip_prefix(matched.unwrap_or("")).unwrap_or(head.path());
+            // What matched was the normal form.
+            let path = path::normal(head.path());
+            let rest = path.strip_prefix(matched.unwrap_or("")).unwrap_or(&path);
             let new = new.trim_end_matches('/');
             target.extend_from_slice(new.as_bytes());
             if !rest.starts_with('/') && (!rest.is_empty() || new.is_empty()) {
@@ -190,8 +193,13 @@ pub fn rewrite(path: &PathRewrite, head: &RequestHead<'_>, matched: Option<&str>
     target
 }
 
-/// Deny rules win, then allow rules, then the default.
+/// Deny rules win, then allow rules, then the default. An endpoint may read a path in another way than we: a rule
+/// denies what may be meant, and allows what must be.
 fn allowed(access: &Access, head: &RequestHead<'_>, caller: &Caller) -> Result<(), Failure> {
+    let readings = std::cell::LazyCell::new(|| Readings::of(head.path()));
+    let covers = |rule: &snapshot::AccessRule, path: &str| {
+        if rule.allow { readings.must_be(path) } else { readings.may_be(path) }
+    };
     let matches = |rule: &&snapshot::AccessRule| {
         let named = rule.apps.is_empty() && rule.namespaces.is_empty();
         let who = match caller.app() {
@@ -202,7 +210,7 @@ fn allowed(access: &Access, head: &RequestHead<'_>, caller: &Caller) -> Result<(
         };
         (named || who)
             && (rule.methods.is_empty() || rule.methods.iter().any(|method| method == head.method()))
-            && (rule.paths.is_empty() || rule.paths.iter().any(|path| covers(path, head.path())))
+            && (rule.paths.is_empty() || rule.paths.iter().any(|path| covers(rule, path)))
     };
     let denied = access.rules.iter().filter(|rule| !rule.allow).any(|rule| matches(&rule));
     let granted = access.rules.iter().filter(|rule| rule.allow).any(|rule| matches(&rule));
@@ -213,11 +221,6 @@ fn allowed(access: &Access, head: &RequestHead<'_>, caller: &Caller) -> Result<(
         ));
     }
     Ok(())
-}
-
-/// Whether the path of an access rule covers `path`: exactly, or everything below when it ends in `/*`.
-fn covers(rule: &str, path: &str) -> bool {
-    rule.strip_suffix("/*").map_or(path == rule, |prefix| has_prefix(path, prefix))
 }
 
 #[cfg(test)]
@@ -250,6 +253,8 @@ mod tests {
         check(shop(), "/", true);
         check(shop(), "/admin/x", false);
         check(shop(), "/administrator", true);
+        check(shop(), "//admin/x", false);
+        check(shop(), "/a/..;/admin/x", false);
         check(shop(), "/exact", false);
         check(shop(), "/exact/below", true);
         check(Caller::Outside, "/", false);

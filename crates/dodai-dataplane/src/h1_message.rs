@@ -128,7 +128,7 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
         let mut reply = match client.deadline.bound(answer(Call { head, body, context })).await {
             Some(Ok(reply)) => reply,
             Some(Err(failure)) => return Ended::Failed(failure, sent),
-            None => return Ended::Failed(Failure::new(Kind::Timeout, "no answer in time"), Sent::BODY),
+            None => return Ended::Failed(Failure::new(Kind::Timeout, "no answer in time"), sent),
         };
         if let Some(wait) = again(reply.head.status.as_u16(), sent) {
             return Ended::Again(wait);
@@ -304,7 +304,7 @@ impl Writing<'_> {
             None => Framing::Chunked,
         };
         let close =
-            !request.keep_alive || request.http10 || !self.progress.fed.get() || client.worker.is_closing();
+            !request.keep_alive || request.http10 || !self.progress.fed.get() || client.is_ending();
         let mut out = client.worker.buffer();
         // Without a body, a length still says what a GET would bring.
         let announced = crate::h2_body::announced(&reply.head.headers).filter(|_| no_body && status != 204);

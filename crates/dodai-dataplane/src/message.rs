@@ -12,13 +12,14 @@ use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead};
+use dodai_core::snapshot::Protocol;
 use dodai_core::trace::Span;
 use tokio::time::Instant;
 
 use crate::attempt::{self, Sent, Terms, Tries, default_retry};
 use crate::bodies::{guarded, idle_bounded, limit};
 use crate::mirror;
-use crate::reach::{self, Reach};
+use crate::reach::{self, Reach, Target};
 use crate::replay::Replay;
 use crate::request::Side;
 use crate::route::Rule;
@@ -178,7 +179,8 @@ async fn tries(
                 tries.again(&retry, failure, sent, &service.budget, now)
             }
         };
-        let Some(wait) = wait else {
+        // The old try may still be reading; it must stop before another begins, or this answer is the last.
+        let Some(wait) = wait.filter(|_| body.recall()) else {
             if !forward.mirrors.is_empty()
                 && let Some(bytes) = body.copy()
             {
@@ -243,14 +245,21 @@ pub async fn carry(
     }
 }
 
-/// A call to a host outside the mesh.
+/// A call to a host outside the mesh, as its URL says: `https` goes out in TLS or not at all.
 async fn external(worker: &Rc<Worker>, head: http::request::Parts, body: Body) -> Result<Reply, Failure> {
     let limits = &worker.shared.limits;
-    let authority = RequestHead::Map(&head).authority().to_owned();
-    let target = reach::external(&authority, 80);
+    let view = RequestHead::Map(&head);
+    let (authority, is_grpc) = (view.authority().to_owned(), view.is_grpc());
+    let target = reach::url(&authority, head.uri.scheme().unwrap_or(&http::uri::Scheme::HTTP))?;
+    // gRPC is carried by HTTP/2 only, so its callers' scheme decides no more than whether that is in TLS.
+    let reach = if is_grpc {
+        Reach::Http2(Target { protocol: Protocol::Grpc, ..target })
+    } else {
+        Reach::Http1(target)
+    };
     let context = Context::new(Caller::Base, Span::root(false));
     let caps = dodai_core::snapshot::Breaker::default();
-    let call = client_h1::send(worker, target, Call { head, body, context }, &caps);
+    let call = carry(worker, reach, Call { head, body, context }, &caps);
     match tokio::time::timeout(limits.call_timeout, call).await {
         Ok(reply) => reply.map(|reply| idle_bounded(reply, limits.idle_timeout)),
         Err(_) => Err(Failure::new(Kind::Timeout, format!("{authority} did not answer in time"))),

@@ -10,6 +10,7 @@ use std::task::Poll;
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{host_of, port_of};
+use dodai_core::id::RevisionId;
 use dodai_core::snapshot::{Action, Protocol, Role};
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
@@ -48,7 +49,7 @@ pub async fn connect(client: Client, authority: &str) {
             );
             Err(Failure::new(Kind::NotImplemented, text))
         }
-        Some(service) => open(&worker, service, &client.side.caller, false).await,
+        Some(service) => open(&worker, service, None, &client.side.caller, false).await,
         None => dial(&worker, &reach::external(authority, 443)).await.map(|stream| (stream, None)),
     };
     let mut outcome = Outcome::default();
@@ -84,9 +85,12 @@ pub async fn connect(client: Client, authority: &str) {
 pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
     let mut outcome = Outcome::default();
-    let service = service_of(&worker, &side, stream.server_name());
+    let (service, revision) = service_of(&worker, &side, stream.server_name()).unzip();
     let opened = match &service {
-        Some(service) => open(&worker, service, &side.caller, matches!(side.listener.role, Role::Mesh)).await,
+        Some(service) => {
+            let local_only = matches!(side.listener.role, Role::Mesh);
+            open(&worker, service, revision.flatten().as_ref(), &side.caller, local_only).await
+        }
         None => Err(Failure::new(Kind::NoRoute, "no route for this TCP listener")),
     };
     match opened {
@@ -104,21 +108,30 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
 }
 
-/// Where a TCP listener leads; the name wanted of TLS is matched as a host.
-fn service_of(worker: &Worker, side: &Side, host: Option<&str>) -> Option<std::sync::Arc<Service>> {
+/// Where a connection of a TCP listener leads, and to which revision; the name wanted of TLS is matched as a host.
+fn service_of(
+    worker: &Worker,
+    side: &Side,
+    host: Option<&str>,
+) -> Option<(std::sync::Arc<Service>, Option<RevisionId>)> {
     let table = worker.shared.table.load();
+    let any_revision = |service: &std::sync::Arc<Service>| (service.clone(), None);
     match &side.listener.role {
-        Role::OutboundTcp { service, .. } => table.service(service).cloned(),
+        Role::OutboundTcp { service, .. } => table.service(service).map(any_revision),
         Role::Gateway { routes } => {
             let head = http::Request::get(host.unwrap_or("*"));
             let (parts, ()) = head.body(()).unwrap_or_default().into_parts();
             let head = dodai_core::head::RequestHead::Map(&parts);
-            match &table.router(routes)?.route(&head)?.action {
-                Action::Forward(backends) => table.service(&backends.first()?.service).cloned(),
+            let rule = table.router(routes)?.route(&head)?;
+            match &rule.action {
+                Action::Forward(backends) => {
+                    let backend = spine::draw(backends, rule.total_weight)?;
+                    Some((table.service(&backend.service)?.clone(), backend.revision.clone()))
+                }
                 Action::Redirect { .. } | Action::Respond { .. } => None,
             }
         }
-        Role::Mesh => table.service(side.service.as_ref()?).cloned(),
+        Role::Mesh => table.service(side.service.as_ref()?).map(any_revision),
         Role::Outbound { .. } | Role::Api { .. } => None,
     }
 }
@@ -127,12 +140,13 @@ fn service_of(worker: &Worker, side: &Side, host: Option<&str>) -> Option<std::s
 async fn open(
     worker: &Rc<Worker>,
     service: &Service,
+    revision: Option<&RevisionId>,
     caller: &Caller,
     local_only: bool,
 ) -> Result<(Stream, Option<crate::local::InFlight>), Failure> {
     let mut tried = Vec::new();
     loop {
-        let endpoint = service.pick(None, &tried, local_only)?;
+        let endpoint = service.pick(revision, &tried, local_only)?;
         let attempt = endpoint.attempt(now_nanos());
         if !matches!(endpoint.place, Place::Mesh { .. }) {
             let (parts, ()) = http::Request::connect("/").body(()).unwrap_or_default().into_parts();

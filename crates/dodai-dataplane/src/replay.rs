@@ -2,6 +2,8 @@
 //!
 //! A try gets a [`Replay::lend`] of the body; the next try's starts over with what was kept and goes on with
 //! what has not come yet. Once more than the limit has passed, nothing is kept and there is no further try.
+//! Always holds: only what was lent last reads on; [`Replay::recall`] makes sure of it before a further try is
+//! settled, or a try that is being given up could read the beginning away under the next.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,7 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use dodai_core::body::Body;
-use dodai_core::failure::Failure;
+use dodai_core::failure::{Failure, Kind};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
@@ -23,6 +25,8 @@ struct Kept {
     ended: bool,
     /// Too much has passed, or the call is committed: nothing is kept any more.
     lost: bool,
+    /// Goes up when what was lent is taken back.
+    turn: u32,
 }
 
 /// A body that several tries share, one after another.
@@ -37,17 +41,32 @@ impl Replay {
     pub fn new(body: Body, limit: usize) -> Replay {
         let length = body.exact_length();
         let ended = http_body::Body::is_end_stream(&body);
-        let kept = Kept { body, length, data: Vec::new(), trailers: None, bytes: 0, ended, lost: false };
+        let kept =
+            Kept { body, length, data: Vec::new(), trailers: None, bytes: 0, ended, lost: false, turn: 0 };
         Replay { kept: Arc::new(Mutex::new(kept)), limit, received: Arc::default() }
     }
 
-    /// The body from its start. An earlier one must be gone by then.
+    /// The body from its start. What was lent before must have been taken back.
     pub fn lend(&self) -> Body {
-        if self.lock().length == Some(0) {
+        let (length, turn) = {
+            let kept = self.lock();
+            (kept.length, kept.turn)
+        };
+        if length == Some(0) {
             return Body::empty();
         }
         let (kept, received) = (self.kept.clone(), self.received.clone());
-        Body::boxed(Lent { kept, limit: self.limit, received, at: 0, trailers_sent: false })
+        Body::boxed(Lent { kept, limit: self.limit, received, at: 0, trailers_sent: false, turn })
+    }
+
+    /// Takes back what was lent, which reads nothing any more. Says whether the body can be lent again.
+    pub fn recall(&self) -> bool {
+        let mut kept = self.lock();
+        if kept.lost {
+            return false;
+        }
+        kept.turn += 1;
+        true
     }
 
     /// How many bytes have come so far; goes on counting.
@@ -91,6 +110,7 @@ struct Lent {
     received: Arc<AtomicU64>,
     at: usize,
     trailers_sent: bool,
+    turn: u32,
 }
 
 impl http_body::Body for Lent {
@@ -103,6 +123,9 @@ impl http_body::Body for Lent {
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let shared = self.kept.clone();
         let mut kept = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.turn != self.turn {
+            return Poll::Ready(Some(Err(Failure::new(Kind::Reset, "the body went to another try"))));
+        }
         if let Some(data) = kept.data.get(self.at).cloned() {
             self.at += 1;
             return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -175,6 +198,7 @@ mod tests {
         let mut first = replay.lend();
         assert_eq!(first.frame().await.expect("a frame").expect("whole").into_data().expect("data"), "one");
         drop(first);
+        assert!(replay.recall());
         writer.send(Bytes::from_static(b"two")).await.expect("room");
         let trailers =
             HeaderMap::from_iter([(http::HeaderName::from_static("a"), http::HeaderValue::from_static("1"))]);
@@ -182,6 +206,21 @@ mod tests {
         assert!(replay.is_whole());
         assert_eq!(read(&mut replay.lend()).await, (b"onetwo".to_vec(), Some(trailers.clone())));
         assert_eq!(read(&mut replay.lend()).await, (b"onetwo".to_vec(), Some(trailers)));
+    }
+
+    #[tokio::test]
+    async fn a_try_that_is_given_up_reads_nothing_away() {
+        let (mut writer, body) = pipe(64, None);
+        let replay = Replay::new(body, 4);
+        writer.send(Bytes::from_static(b"abc")).await.expect("room");
+        let mut first = replay.lend();
+        assert_eq!(first.frame().await.expect("a frame").expect("whole").into_data().expect("data"), "abc");
+        assert!(replay.recall());
+        writer.send(Bytes::from_static(b"defgh")).await.expect("room");
+        writer.finish(None);
+        assert!(first.frame().await.expect("an answer").is_err(), "it is another try's");
+        assert_eq!(read(&mut replay.lend()).await.0, b"abcdefgh");
+        assert!(!replay.recall(), "too much has passed");
     }
 
     #[tokio::test]

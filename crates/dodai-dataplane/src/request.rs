@@ -76,11 +76,13 @@ pub struct Side {
     /// The caller as a metric label.
     pub label: std::sync::Arc<str>,
     /// The client's address, for gateways.
-    pub client: String,
+    pub client: Box<str>,
     /// Whether it is encrypted.
     pub secure: bool,
     /// The service that another base asked for by SNI.
     pub service: Option<dodai_core::id::ServiceId>,
+    /// Whether the listener is not there any more.
+    pub retired: crate::connection::Retired,
 }
 
 impl Side {

@@ -11,6 +11,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 
 use crate::filter::{self, Filter};
+use crate::path;
 
 /// The largest compiled size of one regular expression, in bytes.
 const REGEX_BYTES: usize = 1 << 20;
@@ -148,21 +149,26 @@ impl Rule {
 
     /// The path prefix by which `head` matched, for prefix rewrites.
     pub fn matched_prefix(&self, head: &RequestHead<'_>) -> Option<&str> {
-        self.matches.iter().find(|m| m.matches(head)).and_then(|m| match &m.path {
+        let path = path::normal(head.path());
+        self.matches.iter().find(|m| m.matches(head, &path)).and_then(|m| match &m.path {
             Some(Path::Prefix(prefix)) => Some(prefix.as_str()),
             Some(Path::Exact(_) | Path::Regex(_)) | None => None,
         })
     }
 
-    /// Whether `head` matches.
-    pub fn matches(&self, head: &RequestHead<'_>) -> bool {
-        self.matches.is_empty() || self.matches.iter().any(|m| m.matches(head))
+    /// Whether `head` matches, whose path is `path` in its normal form.
+    fn matches(&self, head: &RequestHead<'_>, path: &str) -> bool {
+        self.matches.is_empty() || self.matches.iter().any(|m| m.matches(head, path))
     }
 }
 
 /// The first rule that matches.
 pub fn route<'t>(rules: &'t [Arc<Rule>], head: &RequestHead<'_>) -> Option<&'t Arc<Rule>> {
-    rules.iter().find(|rule| rule.matches(head))
+    route_by(rules, head, &path::normal(head.path()))
+}
+
+fn route_by<'t>(rules: &'t [Arc<Rule>], head: &RequestHead<'_>, path: &str) -> Option<&'t Arc<Rule>> {
+    rules.iter().find(|rule| rule.matches(head, path))
 }
 
 impl Match {
@@ -185,9 +191,9 @@ impl Match {
         })
     }
 
-    fn matches(&self, head: &RequestHead<'_>) -> bool {
+    fn matches(&self, head: &RequestHead<'_>, path: &str) -> bool {
         self.method.as_ref().is_none_or(|method| method == head.method())
-            && self.path.as_ref().is_none_or(|path| path.matches(head.path()))
+            && self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
             && self.headers.iter().all(|named| named.pattern.matches(head.header(&named.name)))
             && self.query.iter().all(|named| named.pattern.matches(query_value(head.query(), &named.name)))
     }
@@ -197,15 +203,10 @@ impl Path {
     fn matches(&self, path: &str) -> bool {
         match self {
             Path::Exact(exact) => path == exact,
-            Path::Prefix(prefix) => has_prefix(path, prefix),
+            Path::Prefix(prefix) => path::has_prefix(path, prefix),
             Path::Regex(regex) => regex.is_match(path.as_bytes()),
         }
     }
-}
-
-/// Whether `path` starts with the whole segments of `prefix` (which has no slash at its end).
-pub fn has_prefix(path: &str, prefix: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl Named {
@@ -280,15 +281,15 @@ impl Router {
 
     /// The rule for `head`.
     pub fn route(&self, head: &RequestHead<'_>) -> Option<&Arc<Rule>> {
-        let host = head.host();
+        let (host, path) = (head.host(), path::normal(head.path()));
         if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return self.route_host(&host.to_ascii_lowercase(), head);
+            return self.route_host(&host.to_ascii_lowercase(), head, &path);
         }
-        self.route_host(host, head)
+        self.route_host(host, head, &path)
     }
 
     /// A more specific host wins, but one without a matching rule leaves the call to the next.
-    fn route_host(&self, host: &str, head: &RequestHead<'_>) -> Option<&Arc<Rule>> {
+    fn route_host(&self, host: &str, head: &RequestHead<'_>, path: &str) -> Option<&Arc<Rule>> {
         let exact = self.exact.get(host).copied();
         let suffixes = self
             .suffixes
@@ -298,7 +299,7 @@ impl Router {
             .into_iter()
             .chain(suffixes.map(|(_, index)| *index))
             .chain(self.any)
-            .find_map(|index| route(&self.hosts[index], head))
+            .find_map(|index| route_by(&self.hosts[index], head, path))
     }
 }
 
@@ -341,7 +342,8 @@ mod tests {
         let check = |spec: Spec, method: &str, uri: &str, headers: &[(&str, &str)], expect: bool| {
             let rule = Rule::compile(&rule("r", vec![spec.clone()])).expect("compiles");
             let parts = parts(method, uri, headers);
-            assert_eq!(rule.matches(&RequestHead::Map(&parts)), expect, "{spec:?} {uri}");
+            let head = RequestHead::Map(&parts);
+            assert_eq!(rule.matches(&head, &path::normal(head.path())), expect, "{spec:?} {uri}");
         };
         check(path(PathMatch::Exact("/a".into())), "GET", "/a?x", &[], true);
         check(path(PathMatch::Exact("/a".into())), "GET", "/a/", &[], false);

@@ -78,7 +78,7 @@ async fn run(client: Client) {
             Read::Request(request, _) => client.call(request).await,
             Read::Connect { authority, .. } => return Box::pin(pipe::connect(client, &authority)).await,
         };
-        if next == Next::Linger || (next == Next::Keep && client.worker.is_closing()) {
+        if next == Next::Linger || (next == Next::Keep && client.is_ending()) {
             client.deadline.set(client.worker.shared.limits.linger_timeout);
             if client.wire.shutdown(&client.deadline).await.is_ok() {
                 client.wire.discard(&client.worker, &client.deadline).await;
@@ -92,6 +92,11 @@ async fn run(client: Client) {
 }
 
 impl Client {
+    /// Whether the connection ends after the call under way.
+    pub fn is_ending(&self) -> bool {
+        self.worker.is_closing() || self.side.retired.get()
+    }
+
     /// The next request; `None` when the client is done or too slow to start one.
     async fn next(&self, first: bool) -> Option<Read> {
         let limits = &self.worker.shared.limits;
@@ -105,7 +110,7 @@ impl Client {
         }
         loop {
             self.deadline.set_interruptible(!started);
-            if !started && self.worker.is_closing() {
+            if !started && self.is_ending() {
                 return None;
             }
             let got = self.wire.read(&self.worker, &self.deadline).await;
@@ -391,7 +396,7 @@ impl Client {
     }
 
     async fn fail(&self, request: &Request, failure: &Failure) -> Next {
-        let close = !request.keep_alive || !request.is_whole() || request.http10;
+        let close = !request.keep_alive || !request.is_whole() || request.http10 || self.is_ending();
         if request.is_grpc {
             Box::pin(self.answer_grpc(failure, close)).await;
         } else {
@@ -443,7 +448,7 @@ impl Client {
     }
 
     async fn answer_local(&self, request: &Request, local: &spine::Local) -> Next {
-        let close = !request.keep_alive || !request.is_whole() || request.http10;
+        let close = !request.keep_alive || !request.is_whole() || request.http10 || self.is_ending();
         let location = local.location.as_deref().map(|location| ("location", location));
         let headers: Vec<_> = location.into_iter().collect();
         let mut out = self.worker.buffer();

@@ -51,7 +51,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
     let (mut closing, mut idle) = (false, false);
     deadline.clear();
     loop {
-        if !closing && worker.tasks.is_closing() {
+        if !closing && (worker.tasks.is_closing() || side.retired.get()) {
             closing = true;
             connection.graceful_shutdown();
         }

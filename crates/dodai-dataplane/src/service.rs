@@ -19,6 +19,7 @@ use crate::filter::{self, Filter};
 use crate::local::{Local, Locals};
 use crate::reach::Address;
 use crate::route::{BadRule, Rule};
+use crate::secure::Secure;
 
 /// Where an endpoint is, seen from this base.
 #[derive(Clone)]
@@ -32,8 +33,8 @@ pub enum Place {
         /// Its mesh address.
         address: std::net::SocketAddr,
     },
-    /// A plain address.
-    Address(Arc<str>, Address),
+    /// An address outside the mesh, and what connections to it are secured by.
+    Address(Arc<str>, Address, Option<Arc<Secure>>),
 }
 
 /// One endpoint.
@@ -60,7 +61,8 @@ struct Load {
     /// When `latency` was last touched, in nanoseconds since the epoch of the process.
     touched: AtomicU64,
     failures: AtomicU32,
-    /// Until when it is left alone, same clock; 0 means it is not.
+    /// Until when it is left alone, same clock; 0 means it is not. Afterwards one call at a time tries it, until one
+    /// is answered.
     open_until: AtomicU64,
 }
 
@@ -93,7 +95,12 @@ impl Endpoint {
                 (Place::Mesh { base: on.clone(), address: (*mesh)? }, instance.as_str().to_owned())
             }
             Target::Address(address) => {
-                (Place::Address(address.as_str().into(), Address::of(address, 80)), address.clone())
+                (Place::Address(address.as_str().into(), Address::of(address, 80), None), address.clone())
+            }
+            Target::Tls { address, tls } => {
+                let secure = Some(Arc::new(Secure::new(address, tls)));
+                let place = Place::Address(address.as_str().into(), Address::of(address, 443), secure);
+                (place, address.clone())
             }
         };
         Some(Endpoint {
@@ -114,6 +121,14 @@ impl Endpoint {
             Place::Mesh { .. } | Place::Address(..) => true,
         };
         open && self.load.open_until.load(Relaxed) <= now
+    }
+
+    /// Whether a call that was led here at `now` may go. After the endpoint was left alone, only one may, to see how
+    /// it is; the others are led elsewhere as long again.
+    fn lets_in(&self, now: u64, breaker: &Breaker) -> bool {
+        let state = &self.load.open_until;
+        let (before, again) = (state.load(Relaxed), now.saturating_add(open_for(breaker)));
+        before == 0 || (before <= now && state.compare_exchange(before, again, Relaxed, Relaxed).is_ok())
     }
 
     /// What picking it would cost: decayed latency times calls in flight.
@@ -161,17 +176,24 @@ impl Attempt {
     pub fn succeeded(&self, at: u64) {
         self.endpoint.learn(self.start, at);
         self.endpoint.load.failures.store(0, Relaxed);
+        if self.endpoint.load.open_until.load(Relaxed) != 0 {
+            self.endpoint.load.open_until.store(0, Relaxed);
+        }
     }
 
     /// The endpoint failed; after enough in a row it is left alone for a while.
     pub fn failed(&self, breaker: &Breaker) {
         let failures = self.endpoint.load.failures.fetch_add(1, Relaxed) + 1;
         if breaker.consecutive_failures > 0 && failures >= breaker.consecutive_failures {
-            let until = now_nanos() + u64::try_from(breaker.open_for.as_nanos()).unwrap_or(u64::MAX / 2);
+            let until = now_nanos().saturating_add(open_for(breaker)).max(1);
             self.endpoint.load.open_until.store(until, Relaxed);
             self.endpoint.load.failures.store(breaker.consecutive_failures - 1, Relaxed);
         }
     }
+}
+
+fn open_for(breaker: &Breaker) -> u64 {
+    u64::try_from(breaker.open_for.as_nanos()).unwrap_or(u64::MAX / 2)
 }
 
 impl Drop for Attempt {
@@ -271,10 +293,17 @@ impl Service {
         let fits = |endpoint: &&Arc<Endpoint>| chosen.is_none_or(|revision| endpoint.revision == *revision);
         let fresh =
             |endpoint: &&Arc<Endpoint>| ready(endpoint) && fits(endpoint) && !tried.contains(&endpoint.id);
-        let found = self
-            .balance(now, &fresh)
-            .or_else(|| self.balance(now, &|endpoint| ready(endpoint) && fits(endpoint)));
-        found.cloned().ok_or_else(|| self.unavailable(now, local_only))
+        // One that does not let the call in is not ready any more, so this ends.
+        loop {
+            let found = self
+                .balance(now, &fresh)
+                .or_else(|| self.balance(now, &|endpoint| ready(endpoint) && fits(endpoint)));
+            match found {
+                Some(endpoint) if endpoint.lets_in(now, &self.spec.breaker) => return Ok(endpoint.clone()),
+                Some(_) => {}
+                None => return Err(self.unavailable(now, local_only)),
+            }
+        }
     }
 
     /// Refuses a call beyond the most that may be under way. Threads that ask at the same moment may each let

@@ -200,10 +200,12 @@ fn mark(edits: &mut Edits, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Spa
     edits.set(HOPS, &digits);
     if let (Role::Gateway { .. }, Some(client)) = (&entry.listener.role, entry.client) {
         let mut chain = Short::new();
-        if let Some(before) = head.header("x-forwarded-for") {
-            chain.extend_from_slice(before);
-            chain.extend_from_slice(b", ");
-        }
+        head.for_each_header(|name, value| {
+            if name.eq_ignore_ascii_case("x-forwarded-for") {
+                chain.extend_from_slice(value);
+                chain.extend_from_slice(b", ");
+            }
+        });
         chain.extend_from_slice(client.as_bytes());
         edits.push(dodai_core::head::Edit::Set(X_FORWARDED_FOR, chain));
         edits.set(X_FORWARDED_PROTO, if entry.secure { b"https" } else { b"http" });
@@ -285,7 +287,7 @@ fn forward(
 }
 
 /// Draws a backend by weight.
-fn draw(backends: &[Backend], total: u32) -> Option<&Backend> {
+pub fn draw(backends: &[Backend], total: u32) -> Option<&Backend> {
     if let [only] = backends {
         return (only.weight > 0).then_some(only);
     }

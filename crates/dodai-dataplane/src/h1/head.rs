@@ -73,7 +73,7 @@ pub struct Parsed {
     pub keep_alive: bool,
     /// Whether the minor version is 0.
     pub http10: bool,
-    /// Whether `Connection` names `upgrade` and there is an `Upgrade` header.
+    /// Whether `Connection` names `upgrade` and there is an `Upgrade` header to something that is not HTTP again.
     pub upgrade: bool,
     /// Whether the client waits for `100 Continue`.
     pub expect_continue: bool,
@@ -182,7 +182,12 @@ pub fn parse_response<'a>(
     headers
         .extend(response.headers.iter().map(|header| RawHeader { name: header.name, value: header.value }));
     let mut parsed = survey(headers, len, minor == 0)?;
-    let no_body = to_head || (100..200).contains(&status) || status == 204 || status == 304;
+    let bodiless = (100..200).contains(&status) || status == 204;
+    if bodiless {
+        // Neither may stand there (RFC 9112 section 6.1, RFC 9110 section 8.6); a client might wait for the body.
+        drop_lengths(headers, &mut parsed);
+    }
+    let no_body = to_head || bodiless || status == 304;
     if no_body || (to_connect && (200..300).contains(&status)) {
         parsed.framing = Framing::Empty;
     }
@@ -226,7 +231,7 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
         hop_by_hop: 0,
         host: None,
     };
-    let (mut length, mut chunked, mut has_upgrade) = (None, false, false);
+    let (mut length, mut chunked, mut upgrade) = (None, false, None);
     let mut options = Options::default();
     for (index, header) in headers.iter().enumerate() {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
@@ -240,7 +245,7 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
             }
             6 if is("expect") => parsed.expect_continue = header.value.eq_ignore_ascii_case(b"100-continue"),
             7 if is("upgrade") => {
-                has_upgrade = true;
+                upgrade = Some(upgrade.unwrap_or(true) && leaves_http(header.value));
                 parsed.hop_by_hop |= 1 << index;
             }
             10 if is("connection") => {
@@ -248,6 +253,7 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
                 options.read(header.value);
             }
             10 if is("keep-alive") => parsed.hop_by_hop |= 1 << index,
+            14 if is("http2-settings") => parsed.hop_by_hop |= 1 << index,
             14 if is("content-length") => {
                 if length.is_some() {
                     return Err(BadHead::ContentLength);
@@ -265,7 +271,7 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
             _ => {}
         }
     }
-    parsed.upgrade = options.upgrade && has_upgrade;
+    parsed.upgrade = options.upgrade && upgrade == Some(true);
     parsed.keep_alive = !options.close && (!http10 || options.keep_alive);
     parsed.framing = match (length, chunked) {
         (Some(_), true) => return Err(BadHead::BothLengths),
@@ -277,6 +283,15 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
         drop_nominated(headers, &mut parsed);
     }
     Ok(parsed)
+}
+
+/// Whether an `Upgrade` header leads away from HTTP. One to HTTP/2 or to TLS is not passed on (RFC 9113 section 3.1
+/// lets it be ignored): calls behind it would go past routes and policies.
+fn leaves_http(protocols: &[u8]) -> bool {
+    protocols.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).all(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+        !["h2c", "h2", "http", "tls"].iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes()))
+    })
 }
 
 /// What all `Connection` headers of a message say together; `close` wins over `keep-alive`.
@@ -318,6 +333,14 @@ fn drop_nominated(headers: &[RawHeader<'_>], parsed: &mut Parsed) {
                     parsed.hop_by_hop |= 1 << index;
                 }
             }
+        }
+    }
+}
+
+fn drop_lengths(headers: &[RawHeader<'_>], parsed: &mut Parsed) {
+    for (index, header) in headers.iter().enumerate() {
+        if ["content-length", "transfer-encoding"].iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
+            parsed.hop_by_hop |= 1 << index;
         }
     }
 }

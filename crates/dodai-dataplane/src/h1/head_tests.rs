@@ -94,6 +94,12 @@ fn heads_are_patched_not_rebuilt() {
         "GET /a HTTP/1.1\r\nHost:  h \r\nconnection: X-A, upgrade\r\nx-a: 1\r\nUpgrade: ws\r\nX-b:2\r\n\r\n";
     let plain = "GET /a HTTP/1.1\r\nHost:  h \r\nX-b:2\r\nconnection: upgrade\r\nupgrade: ws\r\n\r\n";
     check(head, &edits, plain);
+    for protocol in ["h2c", "websocket, H2C", "HTTP/2.0", "TLS/1.3"] {
+        let head = format!(
+            "GET /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AA\r\n\r\n"
+        );
+        check(&head, &edits, "GET /a HTTP/1.1\r\nHost: h\r\n\r\n");
+    }
     check(
         "GET http://y/p HTTP/1.0\r\nHost: h\r\nA: 1\r\n\r\n",
         &edits,
@@ -119,6 +125,16 @@ fn responses_say_when_we_close() {
         String::from_utf8(out).expect("text"),
         "HTTP/1.1 200 Fine\r\nA: 1\r\nconnection: close\r\n\r\n"
     );
+}
+
+#[test]
+fn a_response_without_a_body_tells_no_length() {
+    let head = b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\nA: 1\r\n\r\n";
+    let mut headers = HeaderList::new();
+    let (line, parsed) = parse_response(head, &mut headers, false, false).expect("valid").expect("whole");
+    let mut out = Vec::new();
+    write_response(&mut out, head, &line, &headers, &parsed, &Edits::new(), false);
+    assert_eq!(String::from_utf8(out).expect("text"), "HTTP/1.1 204 No Content\r\nA: 1\r\n\r\n");
 }
 
 /// Heads that are nearly right: what makes smuggling is in the details.

@@ -220,6 +220,7 @@ async fn filters_change_heads() {
             set: vec![(set.to_owned(), "new".into())],
             add: vec![("x-add".into(), "1".into())],
             remove: vec![remove.to_owned()],
+            ..HeaderEdits::default()
         };
         let rewrite =
             Filter::Rewrite { host: Some("inner".into()), path: Some(PathRewrite::Prefix("/v2".into())) };

@@ -36,6 +36,28 @@ async fn listeners_come_change_and_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_of_a_listener_that_goes_end_after_their_call() {
+    local(async {
+        let with = |role: Option<Role>| {
+            let mut resources = answering("x");
+            resources.extend(role.map(|role| listener("more", 82, role)));
+            resources
+        };
+        let front = || Some(Role::Gateway { routes: "all".into() });
+        for after in [None, Some(Role::Outbound { app: app("shop/front") })] {
+            let world = World::of(with(front())).await;
+            let (mut stays, mut goes) = (world.client().await, world.client_of(82).await);
+            assert_eq!(goes.ask(GET).await.header("connection"), None);
+            world.apply(with(after)).await;
+            assert_eq!(goes.ask(GET).await.header("connection"), Some("close"));
+            goes.ended().await;
+            assert_eq!(stays.ask(GET).await.header("connection"), None);
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn listeners_can_swap_their_addresses() {
     local(async {
         let swapped = |a, b| {

@@ -172,8 +172,15 @@ async fn the_breaker_opens_and_closes() {
         refuse(false);
         tokio::time::sleep(secs(6)).await;
         client.send(GET).await;
-        backends.accept().await.answer(OK).await;
+        let mut backend = backends.accept().await;
+        backend.head().await;
+        let mut other = world.client().await;
+        assert_eq!(other.ask(GET).await.header("dodai-failure"), Some("breaker_open"), "while it is probed");
+        backend.send(OK).await;
         assert_eq!(client.message().await.body, "ok");
+        other.send(GET).await;
+        backend.answer(OK).await;
+        assert_eq!(other.message().await.body, "ok", "one answer closes it");
     })
     .await;
 }

@@ -89,7 +89,6 @@ async fn malformed_answers_become_502() {
         let limits = Limits { head_bytes: 2048, ..Limits::default() };
         let world = World::with(limits, usual(service("shop/catalog/http"), filtered(vec![]))).await;
         let mut backends = world.backend(1);
-        let mut client = world.client().await;
         let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(4000));
         for bad in [
             "hello\r\n\r\n",
@@ -102,6 +101,7 @@ async fn malformed_answers_become_502() {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
             &long,
         ] {
+            let mut client = world.client().await;
             // A GET may be tried again; a POST whose head went out may not.
             client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
             let mut backend = backends.accept().await;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod changes;
+mod egress;
 mod failures;
 mod framing;
 mod h2;

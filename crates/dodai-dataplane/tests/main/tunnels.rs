@@ -1,6 +1,7 @@
 //! Upgrades, CONNECT and raw TCP: bytes both ways, with their ends.
 
 use crate::support::*;
+use dodai_core::id::RevisionId;
 use dodai_core::snapshot::*;
 use tokio::time::Instant;
 
@@ -127,6 +128,44 @@ async fn raw_connections_may_start_at_either_side() {
         assert_eq!(world.records.next().await.failure.map(|kind| kind.code()), Some("connect"));
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn raw_connections_are_shared_out_by_weight_and_revision() {
+    local(async {
+        let backend = |revision: &str, weight| Backend {
+            revision: Some(RevisionId::new(revision)),
+            weight,
+            ..to("shop/db/pg")
+        };
+        let with = |one, two| {
+            let mut resources = tcp(usual(service("shop/catalog/http"), filtered(vec![])));
+            resources.retain(|resource| resource.key().name != "shop/db/pg" || !is_endpoints(resource));
+            resources.push(endpoints("shop/db/pg", vec![endpoint(2, "r1"), endpoint(3, "r2")]));
+            let forward = rule(Action::Forward(vec![backend("r1", one), backend("r2", two)]));
+            let hosts = vec![VirtualHost { names: vec!["*".into()], rules: vec![forward] }];
+            resources.push(Resource::Routes(Routes { name: "raw".into(), hosts }));
+            let role = Role::Gateway { routes: "raw".into() };
+            let address = (GATEWAY, 83).into();
+            let (name, protocol) = ("raw".into(), Protocol::Tcp);
+            resources.push(Resource::Listener(Listener { name, address, protocol, role, tls: None }));
+            resources
+        };
+        for (weights, last) in [((0, 1), 3), ((1, 0), 2)] {
+            let world = World::of(with(weights.0, weights.1)).await;
+            let mut chosen = world.backend(last);
+            for _ in 0..5 {
+                let mut client = world.client_of(83).await;
+                client.send("x").await;
+                assert_eq!(chosen.accept().await.text(1).await, "x");
+            }
+        }
+    })
+    .await;
+}
+
+fn is_endpoints(resource: &Resource) -> bool {
+    matches!(resource, Resource::Endpoints(_))
 }
 
 #[tokio::test(start_paused = true)]

@@ -96,6 +96,7 @@ pub fn service(text: &str) -> Service {
         id: id(text),
         protocol: Protocol::Http,
         port: None,
+        target: None,
         default: true,
         rules: vec![],
         traffic: vec![],
@@ -196,6 +197,7 @@ impl World {
             sample_per_ten_thousand: 0,
             mesh,
             data_dir: std::path::PathBuf::new(),
+            roots: Default::default(),
         })
         .expect("started");
         World { net, plane, records }
