@@ -23,6 +23,7 @@ use dodai_drivers::Folders;
 use dodai_modules::{Child, Compiler, Host, HostOptions};
 use dodai_runtime::Runtime;
 use dodai_transport::network::Network;
+use dodai_transport::tls::public::RootsFrom;
 use thiserror::Error;
 use tokio::sync::watch;
 
@@ -132,6 +133,7 @@ impl Base {
             sample_per_ten_thousand: config.sample_per_ten_thousand,
             mesh: config.membership.as_ref().map(Membership::mesh),
             data_dir: config.data_dir.clone(),
+            roots: RootsFrom::environment(|name| config.environment.get(name).cloned()),
         })
         .map_err(Error::Plane)?;
         let mut options = HostOptions::new(config.data_dir.join("modules"));

@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sample_per_ten_thousand: 0,
         mesh: None,
         data_dir: std::path::PathBuf::new(),
+        roots: Default::default(),
     })?;
     let snapshot = Snapshot::of(1, resources(listen.parse()?, &backend)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

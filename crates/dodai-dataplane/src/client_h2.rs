@@ -15,6 +15,7 @@ use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::task;
 use h2::client::SendRequest;
 use http::Request;
+use http::uri::Scheme;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
@@ -156,7 +157,7 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call) -> Result<Rep
     let Call { mut head, body, .. } = call;
     clean(&mut head.headers);
     head.version = http::Version::HTTP_2;
-    complete_uri(&mut head);
+    complete_uri(&mut head, target.key.tls.is_some());
     let ended = http_body::Body::is_end_stream(&body);
     let request = Request::from_parts(head, ());
     let (response, stream) = sender.send_request(request, ended).map_err(|error| unsent(&error))?;
@@ -189,14 +190,15 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call) -> Result<Rep
 }
 
 /// An HTTP/2 request carries scheme and authority; the `Host` header becomes the authority.
-fn complete_uri(head: &mut http::request::Parts) {
+fn complete_uri(head: &mut http::request::Parts, secure: bool) {
     let host = head.headers.remove(http::header::HOST);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     if uri.authority.is_none() {
         uri.authority = host.and_then(|host| host.as_bytes().try_into().ok());
     }
-    if uri.authority.is_some() && uri.scheme.is_none() {
-        uri.scheme = Some(http::uri::Scheme::HTTP);
+    if uri.authority.is_some() {
+        let said = uri.scheme.take().unwrap_or(Scheme::HTTP);
+        uri.scheme = Some(if secure { Scheme::HTTPS } else { said });
     }
     if uri.path_and_query.is_none() {
         uri.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));

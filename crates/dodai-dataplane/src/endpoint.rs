@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::secure::Secure;
+
 /// What a pool is kept for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
@@ -28,6 +30,8 @@ pub struct Key {
     pub at: Option<std::net::SocketAddr>,
     /// The app whose identity the connection carries.
     pub source: Option<AppId>,
+    /// What it is secured by, outside the mesh.
+    pub tls: Option<std::sync::Arc<Secure>>,
 }
 
 /// The pools of one thread.

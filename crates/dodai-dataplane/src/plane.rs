@@ -20,6 +20,7 @@ use dodai_core::task::{Cut, Kind, Tasks};
 use dodai_transport::listen::{self, BindError, Options};
 use dodai_transport::network::{self, Network};
 use dodai_transport::tls::files;
+use dodai_transport::tls::public::RootsFrom;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
@@ -30,6 +31,7 @@ use crate::gauges::{self, Gauges};
 use crate::limits::Limits;
 use crate::local::Locals;
 use crate::mesh::Mesh;
+use crate::secure::Outward;
 use crate::stats::Stats;
 use crate::table::{Refused, Table};
 use crate::timer::TICK;
@@ -54,6 +56,8 @@ pub struct Config {
     pub mesh: Option<Mesh>,
     /// Where relative paths of certificates begin.
     pub data_dir: PathBuf,
+    /// The roots that hosts outside the mesh are checked against; read when first needed.
+    pub roots: RootsFrom,
 }
 
 /// Why a snapshot was not applied.
@@ -146,6 +150,7 @@ impl DataPlane {
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,
             mesh: config.mesh,
+            outward: Outward::new(config.roots, config.data_dir.clone()),
         });
         let (stop, stopping) = watch::channel(None);
         let (ended, stopped) = mpsc::channel(1);

@@ -7,13 +7,15 @@ use std::time::Duration;
 use dodai_core::call::{Caller, Serve};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{host_of, port_of};
-use dodai_core::snapshot::Protocol;
+use dodai_core::snapshot::{ClientTls, Protocol};
 use dodai_transport::stream::Stream;
+use http::uri::Scheme;
 
 use crate::endpoint::Key;
 use crate::local::{InFlight, Way};
 use crate::mesh::Callee;
 use crate::route::Rule;
+use crate::secure::Secure;
 use crate::service::{Endpoint, Place, Service};
 use crate::worker::{Shared, Worker};
 
@@ -51,6 +53,8 @@ pub struct Target {
     /// How long connecting may take in milliseconds; 0 for the base's limit. Small, as every HTTP/1 connection
     /// of a client has room for a target.
     pub connect_timeout_ms: u32,
+    /// What is spoken on it.
+    pub protocol: Protocol,
 }
 
 /// A way to an endpoint.
@@ -109,6 +113,7 @@ pub fn of(
                         address: service.label.clone(),
                         at: Some(address),
                         source: None,
+                        tls: None,
                     };
                     let address = Address::Socket(address);
                     Ok(spoken(service, target(key, address, Some(in_flight))))
@@ -126,13 +131,15 @@ pub fn of(
                 address: service.label.clone(),
                 at: Some(*address),
                 source: caller.app().cloned(),
+                tls: None,
             };
             let callee = Callee { caller: caller.clone(), service: service.spec.id.clone() };
             let callee = Some(Box::new(callee));
             Ok(spoken(service, Target { callee, ..target(key, Address::Socket(*address), None) }))
         }
-        Place::Address(name, address) => {
-            let key = Key { endpoint: endpoint.id, address: name.clone(), at: None, source: None };
+        Place::Address(name, address, tls) => {
+            let (address_of, tls) = (name.clone(), tls.clone());
+            let key = Key { endpoint: endpoint.id, address: address_of, at: None, source: None, tls };
             Ok(spoken(service, target(key, address.clone(), None)))
         }
     }
@@ -144,21 +151,40 @@ fn millis(span: Duration) -> u32 {
 }
 
 fn target(key: Key, address: Address, in_flight: Option<InFlight>) -> Target {
-    Target { key, address, callee: None, in_flight, connect_timeout_ms: 0 }
+    Target { key, address, callee: None, in_flight, connect_timeout_ms: 0, protocol: Protocol::Http }
 }
 
 fn spoken(service: &Service, mut target: Target) -> Reach {
     target.connect_timeout_ms = service.spec.policy.connect_timeout.map_or(0, millis);
+    target.protocol = service.spec.protocol;
     match service.spec.protocol {
         Protocol::Http | Protocol::Tcp => Reach::Http1(target),
         Protocol::Http2 | Protocol::Grpc => Reach::Http2(target),
     }
 }
 
-/// A plain address outside the mesh.
+/// An address outside the mesh, without TLS.
 pub fn external(authority: &str, default_port: u16) -> Target {
+    outside(authority, default_port, None)
+}
+
+/// A host outside the mesh as a URL means it: `https` is TLS, on port 443 unless the URL names one, to whoever
+/// proves to be that host.
+pub fn url(authority: &str, scheme: &Scheme) -> Result<Target, Failure> {
+    if *scheme == Scheme::HTTPS {
+        let tls = Secure::new(authority, &ClientTls::default());
+        Ok(outside(authority, 443, Some(Arc::new(tls))))
+    } else if *scheme == Scheme::HTTP {
+        Ok(outside(authority, 80, None))
+    } else {
+        let text = format!("{scheme}://{authority} cannot be called: only http and https can");
+        Err(Failure::new(Kind::BadRequest, text))
+    }
+}
+
+fn outside(authority: &str, default_port: u16, tls: Option<Arc<Secure>>) -> Target {
     let address = Address::of(authority, default_port);
-    let key = Key { endpoint: 0, address: authority.into(), at: None, source: None };
+    let key = Key { endpoint: 0, address: authority.into(), at: None, source: None, tls };
     target(key, address, None)
 }
 
@@ -173,14 +199,45 @@ pub async fn dial(worker: &Worker, target: &Target) -> Result<Stream, Failure> {
         Address::Socket(address) => shared.network.connect_addr(*address, within).await?,
         Address::Host(host, port) => shared.network.connect(host, *port, within).await?,
     };
+    let late = |_| {
+        let text = format!("TLS handshake for {}: not done within {within:?}", target.key.address);
+        Failure::new(Kind::Tls, text)
+    };
+    if let Some(tls) = &target.key.tls {
+        let secured = Box::pin(shared.outward.secure(stream, tls, target.protocol));
+        return tokio::time::timeout(within, secured).await.map_err(late)?;
+    }
     match (&target.callee, &shared.mesh) {
         (None, _) => Ok(stream),
         (Some(callee), Some(mesh)) => {
-            let late = |_| {
-                Failure::new(Kind::Tls, format!("TLS handshake for {}: not done in time", target.key.address))
-            };
             tokio::time::timeout(within, Box::pin(mesh.secure(stream, callee))).await.map_err(late)?
         }
         (Some(_), None) => Err(Failure::new(Kind::NoEndpoint, "this base is not part of a mesh")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_says_port_and_security() {
+        let check = |url: &str, expect: Option<(u16, bool)>| {
+            let url: http::Uri = url.parse().expect("a URL");
+            let (scheme, authority) =
+                (url.scheme().expect("a scheme"), url.authority().expect("an authority"));
+            let found = super::url(authority.as_str(), scheme).ok().map(|target| match target.address {
+                Address::Host(_, port) => (port, target.key.tls.is_some()),
+                Address::Socket(address) => (address.port(), target.key.tls.is_some()),
+            });
+            assert_eq!(found, expect, "{url}");
+        };
+        check("https://a.example/", Some((443, true)));
+        check("HTTPS://a.example/", Some((443, true)));
+        check("https://a.example:80/", Some((80, true)));
+        check("https://[::1]/", Some((443, true)));
+        check("http://a.example/", Some((80, false)));
+        check("http://10.0.0.1:443/", Some((443, false)));
+        check("ftp://a.example/", None);
     }
 }

@@ -23,6 +23,7 @@ use crate::gauges::{Gauge, Gauges};
 use crate::limits::Limits;
 use crate::local::Locals;
 use crate::mesh::Mesh;
+use crate::secure::Outward;
 use crate::stats::{Labels, Names, Series, Stats};
 use crate::table::Table;
 use crate::timer::Deadlines;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub network: Network,
     /// How other bases are reached and let in.
     pub mesh: Option<Mesh>,
+    /// How connections that leave the mesh are secured.
+    pub outward: Outward,
     /// Of 10,000 calls that start a trace here, how many are sampled.
     pub sample_per_ten_thousand: u16,
 }

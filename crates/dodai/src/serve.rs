@@ -19,6 +19,7 @@ use dodai_dataplane::local::Way;
 use dodai_dataplane::plane::{self, DataPlane};
 use dodai_modules::{Child, Compiler, Host, HostOptions, LogSink, MeshNames, NoKeyValue, Seams, Stream};
 use dodai_transport::network::Network;
+use dodai_transport::tls::public::RootsFrom;
 
 use crate::cli::Serve;
 use crate::environment::Environment;
@@ -51,6 +52,7 @@ pub async fn run(arguments: Serve, environment: &Environment, output: &Output) -
         sample_per_ten_thousand: 0,
         mesh: None,
         data_dir: folder.path().to_owned(),
+        roots: RootsFrom::environment(|name| environment.get(name).map(str::to_owned)),
     })
     .context("cannot start the data plane")?;
     let seams = Seams {
@@ -107,6 +109,7 @@ fn snapshot(app: &AppId, instance: &InstanceId, address: std::net::SocketAddr) -
                 id: service.clone(),
                 protocol: Protocol::Http,
                 port: None,
+                target: None,
                 default: true,
                 rules: Vec::new(),
                 traffic: Vec::new(),

@@ -275,5 +275,10 @@ fn rate_limit(limit: &api::RateLimit) -> Filter {
 pub(super) fn edits(modifier: &api::HeaderModifier) -> HeaderEdits {
     let pairs =
         |list: &[api::HeaderValue]| list.iter().map(|one| (one.name.clone(), one.value.clone())).collect();
-    HeaderEdits { set: pairs(&modifier.set), add: pairs(&modifier.add), remove: modifier.remove.clone() }
+    HeaderEdits {
+        set: pairs(&modifier.set),
+        add: pairs(&modifier.add),
+        remove: modifier.remove.clone(),
+        ..HeaderEdits::default()
+    }
 }

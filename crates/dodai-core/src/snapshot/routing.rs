@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
+use super::workload::{Setting, Value};
+use crate::id::{AppId, BaseId, InstanceId, Name, RevisionId, ServiceId};
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -233,6 +234,9 @@ pub struct HeaderEdits {
     pub add: Vec<(String, String)>,
     /// Remove.
     pub remove: Vec<String>,
+    /// Replace or add, with values that live elsewhere: a base reads them and puts them into `set`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<Setting>,
 }
 
 /// How a path is rewritten.
@@ -440,3 +444,31 @@ pub enum Target {
     /// A plain address outside the mesh: `host:port`, resolved when connecting.
     Address(String),
 }
+    /// The same, spoken to in TLS.
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// Whom it must prove to be, and who we are.
+        tls: ClientTls,
+    },
+}
+
+/// TLS towards an address outside the mesh.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClientTls {
+    /// The name that its certificate must be for; `None` for the host of the address.
+    pub server_name: Option<String>,
+    /// The roots it may come from; `None` for those the machine trusts.
+    pub roots: Option<Pem>,
+    /// Our certificate and its key, if it wants one.
+    pub certificate: Option<(Pem, Pem)>,
+}
+
+/// Where a certificate or key is, as PEM.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pem {
+    /// In a file, read again when it changes. Relative paths begin at the base's data folder.
+    File(String),
+    /// Here, or where a base finds it before it uses it.
+    Value(Value),
