@@ -187,6 +187,7 @@ fn snapshot(version: u64, artifact: &Digest) -> Result<Snapshot, Error> {
         id: id.clone(),
         protocol: Protocol::Http,
         port: None,
+        target: None,
         default: true,
         rules: Vec::new(),
         traffic: Vec::new(),

@@ -33,3 +33,16 @@ pub(crate) fn service(owner: &AppId, port: &DocumentName) -> ServiceId {
 pub(crate) fn document(name: &Name) -> DocumentName {
     name.as_str().parse().expect("names of the data path are DNS labels")
 }
+
+/// The name that an app has beside a service of its own name.
+pub(crate) fn behind(app: &AppId) -> AppId {
+    let short = app.name.as_str().get(..58).unwrap_or(app.name.as_str());
+    let own = Name::new(&format!("{short}--app")).expect("a DNS label that is cut and ended stays one");
+    AppId::new(app.namespace.clone(), own)
+}
+
+/// A port's name with its number, for a port whose name is taken.
+pub(crate) fn numbered(port: &DocumentName, number: u16) -> DocumentName {
+    let short = port.as_str().get(..57).unwrap_or(port.as_str());
+    format!("{short}-{number}").parse().expect("a DNS label that is cut and ended stays one")
+}

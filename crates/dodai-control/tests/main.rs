@@ -2,6 +2,8 @@
 
 #[path = "main/attached.rs"]
 mod attached;
+#[path = "main/compiled.rs"]
+mod compiled;
 #[path = "main/documents.rs"]
 mod documents;
 #[path = "main/gateways.rs"]

@@ -66,6 +66,7 @@ fn resources(listen: SocketAddr, backend: &str) -> Result<Vec<Resource>, Box<dyn
         id: id.clone(),
         protocol: Protocol::Http,
         port: None,
+        target: None,
         default: true,
         rules: Vec::new(),
         traffic: Vec::new(),

@@ -28,12 +28,14 @@ pub fn default_retry() -> RetryPolicy {
         attempts: 2,
         statuses: Vec::new(),
         backoff: Duration::from_millis(10),
+        constant: false,
+        max_backoff: None,
         budget_percent: 20,
         min_per_second: 10,
     }
 }
 
-/// The longest wait between two tries.
+/// The longest wait between two tries, unless the policy says otherwise.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// What retries of one service may cost, all threads together: a share of its calls plus a floor.
@@ -173,6 +175,8 @@ impl Tries {
         now: Instant,
     ) -> Option<Duration> {
         let safe = match failure.kind.retry() {
+            // What ended is this try, not the call, or there would be no time left: the next may be quicker.
+            Retry::Never if failure.kind == Kind::Timeout => self.idempotent && !sent.body,
             Retry::Never => false,
             Retry::IfUnsent => !sent.any || (self.idempotent && !sent.body),
             Retry::Safe => !sent.body,
@@ -197,7 +201,11 @@ impl Tries {
         if self.made > policy.attempts || now >= self.deadline || !budget.withdraw(policy) {
             return None;
         }
-        let full = policy.backoff.saturating_mul(1 << (self.made - 1).min(16)).min(MAX_BACKOFF);
+        if policy.constant {
+            return (now + policy.backoff < self.deadline).then_some(policy.backoff);
+        }
+        let longest = policy.max_backoff.unwrap_or(MAX_BACKOFF);
+        let full = policy.backoff.saturating_mul(1 << (self.made - 1).min(16)).min(longest);
         let jittered = full / 2 + full.mul_f64((random() >> 11) as f64 / (1u64 << 53) as f64 / 2.0);
         (now + jittered < self.deadline).then_some(jittered)
     }
@@ -227,7 +235,9 @@ mod tests {
         check(true, Kind::Stale, Sent::HEAD, true);
         check(true, Kind::Reset, Sent::BODY, false);
         check(false, Kind::Refused, Sent::HEAD, true);
-        check(true, Kind::Timeout, Sent::NOTHING, false);
+        check(true, Kind::Timeout, Sent::HEAD, true);
+        check(true, Kind::Timeout, Sent::BODY, false);
+        check(false, Kind::Timeout, Sent::HEAD, false);
         check(true, Kind::Denied, Sent::NOTHING, false);
     }
 
@@ -253,6 +263,31 @@ mod tests {
         late.begin(1);
         tokio::time::advance(Duration::from_millis(999)).await;
         assert!(!again(&late), "no time is left");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_grow_unless_they_are_constant() {
+        let budget = Budget::default();
+        let failure = Failure::new(Kind::Connect, "test");
+        let second = Duration::from_secs(1);
+        let minute = Terms { timeout: 60 * second, try_timeout: 60 * second, ..terms() };
+        let waits = |policy: &RetryPolicy| {
+            let mut tries = Tries::new(&minute, true, Instant::now(), None);
+            let wait = |at: u64| {
+                budget.deposit(policy);
+                tries.begin(at);
+                tries.again(policy, &failure, Sent::NOTHING, &budget, Instant::now()).expect("tried again")
+            };
+            (1..5).map(wait).collect::<Vec<_>>()
+        };
+        let policy = RetryPolicy { attempts: 9, budget_percent: 1000, backoff: second, ..default_retry() };
+        assert_eq!(waits(&RetryPolicy { constant: true, ..policy.clone() }), [second; 4]);
+        let bounded = waits(&RetryPolicy { max_backoff: Some(3 * second), ..policy });
+        let within = |(at, wait): (usize, &Duration)| {
+            let full = [1, 2, 3, 3][at] * second;
+            *wait >= full / 2 && *wait <= full
+        };
+        assert!(bounded.iter().enumerate().all(within), "{bounded:?}");
     }
 
     #[tokio::test(start_paused = true)]

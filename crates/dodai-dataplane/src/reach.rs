@@ -104,7 +104,7 @@ pub fn of(
                 }
                 Way::Serve(serve) => Ok(Reach::Serve(serve.clone(), Some(in_flight))),
                 Way::Ports(ports) => {
-                    let port = &service.spec.id.port;
+                    let port = service.spec.target.as_ref().unwrap_or(&service.spec.id.port);
                     let address = ports.get(port).copied().ok_or_else(|| {
                         Failure::new(Kind::NoEndpoint, format!("{} does not serve `{port}`", endpoint.label))
                     })?;
@@ -188,7 +188,7 @@ fn outside(authority: &str, default_port: u16, tls: Option<Arc<Secure>>) -> Targ
     target(key, address, None)
 }
 
-/// Connects to `target`, with the handshake if it is on another base.
+/// Connects to `target`, with the handshake if it is on another base or wants TLS.
 pub async fn dial(worker: &Worker, target: &Target) -> Result<Stream, Failure> {
     let shared = &worker.shared;
     let within = match target.connect_timeout_ms {

@@ -192,6 +192,7 @@ mod tests {
             id: ServiceId::parse(id).expect("valid"),
             protocol: Protocol::Http,
             port,
+            target: None,
             default,
             rules: vec![],
             traffic: vec![],

@@ -93,6 +93,7 @@ impl Node {
             sample_per_ten_thousand: 0,
             mesh: Some(mesh),
             data_dir: PathBuf::new(),
+            roots: dodai_transport::tls::public::RootsFrom::default(),
         })?;
         let first = Status { wants: Wants::All, mesh: Some(mesh_address), ..Status::default() };
         let parts = Parts {

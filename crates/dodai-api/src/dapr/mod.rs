@@ -17,6 +17,6 @@ pub use configuration::{
 pub use http_endpoint::{ClientTls, HttpEndpoint, HttpEndpointSpec, TlsItem};
 pub use resiliency::{
     ActorTarget, AppTarget, ComponentTarget, DaprCircuitBreaker, DaprRetry, Policies, PolicyNames,
-    Resiliency, ResiliencySpec, RetryKind, RetryMatching, Targets,
+    Resiliency, ResiliencySpec, RetryKind, RetryMatching, Targets, status_codes,
 };
 pub use subscription::{BulkSubscribe, Routes, RoutingRule, Subscription, SubscriptionSpec};

@@ -95,6 +95,23 @@ pub struct RetryMatching {
     pub grpc_status_codes: Option<String>,
 }
 
+/// The codes of `429,501-503`. Nothing between two commas means nothing.
+///
+/// # Errors
+/// The part that is no code from 100 to 599 and no range of them.
+pub fn status_codes(text: &str) -> Result<Vec<u16>, &str> {
+    let mut codes = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let code = |text: &str| text.trim().parse::<u16>().ok().filter(|code| (100..=599).contains(code));
+        match (code(first), code(last)) {
+            (Some(first), Some(last)) if first <= last => codes.extend(first..=last),
+            _ => return Err(part),
+        }
+    }
+    Ok(codes)
+}
+
 /// When operations are refused for a while.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

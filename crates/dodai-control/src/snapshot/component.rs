@@ -36,7 +36,7 @@ fn secrets(input: &Input<'_>, app: &dodai_api::App) -> Vec<SecretScope> {
     let Some(secrets) = found.and_then(|document| document.spec.secrets.as_ref()) else { return Vec::new() };
     let scope = |scope: &dapr::SecretScope| SecretScope {
         store: scope.store_name.clone(),
-        default_allow: scope.default_access.as_deref() != Some("deny"),
+        default_allow: !scope.default_access.as_deref().is_some_and(|word| word.eq_ignore_ascii_case("deny")),
         allowed: scope.allowed_secrets.clone(),
         denied: scope.denied_secrets.clone(),
     };

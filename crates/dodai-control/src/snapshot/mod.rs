@@ -8,6 +8,7 @@ mod component;
 mod listener;
 mod outside;
 mod policy;
+mod resiliency;
 mod route;
 mod rule;
 mod service;

@@ -97,6 +97,7 @@ fn service(document: &HttpEndpoint, id: ServiceId, authority: &str, path: &str) 
         id,
         protocol: Protocol::Http,
         port: None,
+        target: None,
         default: true,
         rules: vec![rule],
         traffic: Vec::new(),

@@ -1,28 +1,27 @@
 //! Policies and resiliency documents of one target, merged field by field into one set of limits.
 //!
 //! The more specific target wins (a section over the whole, a service over its app), then the older document,
-//! then the smaller name; a Policy wins over a Resiliency. Who lost is told by [`contested`].
+//! then the smaller name; a Policy wins over a Resiliency. Who lost is told by [`contested`]. Access is apart:
+//! an app's holds whichever service leads to it, beside that of the service.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dodai_api::{self as api, Metadata, Policy, PolicySpec, TargetKind, dapr};
-use dodai_core::id::{AppId, ServiceId};
+use dodai_api::{self as api, Metadata, Policy, PolicySpec, TargetKind};
+use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{
     Access, AccessRule, Balance, Breaker, CallPolicy, Filter, HeaderEdits, RateKey, RetryPolicy,
 };
 
-use super::Input;
+use super::service::Offered;
+use super::{Input, resiliency};
 use crate::documents::Documents;
 use crate::name;
 
 /// What `0s` means: no bound that anyone would live to see.
-const UNBOUNDED: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const UNBOUNDED: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The wait before a first retry unless something says otherwise.
 pub(super) const BACKOFF: Duration = Duration::from_millis(25);
-/// Dapr's `maxRetries: -1`, bounded: every wait on the outside is.
-const ENDLESS: u32 = 100;
-
 /// What holds for calls to one target.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Effective {
@@ -36,7 +35,6 @@ pub(super) struct Effective {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
-    access: bool,
     rate: bool,
     headers: bool,
 }
@@ -71,42 +69,55 @@ pub(super) fn age(metadata: &Metadata) -> (Option<String>, String) {
     (metadata.creation_timestamp.clone(), format!("{}/{}", metadata.namespace, metadata.name))
 }
 
-pub(super) fn for_service(input: &Input<'_>, id: &ServiceId) -> Effective {
-    let section = Some(id.port.as_str());
-    let part = |kind, section| Part { kind, app: &id.owner, section };
-    let parts = [
-        part(TargetKind::Service, section),
-        part(TargetKind::App, section),
-        part(TargetKind::Service, None),
-        part(TargetKind::App, None),
+pub(super) fn for_service(input: &Input<'_>, one: &Offered) -> Effective {
+    let service = [
+        part(TargetKind::Service, one.service(), Some(&one.section)),
+        part(TargetKind::Service, one.service(), None),
     ];
-    let mut effective = merged(input.documents, &parts);
-    for document in input.documents.resiliencies().filter(|one| applies(input, one, &id.owner)) {
-        if let Some(target) = document.spec.targets.apps.get(id.owner.name.as_str()) {
-            effective.fold_dapr(&document.spec.policies, target);
-        }
+    let app =
+        |app| [part(TargetKind::App, Some(app), Some(&one.target)), part(TargetKind::App, Some(app), None)];
+    // What several apps bear is not the same; only who may call is asked of each of them.
+    let alone = match one.apps.as_slice() {
+        [alone] => app(alone),
+        _ => [None, None],
+    };
+    let parts = [service[0], alone[0], service[1], alone[1]];
+    let parts: Vec<Part<'_>> = parts.into_iter().flatten().collect();
+    let mut effective = folded(input.documents, &parts);
+    let mut guards = Vec::new();
+    for parts in [service].into_iter().chain(one.apps.iter().map(app)) {
+        let parts: Vec<Part<'_>> = parts.into_iter().flatten().collect();
+        guards.extend(guard(input.documents, &parts).filter(|guard| !guards.contains(guard)));
     }
+    effective.filters.splice(0..0, guards);
+    resiliency::fold(input, &one.id.owner, &mut effective);
     effective
+}
+
+fn part<'a>(kind: TargetKind, app: Option<&'a AppId>, section: Option<&'a Name>) -> Option<Part<'a>> {
+    app.map(|app| Part { kind, app, section: section.map(Name::as_str) })
 }
 
 /// What the policies of a route or a gateway say.
 pub(super) fn merged(documents: &Documents, parts: &[Part<'_>]) -> Effective {
+    let mut effective = folded(documents, parts);
+    effective.filters.splice(0..0, guard(documents, parts));
+    effective
+}
+
+/// Everything but who may call.
+fn folded(documents: &Documents, parts: &[Part<'_>]) -> Effective {
     let mut effective = Effective::default();
     for policy in policies_of(documents, parts) {
-        effective.fold(&policy.spec, &policy.metadata);
+        effective.fold(&policy.spec);
     }
     effective
 }
 
-/// A resiliency document is about callers: it holds here if one of them runs here.
-fn applies(input: &Input<'_>, document: &dapr::Resiliency, target: &AppId) -> bool {
-    let namespace = document.metadata.namespace.as_str();
-    let here = |scope: &String| {
-        let instances = input.records.on(input.base).map(|one| &one.app);
-        let mut local = instances.chain(&input.settings.attached);
-        local.any(|app| app.namespace.as_str() == namespace && app.name.as_str() == scope)
-    };
-    target.namespace.as_str() == namespace && (document.scopes.is_empty() || document.scopes.iter().any(here))
+/// Who may call: what the first policy says that says something of it.
+fn guard(documents: &Documents, parts: &[Part<'_>]) -> Option<Filter> {
+    let says = |policy: &Policy| Some(Filter::Access(access(policy.spec.access.as_ref()?, &policy.metadata)));
+    policies_of(documents, parts).into_iter().find_map(says)
 }
 
 /// The resiliency documents that a policy overrides, with the name of the policy.
@@ -143,7 +154,7 @@ pub(super) fn bound(span: api::TimeSpan) -> Duration {
 
 impl Effective {
     /// Adds what `spec` says and nothing before it did.
-    fn fold(&mut self, spec: &PolicySpec, metadata: &Metadata) {
+    fn fold(&mut self, spec: &PolicySpec) {
         if let Some(timeouts) = &spec.timeouts {
             self.call.timeout = self.call.timeout.or(timeouts.request.map(bound));
             self.call.idle_timeout = self.call.idle_timeout.or(timeouts.idle.map(bound));
@@ -156,6 +167,8 @@ impl Effective {
                 attempts: retry.attempts,
                 statuses: retry.codes.clone(),
                 backoff: BACKOFF,
+                constant: false,
+                max_backoff: None,
                 budget_percent: retry.budget_percent,
                 min_per_second: retry.min_retries_per_second,
             });
@@ -171,10 +184,6 @@ impl Effective {
             });
         }
         self.balance = self.balance.or(spec.load_balancing.as_ref().map(balance));
-        if let Some(found) = spec.access.as_ref().filter(|_| !self.seen.access) {
-            self.seen.access = true;
-            self.filters.push(Filter::Access(access(found, metadata)));
-        }
         if let Some(limit) = spec.rate_limit.as_ref().filter(|_| !self.seen.rate) {
             self.seen.rate = true;
             self.filters.push(rate_limit(limit));
@@ -184,55 +193,6 @@ impl Effective {
             self.filters.extend(headers.request.as_ref().map(|one| Filter::RequestHeaders(edits(one))));
             self.filters.extend(headers.response.as_ref().map(|one| Filter::ResponseHeaders(edits(one))));
         }
-    }
-
-    fn fold_dapr(&mut self, policies: &dapr::Policies, target: &dapr::AppTarget) {
-        let timeout = target.timeout.as_ref().and_then(|name| policies.timeouts.get(name));
-        self.call.timeout = self.call.timeout.or(timeout.copied().map(bound));
-        let retry = target.retry.as_ref().and_then(|name| policies.retries.get(name));
-        self.call.retry = self.call.retry.take().or(retry.map(dapr_retry));
-        let breaker = target.circuit_breaker.as_ref().and_then(|name| policies.circuit_breakers.get(name));
-        self.breaker = self.breaker.take().or(breaker.map(dapr_breaker));
-    }
-}
-
-fn dapr_retry(retry: &dapr::DaprRetry) -> RetryPolicy {
-    let codes = retry.matching.as_ref().and_then(|matching| matching.http_status_codes.as_deref());
-    let backoff = match retry.policy {
-        dapr::RetryKind::Constant => retry.duration.map_or(Duration::from_secs(5), api::TimeSpan::get),
-        dapr::RetryKind::Exponential => Duration::from_millis(500),
-    };
-    let attempts = retry.max_retries.and_then(|most| u32::try_from(most).ok()).unwrap_or(ENDLESS);
-    RetryPolicy {
-        attempts: attempts.min(ENDLESS),
-        statuses: codes.map_or_else(|| (500..=599).collect(), status_codes),
-        backoff,
-        budget_percent: 100,
-        min_per_second: 100,
-    }
-}
-
-/// `429,501-503` as a list. Parts that are no codes were warned about when the document was read.
-fn status_codes(text: &str) -> Vec<u16> {
-    let mut codes = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(first), Ok(last)) = (first.trim().parse::<u16>(), last.trim().parse::<u16>()) {
-            codes.extend(first.max(100)..=last.min(599));
-        }
-    }
-    codes
-}
-
-fn dapr_breaker(breaker: &dapr::DaprCircuitBreaker) -> Breaker {
-    let trip = breaker.trip.as_deref().unwrap_or("consecutiveFailures > 5");
-    let count = |sign: &str| trip.split_once(sign).and_then(|(_, number)| number.trim().parse::<u32>().ok());
-    let failures = count(">=").or(count(">").map(|number| number.saturating_add(1)));
-    let default = Breaker::default();
-    Breaker {
-        consecutive_failures: failures.unwrap_or(default.consecutive_failures),
-        open_for: breaker.timeout.map_or(Duration::from_secs(60), api::TimeSpan::get),
-        ..default
     }
 }
 

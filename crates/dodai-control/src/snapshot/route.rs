@@ -39,6 +39,16 @@ pub(super) fn gateway_targets(documents: &Documents) -> BTreeSet<AppId> {
     documents.routes().filter(hangs).flat_map(targets).collect()
 }
 
+/// The apps that a backend of some route names as apps, whatever service has the same name.
+pub(super) fn app_targets(documents: &Documents) -> BTreeSet<AppId> {
+    let is_app = |backend: &&api::BackendRef| backend.kind == api::BackendKind::App;
+    let of = |route: &Route| -> Vec<AppId> {
+        let all = backends(route);
+        all.iter().filter(is_app).map(|backend| rule::backend_owner(route, backend)).collect()
+    };
+    documents.routes().flat_map(of).collect()
+}
+
 /// The apps and services that routes under one service lead to.
 pub(super) fn service_targets(documents: &Documents, owner: &AppId) -> BTreeSet<AppId> {
     let hangs = |route: &&Route| {
@@ -52,12 +62,17 @@ pub(super) fn service_targets(documents: &Documents, owner: &AppId) -> BTreeSet<
 }
 
 fn targets(route: &Route) -> Vec<AppId> {
+    backends(route).iter().map(|backend| rule::backend_owner(route, backend)).collect()
+}
+
+/// Everything that the rules of a route send calls or copies to.
+fn backends(route: &Route) -> Vec<api::BackendRef> {
     let mirrors = |rule: &api::Rule| {
         let refs = rule.filters.iter().filter_map(|filter| filter.request_mirror.as_ref());
         refs.map(|mirror| mirror.backend_ref.clone()).collect::<Vec<_>>()
     };
     let all = route.spec.rules.iter().flat_map(|rule| rule.backend_refs.iter().cloned().chain(mirrors(rule)));
-    all.map(|backend| rule::backend_owner(route, &backend)).collect()
+    all.collect()
 }
 
 fn parent_id(route: &Route, parent: &ParentRef) -> AppId {
@@ -126,8 +141,8 @@ pub(super) fn service_rules(input: &Input<'_>, one: &Offered) -> Vec<Rule> {
     for route in input.documents.routes() {
         let hangs = route.spec.parent_refs.iter().any(|parent| {
             parent.kind == ParentKind::Service
-                && parent_id(route, parent) == one.id.owner
-                && parent.section_name.as_ref().is_none_or(|section| section.as_str() == one.id.port.as_str())
+                && Some(&parent_id(route, parent)) == one.service()
+                && parent.section_name.as_ref().is_none_or(|section| one.is_called(section))
                 && parent.port.is_none_or(|port| one.port == Some(port.get()))
         });
         if hangs {

@@ -1,6 +1,8 @@
 //! One rule of a route: matches, filters, backends, limits, in the words of the data path.
 
-use dodai_api::{self as api, BackendRef, FilterKind, PathModifierKind, RevisionChoice, Route, TargetKind};
+use dodai_api::{
+    self as api, BackendKind, BackendRef, FilterKind, PathModifierKind, RevisionChoice, Route, TargetKind,
+};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{
     Action, Backend, CallPolicy, Filter, Match, PathMatch, PathRewrite, RetryPolicy, Rule, ValueMatch,
@@ -9,7 +11,7 @@ use dodai_core::snapshot::{
 
 use super::Input;
 use super::policy::{BACKOFF, Part, bound, edits, merged};
-use super::service::{Offered, resolve};
+use super::service::{Offered, resolve, straight};
 use crate::documents::Documents;
 use crate::name;
 
@@ -109,7 +111,14 @@ pub(super) fn backend_owner(route: &Route, backend: &BackendRef) -> AppId {
 
 /// The port that a backend means.
 pub(super) fn backend(documents: &Documents, route: &Route, backend: &BackendRef) -> Option<Offered> {
-    resolve(documents, &backend_owner(route, backend), None, backend.port.map(api::Port::get))
+    let (owner, port) = (backend_owner(route, backend), backend.port.map(api::Port::get));
+    match backend.kind {
+        BackendKind::Service => resolve(documents, &owner, None, port),
+        BackendKind::App => straight(documents, &owner).into_iter().find(|one| match port {
+            Some(_) => one.port == port,
+            None => one.first,
+        }),
+    }
 }
 
 fn to(input: &Input<'_>, route: &Route, reference: &BackendRef) -> Option<Backend> {
@@ -156,6 +165,8 @@ fn limits(rule: &api::Rule) -> CallPolicy {
         attempts: retry.attempts,
         statuses: if retry.codes.is_empty() { vec![502, 503, 504] } else { retry.codes.clone() },
         backoff: retry.backoff.map_or(BACKOFF, api::TimeSpan::get),
+        constant: false,
+        max_backoff: None,
         budget_percent: 20,
         min_per_second: 10,
     });

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dodai_api::{self as api, App, RevisionChoice, ServiceSpec, Workload};
-use dodai_core::id::{AppId, RevisionId, ServiceId};
+use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{Endpoint, Endpoints, Protocol, Service, Target};
 
 use super::workload::protocol;
@@ -19,9 +19,29 @@ pub(super) struct Offered {
     pub protocol: Protocol,
     pub port: Option<u16>,
     pub default: bool,
+    /// Whether it is what is meant where nothing says which port.
+    pub first: bool,
     /// The apps whose instances serve it.
     pub apps: Vec<AppId>,
+    /// The name that documents know it by: that of the port of a service document, or of the app's service.
+    pub section: Name,
+    /// The service of the instances that answers.
+    pub target: Name,
+    /// Whether it goes by the name of a service, and not only by that of an app behind one.
+    named: bool,
     balance: Option<api::LoadBalancing>,
+}
+
+impl Offered {
+    /// The service that policies and routes know it by.
+    pub fn service(&self) -> Option<&AppId> {
+        self.named.then_some(&self.id.owner)
+    }
+
+    /// Whether `section` of its service means this port.
+    pub fn is_called(&self, section: &api::Name) -> bool {
+        self.named && self.section.as_str() == section.as_str()
+    }
 }
 
 /// One service of a snapshot and the apps behind it.
@@ -48,27 +68,63 @@ pub(super) fn offered(documents: &Documents, owner: &AppId) -> Vec<Offered> {
     let ports = document.map_or(&[][..], |service| &service.spec.ports);
     let balance = document.and_then(|service| service.spec.load_balancing.clone());
     let mut all: Vec<Offered> = Vec::new();
-    let mut offer = |id: ServiceId, spoken: api::Protocol, port: Option<api::Port>| {
-        all.push(Offered {
-            default: all.is_empty(),
-            id,
-            protocol: protocol(spoken),
-            port: port.map(api::Port::get),
-            apps: apps.clone(),
-            balance: balance.clone(),
-        });
-    };
+    let mut offer =
+        |section: &api::Name, target: &api::Name, spoken: api::Protocol, port: Option<api::Port>| {
+            // The id names the port of the instances, unless another port leads there already.
+            let taken = |id: &ServiceId| all.iter().any(|one| one.id == *id);
+            let numbered = || name::numbered(section, port.map_or(0, api::Port::get));
+            let ids = [name::service(owner, target), name::service(owner, section)];
+            let id =
+                ids.into_iter().find(|id| !taken(id)).unwrap_or_else(|| name::service(owner, &numbered()));
+            all.push(Offered {
+                default: all.is_empty(),
+                first: all.is_empty(),
+                id,
+                protocol: protocol(spoken),
+                port: port.map(api::Port::get),
+                apps: apps.clone(),
+                section: name::name(section),
+                target: name::name(target),
+                named: true,
+                balance: balance.clone(),
+            });
+        };
     for service in own.iter().filter(|_| ports.is_empty()) {
-        offer(name::service(owner, &service.name), service.protocol, service.port);
+        offer(&service.name, &service.name, service.protocol, service.port);
     }
     for port in ports {
-        // The id names the port of the instances, because that is what a base looks up.
         let wanted = port.target_service.as_ref().unwrap_or(&port.name);
         let there = own.iter().find(|service| service.name == *wanted).or(own.first());
-        let target = there.map_or(wanted, |service| &service.name);
-        offer(name::service(owner, target), port.protocol, Some(port.port));
+        offer(&port.name, there.map_or(wanted, |service| &service.name), port.protocol, Some(port.port));
     }
     all
+}
+
+/// The ports of an app itself, whatever a service of its name says. Where such a service stands before the app
+/// or leads elsewhere, they get a name of their own.
+pub(super) fn straight(documents: &Documents, id: &AppId) -> Vec<Offered> {
+    let Some(app) = documents.app(id) else { return Vec::new() };
+    let known = offered(documents, id);
+    if documents.service(id).is_none() {
+        return known;
+    }
+    let of = |(at, service): (usize, &api::AppService)| {
+        let target = name::name(&service.name);
+        let same = known.iter().find(|one| one.apps.as_slice() == [id.clone()] && one.target == target);
+        Offered {
+            id: same.map_or_else(|| name::service(&name::behind(id), &service.name), |one| one.id.clone()),
+            protocol: protocol(service.protocol),
+            port: service.port.map(api::Port::get),
+            default: false,
+            first: at == 0,
+            apps: vec![id.clone()],
+            section: target.clone(),
+            target,
+            named: same.is_some(),
+            balance: None,
+        }
+    };
+    app.spec.services.iter().enumerate().map(of).collect()
 }
 
 fn selected(documents: &Documents, owner: &AppId, spec: &ServiceSpec) -> Vec<AppId> {
@@ -91,7 +147,10 @@ pub(super) fn resolve(
 ) -> Option<Offered> {
     let mut all = offered(documents, owner);
     let at = match (service, port) {
-        (Some(name), _) => all.iter().position(|one| one.id.port.as_str() == name.as_str()),
+        (Some(name), _) => all
+            .iter()
+            .position(|one| one.is_called(name))
+            .or(all.iter().position(|one| one.target.as_str() == name.as_str())),
         (None, Some(port)) => all.iter().position(|one| one.port == Some(port)),
         (None, None) => all.iter().position(|one| one.default),
     }?;
@@ -100,8 +159,10 @@ pub(super) fn resolve(
 
 pub(super) fn services(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId>) -> Vec<Compiled> {
     let mut compiled: BTreeMap<ServiceId, Compiled> = BTreeMap::new();
+    let apart = route::app_targets(input.documents);
     for owner in owners(input.documents) {
-        for one in offered(input.documents, &owner) {
+        let more = if apart.contains(&owner) { straight(input.documents, &owner) } else { Vec::new() };
+        for one in offered(input.documents, &owner).into_iter().chain(more) {
             let told = scope.has(&owner) || one.apps.iter().any(|app| local.contains(app));
             if told && !compiled.contains_key(&one.id) {
                 compiled.insert(one.id.clone(), compile(input, &one));
@@ -112,7 +173,7 @@ pub(super) fn services(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId>
 }
 
 fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
-    let effective = policy::for_service(input, &one.id);
+    let effective = policy::for_service(input, one);
     let balance = one.balance.as_ref().map(policy::balance).or(effective.balance).unwrap_or_default();
     let traffic = match one.apps.as_slice() {
         [app] => traffic(input, app),
@@ -122,6 +183,7 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         id: one.id.clone(),
         protocol: one.protocol,
         port: one.port,
+        target: Some(one.target.clone()).filter(|target| *target != one.id.port),
         default: one.default,
         rules: route::service_rules(input, one),
         traffic,

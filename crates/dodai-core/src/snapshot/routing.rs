@@ -336,8 +336,14 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// Response statuses that are tried again (idempotent methods only).
     pub statuses: Vec<u16>,
-    /// The wait before the first retry; doubles, with jitter.
+    /// The wait before the first retry; doubles, with jitter, unless it is `constant`.
     pub backoff: Duration,
+    /// Whether every wait is just `backoff`.
+    #[serde(default)]
+    pub constant: bool,
+    /// The longest wait where waits grow; `None` means the default, 5 s.
+    #[serde(default)]
+    pub max_backoff: Option<Duration>,
     /// Retries may add at most this share of the calls, in percent.
     pub budget_percent: u32,
     /// Retries per second that are always allowed.
@@ -353,6 +359,9 @@ pub struct Service {
     pub protocol: Protocol,
     /// The port number callers may use beside the name (`http://catalog:8080`).
     pub port: Option<u16>,
+    /// The port of the instances behind it; `None` if that has the name of this one.
+    #[serde(default)]
+    pub target: Option<Name>,
     /// Whether this is the service that a bare app name means.
     pub default: bool,
     /// Rules for calls to this service from inside the mesh; none means straight to the endpoints.
@@ -443,7 +452,6 @@ pub enum Target {
     },
     /// A plain address outside the mesh: `host:port`, resolved when connecting.
     Address(String),
-}
     /// The same, spoken to in TLS.
     Tls {
         /// `host:port`.
@@ -472,3 +480,4 @@ pub enum Pem {
     File(String),
     /// Here, or where a base finds it before it uses it.
     Value(Value),
+}

@@ -1,0 +1,100 @@
+//! Resiliency documents: what callers of an app bear with, in the words of the data path.
+//!
+//! Dapr's `timeout` bounds each try, not the call: the call's own bound follows from the tries and the waits
+//! between them. A Policy for the same target wins, field by field.
+
+use std::time::Duration;
+
+use dodai_api::{self as api, dapr};
+use dodai_core::id::AppId;
+use dodai_core::snapshot::{Breaker, CallPolicy, RetryPolicy};
+
+use super::Input;
+use super::policy::{Effective, UNBOUNDED, bound};
+
+/// Dapr's `maxRetries: -1`, bounded: every wait on the outside is.
+const ENDLESS: u32 = 100;
+/// Dapr's longest wait of exponential retries.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Adds what the documents say of calls to `target`, as far as no policy has said it.
+pub(super) fn fold(input: &Input<'_>, target: &AppId, effective: &mut Effective) {
+    let mut each: Option<Duration> = None;
+    for document in input.documents.resiliencies().filter(|one| applies(input, one, target)) {
+        let Some(names) = document.spec.targets.apps.get(target.name.as_str()) else { continue };
+        let policies = &document.spec.policies;
+        let timeout = names.timeout.as_ref().and_then(|name| policies.timeouts.get(name));
+        each = each.or(timeout.copied().map(bound));
+        let found = names.retry.as_ref().and_then(|name| policies.retries.get(name));
+        effective.call.retry = effective.call.retry.take().or(found.map(retry));
+        let found = names.circuit_breaker.as_ref().and_then(|name| policies.circuit_breakers.get(name));
+        effective.breaker = effective.breaker.take().or(found.map(breaker));
+    }
+    if let Some(each) = each {
+        bound_tries(&mut effective.call, each);
+    }
+}
+
+/// A resiliency document is about callers: it holds here if one of them runs here.
+fn applies(input: &Input<'_>, document: &dapr::Resiliency, target: &AppId) -> bool {
+    let namespace = document.metadata.namespace.as_str();
+    let here = |scope: &String| {
+        let instances = input.records.on(input.base).map(|one| &one.app);
+        let mut local = instances.chain(&input.settings.attached);
+        local.any(|app| app.namespace.as_str() == namespace && app.name.as_str() == scope)
+    };
+    target.namespace.as_str() == namespace && (document.scopes.is_empty() || document.scopes.iter().any(here))
+}
+
+/// Bounds every try by `each`, and the call by all of them and the waits between.
+fn bound_tries(call: &mut CallPolicy, each: Duration) {
+    let total = call.retry.as_ref().map_or(each, |retry| {
+        let tries = each.saturating_mul(retry.attempts.saturating_add(1));
+        tries.saturating_add(waits(retry)).min(UNBOUNDED)
+    });
+    call.try_timeout = call.try_timeout.or(Some(each));
+    call.timeout = call.timeout.or(Some(total));
+}
+
+/// The longest that all waits of a retry take together.
+fn waits(retry: &RetryPolicy) -> Duration {
+    if retry.constant {
+        return retry.backoff.saturating_mul(retry.attempts);
+    }
+    let longest = retry.max_backoff.unwrap_or(LONGEST_WAIT);
+    let wait = |at: u32| retry.backoff.saturating_mul(1 << at.min(16)).min(longest);
+    (0..retry.attempts.min(1000)).map(wait).fold(Duration::ZERO, Duration::saturating_add)
+}
+
+fn retry(retry: &dapr::DaprRetry) -> RetryPolicy {
+    let codes = retry.matching.as_ref().and_then(|matching| matching.http_status_codes.as_deref());
+    let constant = retry.policy == dapr::RetryKind::Constant;
+    let backoff = match retry.policy {
+        dapr::RetryKind::Constant => retry.duration.map_or(Duration::from_secs(5), api::TimeSpan::get),
+        dapr::RetryKind::Exponential => Duration::from_millis(500),
+    };
+    let longest = retry.max_interval.map_or(LONGEST_WAIT, api::TimeSpan::get);
+    let attempts = retry.max_retries.and_then(|most| u32::try_from(most).ok()).unwrap_or(ENDLESS);
+    let codes = codes.and_then(|text| api::dapr::status_codes(text).ok()).filter(|codes| !codes.is_empty());
+    RetryPolicy {
+        attempts: attempts.min(ENDLESS),
+        statuses: codes.unwrap_or_else(|| (500..=599).collect()),
+        backoff,
+        constant,
+        max_backoff: Some(longest).filter(|_| !constant),
+        budget_percent: 100,
+        min_per_second: 100,
+    }
+}
+
+fn breaker(breaker: &dapr::DaprCircuitBreaker) -> Breaker {
+    let trip = breaker.trip.as_deref().unwrap_or("consecutiveFailures > 5");
+    let count = |sign: &str| trip.split_once(sign).and_then(|(_, number)| number.trim().parse::<u32>().ok());
+    let failures = count(">=").or(count(">").map(|number| number.saturating_add(1)));
+    let default = Breaker::default();
+    Breaker {
+        consecutive_failures: failures.unwrap_or(default.consecutive_failures),
+        open_for: breaker.timeout.map_or(Duration::from_secs(60), api::TimeSpan::get),
+        ..default
+    }
+}

@@ -1,0 +1,334 @@
+//! Tables: a few documents in, one part of a snapshot out. Nothing runs here.
+
+use std::time::Duration;
+
+use dodai_control::documents::Documents;
+use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sighting};
+use dodai_control::snapshot::{BaseSettings, Input, build};
+use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
+use dodai_core::snapshot::{
+    Access, AccessRule, Action, Backend, Balance, CallPolicy, Filter, RateKey, Rule, Service, Snapshot,
+};
+use dodai_core::status::{Status, Wants};
+
+use super::played::yaml;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The snapshot of a base that knows everything and runs one instance of each app of `local`.
+fn snapshot(text: &str, local: &[&str]) -> Snapshot {
+    let documents: Documents = yaml(text).into_iter().map(|one| one.value).collect();
+    let base = BaseId::new("here");
+    let mut records = Records::default();
+    for app in local {
+        let (id, revision) = (InstanceId::new(format!("{app}-1")), RevisionId::new("0123456789"));
+        let app = AppId::parse(&format!("default/{app}")).expect("valid");
+        let record = AppRecord { current: revision.clone(), since: 0, serving: Some(revision.clone()) };
+        records.apps.insert(app.clone(), record);
+        let record = InstanceRecord {
+            id: id.clone(),
+            app,
+            revision,
+            base: base.clone(),
+            created: 0,
+            draining: None,
+            succeeded: false,
+        };
+        records.instances.insert(id, record);
+    }
+    let mut observed = Observed::default();
+    let status = Status { wants: Wants::All, ..Status::default() };
+    observed.bases.insert(base.clone(), Sighting { status, connected: true, since: 0 });
+    let settings = BaseSettings::default();
+    let input = Input {
+        documents: &documents,
+        records: &records,
+        observed: &observed,
+        base: &base,
+        settings: &settings,
+    };
+    build(&input, 1)
+}
+
+fn service<'a>(snapshot: &'a Snapshot, id: &str) -> &'a Service {
+    let id = ServiceId::parse(id).expect("valid");
+    let all = || snapshot.services().map(|one| one.id.to_string()).collect::<Vec<_>>();
+    snapshot.service(&id).unwrap_or_else(|| panic!("{id} is not among {:?}", all()))
+}
+
+/// A document of dodai.dev on one line.
+fn document(kind: &str, name: &str, spec: &str) -> String {
+    format!("apiVersion: dodai.dev/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
+}
+
+fn dapr(kind: &str, name: &str, spec: &str) -> String {
+    format!("apiVersion: dapr.io/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
+}
+
+/// An app with these services.
+fn app(name: &str, services: &str) -> String {
+    document("App", name, &format!("{{process: {{command: [./run]}}, services: [{services}]}}"))
+}
+
+fn policy(name: &str, target: &str, spec: &str) -> String {
+    document("Policy", name, &format!("{{targetRefs: [{target}], {spec}}}"))
+}
+
+fn guards(filters: &[Filter]) -> Vec<&Access> {
+    let access = |filter| if let Filter::Access(access) = filter { Some(access) } else { None };
+    filters.iter().filter_map(access).collect()
+}
+
+/// Whether every guard lets everybody through.
+fn open(service: &Service) -> bool {
+    guards(&service.inbound).iter().all(|access| access.default_allow)
+}
+
+#[test]
+fn secrets_are_denied_whatever_the_case_of_the_word() {
+    for (word, allow) in [("deny", false), ("Deny", false), ("DENY", false), ("allow", true), ("Allow", true)]
+    {
+        let text = document("App", "a", "{process: {command: [./run]}, dapr: {configuration: c}}")
+            + &dapr(
+                "Configuration",
+                "c",
+                &format!(
+                    "{{secrets: {{scopes: [{{storeName: s, defaultAccess: {word}, allowedSecrets: [x]}}]}}}}"
+                ),
+            );
+        let snapshot = snapshot(&text, &["a"]);
+        let scopes = &snapshot.apps().next().expect("it is").scopes.secrets;
+        let told: Vec<_> = scopes.iter().map(|one| (one.default_allow, one.allowed.clone())).collect();
+        assert_eq!(told, [(allow, vec!["x".to_owned()])], "{word}");
+    }
+}
+
+#[test]
+fn who_may_call_an_app_holds_whichever_service_leads_to_it() {
+    let apps = app("a", "{name: http}, {name: admin}") + &app("b", "{name: http}");
+    let deny = |target: &str| policy("p", target, "access: {default: deny}");
+    let front = document("Service", "front", "{selector: {app: a}}");
+    let both = document("Service", "both", "{selector: {labels: {tier: x}}}");
+    let labelled = |name: &str| {
+        document("App", name, "{process: {command: [./run]}, services: [{name: http}], labels: {tier: x}}")
+    };
+    let check = |text: String, id: &str, expect: bool| {
+        assert_eq!(open(service(&snapshot(&text, &[]), id)), expect, "{id} of\n{text}");
+    };
+    check(apps.clone() + &front + &deny("{kind: App, name: a}"), "default/a/http", false);
+    check(apps.clone() + &front + &deny("{kind: App, name: a}"), "default/front/http", false);
+    check(apps.clone() + &front + &deny("{kind: App, name: a}"), "default/b/http", true);
+    // A section is a service of the app, whatever the port of the service document is called.
+    let admin = document(
+        "Service",
+        "back",
+        "{selector: {app: a}, ports: [{name: x, port: 81, targetService: admin}]}",
+    );
+    let section = apps.clone() + &front + &admin + &deny("{kind: App, name: a, sectionName: admin}");
+    check(section.clone(), "default/back/admin", false);
+    check(section.clone(), "default/front/admin", false);
+    check(section, "default/front/http", true);
+    // One of several apps behind a service is guarded like the others.
+    let several = labelled("c") + &labelled("d") + &both + &deny("{kind: App, name: d}");
+    check(several.clone(), "default/both/http", false);
+    check(several, "default/c/http", true);
+    // What a service allows does not open its app.
+    let allowed = policy("q", "{kind: Service, name: a}", "access: {default: allow}");
+    check(apps.clone() + &deny("{kind: App, name: a}") + &allowed, "default/a/http", false);
+    // A guard of a service is of that service alone.
+    check(apps.clone() + &front + &deny("{kind: Service, name: front}"), "default/front/http", false);
+    check(apps + &front + &deny("{kind: Service, name: front}"), "default/a/http", true);
+}
+
+#[test]
+fn limits_of_an_app_hold_for_a_service_that_leads_to_it_alone() {
+    let text = app("a", "{name: http}")
+        + &document("Service", "front", "{selector: {app: a}}")
+        + &policy(
+            "p",
+            "{kind: App, name: a}",
+            "timeouts: {request: 7s}, loadBalancing: {algorithm: round_robin}",
+        );
+    let snapshot = snapshot(&text, &[]);
+    for id in ["default/a/http", "default/front/http"] {
+        let found = service(&snapshot, id);
+        assert_eq!((found.policy.timeout, found.balance), (Some(7 * SECOND), Balance::RoundRobin), "{id}");
+    }
+}
+
+/// A resiliency document with these policies for calls to `a`.
+fn resiliency(policies: &str, target: &str) -> String {
+    dapr("Resiliency", "r", &format!("{{policies: {{{policies}}}, targets: {{apps: {{a: {{{target}}}}}}}}}"))
+}
+
+fn calls(more: &str) -> CallPolicy {
+    let text = app("a", "{name: http}") + more;
+    service(&snapshot(&text, &[]), "default/a/http").policy.clone()
+}
+
+#[test]
+fn the_timeout_of_a_resiliency_document_bounds_each_try() {
+    let check = |policies: &str, target: &str, each: u64, total: u64| {
+        let found = calls(&resiliency(policies, target));
+        assert_eq!(
+            (found.try_timeout, found.timeout),
+            (Some(SECOND * each as u32), Some(SECOND * total as u32)),
+            "{policies}"
+        );
+    };
+    let time = "timeouts: {t: 5s}";
+    check(time, "timeout: t", 5, 5);
+    let constant = format!("{time}, retries: {{r: {{duration: 2s, maxRetries: 3}}}}");
+    check(&constant, "timeout: t, retry: r", 5, 4 * 5 + 3 * 2);
+    let doubling = format!("{time}, retries: {{r: {{policy: exponential, maxInterval: 1s, maxRetries: 4}}}}");
+    let found = calls(&resiliency(&doubling, "timeout: t, retry: r"));
+    assert_eq!(found.timeout, Some(25 * SECOND + Duration::from_millis(500 + 1000 + 1000 + 1000)));
+    let bounded = policy("p", "{kind: App, name: a}", "timeouts: {request: 6s}");
+    let found = calls(&(bounded + &resiliency(&constant, "timeout: t, retry: r")));
+    assert_eq!((found.try_timeout, found.timeout), (Some(5 * SECOND), Some(6 * SECOND)), "a policy wins");
+}
+
+#[test]
+fn retries_of_a_resiliency_document() {
+    let retry = |text: &str| {
+        let found = calls(&resiliency(&format!("retries: {{r: {{{text}}}}}"), "retry: r"));
+        found.retry.expect("it is retried")
+    };
+    let constant = retry("duration: 3s, maxRetries: 2");
+    assert_eq!((constant.attempts, constant.backoff, constant.constant), (2, 3 * SECOND, true));
+    assert_eq!(constant.statuses.len(), 100, "every status of a failing server");
+    let growing = retry("policy: exponential, maxInterval: 9s");
+    assert_eq!((growing.attempts, growing.constant, growing.max_backoff), (100, false, Some(9 * SECOND)));
+    let matching = retry("maxRetries: 1, matching: {httpStatusCodes: '429, 501-503'}");
+    assert_eq!(matching.statuses, [429, 501, 502, 503]);
+}
+
+/// Where the only rule of the only route under the gateway sends calls.
+fn backends(text: &str) -> Vec<String> {
+    let gateway = document("Gateway", "g", "{listeners: [{name: http, port: 8080, protocol: HTTP}]}");
+    let snapshot = snapshot(&(gateway + text), &[]);
+    let rule: &Rule = &snapshot.routes().next().expect("a table").hosts[0].rules[0];
+    let Action::Forward(to) = &rule.action else { panic!("it forwards: {rule:?}") };
+    let leads = |to: &Backend| {
+        let service = snapshot.service(&to.service).expect("every backend is told");
+        format!("{} {}", to.service, service.target.as_ref().unwrap_or(&service.id.port))
+    };
+    to.iter().map(leads).collect()
+}
+
+#[test]
+fn a_backend_that_is_an_app_is_the_app_whatever_service_has_its_name() {
+    let route = |to: &str| {
+        document("Route", "r", &format!("{{parentRefs: [{{name: g}}], rules: [{{backendRefs: [{to}]}}]}}"))
+    };
+    let apps = app("a", "{name: http, port: 81}, {name: admin, port: 82}") + &app("b", "{name: http}");
+    let elsewhere = document("Service", "a", "{selector: {app: b}}");
+    let narrow = document("Service", "a", "{ports: [{name: web, port: 80, targetService: http}]}");
+    let check = |service: &str, to: &str, expect: &str| {
+        assert_eq!(backends(&(apps.clone() + service + &route(to))), [expect], "{to} with\n{service}");
+    };
+    check("", "{kind: App, name: a}", "default/a/http http");
+    check("", "{kind: App, name: a, port: 82}", "default/a/admin admin");
+    check(&elsewhere, "{name: a}", "default/a/http http");
+    check(&elsewhere, "{kind: App, name: a}", "default/a--app/http http");
+    check(&narrow, "{kind: App, name: a}", "default/a/http http");
+    check(&narrow, "{kind: App, name: a, port: 82}", "default/a--app/admin admin");
+    let text = apps
+        + &elsewhere
+        + &route("{kind: App, name: a}")
+        + &policy("p", "{kind: App, name: a}", "access: {default: deny}");
+    let snapshot = snapshot(&text, &[]);
+    assert!(open(service(&snapshot, "default/a/http")), "this one leads to `b`");
+    assert!(!open(service(&snapshot, "default/a--app/http")));
+}
+
+#[test]
+fn two_ports_of_a_service_may_lead_to_one_port_of_an_app() {
+    let text = app("a", "{name: http, port: 9000}")
+        + &document(
+            "Service",
+            "a",
+            "{ports: [{name: http, port: 80}, {name: alt, port: 8080, targetService: http}, {name: rpc, port: 81, protocol: grpc, targetService: http}]}",
+        );
+    let snapshot = snapshot(&text, &[]);
+    let told: Vec<_> = snapshot
+        .services()
+        .map(|one| {
+            (one.id.port.as_str(), one.port, one.target.as_ref().map(|name| name.as_str()), one.default)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("alt", Some(8080), Some("http"), false),
+            ("http", Some(80), None, true),
+            ("rpc", Some(81), Some("http"), false)
+        ]
+    );
+    assert_eq!(snapshot.endpoints().count(), 3);
+}
+
+#[test]
+fn a_section_of_a_service_is_its_port_by_the_port_s_own_name() {
+    let service_document = document(
+        "Service",
+        "front",
+        "{selector: {app: a}, ports: [{name: web, port: 80, targetService: http}, {name: ops, port: 81, targetService: admin}]}",
+    );
+    let text = app("a", "{name: http}, {name: admin}")
+        + &service_document
+        + &policy("p", "{kind: Service, name: front, sectionName: ops}", "access: {default: deny}");
+    let snapshot = snapshot(&text, &[]);
+    assert!(!open(service(&snapshot, "default/front/admin")));
+    assert!(open(service(&snapshot, "default/front/http")));
+}
+
+#[test]
+fn parts_of_a_policy_become_filters() {
+    let filters = |spec: &str| {
+        let text = app("a", "{name: http}") + &policy("p", "{kind: App, name: a}", spec);
+        service(&snapshot(&text, &[]), "default/a/http").inbound.clone()
+    };
+    let key = |spec: &str| match &filters(&format!("rateLimit: {{requestsPerSecond: 4{spec}}}"))[..] {
+        [Filter::RateLimit { interval, burst, key }] => (*interval, *burst, key.clone()),
+        other => panic!("one limit: {other:?}"),
+    };
+    let quarter = Duration::from_millis(250);
+    assert_eq!(key(""), (quarter, 4, RateKey::All));
+    assert_eq!(key(", burst: 9, key: {header: X-User}"), (quarter, 9, RateKey::Header("x-user".to_owned())));
+    assert_eq!(key(", key: {source: app}"), (quarter, 4, RateKey::App));
+    let rules = "{action: allow, from: {apps: [b, other/c], namespaces: [shop]}, methods: [GET], paths: [/a/*]}, {action: deny}";
+    let found = filters(&format!("access: {{rules: [{rules}]}}"));
+    let id = |text: &str| AppId::parse(text).expect("valid");
+    let first = AccessRule {
+        allow: true,
+        apps: vec![id("default/b"), id("other/c")],
+        namespaces: vec!["shop".to_owned()],
+        methods: vec!["GET".to_owned()],
+        paths: vec!["/a/*".to_owned()],
+    };
+    let expect = Access { default_allow: false, rules: vec![first, AccessRule::default()] };
+    assert_eq!(found, [Filter::Access(expect)]);
+    let headers = filters("headers: {request: {remove: [x-a]}, response: {set: [{name: x-b, value: c}]}}");
+    assert!(matches!(&headers[..], [Filter::RequestHeaders(_), Filter::ResponseHeaders(_)]), "{headers:?}");
+}
+
+#[test]
+fn the_more_specific_policy_wins_and_the_rest_fills_gaps() {
+    let text = app("a", "{name: http}, {name: admin}")
+        + &policy("whole", "{kind: App, name: a}", "timeouts: {request: 9s, idle: 8s}, retry: {attempts: 5}")
+        + &policy("service", "{kind: Service, name: a}", "timeouts: {request: 7s}")
+        + &policy(
+            "part",
+            "{kind: App, name: a, sectionName: http}",
+            "timeouts: {request: 6s}, rateLimit: {requestsPerSecond: 1}",
+        )
+        + &policy("port", "{kind: Service, name: a, sectionName: http}", "timeouts: {connect: 1s}");
+    let snapshot = snapshot(&text, &[]);
+    let (http, admin) = (service(&snapshot, "default/a/http"), service(&snapshot, "default/a/admin"));
+    let told = |one: &Service| (one.policy.timeout, one.policy.idle_timeout, one.policy.connect_timeout);
+    assert_eq!(told(http), (Some(6 * SECOND), Some(8 * SECOND), Some(SECOND)));
+    assert_eq!(told(admin), (Some(7 * SECOND), Some(8 * SECOND), None));
+    assert_eq!(http.policy.retry.as_ref().map(|retry| retry.attempts), Some(5));
+    assert_eq!((http.inbound.len(), admin.inbound.len()), (1, 0));
+}
