@@ -85,6 +85,7 @@ pub(super) fn check_subscription(spec: &SubscriptionSpec, found: &mut Findings) 
 }
 
 pub(super) fn check_resiliency(spec: &ResiliencySpec, found: &mut Findings) {
+    check_matching(spec, found);
     let policies = &spec.policies;
     let mut uses: Vec<(String, &str)> = Vec::new();
     let mut add =
@@ -122,6 +123,26 @@ pub(super) fn check_resiliency(spec: &ResiliencySpec, found: &mut Findings) {
     for (path, key) in uses {
         let message = format!("no such {key} is in `spec.policies`");
         found.warning(Code::UnknownReference, path, message, "define it there, or leave this out");
+    }
+}
+
+/// What is no status would be matched by nothing, and nothing would be tried again.
+fn check_matching(spec: &ResiliencySpec, found: &mut Findings) {
+    for (name, retry) in &spec.policies.retries {
+        let Some(codes) = retry.matching.as_ref().and_then(|one| one.http_status_codes.as_deref()) else {
+            continue;
+        };
+        if let Err(part) = crate::dapr::status_codes(codes) {
+            let mut path = "spec.policies.retries".to_owned();
+            crate::read::push_key(&mut path, name);
+            let message = format!("`{}` is no status from 100 to 599", crate::Invalid::shorten(part));
+            let remedy =
+                match part.trim().get(..1).filter(|_| part.trim().to_ascii_lowercase().ends_with("xx")) {
+                    Some(first) => format!("write `{first}00-{first}99`"),
+                    None => "write codes and ranges, for example `429,501-503`".to_owned(),
+                };
+            found.error(Code::InvalidValue, format!("{path}.matching.httpStatusCodes"), message, remedy);
+        }
     }
 }
 

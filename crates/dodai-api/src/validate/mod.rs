@@ -1,12 +1,15 @@
 //! What the types cannot say: rules within one document (`validate`) and between documents (`set`).
 
 mod app;
+mod bounds;
 mod dapr;
 mod gateway;
 mod offered;
+mod outside;
 mod policy;
 mod route;
 mod set;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -36,6 +39,7 @@ pub fn validate(document: &Document) -> Vec<Problem> {
         Document::Namespace(_) | Document::Base(_) => {}
         Document::App(app) => {
             app::check(&app.spec, &mut found);
+            bounds::check(&app.spec, &mut found);
             offered::check_app(&app.spec, &mut found);
         }
         Document::Revision(revision) => app::check_revision(&revision.spec, &mut found),
@@ -50,7 +54,7 @@ pub fn validate(document: &Document) -> Vec<Problem> {
         Document::Subscription(subscription) => dapr::check_subscription(&subscription.spec, &mut found),
         Document::Resiliency(resiliency) => {
             dapr::check_resiliency(&resiliency.spec, &mut found);
-            offered::check_resiliency(&resiliency.spec, &mut found);
+            offered::check_resiliency(resiliency, &mut found);
         }
         Document::Configuration(configuration) => {
             dapr::check_configuration(&configuration.spec, &mut found);
@@ -58,7 +62,7 @@ pub fn validate(document: &Document) -> Vec<Problem> {
         }
         Document::HttpEndpoint(endpoint) => {
             dapr::check_endpoint(&endpoint.spec, &mut found);
-            offered::check_endpoint(endpoint, &mut found);
+            outside::check_endpoint(endpoint, &mut found);
         }
     }
     found.problems

@@ -3,7 +3,7 @@
 
 use super::Findings;
 use crate::app::AppSpec;
-use crate::dapr::{ConfigurationSpec, HttpEndpoint, Pipeline, ResiliencySpec};
+use crate::dapr::{ConfigurationSpec, Pipeline, Resiliency, RetryKind};
 use crate::policy::{PolicySpec, RateLimitSource, TargetKind};
 use crate::read::Code;
 
@@ -108,7 +108,12 @@ pub(super) fn check_configuration(spec: &ConfigurationSpec, found: &mut Findings
     }
 }
 
-pub(super) fn check_resiliency(spec: &ResiliencySpec, found: &mut Findings) {
+pub(super) fn check_resiliency(document: &Resiliency, found: &mut Findings) {
+    let spec = &document.spec;
+    if !document.scopes.is_empty() && !spec.targets.apps.is_empty() {
+        let message = "where one of these apps runs, this holds for calls of every app of that base";
+        warn(found, "scopes", message, "leave it out, or place the apps on bases of their own");
+    }
     let within = |base: &str, key: &str| {
         let mut path = base.to_owned();
         crate::read::push_key(&mut path, key);
@@ -117,6 +122,19 @@ pub(super) fn check_resiliency(spec: &ResiliencySpec, found: &mut Findings) {
     if !spec.targets.actors.is_empty() {
         warn(found, "spec.targets.actors", "there are no actors yet", "leave it out");
     }
+    for (name, target) in &spec.targets.apps {
+        let path = within("spec.targets.apps", name);
+        if target.circuit_breaker_cache_size.is_some() {
+            let message = "every endpoint has a breaker of its own; nothing is cached";
+            warn(found, format!("{path}.circuitBreakerCacheSize"), message, "leave it out");
+        }
+        if target.retry.as_ref().is_some_and(|name| spec.policies.retries.contains_key(name)) {
+            let message =
+                "a call that reached the app is tried again only if its method is idempotent; a POST is not";
+            let remedy = "let the caller retry what may be done twice, or use PUT or DELETE for it";
+            warn(found, format!("{path}.retry"), message, remedy);
+        }
+    }
     for name in spec.targets.components.keys() {
         let message = "operations of components are not retried or bounded by documents yet";
         let remedy = "set timeouts in the component's metadata, and retry in the app";
@@ -124,9 +142,22 @@ pub(super) fn check_resiliency(spec: &ResiliencySpec, found: &mut Findings) {
     }
     for (name, retry) in &spec.policies.retries {
         let path = within("spec.policies.retries", name);
-        if retry.max_interval.is_some() {
-            let message = "waits double up to 5s";
-            warn(found, format!("{path}.maxInterval"), message, "leave it out");
+        if retry.max_interval.is_some() && retry.policy == RetryKind::Constant {
+            let message = "waits that do not grow have no longest";
+            warn(
+                found,
+                format!("{path}.maxInterval"),
+                message,
+                "leave it out, or write `policy: exponential`",
+            );
+        }
+        if retry.duration.is_some() && retry.policy == RetryKind::Exponential {
+            let message = "waits begin with 500ms and double";
+            warn(found, format!("{path}.duration"), message, "leave it out, or write `policy: constant`");
+        }
+        if retry.max_retries.is_none_or(|most| most < 0) {
+            let message = "nothing is tried without end; it ends after 100 retries";
+            warn(found, format!("{path}.maxRetries"), message, "write how many you need");
         }
         if retry.matching.as_ref().is_some_and(|matching| matching.grpc_status_codes.is_some()) {
             let message = "gRPC statuses are not tried again by their code";
@@ -155,27 +186,4 @@ fn is_row(trip: &str) -> bool {
     let rest = trip.trim().strip_prefix("consecutiveFailures").map(str::trim_start);
     let number = rest.and_then(|rest| rest.strip_prefix(">=").or_else(|| rest.strip_prefix('>')));
     number.is_some_and(|number| number.trim().parse::<u32>().is_ok())
-}
-
-pub(super) fn check_endpoint(endpoint: &HttpEndpoint, found: &mut Findings) {
-    let spec = &endpoint.spec;
-    if endpoint.metadata.name.as_str().parse::<crate::Name>().is_err() {
-        let message = "the name is no host name that an app could call";
-        warn(found, "metadata.name", message, "use small letters, digits and `-`");
-    }
-    if spec.base_url.starts_with("https://") {
-        let message = "the endpoint cannot be called by its name: TLS to it is not offered yet";
-        warn(found, "spec.baseUrl", message, "let the app call the URL itself, or use `http://` to a proxy");
-    }
-    if spec.client_tls.is_some() {
-        let message = "TLS to endpoints is not offered yet";
-        warn(found, "spec.clientTLS", message, "let the app call the URL itself");
-    }
-    for (i, header) in spec.headers.iter().enumerate() {
-        if header.secret_key_ref.is_some() || header.env_ref.is_some() {
-            let message = format!("the header `{}` is left out: it can only have a plain value", header.name);
-            let remedy = "let the app send it, which reads it from the secret store";
-            warn(found, format!("spec.headers[{i}]"), &message, remedy);
-        }
-    }
 }

@@ -11,7 +11,6 @@ use crate::dapr::Component;
 use crate::document::{Document, DocumentKey, Kind};
 use crate::gateway::{GatewaySpec, Listener, ListenerProtocol};
 use crate::name::{Name, ObjectName};
-use crate::policy::{PolicySpec, TargetKind};
 use crate::quantity::Port;
 use crate::read::{Code, Located, Problem, suggest};
 use crate::route::{BackendKind, BackendRef, ParentKind, ParentRef, RouteSpec};
@@ -47,8 +46,8 @@ pub fn validate_set(documents: &[Located<Document>]) -> Vec<Problem> {
     world.found
 }
 
-struct World<'a> {
-    by_key: BTreeMap<DocumentKey, &'a Located<Document>>,
+pub(super) struct World<'a> {
+    pub(super) by_key: BTreeMap<DocumentKey, &'a Located<Document>>,
     found: Vec<Problem>,
 }
 
@@ -57,26 +56,26 @@ impl<'a> World<'a> {
         self.found.push(document.locate(problem));
     }
 
-    fn get(&self, kind: Kind, namespace: &Name, name: &ObjectName) -> Option<&'a Document> {
+    pub(super) fn get(&self, kind: Kind, namespace: &Name, name: &ObjectName) -> Option<&'a Document> {
         let key = DocumentKey { kind, namespace: namespace.clone(), name: name.clone() };
         self.by_key.get(&key).map(|document| &document.value)
     }
 
-    fn app(&self, namespace: &Name, name: &Name) -> Option<&'a AppSpec> {
+    pub(super) fn app(&self, namespace: &Name, name: &Name) -> Option<&'a AppSpec> {
         match self.get(Kind::App, namespace, &name.clone().into()) {
             Some(Document::App(app)) => Some(&app.spec),
             Some(_) | None => None,
         }
     }
 
-    fn gateway(&self, namespace: &Name, name: &Name) -> Option<&'a GatewaySpec> {
+    pub(super) fn gateway(&self, namespace: &Name, name: &Name) -> Option<&'a GatewaySpec> {
         match self.get(Kind::Gateway, namespace, &name.clone().into()) {
             Some(Document::Gateway(gateway)) => Some(&gateway.spec),
             Some(_) | None => None,
         }
     }
 
-    fn service(&self, namespace: &Name, name: &Name) -> Option<&'a ServiceSpec> {
+    pub(super) fn service(&self, namespace: &Name, name: &Name) -> Option<&'a ServiceSpec> {
         match self.get(Kind::Service, namespace, &name.clone().into()) {
             Some(Document::Service(service)) => Some(&service.spec),
             Some(_) | None => None,
@@ -84,13 +83,13 @@ impl<'a> World<'a> {
     }
 
     /// Whether a service of this name can be called: a document, or an app's own.
-    fn serves(&self, namespace: &Name, name: &Name) -> bool {
+    pub(super) fn serves(&self, namespace: &Name, name: &Name) -> bool {
         self.service(namespace, name).is_some()
             || self.app(namespace, name).is_some_and(|app| !app.services.is_empty())
     }
 
     /// The problem of a reference that leads nowhere, with the nearest name there is.
-    fn missing(&self, path: &str, kind: Kind, namespace: &Name, name: &str) -> Problem {
+    pub(super) fn missing(&self, path: &str, kind: Kind, namespace: &Name, name: &str) -> Problem {
         let names: Vec<&str> = self
             .by_key
             .keys()
@@ -129,7 +128,11 @@ impl<'a> World<'a> {
                 found.extend(self.scopes(namespace, &subscription.scopes));
                 found.into_iter().map(Problem::warning).collect()
             }
-            Document::Resiliency(resiliency) => self.scopes(namespace, &resiliency.scopes),
+            Document::Resiliency(resiliency) => {
+                let mut found = self.scopes(namespace, &resiliency.scopes);
+                found.extend(self.resiliency_targets(namespace, &resiliency.spec));
+                found
+            }
             Document::HttpEndpoint(endpoint) => {
                 let mut found = self.scopes(namespace, &endpoint.scopes);
                 found.extend(self.taken(namespace, endpoint.metadata.name.as_str()));
@@ -144,7 +147,8 @@ impl<'a> World<'a> {
             | Document::Base(_)
             | Document::Configuration(_) => Vec::new(),
         };
-        for problem in problems {
+        let unknown = self.unknown_namespace(&document.value);
+        for problem in problems.into_iter().chain(unknown) {
             self.add(document, problem);
         }
     }
@@ -310,7 +314,9 @@ impl<'a> World<'a> {
         let there = parent.namespace.as_ref().unwrap_or(namespace);
         let name = parent.name.as_str();
         match parent.kind {
-            ParentKind::Service if self.serves(there, &parent.name) => Ok(Vec::new()),
+            ParentKind::Service if self.serves(there, &parent.name) => self
+                .service_part(path, there, parent)
+                .map_or(Ok(Vec::new()), |problem| Err(Box::new(problem))),
             ParentKind::Service => {
                 Err(Box::new(self.missing(&format!("{path}.name"), Kind::Service, there, name)))
             }
@@ -371,25 +377,6 @@ impl<'a> World<'a> {
             }
             (BackendKind::App, None, _) => {
                 found.push(self.missing(&format!("{path}.name"), Kind::App, there, name))
-            }
-        }
-        found
-    }
-
-    fn check_policy(&self, namespace: &Name, spec: &PolicySpec) -> Vec<Problem> {
-        let mut found = Vec::new();
-        for (i, target) in spec.target_refs.iter().enumerate() {
-            let path = format!("spec.targetRefs[{i}].name");
-            let (kind, there) = match target.kind {
-                TargetKind::App => (Kind::App, self.app(namespace, &target.name).is_some()),
-                TargetKind::Service => (Kind::Service, self.serves(namespace, &target.name)),
-                TargetKind::Gateway => (Kind::Gateway, self.gateway(namespace, &target.name).is_some()),
-                TargetKind::Route => {
-                    (Kind::Route, self.get(Kind::Route, namespace, &target.name.clone().into()).is_some())
-                }
-            };
-            if !there {
-                found.push(self.missing(&path, kind, namespace, target.name.as_str()));
             }
         }
         found

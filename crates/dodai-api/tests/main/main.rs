@@ -1,6 +1,7 @@
 //! Tests of the documents as a user meets them: text in, documents and problems out.
 
 mod errors;
+mod guards;
 mod properties;
 mod reading;
 mod schemas;
