@@ -344,6 +344,16 @@ section! {
     }
 }
 
+impl ComponentsSpec {
+    /// Whether components of this type and version may not be used.
+    pub fn denies(&self, kind: &str, version: &str) -> bool {
+        self.deny.iter().any(|rule| {
+            let (of, only) = rule.split_once('/').unwrap_or((rule, ""));
+            of.eq_ignore_ascii_case(kind) && (only.is_empty() || only.eq_ignore_ascii_case(version))
+        })
+    }
+}
+
 section! {
     /// Logging.
     Logging {

@@ -384,6 +384,7 @@ impl<'a> World<'a> {
 
     fn check_component(&self, namespace: &Name, component: &Component) -> Vec<Problem> {
         let mut found = self.scopes(namespace, &component.scopes);
+        found.extend(self.denied(namespace, component));
         if let Some(auth) = &component.auth {
             let problems = self.component("auth.secretStore", namespace, &auth.secret_store, "secretstores.");
             found.extend(problems.into_iter().map(Problem::warning));

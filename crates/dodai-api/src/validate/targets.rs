@@ -3,7 +3,7 @@
 
 use super::set::World;
 use crate::app::AppSpec;
-use crate::dapr::ResiliencySpec;
+use crate::dapr::{Component, ResiliencySpec};
 use crate::document::{Document, Kind};
 use crate::name::Name;
 use crate::policy::{PolicySpec, TargetKind};
@@ -97,6 +97,36 @@ impl<'a> World<'a> {
             self.missing(&path, Kind::App, namespace, target).warning()
         };
         unknown.map(problem).collect()
+    }
+
+    /// Apps that reach a component whose type their configuration denies: they will not get it.
+    pub(super) fn denied(&self, namespace: &Name, component: &Component) -> Vec<Problem> {
+        let mut found = Vec::new();
+        for document in self.by_key.values() {
+            let Document::App(app) = &document.value else { continue };
+            let scoped = component.scopes.is_empty()
+                || component.scopes.iter().any(|scope| scope == app.metadata.name.as_str());
+            let wanted = app.spec.dapr.as_ref().and_then(|dapr| dapr.configuration.as_ref());
+            let Some(wanted) = wanted.filter(|_| scoped && app.metadata.namespace == *namespace) else {
+                continue;
+            };
+            let Some(Document::Configuration(rules)) = self.get(Kind::Configuration, namespace, wanted)
+            else {
+                continue;
+            };
+            let (kind, version) = (&component.spec.kind, &component.spec.version);
+            if rules.spec.components.as_ref().is_some_and(|rules| rules.denies(kind, version)) {
+                let message = format!(
+                    "the app `{}` may not use it: its Configuration `{wanted}` denies `{kind}`",
+                    app.metadata.name
+                );
+                let problem = Problem::new(Code::NoEffect, "spec.type", message);
+                found.push(
+                    problem.remedy("leave the app out of `scopes`, or take the type out of `deny`").warning(),
+                );
+            }
+        }
+        found
     }
 
     /// A namespace without a document works, and is most often a typing error.

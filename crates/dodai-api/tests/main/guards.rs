@@ -179,3 +179,14 @@ fn a_namespace_without_a_document_is_told() {
     let foreign = document("dapr.io/v1alpha1", "Component", "name: s, namespace: shop", component);
     assert!(read(&foreign).warnings.is_empty(), "documents of Dapr know no Namespace");
 }
+
+#[test]
+fn a_component_that_an_app_is_denied_is_told() {
+    let text = dodai("App", "a", "process: { command: [a] }, dapr: { configuration: c }")
+        + &dapr("Configuration", "c", "spec: { components: { deny: [state.sqlite] } }")
+        + &dapr("Component", "s", "spec: { type: state.sqlite, version: v1 }");
+    let read = read_all(&[Source { name: "dodai.yaml", bytes: text.as_bytes() }]).read;
+    let (severity, message, _) = said(&read, "spec.type");
+    assert_eq!(severity, Severity::Warning);
+    assert!(message.contains("`a`") && message.contains("`c`"), "{message}");
+}

@@ -8,6 +8,7 @@ use dodai_core::id::AppId;
 use dodai_core::snapshot::{App, BulkDelivery, Component, Scopes, SecretScope, Setting, Subscription, Value};
 
 use super::{Input, Scope};
+use crate::documents::Documents;
 use crate::name;
 
 /// How long a component may take to come up unless it says so itself.
@@ -61,10 +62,36 @@ pub(super) fn components<'a>(
             && local.iter().any(|app| app.namespace.as_str() == component.metadata.namespace.as_str());
         all || needed || local.iter().any(here)
     };
-    input.documents.components().filter(seen).map(component)
+    let open = |document: &dapr::Component| Some(component(document, may_use(input.documents, document)?));
+    input.documents.components().filter(seen).filter_map(open)
 }
 
-fn component(document: &dapr::Component) -> Component {
+/// The apps that may use a component, after those whose configuration denies its type; empty means all, `None`
+/// nobody.
+fn may_use(documents: &Documents, component: &dapr::Component) -> Option<Vec<String>> {
+    let namespace = &component.metadata.namespace;
+    let denies = |app: &dodai_api::App| {
+        let wanted = app.spec.dapr.as_ref().and_then(|dapr| dapr.configuration.as_ref());
+        let found = wanted.and_then(|wanted| documents.configuration(namespace, wanted));
+        let rules = found.and_then(|document| document.spec.components.as_ref());
+        rules.is_some_and(|rules| rules.denies(&component.spec.kind, &component.spec.version))
+    };
+    let own = || documents.apps().filter(|app| app.metadata.namespace == *namespace);
+    let denied: BTreeSet<&str> =
+        own().filter(|app| denies(app)).map(|app| app.metadata.name.as_str()).collect();
+    if denied.is_empty() {
+        return Some(component.scopes.clone());
+    }
+    let scopes = component.scopes.iter().map(String::as_str);
+    let all: Vec<&str> = match component.scopes.is_empty() {
+        true => own().map(|app| app.metadata.name.as_str()).collect(),
+        false => scopes.collect(),
+    };
+    let left: Vec<String> = all.into_iter().filter(|app| !denied.contains(app)).map(str::to_owned).collect();
+    (!left.is_empty()).then_some(left)
+}
+
+fn component(document: &dapr::Component, scopes: Vec<String>) -> Component {
     let store = document.auth.as_ref().map(|auth| auth.secret_store.clone()).unwrap_or_default();
     Component {
         namespace: name::name(&document.metadata.namespace),
@@ -72,23 +99,28 @@ fn component(document: &dapr::Component) -> Component {
         driver: document.spec.kind.clone(),
         version: document.spec.version.clone(),
         settings: document.spec.metadata.iter().map(|item| setting(item, &store)).collect(),
-        scopes: document.scopes.clone(),
+        scopes,
         ignore_errors: document.spec.ignore_errors,
         init_timeout: document.spec.init_timeout.map_or(INIT_TIMEOUT, dodai_api::TimeSpan::get),
     }
 }
 
-fn setting(item: &dapr::MetadataItem, store: &str) -> Setting {
+/// A value where it is, which may be a secret store; without one the environment is meant.
+pub(super) fn setting(item: &dapr::MetadataItem, store: &str) -> Setting {
     let value = match (&item.secret_key_ref, &item.env_ref) {
-        (Some(secret), _) => Value::Secret {
-            store: store.to_owned(),
-            name: secret.name.clone(),
-            key: secret.key.clone().unwrap_or_else(|| secret.name.clone()),
-        },
+        (Some(reference), _) => secret(reference, store),
         (None, Some(variable)) => Value::Environment(variable.clone()),
         (None, None) => Value::Plain(item.text().unwrap_or_default()),
     };
     Setting { name: item.name.clone(), value }
+}
+
+pub(super) fn secret(reference: &dapr::SecretKeyRef, store: &str) -> Value {
+    Value::Secret {
+        store: store.to_owned(),
+        name: reference.name.clone(),
+        key: reference.key.clone().unwrap_or_else(|| reference.name.clone()),
+    }
 }
 
 /// Dapr's defaults: up to 100 messages, waiting for a second.

@@ -75,8 +75,8 @@ fn policy(name: &str, target: &str, spec: &str) -> String {
 }
 
 fn guards(filters: &[Filter]) -> Vec<&Access> {
-    let access = |filter| if let Filter::Access(access) = filter { Some(access) } else { None };
-    filters.iter().filter_map(access).collect()
+    let all = filters.iter();
+    all.filter_map(|filter| if let Filter::Access(access) = filter { Some(access) } else { None }).collect()
 }
 
 /// Whether every guard lets everybody through.
@@ -331,4 +331,30 @@ fn the_more_specific_policy_wins_and_the_rest_fills_gaps() {
     assert_eq!(told(admin), (Some(7 * SECOND), Some(8 * SECOND), None));
     assert_eq!(http.policy.retry.as_ref().map(|retry| retry.attempts), Some(5));
     assert_eq!((http.inbound.len(), admin.inbound.len()), (1, 0));
+}
+
+#[test]
+fn components_that_a_configuration_denies_are_out_of_reach_of_its_apps() {
+    let named = |name: &str, configuration: &str| {
+        document(
+            "App",
+            name,
+            &format!("{{process: {{command: [./run]}}, dapr: {{configuration: {configuration}}}}}"),
+        )
+    };
+    let text = named("a", "strict")
+        + &named("b", "loose")
+        + &dapr("Configuration", "strict", "{components: {deny: [State.Sqlite/v1, pubsub.redis/v2]}}")
+        + &dapr("Configuration", "loose", "{components: {deny: [bindings.http]}}");
+    let component = |kind: &str, scopes: &str| {
+        let text = text.clone()
+            + &dapr("Component", "c", &format!("{{type: {kind}, version: v1}}")).replace("---", scopes)
+            + "---\n";
+        snapshot(&text, &["a", "b"]).components().next().map(|one| one.scopes.clone())
+    };
+    assert_eq!(component("state.redis", ""), Some(vec![]), "nobody denies it: all may");
+    assert_eq!(component("pubsub.redis", ""), Some(vec![]), "only another version is denied");
+    assert_eq!(component("state.sqlite", ""), Some(vec!["b".to_owned()]));
+    assert_eq!(component("state.sqlite", "scopes: [a, b]\n"), Some(vec!["b".to_owned()]));
+    assert_eq!(component("state.sqlite", "scopes: [a]\n"), None, "nobody is left");
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use dodai_api::dapr::ComponentsSpec;
 use dodai_api::{Code, Document, Located, Project, Read};
 use dodai_core::id::AppId;
 use serde_json::{Value, json};
@@ -92,7 +93,7 @@ impl Given {
             Some(found.spec.clone())
         });
         if let Some(rules) = found.and_then(|spec| spec.components) {
-            refuse_denied(&documents, &rules.deny)?;
+            refuse_denied(&documents, &rules)?;
         }
         Ok(Given { documents, configuration: configuration.map(|(name, _)| name) })
     }
@@ -223,16 +224,12 @@ fn pass_over_unknown_kinds(project: &mut Project) {
     project.read.warnings.extend::<Vec<_>>(unknown);
 }
 
-/// `spec.components.deny` names types, each with or without a version: `type/version`.
-fn refuse_denied(documents: &[Located<Document>], deny: &[String]) -> anyhow::Result<()> {
+/// A sidecar does not start with a component that its Configuration forbids.
+fn refuse_denied(documents: &[Located<Document>], rules: &ComponentsSpec) -> anyhow::Result<()> {
     for one in documents {
         let Document::Component(component) = &one.value else { continue };
         let (kind, version) = (component.spec.kind.as_str(), component.spec.version.as_str());
-        let denied = |rule: &String| {
-            let (of, only) = rule.split_once('/').unwrap_or((rule, ""));
-            of.eq_ignore_ascii_case(kind) && (only.is_empty() || only.eq_ignore_ascii_case(version))
-        };
-        if deny.iter().any(denied) {
+        if rules.denies(kind, version) {
             let (file, name) = (&one.file, &component.metadata.name);
             bail!(
                 "{file}: Component `{name}` is of type {kind}/{version}, which spec.components.deny forbids"
