@@ -224,6 +224,16 @@ pub enum Error {
         /// What it should be.
         wanted: String,
     },
+    /// It asks for the transactional outbox.
+    #[error(
+        "component `{name}`: property `{property}` asks for the outbox, which is not offered: no message would be sent; take it out, and publish after the write"
+    )]
+    Outbox {
+        /// The component.
+        name: String,
+        /// The property.
+        property: &'static str,
+    },
     /// It did not open in time.
     #[error(
         "component `{name}` ({kind}) did not open within {timeout:?}; see that its store can be reached, or raise initTimeout"
@@ -256,6 +266,7 @@ impl Error {
             Error::UnknownVersion { .. } => "component_unknown_version",
             Error::MissingProperty { .. } => "component_missing_property",
             Error::BadProperty { .. } => "component_bad_property",
+            Error::Outbox { .. } => "component_outbox",
             Error::Timeout { .. } => "component_init_timeout",
             Error::Fault { .. } => "component_init_failed",
         }

@@ -3,6 +3,8 @@
 //! Values are bytes; whichever API wrote them, the same bytes come back. An etag is opaque to callers and
 //! changes with every write. Deleting a key that is not there succeeds, unless an etag was given with it.
 
+mod sealed;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,6 +15,8 @@ use futures_util::StreamExt;
 use crate::answer::Answer;
 use crate::fault::{Fault, Kind};
 use crate::metadata::{Metadata, Ttl};
+
+pub(crate) use sealed::Keys;
 
 /// How many single gets a bulk get runs at once when the caller does not say.
 pub const DEFAULT_PARALLELISM: usize = 10;

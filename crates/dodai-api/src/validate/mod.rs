@@ -9,6 +9,7 @@ mod outside;
 mod policy;
 mod route;
 mod set;
+mod state;
 mod targets;
 
 use std::collections::BTreeMap;
@@ -50,7 +51,10 @@ pub fn validate(document: &Document) -> Vec<Problem> {
             policy::check(&policy.spec, &mut found);
             offered::check_policy(&policy.spec, &mut found);
         }
-        Document::Component(component) => dapr::check_component(component, &mut found),
+        Document::Component(component) => {
+            dapr::check_component(component, &mut found);
+            state::check(component, &mut found);
+        }
         Document::Subscription(subscription) => dapr::check_subscription(&subscription.spec, &mut found),
         Document::Resiliency(resiliency) => {
             dapr::check_resiliency(&resiliency.spec, &mut found);

@@ -10,22 +10,19 @@ use super::{Error, Spec};
 use crate::fault::Fault;
 use crate::secrets::Secret;
 
-/// Properties that the runtime itself reads, whatever the driver.
-const RUNTIME: &[&str] = &[
-    "keyPrefix",
-    "actorStateStore",
-    "primaryEncryptionKey",
-    "secondaryEncryptionKey",
-    "outboxPublishPubsub",
-    "outboxPublishTopic",
-    "outboxPubsub",
-    "outboxDiscardWhenMissingState",
-    "publishingScopes",
-    "subscriptionScopes",
-    "allowedTopics",
-    "protectedTopics",
-    "consumerID",
+/// Properties that the runtime itself reads, whatever the driver, by how the type begins.
+const RUNTIME: [(&str, &[&str]); 3] = [
+    ("state.", &["keyPrefix", "actorStateStore", "primaryEncryptionKey", "secondaryEncryptionKey"]),
+    ("lock.", &["keyPrefix"]),
+    (
+        "pubsub.",
+        &["publishingScopes", "subscriptionScopes", "allowedTopics", "protectedTopics", "consumerID"],
+    ),
 ];
+/// What would promise messages that nobody sends.
+const OUTBOX: [&str; 4] =
+    ["outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState"];
+const ACTORS: &str = "actorStateStore";
 
 /// The value of a property.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,19 +52,36 @@ impl Value {
 
 /// The properties of one component.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Properties(BTreeMap<String, Value>);
+pub struct Properties {
+    values: BTreeMap<String, Value>,
+    /// The names of the secrets that values came from.
+    secrets: BTreeMap<String, String>,
+}
 
 impl Properties {
     /// Sets one.
     pub fn insert(&mut self, name: impl Into<String>, value: Value) {
-        self.0.insert(name.into(), value);
+        self.values.insert(name.into(), value);
+    }
+
+    /// Sets one to the value of the secret called `secret`.
+    pub fn insert_secret(&mut self, name: impl Into<String>, secret: impl Into<String>, value: Secret) {
+        let name = name.into();
+        self.secrets.insert(name.clone(), secret.into());
+        self.values.insert(name, Value::Secret(value));
+    }
+
+    /// The name of the secret that a property came from.
+    pub fn secret_name(&self, name: &str) -> Option<&str> {
+        let mut all = self.secrets.iter();
+        all.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, secret)| secret.as_str())
     }
 
     /// One by name: exactly as written first, then without regard to case.
     pub fn get(&self, name: &str) -> Option<&Value> {
-        self.0
-            .get(name)
-            .or_else(|| self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+        self.values.get(name).or_else(|| {
+            self.values.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        })
     }
 
     /// The text of one, if it is there and not empty. Do not print what may be a secret.
@@ -77,13 +91,13 @@ impl Properties {
 
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value))
+        self.values.iter().map(|(name, value)| (name.as_str(), value))
     }
 }
 
 impl FromIterator<(String, Value)> for Properties {
     fn from_iter<I: IntoIterator<Item = (String, Value)>>(pairs: I) -> Properties {
-        Properties(pairs.into_iter().collect())
+        Properties { values: pairs.into_iter().collect(), secrets: BTreeMap::new() }
     }
 }
 
@@ -95,7 +109,8 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(spec: &'a Spec) -> Reader<'a> {
-        Reader { spec, known: RUNTIME.to_vec() }
+        let known = RUNTIME.iter().filter(|(kind, _)| spec.kind.starts_with(kind));
+        Reader { spec, known: known.flat_map(|(_, names)| *names).copied().collect() }
     }
 
     /// An optional text under one of several names; empty counts as absent.
@@ -211,6 +226,22 @@ impl<'a> Reader<'a> {
             })
             .collect()
     }
+}
+
+/// What daprd's runtime does with a state store and this one does not: refused where going on would lose something,
+/// a warning where it would not.
+pub(super) fn unserved(spec: &Spec) -> Result<Option<String>, Error> {
+    if !spec.kind.starts_with("state.") {
+        return Ok(None);
+    }
+    if let Some(property) = OUTBOX.into_iter().find(|name| spec.properties.text(name).is_some()) {
+        return Err(Error::Outbox { name: spec.name.clone(), property });
+    }
+    let actors = spec.properties.text(ACTORS).is_some_and(crate::metadata::is_true);
+    Ok(actors.then(|| {
+        let name = &spec.name;
+        format!("component `{name}`: `{ACTORS}` has no effect, actors are not served; it keeps plain state")
+    }))
 }
 
 /// The candidate most like `name`, if one is like it at all.

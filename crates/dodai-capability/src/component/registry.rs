@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
 
-use super::properties::nearest;
+use super::properties::{nearest, unserved};
 use super::{Capabilities, Component, Context, Error, Spec};
+use crate::state;
 
 /// What a factory hands back: the capabilities, and warnings for the user.
 pub type Opening = (Capabilities, Vec<String>);
@@ -80,10 +81,20 @@ impl Registry {
     /// # Errors
     /// No such driver, a bad property, or a store that cannot be reached.
     pub async fn open(&self, spec: Spec, context: &Context) -> Result<Component, Error> {
-        let opening = self.factory(&spec)?.open(&spec, context);
-        let (serves, warnings) = tokio::time::timeout(spec.init_timeout, opening).await.map_err(|_| {
-            Error::Timeout { name: spec.name.clone(), kind: spec.kind.clone(), timeout: spec.init_timeout }
-        })??;
+        let factory = self.factory(&spec)?;
+        let unserved = unserved(&spec)?;
+        let keys = if spec.kind.starts_with("state.") { state::Keys::read(&spec)? } else { None };
+        let opening = factory.open(&spec, context);
+        let (mut serves, mut warnings) =
+            tokio::time::timeout(spec.init_timeout, opening).await.map_err(|_| Error::Timeout {
+                name: spec.name.clone(),
+                kind: spec.kind.clone(),
+                timeout: spec.init_timeout,
+            })??;
+        if let Some(keys) = keys {
+            serves.state = serves.state.map(|store| keys.seal(store));
+        }
+        warnings.extend(unserved);
         for warning in &warnings {
             tracing::warn!(component = %spec.name, "{warning}");
         }
@@ -117,5 +128,28 @@ mod tests {
         assert_eq!(open(spec).await, "component `a`: type `state.slow` has no version `v9`; known: v1");
         let spec = Spec { init_timeout: Duration::from_secs(2), ..Spec::new("a", "state.slow") };
         assert!(open(spec).await.contains("did not open within 2s"));
+    }
+
+    #[tokio::test]
+    async fn an_outbox_is_refused_and_actors_are_warned_of() {
+        let mut registry = Registry::new();
+        crate::memory::register(&mut registry);
+        let open = |spec: Spec| {
+            let registry = registry.clone();
+            async move { registry.open(spec, &Context::default()).await }
+        };
+        for property in ["outboxPublishPubsub", "OUTBOXPUBLISHTOPIC", "outboxPubsub"] {
+            let error =
+                open(Spec::new("a", "state.in-memory").with(property, "x")).await.expect_err(property);
+            assert!(error.to_string().contains("asks for the outbox"), "{error}");
+        }
+        let opened = open(Spec::new("a", "state.in-memory").with("actorStateStore", "true")).await;
+        let warnings = opened.expect("opens").warnings;
+        assert!(warnings.len() == 1 && warnings[0].contains("actors are not served"), "{warnings:?}");
+        let opened = open(Spec::new("a", "state.in-memory").with("actorStateStore", "false")).await;
+        assert_eq!(opened.expect("opens").warnings, Vec::<String>::new());
+        // What concerns state alone is unknown to others.
+        let opened = open(Spec::new("a", "lock.in-memory").with("primaryEncryptionKey", "x")).await;
+        assert!(opened.expect("opens").warnings[0].contains("has no property `primaryEncryptionKey`"));
     }
 }

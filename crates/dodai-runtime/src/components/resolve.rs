@@ -24,17 +24,19 @@ pub(super) async fn properties(
 ) -> Result<Properties, Error> {
     let mut properties = Properties::default();
     for setting in &component.settings {
+        let name = setting.name.clone();
         let value = match &setting.value {
             snapshot::Value::Plain(text) => Value::Plain(filled(&setting.name, text)?),
             snapshot::Value::Config { .. } => {
                 Value::Plain(value(components, &component.namespace, &setting.value).await?)
             }
-            snapshot::Value::Secret { .. } | snapshot::Value::Environment(_) => {
+            snapshot::Value::Secret { name: secret, .. } | snapshot::Value::Environment(secret) => {
                 let text = value(components, &component.namespace, &setting.value).await?;
-                Value::Secret(Secret::from(text))
+                properties.insert_secret(name, secret, Secret::from(text));
+                continue;
             }
         };
-        properties.insert(setting.name.clone(), value);
+        properties.insert(name, value);
     }
     Ok(properties)
 }

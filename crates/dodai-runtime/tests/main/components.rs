@@ -1,14 +1,17 @@
 //! Components: opening, failing, changing, references to secrets.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use dodai_capability::memory;
+use dodai_capability::state::{Get, Set, Store};
 use dodai_core::snapshot::{App, Component, Resource, Setting, Snapshot, Value};
 use dodai_runtime::Settings;
 use futures_util::future::join_all;
 
-use crate::drivers::Watching;
-use crate::world::{World, app, component, name};
+use crate::drivers::{Given, Watching};
+use crate::world::{World, app, blocks, component, name};
 
 fn with_app(components: Vec<Component>) -> Vec<Resource> {
     let mut all: Vec<Resource> = components.into_iter().map(Resource::Component).collect();
@@ -168,4 +171,32 @@ async fn templates_that_differ_by_app_are_refused_where_they_cannot_hold() {
     let bad = component("db", "state.in-memory", &[("host", "{appID}.local")]);
     world.runtime.apply(&Snapshot::of(1, with_app(vec![bad])));
     world.until("refused", || world.runtime.health()["shop/db"].reason.contains("{appID}")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_with_an_encryption_key_keeps_no_plain_text() {
+    let mut all = blocks();
+    let mut sealed = component("sealed", "state.watched", &[]);
+    let key = "cb321007ad11a9d23f963bff600d58e0";
+    all.push(Resource::Component(component("keys", "secretstores.test", &[("mine", key)])));
+    sealed.settings.push(Setting { name: "primaryEncryptionKey".into(), value: secret("keys", "mine") });
+    all.push(Resource::Component(sealed));
+    let behind: Arc<dyn Store> = Arc::new(memory::State::new(1 << 20));
+    let given = behind.clone();
+    let world = World::with(all, Settings::default(), |registry| {
+        registry.register("state.watched", "v1", Given(given))
+    })
+    .await;
+    let saved = world.cart("POST", "/v1.0/state/sealed", r#"[{"key":"k","value":"hunter2"}]"#).await;
+    assert_eq!(saved.status, 204);
+    let kept = behind.get(&Get::new("cart||k")).await.expect("read").expect("there").value;
+    let kept = String::from_utf8(kept.to_vec()).expect("text");
+    assert!(kept.ends_with("||mine") && !kept.contains("hunter2"), "{kept}");
+    assert_eq!(world.cart("GET", "/v1.0/state/sealed/k", "").await.body, "\"hunter2\"");
+    let bulk = world.cart("POST", "/v1.0/state/sealed/bulk", r#"{"keys":["k"]}"#).await;
+    assert_eq!(bulk.json()[0]["data"], "hunter2");
+    behind.set(Set::new("cart||old", "1")).await.expect("written");
+    let old = world.cart("GET", "/v1.0/state/sealed/old", "").await;
+    assert_eq!(old.error(), (500, "ERR_STATE_GET".into()), "{}", old.body);
+    assert!(old.body.contains("is not encrypted"), "{}", old.body);
 }

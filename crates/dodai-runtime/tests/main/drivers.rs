@@ -144,3 +144,13 @@ impl Store for WatchedStore {
         Answer::ready(Err(Fault::new(Kind::Unsupported, "read only").into()))
     }
 }
+
+/// Opens as a store that the test has at hand.
+pub struct Given(pub Arc<dyn Store>);
+
+impl dodai_capability::component::Factory for Given {
+    fn open<'a>(&'a self, _: &'a Spec, _: &'a Context) -> Open<'a> {
+        let serves = Capabilities { state: Some(self.0.clone()), ..Capabilities::default() };
+        Box::pin(async move { Ok((serves, Vec::new())) })
+    }
+}
