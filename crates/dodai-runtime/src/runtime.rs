@@ -72,7 +72,14 @@ impl Runtime {
     pub fn apply(&self, snapshot: &Snapshot) {
         self.components.apply(snapshot);
         let mut apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
-        apis.retain(|id, _| snapshot.app(id).is_some());
+        apis.retain(|id, api| {
+            let stays = snapshot.app(id).is_some();
+            if !stays {
+                // A listener may hold the API a while longer.
+                api.end_followers();
+            }
+            stays
+        });
         for app in snapshot.apps() {
             if let Some(api) = apis.get(&app.id) {
                 api.set_terms(app);
@@ -92,9 +99,20 @@ impl Runtime {
     }
 
     /// Tells whether an app has a ready instance on this base. Messages are pulled only while it has; each time
-    /// it becomes ready it is asked for its subscriptions.
+    /// it becomes ready it is asked for its subscriptions. With its last instance the configuration it follows
+    /// is followed no longer.
     pub fn app_ready(&self, app: &AppId, ready: bool) {
         self.deliveries.app_ready(app, ready);
+        let apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(api) = apis.get(app).filter(|_| !ready) {
+            api.end_followers();
+        }
+    }
+
+    /// Tells that an app is there and takes nothing now: no messages are pulled until it is ready again, and it
+    /// goes on following what it follows.
+    pub fn app_unwell(&self, app: &AppId) {
+        self.deliveries.app_ready(app, false);
     }
 
     /// How each component is, by `namespace/name`.

@@ -57,7 +57,7 @@ pub struct Settings {
     /// Deliveries of one message at most where a dead letter topic takes it afterwards: 4. Without one
     /// there is no bound but the message's own life.
     pub delivery_attempts: u32,
-    /// Configuration subscriptions of one app at most: 256.
+    /// Configuration subscriptions of one app at most: 256; one more ends the one asked for longest ago.
     pub max_followers: usize,
     /// How the app is reached, where that is one app for the whole base.
     pub connection: Option<AppConnection>,

@@ -77,6 +77,11 @@ impl Api {
         }
     }
 
+    /// Ends what the app follows: nobody who asked for it is there any more.
+    pub(crate) fn end_followers(&self) {
+        self.followers.end_all();
+    }
+
     async fn handle(&self, call: Call) -> Result<Reply, dodai_core::failure::Failure> {
         let route = route::route(&call.head.method, call.head.uri.path());
         let is_probe = matches!(route, Route::Health | Route::OutboundHealth);

@@ -1,7 +1,8 @@
 //! Which request is which: a pure function of method and path.
 //!
-//! Paths are matched segment by segment, undecoded; names are decoded as daprd decodes them (a query's rules: `+`
-//! is a blank). Everything the Dapr HTTP API has is known here, so that what is not served says so.
+//! Paths are matched segment by segment, undecoded, after daprd's cleaning: empty segments and `.` count for nothing,
+//! `..` takes the one before it away. Names are decoded as daprd decodes them (a query's rules: `+` is a blank).
+//! Everything the Dapr HTTP API has is known here, so that what is not served says so.
 
 use http::Method;
 
@@ -84,20 +85,31 @@ const WRITE: &str = "POST, PUT";
 
 /// Routes one request. `path` is as it was sent, without query.
 pub(super) fn route(method: &Method, path: &str) -> Route {
-    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-    let version = segments.next().unwrap_or_default();
-    let rest: Vec<&str> = segments.take(64).collect();
-    let found = match version {
-        "v1.0" => stable(method, &rest),
-        "v1.0-alpha1" => alpha(method, &rest),
-        "v1.0-alpha2" | "v1.0-beta1" => Ok(elsewhere(&rest)),
-        _ => Ok(None),
+    let segments = cleaned(path);
+    let found = match segments.split_first() {
+        Some((&"v1.0", rest)) => stable(method, rest),
+        Some((&"v1.0-alpha1", rest)) => alpha(method, rest),
+        Some((&("v1.0-alpha2" | "v1.0-beta1"), rest)) => Ok(elsewhere(rest)),
+        Some(_) | None => Ok(None),
     };
     match found {
         Ok(Some(route)) => route,
         Ok(None) => Route::Invoke,
         Err(name) => Route::Malformed { name },
     }
+}
+
+/// The segments that count. The head's limit bounds how many there are.
+fn cleaned(path: &str) -> Vec<&str> {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    segments
 }
 
 fn stable(method: &Method, rest: &[&str]) -> Result<Option<Route>, &'static str> {
@@ -212,6 +224,10 @@ mod tests {
             ("PUT", "/v1.0/state/s/bulk", Route::BulkGetState { store: text("s") }),
             ("PATCH", "/v1.0/state/s", Route::WrongMethod("POST, PUT")),
             ("POST", "/v1.0/publish/p/a/b/c", publish("a/b/c")),
+            ("POST", "/v1.0/publish/p//a//b/", publish("a/b")),
+            ("POST", "/v1.0/publish/p/a%2F%2Fb%2F", publish("a//b/")),
+            ("POST", "/v1.0/publish/p/./a/../b", publish("b")),
+            ("GET", "/../v1.0/state/s/k", key("k")),
             ("POST", "/v1.0/publish/p", publish("")),
             ("POST", "/v1.0/publish/bulk/p/t", Route::BulkPublish { pubsub: text("p"), topic: text("t") }),
             (
@@ -235,5 +251,12 @@ mod tests {
             let method = Method::from_bytes(method.as_bytes()).expect("a method");
             assert_eq!(route(&method, path), expect, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_long_topic_is_taken_whole() {
+        let topic = vec!["t"; 1000].join("/");
+        let found = route(&Method::POST, &format!("/v1.0/publish/p/{topic}"));
+        assert_eq!(found, Route::Publish { pubsub: "p".to_owned(), topic });
     }
 }

@@ -114,6 +114,78 @@ async fn changes_are_brought_until_unsubscribed() {
     assert_eq!(world.seen_at("/configuration").len(), 2);
 }
 
+async fn follow(world: &World, query: &str) -> String {
+    let told = world.cart("GET", &format!("/v1.0/configuration/config/subscribe{query}"), "").await;
+    assert_eq!(told.status, 200, "{}", told.body);
+    told.json()["id"].as_str().expect("an id").to_owned()
+}
+
+/// The changes of `key` that have been brought once everything has settled.
+async fn brought(world: &World, key: &str) -> usize {
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    world.seen_at(&format!("/configuration/config/{key}")).len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_starts_again_is_told_once() {
+    let stores = Stores::default();
+    let world = world(&stores).await;
+    let id = follow(&world, "?key=a&key=b&metadata.x=1").await;
+    for _ in 0..300 {
+        assert_eq!(follow(&world, "?key=b&key=a&key=a&metadata.x=1").await, id);
+    }
+    assert_ne!(follow(&world, "?key=c&metadata.x=1").await, id, "other keys");
+    assert_ne!(follow(&world, "?key=a&key=b").await, id, "other metadata");
+    let path = format!("/v1.0/configuration/config/{id}/unsubscribe");
+    set(&stores, "b", "1").await;
+    assert_eq!(brought(&world, "b").await, 2, "by two subscriptions");
+    assert_eq!(world.cart("GET", &path, "").await.status, 200);
+    set(&stores, "b", "2").await;
+    assert_eq!(brought(&world, "b").await, 3);
+    assert_ne!(follow(&world, "?key=a&key=b&metadata.x=1").await, id, "it had been ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn subscriptions_end_with_the_instance_and_with_the_app() {
+    let stores = Stores::default();
+    let world = world(&stores).await;
+    let cart = app("shop/cart");
+    follow(&world, "?key=a").await;
+    world.runtime.app_unwell(&cart);
+    world.runtime.app_ready(&cart, true);
+    set(&stores, "a", "1").await;
+    assert_eq!(brought(&world, "a").await, 1, "an app that was not well follows what it followed");
+    world.runtime.app_ready(&cart, false);
+    world.runtime.app_ready(&cart, true);
+    set(&stores, "a", "2").await;
+    assert_eq!(brought(&world, "a").await, 1, "the next instance has not asked for it");
+    follow(&world, "?key=b").await;
+    let without: Vec<Resource> =
+        resources("").into_iter().filter(|one| !matches!(one, Resource::App(_))).collect();
+    world.apply(without).await;
+    world.apply(resources("")).await;
+    world.runtime.app_ready(&cart, true);
+    set(&stores, "b", "1").await;
+    assert_eq!(brought(&world, "b").await, 0, "the app was taken away meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_subscriptions_push_out_the_one_asked_for_longest_ago() {
+    let stores = Stores::default();
+    let made = stores.clone();
+    let register = move |registry: &mut Registry| registry.register("configuration.open", "v1", Opened(made));
+    let settings = Settings { max_followers: 3, ..Settings::default() };
+    let world = World::with(resources(""), settings, register).await;
+    world.runtime.app_ready(&app("shop/cart"), true);
+    for key in ["a", "b", "c", "a", "d"] {
+        follow(&world, &format!("?key={key}")).await;
+    }
+    for key in ["a", "b", "c", "d"] {
+        set(&stores, key, "1").await;
+        assert_eq!(brought(&world, key).await, usize::from(key != "b"), "{key}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_subscription_outlives_its_component_and_waits_for_its_app() {
     let stores = Stores::default();

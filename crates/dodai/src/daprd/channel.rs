@@ -78,7 +78,12 @@ impl Follower {
         if self.health.is_some() {
             tracing::info!(app = %self.app, "the app is {}", if ready { "healthy" } else { "not healthy" });
         }
-        self.parts.runtime.app_ready(&self.app, ready);
+        if ready {
+            self.parts.runtime.app_ready(&self.app, true);
+        } else {
+            // It did not start anew, so it will not ask for its configuration again.
+            self.parts.runtime.app_unwell(&self.app);
+        }
     }
 
     async fn knock(&self) -> bool {
