@@ -1,3 +1,4 @@
 //! Integration tests of one base.
 
 mod process;
+mod workload;

@@ -1,5 +1,6 @@
 //! When an ended process starts again: a pure function of the restart policy and its history.
 
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 use super::spec::{Restart, RestartPolicy};
@@ -7,7 +8,7 @@ use super::status::Exit;
 
 /// What follows an exit.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Next {
+pub(crate) enum Next {
     /// It ended as it should.
     Done,
     /// It stays down.
@@ -18,14 +19,14 @@ pub(super) enum Next {
 
 /// Counts restarts in a row.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     in_a_row: u32,
 }
 
 impl Backoff {
-    /// Decides after a run of `ran_for`. `exit` is absent when the program could not be started; `dice` is
-    /// uniform in 0..1.
-    pub(super) fn after(
+    /// Decides after a run of `ran_for`. `exit` is absent when the program could not be started, and for
+    /// what is no program; `dice` is uniform in 0..1.
+    pub(crate) fn after(
         &mut self,
         restart: &Restart,
         exit: Option<Exit>,
@@ -54,6 +55,13 @@ fn delay(restart: &Restart, attempt: u32, dice: f64) -> Duration {
     let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
     let full = (restart.initial.as_secs_f64() * restart.factor.powi(exponent)).min(restart.max.as_secs_f64());
     Duration::from_secs_f64(full * (1.0 - restart.jitter * dice.clamp(0.0, 1.0)))
+}
+
+/// Uniform in 0..1; good enough to keep restarts out of step.
+pub(crate) fn dice() -> f64 {
+    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11;
+    // 53 bits: exactly what the mantissa holds.
+    bits as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]
@@ -115,5 +123,12 @@ mod tests {
         let next: Vec<_> = (0..3).map(|_| backoff.after(&restart, Some(Exit::Lost), SHORT, 0.0)).collect();
         assert!(matches!(next[1], Next::After { attempt: 2, .. }));
         assert_eq!(next[2], Next::GiveUp);
+    }
+
+    #[test]
+    fn the_dice_are_fair_enough() {
+        let rolls: Vec<f64> = (0..100).map(|_| dice()).collect();
+        assert!(rolls.iter().all(|roll| (0.0..1.0).contains(roll)));
+        assert!(rolls.iter().any(|roll| *roll < 0.5) && rolls.iter().any(|roll| *roll >= 0.5));
     }
 }

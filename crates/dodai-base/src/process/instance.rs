@@ -1,7 +1,6 @@
 //! The life of one instance: runs, one after the other, until it is told to end or its restart policy
 //! says so. One run is in `run`.
 
-use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +8,7 @@ use dodai_core::task::Tasks;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use super::backoff::{Backoff, Next};
+use super::backoff::{Backoff, Next, dice};
 use super::cgroup::Group;
 use super::logs::Capture;
 use super::status::{Exit, Phase, Status};
@@ -141,13 +140,6 @@ impl Instance {
     }
 }
 
-/// Uniform in 0..1; good enough to keep restarts out of step.
-fn dice() -> f64 {
-    let bits = std::collections::hash_map::RandomState::new().build_hasher().finish() >> 11;
-    // 53 bits: exactly what the mantissa holds.
-    bits as f64 / (1_u64 << 53) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,12 +153,5 @@ mod tests {
                 assert_eq!(other.exceeds(*one), high > low, "{other:?} after {one:?}");
             }
         }
-    }
-
-    #[test]
-    fn the_dice_are_fair_enough() {
-        let rolls: Vec<f64> = (0..100).map(|_| dice()).collect();
-        assert!(rolls.iter().all(|roll| (0.0..1.0).contains(roll)));
-        assert!(rolls.iter().any(|roll| *roll < 0.5) && rolls.iter().any(|roll| *roll >= 0.5));
     }
 }

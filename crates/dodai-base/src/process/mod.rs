@@ -4,7 +4,7 @@
 //! identities and variables of an app, which the caller has put into the spec. What holds only as root
 //! (PID namespaces, another user, control groups on most systems) is listed in `docs/processes.md`.
 
-mod backoff;
+pub(crate) mod backoff;
 mod cgroup;
 mod error;
 mod identity;
@@ -12,7 +12,7 @@ mod instance;
 mod link;
 mod logs;
 mod ports;
-mod probe;
+pub(crate) mod probe;
 mod run;
 mod spec;
 mod status;
@@ -20,6 +20,7 @@ mod supervisor;
 mod usage;
 
 pub use error::Error;
+pub(crate) use logs::Capture;
 pub use logs::{Follow, Followed, Line, Logs, Stream};
 pub use ports::{Port, Ports};
 pub use probe::{Check, Probe, Probes};

@@ -90,7 +90,7 @@ impl Run<'_> {
         let (exec, mut requests) = mpsc::channel(EXEC_QUEUE);
         let (tell, mut verdicts) = watch::channel(Verdict::Starting);
         let probes = self.instance.spec.probes.clone();
-        let mut probing = std::pin::pin!(probe::run(&probes, &exec, &tell));
+        let mut probing = std::pin::pin!(probe::run(&probes, |one| probe::ask(one, &exec), &tell));
         let mut probing_over = false;
         loop {
             let probe_now = self.pid.is_some() && self.exit.is_none() && !probing_over;

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dodai_core::task::{Kind, Tasks};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::cgroup::Groups;
 use super::instance::{Instance, Intent, Measured};
 use super::logs::{Capture, OpenFiles};
 use super::spec::{MAX_DURATION, is_name};
-use super::{Error, Logs, Spec, Status, Usage, identity, usage};
+use super::{Error, LogPolicy, Logs, Spec, Status, Usage, identity, usage};
 
 /// Beyond its deadline, how long [`Handle::stop`] waits for processes that not even SIGKILL ends.
 const STUCK_WAIT: Duration = Duration::from_secs(10);
@@ -110,6 +110,18 @@ impl Supervisor {
     /// What does not hold on this host, for the status of the base.
     pub fn conditions(&self) -> &[String] {
         &self.0.conditions
+    }
+
+    /// Opens the log of an instance that is no process, under the same cap as those of processes. The
+    /// receiver ends when the last line is on disk.
+    pub(crate) fn capture(
+        &self,
+        policy: &LogPolicy,
+        app: &str,
+        instance: &str,
+        tasks: &Tasks,
+    ) -> Result<(Capture, oneshot::Receiver<()>), Error> {
+        Capture::open(policy, app, instance, self.0.open_files.clone(), tasks)
     }
 
     /// Starts an instance and keeps it running until [`Handle::stop`] or the end of `tasks`. Errors are

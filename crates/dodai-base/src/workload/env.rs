@@ -1,4 +1,5 @@
-//! The environment of a process: what its documents say, what the base injects, and the little it inherits.
+//! The environment of a workload: what its documents say, what the base tells it about itself, and the
+//! little that a process inherits.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ const INHERITED: &[&str] =
 
 /// Builds the environment of a process that listens on `ports`. The error names the variable that could not
 /// be resolved.
-pub async fn build(
+pub async fn of_process(
     context: &Context,
     spec: &ProcessSpec,
     ports: &BTreeMap<Name, SocketAddr>,
@@ -26,13 +27,9 @@ pub async fn build(
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), EnvValue::Plain(own.get(*name)?.clone()))))
         .collect();
+    env.extend(own_names(context));
     let app = &context.workload.app;
     let mut plain = |name: &str, value: String| env.insert(name.to_owned(), EnvValue::Plain(value));
-    plain("APP_ID", app.name.to_string());
-    plain("NAMESPACE", app.namespace.to_string());
-    plain("DODAI_APP", app.to_string());
-    plain("DODAI_INSTANCE", context.workload.instance.to_string());
-    plain("DODAI_REVISION", context.workload.revision.to_string());
     for service in &context.workload.services {
         let Some(address) = ports.get(&service.name) else { continue };
         let name = service.name.as_str().to_ascii_uppercase().replace('-', "_");
@@ -69,6 +66,34 @@ pub async fn build(
     if let Some(token) = parts.token_of(app) {
         env.insert("DAPR_API_TOKEN".to_owned(), EnvValue::Secret(Secret::new(token)));
     }
+    env.extend(from_documents(context).await?);
+    Ok(env)
+}
+
+/// Builds the environment of a module, which has no ports and inherits nothing. The error names the variable
+/// that could not be resolved.
+pub async fn of_module(context: &Context) -> Result<Vec<(String, String)>, String> {
+    let mut env = own_names(context);
+    env.extend(from_documents(context).await?);
+    Ok(env.into_iter().map(|(name, value)| (name, value.reveal().to_owned())).collect())
+}
+
+/// Who it is: what every workload finds in its environment, whatever its shape.
+fn own_names(context: &Context) -> BTreeMap<String, EnvValue> {
+    let workload = &context.workload;
+    let pair = |name: &str, value: String| (name.to_owned(), EnvValue::Plain(value));
+    BTreeMap::from([
+        pair("APP_ID", workload.app.name.to_string()),
+        pair("NAMESPACE", workload.app.namespace.to_string()),
+        pair("DODAI_APP", workload.app.to_string()),
+        pair("DODAI_INSTANCE", workload.instance.to_string()),
+        pair("DODAI_REVISION", workload.revision.to_string()),
+    ])
+}
+
+/// What its documents say, with every reference resolved; it wins over the rest.
+async fn from_documents(context: &Context) -> Result<BTreeMap<String, EnvValue>, String> {
+    let mut env = BTreeMap::new();
     for setting in &context.workload.env {
         let value = resolve(context, &setting.name, &setting.value).await?;
         env.insert(setting.name.clone(), value);

@@ -1,6 +1,7 @@
 //! One workload from its order to its end: wait for what it depends on, start, open its way in while it is
 //! ready, drain, stop, report each step.
 
+mod check;
 mod env;
 mod fetch;
 mod module;

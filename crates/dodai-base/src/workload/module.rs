@@ -1,4 +1,5 @@
-//! Workloads that are WASM modules.
+//! Workloads that are WASM modules: installed, asked whether they are ready, given calls for as long as
+//! their checks pass, and installed anew when they are dead.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -12,101 +13,172 @@ use dodai_dataplane::local::Way;
 use dodai_modules::{
     Bucket, KeyValue, KeyValueError, LogSink, MeshNames, Module, Pending, Seams, StateBucket, Stream,
 };
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout};
 
-use super::{Context, DRAIN};
+use super::{Context, DRAIN, check, env};
 use crate::node::Parts;
-use crate::process::{LogPolicy, Logs, Stream as Output};
+use crate::process::backoff::{Backoff, Next, dice};
+use crate::process::probe::{self, Verdict};
+use crate::process::{Capture, LogPolicy, Probes, Restart, Stream as Output};
 
 /// How often configuration and secrets are looked at again.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long what may mend itself soon waits before it is tried again: a secret store that is not up yet.
+const RETRY_SOON: Duration = Duration::from_secs(2);
 /// How long a failed install waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long the calls of a module that is dead may take before they are cut.
+const LAST_CALLS: Duration = Duration::from_secs(10);
+/// How long the end waits for the last lines to be on disk.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Why a module does not run now.
+struct Trouble {
+    phase: Phase,
+    reason: String,
+    /// When it is tried again.
+    after: Duration,
+}
 
 /// Runs the module until it should end.
 pub async fn run(context: &mut Context, spec: ModuleSpec) {
-    let logs = logs(context);
+    let Some((output, written)) = output(context).await else { return };
+    let probes = check::probes(&context.workload.probes);
+    let mut backoff = Backoff::default();
     loop {
         context.close("is being installed");
-        match install(context, &spec, &logs).await {
-            Ok(module) => {
-                context.open(Way::Serve(module));
-                context.until_drained().await;
+        let began = Instant::now();
+        let trouble = match install(context, &spec, &output).await {
+            Ok(module) => match serve(context, &probes, module).await {
+                None => break,
+                Some(reason) => {
+                    context.close(&format!("is started again: {reason}"));
+                    context.parts.modules.remove(&context.workload.instance, LAST_CALLS).await;
+                    context.update(|status| status.restarts = status.restarts.saturating_add(1));
+                    dead(&mut backoff, reason, began.elapsed())
+                }
+            },
+            Err(trouble) => trouble,
+        };
+        let Trouble { phase, reason, after } = trouble;
+        tracing::warn!(instance = %context.workload.instance, reason, "a module does not run");
+        output.note(format!("{reason}; starts again in {after:.1?}"));
+        context.close(&format!("does not run: {reason}"));
+        context.report(phase, &reason);
+        tokio::select! {
+            // Both only wait.
+            () = tokio::time::sleep(after) => {}
+            () = context.until_drained() => break,
+        }
+    }
+    output.logs().close();
+    drop(output);
+    // The last lines are on disk before the end is told, if the disk is not stuck.
+    let _late = timeout(LAST_LINES, written).await;
+}
+
+/// When a module that failed its checks is started again.
+fn dead(backoff: &mut Backoff, reason: String, ran_for: Duration) -> Trouble {
+    let after = match backoff.after(&Restart::default(), None, ran_for, dice()) {
+        Next::After { delay, .. } => delay,
+        // A module is never given up, and has no exit that would be its end.
+        Next::Done | Next::GiveUp => RETRY,
+    };
+    Trouble { phase: Phase::BackingOff, reason, after }
+}
+
+/// Opens and closes the way in as the checks say. `None` when it was drained and taken out, else why it has
+/// to be started again.
+async fn serve(context: &mut Context, probes: &Probes<check::Path>, module: Arc<Module>) -> Option<String> {
+    let (tell, mut verdicts) = watch::channel(Verdict::Starting);
+    let mut probing = std::pin::pin!(probe::run(probes, |probe| check::ask(&module, probe), &tell));
+    let mut probing_over = false;
+    context.close("does not pass its startup check yet");
+    context.report(Phase::Starting, "");
+    loop {
+        tokio::select! {
+            // The checks live outside of the select; the others only wait.
+            () = &mut probing, if !probing_over => {
+                probing_over = true;
+                continue;
+            }
+            Ok(()) = verdicts.changed() => {}
+            () = context.until_drained() => {
                 context.drain().await;
                 context.parts.modules.remove(&context.workload.instance, DRAIN).await;
-                logs.close();
-                return;
+                return None;
             }
-            Err(reason) => {
-                tracing::warn!(instance = %context.workload.instance, reason, "a module cannot be installed");
-                context.close(&format!("cannot be installed: {reason}"));
-                context.report(Phase::Failed, &reason);
-                tokio::select! {
-                    // Both only wait.
-                    () = tokio::time::sleep(RETRY) => {}
-                    () = context.until_drained() => return,
-                }
+        }
+        match verdicts.borrow_and_update().clone() {
+            Verdict::Starting => {}
+            Verdict::Ready => context.open(Way::Serve(module.clone())),
+            Verdict::Unready(reason) => {
+                context.close("does not pass its readiness check");
+                context.report(Phase::Unready, &reason.unwrap_or_default());
             }
+            Verdict::Dead(reason) => return Some(reason),
         }
     }
 }
 
 /// Brings the module in, its artefact first if that is not here.
-async fn install(context: &mut Context, spec: &ModuleSpec, logs: &Logs) -> Result<Arc<Module>, String> {
+async fn install(context: &mut Context, spec: &ModuleSpec, output: &Capture) -> Result<Arc<Module>, Trouble> {
+    let failed = |reason| Trouble { phase: Phase::Failed, reason, after: RETRY };
     if context.parts.lacks(&spec.artifact) {
         context.report(Phase::Starting, "fetching its artefact");
         let parts = context.parts.clone();
         tokio::select! {
             // What a cut fetch left is gone on with.
-            fetched = parts.fetch(&spec.artifact) => fetched?,
-            () = context.until_drained() => return Err("it should end".to_owned()),
+            fetched = parts.fetch(&spec.artifact) => fetched.map_err(failed)?,
+            () = context.until_drained() => return Err(failed("it should end".to_owned())),
         }
     }
     context.report(Phase::Starting, "installing its artefact");
+    let soon = |reason| Trouble { phase: Phase::BackingOff, reason, after: RETRY_SOON };
+    let environment = env::of_module(context).await.map_err(soon)?;
     let config = Config::start(context, &spec.config).await;
-    let seams = seams(context, config, logs);
+    let seams = seams(context, config, environment, output);
     let workload = &context.workload;
     let modules = &context.parts.modules;
     let installed =
         modules.install(workload.instance.clone(), workload.app.clone(), spec.clone(), seams).await;
-    installed.map_err(|error| error.to_string())
+    installed.map_err(|error| failed(error.to_string()))
 }
 
-/// The ring that the module's output goes to.
-fn logs(context: &Context) -> Logs {
-    let folder = context.parts.config.data_dir.join("logs");
-    let workload = &context.workload;
-    let path = folder
-        .join(format!("{}.{}", workload.app.namespace, workload.app.name))
-        .join(workload.instance.as_str());
-    let logs = Logs::new(&LogPolicy::under(folder), path.with_extension("log"));
-    let mut all = context.parts.logs.lock().unwrap_or_else(PoisonError::into_inner);
-    all.insert(workload.instance.clone(), (workload.app.clone(), logs.clone()));
-    logs
+/// Opens the log that the module's output goes to, as soon as that can be done. `None` if it should end.
+async fn output(context: &mut Context) -> Option<(Capture, oneshot::Receiver<()>)> {
+    let policy = LogPolicy::under(context.parts.config.data_dir.join("logs"));
+    let app = format!("{}.{}", context.workload.app.namespace, context.workload.app.name);
+    loop {
+        let instance = context.workload.instance.clone();
+        match context.parts.processes.capture(&policy, &app, instance.as_str(), &context.tasks) {
+            Ok((capture, written)) => {
+                let entry = (context.workload.app.clone(), capture.logs().clone());
+                let mut all = context.parts.logs.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(instance, entry);
+                return Some((capture, written));
+            }
+            Err(error) => context.report(Phase::BackingOff, &error.to_string()),
+        }
+        tokio::select! {
+            // Both only wait.
+            () = tokio::time::sleep(RETRY_SOON) => {}
+            () = context.until_drained() => return None,
+        }
+    }
 }
 
-fn seams(context: &Context, config: Config, logs: &Logs) -> Seams {
+fn seams(context: &Context, config: Config, environment: Vec<(String, String)>, output: &Capture) -> Seams {
     let parts = &context.parts;
     Seams {
         door: Arc::new(parts.plane.door()),
         names: Arc::new(Names(parts.clone())),
         config: Arc::new(config),
         keyvalue: Arc::new(Buckets(parts.clone())),
-        logs: Arc::new(Lines(logs.clone())),
-        environment: environment(context),
+        logs: Arc::new(Lines(output.clone())),
+        environment,
     }
-}
-
-/// What every workload of ours finds in its environment, whatever its shape.
-fn environment(context: &Context) -> Vec<(String, String)> {
-    let workload = &context.workload;
-    let pair = |name: &str, value: String| (name.to_owned(), value);
-    vec![
-        pair("APP_ID", workload.app.name.to_string()),
-        pair("NAMESPACE", workload.app.namespace.to_string()),
-        pair("DODAI_APP", workload.app.to_string()),
-        pair("DODAI_INSTANCE", workload.instance.to_string()),
-        pair("DODAI_REVISION", workload.revision.to_string()),
-    ]
 }
 
 /// The name of a setting that stands for every key of a configuration store.
@@ -120,7 +192,7 @@ impl MeshNames for Names {
     }
 }
 
-struct Lines(Logs);
+struct Lines(Capture);
 
 impl LogSink for Lines {
     fn line(&self, stream: Stream, line: &str) {
@@ -128,7 +200,7 @@ impl LogSink for Lines {
             Stream::Stdout => Output::Stdout,
             Stream::Stderr => Output::Stderr,
         };
-        self.0.push(SystemTime::now(), stream, line.to_owned());
+        self.0.put(SystemTime::now(), stream, line.to_owned());
     }
 }
 

@@ -24,30 +24,50 @@ const RETRY: Duration = Duration::from_secs(2);
 /// How many bytes of rotated logs one app may keep.
 const LOG_DISK_CAP: u64 = 200 << 20;
 
+/// Why a process is not watched any more.
+enum End {
+    /// It has ended for good, or was asked to.
+    Over,
+    /// Somebody else listens on a port that was chosen for it.
+    PortTaken(u16),
+}
+
 /// Runs the process until it should end.
 pub async fn run(context: &mut Context, spec: &ProcessSpec) {
+    let mut restarts = 0;
     loop {
-        match start(context, spec).await {
-            Ok((handle, ways, _ports)) => {
+        let reason = match start(context, spec).await {
+            Ok((handle, ways, ports)) => {
                 let handle = Arc::new(handle);
                 {
                     let mut handles = context.parts.handles.lock().unwrap_or_else(PoisonError::into_inner);
                     handles.insert(context.workload.instance.clone(), handle.clone());
                 }
-                watch(context, spec, &handle, ways).await;
-                let mut handles = context.parts.handles.lock().unwrap_or_else(PoisonError::into_inner);
-                handles.remove(&context.workload.instance);
-                return;
-            }
-            Err(reason) => {
-                context.close(&format!("cannot start: {reason}"));
-                context.report(Phase::BackingOff, &reason);
-                tokio::select! {
-                    // Both only wait.
-                    () = tokio::time::sleep(RETRY) => {}
-                    () = context.until_drained() => return,
+                let end = watch(context, spec, &handle, (ways, &ports), &mut restarts).await;
+                {
+                    let mut handles = context.parts.handles.lock().unwrap_or_else(PoisonError::into_inner);
+                    handles.remove(&context.workload.instance);
+                }
+                match end {
+                    End::Over => return,
+                    End::PortTaken(port) => {
+                        let told = "another program took its port; it starts again on another one";
+                        tracing::warn!(instance = %context.workload.instance, port, "{told}");
+                        context.report(Phase::BackingOff, &format!("port {port}: {told}"));
+                        // The ports it had are given back only now, so that the new ones are others.
+                        drop(ports);
+                        continue;
+                    }
                 }
             }
+            Err(reason) => reason,
+        };
+        context.close(&format!("cannot start: {reason}"));
+        context.report(Phase::BackingOff, &reason);
+        tokio::select! {
+            // Both only wait.
+            () = tokio::time::sleep(RETRY) => {}
+            () = context.until_drained() => return,
         }
     }
 }
@@ -69,7 +89,7 @@ async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String>
         };
         addresses.insert(service.name.clone(), SocketAddr::new(loopback, number));
     }
-    let env = env::build(context, spec, &addresses).await?;
+    let env = env::of_process(context, spec, &addresses).await?;
     let spec = convert(context, spec, &addresses, env)?;
     let handle = context.parts.processes.start(spec, &context.tasks).map_err(|error| error.to_string())?;
     let entry = (context.workload.app.clone(), handle.logs().clone());
@@ -85,8 +105,15 @@ async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String>
     Ok((handle, addresses, ports))
 }
 
-/// Opens and closes the way in as the process says, until it has ended for good or should end.
-async fn watch(context: &mut Context, spec: &ProcessSpec, handle: &Handle, ways: BTreeMap<Name, SocketAddr>) {
+/// Opens and closes the way in as the process says, until it has ended for good or should end. Adds to
+/// `restarts`, which earlier handles of the same instance have counted.
+async fn watch(
+    context: &mut Context,
+    spec: &ProcessSpec,
+    handle: &Handle,
+    (ways, ports): (BTreeMap<Name, SocketAddr>, &[Port]),
+    restarts: &mut u32,
+) -> End {
     let mut status = handle.status();
     let ways = Arc::new(ways);
     let mut succeeded = false;
@@ -94,7 +121,7 @@ async fn watch(context: &mut Context, spec: &ProcessSpec, handle: &Handle, ways:
         let now = status.borrow_and_update().clone();
         context.update(|entry| {
             entry.pid = now.pid.and_then(|pid| u32::try_from(pid).ok());
-            entry.restarts = now.restarts;
+            entry.restarts = restarts.saturating_add(now.restarts);
         });
         let reason = now.reason.clone().unwrap_or_default();
         match &now.phase {
@@ -109,6 +136,12 @@ async fn watch(context: &mut Context, spec: &ProcessSpec, handle: &Handle, ways:
             }
             process::Phase::BackingOff { .. } => {
                 context.close(&format!("ended and is being started again: {reason}"));
+                // Nothing of it is left now, so whoever listens there is somebody else.
+                if let Some(port) = ports.iter().find(|port| port.is_taken()) {
+                    handle.kill().await;
+                    *restarts = restarts.saturating_add(now.restarts + 1);
+                    return End::PortTaken(port.number());
+                }
                 context.report(Phase::BackingOff, &reason);
             }
             process::Phase::Stopping => context.close("is stopping"),
@@ -133,6 +166,7 @@ async fn watch(context: &mut Context, spec: &ProcessSpec, handle: &Handle, ways:
         context.drain().await;
     }
     handle.stop(spec.stop_grace + Duration::from_secs(5)).await;
+    End::Over
 }
 
 fn convert(
@@ -165,7 +199,6 @@ fn convert(
     let signal: Signal = spec.stop_signal.parse()?;
     to.stop = Stop { signal, grace: spec.stop_grace };
     to.restart.policy = match spec.restart {
-        _ if workload.once => RestartPolicy::OnFailure,
         snapshot::Restart::Always => RestartPolicy::Always,
         snapshot::Restart::OnFailure => RestartPolicy::OnFailure,
         snapshot::Restart::Never => RestartPolicy::Never,

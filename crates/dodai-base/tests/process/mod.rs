@@ -22,7 +22,7 @@ use tempfile::TempDir;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The path of a built example.
-fn example(name: &str) -> PathBuf {
+pub fn example(name: &str) -> PathBuf {
     let me = std::env::current_exe().unwrap();
     let path = me.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name);
     assert!(path.exists(), "{} is not built: run `cargo build -p dodai-base --examples`", path.display());

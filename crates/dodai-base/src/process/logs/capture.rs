@@ -33,7 +33,7 @@ struct Pressure {
 
 /// The writing end of an instance's log. Dropping every clone ends the writer task.
 #[derive(Clone)]
-pub(in crate::process) struct Capture {
+pub(crate) struct Capture {
     logs: Logs,
     queue: mpsc::Sender<Arc<Line>>,
     pressure: Arc<Pressure>,
@@ -61,12 +61,12 @@ impl Capture {
         Ok((Capture { logs: Logs::new(policy, path), queue, pressure }, written))
     }
 
-    pub(in crate::process) fn logs(&self) -> &Logs {
+    pub(crate) fn logs(&self) -> &Logs {
         &self.logs
     }
 
     /// A remark of the base, between the app's lines.
-    pub(in crate::process) fn note(&self, text: String) {
+    pub(crate) fn note(&self, text: String) {
         self.put(SystemTime::now(), Stream::Note, text);
     }
 
@@ -100,7 +100,8 @@ impl Capture {
         }
     }
 
-    fn put(&self, time: SystemTime, stream: Stream, text: String) {
+    /// A line. Never waits: what the disk cannot take is left out of the file and counted there.
+    pub(crate) fn put(&self, time: SystemTime, stream: Stream, text: String) {
         let line = self.logs.push(time, stream, text);
         let size = line.text.len();
         let queued = self.pressure.queued_bytes.fetch_add(size, Ordering::Relaxed);

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 
-pub(super) use capture::Capture;
+pub(crate) use capture::Capture;
 pub(super) use file::OpenFiles;
 
 use super::LogPolicy;
@@ -75,7 +75,7 @@ struct Shared {
 pub struct Logs(Arc<Shared>);
 
 impl Logs {
-    pub(crate) fn new(policy: &LogPolicy, path: PathBuf) -> Logs {
+    fn new(policy: &LogPolicy, path: PathBuf) -> Logs {
         let (live, _) = broadcast::channel(FOLLOW_CAPACITY);
         let ring = Ring { lines: VecDeque::new(), bytes: 0, next_seq: 1, live: Some(live) };
         Logs(Arc::new(Shared {

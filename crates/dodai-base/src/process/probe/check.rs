@@ -1,4 +1,4 @@
-//! Asking once. The caller bounds the time.
+//! Asking a process once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,17 +7,41 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
-use super::ExecRequest;
+use super::{Check, Probe};
 
 /// The longest response head, interim ones included.
 const MAX_HEAD: usize = 16 << 10;
 
-pub(super) async fn tcp_socket(address: SocketAddr) -> Result<(), String> {
+/// A command to run beside the app, for the owner of the shim.
+pub(in crate::process) struct ExecRequest {
+    pub argv: Vec<String>,
+    pub timeout: Duration,
+    pub answer: oneshot::Sender<Result<(), String>>,
+}
+
+/// Does one check of a process.
+pub(in crate::process) async fn ask(probe: Probe, exec: &mpsc::Sender<ExecRequest>) -> Result<(), String> {
+    let late = |_| Err(format!("no answer within {:?}", probe.timeout));
+    match probe.check {
+        Check::HttpGet { address, path, host, headers } => {
+            let get = http_get(address, &path, host.as_deref(), &headers);
+            timeout(probe.timeout, get).await.unwrap_or_else(late)
+        }
+        Check::TcpSocket { address } => {
+            timeout(probe.timeout, tcp_socket(address)).await.unwrap_or_else(late)
+        }
+        // The shim holds the timeout, because it must also kill the command.
+        Check::Exec { argv } => self::exec(argv, probe.timeout, exec).await,
+    }
+}
+
+async fn tcp_socket(address: SocketAddr) -> Result<(), String> {
     connect(address).await.map(drop)
 }
 
-pub(super) async fn http_get(
+async fn http_get(
     address: SocketAddr,
     path: &str,
     host: Option<&str>,
@@ -31,7 +55,7 @@ pub(super) async fn http_get(
 }
 
 /// Asks the owner of the shim to run a command.
-pub(super) async fn exec(
+async fn exec(
     argv: Vec<String>,
     timeout: Duration,
     requests: &mpsc::Sender<ExecRequest>,

@@ -1,6 +1,7 @@
 //! Startup, readiness and liveness with the meaning they have in Kubernetes: the other two wait for the
 //! startup probe; readiness begins as failed, liveness as passed. When to check and what a result means is
-//! a pure state machine (`state`); `run` is the loop around it, `check` does the asking.
+//! a pure state machine (`state`); `run` is the loop around it, `check` does the asking of processes. Who is
+//! probed and how is not known here: `C` is a [`Check`] of a process, or what a module is asked.
 
 mod check;
 mod run;
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 use super::spec::MAX_DURATION;
 
-pub(super) use run::{ExecRequest, run};
-pub(super) use state::Verdict;
+pub(super) use check::{ExecRequest, ask};
+pub(crate) use run::run;
+pub(crate) use state::Verdict;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +45,9 @@ pub enum Check {
 
 /// One probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct Probe<C = Check> {
     /// What is asked.
-    pub check: Check,
+    pub check: C,
     /// From the start of the process to the first check.
     pub initial_delay: Duration,
     /// From one check to the next.
@@ -58,9 +60,9 @@ pub struct Probe {
     pub success_threshold: u32,
 }
 
-impl Probe {
+impl<C> Probe<C> {
     /// A probe with the defaults of Kubernetes: every 10 s, timeout 1 s, 3 failures, 1 success.
-    pub fn new(check: Check) -> Probe {
+    pub fn new(check: C) -> Probe<C> {
         Probe {
             check,
             initial_delay: Duration::ZERO,
@@ -70,7 +72,9 @@ impl Probe {
             success_threshold: 1,
         }
     }
+}
 
+impl Probe {
     fn problem(&self) -> Option<String> {
         if self.period.is_zero() || self.timeout.is_zero() {
             return Some("has a period or timeout of 0; use at least a millisecond".into());
@@ -104,14 +108,20 @@ impl Probe {
 }
 
 /// The probes of an instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Probes {
-    /// Until it succeeds the others wait; when it fails the process is restarted.
-    pub startup: Option<Probe>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probes<C = Check> {
+    /// Until it succeeds the others wait; when it fails the instance is restarted.
+    pub startup: Option<Probe<C>>,
     /// While it fails the instance gets no calls.
-    pub readiness: Option<Probe>,
-    /// When it fails the process is restarted.
-    pub liveness: Option<Probe>,
+    pub readiness: Option<Probe<C>>,
+    /// When it fails the instance is restarted.
+    pub liveness: Option<Probe<C>>,
+}
+
+impl<C> Default for Probes<C> {
+    fn default() -> Probes<C> {
+        Probes { startup: None, readiness: None, liveness: None }
+    }
 }
 
 impl Probes {

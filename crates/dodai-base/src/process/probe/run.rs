@@ -1,25 +1,20 @@
-//! The loop around the probes of one run of a process.
+//! The loop around the probes of one run of an instance.
+
+use std::future::Future;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::state::{State, Verdict, Which};
-use super::{Check, Probe, Probes, check};
+use super::{Probe, Probes};
 
-/// A command to run beside the app, for the owner of the shim.
-pub(in crate::process) struct ExecRequest {
-    pub argv: Vec<String>,
-    pub timeout: Duration,
-    pub answer: oneshot::Sender<Result<(), String>>,
-}
-
-/// Probes until the process is dead or this is dropped; tells each new verdict.
-pub(in crate::process) async fn run(
-    probes: &Probes,
-    exec: &mpsc::Sender<ExecRequest>,
+/// Probes until the instance is dead or this is dropped; tells each new verdict. `ask` does one check and
+/// holds its timeout.
+pub(crate) async fn run<C: Clone, A: Future<Output = Result<(), String>>>(
+    probes: &Probes<C>,
+    ask: impl Fn(Probe<C>) -> A,
     verdict: &watch::Sender<Verdict>,
 ) {
     let mut state = State::new(probes, Instant::now());
@@ -38,7 +33,8 @@ pub(in crate::process) async fn run(
                 if let Some((_, which)) = due
                     && let Some(probe) = state.begin(which)
                 {
-                    under_way.push(ask(which, probe, exec));
+                    let (began, answer) = (Instant::now(), ask(probe));
+                    under_way.push(async move { (which, began, answer.await) });
                 }
             }
             Some((which, began, result)) = under_way.next() => {
@@ -55,31 +51,13 @@ async fn wait(due: Option<(Instant, Which)>) {
     }
 }
 
-async fn ask(
-    which: Which,
-    probe: Probe,
-    exec: &mpsc::Sender<ExecRequest>,
-) -> (Which, Instant, Result<(), String>) {
-    let began = Instant::now();
-    let late = |_| Err(format!("no answer within {:?}", probe.timeout));
-    let result = match probe.check {
-        Check::HttpGet { address, path, host, headers } => {
-            let get = check::http_get(address, &path, host.as_deref(), &headers);
-            timeout(probe.timeout, get).await.unwrap_or_else(late)
-        }
-        Check::TcpSocket { address } => {
-            timeout(probe.timeout, check::tcp_socket(address)).await.unwrap_or_else(late)
-        }
-        // The shim holds the timeout, because it must also kill the command.
-        Check::Exec { argv } => check::exec(argv, probe.timeout, exec).await,
-    };
-    (which, began, result)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::{Check, ExecRequest, ask};
     use super::*;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::mpsc;
 
     fn exec_probe(period_secs: u64) -> Probe {
         let check = Check::Exec { argv: vec!["check".into()] };
@@ -101,7 +79,7 @@ mod tests {
             }
             at
         };
-        let ((), at) = tokio::join!(run(&probes, &exec, &verdict), asked);
+        let ((), at) = tokio::join!(run(&probes, |probe| ask(probe, &exec), &verdict), asked);
         assert_eq!(at, [0, 10, 20]);
         assert_eq!(*seen.borrow(), Verdict::Dead("liveness probe failed: exit code 1".into()));
     }
@@ -113,7 +91,7 @@ mod tests {
         let (exec, mut requests) = mpsc::channel::<ExecRequest>(4);
         let (verdict, mut seen) = watch::channel(Verdict::Starting);
         tokio::select! {
-            () = run(&probes, &exec, &verdict) => panic!("ended"),
+            () = run(&probes, |probe| ask(probe, &exec), &verdict) => panic!("ended"),
             () = async {
                 // The readiness check comes first and is never answered.
                 let _slow = requests.recv().await.unwrap();
@@ -143,7 +121,7 @@ mod tests {
             seen.wait_for(|v| *v == Verdict::Ready).await.unwrap();
         };
         tokio::select! {
-            () = run(&probes, &exec, &verdict) => panic!("ended"),
+            () = run(&probes, |probe| ask(probe, &exec), &verdict) => panic!("ended"),
             () = server => {}
         }
     }

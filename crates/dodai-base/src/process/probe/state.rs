@@ -6,7 +6,7 @@ use super::{Probe, Probes};
 
 /// Which of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::process) enum Which {
+pub(super) enum Which {
     Startup,
     Readiness,
     Liveness,
@@ -24,7 +24,7 @@ impl Which {
 
 /// What is known after a result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::process) enum Verdict {
+pub(crate) enum Verdict {
     /// The startup probe has not succeeded yet.
     Starting,
     /// May be called.
@@ -36,8 +36,8 @@ pub(in crate::process) enum Verdict {
 }
 
 #[derive(Debug)]
-struct Track {
-    probe: Probe,
+struct Track<C> {
+    probe: Probe<C>,
     /// When the next check is due; nothing while one is under way or when it is over.
     due: Option<Instant>,
     passed: bool,
@@ -47,8 +47,8 @@ struct Track {
     failure: Option<String>,
 }
 
-impl Track {
-    fn new(probe: &Probe, passed: bool, due: Option<Instant>) -> Track {
+impl<C: Clone> Track<C> {
+    fn new(probe: &Probe<C>, passed: bool, due: Option<Instant>) -> Track<C> {
         Track { probe: probe.clone(), due, passed, against: 0, failure: None }
     }
 
@@ -70,20 +70,20 @@ impl Track {
 
 /// The probes of one run of a process.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct State<C> {
     started: Instant,
-    startup: Option<Track>,
+    startup: Option<Track<C>>,
     startup_failures: u32,
-    readiness: Option<Track>,
-    liveness: Option<Track>,
+    readiness: Option<Track<C>>,
+    liveness: Option<Track<C>>,
     dead: Option<String>,
 }
 
-impl State {
-    pub(super) fn new(probes: &Probes, started: Instant) -> State {
-        let begin = |probe: &Probe| started + probe.initial_delay;
+impl<C: Clone> State<C> {
+    pub(super) fn new(probes: &Probes<C>, started: Instant) -> State<C> {
+        let begin = |probe: &Probe<C>| started + probe.initial_delay;
         let wait = probes.startup.is_some();
-        let later = |probe: &Probe| (!wait).then(|| begin(probe));
+        let later = |probe: &Probe<C>| (!wait).then(|| begin(probe));
         State {
             started,
             startup: probes.startup.as_ref().map(|probe| Track::new(probe, false, Some(begin(probe)))),
@@ -105,7 +105,7 @@ impl State {
     }
 
     /// Notes that a check is under way; it is not due again before its result.
-    pub(super) fn begin(&mut self, which: Which) -> Option<Probe> {
+    pub(super) fn begin(&mut self, which: Which) -> Option<Probe<C>> {
         let track = self.track(which)?;
         track.due = None;
         Some(track.probe.clone())
@@ -165,7 +165,7 @@ impl State {
         }
     }
 
-    fn track(&mut self, which: Which) -> Option<&mut Track> {
+    fn track(&mut self, which: Which) -> Option<&mut Track<C>> {
         match which {
             Which::Startup => self.startup.as_mut(),
             Which::Readiness => self.readiness.as_mut(),
@@ -186,7 +186,7 @@ mod tests {
         Probe { failure_threshold, success_threshold, ..Probe::new(check) }
     }
 
-    fn feed(state: &mut State, which: Which, results: &str) -> String {
+    fn feed(state: &mut State<Check>, which: Which, results: &str) -> String {
         let now = state.started;
         results
             .chars()
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn without_probes_it_is_ready_at_once() {
-        let state = State::new(&Probes::default(), Instant::now());
+        let state = State::new(&Probes::<Check>::default(), Instant::now());
         assert_eq!(state.verdict(), Verdict::Ready);
         assert_eq!(state.next_due(), None);
     }
