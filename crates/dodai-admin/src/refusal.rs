@@ -87,7 +87,7 @@ impl From<Error> for Refusal {
         match error {
             Error::Refused(problems) => Refusal::invalid(problems),
             Error::NotFound(_) => of(StatusCode::NOT_FOUND, "not_found"),
-            Error::Conflict { .. } => of(StatusCode::CONFLICT, "conflict"),
+            Error::Conflict { .. } | Error::NotEmpty { .. } => of(StatusCode::CONFLICT, "conflict"),
             Error::Artifact { .. } => of(StatusCode::UNPROCESSABLE_ENTITY, "artifact"),
             Error::Unreadable { .. } => of(StatusCode::INTERNAL_SERVER_ERROR, "unreadable"),
             Error::Store(_) => of(StatusCode::SERVICE_UNAVAILABLE, "store"),

@@ -23,6 +23,16 @@ pub enum Error {
         /// What was expected, what was found.
         detail: String,
     },
+    /// A namespace still holds documents.
+    #[error("the namespace `{namespace}` still holds {count} documents ({some}); delete them first")]
+    NotEmpty {
+        /// The namespace.
+        namespace: String,
+        /// How many.
+        count: usize,
+        /// Some of them.
+        some: String,
+    },
     /// An artefact has no digest.
     #[error("the artefact of `{app}` cannot be used: {reason}")]
     Artifact {

@@ -1,6 +1,6 @@
 //! Statuses of documents: what came of them, in conditions with reasons. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dodai_api::{
     App, AppStatus, BaseStatus, Condition, DocumentKey, Kind, RevisionState, Run, Status, Truth, Weight,
@@ -12,9 +12,12 @@ use serde_json::Value;
 
 use crate::documents::{Documents, timestamp};
 use crate::name;
-use crate::plan::{Rules, passed, template_revision, wanted};
+use crate::plan::{Room, Rules, passed, template_revision, wanted};
 use crate::records::{AppRecord, InstanceRecord, Millis, Observed, Records};
 use crate::snapshot::{BaseSettings, Input, contested, gateway_listener_names, traffic, unresolved};
+
+/// How many bases a condition names.
+const BASES_TOLD: usize = 8;
 
 /// What statuses are made of.
 #[derive(Clone, Copy)]
@@ -156,12 +159,15 @@ fn ready(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Condit
     let good = own.iter().filter(|one| facts.observed.is_ready(one)).count();
     let trouble = trouble(facts, &own);
     let wanted = wanted(app);
-    if app.spec.external.is_some() {
+    if let Some(external) = &app.spec.external {
         return condition(
             "Ready",
             true,
             "External",
-            "it runs elsewhere; whether it answers shows when it is called",
+            match &external.start {
+                Some(start) => format!("it runs elsewhere; if it does not answer, start it: {start}"),
+                None => "it runs elsewhere; whether it answers shows when it is called".to_owned(),
+            },
         );
     }
     if app.spec.run == Run::Once {
@@ -177,14 +183,14 @@ fn ready(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Condit
         return condition("Ready", true, "InstancesReady", format!("{good} of {wanted} instances are ready"));
     }
     let count = format!("{good} of {wanted} instances of revision {} are ready", record.current);
-    let text = if trouble.is_empty() { count } else { format!("{count}: {trouble}") };
-    if own.is_empty() && facts.observed.bases.values().all(|base| !base.connected) {
-        return condition(
-            "Ready",
-            false,
-            "NoBase",
-            "no connected base could run it now: look at the app's placement and fixed ports, and at what `dodai get bases` says of labels, capacity and `schedulable`",
-        );
+    let mut text = if trouble.is_empty() { count } else { format!("{count}: {trouble}") };
+    if own.len() < wanted
+        && let Some(closed) = no_room(facts, id, record)
+    {
+        text = format!("{text}; {closed}");
+        if own.is_empty() {
+            return condition("Ready", false, "NoBase", text);
+        }
     }
     if !serves && passed(record.since, facts.now, facts.rules.progress_deadline) {
         let rest = match &record.serving {
@@ -200,6 +206,24 @@ fn ready(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Condit
         );
     }
     condition("Ready", false, if serves { "InstancesMissing" } else { "Progressing" }, text)
+}
+
+/// Why no base takes one more instance, base by base; `None` if one would.
+fn no_room(facts: &Facts<'_>, id: &AppId, record: &AppRecord) -> Option<String> {
+    let template = &facts.documents.revision(id, &record.current)?.spec.template;
+    let room = Room { documents: facts.documents, records: facts.records, observed: facts.observed };
+    let known = facts.documents.bases().map(|base| BaseId::new(base.metadata.name.as_str()));
+    let bases: BTreeSet<BaseId> = known.chain(facts.observed.bases.keys().cloned()).collect();
+    let reason = |base: &BaseId| Some(format!("base {base} {}", room.refusal(base, id, template)?));
+    let reasons: Vec<String> = bases.iter().map(reason).collect::<Option<_>>()?;
+    let more = match reasons.len().saturating_sub(BASES_TOLD) {
+        0 => String::new(),
+        more => format!("; and {more} more bases"),
+    };
+    match reasons.get(..BASES_TOLD.min(reasons.len())) {
+        None | Some([]) => Some("there is no base yet; start one with `dodai base --join`".to_owned()),
+        Some(told) => Some(format!("no base can take one more: {}{more}", told.join("; "))),
+    }
 }
 
 /// Why instances are not ready, in the words of their bases.

@@ -10,6 +10,8 @@ mod documents;
 mod gateways;
 #[path = "main/looping.rs"]
 mod looping;
+#[path = "main/placement.rs"]
+mod placement;
 #[path = "main/plans.rs"]
 mod plans;
 #[path = "main/played.rs"]
@@ -18,5 +20,7 @@ mod played;
 mod simulation;
 #[path = "main/snapshots.rs"]
 mod snapshots;
+#[path = "main/store_faults.rs"]
+mod store_faults;
 #[path = "main/streams.rs"]
 mod streams;

@@ -37,11 +37,15 @@ pub struct Settings {
     pub clock: Clock,
     /// Times and bounds of reconciliation.
     pub rules: Rules,
+    /// Whether bases join it that read no documents of their own: what a base takes from those at its start has
+    /// no effect then, and whoever writes it is told.
+    pub remote: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { artifacts: Arc::new(DigestsOnly), clock: Clock::system(), rules: Rules::default() }
+        let (artifacts, clock) = (Arc::new(DigestsOnly), Clock::system());
+        Settings { artifacts, clock, rules: Rules::default(), remote: false }
     }
 }
 
@@ -84,6 +88,7 @@ impl Control {
         let view = mirror::read(&*store).await?;
         let started = millis(&settings.clock);
         let documents = DocumentStore::new(store.clone(), settings.artifacts.clone(), settings.clock.clone());
+        let documents = if settings.remote { documents.for_remote_bases() } else { documents };
         let inner = Inner {
             documents,
             settings,

@@ -7,7 +7,7 @@ use dodai_api::{Code, Document, DocumentKey, Kind, Located, Problem, Severity, v
 use dodai_store::{Cause, Txn};
 
 use super::merge::{Claim, FieldOwner, SCOPE, merge};
-use super::{ATTEMPTS, DocumentStore, busy, decode, encode, parse_key, store_key, unchanged};
+use super::{ATTEMPTS, DocumentStore, busy, decode, encode, is_in, parse_key, store_key, unchanged};
 use crate::error::{Error, Result};
 use crate::name;
 
@@ -76,6 +76,15 @@ impl Verdict {
     }
 }
 
+/// What stands in the store.
+#[derive(Default)]
+struct Stored {
+    documents: BTreeMap<DocumentKey, Document>,
+    /// What is no document, or none of this version: where it was written, and what is wrong with it. It can be
+    /// overwritten and removed, and is not there for the others.
+    unreadable: BTreeMap<DocumentKey, (u64, String)>,
+}
+
 /// One write: the new content, or `None` to remove; bound to what was read.
 struct Write {
     key: DocumentKey,
@@ -94,7 +103,10 @@ impl DocumentStore {
         let digests = self.digests(apply.documents)?;
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
-            let mut warnings = check(apply, &stored)?;
+            let mut warnings = check(apply, &stored.documents)?;
+            warnings
+                .extend(stored.unreadable.iter().filter_map(|(key, (_, why))| unreadable(apply, key, why)));
+            warnings.extend(apply.documents.iter().filter(|_| self.remote).filter_map(unread));
             let (written, mut writes) = self.decide(apply, &stored, &digests)?;
             writes.sort_by_key(|write| (write.document.is_none(), rank(write)));
             if writes.len() > CHUNK {
@@ -107,12 +119,18 @@ impl DocumentStore {
         Err(busy("a document"))
     }
 
-    async fn stored(&self) -> Result<BTreeMap<DocumentKey, Document>> {
-        let mut stored = BTreeMap::new();
+    async fn stored(&self) -> Result<Stored> {
+        let mut stored = Stored::default();
         for kind in Kind::ALL {
             for kv in &self.store.list(&format!("/{kind}/")).await?.items {
-                if let Some(key) = parse_key(&kv.key) {
-                    stored.insert(key, decode(kv)?);
+                let Some(key) = parse_key(&kv.key) else { continue };
+                match decode(kv) {
+                    Ok(document) => {
+                        stored.documents.insert(key, document);
+                    }
+                    Err(error) => {
+                        stored.unreadable.insert(key, (kv.mod_revision.0, error.to_string()));
+                    }
                 }
             }
         }
@@ -146,15 +164,16 @@ impl DocumentStore {
     fn decide(
         &self,
         apply: &Apply<'_>,
-        stored: &BTreeMap<DocumentKey, Document>,
+        stored: &Stored,
         digests: &BTreeMap<DocumentKey, String>,
     ) -> Result<(Vec<Written>, Vec<Write>)> {
         let (mut written, mut writes) = (Vec::new(), Vec::new());
         let now = self.now();
         for located in apply.documents {
             let (wanted, key) = (&located.value, located.value.key());
-            let existing = stored.get(&key);
-            let read = existing.and_then(|document| document.metadata().revision);
+            let existing = stored.documents.get(&key);
+            let broken = || stored.unreadable.get(&key).map(|(revision, _)| *revision);
+            let read = existing.and_then(|document| document.metadata().revision).or_else(broken);
             if let Some(expected) = wanted.metadata().revision
                 && read != Some(expected)
             {
@@ -181,8 +200,8 @@ impl DocumentStore {
                 writes.push(Write { key, document: next, read });
             }
         }
-        for key in pruned(apply, stored) {
-            let read = stored.get(&key).and_then(|document| document.metadata().revision);
+        for key in pruned(apply, &stored.documents) {
+            let read = stored.documents.get(&key).and_then(|document| document.metadata().revision);
             written.push(Written { key: key.clone(), verdict: Verdict::Pruned, generation: None });
             writes.push(Write { key, document: None, read });
         }
@@ -256,8 +275,15 @@ fn pruned(apply: &Apply<'_>, stored: &BTreeMap<DocumentKey, Document>) -> Vec<Do
             && metadata.annotations.get(SCOPE).is_some_and(|found| found == scope)
     };
     let applied = |key: &DocumentKey| apply.documents.iter().any(|document| document.value.key() == *key);
-    let gone = stored.iter().filter(|(key, document)| own(document) && !applied(key));
-    gone.map(|(key, _)| key.clone()).collect()
+    let goes = |(key, document): &(&DocumentKey, &Document)| own(document) && !applied(key);
+    // A namespace stays while anything is in it.
+    let used = |namespace: &DocumentKey| {
+        let mut left = stored.iter().filter(|one| !goes(one)).map(|(key, _)| key);
+        left.any(|key| is_in(key, namespace))
+            || apply.documents.iter().any(|one| is_in(&one.value.key(), namespace))
+    };
+    let gone = stored.iter().filter(goes).map(|(key, _)| key);
+    gone.filter(|key| key.kind != Kind::Namespace || !used(key)).cloned().collect()
 }
 
 /// Checks the documents by themselves and together with what will be beside them. Returns the warnings.
@@ -286,6 +312,33 @@ fn check(apply: &Apply<'_>, stored: &BTreeMap<DocumentKey, Document>) -> Result<
     let (errors, warnings): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|problem| problem.severity == Severity::Error);
     if errors.is_empty() { Ok(warnings) } else { Err(Error::Refused(errors)) }
+}
+
+/// A stored document that is passed over, unless it is about to be overwritten.
+fn unreadable(apply: &Apply<'_>, key: &DocumentKey, why: &str) -> Option<Problem> {
+    let overwritten = apply.documents.iter().any(|document| document.value.key() == *key);
+    let remedy = format!("apply it again, or remove it with `dodai delete {key}`");
+    (!overwritten).then(|| Problem {
+        file: key.to_string(),
+        document: 0,
+        line: 0,
+        column: 0,
+        path: String::new(),
+        message: format!("it is passed over: {why}"),
+        remedy: Some(remedy),
+        code: Code::InvalidValue,
+        severity: Severity::Warning,
+    })
+}
+
+/// What a base that joins a server does not read of a document.
+fn unread(document: &Located<Document>) -> Option<Problem> {
+    let Document::Configuration(configuration) = &document.value else { return None };
+    configuration.spec.tracing.as_ref()?;
+    let text = "bases that join a server export what their environment says".to_owned();
+    let remedy = "set `OTEL_EXPORTER_OTLP_ENDPOINT` where each base runs, and leave this out".to_owned();
+    let found = problem(document, Code::NoEffect, "spec.tracing", text);
+    Some(Problem { remedy: Some(remedy), severity: Severity::Warning, ..found })
 }
 
 fn problem(document: &Located<Document>, code: Code, path: &str, message: String) -> Problem {

@@ -70,6 +70,7 @@ pub struct DocumentStore {
     store: Arc<dyn Store>,
     artifacts: Arc<dyn Artifacts>,
     clock: Clock,
+    remote: bool,
 }
 
 /// Where a document stands in the store.
@@ -131,7 +132,13 @@ pub(crate) fn set_status(document: &mut Document, status: &Value) {
 impl DocumentStore {
     /// Documents in `store`; times come from `clock`, digests from `artifacts`.
     pub fn new(store: Arc<dyn Store>, artifacts: Arc<dyn Artifacts>, clock: Clock) -> DocumentStore {
-        DocumentStore { store, artifacts, clock }
+        DocumentStore { store, artifacts, clock, remote: false }
+    }
+
+    /// Tells writers of what only bases that read the documents themselves would act on.
+    #[must_use]
+    pub fn for_remote_bases(self) -> DocumentStore {
+        DocumentStore { remote: true, ..self }
     }
 
     /// The store behind.
@@ -163,7 +170,14 @@ impl DocumentStore {
         let statuses = self.store.list(&format!("{STATUS_PREFIX}{under}")).await?;
         let mut documents = Vec::new();
         for kv in &self.store.list(&under).await?.items {
-            let mut document = decode(kv)?;
+            let mut document = match decode(kv) {
+                Ok(document) => document,
+                // One that another version wrote must not hide the others.
+                Err(error) => {
+                    tracing::warn!(%error, "a document is passed over");
+                    continue;
+                }
+            };
             let own = format!("{STATUS_PREFIX}{}", kv.key);
             let status = statuses.items.iter().find(|status| status.key == own);
             if let Some(status) = status.and_then(|kv| serde_json::from_slice(&kv.value).ok()) {
@@ -174,15 +188,34 @@ impl DocumentStore {
         Ok(documents)
     }
 
-    /// Removes one document. Instances of an app are drained afterwards.
+    /// Removes one document. Instances of an app are drained afterwards. A namespace must be empty.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`], [`Error::NotEmpty`].
     pub async fn delete(&self, key: &DocumentKey, actor: &str) -> Result<()> {
+        if key.kind == Kind::Namespace {
+            self.must_be_empty(key).await?;
+        }
         let cause = Cause::new(actor, format!("delete {key}"));
         match self.store.delete(&store_key(key), cause).await? {
             Some(_) => Ok(()),
             None => Err(Error::NotFound(key.clone())),
+        }
+    }
+
+    /// What is in a namespace would go on without it, and nobody would see where it belongs.
+    async fn must_be_empty(&self, namespace: &DocumentKey) -> Result<()> {
+        let mut held = Vec::new();
+        for kind in Kind::ALL.iter().filter(|kind| kind.is_namespaced()) {
+            let items = self.store.list(&format!("/{kind}/{}/", namespace.name)).await?.items;
+            held.extend(items.iter().filter_map(|kv| parse_key(&kv.key)));
+        }
+        // Revisions go with their apps, so they are told last.
+        held.sort_by_key(|key| key.kind == Kind::Revision);
+        let told: Vec<String> = held.iter().take(5).map(ToString::to_string).collect();
+        match held.len() {
+            0 => Ok(()),
+            count => Err(Error::NotEmpty { namespace: namespace.name.to_string(), count, some: told.join(", ") }),
         }
     }
 
@@ -236,6 +269,11 @@ impl DocumentStore {
     pub(crate) fn now(&self) -> String {
         timestamp(millis(&self.clock))
     }
+}
+
+/// Whether a document is in this namespace.
+fn is_in(key: &DocumentKey, namespace: &DocumentKey) -> bool {
+    key.kind.is_namespaced() && key.namespace.as_str() == namespace.name.as_str()
 }
 
 fn busy(key: &str) -> Error {

@@ -7,6 +7,7 @@
 mod place;
 mod release;
 
+pub(crate) use place::Room;
 pub(crate) use release::{named_by_traffic, template_revision, wanted};
 
 use std::collections::BTreeSet;

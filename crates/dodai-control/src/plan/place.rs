@@ -2,24 +2,117 @@
 
 use std::collections::BTreeSet;
 
-use dodai_api::{Base, RevisionTemplate};
+use dodai_api::{Base, ByteSize, RevisionTemplate};
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId};
 
 use super::{Planner, Step};
-use crate::records::InstanceRecord;
+use crate::documents::Documents;
+use crate::records::{InstanceRecord, Observed, Records};
 
 /// The most instances on a base whose document does not say.
 const MOST_INSTANCES: usize = 1000;
+
+/// Which base has room for what. The same words decide and explain.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<'a> {
+    pub documents: &'a Documents,
+    pub records: &'a Records,
+    pub observed: &'a Observed,
+}
+
+impl<'a> Room<'a> {
+    /// Why a base takes no instance of an app now, its ports aside; `None` if it would.
+    fn closed(&self, base: &BaseId, app: &AppId, template: &RevisionTemplate) -> Option<String> {
+        if self.observed.away_since(base).is_some() {
+            return Some("is not connected".to_owned());
+        }
+        let document = self.base(base);
+        if document.is_some_and(|base| !base.spec.schedulable) {
+            return Some("is not schedulable".to_owned());
+        }
+        if let Some((key, value)) = self.lacking(base, app) {
+            return Some(format!("has no label `{key}: {value}`"));
+        }
+        let most = document.and_then(|base| base.spec.capacity.instances);
+        let most = most.map_or(MOST_INSTANCES, |most| usize::try_from(most).unwrap_or(MOST_INSTANCES));
+        if self.records.on(base).count() >= most {
+            return Some(format!("holds the most instances it may, {most}"));
+        }
+        self.short(base, template)
+    }
+
+    /// Why a base takes no instance of an app now; `None` if it would.
+    pub fn refusal(&self, base: &BaseId, app: &AppId, template: &RevisionTemplate) -> Option<String> {
+        self.closed(base, app, template).or_else(|| {
+            let wanted = fixed_ports(template);
+            let taken = self.holders(base).into_iter().find(|(_, ports)| !ports.is_disjoint(&wanted));
+            taken.map(|(other, ports)| {
+                let port = ports.intersection(&wanted).next().copied().unwrap_or_default();
+                format!("has port {port} taken by {other}")
+            })
+        })
+    }
+
+    /// A label that the app's placement asks for and a base has not.
+    fn lacking(&self, base: &BaseId, app: &AppId) -> Option<(&'a String, &'a String)> {
+        let app = self.documents.app(app)?;
+        let of = |key: &String| {
+            let document = self.base(base)?;
+            document.spec.labels.get(key).or_else(|| document.metadata.labels.get(key))
+        };
+        app.spec.placement.labels.iter().find(|(key, value)| of(key) != Some(*value))
+    }
+
+    /// What a base has too little of for one more of these, beside the limits of those that are there. What has
+    /// no limit is not counted.
+    fn short(&self, base: &BaseId, template: &RevisionTemplate) -> Option<String> {
+        let offered = &self.base(base)?.spec.capacity;
+        let there = || {
+            let found =
+                self.records.on(base).filter_map(|one| self.documents.revision(&one.app, &one.revision));
+            found.map(|revision| &revision.spec.template)
+        };
+        let memory: u64 = there().map(memory_of).fold(0, u64::saturating_add);
+        if let Some(most) = offered.memory
+            && memory.saturating_add(memory_of(template)) > most.bytes()
+        {
+            let free = ByteSize::from_bytes(most.bytes().saturating_sub(memory));
+            let wanted = ByteSize::from_bytes(memory_of(template));
+            return Some(format!("has {free} of its memory left, not {wanted}"));
+        }
+        let cpu: u64 = there().map(cpu_of).fold(0, u64::saturating_add);
+        if let Some(most) = offered.cpu
+            && cpu.saturating_add(cpu_of(template)) > u64::from(most.millis())
+        {
+            let free = u64::from(most.millis()).saturating_sub(cpu);
+            return Some(format!("has {free}m of its processor left, not {}m", cpu_of(template)));
+        }
+        None
+    }
+
+    fn base(&self, base: &BaseId) -> Option<&'a Base> {
+        self.documents.bases().find(|document| document.metadata.name.as_str() == base.as_str())
+    }
+
+    /// The ports that instances on a base insist on, draining ones too: they hold theirs until they are gone.
+    fn holders(&self, base: &BaseId) -> Vec<(&'a AppId, BTreeSet<u16>)> {
+        let of = |one: &'a InstanceRecord| {
+            let template = &self.documents.revision(&one.app, &one.revision)?.spec.template;
+            Some((&one.app, fixed_ports(template)))
+        };
+        self.records.instances.values().filter(|one| one.base == *base).filter_map(of).collect()
+    }
+}
 
 impl Planner<'_> {
     /// Places one instance; `false` when no base can take it now.
     pub(super) fn place(&mut self, app: &AppId, revision: &RevisionId, template: &RevisionTemplate) -> bool {
         let ports = fixed_ports(template);
-        let open: Vec<BaseId> =
-            self.observed.bases.keys().filter(|base| self.may_run(base, app)).cloned().collect();
-        let open: Vec<BaseId> =
-            open.into_iter().filter(|base| self.takes_more(base) && self.has_room(base, template)).collect();
-        let free = open.iter().filter(|base| self.ports_on(base).is_disjoint(&ports));
+        let room = Room { documents: &self.documents, records: &self.records, observed: self.observed };
+        let open = |base: &&BaseId| room.closed(base, app, template).is_none();
+        let open: Vec<BaseId> = self.observed.bases.keys().filter(open).cloned().collect();
+        let free =
+            open.iter().filter(|base| room.holders(base).iter().all(|(_, taken)| taken.is_disjoint(&ports)));
         let spread = |base: &&BaseId| {
             let own = self.records.on(base).filter(|one| one.app == *app && one.draining.is_none()).count();
             (own, self.records.on(base).count(), (*base).clone())
@@ -42,54 +135,6 @@ impl Planner<'_> {
         };
         self.step(Step::Place { instance, next: number + 1 });
         true
-    }
-
-    fn takes_more(&self, base: &BaseId) -> bool {
-        let document = self.base(base);
-        let most = document.and_then(|base| base.spec.capacity.instances);
-        let most = most.map_or(MOST_INSTANCES, |most| usize::try_from(most).unwrap_or(MOST_INSTANCES));
-        self.observed.away_since(base).is_none()
-            && document.is_none_or(|base| base.spec.schedulable)
-            && self.records.on(base).count() < most
-    }
-
-    /// Whether a base has the labels that the app's placement asks for.
-    fn may_run(&self, base: &BaseId, app: &AppId) -> bool {
-        let Some(app) = self.documents.app(app) else { return true };
-        let of = |key: &String| {
-            let document = self.base(base)?;
-            document.spec.labels.get(key).or_else(|| document.metadata.labels.get(key))
-        };
-        app.spec.placement.labels.iter().all(|(key, value)| of(key) == Some(value))
-    }
-
-    /// Whether what a base offers of memory and processor holds one more of these beside the limits of those
-    /// that are there. What has no limit is not counted.
-    fn has_room(&self, base: &BaseId, template: &RevisionTemplate) -> bool {
-        let Some(document) = self.base(base) else { return true };
-        let templates = || {
-            let found =
-                self.records.on(base).filter_map(|one| self.documents.revision(&one.app, &one.revision));
-            found.map(|revision| &revision.spec.template).chain([template])
-        };
-        let memory: u64 = templates().map(memory_of).fold(0, u64::saturating_add);
-        let cpu: u64 = templates().map(cpu_of).fold(0, u64::saturating_add);
-        let offered = &document.spec.capacity;
-        offered.memory.is_none_or(|most| memory <= most.bytes())
-            && offered.cpu.is_none_or(|most| cpu <= u64::from(most.millis()))
-    }
-
-    fn base(&self, base: &BaseId) -> Option<&Base> {
-        self.documents.bases().find(|document| document.metadata.name.as_str() == base.as_str())
-    }
-
-    /// The ports that instances on a base insist on, draining ones too: they hold theirs until they are gone.
-    fn ports_on(&self, base: &BaseId) -> BTreeSet<u16> {
-        let templates = self
-            .records
-            .on(base)
-            .filter_map(|one| Some(&self.documents.revision(&one.app, &one.revision)?.spec.template));
-        templates.flat_map(fixed_ports).collect()
     }
 
     /// Two revisions of one process cannot hold one fixed port on one base: then the old one goes first.

@@ -1,16 +1,20 @@
-//! HTTPEndpoints: something outside the mesh that apps call by a name. It becomes a service with one address;
-//! a rule of it sets host, path and headers, and says who may call.
+//! What is outside the mesh. External apps are addresses, perhaps spoken to in TLS. HTTPEndpoints are called by a
+//! name: each becomes a service with one address; a rule of it sets host, path and headers, and says who may call.
+//!
+//! Secrets stay references here; a base follows them before it uses the snapshot.
 
 use std::collections::BTreeSet;
 
-use dodai_api::dapr::{HttpEndpoint, MetadataItem};
+use dodai_api::External;
+use dodai_api::dapr::{HttpEndpoint, TlsItem};
 use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Access, AccessRule, Action, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Filter,
-    HeaderEdits, Match, PathMatch, PathRewrite, Protocol, Resource, Rule, Service, Target,
+    Access, AccessRule, Action, Backend, Balance, Breaker, CallPolicy, ClientTls, Endpoint, Endpoints,
+    Filter, HeaderEdits, Match, PathMatch, PathRewrite, Pem, Protocol, Resource, Rule, Service, Setting,
+    Target, Value,
 };
 
-use super::{Input, Scope};
+use super::{Input, Scope, component};
 use crate::name;
 
 /// The name of the one port of an endpoint.
@@ -28,11 +32,11 @@ pub(super) fn endpoints(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId
         if taken || !told {
             continue;
         }
-        let Some((authority, path)) = address(&document.spec.base_url) else { continue };
-        let target = Target::Address(with_port(authority));
+        let Some(url) = Url::read(&document.spec.base_url) else { continue };
+        let target = target(document, &url);
         let list = vec![Endpoint { revision: RevisionId::new(REVISION), target, weight: 1 }];
         all.push(Resource::Endpoints(Endpoints { service: id.clone(), list }));
-        all.push(Resource::Service(service(document, id, authority, path)));
+        all.push(Resource::Service(service(document, id, &url)));
     }
     all
 }
@@ -50,19 +54,77 @@ fn may_call(document: &HttpEndpoint, app: &AppId) -> bool {
         && (document.scopes.is_empty() || document.scopes.iter().any(|one| one == app.name.as_str()))
 }
 
-/// Authority and path of a plain URL; others were refused when the document was read.
-fn address(url: &str) -> Option<(&str, &str)> {
-    let rest = url.strip_prefix("http://")?;
-    let rest = rest.split(['?', '#']).next().unwrap_or(rest);
-    Some(rest.split_at(rest.find('/').unwrap_or(rest.len()))).filter(|(authority, _)| !authority.is_empty())
+/// A base URL, taken apart.
+struct Url<'a> {
+    secure: bool,
+    authority: &'a str,
+    path: &'a str,
 }
 
-fn with_port(authority: &str) -> String {
-    let host = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
-    if host.contains(':') { authority.to_owned() } else { format!("{authority}:80") }
+impl Url<'_> {
+    fn read(url: &str) -> Option<Url<'_>> {
+        let (scheme, rest) = url.split_once("://")?;
+        let secure = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let rest = rest.split(['?', '#']).next().unwrap_or(rest);
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        (!authority.is_empty()).then_some(Url { secure, authority, path })
+    }
+
+    fn with_port(&self) -> String {
+        let host = self.authority.rsplit_once(']').map_or(self.authority, |(_, rest)| rest);
+        let port = if self.secure { 443 } else { 80 };
+        if host.contains(':') { self.authority.to_owned() } else { format!("{}:{port}", self.authority) }
+    }
 }
 
-fn service(document: &HttpEndpoint, id: ServiceId, authority: &str, path: &str) -> Service {
+fn store(document: &HttpEndpoint) -> &str {
+    document.auth.as_ref().map_or("", |auth| auth.secret_store.as_str())
+}
+
+fn target(document: &HttpEndpoint, url: &Url<'_>) -> Target {
+    let address = url.with_port();
+    if !url.secure {
+        return Target::Address(address);
+    }
+    let pem = |item: &TlsItem| {
+        let value =
+            item.secret_key_ref.as_ref().map(|reference| component::secret(reference, store(document)));
+        let text = || Some(Value::Plain(item.value.as_ref()?.as_str()?.to_owned()));
+        value.or_else(text).map(Pem::Value)
+    };
+    let given = document.spec.client_tls.as_ref();
+    let tls = ClientTls {
+        server_name: None,
+        roots: given.and_then(|tls| pem(tls.root_ca.as_ref()?)),
+        certificate: given
+            .and_then(|tls| Some((pem(tls.certificate.as_ref()?)?, pem(tls.private_key.as_ref()?)?))),
+    };
+    Target::Tls { address, tls }
+}
+
+/// Where an external app listens.
+pub(super) fn targets(input: &Input<'_>, app: &AppId, external: &External) -> Vec<Target> {
+    let file = |path: &String| match &input.settings.project {
+        Some(project) => project.join(path).display().to_string(),
+        None => path.clone(),
+    };
+    let tls = external.tls.as_ref().map(|tls| ClientTls {
+        server_name: Some(tls.server_name.clone().unwrap_or_else(|| app.name.to_string())),
+        roots: tls.ca.as_ref().map(file).map(Pem::File),
+        certificate: None,
+    });
+    let target = |address: String| match &tls {
+        Some(tls) => Target::Tls { address, tls: tls.clone() },
+        None => Target::Address(address),
+    };
+    external.addresses.iter().map(ToString::to_string).map(target).collect()
+}
+
+fn service(document: &HttpEndpoint, id: ServiceId, url: &Url<'_>) -> Service {
     let own = |app: &String| AppId::parse(&format!("{}/{app}", id.owner.namespace)).ok();
     let allowed = AccessRule {
         allow: true,
@@ -74,14 +136,22 @@ fn service(document: &HttpEndpoint, id: ServiceId, authority: &str, path: &str) 
         },
         ..AccessRule::default()
     };
-    let header = |item: &MetadataItem| Some((item.name.clone(), item.text()?));
-    let set = document.spec.headers.iter().filter_map(header).collect();
-    let path = path.trim_end_matches('/');
+    let mut edits = HeaderEdits::default();
+    for item in &document.spec.headers {
+        let Setting { name, value } = component::setting(item, store(document));
+        match value {
+            Value::Plain(text) => edits.set.push((name, text)),
+            value @ (Value::Secret { .. } | Value::Config { .. } | Value::Environment(_)) => {
+                edits.secrets.push(Setting { name, value });
+            }
+        }
+    }
+    let path = url.path.trim_end_matches('/');
     let filters = vec![
         Filter::Access(Access { default_allow: false, rules: vec![allowed] }),
-        Filter::RequestHeaders(HeaderEdits { set, ..HeaderEdits::default() }),
+        Filter::RequestHeaders(edits),
         Filter::Rewrite {
-            host: Some(authority.to_owned()),
+            host: Some(url.authority.to_owned()),
             path: (!path.is_empty()).then(|| PathRewrite::Prefix(path.to_owned())),
         },
     ];
@@ -119,10 +189,13 @@ mod tests {
             ("http://a.example:81/base/", Some(("a.example:81", "a.example:81", "/base/"))),
             ("http://[::1]/x?y", Some(("[::1]", "[::1]:80", "/x"))),
             ("http://[::1]:8/", Some(("[::1]:8", "[::1]:8", "/"))),
-            ("https://a.example", None),
+            ("https://a.example", Some(("a.example", "a.example:443", ""))),
+            ("https://a.example:8443/x", Some(("a.example:8443", "a.example:8443", "/x"))),
+            ("ftp://a.example", None),
             ("http:///x", None),
         ] {
-            let found = address(url).map(|(authority, path)| (authority, with_port(authority), path));
+            let found = Url::read(url);
+            let found = found.as_ref().map(|found| (found.authority, found.with_port(), found.path));
             assert_eq!(
                 found,
                 expect.map(|(authority, port, path)| (authority, port.to_owned(), path)),

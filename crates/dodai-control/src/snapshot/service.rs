@@ -7,7 +7,7 @@ use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{Endpoint, Endpoints, Protocol, Service, Target};
 
 use super::workload::protocol;
-use super::{Input, Scope, policy, route};
+use super::{Input, Scope, outside, policy, route};
 use crate::documents::Documents;
 use crate::name;
 use crate::plan::named_by_traffic;
@@ -218,14 +218,14 @@ pub(crate) fn traffic(input: &Input<'_>, id: &AppId) -> Vec<(RevisionId, u32)> {
 }
 
 fn can_serve(input: &Input<'_>, app: &AppId, revision: &RevisionId) -> bool {
-    let external = !addresses(input.documents, app, revision).is_empty();
-    external || input.records.of(app).any(|one| one.revision == *revision && input.observed.is_ready(one))
+    addresses(input.documents, app, revision).is_some_and(|external| !external.addresses.is_empty()) || input.records.of(app).any(|one| one.revision == *revision && input.observed.is_ready(one))
 }
 
-fn addresses(documents: &Documents, app: &AppId, revision: &RevisionId) -> Vec<String> {
-    match documents.revision(app, revision).and_then(|document| document.spec.template.workload()) {
-        Some(Workload::External(external)) => external.addresses.iter().map(ToString::to_string).collect(),
-        Some(Workload::Module(_) | Workload::Process(_)) | None => Vec::new(),
+/// Where a revision listens that runs elsewhere; none if it does not.
+fn addresses<'a>(documents: &'a Documents, app: &AppId, revision: &RevisionId) -> Option<&'a api::External> {
+    match documents.revision(app, revision)?.spec.template.workload()? {
+        Workload::External(external) => Some(external),
+        Workload::Module(_) | Workload::Process(_) => None,
     }
 }
 
@@ -247,8 +247,8 @@ pub(super) fn endpoints(input: &Input<'_>, one: &Compiled) -> Endpoints {
         let named = input.documents.app(app).map(|document| named_by_traffic(document, app, input.documents));
         let outside: BTreeSet<RevisionId> = named.into_iter().flatten().chain(serving.cloned()).collect();
         for revision in outside.into_iter().filter(|revision| shown(revision)) {
-            for address in addresses(input.documents, app, &revision) {
-                let target = Target::Address(address);
+            let external = addresses(input.documents, app, &revision);
+            for target in external.iter().flat_map(|external| outside::targets(input, app, external)) {
                 list.push(Endpoint { revision: revision.clone(), target, weight: 1 });
             }
         }

@@ -169,3 +169,40 @@ async fn up_to_128_documents_are_one_transaction_and_more_are_told() {
     assert!(done.warnings.iter().any(|one| one.message.contains("2 transactions")), "{:?}", done.warnings);
     assert_eq!(store.list(Kind::App, None).await.expect("lists").len(), 300);
 }
+
+const NAMESPACE: &str = "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: {name: shop}\n---\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_stays_while_anything_is_in_it() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let namespace = "Namespace/default/shop".parse().expect("a key");
+    let inside = module("a", "v1.wasm", "").replace("name: a", "name: a\n  namespace: shop");
+    let documents = yaml(&(NAMESPACE.to_owned() + &inside));
+    store.apply(&apply(&documents, FieldOwner::File, Some("x"))).await.expect("applies");
+    let error = store.delete(&namespace, "test").await.expect_err("it holds an app");
+    assert!(matches!(error, Error::NotEmpty { count: 1, .. }), "{error}");
+    assert!(error.to_string().contains("App/shop/a"), "{error}");
+
+    let other = yaml(&inside.replace("name: a\n", "name: b\n"));
+    store.apply(&apply(&other, FieldOwner::Cli, None)).await.expect("applies");
+    let done = store.apply(&apply(&[], FieldOwner::File, Some("x"))).await.expect("applies");
+    let gone: Vec<String> = done.written.iter().map(|one| one.key.to_string()).collect();
+    assert_eq!(gone, ["App/shop/a"], "somebody else is in the namespace");
+    store.delete(&"App/shop/b".parse().expect("a key"), "test").await.expect("it is there");
+    store.delete(&namespace, "test").await.expect("it is empty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_remote_bases_do_not_read_is_told_to_whoever_writes_it() {
+    let tasks = Tasks::new();
+    let tracing = yaml(
+        "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec: {tracing: {samplingRate: '1'}}\n",
+    );
+    let told = async |store: DocumentStore| {
+        let done = store.apply(&apply(&tracing, FieldOwner::Cli, None)).await.expect("applies");
+        done.warnings.into_iter().map(|one| one.path).collect::<Vec<_>>()
+    };
+    assert!(told(store(&tasks)).await.is_empty(), "`up` reads it at its start");
+    assert_eq!(told(store(&tasks).for_remote_bases()).await, ["spec.tracing"]);
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
+use dodai_admin::api::Metrics;
 use dodai_admin::joining::Joining;
 use dodai_api::Process;
 use dodai_control::control::{Control, Settings};
@@ -34,8 +35,9 @@ use crate::admin::{Admin, Works};
 use crate::cli;
 use crate::detach;
 use crate::local::executable;
+use crate::metrics;
 use crate::output::Output;
-use crate::signals;
+use crate::signals::Signals;
 use crate::up::make_private;
 
 /// The folder of the certificate authority in the data folder.
@@ -56,7 +58,7 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
     let modules = Arc::new(modules(&data, &tasks)?);
     let stored = Stored(modules.artifacts().clone());
-    let settings = Settings { artifacts: Arc::new(stored.clone()), ..Settings::default() };
+    let settings = Settings { artifacts: Arc::new(stored.clone()), remote: true, ..Settings::default() };
     let control = Control::start(Arc::new(store), settings, &tasks).await?;
     let own = identity(&authority, &bundle)?;
     let (address, asker) = listen(&arguments, &control, &authority, (&own, &bundle), stored, &tasks)?;
@@ -68,39 +70,48 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
         pin: pin.to_string(),
         domain: authority.domain().to_string(),
     };
+    let mut signals = Signals::listen()?;
+    let scraped = arguments.metrics.listener(Some(metrics::SERVER_PORT), output).await?;
+    let page: Metrics = {
+        let fleet = fleet.clone();
+        Arc::new(move |_| ("text/plain; version=0.0.4; charset=utf-8", fleet.metrics()))
+    };
+    if let Some(listener) = scraped {
+        metrics::serve(listener, page.clone(), output, &tasks)?;
+    }
     let works = Works {
         control: &control,
         node: fleet.clone(),
         modules: modules.clone(),
-        metrics: {
-            let fleet = fleet.clone();
-            Arc::new(move |_| ("text/plain; version=0.0.4; charset=utf-8", fleet.metrics()))
-        },
+        metrics: page,
         door: fleet,
         joining: Some(joining.clone()),
         folder: None,
         data: &data,
-        address: arguments.admin,
+        flags: &arguments.admin,
     };
-    let admin = Admin::serve(works, &tasks).await?;
-    admin.settled();
+    let admin = Admin::serve(works, output, &tasks).await?;
+    admin.settled(Vec::new());
     output.say(&format!("control stream: {address}, certificate authority {pin}"));
     output.say(&format!("management API: http://{}", admin.address));
     output.say("bases join with what `dodai token create` prints; stop with Ctrl-C");
-    output.json(&json!({ "server": joining.address, "pin": joining.pin, "admin": admin.address }));
+    let value = json!({ "server": joining.address, "pin": joining.pin, "admin": admin.address });
+    let _for_people = output.value(&value);
     tokio::select! {
         // Both only wait.
-        stopped = signals::asked_to_stop() => stopped?,
+        () = signals.next() => {}
         () = admin.asked_to_stop() => {}
     }
     output.say("stopping: the bases go on with what they were told");
-    drop((control, admin));
-    modules.shutdown(DRAIN).await;
-    let cut = tasks.drain(DRAIN).await;
-    if !cut.is_empty() {
-        tracing::warn!(cut = ?cut.0, "some tasks did not end by themselves");
-    }
-    Ok(ExitCode::SUCCESS)
+    let stop = async {
+        drop((control, admin));
+        modules.shutdown(DRAIN).await;
+        let cut = tasks.drain(DRAIN).await;
+        if !cut.is_empty() {
+            tracing::warn!(cut = ?cut.0, "some tasks did not end by themselves");
+        }
+    };
+    Ok(signals.unless_hurried(stop, output).await)
 }
 
 /// The authority in the data folder; a new one at the first start.
