@@ -17,6 +17,7 @@ use crate::workspace::Workspace;
 const RECIPES: &[(&str, &str)] = &[
     ("examples/shop/modules/build.sh", "examples/shop/artifacts"),
     ("examples/hello/build.sh", "examples/hello/artifacts"),
+    ("examples/hello-async/build.sh", "examples/hello-async/artifacts"),
 ];
 const RECORD: &str = "artifacts.json";
 const TARGET: &str = "wasm32-wasip2";

@@ -15,6 +15,7 @@ use dodai_core::id::Digest;
 
 use crate::artifact::{hex_of, make_folder, prune, sweep_temporary, temporary_beside, write_whole};
 use crate::error::Error;
+use crate::private;
 
 const KEY_FILE: &str = "seal.key";
 const KEY_LENGTH: usize = 32;
@@ -37,6 +38,7 @@ pub(crate) struct Slot {
 impl CodeCache {
     pub(crate) fn open(folder: PathBuf) -> Result<CodeCache, Error> {
         make_folder(&folder)?;
+        private::check(&folder)?;
         sweep_temporary(&folder)?;
         let key = load_key(&folder.join(KEY_FILE))?;
         Ok(CodeCache { folder, key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
@@ -73,8 +75,9 @@ impl CodeCache {
     }
 
     /// Removes the code of every artefact that is not in `keep`, and all of other engines.
-    pub(crate) fn prune(&self, keep: &BTreeSet<Digest>, fingerprint: &str) -> Result<usize, Error> {
-        let slots: Vec<Slot> = keep.iter().filter_map(|digest| self.slot(digest, fingerprint).ok()).collect();
+    pub(crate) fn prune(&self, keep: &BTreeSet<Digest>, fingerprints: &[&str]) -> Result<usize, Error> {
+        let slots_of = |digest| fingerprints.iter().filter_map(move |mark| self.slot(digest, mark).ok());
+        let slots: Vec<Slot> = keep.iter().flat_map(slots_of).collect();
         let key = self.folder.join(KEY_FILE);
         prune(&self.folder, |path| {
             path == key || slots.iter().any(|slot| path == slot.code || path == slot.seal)

@@ -157,7 +157,8 @@ fn run_child(memory: u64, name: &str, input: &Path, output: &Path) -> Result<(),
     // The lowest priority; where it cannot be had, compiling at the usual one is right too.
     let _ = nice(19);
     let wasm = fs::read(input).map_err(|error| Error::file("read", input, error))?;
-    let engine = engine::compiler().map_err(|error| Error::Engine { reason: format!("{error:#}") })?;
+    let engine = engine::compiler(inspect::flavour_of(&wasm))
+        .map_err(|error| Error::Engine { reason: format!("{error:#}") })?;
     let code = compile(&engine, name, &wasm)?;
     fs::write(output, code).map_err(|error| Error::file("write", output, error))
 }

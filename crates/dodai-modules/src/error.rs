@@ -52,6 +52,16 @@ pub enum Error {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// Others could put machine code into the folder.
+    #[error("the folder for compiled code {} {problem}: what is in it would be run; {remedy}", folder.display())]
+    NotPrivate {
+        /// The folder, or the one that it is in.
+        folder: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// How to mend it.
+        remedy: String,
+    },
     /// The compiler process failed for a reason that is not the module's.
     #[error("compiling {name} failed: {reason}")]
     Compiler {
@@ -139,7 +149,7 @@ pub enum Unlinkable {
     },
     /// It has no entry for calls.
     #[error(
-        "{name} does not export wasi:http/incoming-handler@0.2; it exports {exports}. Build it for the world wasi:http/proxy@0.2"
+        "{name} exports neither wasi:http/incoming-handler@0.2 nor wasi:http/handler@0.3; it exports {exports}. Build it for the world wasi:http/proxy@0.2 or wasi:http/service@0.3"
     )]
     NoEntry {
         /// The module.
@@ -147,11 +157,6 @@ pub enum Unlinkable {
         /// What it exports instead.
         exports: String,
     },
-    /// It is built for WASI 0.3.
-    #[error(
-        "{0} is built for WASI 0.3 (it exports wasi:http/handler@0.3); this base runs WASI 0.2: build it for the world wasi:http/proxy@0.2"
-    )]
-    Preview3(String),
     /// An import exists here with another type.
     #[error("{name} does not fit this base: {reason}")]
     Types {

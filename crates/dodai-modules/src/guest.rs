@@ -68,6 +68,10 @@ pub(crate) fn store(engine: &wasmtime::Engine, plan: &Arc<Plan>, meter: &Arc<Met
         _live: Gauge::raise(&plan.counters, |counters| &counters.instances),
     };
     let mut store = Store::new(engine, guest);
+    // The streams, futures and tasks of a 0.3 guest.
+    if let Some(table) = store.concurrent_resource_table() {
+        table.set_max_capacity(MAX_HANDLES);
+    }
     store.limiter(|guest| &mut guest.memory);
     store.set_epoch_deadline(1);
     let budget = plan.spec.cpu_time;

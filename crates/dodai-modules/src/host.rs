@@ -15,17 +15,16 @@ use dodai_core::task::Tasks;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use wasmtime::component::{Component, Linker};
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime::component::Component;
 
 use crate::artifact::Artifacts;
 use crate::code::{CodeCache, Slot};
 use crate::compile::{self, Compiler};
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, Flavour, Started};
 use crate::error::Error;
-use crate::guest::Guest;
+use crate::inspect;
 use crate::instance::{Instance, Loaded};
-use crate::link;
+use crate::link::{self, Linked};
 use crate::meter::{Meter, metered};
 use crate::metrics::{Counters, Metrics};
 use crate::module::{Drained, Module};
@@ -74,7 +73,6 @@ pub struct Host {
     artifacts: Artifacts,
     code: Arc<CodeCache>,
     threads: OnceLock<Arc<Threads>>,
-    linker: OnceLock<Arc<Linker<Guest>>>,
     /// One compilation at a time: it is the most expensive thing that a base does.
     compiling: tokio::sync::Mutex<()>,
     registry: Arc<Registry>,
@@ -91,7 +89,7 @@ struct State {
     /// Instances being installed: their ids are taken.
     coming: BTreeSet<InstanceId>,
     /// Linked code by artefact, for as long as some module uses it.
-    linked: HashMap<Digest, Weak<ProxyPre<Guest>>>,
+    linked: HashMap<Digest, Weak<Linked>>,
     closed: bool,
 }
 
@@ -114,7 +112,6 @@ impl Host {
             artifacts,
             code,
             threads: OnceLock::new(),
-            linker: OnceLock::new(),
             compiling: tokio::sync::Mutex::default(),
             registry: Arc::default(),
         })
@@ -161,7 +158,7 @@ impl Host {
     ) -> Result<Arc<Module>, Error> {
         let coming = Coming::new(&self.registry, &instance)?;
         spec.wall_time = spec.wall_time.min(MAX_WALL_TIME);
-        let pre = self.linked(app.name.as_str(), &spec.artifact).await?;
+        let linked = self.linked(app.name.as_str(), &spec.artifact).await?;
         let threads = self.threads()?;
         let plan = Arc::new(Plan {
             instance: instance.clone(),
@@ -170,9 +167,9 @@ impl Host {
             seams,
             counters: Arc::<Counters>::default(),
         });
-        let loaded = Arc::new(Loaded::new(plan, pre));
+        let loaded = Arc::new(Loaded::new(plan, linked));
         self.warm(&threads, &loaded).await?;
-        let module = Arc::new(Module::new(loaded, self.engine.clone(), threads, self.options.max_queued));
+        let module = Arc::new(Module::new(loaded, threads, self.options.max_queued));
         coming.arrive(module.clone())?;
         Ok(module)
     }
@@ -189,8 +186,8 @@ impl Host {
 
     /// Removes the artefacts and the compiled code that are not in `keep`; returns how many files went.
     pub fn prune(&self, keep: &BTreeSet<Digest>) -> Result<usize, Error> {
-        let fingerprint = &self.engine.start()?.fingerprint;
-        Ok(self.artifacts.prune(keep)? + self.code.prune(keep, fingerprint)?)
+        let [serial, concurrent] = Flavour::ALL.map(|flavour| self.engine.fingerprint(flavour));
+        Ok(self.artifacts.prune(keep)? + self.code.prune(keep, &[serial?, concurrent?])?)
     }
 
     /// Takes no module any more, drains all to `deadline`, and ends the host's tasks.
@@ -209,64 +206,69 @@ impl Host {
     }
 
     /// The linked code of an artefact: of a module that has it, from the cache, or from the compiler.
-    async fn linked(&self, name: &str, digest: &Digest) -> Result<Arc<ProxyPre<Guest>>, Error> {
-        if let Some(pre) = self.registry.lock().linked.get(digest).and_then(Weak::upgrade) {
-            return Ok(pre);
+    async fn linked(&self, name: &str, digest: &Digest) -> Result<Arc<Linked>, Error> {
+        if let Some(linked) = self.registry.lock().linked.get(digest).and_then(Weak::upgrade) {
+            return Ok(linked);
         }
         let _one_at_a_time = self.compiling.lock().await;
-        if let Some(pre) = self.registry.lock().linked.get(digest).and_then(Weak::upgrade) {
-            return Ok(pre);
+        if let Some(linked) = self.registry.lock().linked.get(digest).and_then(Weak::upgrade) {
+            return Ok(linked);
         }
         let (engine, code, wanted) = (self.engine.clone(), self.code.clone(), digest.clone());
-        let (slot, component) = blocking(move || {
-            let slot = code.slot(&wanted, &engine.start()?.fingerprint)?;
-            let component = load(&engine, &code, &slot)?;
-            Ok((slot, component))
+        let cached = blocking(move || {
+            for flavour in Flavour::ALL {
+                let slot = code.slot(&wanted, engine.fingerprint(flavour)?)?;
+                if !code.is_sealed(&slot) {
+                    continue;
+                }
+                match load(&engine, flavour, &slot)? {
+                    Ok(code) => return Ok(Some(code)),
+                    Err(reason) => {
+                        tracing::warn!(reason, "compiled code does not load; compiling again");
+                    }
+                }
+            }
+            Ok(None)
         })
         .await?;
-        let component = match component {
-            Some(component) => component,
-            None => self.compiled(name, digest, slot).await?,
+        let code = match cached {
+            Some(code) => code,
+            None => self.compiled(name, digest).await?,
         };
-        let pre = Arc::new(link::link(name, self.linker()?, &component)?);
-        self.registry.lock().linked.insert(digest.clone(), Arc::downgrade(&pre));
-        Ok(pre)
+        let linked = Arc::new(link::link(name, code.engine, &code.component)?);
+        self.registry.lock().linked.insert(digest.clone(), Arc::downgrade(&linked));
+        Ok(linked)
     }
 
-    async fn compiled(&self, name: &str, digest: &Digest, slot: Slot) -> Result<Component, Error> {
+    async fn compiled(&self, name: &str, digest: &Digest) -> Result<Code, Error> {
         let (artifacts, wanted) = (self.artifacts.clone(), digest.clone());
         let wasm = blocking(move || artifacts.get(&wanted)).await?;
         // Headers are told apart here, where errors keep their type.
-        crate::inspect::check_header(name, &wasm)?;
+        inspect::check_header(name, &wasm)?;
+        let flavour = inspect::flavour_of(&wasm);
         let (engine, code) = (self.engine.clone(), self.code.clone());
+        let slot = code.slot(digest, engine.fingerprint(flavour)?)?;
         let machine_code = match &self.options.compiler {
             Compiler::Child(child) => {
                 compile::compile_in_child(child, name, &wasm, code.scratch(&slot)).await?
             }
             Compiler::InProcess => {
                 let (engine, name) = (engine.clone(), name.to_owned());
-                blocking(move || Ok(compile::compile(&engine.start()?.wasmtime, &name, &wasm)?)).await?
+                blocking(move || Ok(compile::compile(&engine.start(flavour)?.wasmtime, &name, &wasm)?))
+                    .await?
             }
         };
         let name = name.to_owned();
         blocking(move || {
             code.keep(&slot, &machine_code)?;
-            load(&engine, &code, &slot)?.ok_or_else(|| Error::Compiler {
-                name,
-                reason: "the compiler's code is not for this base's engine; is it another version?"
-                    .to_owned(),
-            })
+            let failed = |reason: String| Error::Compiler { name, reason };
+            if !code.is_sealed(&slot) {
+                return Err(failed(format!("{} was changed by others meanwhile", slot.code.display())));
+            }
+            load(&engine, flavour, &slot)?
+                .map_err(|reason| failed(format!("this base does not take the compiled code: {reason}")))
         })
         .await
-    }
-
-    fn linker(&self) -> Result<&Linker<Guest>, Error> {
-        if let Some(linker) = self.linker.get() {
-            return Ok(linker);
-        }
-        let linker = link::linker(&self.engine.start()?.wasmtime)
-            .map_err(|error| Error::Engine { reason: format!("{error:#}") })?;
-        Ok(self.linker.get_or_init(|| Arc::new(linker)))
     }
 
     fn threads(&self) -> Result<Arc<Threads>, Error> {
@@ -287,7 +289,7 @@ impl Host {
 
     /// Starts the first instance, with the limits of a call.
     async fn warm(&self, threads: &Threads, loaded: &Arc<Loaded>) -> Result<(), Error> {
-        let running = self.engine.start()?.ticker.begin();
+        let running = loaded.linked.engine.ticker.begin();
         let (done, warmed) = oneshot::channel();
         let starting = loaded.clone();
         threads.spawn(async move {
@@ -343,22 +345,41 @@ impl Drop for Coming<'_> {
     }
 }
 
-/// The code in `slot`, if it is ours and for this engine.
-fn load(engine: &Engine, code: &CodeCache, slot: &Slot) -> Result<Option<Component>, Error> {
-    if !code.is_sealed(slot) {
-        return Ok(None);
-    }
-    let engine = &engine.start()?.wasmtime;
+/// Machine code in memory, and the engine that runs it.
+struct Code {
+    engine: Arc<Started>,
+    component: Component,
+}
+
+/// The code in `slot`, whose seal was checked just now, or why it does not load. What does not fit the
+/// pool is loaded where instances are allocated on demand.
+fn load(engine: &Engine, flavour: Flavour, slot: &Slot) -> Result<Result<Code, String>, Error> {
+    let usual = engine.start(flavour)?;
+    let refusal = match deserialize(&usual, slot) {
+        Ok(component) => return Ok(Ok(Code { engine: usual, component })),
+        Err(error) if usual.pooled => error,
+        Err(error) => return Ok(Err(format!("{error:#}"))),
+    };
+    let on_demand = engine.start_on_demand(flavour)?;
+    Ok(match deserialize(&on_demand, slot) {
+        Ok(component) => {
+            let reason = format!("{refusal:#}");
+            tracing::info!(
+                reason,
+                "a component does not fit the pool; its instances are allocated on demand"
+            );
+            Ok(Code { engine: on_demand, component })
+        }
+        Err(error) => Err(format!("{error:#}")),
+    })
+}
+
+fn deserialize(engine: &Started, slot: &Slot) -> wasmtime::Result<Component> {
     // SAFETY: the file is the output of our own compiler: its seal, made under a key that only we can
     // read, was checked just now, and the folder is not writable by others.
     #[expect(unsafe_code, reason = "loading machine code is unsafe by nature; the seal vouches for it")]
-    let component = unsafe { Component::deserialize_file(engine, &slot.code) };
-    match component {
-        Ok(component) => Ok(Some(component)),
-        Err(error) => {
-            tracing::warn!(error = format!("{error:#}"), "compiled code does not load; compiling again");
-            Ok(None)
-        }
+    unsafe {
+        Component::deserialize_file(&engine.wasmtime, &slot.code)
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use wasmtime::Store;
-use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
+use wasmtime_wasi_http::{p2, p3};
 
 use crate::guest::{self, Guest};
+use crate::link::{Entry, Linked};
 use crate::meter::Meter;
 use crate::metrics::{Counters, Gauge, up};
 use crate::plan::Plan;
@@ -21,15 +22,21 @@ pub(crate) const MAX_IDLE: Duration = Duration::from_secs(10);
 /// One live instance.
 pub(crate) struct Instance {
     pub(crate) store: Store<Guest>,
-    pub(crate) proxy: Proxy,
+    pub(crate) exports: Exports,
     pub(crate) meter: Arc<Meter>,
     uses: u32,
+}
+
+/// What takes the calls of a live instance.
+pub(crate) enum Exports {
+    Preview2(p2::bindings::Proxy),
+    Preview3(p3::bindings::Service),
 }
 
 /// A loaded, linked module and its waiting instances.
 pub(crate) struct Loaded {
     pub(crate) plan: Arc<Plan>,
-    pre: Arc<ProxyPre<Guest>>,
+    pub(crate) linked: Arc<Linked>,
     warm: Mutex<Vec<Warm>>,
 }
 
@@ -40,8 +47,8 @@ struct Warm {
 }
 
 impl Loaded {
-    pub(crate) fn new(plan: Arc<Plan>, pre: Arc<ProxyPre<Guest>>) -> Loaded {
-        Loaded { plan, pre, warm: Mutex::default() }
+    pub(crate) fn new(plan: Arc<Plan>, linked: Arc<Linked>) -> Loaded {
+        Loaded { plan, linked, warm: Mutex::default() }
     }
 
     /// A waiting instance, the one used last first.
@@ -52,13 +59,16 @@ impl Loaded {
     /// Makes an instance. May run guest code.
     pub(crate) async fn make(&self, meter: Arc<Meter>) -> wasmtime::Result<Instance> {
         let began = Instant::now();
-        let mut store = guest::store(self.pre.engine(), &self.plan, &meter);
-        let proxy = self.pre.instantiate_async(&mut store).await?;
+        let mut store = guest::store(&self.linked.engine.wasmtime, &self.plan, &meter);
+        let exports = match &self.linked.entry {
+            Entry::Preview2(pre) => Exports::Preview2(pre.instantiate_async(&mut store).await?),
+            Entry::Preview3(pre) => Exports::Preview3(pre.instantiate_async(&mut store).await?),
+        };
         let counters = &self.plan.counters;
         up(&counters.instantiated);
         let took = began.elapsed().as_micros() as u64;
         counters.instantiate_us.fetch_add(took, std::sync::atomic::Ordering::Relaxed);
-        Ok(Instance { store, proxy, meter, uses: 0 })
+        Ok(Instance { store, exports, meter, uses: 0 })
     }
 
     /// Takes an instance back after a call that ended well.

@@ -37,6 +37,8 @@ mod metrics;
 mod module;
 mod outlet;
 mod plan;
+mod preview3;
+mod private;
 mod run;
 mod seam;
 mod state;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::engine::Engine;
+use crate::engine::Started;
 use crate::instance::Loaded;
 use crate::metrics::{Gauge, Metrics, up};
 use crate::outlet::Outlet;
@@ -38,7 +38,7 @@ pub struct Drained {
 /// A module that takes calls.
 pub struct Module {
     plan: Arc<Plan>,
-    engine: Arc<Engine>,
+    engine: Arc<Started>,
     threads: Arc<Threads>,
     loaded: Mutex<Option<Arc<Loaded>>>,
     places: Arc<Semaphore>,
@@ -64,13 +64,8 @@ struct Flight {
 }
 
 impl Module {
-    pub(crate) fn new(
-        loaded: Arc<Loaded>,
-        engine: Arc<Engine>,
-        threads: Arc<Threads>,
-        max_queued: u32,
-    ) -> Module {
-        let plan = loaded.plan.clone();
+    pub(crate) fn new(loaded: Arc<Loaded>, threads: Arc<Threads>, max_queued: u32) -> Module {
+        let (plan, engine) = (loaded.plan.clone(), loaded.linked.engine.clone());
         let places = plan.spec.max_concurrency.max(1) as usize;
         Module {
             plan,
@@ -171,8 +166,7 @@ impl Module {
         let permit = self.permit(deadline).await?;
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let loaded = loaded.ok_or_else(|| self.is_draining())?;
-        let started = self.engine.start().map_err(|error| Failure::new(Kind::Internal, error.to_string()))?;
-        let place = Place { _permit: permit, _running: started.ticker.begin(), _flight: flight };
+        let place = Place { _permit: permit, _running: self.engine.ticker.begin(), _flight: flight };
         Ok((place, loaded))
     }
 

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::WasiBody;
 
 /// The far end of one call, in whichever state it is.
 pub(crate) enum Outlet {
@@ -66,7 +66,7 @@ impl Outlet {
     /// that nothing more will be written.
     pub(crate) fn poll_pump(
         &mut self,
-        from: &mut HyperOutgoingBody,
+        from: &mut WasiBody,
         guest_done: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Pumped> {
@@ -121,7 +121,7 @@ impl Outlet {
 }
 
 /// The whole body of a guest that has returned; `None` if it did not end it.
-pub(crate) fn take_whole(body: &mut HyperOutgoingBody) -> Option<(Bytes, Option<HeaderMap>)> {
+pub(crate) fn take_whole(body: &mut WasiBody) -> Option<(Bytes, Option<HeaderMap>)> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     loop {

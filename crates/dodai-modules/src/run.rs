@@ -5,30 +5,34 @@
 //! is how a guest is cut: the fibre it runs on is unwound and its store is thrown away. Always holds: the
 //! caller learns of every end, by a reply, a failure, or a cut body.
 
+use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dodai_core::body::Body;
-use dodai_core::call::{Call, Context};
+use dodai_core::call::Call;
 use dodai_core::failure::{Failure, Kind};
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use wasmtime::Store;
 use wasmtime::component::Resource;
-use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostResponseOutparam};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView};
 
 use crate::egress::wasi_error;
-use crate::instance::{Instance, Loaded};
+use crate::guest::Guest;
+use crate::instance::{Exports, Instance, Loaded};
 use crate::meter::{Meter, metered};
 use crate::metrics::up;
 use crate::outlet::{Outlet, Pumped, take_whole, unfinished};
 use crate::plan::Plan;
+use crate::preview3::{self, Told};
 use crate::trap;
 
 /// How a call ended.
@@ -41,7 +45,12 @@ enum End {
     Failed(Failure),
 }
 
-type Heard = oneshot::Receiver<Result<Response<HyperOutgoingBody>, ErrorCode>>;
+/// What is heard of the guest's response.
+struct Heard<E> {
+    response: oneshot::Receiver<Result<Response<WasiBody>, E>>,
+    /// Dropped when nobody reads the body any more; for guests that wait for that.
+    reading: Option<oneshot::Sender<Infallible>>,
+}
 
 /// Runs `call` to its end. Returns whether it was cut by `cut`.
 pub(crate) async fn run(loaded: &Loaded, call: Call, mut outlet: Outlet, cut: &CancellationToken) -> bool {
@@ -84,17 +93,28 @@ async fn serve(loaded: &Loaded, call: Call, outlet: &mut Outlet, end_at: Instant
         Err(error) => return End::Failed(trap::failure_of(plan, &error)),
     };
     let Call { head, body, context } = call;
-    let (told, heard) = oneshot::channel();
-    let request = match enter(&mut instance, Request::from_parts(head, body), &context, end_at, told) {
-        Ok(request) => request,
-        Err(error) => return End::Failed(trap::failure_of(plan, &error)),
-    };
-    let end = {
-        let Instance { store, proxy, meter, .. } = &mut instance;
-        let entry = proxy.wasi_http_incoming_handler();
-        let guest = pin!(entry.call_handle(store, request.0, request.1));
-        let guest = pin!(metered(guest, meter));
-        exchange(plan, guest, heard, outlet, context.deadline).await
+    let request = Request::from_parts(head, body);
+    let Instance { store, exports, meter, .. } = &mut instance;
+    store.data_mut().egress.serve(&context, end_at);
+    let end = match exports {
+        Exports::Preview2(proxy) => {
+            let (told, response) = oneshot::channel();
+            let request = match enter(store, request, told) {
+                Ok(request) => request,
+                Err(error) => return End::Failed(trap::failure_of(plan, &error)),
+            };
+            let entry = proxy.wasi_http_incoming_handler();
+            let guest = pin!(entry.call_handle(store, request.0, request.1));
+            let guest = pin!(metered(guest, meter));
+            exchange(plan, guest, Heard { response, reading: None }, outlet, context.deadline).await
+        }
+        Exports::Preview3(service) => {
+            let ((told, response), (reading, taken)) = (oneshot::channel(), oneshot::channel());
+            let told = Told { response: told, taken };
+            let guest = pin!(preview3::call(store, service, request, told));
+            let guest = pin!(metered(guest, meter));
+            exchange(plan, guest, Heard { response, reading: Some(reading) }, outlet, context.deadline).await
+        }
     };
     let guest = instance.store.data();
     guest.stdout.flush();
@@ -117,16 +137,13 @@ async fn obtain(loaded: &Loaded) -> wasmtime::Result<Instance> {
 
 type Entry = (Resource<HostIncomingRequest>, Resource<HostResponseOutparam>);
 
-/// Puts the request and the place for the response into the instance.
+/// Puts the request and the place for the response into an instance of WASI 0.2.
 fn enter(
-    instance: &mut Instance,
+    store: &mut Store<Guest>,
     mut request: Request<Body>,
-    context: &Context,
-    end_at: Instant,
-    told: oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>,
+    told: oneshot::Sender<Result<Response<WasiBody>, ErrorCode>>,
 ) -> wasmtime::Result<Entry> {
-    let guest = instance.store.data_mut();
-    guest.egress.serve(context, end_at);
+    let guest = store.data_mut();
     if request.uri().authority().is_none() && !request.headers().contains_key(http::header::HOST) {
         let name = HeaderValue::from_str(guest.plan.name())?;
         request.headers_mut().insert(http::header::HOST, name);
@@ -141,24 +158,25 @@ fn enter(
 }
 
 /// Waits for the head, then moves the body. `guest` is polled throughout.
-async fn exchange<G>(
+async fn exchange<G, E>(
     plan: &Arc<Plan>,
     mut guest: Pin<&mut G>,
-    mut heard: Heard,
+    mut heard: Heard<E>,
     outlet: &mut Outlet,
     deadline: Option<Instant>,
 ) -> End
 where
     G: Future<Output = wasmtime::Result<()>>,
+    E: Display,
 {
     let mut result = None;
     let response = tokio::select! {
         biased;
         ended = &mut guest => {
             result = Some(ended);
-            heard.try_recv().ok()
+            heard.response.try_recv().ok()
         }
-        response = &mut heard => response.ok(),
+        response = &mut heard.response => response.ok(),
         () = outlet.gone() => return End::Gone,
         () = until(deadline) => {
             let detail = format!("{} sent no response head before the caller's deadline", plan.name());
@@ -181,7 +199,7 @@ where
     };
     if result.is_none() {
         outlet.begin(head);
-        return stream(plan, guest, &mut body, outlet).await;
+        return stream(plan, guest, body, heard.reading, outlet).await;
     }
     match take_whole(&mut body) {
         Some((bytes, None)) => outlet.reply(head, Body::full(bytes)),
@@ -200,7 +218,8 @@ where
 async fn stream<G>(
     plan: &Arc<Plan>,
     mut guest: Pin<&mut G>,
-    body: &mut HyperOutgoingBody,
+    mut body: WasiBody,
+    reading: Option<oneshot::Sender<Infallible>>,
     outlet: &mut Outlet,
 ) -> End
 where
@@ -216,7 +235,7 @@ where
         if matches!(result, Some(Err(_))) {
             return std::task::Poll::Ready(Pumped::Unfinished);
         }
-        outlet.poll_pump(body, result.is_some(), cx)
+        outlet.poll_pump(&mut body, result.is_some(), cx)
     })
     .await;
     match (pumped, &result) {
@@ -225,6 +244,7 @@ where
         (Pumped::Unfinished, _) => return End::Failed(unfinished(plan.name())),
         (Pumped::Whole(trailers), _) => outlet.finish(trailers),
     }
+    drop((body, reading));
     let ended = match result {
         Some(ended) => ended,
         None => guest.await,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,4 +143,41 @@ async fn pruning_keeps_what_is_wanted() {
     assert_eq!(host.prune(&BTreeSet::from([digest.clone()])).expect("pruned"), 0);
     assert_eq!(host.prune(&BTreeSet::new()).expect("pruned"), 3);
     assert!(matches!(host.prepare("hello.wasm", &digest).await, Err(Error::Missing { .. })));
+}
+
+#[test]
+fn a_folder_that_others_can_put_code_into_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = |name: &str| Host::open(HostOptions::new(folder.path().join(name)), &Tasks::new());
+    let told = |name: &str| open(name).err().expect("refused").to_string();
+    let mode = |path: &str, mode: u32| {
+        fs::set_permissions(folder.path().join(path), fs::Permissions::from_mode(mode)).expect("ours");
+    };
+    drop(open("one").expect("a host"));
+    mode("one/code", 0o770);
+    let error = told("one");
+    assert!(error.contains("one/code may be written by others (mode 0770)"), "{error}");
+    assert!(error.contains("chmod go-w"), "{error}");
+    mode("one/code", 0o700);
+    mode("one", 0o777);
+    assert!(told("one").contains("one may be written by everybody (mode 0777)"), "{}", told("one"));
+    mode("one", 0o1777);
+    drop(open("one").expect("nobody can replace what is in a sticky folder"));
+    mode("one", 0o755);
+    drop(open("one").expect("a host"));
+
+    if fs::metadata("/proc/self").expect("proc").uid() != 0 {
+        aloud("a folder of somebody else: only root can make one");
+        return;
+    }
+    fs::create_dir_all(folder.path().join("two/code")).expect("made");
+    std::os::unix::fs::chown(folder.path().join("two/code"), Some(4242), None).expect("given away");
+    let error = told("two");
+    assert!(error.contains("two/code belongs to user 4242"), "{error}");
+}
+
+/// Says that a check was skipped; the harness keeps `eprintln` of a test that passes to itself.
+fn aloud(what: &str) {
+    use std::io::Write;
+    let _said = writeln!(std::io::stderr(), "SKIPPED: {what}");
 }

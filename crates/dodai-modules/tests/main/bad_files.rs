@@ -32,8 +32,12 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
             ),
         ),
         (
-            "built for 0.3",
+            "with an empty 0.3 entry",
             binary(r#"(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))"#),
+        ),
+        (
+            "built for a draft of 0.3",
+            binary(r#"(component (import "wasi:http/types@0.3.0-rc-2026-01-06" (instance)))"#),
         ),
         (
             "with another type",

@@ -27,12 +27,19 @@ pub fn hello() -> Vec<u8> {
     std::fs::read(hello_path()).expect("examples/hello is built")
 }
 
+/// The guest for WASI 0.3.
+pub fn hello_async() -> Vec<u8> {
+    let path = "../../examples/hello-async/artifacts/hello-async.wasm";
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("examples/hello-async is built")
+}
+
 /// One host for all tests that do not look at the host itself: the guest is compiled once.
 pub fn host() -> &'static Host {
     static HOST: LazyLock<Host> = LazyLock::new(|| {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("modules");
         let host = Host::open(HostOptions::new(folder), &Tasks::new()).expect("a host");
         host.artifacts().put(&hello()).expect("stored");
+        host.artifacts().put(&hello_async()).expect("stored");
         host
     });
     &HOST
@@ -66,12 +73,19 @@ pub struct World {
     pub lines: Mutex<Vec<(Stream, String)>>,
     pub calls: Mutex<Vec<(http::request::Parts, Context)>>,
     pub store: Arc<dyn Store>,
+    /// Where two outbound calls to `/meet` wait for one another.
+    pub meeting: tokio::sync::Barrier,
 }
 
 impl Default for World {
     fn default() -> World {
         let store = Arc::new(dodai_capability::memory::State::new(1 << 20));
-        World { lines: Mutex::default(), calls: Mutex::default(), store }
+        World {
+            lines: Mutex::default(),
+            calls: Mutex::default(),
+            store,
+            meeting: tokio::sync::Barrier::new(2),
+        }
     }
 }
 
@@ -113,6 +127,9 @@ impl Door for World {
         Box::pin(async move {
             if path == "/down" {
                 return Err(Failure::new(Kind::NoEndpoint, "shop has no ready instance"));
+            }
+            if path == "/meet" {
+                self.meeting.wait().await;
             }
             Ok(Reply::new(http::StatusCode::OK, format!("you asked for {path}")))
         })

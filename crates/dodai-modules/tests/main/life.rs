@@ -93,14 +93,15 @@ async fn unload_cycles() {
     let folder = tempfile::tempdir().expect("a folder");
     let tasks = Tasks::new();
     let host = Host::open(HostOptions::new(folder.path()), &tasks).expect("a host");
-    host.artifacts().put(&hello()).expect("stored");
+    let artifacts = [hello(), hello_async()].map(|wasm| host.artifacts().put(&wasm).expect("stored"));
     let world = Arc::new(World::default());
     let mut after_warm_up = 0;
     for cycle in 0..cycles {
         if cycle == cycles / 4 {
             after_warm_up = resident();
         }
-        let module = host.install(new_instance(), app(), spec(), world.seams()).await.expect("installed");
+        let spec = ModuleSpec { artifact: artifacts[cycle % artifacts.len()].clone(), ..spec() };
+        let module = host.install(new_instance(), app(), spec, world.seams()).await.expect("installed");
         assert_eq!(get(&module, "/").await.expect("answered").0, 200);
         let instance = module.instance().clone();
         drop(module);

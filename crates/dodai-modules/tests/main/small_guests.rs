@@ -11,8 +11,14 @@ use crate::fixture::*;
 
 /// A component with the entry for calls; `core` is the body of its core module, which exports `handle`.
 fn guest(core: &str) -> Vec<u8> {
+    guest_beside("", core)
+}
+
+/// The same with more `parts` of the component beside it.
+fn guest_beside(parts: &str, core: &str) -> Vec<u8> {
     let text = format!(
         r#"(component
+            {parts}
             (import "wasi:http/types@0.2.0" (instance $types
                 (export "incoming-request" (type (sub resource)))
                 (export "response-outparam" (type (sub resource)))))
@@ -29,7 +35,11 @@ fn guest(core: &str) -> Vec<u8> {
 }
 
 async fn install_text(core: &str, spec: ModuleSpec) -> Result<Arc<Module>, Error> {
-    let artifact = host().artifacts().put(&guest(core)).expect("stored");
+    install_bytes(&guest(core), spec).await
+}
+
+async fn install_bytes(wasm: &[u8], spec: ModuleSpec) -> Result<Arc<Module>, Error> {
+    let artifact = host().artifacts().put(wasm).expect("stored");
     let world = Arc::new(World::default());
     host().install(new_instance(), app(), ModuleSpec { artifact, ..spec }, world.seams()).await
 }
@@ -69,4 +79,42 @@ async fn a_guest_that_never_starts_is_not_installed() {
     let short = ModuleSpec { cpu_time: Duration::from_millis(40), ..spec() };
     let error = install_text(core, short).await.err().expect("refused");
     assert_eq!(error.to_string(), "hello does not start: hello used more than 40ms of CPU time");
+}
+
+/// What a composed component is: `count` parts, each with a memory and a table of its own.
+fn composed(count: usize) -> Vec<u8> {
+    let part = "(core module $part (memory (export \"memory\") 1) (table 4 funcref))";
+    let made: String =
+        (0..count).map(|at| format!("(core instance $part{at} (instantiate $part))")).collect();
+    guest_beside(&format!("{part}{made}"), r#"(memory 1) (func (export "handle") (param i32 i32))"#)
+}
+
+#[tokio::test]
+async fn a_composed_component_has_several_memories() {
+    // The last two do not fit the pool: they are allocated on demand.
+    for count in [1, 5, 20, 100] {
+        let module = install_bytes(&composed(count), spec()).await.unwrap_or_else(|error| {
+            panic!("{count} parts: {error}");
+        });
+        let failure = get(&module, "/").await.expect_err("no response");
+        assert_eq!(failure.to_string(), "protocol: hello returned without a response");
+        assert_eq!(module.metrics().memory_peak, (count as u64 + 1) << 16);
+        assert_eq!(module.drain(PATIENCE).await.cut, 0);
+        assert_eq!(module.metrics().instances, 0);
+    }
+    assert!(host().engine().is_pooled());
+}
+
+#[tokio::test]
+async fn the_limits_hold_for_what_does_not_fit_the_pool() {
+    let parts = "(core module $part (memory (export \"memory\") 1))".to_owned()
+        + &(0..20).map(|at| format!("(core instance $part{at} (instantiate $part))")).collect::<String>();
+    let spin = r#"(func (export "handle") (param i32 i32) (loop (br 0)))"#;
+    let short = ModuleSpec { cpu_time: Duration::from_millis(40), ..spec() };
+    let module = install_bytes(&guest_beside(&parts, spin), short).await.expect("installed");
+    let failure = get(&module, "/").await.expect_err("too long");
+    assert_eq!(failure.to_string(), "quota: hello used more than 40ms of CPU time");
+    let small = ModuleSpec { memory: 10 << 16, ..spec() };
+    let error = install_bytes(&guest_beside(&parts, spin), small).await.err().expect("refused");
+    assert_eq!(error.to_string(), "hello does not start: hello used more than 640 KiB");
 }
