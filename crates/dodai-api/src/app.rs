@@ -159,7 +159,8 @@ pub struct Call {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Probes {
-    /// While it fails, the instance gets no calls. Default: a connection to the default service succeeds.
+    /// While it fails, the instance gets no calls. Default: a connection to the default service succeeds; a module is
+    /// ready once it is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub readiness: Option<Probe>,
     /// When it fails, the instance is started again. Default: none.
@@ -184,7 +185,7 @@ pub struct Probe {
     /// Succeeds when a GET is answered with a status from 200 to 399.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_get: Option<HttpGet>,
-    /// Succeeds when a connection is accepted.
+    /// Succeeds when a connection is accepted. Not for modules, which have no port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_socket: Option<TcpSocket>,
     /// Succeeds when a command ends with 0. Processes only.
@@ -333,6 +334,7 @@ pub enum Run {
     #[default]
     Service,
     /// Runs to its end once per revision, such as a migration; apps that depend on it wait for its success.
+    /// Processes only.
     Once,
 }
 

@@ -59,6 +59,11 @@ pub(super) fn check_revision(spec: &RevisionSpec, found: &mut Findings) {
 }
 
 fn check_module(spec: &AppSpec, module: &Module, found: &mut Findings) {
+    if spec.run == Run::Once {
+        let message = "a module answers calls and never ends, so it cannot run once";
+        let remedy = "leave `run` out, or make what runs once a `process`";
+        found.error(Code::Conflict, "spec.run", message, remedy);
+    }
     let artifact = "spec.module.artifact";
     if let Some(digest) = module.artifact.strip_prefix("sha256:") {
         if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
@@ -272,6 +277,10 @@ fn check_probe(path: &str, probe: &Probe, spec: &AppSpec, found: &mut Findings) 
             message,
             "declare a service in `spec.services`, or use `exec`",
         );
+    }
+    if probe.tcp_socket.is_some() && spec.module.is_some() {
+        let message = "a module has no port to connect to";
+        found.error(Code::Conflict, format!("{path}.tcpSocket"), message, "use `httpGet`");
     }
     if let Some(exec) = &probe.exec {
         found.command(&format!("{path}.exec.command"), &exec.command);

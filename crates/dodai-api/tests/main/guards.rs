@@ -62,6 +62,24 @@ fn bounds_of_a_base_are_those_of_a_document() {
     assert!(read.errors.is_empty(), "{}", told(&read));
 }
 
+#[test]
+fn a_module_is_asked_over_http_and_does_not_run_once() {
+    let app = |more: &str| {
+        let spec = format!("services: [{{ name: http }}], module: {{ artifact: a.wasm }}, {more}");
+        read_text(&dodai("App", "a", &spec))
+    };
+    for (more, path, remedy) in [
+        ("run: once", "spec.run", "process"),
+        ("probes: { readiness: { tcpSocket: {} } }", "spec.probes.readiness.tcpSocket", "httpGet"),
+        ("probes: { liveness: { exec: { command: [a] } } }", "spec.probes.liveness.exec", "httpGet"),
+    ] {
+        let (severity, _, told) = said(&app(more), path);
+        assert!(severity == Severity::Error && told.contains(remedy), "{more}: {told}");
+    }
+    let fine = app("run: service, probes: { startup: { httpGet: { path: '/up?full=1' } } }");
+    assert!(fine.errors.is_empty(), "{}", told(&fine));
+}
+
 fn resiliency(rest: &str) -> String {
     dapr("Resiliency", "r", rest)
 }

@@ -177,14 +177,18 @@ fn a_fixed_port_is_given_over_instead_of_shared() {
 
 #[test]
 fn what_runs_once_runs_once_per_revision() {
-    let once = |artifact: &str| module("job", artifact, "  run: once\n");
-    let mut world = World::new(&once("v1.wasm"), &["a"]);
+    let once = |version: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: App\nmetadata:\n  name: job\nspec:\n  process:\n    command: [job, {version}]\n  run: once\n"
+        )
+    };
+    let mut world = World::new(&once("v1"), &["a"]);
     world.settle(|_| Phase::Succeeded);
     assert_eq!(world.records.next, 2, "one instance was ever made");
     assert!(world.records.instances.values().all(|one| one.succeeded));
     world.settle(|_| Phase::Succeeded);
     assert_eq!(world.records.next, 2, "it is not run again");
-    world.replace(&once("v2.wasm"));
+    world.replace(&once("v2"));
     world.settle(|_| Phase::Succeeded);
     assert_eq!(world.records.next, 3);
 }
