@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::gate::Gate;
 use crate::joining::{self, Joining};
-use crate::seam::{Artifacts, Ledger, Node};
+use crate::seam::{Artifacts, Ledger, Node, NotReady};
 use crate::{Refusal, apps, documents, node};
 
 /// The most bytes of documents in one request.
@@ -68,8 +68,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Set when somebody asks the server to stop.
     pub stop: watch::Sender<bool>,
-    /// Whether everything that was started first is ready.
-    pub settled: watch::Receiver<bool>,
+    /// What of that which was started first is not ready; `None` as long as that is waited for.
+    pub settled: watch::Receiver<Option<Vec<NotReady>>>,
     /// When they close, answers without end are ended.
     pub tasks: Tasks,
 }

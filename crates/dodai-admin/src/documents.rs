@@ -131,7 +131,7 @@ pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, bo
             )));
         }
     };
-    let (documents, mut warnings) = parse(&files)?;
+    let (documents, mut warnings) = parse(&files, &parts.control).await?;
     let actor = actor(&headers);
     let mut before = BTreeMap::new();
     if dry_run {
@@ -169,7 +169,7 @@ async fn stored(control: &Control, key: &DocumentKey) -> Result<Option<Document>
 type Parsed = (Vec<Located<Document>>, Vec<Problem>);
 
 /// Documents of all files, or every problem in them.
-fn parse(files: &Files) -> Result<Parsed, Refusal> {
+async fn parse(files: &Files, control: &Control) -> Result<Parsed, Refusal> {
     let (mut documents, mut errors, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
     for file in &files.files {
         let read = dodai_api::read(&Source { name: &file.name, bytes: file.content.as_bytes() });
@@ -178,8 +178,8 @@ fn parse(files: &Files) -> Result<Parsed, Refusal> {
         warnings.extend(read.warnings);
     }
     for located in &mut documents {
-        if let Some(name) = mask::hidden_in(&located.value) {
-            errors.push(hidden(located, &name));
+        if mask::has_hidden(&located.value) {
+            errors.extend(unhide(located, control).await?);
         }
         if let Document::App(app) = &mut located.value {
             let id = format!("{}/{}", app.metadata.namespace, app.metadata.name);
@@ -197,7 +197,21 @@ fn parse(files: &Files) -> Result<Parsed, Refusal> {
     Ok((documents, warnings))
 }
 
-/// A document that was printed by `get` and lost its secrets there.
+/// Puts the stored secrets into a document that was printed by `get` and lost them there.
+async fn unhide(located: &mut Located<Document>, control: &Control) -> Result<Vec<Problem>, Refusal> {
+    let stored = stored(control, &located.value.key()).await?.map(|document| document.to_value());
+    let mut value = located.value.to_value();
+    let missing = mask::restore(&mut value, stored.as_ref());
+    if missing.is_empty() {
+        match Document::from_value(&value) {
+            Ok(whole) => located.value = whole,
+            Err(problems) => return Ok(problems),
+        }
+    }
+    Ok(missing.iter().map(|name| hidden(located, name)).collect())
+}
+
+/// A value that was not shown and for which none is stored.
 fn hidden(located: &Located<Document>, name: &str) -> Problem {
     let (line, column) = located.place("").unwrap_or_default();
     Problem {
@@ -207,7 +221,7 @@ fn hidden(located: &Located<Document>, name: &str) -> Problem {
         column,
         path: String::new(),
         message: format!(
-            "the value of `{name}` is `{}`, which stands for a value that was not shown",
+            "the value of `{name}` is `{}`, which stands for the stored one, and none is stored at this place",
             mask::HIDDEN
         ),
         remedy: Some("write the real value, or a reference to a secret store".to_owned()),
@@ -234,9 +248,7 @@ fn plain(document: &Document) -> Value {
         map.remove("status");
     }
     let Some(Value::Object(metadata)) = value.get_mut("metadata") else { return value };
-    for key in
-        ["uid", "generation", "revision", "creationTimestamp", "deletionTimestamp", "ownerApp", "fieldOwners"]
-    {
+    for key in ["uid", "generation", "revision", "creationTimestamp", "ownerApp", "fieldOwners"] {
         metadata.remove(key);
     }
     if let Some(Value::Object(notes)) = metadata.get_mut("annotations") {

@@ -1,8 +1,9 @@
 //! Who may come in: a bearer token, a host name that a rebound DNS name cannot fake, no foreign origin.
 //!
 //! The API listens on loopback, so any web page open on the machine can send requests to it. Three things
-//! keep pages out: they do not know the token, a page that rebinds its name to 127.0.0.1 still sends its own
-//! name as `Host`, and there are no CORS headers that would let it read an answer.
+//! keep pages out: they do not know the token, a page that rebinds its name to this machine still sends its own
+//! name as `Host` (so addresses are let in, and no name that was not said), and there are no CORS headers that
+//! would let it read an answer.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate for loopback; `hosts` are further names under which the API may be reached.
+    /// A gate that lets in who writes an address; `hosts` are the names under which the API may be reached, beside
+    /// `localhost`.
     pub fn new(check: Check, hosts: Vec<String>) -> Gate {
         Gate { check, hosts }
     }
@@ -50,7 +52,7 @@ impl Gate {
         let name = host.map(dodai_core::head::host_of).unwrap_or_default();
         if !self.knows(name) {
             let text = "the Host header does not name this server, which could be a rebound DNS name";
-            let remedy = "use 127.0.0.1 or localhost";
+            let remedy = "use its IP address or localhost, or start it with --admin-host NAME";
             return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", text).remedy(remedy));
         }
         let Some(origin) = head.headers.get(header::ORIGIN) else { return Ok(()) };
@@ -64,12 +66,15 @@ impl Gate {
     }
 
     fn knows(&self, name: &str) -> bool {
-        let bare = name.trim_start_matches('[').trim_end_matches(']');
-        let loopback = bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-        loopback
+        is_address(name)
             || name.eq_ignore_ascii_case("localhost")
             || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     }
+}
+
+/// Whether a host is an IP address, which a rebound name never is.
+pub fn is_address(host: &str) -> bool {
+    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

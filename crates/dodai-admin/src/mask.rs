@@ -1,7 +1,11 @@
 //! Values that may be secrets, taken out of documents before anybody sees them.
 //!
-//! Masked are the values of component settings, of environment variables and of HTTP endpoint headers. The
-//! names beside them and references to secret stores stay: they say where a secret is, not what it is.
+//! Hidden are values of component settings, environment variables and header changes whose name or form says
+//! that they are secret, and all headers of HTTP endpoints and of trace collectors. Names and references to
+//! secret stores stay: they say where a secret is, not what it is. A hidden value that comes back stands for the
+//! stored one at the same place, so that what was shown can be edited and applied.
+
+use std::collections::BTreeMap;
 
 use dodai_api::Document;
 use serde_json::Value;
@@ -11,6 +15,37 @@ pub const HIDDEN: &str = "<hidden>";
 /// What stands in the place of a hidden value that differs from the one before.
 pub const CHANGED: &str = "<hidden, changed>";
 
+/// A name with one of these anywhere is of a secret.
+const ANYWHERE: [&str; 10] = [
+    "token",
+    "passw",
+    "passphrase",
+    "secret",
+    "credential",
+    "signature",
+    "session",
+    "apikey",
+    "privatekey",
+    "connectionstring",
+];
+/// A name with one of these as a word is of a secret: `api_key` and `accessKey`, not `monkey`.
+const AS_WORD: [&str; 14] = [
+    "key",
+    "keys",
+    "auth",
+    "authorization",
+    "authentication",
+    "cookie",
+    "jwt",
+    "otp",
+    "pin",
+    "pwd",
+    "pass",
+    "sid",
+    "sas",
+    "dsn",
+];
+
 /// Hides values in the canonical form of a document.
 pub fn mask(document: &mut Value) {
     each_secret(document, &mut |_, value| *value = Value::from(HIDDEN));
@@ -19,41 +54,174 @@ pub fn mask(document: &mut Value) {
 /// Hides values in two forms of one document so that their difference still shows which ones changed.
 pub fn mask_pair(old: &mut Value, new: &mut Value) {
     let mut before = Vec::new();
-    each_secret(old, &mut |name, value| {
-        before.push((name.to_owned(), std::mem::replace(value, Value::from(HIDDEN))));
+    each_secret(old, &mut |place, value| {
+        before.push((place.path.clone(), std::mem::replace(value, Value::from(HIDDEN))));
     });
-    each_secret(new, &mut |name, value| {
-        let same = before.iter().any(|(other, old)| other == name && old == value);
+    each_secret(new, &mut |place, value| {
+        let same = before.iter().any(|(other, old)| *other == place.path && old == value);
         *value = Value::from(if same { HIDDEN } else { CHANGED });
     });
 }
 
-/// The name of a value that is still hidden: the document was read from here and would lose its secrets.
-pub fn hidden_in(document: &Document) -> Option<String> {
-    let mut found = None;
-    each_secret(&mut document.to_value(), &mut |name, value| {
-        if value.as_str().is_some_and(|text| text == HIDDEN || text == CHANGED) {
-            found = Some(name.to_owned());
-        }
-    });
+/// Whether a document has a value that stands for one that was not shown.
+pub fn has_hidden(document: &Document) -> bool {
+    let mut found = false;
+    each_value(&mut document.to_value(), &mut |_, value| found |= is_mark(value));
     found
 }
 
-fn each_secret(document: &mut Value, visit: &mut dyn FnMut(&str, &mut Value)) {
-    let path = match document.get("kind").and_then(Value::as_str) {
-        Some("Component") => "/spec/metadata",
-        Some("HTTPEndpoint") => "/spec/headers",
-        Some("App") => "/spec/env",
-        Some("Revision") => "/spec/template/env",
-        _ => return,
+/// Puts the stored values in the place of those that were not shown. The names of those that nothing is stored
+/// for at the same place, or for which that cannot be told.
+pub fn restore(document: &mut Value, stored: Option<&Value>) -> Vec<String> {
+    let mut known: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut by_name: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    each_value(&mut stored.cloned().unwrap_or_default(), &mut |place, value| {
+        known.entry(place.path.clone()).or_default().push(value.clone());
+        by_name.entry(place.name.clone()).or_default().push(value.clone());
+    });
+    let mut missing = Vec::new();
+    each_value(document, &mut |place, value| {
+        if !is_mark(value) {
+            return;
+        }
+        let same = |values: &[Value]| values.iter().all(|one| *one == values[0]);
+        let kept = known.get(&place.path).filter(|values| same(values) && value.as_str() == Some(HIDDEN));
+        // A rule without a name may have moved; then only a value that all of them share is the right one.
+        let sure = !place.by_position || by_name.get(&place.name).is_some_and(|values| same(values));
+        match kept.filter(|_| sure) {
+            Some(values) => value.clone_from(&values[0]),
+            None => missing.push(place.name.clone()),
+        }
+    });
+    missing
+}
+
+fn is_mark(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text == HIDDEN || text == CHANGED)
+}
+
+/// Where a value that may be secret stands.
+struct Place {
+    /// What leads to it; the same for the same value of two forms of a document.
+    path: String,
+    /// Its own name.
+    name: String,
+    /// Whether the path counts items of a list that have no name.
+    by_position: bool,
+    /// Whether every value here is secret.
+    always: bool,
+}
+
+fn each_secret(document: &mut Value, visit: &mut dyn FnMut(&Place, &mut Value)) {
+    each_value(document, &mut |place, value| {
+        if place.always || is_secret_name(&place.name) || is_secret_value(value) {
+            visit(place, value);
+        }
+    });
+}
+
+/// Visits every value that may be secret.
+fn each_value(document: &mut Value, visit: &mut dyn FnMut(&Place, &mut Value)) {
+    let (path, always) = match document.get("kind").and_then(Value::as_str) {
+        Some("Component") => ("/spec/metadata", false),
+        Some("HTTPEndpoint") => ("/spec/headers", true),
+        Some("Configuration") => ("/spec/tracing/otel/headers", true),
+        Some("App") => ("/spec/env", false),
+        Some("Revision") => ("/spec/template/env", false),
+        _ => return header_changes(document, "", false, visit),
     };
-    let Some(Value::Array(items)) = document.pointer_mut(path) else { return };
-    for item in items {
+    if let Some(items) = document.pointer_mut(path) {
+        named(
+            items,
+            &Place { path: path.to_owned(), name: String::new(), by_position: false, always },
+            visit,
+        );
+    }
+}
+
+/// Visits the values of header changes, wherever a document has them.
+fn header_changes(
+    value: &mut Value,
+    path: &str,
+    by_position: bool,
+    visit: &mut dyn FnMut(&Place, &mut Value),
+) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let path = format!("{path}/{key}");
+                if value.is_array() && (key == "set" || key == "add") {
+                    named(value, &Place { path, name: String::new(), by_position, always: false }, visit);
+                } else {
+                    header_changes(value, &path, by_position, visit);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                let name = item.get("name").and_then(Value::as_str).map(|name| format!("[{name}]"));
+                let by_position = by_position || (name.is_none() && !path.ends_with("/filters"));
+                let own = name.unwrap_or_else(|| format!("/{index}"));
+                header_changes(item, &format!("{path}{own}"), by_position, visit);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Visits the values of a list of names and values below a place.
+fn named(items: &mut Value, below: &Place, visit: &mut dyn FnMut(&Place, &mut Value)) {
+    for item in items.as_array_mut().into_iter().flatten() {
         let name = item.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         if let Some(value) = item.get_mut("value").filter(|value| !value.is_null()) {
-            visit(&name, value);
+            let path = format!("{}[{}]", below.path, name.to_ascii_lowercase());
+            visit(&Place { path, name, by_position: below.by_position, always: below.always }, value);
         }
     }
+}
+
+/// Whether a name says that its value is secret. In doubt it does: a value too few is shown, and nothing is lost.
+fn is_secret_name(name: &str) -> bool {
+    let lower: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    ANYWHERE.iter().any(|part| lower.contains(part))
+        || words(name).iter().any(|word| AS_WORD.contains(&word.as_str()))
+}
+
+/// Whether a value looks like credentials whatever its name: a URL with a password, `password=...` in a list of
+/// settings, a private key, the value of an `Authorization` header.
+fn is_secret_value(value: &Value) -> bool {
+    let Some(text) = value.as_str() else { return false };
+    let in_url = text.split("://").skip(1).any(|rest| {
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    });
+    let pairs = || text.split([';', '&', '?', ',', ' ', '\n']);
+    let in_pairs = || {
+        pairs().any(|pair| {
+            pair.split_once('=').is_some_and(|(name, value)| !value.is_empty() && is_secret_name(name))
+        })
+    };
+    let scheme = text.split_once(' ').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let authorization = matches!(scheme.as_deref(), Some("bearer" | "basic" | "digest"));
+    in_url || authorization || text.contains("PRIVATE KEY-----") || in_pairs()
+}
+
+/// Splits at everything that is no letter or digit, and where a capital follows a small letter.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut small = false;
+    for c in name.chars() {
+        if !c.is_alphanumeric() || (small && c.is_uppercase()) {
+            words.push(String::new());
+        }
+        if c.is_alphanumeric()
+            && let Some(word) = words.last_mut()
+        {
+            word.extend(c.to_lowercase());
+        }
+        small = c.is_lowercase() || c.is_numeric();
+    }
+    words
 }
 
 #[cfg(test)]
@@ -63,28 +231,115 @@ mod tests {
 
     fn component(password: &str) -> Value {
         json!({"kind": "Component", "metadata": {"name": "a"}, "spec": {"type": "state.redis", "metadata": [
-            {"name": "password", "value": password},
+            {"name": "redisPassword", "value": password},
             {"name": "port", "value": 6379},
             {"name": "key", "secretKeyRef": {"name": "redis", "key": "key"}},
         ]}})
     }
 
+    fn route(rules: &Value) -> Value {
+        json!({"kind": "Route", "spec": {"rules": rules}})
+    }
+
+    fn rule(header: &str, value: &str) -> Value {
+        json!({"filters": [{"type": "RequestHeaderModifier",
+            "requestHeaderModifier": {"set": [{"name": header, "value": value}, {"name": "x-lane", "value": "blue"}]}}]})
+    }
+
     #[test]
-    fn values_of_every_kind_are_hidden_and_names_stay() {
-        let env = json!([{"name": "TOKEN", "value": "s3cret"}, {"name": "X", "secretRef": {"store": "s", "key": "k"}}]);
+    fn secrets_of_every_kind_are_hidden_and_the_rest_stays() {
+        let env = json!([{"name": "TOKEN", "value": "s3cret"}, {"name": "LOG_LEVEL", "value": "blue"}, {"name": "X", "secretRef": {"store": "s", "key": "k"}}]);
+        let mut mirrored = route(&json!([rule("x-lane", "blue")]));
+        mirrored["spec"]["rules"][0]["filters"][0]["responseHeaderModifier"] =
+            json!({"add": [{"name": "Set-Cookie", "value": "s3cret"}]});
         for mut value in [
-            component("s3cret"),
-            json!({"kind": "App", "spec": {"env": env}}),
+            json!({"kind": "App", "spec": {"env": env, "x": "blue"}}),
             json!({"kind": "Revision", "spec": {"template": {"env": env}}}),
-            json!({"kind": "HTTPEndpoint", "spec": {"headers": [{"name": "Authorization", "value": "s3cret"}]}}),
+            json!({"kind": "HTTPEndpoint", "x": "blue", "spec": {"headers": [{"name": "X-Own", "value": "s3cret"}]}}),
+            json!({"kind": "Configuration", "x": "blue", "spec": {"tracing": {"otel": {"headers": [{"name": "x-own", "value": "s3cret"}]}}}}),
+            route(&json!([rule("Authorization", "s3cret")])),
+            route(&json!([rule("cookie", "s3cret")])),
+            route(&json!([rule("x-api-key", "s3cret")])),
+            route(&json!([rule("Proxy-Authorization", "s3cret")])),
+            route(&json!([rule("x-plain", "Bearer s3cret")])),
+            mirrored,
+            json!({"kind": "Policy", "x": "blue", "spec": {"headers": {"request": {"add": [{"name": "X-Token", "value": "s3cret"}]}}}}),
         ] {
             mask(&mut value);
             let text = value.to_string();
-            assert!(!text.contains("s3cret") && !text.contains("6379") && text.contains(HIDDEN), "{text}");
+            assert!(!text.contains("s3cret") && text.contains("blue") && text.contains(HIDDEN), "{text}");
         }
-        let mut route = json!({"kind": "Route", "spec": {"env": env}});
-        mask(&mut route);
-        assert!(route.to_string().contains("s3cret"), "a kind without secrets is left alone");
+        let mut value = component("s3cret");
+        mask(&mut value);
+        let text = value.to_string();
+        assert!(!text.contains("s3cret") && text.contains("6379") && text.contains("secretKeyRef"), "{text}");
+    }
+
+    #[test]
+    fn a_name_or_the_form_of_a_value_makes_a_secret() {
+        for name in ["DB_PASSWORD", "accessKey", "api-token", "AUTH", "connectionString", "saslPwd", "dsn"] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["LOG_LEVEL", "monkey", "redisHost", "author", "passenger_count", "shipping"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+        for value in [
+            "postgres://me:pw@db/shop",
+            "host=db password=pw",
+            "AccountName=a;AccountKey=pw",
+            "https://hook/?token=pw",
+            "Bearer abc",
+            "-----BEGIN PRIVATE KEY-----\nabc",
+        ] {
+            assert!(is_secret_value(&json!(value)), "{value}");
+        }
+        for value in ["info", "http://db:80/@me", "a=b", "host=db user=me", "redis://cache:6379", ""] {
+            assert!(!is_secret_value(&json!(value)), "{value}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_shown_is_kept() {
+        let stored = component("s3cret");
+        let mut shown = stored.clone();
+        mask(&mut shown);
+        shown["spec"]["metadata"][1]["value"] = json!(6380);
+        assert_eq!(restore(&mut shown, Some(&stored)), Vec::<String>::new());
+        assert_eq!(shown["spec"]["metadata"][0]["value"], "s3cret");
+        assert_eq!(shown["spec"]["metadata"][1]["value"], 6380);
+
+        let mut fresh = component(HIDDEN);
+        assert_eq!(restore(&mut fresh, None), ["redisPassword"], "nothing is stored");
+        let mut other = component(CHANGED);
+        assert_eq!(restore(&mut other, Some(&stored)), ["redisPassword"], "a mark of a difference");
+        let mut renamed = component(HIDDEN);
+        renamed["spec"]["metadata"][0]["name"] = json!("password");
+        assert_eq!(restore(&mut renamed, Some(&stored)), ["password"], "another place");
+    }
+
+    #[test]
+    fn secrets_of_rules_never_change_places() {
+        let name = |mut rule: Value, name: &str| {
+            rule["name"] = json!(name);
+            rule
+        };
+        let (a, b) = (rule("authorization", "one"), rule("authorization", "two"));
+        let masked = |rules: &Value| {
+            let mut route = route(rules);
+            mask(&mut route);
+            route
+        };
+        let stored = route(&json!([a, b]));
+        let mut back = masked(&json!([b, a]));
+        assert_eq!(restore(&mut back, Some(&stored)).len(), 2, "which is which cannot be told");
+        let stored = route(&json!([a, a]));
+        let mut back = masked(&json!([a, a]));
+        assert_eq!(restore(&mut back, Some(&stored)).len(), 0, "they are the same");
+        assert_eq!(back, stored);
+        let (a, b) = (name(a, "a"), name(b, "b"));
+        let mut back = masked(&json!([b, a]));
+        assert_eq!(restore(&mut back, Some(&route(&json!([a, b])))).len(), 0, "names tell");
+        assert_eq!(back, route(&json!([b, a])));
     }
 
     #[test]
@@ -93,7 +348,7 @@ mod tests {
         mask_pair(&mut old, &mut new);
         let changes = dodai_api::diff(&old, &new);
         assert_eq!(changes.len(), 1, "{changes:?}");
-        assert_eq!(changes[0].path, "spec.metadata[name=password].value");
+        assert_eq!(changes[0].path, "spec.metadata[name=redisPassword].value");
         assert_eq!(changes[0].new, Some(Value::from(CHANGED)));
         let (mut old, mut new) = (component("one"), component("one"));
         mask_pair(&mut old, &mut new);

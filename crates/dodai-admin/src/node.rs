@@ -24,12 +24,14 @@ pub(crate) async fn metrics(State(parts): Shared, headers: HeaderMap) -> Answer 
 /// `GET /v1/status`.
 pub(crate) async fn status(State(parts): Shared) -> Answer {
     let about = &parts.about;
+    let settled = parts.settled.borrow().clone();
     answer(&json!({
         "version": about.version,
         "pid": about.pid,
         "folder": about.folder,
         "data": about.data,
-        "settled": *parts.settled.borrow(),
+        "settled": settled.is_some(),
+        "notReady": settled.unwrap_or_default(),
         "node": parts.node.state(),
         "store": parts.ledger.state().await?,
     }))

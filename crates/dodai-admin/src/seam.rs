@@ -40,6 +40,21 @@ pub struct NodeState {
     pub components: BTreeMap<String, Option<String>>,
 }
 
+/// Something that was started first and is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReady {
+    /// Such as `app default/shop`.
+    pub what: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl std::fmt::Display for NotReady {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.what, self.reason)
+    }
+}
+
 /// One line of an instance's output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogLine {

@@ -99,7 +99,7 @@ impl World {
             about: About { version: "1".to_owned(), pid: 7, folder: None, data: PathBuf::from("/data") },
             metrics: Arc::new(|_| ("text/plain", "# EOF\n".to_owned())),
             stop: stop.clone(),
-            settled: watch::channel(true).1,
+            settled: watch::channel(Some(Vec::new())).1,
             tasks: tasks.clone(),
         };
         World { router: router(Arc::new(parts)), control, node, stop, tasks }

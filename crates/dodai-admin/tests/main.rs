@@ -45,11 +45,11 @@ async fn nothing_but_health_is_told_without_the_token() {
 #[tokio::test]
 async fn rebound_names_and_foreign_pages_stay_out() {
     let world = World::new().await;
-    for host in ["evil.example", "127.0.0.1.evil.example:7070", "10.0.0.1", ""] {
+    for host in ["evil.example", "127.0.0.1.evil.example:7070", "1.2.3.4.5", ""] {
         let answer = world.send("GET", "/healthz", &[("host", host)], "").await;
         assert_eq!(answer.status, StatusCode::MISDIRECTED_REQUEST, "{host}");
     }
-    for host in ["localhost:7070", "[::1]:7070", "127.0.0.1", "console.internal:7070"] {
+    for host in ["localhost:7070", "[::1]:7070", "127.0.0.1", "10.0.0.5:7070", "console.internal:7070"] {
         assert_eq!(
             world.send("GET", "/v1/status", &[("host", host)], "").await.status,
             StatusCode::OK,
@@ -93,10 +93,21 @@ async fn documents_are_applied_read_and_deleted_without_showing_secrets() {
     assert!(shown.text.contains("<hidden>") && !shown.text.contains("s3cret"), "{}", shown.text);
     let list = world.get("/v1/documents?kind=App&namespace=default").await.json();
     assert_eq!(list["items"][0]["metadata"]["name"], "shop");
-    // What was read here and lost its secrets is not taken back.
-    let back = world.apply("", &APP.replace("s3cret", "<hidden>")).await;
-    assert_eq!(back.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(back.text.contains("PASSWORD"), "{}", back.text);
+    // What was read here and not shown is kept; what was never stored cannot be.
+    let back = world.apply("", &shown.json().to_string()).await;
+    assert_eq!(back.json()["documents"][0]["verdict"], "unchanged", "{}", back.text);
+    let edited = APP.replace("s3cret", "<hidden>").replace("name: http", "name: web");
+    assert_eq!(world.apply("", &edited).await.json()["documents"][0]["verdict"], "configured");
+    let key = dodai_api::DocumentKey {
+        kind: dodai_api::Kind::App,
+        namespace: "default".parse().unwrap(),
+        name: "shop".parse().unwrap(),
+    };
+    let stored = world.control.get(&key).await.unwrap().to_value();
+    assert_eq!(stored.pointer("/spec/env/0/value"), Some(&json!("s3cret")), "{stored}");
+    let lost = world.apply("", &edited.replace("PASSWORD", "NEW_PASSWORD")).await;
+    assert_eq!(lost.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(lost.text.contains("NEW_PASSWORD"), "{}", lost.text);
     assert_eq!(world.send("DELETE", "/v1/documents/App/default/shop", &[], "").await.status, StatusCode::OK);
     assert_eq!(world.get("/v1/documents/App/default/shop").await.json()["code"], "not_found");
     let unknown = world.get("/v1/documents?kind=Ap").await;
