@@ -294,10 +294,11 @@ pub struct External {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExternalTls {
-    /// The name its certificate must carry. Default: the app's name.
+    /// The name or address its certificate must be for, sent as SNI. Default: the app's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
-    /// A file with the certificates to trust, PEM. Default: the system's.
+    /// A file with the certificates to trust, PEM, as seen by the bases that call the app; relative paths begin at the
+    /// project folder. Read again when it changes. Default: those that the machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
 }

@@ -31,6 +31,7 @@ use crate::certificates;
 use crate::footprint;
 use crate::membership::Membership;
 use crate::process::{self, Logs, Ports, Supervisor};
+use crate::reveal;
 use crate::workload::{self, Order, Runner};
 
 pub use crate::workload::Source;
@@ -202,19 +203,23 @@ impl Base {
 /// Takes snapshots until told to stop.
 async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>, tasks: Tasks) {
     let mut runners = BTreeMap::new();
+    let (mut known, mut whole) = (0, true);
     let mut looks = tokio::time::interval(LOOK);
     let mut retries = tokio::time::interval(RETRY);
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         if snapshot.version > 0 {
-            take(&parts, &snapshot, &mut runners, &tasks).await;
+            // What is new may have stores that come up a moment later; what is old has been waited for.
+            let patience = if snapshot.version == known { Duration::ZERO } else { reveal::PATIENCE };
+            known = snapshot.version;
+            whole = take(&parts, &snapshot, patience, &mut runners, &tasks).await;
         }
         let changed = loop {
             tokio::select! {
                 // Waiting for a change, for a moment and for the end are all cancel safe.
                 changed = snapshots.changed() => break changed.is_ok(),
                 _ = looks.tick() => look(&parts),
-                _ = retries.tick(), if parts.status.borrow().refused.is_some() => break true,
+                _ = retries.tick(), if !whole || parts.status.borrow().refused.is_some() => break true,
                 () = tasks.closing() => break false,
             }
         };
@@ -242,19 +247,21 @@ fn look(parts: &Parts) {
     });
 }
 
-/// Makes one snapshot the truth, as far as it can be.
+/// Makes one snapshot the truth, as far as it can be. `false` if a secret in it could not be read yet.
 async fn take(
     parts: &Arc<Parts>,
     snapshot: &Arc<Snapshot>,
+    patience: Duration,
     runners: &mut BTreeMap<InstanceId, Runner>,
     tasks: &Tasks,
-) {
+) -> bool {
     parts.runtime.apply(snapshot);
     for app in snapshot.apps() {
         parts.remember_token(app);
         parts.plane.set_api(&app.id, Some(parts.runtime.api(&app.id)));
     }
-    match parts.plane.apply(snapshot).await {
+    let (revealed, whole) = reveal::reveal(&parts.runtime, snapshot, patience).await;
+    match parts.plane.apply(&revealed).await {
         Ok(listeners) => parts.status.send_modify(|status| {
             status.applied = snapshot.version;
             status.refused = None;
@@ -265,7 +272,7 @@ async fn take(
         Err(error) => {
             let refusal = Refusal { version: snapshot.version, reason: error.to_string() };
             if parts.status.borrow().refused.as_ref() == Some(&refusal) {
-                return;
+                return whole;
             }
             tracing::warn!(
                 version = snapshot.version,
@@ -273,11 +280,12 @@ async fn take(
                 "a snapshot was refused; the last good one stays"
             );
             parts.status.send_modify(|status| status.refused = Some(refusal));
-            return;
+            return whole;
         }
     }
     look(parts);
     reconcile(parts, snapshot, runners, tasks);
+    whole
 }
 
 /// Starts, drains and forgets workloads, so that they are what the snapshot says.

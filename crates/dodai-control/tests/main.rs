@@ -10,6 +10,8 @@ mod documents;
 mod gateways;
 #[path = "main/looping.rs"]
 mod looping;
+#[path = "main/outside.rs"]
+mod outside;
 #[path = "main/placement.rs"]
 mod placement;
 #[path = "main/plans.rs"]

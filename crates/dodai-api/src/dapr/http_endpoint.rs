@@ -44,7 +44,7 @@ pub struct HttpEndpointSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientTls {
-    /// Certificates to trust, PEM. Default: the system's.
+    /// Certificates to trust, PEM. Default: those that the machine trusts.
     #[serde(rename = "rootCA", default, skip_serializing_if = "Option::is_none")]
     pub root_ca: Option<TlsItem>,
     /// Our certificate, PEM. Default: none.

@@ -175,6 +175,9 @@ fn check_external(spec: &AppSpec, external: &External, found: &mut Findings) {
     found.not_empty("spec.external.addresses", "address", &external.addresses);
     let addresses = external.addresses.iter().enumerate();
     found.unique("the address", addresses.map(|(i, a)| (format!("spec.external.addresses[{i}]"), *a)));
+    if let Some(tls) = &external.tls {
+        super::outside::check_tls("spec.external.tls", tls, found);
+    }
     let parts = [
         ("spec.env", !spec.env.is_empty()),
         ("spec.limits", !spec.limits.is_empty()),

@@ -387,7 +387,48 @@ fn what_is_not_done_is_never_passed_over_in_silence() {
             "spec.policies.circuitBreakers.c.trip",
             "no_effect",
         ),
-        (dapr("HTTPEndpoint", "baseUrl: 'https://a.example'"), "spec.baseUrl", "no_effect"),
+        (
+            app("external: { addresses: ['10.0.0.1:1'], tls: { serverName: '*.a.example' } }"),
+            "spec.external.tls.serverName",
+            "invalid_value",
+        ),
+        (
+            app("external: { addresses: ['10.0.0.1:1'], tls: { serverName: 'a.example:443' } }"),
+            "spec.external.tls.serverName",
+            "invalid_value",
+        ),
+        (
+            app("external: { addresses: ['10.0.0.1:1'], tls: { ca: '' } }"),
+            "spec.external.tls.ca",
+            "invalid_value",
+        ),
+        (dapr("HTTPEndpoint", "baseUrl: 'https://u:p@a.example'"), "spec.baseUrl", "invalid_value"),
+        (dapr("HTTPEndpoint", "baseUrl: 'https://a.example/x?y=1'"), "spec.baseUrl", "no_effect"),
+        (
+            dapr("HTTPEndpoint", "baseUrl: 'http://a.example', clientTLS: { }"),
+            "spec.clientTLS",
+            "no_effect",
+        ),
+        (
+            dapr("HTTPEndpoint", "baseUrl: 'https://a.example', clientTLS: { rootCA: { value: ca.pem } }"),
+            "spec.clientTLS.rootCA.value",
+            "invalid_value",
+        ),
+        (
+            dapr("HTTPEndpoint", "baseUrl: 'https://a.example', clientTLS: { certificate: { secretKeyRef: { name: c } } }"),
+            "spec.clientTLS",
+            "missing_key",
+        ),
+        (
+            dapr("HTTPEndpoint", "baseUrl: 'https://a.example', headers: [{ name: 'x y', value: z }]"),
+            "spec.headers[0].name",
+            "invalid_value",
+        ),
+        (
+            dapr("HTTPEndpoint", "baseUrl: 'https://a.example', headers: [{ name: x, secretKeyRef: { name: s } }]"),
+            "spec.headers[0].secretKeyRef",
+            "no_effect",
+        ),
     ] {
         let read = read_text(&text);
         let mut all = read.errors.iter().chain(&read.warnings);

@@ -218,7 +218,8 @@ pub(crate) fn traffic(input: &Input<'_>, id: &AppId) -> Vec<(RevisionId, u32)> {
 }
 
 fn can_serve(input: &Input<'_>, app: &AppId, revision: &RevisionId) -> bool {
-    addresses(input.documents, app, revision).is_some_and(|external| !external.addresses.is_empty()) || input.records.of(app).any(|one| one.revision == *revision && input.observed.is_ready(one))
+    addresses(input.documents, app, revision).is_some_and(|external| !external.addresses.is_empty())
+        || input.records.of(app).any(|one| one.revision == *revision && input.observed.is_ready(one))
 }
 
 /// Where a revision listens that runs elsewhere; none if it does not.

@@ -1,14 +1,15 @@
 //! Service invocation: the call goes on through the `Door` as the app, head and body as they came.
 //!
 //! The target is in the path (`/v1.0/invoke/<app>/method/<path>`), or for any other path in the header
-//! `dapr-app-id` or the user of Basic credentials. What the callee answers passes unchanged. Retries of calls
-//! that were not sent are the data plane's business.
+//! `dapr-app-id` or the user of Basic credentials. It is an app, an HTTPEndpoint, or the URL of a host outside; the
+//! data plane decides what a URL may reach, as for any call of the app. What the callee answers passes unchanged.
 
 use base64::Engine as _;
 use dodai_core::call::{Call, Caller, HOPS_HEADER};
 use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::id::Name;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
 use super::refusal::{Outcome, Refusal};
@@ -57,20 +58,47 @@ fn basic_user(headers: &HeaderMap) -> Option<String> {
         .then(|| app.to_owned())
 }
 
-/// What `<app>` or `<app>.<namespace>` is called at the door.
-fn authority(id: &str, own_namespace: &Name) -> Result<String, String> {
-    if id.starts_with("http://") || id.starts_with("https://") {
-        return Err("calls to HTTP endpoints outside are not served here; call the address itself".to_owned());
+/// Where a call goes, in the door's words.
+#[derive(Debug, PartialEq, Eq)]
+struct Address {
+    scheme: Scheme,
+    authority: String,
+    /// What stands before the method: the path of a URL, without the slash at its end.
+    base: String,
+}
+
+/// What `<app>`, `<app>.<namespace>` or a URL is called at the door.
+fn address(id: &str, own_namespace: &Name) -> Result<Address, String> {
+    if id.contains("://") {
+        return url(id);
     }
     let (app, namespace) = id.split_once('.').unwrap_or((id, own_namespace.as_str()));
     let app = Name::new(app).map_err(|bad| bad.to_string())?;
     let namespace = Name::new(namespace).map_err(|bad| bad.to_string())?;
     // The long form can only mean a name of the mesh: a wrong one never leads to a host outside.
-    Ok(if namespace == *own_namespace {
+    let authority = if namespace == *own_namespace {
         app.to_string()
     } else {
         format!("{app}.{namespace}.svc.cluster.local")
-    })
+    };
+    Ok(Address { scheme: Scheme::HTTP, authority, base: String::new() })
+}
+
+fn url(id: &str) -> Result<Address, String> {
+    let url: Uri = id.parse().map_err(|error| format!("`{id}` is no URL: {error}"))?;
+    let (Some(scheme), Some(authority)) = (url.scheme(), url.authority()) else {
+        return Err(format!("`{id}` is no URL with a host"));
+    };
+    if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS {
+        return Err(format!("`{id}` cannot be called: only http and https can"));
+    }
+    if authority.as_str().contains('@') || url.query().is_some() {
+        return Err(
+            "a URL to call holds scheme, host, port and path only; send credentials in a header".to_owned()
+        );
+    }
+    let base = url.path().trim_end_matches('/').to_owned();
+    Ok(Address { scheme: scheme.clone(), authority: authority.to_string(), base })
 }
 
 fn failed(id: &str, error: impl std::fmt::Display) -> Refusal {
@@ -110,13 +138,13 @@ impl Api {
             let message = "failed getting app id either from the URL path or the header dapr-app-id";
             return Err(Refusal::new(StatusCode::NOT_FOUND, "ERR_DIRECT_INVOKE", message));
         };
-        let authority =
-            authority(&target.id, &self.app.namespace).map_err(|error| failed(&target.id, error))?;
+        let Address { scheme, authority, base } =
+            address(&target.id, &self.app.namespace).map_err(|error| failed(&target.id, error))?;
         let query = call.head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
         call.head.uri = Uri::builder()
-            .scheme("http")
+            .scheme(scheme)
             .authority(authority.as_str())
-            .path_and_query(format!("/{}{query}", target.method))
+            .path_and_query(format!("{base}/{}{query}", target.method))
             .build()
             .map_err(|error| failed(&target.id, error))?;
         self.mark(&mut call, &target.id, &authority);
@@ -168,6 +196,9 @@ mod tests {
         let is = |id: &str, method: &str| Some((id.to_owned(), method.to_owned()));
         assert_eq!(found("/v1.0/invoke/cart/method/a/b%2Fc", &[]), is("cart", "a/b%2Fc"));
         assert_eq!(found("/v1.0/invoke/cart.shop/method/", &[]), is("cart.shop", ""));
+        assert_eq!(found("/v1.0/invoke/http://a:1/method/b/c", &[]), is("http://a:1", "b/c"));
+        assert_eq!(found("/v1.0/invoke/https://a/method/b", &[]), is("https://a", "b"));
+        assert_eq!(found("/v1.0/invoke/https%3A%2F%2Fa%3A1/method/b", &[]), is("https://a:1", "b"));
         assert_eq!(found("/v1.0/invoke/cart/orders", &[]), None);
         assert_eq!(found("/v1.0/invoke//method/x", &[]), None);
         assert_eq!(found("/orders/1", &[]), None);
@@ -179,13 +210,34 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_the_mesh_are_targets() {
+    fn apps_and_urls_are_targets() {
         let own = Name::new("shop").expect("a name");
-        assert_eq!(authority("cart", &own).as_deref(), Ok("cart"));
-        assert_eq!(authority("cart.shop", &own).as_deref(), Ok("cart"));
-        assert_eq!(authority("cart.other", &own).as_deref(), Ok("cart.other.svc.cluster.local"));
-        for bad in ["", "10.0.0.1", "a.b.c", "Cart", "http://example.com", "a/b", "a:80", "."] {
-            assert!(authority(bad, &own).is_err(), "{bad}");
+        let check = |id: &str, expect: Option<(&str, &str, &str)>| {
+            let found = address(id, &own).ok();
+            let found =
+                found.as_ref().map(|at| (at.scheme.as_str(), at.authority.as_str(), at.base.as_str()));
+            assert_eq!(found, expect, "{id}");
+        };
+        check("cart", Some(("http", "cart", "")));
+        check("cart.shop", Some(("http", "cart", "")));
+        check("cart.other", Some(("http", "cart.other.svc.cluster.local", "")));
+        check("http://example.com", Some(("http", "example.com", "")));
+        check("https://example.com:8443/base/", Some(("https", "example.com:8443", "/base")));
+        check("https://[::1]:1", Some(("https", "[::1]:1", "")));
+        for bad in [
+            "",
+            "10.0.0.1",
+            "a.b.c",
+            "Cart",
+            "a/b",
+            "a:80",
+            ".",
+            "ftp://a",
+            "http://",
+            "http://u:p@a",
+            "http://a?b",
+        ] {
+            check(bad, None);
         }
     }
 }

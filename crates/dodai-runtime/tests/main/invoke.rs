@@ -60,6 +60,8 @@ async fn targets_by_namespace_header_and_credentials() {
     let table = [
         ("/v1.0/invoke/pay.bank/method/x", none, "pay.bank.svc.cluster.local", "/x"),
         ("/v1.0/invoke/other.shop/method/x", &[], "other", "/x"),
+        ("/v1.0/invoke/http://api.example:81/method/x?y=1", &[], "api.example:81", "/x?y=1"),
+        ("/v1.0/invoke/https://api.example/v2/method/x", &[], "api.example", "/v2/x"),
         ("/orders/1", &[("dapr-app-id", "other")], "other", "/orders/1"),
         ("/orders", &[("authorization", "Basic ZGFwci1hcHAtaWQ6b3RoZXI=")], "other", "/orders"),
     ];
@@ -71,7 +73,7 @@ async fn targets_by_namespace_header_and_credentials() {
         assert!(!seen.headers.contains_key("dapr-app-id") && !seen.headers.contains_key("authorization"));
     }
     let calls = world.seen().len();
-    for path in ["/v1.0/invoke/10.0.0.1/method/x", "/v1.0/invoke/http:%2F%2Fexample.com/method/x"] {
+    for path in ["/v1.0/invoke/10.0.0.1/method/x", "/v1.0/invoke/ftp:%2F%2Fexample.com/method/x"] {
         let told = world.cart("GET", path, "").await;
         assert_eq!(told.error(), (500, "ERR_DIRECT_INVOKE".into()), "{path}");
     }

@@ -1,0 +1,68 @@
+//! What is outside the mesh: how TLS, names and secrets of external apps and HTTPEndpoints reach a base.
+
+use dodai_core::id::ServiceId;
+use dodai_core::snapshot::{ClientTls, Filter, Pem, Setting, Snapshot, Target, Value};
+
+use super::played::yaml;
+use super::snapshots::settled;
+
+fn targets(snapshot: &Snapshot, id: &str) -> Vec<Target> {
+    let id = ServiceId::parse(id).expect("valid");
+    let found = snapshot.endpoints().find(|one| one.service == id).expect("it has endpoints");
+    found.list.iter().map(|one| one.target.clone()).collect()
+}
+
+fn secret(name: &str, key: &str) -> Value {
+    Value::Secret { store: "vault".into(), name: name.into(), key: key.into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_external_app_is_spoken_to_as_its_document_says() {
+    let app = |name: &str, tls: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: {name} }}\nspec:\n  services: [{{ name: http, \
+             port: 8443 }}]\n  external: {{ addresses: ['10.0.0.9:8443']{tls} }}\n"
+        )
+    };
+    let all = [
+        app("plain", ""),
+        app("usual", ", tls: { }"),
+        app("own", ", tls: { serverName: bank.example, ca: certificates/bank.pem }"),
+    ];
+    let (_control, snapshot, _tasks) = settled(&yaml(&all.join("---\n"))).await;
+    let address = "10.0.0.9:8443".to_owned();
+    assert_eq!(targets(&snapshot, "default/plain/http"), [Target::Address(address.clone())]);
+    let tls = ClientTls { server_name: Some("usual".into()), roots: None, certificate: None };
+    assert_eq!(targets(&snapshot, "default/usual/http"), [Target::Tls { address: address.clone(), tls }]);
+    let tls = ClientTls {
+        server_name: Some("bank.example".into()),
+        roots: Some(Pem::File("certificates/bank.pem".into())),
+        certificate: None,
+    };
+    assert_eq!(targets(&snapshot, "default/own/http"), [Target::Tls { address, tls }]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_https_endpoint_is_tls_and_its_secrets_stay_references() {
+    let text = "apiVersion: dapr.io/v1alpha1\nkind: HTTPEndpoint\nmetadata: { name: pay }\nspec:\n  baseUrl: \
+                https://api.pay.example/v2/\n  headers: [{ name: x-plan, value: gold }, { name: authorization, \
+                secretKeyRef: { name: pay, key: token } }]\n  clientTLS: { rootCA: { value: '-----BEGIN X' }, \
+                certificate: { secretKeyRef: { name: cert } }, privateKey: { secretKeyRef: { name: cert, key: k } } \
+                }\nauth: { secretStore: vault }\n";
+    let (_control, snapshot, _tasks) = settled(&yaml(text)).await;
+    let tls = ClientTls {
+        server_name: None,
+        roots: Some(Pem::Value(Value::Plain("-----BEGIN X".into()))),
+        certificate: Some((Pem::Value(secret("cert", "cert")), Pem::Value(secret("cert", "k")))),
+    };
+    let address = "api.pay.example:443".to_owned();
+    assert_eq!(targets(&snapshot, "default/pay/http"), [Target::Tls { address, tls }]);
+    let id = ServiceId::parse("default/pay/http").expect("valid");
+    let rule = &snapshot.service(&id).expect("it is there").rules[0];
+    let [_, Filter::RequestHeaders(edits), Filter::Rewrite { host, .. }] = &rule.filters[..] else {
+        panic!("{:?}", rule.filters)
+    };
+    assert_eq!(edits.set, [("x-plan".to_owned(), "gold".to_owned())]);
+    assert_eq!(edits.secrets, [Setting { name: "authorization".into(), value: secret("pay", "token") }]);
+    assert_eq!(host.as_deref(), Some("api.pay.example"));
+}
