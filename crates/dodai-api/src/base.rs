@@ -6,7 +6,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::metadata::Condition;
-use crate::name::Name;
 use crate::quantity::{ByteSize, MilliCpu};
 
 /// What a base offers.
@@ -60,24 +59,15 @@ pub struct BaseStatus {
     /// Where other bases reach it, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// The version of Dodai it runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
-    /// When it was last heard of, RFC 3339 in UTC.
+    /// When it was last heard of, RFC 3339 in UTC; not while it is connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<String>,
-    /// The version of the snapshot it acknowledged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snapshot: Option<u64>,
     /// Why it refused the newest snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// Ready instances by app of the form `namespace/name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub instances: BTreeMap<String, u32>,
-    /// The namespaces it serves. Empty: all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub namespaces: Vec<Name>,
 }
 
 #[cfg(test)]

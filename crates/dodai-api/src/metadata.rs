@@ -36,9 +36,6 @@ pub struct Metadata {
     /// Set by the server: when the document was first written, RFC 3339 in UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,
-    /// Set by the server: when deletion was asked for, RFC 3339 in UTC. The document goes when its resources are gone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deletion_timestamp: Option<String>,
     /// Set by the server: the app this document was made for and goes with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner_app: Option<Name>,
@@ -60,7 +57,6 @@ impl Metadata {
             generation: None,
             revision: None,
             creation_timestamp: None,
-            deletion_timestamp: None,
             owner_app: None,
             field_owners: BTreeMap::new(),
         }

@@ -1,5 +1,7 @@
 //! Statuses of documents: what came of them, in conditions with reasons. Pure.
 
+mod accepted;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use dodai_api::{
@@ -49,15 +51,18 @@ pub fn statuses(facts: &Facts<'_>, before: &BTreeMap<DocumentKey, Value>) -> BTr
             dodai_api::Document::Base(base) => to_value(base_status(facts, base)),
             dodai_api::Document::Resiliency(_) => {
                 let lost = contested.get(&format!("{}/{}", key.namespace, key.name));
-                to_value(Status { conditions: vec![resiliency(lost)], ..Status::default() })
+                to_value(only(resiliency(lost)))
             }
-            dodai_api::Document::Namespace(_)
-            | dodai_api::Document::Revision(_)
-            | dodai_api::Document::Service(_)
+            dodai_api::Document::Namespace(one) => to_value(only(accepted::namespace(facts, one))),
+            dodai_api::Document::Revision(one) => to_value(only(accepted::revision(facts, one))),
+            dodai_api::Document::Service(_)
             | dodai_api::Document::Policy(_)
             | dodai_api::Document::Subscription(_)
             | dodai_api::Document::Configuration(_)
-            | dodai_api::Document::HttpEndpoint(_) => continue,
+            | dodai_api::Document::HttpEndpoint(_) => {
+                let Some(one) = accepted::accepted(facts, document) else { continue };
+                to_value(only(one))
+            }
         };
         let mut value = value;
         if key.kind != Kind::Base
@@ -69,6 +74,10 @@ pub fn statuses(facts: &Facts<'_>, before: &BTreeMap<DocumentKey, Value>) -> BTr
         all.insert(key.clone(), value);
     }
     all
+}
+
+fn only(condition: Condition) -> Status {
+    Status { conditions: vec![condition], ..Status::default() }
 }
 
 fn to_value(status: impl serde::Serialize) -> Value {
@@ -325,8 +334,8 @@ fn base_status(facts: &Facts<'_>, base: &dodai_api::Base) -> BaseStatus {
     BaseStatus {
         conditions: vec![one],
         address: sighting.status.mesh.map(|address| address.to_string()),
+        last_seen: (!sighting.connected).then(|| timestamp(sighting.since)),
         refused,
         instances,
-        ..BaseStatus::default()
     }
 }

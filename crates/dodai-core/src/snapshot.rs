@@ -243,21 +243,106 @@ mod as_list {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Name;
+    use crate::id::{Digest, InstanceId, Name, RevisionId};
     use proptest::prelude::*;
 
-    fn app(name: u8, trust: u8) -> Resource {
+    fn id(name: u8) -> AppId {
         let name = Name::new(&format!("app-{name}")).expect("valid");
-        let id = AppId::new(Name::new("default").expect("valid"), name);
-        Resource::App(App {
-            scopes: Scopes { secrets: vec![], api_token: Some(trust.to_string()) },
-            ..App::new(id)
-        })
+        AppId::new(Name::new("default").expect("valid"), name)
+    }
+
+    /// A resource of one of eight kinds, with one of a few names and one of a few contents.
+    fn resource(kind: u8, name: u8, content: u8) -> Resource {
+        let (app, text) = (id(name), content.to_string());
+        let service = ServiceId { owner: app.clone(), port: Name::new("http").expect("valid") };
+        let here = Target::Address(format!("10.0.0.{content}:80"));
+        match kind {
+            0 => Resource::App(App {
+                scopes: Scopes { secrets: vec![], api_token: Some(text) },
+                ..App::new(app)
+            }),
+            1 => Resource::Component(Component {
+                namespace: app.namespace,
+                name: app.name.to_string(),
+                driver: "state.sqlite".to_owned(),
+                version: text,
+                settings: vec![],
+                scopes: vec![],
+                ignore_errors: content == 0,
+                init_timeout: std::time::Duration::from_secs(5),
+            }),
+            2 => Resource::Subscription(Subscription {
+                name: app.to_string(),
+                app,
+                pubsub: "bus".to_owned(),
+                topic: text,
+                rules: vec![],
+                path: None,
+                dead_letter_topic: None,
+                bulk: None,
+                metadata: BTreeMap::new(),
+            }),
+            3 => Resource::Workload(workload(app, content)),
+            4 => Resource::Service(Service {
+                id: service,
+                protocol: Protocol::Http,
+                port: Some(content.into()),
+                target: None,
+                default: content == 0,
+                rules: vec![],
+                traffic: vec![],
+                balance: Balance::default(),
+                policy: CallPolicy::default(),
+                breaker: Breaker::default(),
+                inbound: vec![],
+            }),
+            5 => Resource::Endpoints(Endpoints {
+                service,
+                list: vec![Endpoint { revision: RevisionId::new("r"), target: here, weight: 1 }],
+            }),
+            6 => Resource::Routes(Routes {
+                name: app.to_string(),
+                hosts: vec![VirtualHost { names: vec![text], rules: vec![] }],
+            }),
+            _ => Resource::Listener(Listener {
+                name: app.to_string(),
+                address: ([127, 0, 0, 1], content.into()).into(),
+                protocol: Protocol::Tcp,
+                role: Role::Mesh,
+                tls: None,
+            }),
+        }
+    }
+
+    fn workload(app: AppId, content: u8) -> Workload {
+        Workload {
+            instance: InstanceId::new(app.to_string()),
+            app,
+            revision: RevisionId::new("r"),
+            shape: Shape::Module(ModuleSpec {
+                artifact: Digest::new("sha256:0"),
+                reuse: true,
+                max_concurrency: content.into(),
+                memory: 1,
+                wall_time: std::time::Duration::from_secs(1),
+                cpu_time: std::time::Duration::from_secs(1),
+                allowed_hosts: vec![],
+                config: vec![],
+                keyvalue: BTreeMap::new(),
+            }),
+            services: vec![],
+            env: vec![],
+            probes: Probes::default(),
+            limits: Limits::default(),
+            depends_on: vec![],
+            once: false,
+            draining: content == 1,
+        }
     }
 
     fn snapshots() -> impl Strategy<Value = Snapshot> {
-        let resources =
-            proptest::collection::vec((0u8..6, 0u8..3).prop_map(|(name, trust)| app(name, trust)), 0..8);
+        let one = (0u8..8, 0u8..3, 0u8..3).prop_map(|(kind, name, content)| resource(kind, name, content));
+        let resources = proptest::collection::vec(one, 0..24);
         (0u64..9, resources).prop_map(|(version, resources)| Snapshot::of(version, resources))
     }
 
@@ -265,6 +350,19 @@ mod tests {
         #[test]
         fn applying_a_diff_leads_there(a in snapshots(), b in snapshots()) {
             prop_assert_eq!(a.apply(&a.diff(&b)), b);
+        }
+
+        #[test]
+        fn what_did_not_change_is_neither_sent_nor_copied(a in snapshots(), b in snapshots()) {
+            let delta = a.diff(&b);
+            let next = a.apply(&delta);
+            for (key, resource) in a.iter() {
+                let same = b.get(key.kind, &key.name) == Some(resource);
+                let told = delta.upserts.iter().any(|one| one.key() == *key) || delta.removals.contains(key);
+                prop_assert_eq!(told, !same);
+                let kept = next.get(key.kind, &key.name).is_some_and(|now| Arc::ptr_eq(now, resource));
+                prop_assert_eq!(kept, same);
+            }
         }
 
         #[test]

@@ -263,9 +263,6 @@ fn take_read_only(document: &mut Document) -> Vec<Problem> {
     if metadata.creation_timestamp.take().is_some() {
         note("metadata.creationTimestamp");
     }
-    if metadata.deletion_timestamp.take().is_some() {
-        note("metadata.deletionTimestamp");
-    }
     if metadata.owner_app.take().is_some() {
         note("metadata.ownerApp");
     }

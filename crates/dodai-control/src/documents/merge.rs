@@ -68,7 +68,6 @@ pub(crate) fn merge(existing: Option<&Document>, wanted: &Document, claim: &Clai
     metadata.field_owners = old.map(|old| old.field_owners.clone()).unwrap_or_default();
     metadata.field_owners.insert(String::new(), claim.owner.as_str().to_owned());
     metadata.revision = None;
-    metadata.deletion_timestamp = None;
     metadata.owner_app = old.and_then(|old| old.owner_app.clone());
     // A write that names no set of files leaves the document in the one it came from, if the owner stays.
     let stays = old.filter(|old| old.field_owners.get("").is_some_and(|owner| owner == claim.owner.as_str()));

@@ -88,6 +88,7 @@ impl Planner<'_> {
         let namespace = app.metadata.namespace.clone();
         let mut metadata = Metadata::new(namespace, revision_key(id, revision).name);
         metadata.generation = Some(1);
+        metadata.labels = app.spec.labels.clone();
         metadata.creation_timestamp = Some(timestamp(self.now));
         metadata.owner_app = Some(name::document(&id.name));
         metadata.uid = app.metadata.uid.as_ref().map(|uid| format!("{uid}-{revision}"));

@@ -29,7 +29,7 @@ use crate::records::{Observed, Records};
 
 pub(crate) use policy::contested;
 pub(crate) use route::{gateway_listener_names, unresolved};
-pub(crate) use service::traffic;
+pub(crate) use service::{selects, traffic};
 
 /// The label on bases that gateways run on; where no base has it, they run on every base.
 pub const GATEWAY_LABEL: &str = "dodai.dev/gateway";

@@ -127,6 +127,12 @@ pub(super) fn straight(documents: &Documents, id: &AppId) -> Vec<Offered> {
     app.spec.services.iter().enumerate().map(of).collect()
 }
 
+/// Whether any app is behind a service document.
+pub(crate) fn selects(documents: &Documents, owner: &AppId) -> bool {
+    let apps = documents.service(owner).map(|service| selected(documents, owner, &service.spec));
+    apps.into_iter().flatten().any(|app| documents.app(&app).is_some())
+}
+
 fn selected(documents: &Documents, owner: &AppId, spec: &ServiceSpec) -> Vec<AppId> {
     let Some(selector) = &spec.selector else { return vec![owner.clone()] };
     let chosen = |app: &&App| {

@@ -90,3 +90,67 @@ spec: {external: {addresses: ['127.0.0.1:9'], start: ./old.sh}, services: [{name
     assert_eq!(reason, "External");
     assert!(message.ends_with("start it: ./old.sh"), "{message}");
 }
+
+const REFERRING: &str = "apiVersion: dodai.dev/v1
+kind: Policy
+metadata: {name: p}
+spec: {targetRefs: [{kind: App, name: a}], timeouts: {request: 1s}}
+---
+apiVersion: dodai.dev/v1
+kind: Service
+metadata: {name: front}
+spec: {selector: {app: a}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bus}
+spec: {type: pubsub.in-memory, version: v1}
+---
+apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: s}
+spec: {pubsubname: bus, topic: t, routes: {default: /t}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Configuration
+metadata: {name: c}
+spec: {}
+---
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: {name: out}
+spec: {baseUrl: 'http://a.example'}
+---
+";
+
+#[tokio::test(start_paused = true)]
+async fn what_refers_to_something_that_is_deleted_says_so() {
+    let tasks = Tasks::new();
+    let control =
+        Control::start(Arc::new(MemoryStore::new(&tasks)), settings(), &tasks).await.expect("starts");
+    let documents = yaml(&(REFERRING.to_owned() + &process("a", "dapr: {configuration: c}")));
+    control.apply(&apply(&documents, FieldOwner::Cli, None)).await.expect("applies");
+    let keys = [
+        "Policy/default/p",
+        "Service/default/front",
+        "Subscription/default/s",
+        "Configuration/default/c",
+        "HTTPEndpoint/default/out",
+    ];
+    let reasons = async || {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let mut all = Vec::new();
+        for key in keys {
+            let document = control.get(&key.parse().expect("a key")).await.expect("it is there").to_value();
+            let condition = &document["status"]["conditions"][0];
+            assert_eq!(condition["type"], "Accepted", "{key}");
+            all.push(condition["reason"].as_str().expect("a word").to_owned());
+        }
+        all
+    };
+    assert_eq!(reasons().await, ["Accepted"; 5]);
+    for key in ["App/default/a", "Component/default/bus"] {
+        control.delete(&key.parse().expect("a key"), "test").await.expect("it is there");
+    }
+    assert_eq!(reasons().await, ["TargetNotFound", "NoApps", "ComponentNotFound", "NotUsed", "Accepted"]);
+}
