@@ -71,6 +71,13 @@ def start(command, pinned=True, **options):
     return process
 
 
+def stop(process):
+    """As Ctrl-C does."""
+    process.send_signal(signal.SIGINT)
+    if process.wait(60) != 0:
+        sys.exit(f"{process.args} ended with {process.returncode}")
+
+
 def wait_for(port, seconds=60):
     end = time.time() + seconds
     while time.time() < end:
@@ -87,7 +94,7 @@ def wait_for_ok(url, seconds=60):
     while time.time() < end:
         if subprocess.run(["curl", "-sf", "-o", "/dev/null", url]).returncode == 0:
             return
-        time.sleep(0.1)
+        time.sleep(0.02)
     sys.exit(f"{url} does not answer with 200 after {seconds} s")
 
 
