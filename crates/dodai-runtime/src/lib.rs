@@ -14,8 +14,8 @@ mod keyvalue;
 mod runtime;
 mod settings;
 
-pub use api::Api;
+pub use api::{Api, Origins};
 pub use components::{Absent, Block, Components, Live};
 pub use error::Error;
 pub use runtime::{KeyValue, Runtime};
-pub use settings::{AppConnection, Backoff, DAPR_LEVEL, Settings, Shutdown};
+pub use settings::{AppConnection, AppHealth, Backoff, DAPR_LEVEL, Settings, Shutdown};

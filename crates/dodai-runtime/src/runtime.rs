@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use dodai_capability::component::Registry;
 use dodai_capability::keys::Prefix;
 use dodai_capability::state;
@@ -19,7 +20,7 @@ use dodai_core::status::Health;
 use dodai_core::task::Tasks;
 use tokio::time::Instant;
 
-use crate::api::{Api, Shared};
+use crate::api::{Api, Shared, about};
 use crate::callback::Callbacks;
 use crate::components::{self, Components};
 use crate::delivery::Deliveries;
@@ -62,6 +63,7 @@ impl Runtime {
             door,
             deliveries: deliveries.clone(),
             settings,
+            endpoints: ArcSwap::default(),
             closing: AtomicBool::new(false),
         });
         Runtime { components, deliveries, shared, apis: Mutex::default() }
@@ -71,6 +73,7 @@ impl Runtime {
     /// touched. Returns at once; [`Runtime::health`] tells how far it is.
     pub fn apply(&self, snapshot: &Snapshot) {
         self.components.apply(snapshot);
+        self.shared.endpoints.store(Arc::new(about::endpoints(snapshot)));
         let mut apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
         apis.retain(|id, api| {
             let stays = snapshot.app(id).is_some();

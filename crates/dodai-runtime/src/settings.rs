@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use dodai_core::id::AppId;
 
+use crate::api::Origins;
+
 /// The level of the Dapr API that the metadata API reports, since SDKs compare it.
 pub const DAPR_LEVEL: &str = "1.18.0";
 
@@ -39,6 +41,21 @@ pub struct AppConnection {
     pub address: String,
     /// Calls to it at once.
     pub max_concurrency: Option<u32>,
+    /// How its health is asked for; `None` if it is not.
+    pub health: Option<AppHealth>,
+}
+
+/// How an app's health is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppHealth {
+    /// The path.
+    pub path: String,
+    /// The time between two checks.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// Failures in a row that mean unhealthy.
+    pub threshold: u32,
 }
 
 /// Limits and seams of one runtime.
@@ -61,6 +78,10 @@ pub struct Settings {
     pub max_followers: usize,
     /// How the app is reached, where that is one app for the whole base.
     pub connection: Option<AppConnection>,
+    /// Whether apps are asked for their subscriptions (`GET /dapr/subscribe`): yes.
+    pub asks_subscriptions: bool,
+    /// Whose pages may call the API from a browser: nobody's.
+    pub origins: Option<Origins>,
     /// What `POST /v1.0/shutdown` does; nothing unless set.
     pub shutdown: Shutdown,
 }
@@ -77,6 +98,8 @@ impl Default for Settings {
             delivery_attempts: 4,
             max_followers: 256,
             connection: None,
+            asks_subscriptions: true,
+            origins: None,
             shutdown: Arc::new(
                 |app| tracing::warn!(%app, "an app asked for a shutdown, which this base does not offer"),
             ),

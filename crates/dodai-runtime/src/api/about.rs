@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use dodai_core::call::Call;
+use dodai_core::id::AppId;
+use dodai_core::snapshot::{Endpoints, Filter, Snapshot};
 use http::StatusCode;
 use serde::Serialize;
 
 use super::refusal::{Outcome, Refusal, empty, encoded};
 use super::{Api, query};
 use crate::delivery::Described;
-use crate::settings::{DAPR_LEVEL, Settings};
+use crate::settings::{AppHealth, DAPR_LEVEL, Settings};
 
 /// Metadata entries an app may add, and the longest of their values in bytes.
 const MAX_EXTENDED: usize = 128;
@@ -27,8 +30,48 @@ struct Metadata {
     extended: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     subscriptions: Vec<Described>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    http_endpoints: Vec<Named>,
     app_connection_properties: Connection,
     actor_runtime: ActorRuntime,
+    workflows: Workflows,
+}
+
+#[derive(Serialize)]
+struct Named {
+    name: String,
+}
+
+/// Workers of workflows, of which there are none; `enabledFeatures` and `scheduler` are left out by daprd too when it
+/// has nothing to say there.
+#[derive(Serialize)]
+struct Workflows {}
+
+/// A host outside that apps call by name.
+pub(crate) struct Endpoint {
+    id: AppId,
+    /// The apps that may; none: all of the namespace.
+    scopes: Vec<AppId>,
+}
+
+/// What control makes of HTTPEndpoints: services with a revision of this name.
+const OUTSIDE: &str = "outside";
+
+/// The hosts outside that a snapshot names.
+pub(crate) fn endpoints(snapshot: &Snapshot) -> Vec<Endpoint> {
+    let of_outside = |one: &&Endpoints| one.list.iter().any(|one| one.revision.as_str() == OUTSIDE);
+    let ids = snapshot.endpoints().filter(of_outside).map(|one| &one.service);
+    let services: BTreeMap<_, _> = snapshot.services().map(|service| (&service.id, service)).collect();
+    let scopes = |id| {
+        let filters =
+            services.get(id).into_iter().flat_map(|service| &service.rules).flat_map(|rule| &rule.filters);
+        let access = filters.filter_map(|filter| match filter {
+            Filter::Access(access) => Some(access.rules.iter().flat_map(|rule| rule.apps.iter().cloned())),
+            _ => None,
+        });
+        access.flatten().collect()
+    };
+    ids.map(|id| Endpoint { id: id.owner.clone(), scopes: scopes(id) }).collect()
 }
 
 #[derive(Serialize)]
@@ -51,19 +94,63 @@ struct Connection {
     channel_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_concurrency: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<Health>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Health {
+    health_check_path: String,
+    health_probe_interval: String,
+    health_probe_timeout: String,
+    health_threshold: u32,
+}
+
+impl Health {
+    fn of(known: &AppHealth) -> Health {
+        Health {
+            health_check_path: known.path.clone(),
+            health_probe_interval: spelled(known.interval),
+            health_probe_timeout: spelled(known.timeout),
+            health_threshold: known.threshold,
+        }
+    }
+}
+
+/// A duration as daprd writes it: `500ms`, `1.5s`, `1m30s`, `1h0m0s`.
+fn spelled(span: Duration) -> String {
+    let seconds = span.as_secs();
+    if seconds == 0 && !span.is_zero() {
+        return format!("{}ms", span.as_secs_f64() * 1000.0);
+    }
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let rest = span.as_secs_f64() - Duration::from_secs(seconds / 60 * 60).as_secs_f64();
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, minutes) => format!("{minutes}m{rest}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{rest}s"),
+    }
 }
 
 impl Connection {
     fn of(settings: &Settings) -> Connection {
         let Some(known) = &settings.connection else {
             let protocol = "http".to_owned();
-            return Connection { port: None, protocol, channel_address: None, max_concurrency: None };
+            return Connection {
+                port: None,
+                protocol,
+                channel_address: None,
+                max_concurrency: None,
+                health: None,
+            };
         };
         Connection {
             port: Some(known.port),
             protocol: known.protocol.clone(),
             channel_address: Some(known.address.clone()),
             max_concurrency: known.max_concurrency,
+            health: known.health.as_ref().map(Health::of),
         }
     }
 }
@@ -87,14 +174,21 @@ impl Api {
             version: live.component.spec.version.clone(),
             capabilities: live.component.features(),
         });
+        let endpoints = self.shared.endpoints.load();
+        let http_endpoints = endpoints.iter().filter(|one| {
+            one.id.namespace == self.app.namespace
+                && (one.scopes.is_empty() || one.scopes.contains(&self.app))
+        });
         let metadata = Metadata {
             id: self.app.name.to_string(),
             runtime_version: DAPR_LEVEL,
             components: components.collect(),
             extended,
             subscriptions: self.shared.deliveries.describe(&self.app),
+            http_endpoints: http_endpoints.map(|one| Named { name: one.id.name.to_string() }).collect(),
             app_connection_properties: Connection::of(&self.shared.settings),
             actor_runtime: ActorRuntime { runtime_status: "DISABLED", host_ready: false },
+            workflows: Workflows {},
         };
         encoded(StatusCode::OK, &metadata)
     }
@@ -150,5 +244,24 @@ impl Api {
     pub(super) fn shutdown(&self) -> Outcome {
         (self.shared.settings.shutdown)(&self.app);
         Ok(empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_spelled_as_daprd_does() {
+        for (millis, expect) in [
+            (0, "0s"),
+            (500, "500ms"),
+            (5000, "5s"),
+            (1500, "1.5s"),
+            (90_000, "1m30s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(spelled(Duration::from_millis(millis)), expect);
+        }
     }
 }

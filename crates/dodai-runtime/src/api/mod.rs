@@ -5,10 +5,12 @@
 //! and this API does not is answered with a reason in Dapr's error shape. Rejected: a web framework's
 //! router, whose extractors answer errors in shapes of their own.
 
-mod about;
+pub(crate) mod about;
 mod configuration;
+mod cors;
 mod invoke;
 mod lock;
+mod patience;
 mod publish;
 mod query;
 mod refusal;
@@ -28,10 +30,12 @@ use dodai_core::call::{Answer, Call, Door, Reply, Serve};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::App;
 use http::StatusCode;
+use http::header::ORIGIN;
 
 use crate::components::{Block, Components, Live};
 use crate::delivery::Deliveries;
 use crate::settings::Settings;
+pub use cors::Origins;
 use refusal::{Outcome, Refusal, absent};
 use route::Route;
 
@@ -44,6 +48,8 @@ pub(crate) struct Shared {
     pub door: Arc<dyn Door>,
     pub deliveries: Deliveries,
     pub settings: Settings,
+    /// What apps may call outside by name.
+    pub endpoints: ArcSwap<Vec<about::Endpoint>>,
     /// Set when the runtime closes: health checks then say so.
     pub closing: AtomicBool,
 }
@@ -83,6 +89,17 @@ impl Api {
     }
 
     async fn handle(&self, call: Call) -> Result<Reply, dodai_core::failure::Failure> {
+        let Some(origins) = &self.shared.settings.origins else { return self.answer(call).await };
+        if let Some(reply) = origins.preflight(&call.head) {
+            return Ok(reply);
+        }
+        let origin = call.head.headers.get(ORIGIN).cloned();
+        let mut reply = self.answer(call).await?;
+        origins.mark(origin.as_ref(), &mut reply.head.headers);
+        Ok(reply)
+    }
+
+    async fn answer(&self, call: Call) -> Result<Reply, dodai_core::failure::Failure> {
         let route = route::route(&call.head.method, call.head.uri.path());
         let is_probe = matches!(route, Route::Health | Route::OutboundHealth);
         if !is_probe && !self.admits(&call) {
@@ -131,6 +148,11 @@ impl Api {
         let Some(token) = &terms.scopes.api_token else { return true };
         let given = call.head.headers.get(TOKEN_HEADER).map_or(&[][..], |given| given.as_bytes());
         equal(token.as_bytes(), given)
+    }
+
+    /// What is configured of a component, for how patient one is with it.
+    fn wanted(&self, name: &str) -> Option<Arc<dodai_core::snapshot::Component>> {
+        self.shared.components.wanted(&self.app.namespace, name)
     }
 
     /// The component of that name with one of its capabilities.

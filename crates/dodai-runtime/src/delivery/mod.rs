@@ -137,7 +137,7 @@ impl Deliveries {
             return;
         }
         state.asking.cancel();
-        if ready {
+        if ready && self.0.settings.asks_subscriptions {
             state.asking = CancellationToken::new();
             self.0.tasks.spawn(Kind::Delivery, ask::run(self.clone(), app.clone(), state.asking.clone()));
         }

@@ -2,9 +2,15 @@
 
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
-use dodai_core::snapshot::{App, Resource, Scopes, SecretScope};
+use std::time::Duration;
+
+use dodai_core::id::{RevisionId, ServiceId};
+use dodai_core::snapshot::{
+    Access, AccessRule, Action, App, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Filter,
+    Protocol, Resource, Rule, Scopes, SecretScope, Service, Target,
+};
 use dodai_core::trace::Span;
-use dodai_runtime::Settings;
+use dodai_runtime::{AppConnection, AppHealth, Origins, Settings};
 use serde_json::json;
 
 use crate::world::{World, app, blocks, component};
@@ -312,7 +318,11 @@ async fn metadata_and_health() {
         told["components"][0],
         json!({ "name": "bus", "type": "pubsub.in-memory", "version": "v1", "capabilities": ["MESSAGE_TTL"] })
     );
-    assert!(told.get("subscriptions").is_none());
+    for absent in ["subscriptions", "httpEndpoints", "enabledFeatures", "scheduler"] {
+        assert!(told.get(absent).is_none(), "{absent}");
+    }
+    assert_eq!(told["workflows"], json!({}));
+    assert_eq!(told["appConnectionProperties"], json!({ "protocol": "http" }));
     for path in ["/v1.0/healthz", "/v1.0/healthz?appid=cart", "/v1.0/healthz/outbound"] {
         assert_eq!(world.cart("GET", path, "").await.status, 204, "{path}");
     }
@@ -378,4 +388,99 @@ async fn an_operator_publishes_whatever_the_scopes_of_apps_are() {
     let context = Context::new(Caller::Base, Span::root(true));
     let call = Call { head, body: Body::full("x"), context };
     assert_eq!(world.serve("shop/dodai", call).await.status, 204);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_outside_and_the_way_to_the_app_are_told() {
+    let mut all = blocks();
+    for (name, apps) in
+        [("everybody", vec![]), ("mine", vec![app("shop/cart")]), ("theirs", vec![app("shop/x")])]
+    {
+        let id = ServiceId { owner: app(&format!("shop/{name}")), port: crate::world::name("http") };
+        let target = Target::Address("a.example:80".into());
+        let list = vec![Endpoint { revision: RevisionId::new("outside"), target, weight: 1 }];
+        all.push(Resource::Endpoints(Endpoints { service: id.clone(), list }));
+        let rules = vec![AccessRule { allow: true, apps, ..AccessRule::default() }];
+        let access = Filter::Access(Access { default_allow: false, rules });
+        all.push(Resource::Service(service(id, access)));
+    }
+    let health = AppHealth {
+        path: "/up".into(),
+        interval: Duration::from_secs(90),
+        timeout: Duration::from_millis(500),
+        threshold: 3,
+    };
+    let connection = AppConnection {
+        port: 80,
+        protocol: "http".into(),
+        address: "127.0.0.1".into(),
+        max_concurrency: None,
+        health: Some(health),
+    };
+    let settings = Settings { connection: Some(connection), ..Settings::default() };
+    let world = World::with(all, settings, |_| {}).await;
+    let told = world.cart("GET", "/v1.0/metadata", "").await.json();
+    assert_eq!(told["httpEndpoints"], json!([{ "name": "everybody" }, { "name": "mine" }]));
+    let health = json!({ "healthCheckPath": "/up", "healthProbeInterval": "1m30s", "healthProbeTimeout": "500ms", "healthThreshold": 3 });
+    assert_eq!(told["appConnectionProperties"]["health"], health);
+}
+
+fn service(id: ServiceId, filter: Filter) -> Service {
+    let rule = Rule {
+        name: "endpoint".into(),
+        matches: Vec::new(),
+        filters: vec![filter],
+        action: Action::Forward(vec![Backend { service: id.clone(), revision: None, weight: 1 }]),
+        policy: CallPolicy::default(),
+    };
+    Service {
+        id,
+        protocol: Protocol::Http,
+        port: None,
+        target: None,
+        default: true,
+        rules: vec![rule],
+        traffic: Vec::new(),
+        balance: Balance::default(),
+        policy: CallPolicy::default(),
+        breaker: Breaker::default(),
+        inbound: Vec::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_of_allowed_origins_may_call() {
+    let scopes = Scopes { api_token: Some("t".into()), ..Scopes::default() };
+    let mut all = blocks();
+    all.push(Resource::App(App { scopes, ..App::new(app("shop/cart")) }));
+    let with = |list: &str| Settings { origins: Origins::parse(list), ..Settings::default() };
+    let ask = [("origin", "https://a.example"), ("access-control-request-method", "post")];
+    let wants = ("access-control-request-headers", "dapr-api-token, content-type");
+    let path = "/v1.0/state/store";
+    for (list, allowed) in [
+        ("*", Some("*")),
+        ("https://b.example,https://A.example", Some("https://a.example")),
+        ("https://b.example", None),
+    ] {
+        let world = World::with(all.clone(), with(list), |_| {}).await;
+        let told = world.send("shop/cart", "OPTIONS", path, &[ask[0], ask[1], wants], "").await;
+        let header =
+            |name: &str| told.headers.get(name).map(|value| value.to_str().expect("text").to_owned());
+        assert_eq!(told.status, 200, "no token is asked for");
+        assert_eq!(header("access-control-allow-origin").as_deref(), allowed, "{list}");
+        assert_eq!(header("access-control-allow-methods").as_deref(), allowed.map(|_| "POST"));
+        assert_eq!(header("access-control-allow-headers").as_deref(), allowed.map(|_| wants.1));
+        let told =
+            world.send("shop/cart", "GET", "/v1.0/metadata", &[ask[0], ("dapr-api-token", "t")], "").await;
+        let origin =
+            told.headers.get("access-control-allow-origin").map(|value| value.to_str().expect("text"));
+        assert_eq!((told.status, origin), (200, allowed));
+        assert_eq!(told.headers["vary"], "origin");
+        let told = world.send("shop/cart", "GET", "/v1.0/metadata", &[ask[0]], "").await;
+        assert_eq!(told.status, 401, "a call itself needs the token");
+    }
+    let world = World::new(all).await;
+    let told = world.send("shop/cart", "OPTIONS", path, &ask, "").await;
+    assert_eq!(told.status, 401);
+    assert!(!told.headers.contains_key("access-control-allow-origin"));
 }
