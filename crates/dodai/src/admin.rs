@@ -3,15 +3,17 @@
 
 mod seams;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use clap::Args;
 use dodai_admin::api::{self, About, Metrics, Parts};
 use dodai_admin::gate::Gate;
 use dodai_admin::joining::Joining;
-use dodai_admin::{seam, server};
+use dodai_admin::seam::{self, NotReady};
+use dodai_admin::server;
 use dodai_base::node::Base;
 use dodai_base::telemetry::collect::Collector;
 use dodai_base::telemetry::metrics::{Format, Source, render};
@@ -24,12 +26,25 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::client::connection::{AdminFile, FILE};
+use crate::output::Output;
 use crate::telemetry::Telemetry;
 pub use seams::Node;
 use seams::{Artefacts, StoreLedger};
 
 /// The port that is taken if it is free.
 const DEFAULT_PORT: u16 = 7070;
+
+/// Where the management API is reached.
+#[derive(Args, Clone, Debug, Default)]
+#[group(skip)]
+pub struct Flags {
+    /// Where the management API listens; default: port 7070 of loopback, or a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+    /// A name under which the management API is reached, beside IP addresses and `localhost` (repeat).
+    #[arg(long = "admin-host", value_name = "NAME")]
+    pub admin_hosts: Vec<String>,
+}
 
 /// What is administered.
 pub struct Subject<'a> {
@@ -43,8 +58,8 @@ pub struct Subject<'a> {
     pub folder: &'a Path,
     /// The data folder.
     pub data: &'a Path,
-    /// Where to listen; `None` for the usual port or any free one.
-    pub address: Option<SocketAddr>,
+    /// Where it is reached.
+    pub flags: &'a Flags,
 }
 
 /// What the API works on, wherever it is.
@@ -65,53 +80,68 @@ pub struct Works<'a> {
     pub folder: Option<&'a Path>,
     /// The data folder.
     pub data: &'a Path,
-    /// Where to listen; `None` for the usual port or any free one.
-    pub address: Option<SocketAddr>,
+    /// Where it is reached.
+    pub flags: &'a Flags,
 }
 
 /// The running API. Dropping it removes `admin.json`; its connections end with the tasks.
 pub struct Admin {
     file: PathBuf,
-    settled: watch::Sender<bool>,
+    settled: watch::Sender<Option<Vec<NotReady>>>,
     stop: watch::Receiver<bool>,
     /// Where it listens.
     pub address: SocketAddr,
 }
 
+impl Subject<'_> {
+    /// The page of its metrics.
+    pub fn metrics(&self) -> Metrics {
+        page_of(self.base, self.telemetry)
+    }
+}
+
+/// The page of a base's metrics.
+pub fn page_of(base: &Base, telemetry: &Telemetry) -> Metrics {
+    let collector = Collector::new(base.parts().clone(), env!("CARGO_PKG_VERSION"), telemetry.readings());
+    Arc::new(move |accept| {
+        let format = Format::negotiate(accept);
+        (format.content_type(), render(&collector.read(), format))
+    })
+}
+
 impl Admin {
     /// Serves what a base in this process is and does.
-    pub async fn start(subject: Subject<'_>, tasks: &Tasks) -> anyhow::Result<Admin> {
+    pub async fn start(subject: Subject<'_>, output: &Output, tasks: &Tasks) -> anyhow::Result<Admin> {
         let parts = subject.base.parts();
-        let readings = subject.telemetry.readings();
-        let collector = Collector::new(parts.clone(), env!("CARGO_PKG_VERSION"), readings);
         let works = Works {
             control: subject.control,
             node: Arc::new(Node { base: parts.clone(), ring: subject.telemetry.ring().clone() }),
             modules: parts.modules.clone(),
             door: Arc::new(parts.plane.door()),
-            metrics: Arc::new(move |accept| {
-                let format = Format::negotiate(accept);
-                (format.content_type(), render(&collector.read(), format))
-            }),
+            metrics: subject.metrics(),
             joining: None,
             folder: Some(subject.folder),
             data: subject.data,
-            address: subject.address,
+            flags: subject.flags,
         };
-        Admin::serve(works, tasks).await
+        Admin::serve(works, output, tasks).await
     }
 
     /// Opens the listener and serves.
-    pub async fn serve(works: Works<'_>, tasks: &Tasks) -> anyhow::Result<Admin> {
-        let listener = listen(works.address).await?;
+    pub async fn serve(works: Works<'_>, output: &Output, tasks: &Tasks) -> anyhow::Result<Admin> {
+        let listener = listen(works.flags.admin).await?;
         let address = listener.local_addr().context("the management API has no address")?;
+        if !address.ip().is_loopback() {
+            output.warn(&format!(
+                "the management API on {address} is plain HTTP: whoever sees the traffic reads its token; use it in networks that you trust, or behind a tunnel"
+            ));
+        }
         let token = Token::generate(Purpose::Api)?;
-        let (settled, is_settled) = watch::channel(false);
+        let (settled, is_settled) = watch::channel(None);
         let (stop, asked) = watch::channel(false);
         let hash = token.hash();
         let check =
             move |text: &str| Token::parse(text, Purpose::Api).is_ok_and(|token| hash.matches(&token));
-        let hosts = if address.ip().is_loopback() { Vec::new() } else { vec![address.ip().to_string()] };
         let about = About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -124,7 +154,7 @@ impl Admin {
             ledger: Arc::new(StoreLedger(works.control.documents().store().clone())),
             artifacts: Arc::new(Artefacts(works.modules)),
             door: works.door,
-            gate: Gate::new(Arc::new(check), hosts),
+            gate: Gate::new(Arc::new(check), works.flags.admin_hosts.clone()),
             about,
             metrics: works.metrics,
             joining: works.joining,
@@ -135,7 +165,7 @@ impl Admin {
         server::serve(listener, api::router(Arc::new(parts)), tasks);
         let file = works.data.join(FILE);
         let content = AdminFile {
-            address: address.to_string(),
+            address: reached_at(address).to_string(),
             token: token.reveal(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -144,9 +174,9 @@ impl Admin {
         Ok(Admin { file, settled, stop: asked, address })
     }
 
-    /// Tells that everything that was started first is ready, or has had its time.
-    pub fn settled(&self) {
-        self.settled.send_replace(true);
+    /// Tells that everything that was started first is ready, or has had its time; and what of it is not ready.
+    pub fn settled(&self, not_ready: Vec<NotReady>) {
+        self.settled.send_replace(Some(not_ready));
     }
 
     /// Ends when somebody asks the server to stop. Cancel safe.
@@ -162,6 +192,16 @@ impl Drop for Admin {
     fn drop(&mut self) {
         let _gone = std::fs::remove_file(&self.file);
     }
+}
+
+/// Where commands on this machine reach a listener: one on every address is reached on loopback.
+fn reached_at(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 async fn listen(address: Option<SocketAddr>) -> anyhow::Result<TcpListener> {

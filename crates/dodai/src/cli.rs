@@ -21,7 +21,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 a document is not valid, 4 not found, \
-5 the server cannot be reached, 130 interrupted.";
+5 the server cannot be reached, 6 `diff --exit-code` found differences, 130 interrupted: by Ctrl-C, or by a second \
+signal while a long-running command finished its work (the first one ends it in order, with 0).";
 
 /// Flags of every command.
 #[derive(Args, Clone, Debug)]
@@ -116,12 +117,15 @@ pub struct Up {
     /// Return when everything is ready and go on in the background; the log is `up.log` in the data folder.
     #[arg(short, long)]
     pub detach: bool,
-    /// Where the management API listens; default: port 7070 of loopback, or a free one.
-    #[arg(long, value_name = "ADDRESS")]
-    pub admin: Option<SocketAddr>,
+    /// Where the management API is reached.
+    #[command(flatten)]
+    pub admin: crate::admin::Flags,
     /// What is told about calls.
     #[command(flatten)]
     pub telemetry: crate::telemetry::Flags,
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub metrics: crate::metrics::Flags,
     /// This process is the one in the background.
     #[arg(long, hide = true)]
     pub detached: bool,
@@ -139,15 +143,18 @@ pub struct Server {
     /// What bases are told to join; default: the address that it listens on, or this host's name.
     #[arg(long, value_name = "HOST:PORT")]
     pub advertise: Option<String>,
-    /// Where the management API listens; default: port 7070 of loopback, or a free one.
-    #[arg(long, value_name = "ADDRESS")]
-    pub admin: Option<SocketAddr>,
+    /// Where the management API is reached.
+    #[command(flatten)]
+    pub admin: crate::admin::Flags,
     /// The trust domain of the mesh. It is in every certificate and stays for good.
     #[arg(long, default_value = "cluster.local", value_name = "NAME")]
     pub trust_domain: String,
     /// How long the certificates of bases and apps live; they are renewed after half of it.
     #[arg(long, default_value = "24h", value_name = "TIME")]
     pub certificate_life: dodai_api::TimeSpan,
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub metrics: crate::metrics::Flags,
 }
 
 /// `dodai base`.
@@ -190,12 +197,15 @@ pub struct Base {
     /// How long calls may take to finish at the end, in seconds.
     #[arg(long, default_value_t = 10, value_name = "SECONDS")]
     pub drain: u64,
-    /// Where the management API listens; default: port 7070 of loopback, or a free one.
-    #[arg(long, value_name = "ADDRESS")]
-    pub admin: Option<SocketAddr>,
+    /// Where the management API is reached.
+    #[command(flatten)]
+    pub admin: crate::admin::Flags,
     /// What is told about calls.
     #[command(flatten)]
     pub telemetry: crate::telemetry::Flags,
+    /// Where metrics are served.
+    #[command(flatten)]
+    pub metrics: crate::metrics::Flags,
 }
 
 /// `dodai serve`.

@@ -7,12 +7,15 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
+use dodai_admin::seam::NotReady;
+use serde_json::{Value, json};
 
-use crate::client::connection;
+use crate::client::connection::{self, AdminFile};
 use crate::client::{Connection, arguments::Server};
 use crate::environment::Environment;
 use crate::local::executable;
 use crate::output::Output;
+use crate::progress::Progress;
 
 /// Its output, in the data folder.
 const LOG: &str = "up.log";
@@ -44,7 +47,15 @@ pub fn leave_terminal() {
 }
 
 /// Starts the command again in the background and waits until it is ready.
+///
+/// # Errors
+/// It cannot be started, or not everything is ready.
 pub async fn run(data: &Path, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
+    let text = || "waiting until everything is ready".to_owned();
+    Progress::on(output).during(text, start(data, environment, output)).await
+}
+
+async fn start(data: &Path, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
     refuse_second(data)?;
     let path = data.join(LOG);
     let log = OpenOptions::new()
@@ -87,12 +98,32 @@ pub async fn run(data: &Path, environment: &Environment, output: &Output) -> any
             ..Server::default()
         };
         let status = Connection::find(&server, environment)?.get("/v1/status").await;
-        if status.is_ok_and(|status| status["settled"] == true) {
-            output.say(&format!(
-                "up in the background as process {pid}; `dodai ps` shows it, `dodai down` stops it"
-            ));
-            output.json(&serde_json::json!({ "pid": pid, "address": file.address, "log": path }));
-            return Ok(ExitCode::SUCCESS);
+        if let Some(status) = status.ok().filter(|status| status["settled"] == true) {
+            return told(&file, &path, &status, output);
         }
     }
+}
+
+/// Tells how the one in the background is; what is not ready makes an exit code of its own, and it goes on.
+fn told(file: &AdminFile, log: &Path, status: &Value, output: &Output) -> anyhow::Result<ExitCode> {
+    let missing: Vec<NotReady> = serde_json::from_value(status["notReady"].clone()).unwrap_or_default();
+    for (name, reason) in status["node"]["components"].as_object().into_iter().flatten() {
+        if let Some(reason) = reason.as_str() {
+            output.warn(&format!("component {name} is not ready: {reason}"));
+        }
+    }
+    let pid = file.pid;
+    let value = json!({ "pid": pid, "address": file.address, "log": log, "notReady": missing });
+    let _for_people = output.value(&value);
+    if missing.is_empty() {
+        output.say(&format!(
+            "up in the background as process {pid}; `dodai ps` shows it, `dodai down` stops it"
+        ));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let list: Vec<String> = missing.iter().map(|one| format!("\n  {one}")).collect();
+    anyhow::bail!(
+        "not everything is ready:{}\nprocess {pid} goes on in the background and tries again; `dodai ps` shows it, `dodai down` stops it",
+        list.concat()
+    )
 }

@@ -38,8 +38,8 @@ pub fn log_to_stderr(filter: &str, json: bool, environment: &Environment) {
     let _started_before = if json {
         lines.json().try_init()
     } else {
-        let colour = environment.get("NO_COLOR").is_none_or(str::is_empty)
-            && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let colour =
+            !crate::output::is_plain(environment) && std::io::IsTerminal::is_terminal(&std::io::stderr());
         lines.with_ansi(colour).with_target(false).try_init()
     };
 }

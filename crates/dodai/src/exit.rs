@@ -3,6 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+/// What `diff --exit-code` ends with if something would change.
+pub const DIFFERS: u8 = 6;
+
 /// A failure with an exit code of its own. Wrap it around the error that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failed {

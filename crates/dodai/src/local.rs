@@ -1,6 +1,7 @@
 //! A project folder as control sees it: its documents, what they want built, and the artefacts they name.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -61,13 +62,17 @@ impl Project {
         Ok(project)
     }
 
-    /// Builds the apps whose product is missing or older than its inputs.
+    /// Builds the apps whose product is missing or older than its inputs. The names of those it built.
+    ///
+    /// # Errors
+    /// A build failed, or made nothing.
     pub async fn build(
         &self,
         project: &dodai_api::Project,
         environment: &Environment,
         output: &Output,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<String>> {
+        let mut built = Vec::new();
         for located in &project.read.documents {
             let Document::App(app) = &located.value else { continue };
             let Some((build, product)) = self.product(&app.spec) else { continue };
@@ -77,15 +82,17 @@ impl Project {
             let name = app.metadata.name.as_str();
             output.say(&format!("building {name}: {}", build.command.join(" ")));
             let start = Instant::now();
-            self.run_build(build, environment).await.with_context(|| format!("building app {name}"))?;
+            let done = self.run_build(build, environment, output).await;
+            done.with_context(|| format!("building app {name} in {}", self.build_folder(build).display()))?;
             anyhow::ensure!(
                 product.exists(),
                 "the build of app {name} ended well but {} is not there; check its build command",
                 product.display()
             );
             output.say(&format!("built {name} in {:.1} s", start.elapsed().as_secs_f64()));
+            built.push(name.to_owned());
         }
-        Ok(())
+        Ok(built)
     }
 
     /// What an app builds and where the product is.
@@ -103,23 +110,42 @@ impl Project {
     fn is_current(&self, build: &Build, product: &Path) -> bool {
         let Ok(built) = product.metadata().and_then(|metadata| metadata.modified()) else { return false };
         let inputs: Vec<PathBuf> = if build.inputs.is_empty() {
-            vec![self.folder.join(build.working_directory.as_deref().unwrap_or("."))]
+            vec![self.build_folder(build)]
         } else {
             build.inputs.iter().map(|input| self.folder.join(input)).collect()
         };
         inputs.iter().all(|input| newest(input, product).is_none_or(|changed| changed <= built))
     }
 
-    async fn run_build(&self, build: &Build, environment: &Environment) -> anyhow::Result<()> {
+    /// Where an app is built.
+    fn build_folder(&self, build: &Build) -> PathBuf {
+        build
+            .working_directory
+            .as_ref()
+            .map_or_else(|| self.folder.clone(), |folder| self.folder.join(folder))
+    }
+
+    async fn run_build(
+        &self,
+        build: &Build,
+        environment: &Environment,
+        output: &Output,
+    ) -> anyhow::Result<()> {
         let (program, arguments) = build.command.split_first().context("the build command is empty")?;
-        let folder = self.folder.join(build.working_directory.as_deref().unwrap_or("."));
+        let folder = self.build_folder(build);
+        // Where results go to a program, what a build says is beside them.
+        let told = if output.is_structured() {
+            std::io::stderr().as_fd().try_clone_to_owned().context("cannot use standard error")?.into()
+        } else {
+            Stdio::inherit()
+        };
         let status = tokio::process::Command::new(program)
             .args(arguments)
             .current_dir(&folder)
             .env_clear()
             .envs(environment.0.iter().filter(|(name, _)| !name.starts_with("CARGO_")))
             .stdin(Stdio::null())
-            .stdout(Stdio::inherit())
+            .stdout(told)
             .stderr(Stdio::inherit())
             .kill_on_drop(true)
             .status()

@@ -15,33 +15,43 @@ pub struct Output {
     colour: bool,
     /// The same for standard error, which may lead elsewhere.
     error_colour: bool,
+    progress: bool,
+}
+
+/// Whether colours and lines that redraw themselves are wanted where they can be had.
+/// `NO_COLOR` and a terminal that only prints both say no.
+pub fn is_plain(environment: &Environment) -> bool {
+    environment.get("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || environment.get("TERM") == Some("dumb")
 }
 
 impl Output {
     /// Colours only on a terminal, and never with `NO_COLOR`.
     pub fn new(global: &Global, environment: &Environment) -> Output {
-        let wanted =
-            environment.get("NO_COLOR").is_none_or(str::is_empty) && environment.get("TERM") != Some("dumb");
-        Output {
-            format: global.output,
-            colour: wanted && std::io::stdout().is_terminal(),
-            error_colour: wanted && std::io::stderr().is_terminal(),
-        }
+        let terminals = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        Output::on(global.output, environment, terminals)
     }
 
     /// For commands whose results are not asked for in a format.
     pub fn plain(environment: &Environment) -> Output {
-        let wanted = environment.get("NO_COLOR").is_none_or(str::is_empty);
+        let terminals = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        Output::on(Format::Table, environment, terminals)
+    }
+
+    /// Decided from what standard output and standard error lead to.
+    fn on(format: Format, environment: &Environment, (out, err): (bool, bool)) -> Output {
+        let wanted = !is_plain(environment);
         Output {
-            format: Format::Table,
-            colour: wanted && std::io::stdout().is_terminal(),
-            error_colour: wanted && std::io::stderr().is_terminal(),
+            format,
+            colour: wanted && out && format == Format::Table,
+            error_colour: wanted && err,
+            progress: wanted && err && format == Format::Table,
         }
     }
 
-    /// Whether results go to a program.
-    pub fn is_json(&self) -> bool {
-        self.format == Format::Json
+    /// Whether a line that redraws itself may be shown on standard error.
+    pub fn shows_progress(&self) -> bool {
+        self.progress
     }
 
     /// Whether results are YAML.
@@ -59,12 +69,12 @@ impl Output {
         !self.is_structured() && std::io::stdout().is_terminal()
     }
 
-    /// One value in the format that was asked for; says whether that was JSON or YAML.
+    /// The one value of a command in the format that was asked for; says whether that was JSON or YAML.
     pub fn value(&self, value: &serde_json::Value) -> bool {
         match self.format {
             Format::Table => return false,
-            Format::Json => self.json(value),
-            Format::Yaml => self.say(crate::client::to_yaml(value).trim_end()),
+            Format::Json => self.write(&format!("{value:#}")),
+            Format::Yaml => self.write(crate::client::to_yaml(value).trim_end()),
         }
         true
     }
@@ -86,7 +96,7 @@ impl Output {
 
     /// A remark for people, on standard error.
     pub fn warn(&self, line: &str) {
-        let _gone = writeln!(std::io::stderr(), "{} {line}", paint(self.error_colour, "warning:", "33;1"));
+        self.problem("warning:", line);
     }
 
     /// A hint for people, on standard error, so that results can be piped.
@@ -94,26 +104,37 @@ impl Output {
         let _gone = writeln!(std::io::stderr(), "{}", paint(self.error_colour, line, "2"));
     }
 
+    /// Takes a line of progress away before another one is written; it is drawn again below it.
+    fn wipe(&self) {
+        if self.progress {
+            let _gone = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+
     fn write(&self, line: &str) {
+        self.wipe();
         let mut out = std::io::stdout().lock();
         let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 
-    /// One line for people; nothing in JSON mode.
+    /// One line for people; nothing where results go to a program.
     pub fn say(&self, line: &str) {
-        if !self.is_json() {
-            let mut out = std::io::stdout().lock();
+        if !self.is_structured() {
             // A reader that went away (`| head`) is no reason to fail.
-            let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
+            self.write(line);
         }
     }
 
-    /// One JSON value; nothing in other modes.
+    /// The one value of a command, where results go to a program.
     pub fn json(&self, value: &serde_json::Value) {
-        if self.is_json() {
-            let mut out = std::io::stdout().lock();
-            let _gone = writeln!(out, "{value:#}").and_then(|()| out.flush());
-        }
+        let _for_people = self.value(value);
+    }
+
+    /// A problem for people, on standard error.
+    pub fn problem(&self, word: &str, text: &str) {
+        self.wipe();
+        let code = if word == "error:" { "31;1" } else { "33;1" };
+        let _gone = writeln!(std::io::stderr(), "{} {text}", paint(self.error_colour, word, code));
     }
 
     /// An error with everything that led to it.
@@ -127,7 +148,7 @@ impl Output {
                 text.push_str(&cause);
             }
         }
-        let _gone = writeln!(std::io::stderr(), "{} {text}", paint(self.error_colour, "error:", "31;1"));
+        self.problem("error:", &text);
     }
 
     /// Text in a colour, if colours are on.
@@ -164,4 +185,35 @@ impl Output {
 
 fn paint(colour: bool, text: &str, code: &str) -> String {
     if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(format: Format, variables: &[(&str, &str)], terminals: (bool, bool)) -> (bool, bool, bool) {
+        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+        let output = Output::on(format, &Environment(variables.collect()), terminals);
+        (output.colour, output.error_colour, output.progress)
+    }
+
+    #[test]
+    fn colours_and_progress_are_for_people_at_a_terminal() {
+        let both = (true, true);
+        for (format, variables, terminals, expect) in [
+            (Format::Table, &[][..], both, (true, true, true)),
+            (Format::Table, &[("TERM", "xterm"), ("NO_COLOR", "")], both, (true, true, true)),
+            (Format::Table, &[("NO_COLOR", "1")], both, (false, false, false)),
+            (Format::Table, &[("TERM", "dumb")], both, (false, false, false)),
+            // Each stream counts for itself: `| less` keeps colours out of the pipe only.
+            (Format::Table, &[], (false, true), (false, true, true)),
+            (Format::Table, &[], (true, false), (true, false, false)),
+            (Format::Json, &[], both, (false, true, false)),
+            (Format::Yaml, &[], both, (false, true, false)),
+        ] {
+            assert_eq!(on(format, variables, terminals), expect, "{format:?} {variables:?} {terminals:?}");
+        }
+        assert_eq!(paint(true, "x", "1"), "\u{1b}[1mx\u{1b}[0m");
+        assert_eq!(paint(false, "x", "1"), "x");
+    }
 }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 use dodai_api::Document;
 use dodai_api::dapr::{Otel, Tracing};
@@ -82,13 +81,18 @@ impl Telemetry {
             None => None,
         };
         let chosen = tracing_of(documents, output);
-        let settings = match Settings::from_environment(&environment.0)? {
-            Some(settings) => Some(settings),
-            None if exports_nowhere(environment) => None,
-            None => chosen.and_then(|(name, tracing)| configured(name, tracing, environment, output)),
+        let settings = match Settings::from_environment(&environment.0) {
+            Ok(Some(settings)) => Some(settings),
+            Ok(None) if exports_nowhere(environment) => None,
+            Ok(None) => chosen.and_then(|(name, tracing)| configured(name, tracing, environment, output)),
+            // These variables are often meant for the apps: they are no reason not to start.
+            Err(error) => {
+                output.warn(&format!("no traces are exported: {error}"));
+                None
+            }
         };
         let rate = chosen.and_then(|(_, tracing)| tracing.sampling_rate.as_deref());
-        let sample_per_ten_thousand = sample(environment, rate, settings.is_some())?;
+        let sample_per_ten_thousand = sample(environment, rate, settings.is_some(), output);
         let exporter = settings.map(|settings| Arc::new(Exporter::start(settings, base, tasks)));
         Ok(Telemetry { access, ring: Ring::new(CAPACITY), exporter, sample_per_ten_thousand })
     }
@@ -231,26 +235,39 @@ fn variables(otel: &Otel) -> Result<BTreeMap<String, String>, String> {
 
 /// Of 10,000 traces that start here, how many are sampled: as `OTEL_TRACES_SAMPLER` says, else as a
 /// Configuration does, else all where traces are exported and none where they are not.
-fn sample(environment: &Environment, rate: Option<&str>, exports: bool) -> anyhow::Result<u16> {
+fn sample(environment: &Environment, rate: Option<&str>, exports: bool, output: &Output) -> u16 {
     let share = |text: &str| text.trim().parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
     // A share of 0 to 1 makes at most 10,000.
     let parts = |share: f64| (share * WHOLE).round() as u16;
+    let usual = rate.and_then(share).map_or(if exports { parts(1.0) } else { 0 }, parts);
+    match sampler(environment) {
+        Ok(sampler) => sampler.map_or(usual, parts),
+        // As with the other variables of OpenTelemetry: what cannot be used is told, and left out.
+        Err(text) => {
+            output.warn(&format!("{text}; until then {:.2} % are sampled", f64::from(usual) / 100.0));
+            usual
+        }
+    }
+}
+
+/// The share that `OTEL_TRACES_SAMPLER` asks for, if it does.
+fn sampler(environment: &Environment) -> Result<Option<f64>, String> {
     let sampler = environment.get("OTEL_TRACES_SAMPLER").map(str::trim).filter(|name| !name.is_empty());
     match sampler {
-        Some("always_on" | "parentbased_always_on") => Ok(parts(1.0)),
-        Some("always_off" | "parentbased_always_off") => Ok(0),
+        None => Ok(None),
+        Some("always_on" | "parentbased_always_on") => Ok(Some(1.0)),
+        Some("always_off" | "parentbased_always_off") => Ok(Some(0.0)),
         Some("traceidratio" | "parentbased_traceidratio") => {
             let text = environment.get("OTEL_TRACES_SAMPLER_ARG").unwrap_or("1");
-            let share = share(text).with_context(|| {
+            let share = text.trim().parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+            share.map(Some).ok_or_else(|| {
                 format!("OTEL_TRACES_SAMPLER_ARG is `{text}`; write a share from 0 to 1, such as 0.05")
-            })?;
-            Ok(parts(share))
+            })
         }
-        Some(other) => anyhow::bail!(
+        Some(other) => Err(format!(
             "OTEL_TRACES_SAMPLER is `{other}`; use parentbased_always_on, parentbased_always_off or \
              parentbased_traceidratio with OTEL_TRACES_SAMPLER_ARG"
-        ),
-        None => Ok(rate.and_then(share).map_or(if exports { parts(1.0) } else { 0 }, parts)),
+        )),
     }
 }
 
@@ -260,6 +277,34 @@ mod tests {
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
         Environment(variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect())
+    }
+
+    fn output() -> Output {
+        Output::plain(&environment(&[]))
+    }
+
+    #[tokio::test]
+    async fn variables_that_cannot_be_used_do_not_stop_a_start() {
+        let folder = std::env::temp_dir();
+        let flags = Flags { access_log: Some("off".to_owned()), ..Flags::default() };
+        let documents = dodai_api::Project::default();
+        for variables in [
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "not an address")][..],
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4317"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+            &[("OTEL_TRACES_SAMPLER", "xray")],
+        ] {
+            let (base, tasks) = (BaseId::new("local"), Tasks::new());
+            let started = Telemetry::start(
+                &flags,
+                &environment(variables),
+                &documents,
+                (&base, &folder),
+                &output(),
+                &tasks,
+            );
+            let telemetry = started.unwrap_or_else(|error| panic!("{variables:?}: {error:#}"));
+            assert!(telemetry.exporter.is_none(), "{variables:?}");
+        }
     }
 
     #[test]
@@ -278,16 +323,17 @@ mod tests {
             (&[("OTEL_TRACES_SAMPLER", "always_on")], Some("0"), false, 10_000),
         ] {
             assert_eq!(
-                sample(&environment(variables), rate, exports).unwrap(),
+                sample(&environment(variables), rate, exports, &output()),
                 expect,
                 "{variables:?} {rate:?}"
             );
         }
         let wrong = [("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "5")];
-        let error = sample(&environment(&wrong), None, true).unwrap_err().to_string();
-        assert!(error.contains("from 0 to 1"), "{error}");
-        let error = sample(&environment(&[("OTEL_TRACES_SAMPLER", "jaeger_remote")]), None, true);
-        assert!(error.unwrap_err().to_string().contains("parentbased_traceidratio"));
+        assert!(sampler(&environment(&wrong)).unwrap_err().contains("from 0 to 1"));
+        assert_eq!(sample(&environment(&wrong), None, true, &output()), 10_000, "told, and left out");
+        let remote = environment(&[("OTEL_TRACES_SAMPLER", "jaeger_remote")]);
+        assert!(sampler(&remote).unwrap_err().contains("parentbased_traceidratio"));
+        assert_eq!(sample(&remote, Some("0.5"), true, &output()), 5_000);
     }
 
     #[test]

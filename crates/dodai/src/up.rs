@@ -3,7 +3,8 @@
 //! `up` keeps its documents in SQLite, so that what was deployed outlives it; `base --from` keeps them in
 //! memory, the folder being all it knows.
 
-use std::collections::BTreeMap;
+mod settle;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,26 +15,24 @@ use dodai_base::node::{self, Base};
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::{Apply, FieldOwner};
 use dodai_control::snapshot::BaseSettings;
-use dodai_core::id::{AppId, BaseId};
-use dodai_core::status::{Phase, Wants};
+use dodai_core::id::BaseId;
+use dodai_core::status::Wants;
 use dodai_core::task::Tasks;
 use dodai_dataplane::limits::Limits;
 use dodai_store::{MemoryStore, Options, SqliteStore, Store};
 use dodai_transport::token::{Purpose, Token};
-use serde_json::json;
+use tokio::net::TcpListener;
 
-use crate::admin::{Admin, Subject};
+use crate::admin::{Admin, Flags as AdminFlags, Subject};
 use crate::cli;
 use crate::detach;
 use crate::environment::Environment;
 use crate::local::{FolderArtifacts, Project, executable};
+use crate::metrics;
 use crate::output::Output;
-use crate::signals;
+use crate::signals::Signals;
 use crate::telemetry::Telemetry;
 use crate::watch;
-
-/// How long `up` waits for everything to be ready before it says what is not.
-const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// Runs `dodai up`.
 pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
@@ -52,43 +51,19 @@ pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output)
         detach::leave_terminal();
     }
     detach::refuse_second(&data)?;
+    let signals = Signals::listen()?;
     let tasks = Tasks::new();
     let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
     let threads = arguments.threads.unwrap_or_else(default_threads);
     let base = BaseId::new("local");
     let telemetry =
         Telemetry::start(&arguments.telemetry, environment, &documents, (&base, &data), output, &tasks)?;
-    let plan = Plan { project, documents, data, base, threads, telemetry };
+    let metrics = arguments.metrics.listener(None, output).await?;
+    let drain = Duration::from_secs(arguments.drain);
+    let plan = Plan { project, documents, data, base, threads, telemetry, drain, watch: arguments.watch };
     let system = System::start(&plan, Arc::new(store), environment, &tasks).await?;
-    let subject = Subject {
-        control: &system.control,
-        base: &system.base,
-        telemetry: &plan.telemetry,
-        folder: &plan.project.folder,
-        data: &plan.data,
-        address: arguments.admin,
-    };
-    let admin = Admin::start(subject, &tasks).await?;
-    let live = async {
-        system.settle(&plan, start, output).await;
-        output.say(&format!("management API: http://{}", admin.address));
-        admin.settled();
-        if arguments.watch {
-            watch::run(&plan.project, plan.documents.clone(), &system.control, environment, output, &tasks)
-                .await;
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        // The first two only wait; what a cut watch was doing is done again at the next start.
-        stopped = signals::asked_to_stop() => stopped?,
-        () = admin.asked_to_stop() => {}
-        () = live => {}
-    }
-    output.say("stopping: finishing calls, then the apps");
-    system.stop(Duration::from_secs(arguments.drain), &tasks).await;
-    plan.telemetry.close().await;
-    Ok(ExitCode::SUCCESS)
+    let ports = Ports { admin: arguments.admin, metrics };
+    system.live(plan, (start, ports, signals), environment, output, &tasks).await
 }
 
 /// Runs `dodai base --from`.
@@ -104,34 +79,19 @@ pub async fn run_base(
     let data = arguments.data.clone().unwrap_or_else(|| project.folder.join(".dodai"));
     make_private(&data)?;
     detach::refuse_second(&data)?;
+    let signals = Signals::listen()?;
     let tasks = Tasks::new();
     let name = arguments.name.clone().unwrap_or_else(|| "local".to_owned());
     let threads = arguments.threads.unwrap_or_else(default_threads);
     let base = BaseId::new(name);
     let telemetry =
         Telemetry::start(&arguments.telemetry, environment, &documents, (&base, &data), output, &tasks)?;
-    let plan = Plan { project, documents, data, base, threads, telemetry };
+    let metrics = arguments.metrics.listener(Some(metrics::BASE_PORT), output).await?;
+    let drain = Duration::from_secs(arguments.drain);
+    let plan = Plan { project, documents, data, base, threads, telemetry, drain, watch: false };
     let system = System::start(&plan, Arc::new(MemoryStore::new(&tasks)), environment, &tasks).await?;
-    let subject = Subject {
-        control: &system.control,
-        base: &system.base,
-        telemetry: &plan.telemetry,
-        folder: &plan.project.folder,
-        data: &plan.data,
-        address: arguments.admin,
-    };
-    let admin = Admin::start(subject, &tasks).await?;
-    system.settle(&plan, start, output).await;
-    output.say(&format!("management API: http://{}", admin.address));
-    admin.settled();
-    tokio::select! {
-        // Both only wait.
-        stopped = signals::asked_to_stop() => stopped?,
-        () = admin.asked_to_stop() => {}
-    }
-    system.stop(Duration::from_secs(arguments.drain), &tasks).await;
-    plan.telemetry.close().await;
-    Ok(ExitCode::SUCCESS)
+    let ports = Ports { admin: arguments.admin, metrics };
+    system.live(plan, (start, ports, signals), environment, output, &tasks).await
 }
 
 /// One thread per core, at most four.
@@ -155,6 +115,16 @@ struct Plan {
     base: BaseId,
     threads: usize,
     telemetry: Telemetry,
+    /// How long calls may take to finish at the end.
+    drain: Duration,
+    /// Whether to apply what changes in the folder.
+    watch: bool,
+}
+
+/// What it listens on for those who run it.
+struct Ports {
+    admin: AdminFlags,
+    metrics: Option<TcpListener>,
 }
 
 /// Control and a base in one process.
@@ -211,91 +181,49 @@ impl System {
         Ok(System { control, base })
     }
 
-    /// Waits until everything is ready, then prints what there is.
-    async fn settle(&self, plan: &Plan, start: Instant, output: &Output) {
-        let apps: Vec<String> = plan
-            .documents
-            .read
-            .documents
-            .iter()
-            .filter_map(|located| {
-                let dodai_api::Document::App(app) = &located.value else { return None };
-                Some(app)
-            })
-            .map(|app| format!("{}/{}", app.metadata.namespace, app.metadata.name))
-            .collect();
-        let has_instances = |located: &&dodai_api::Located<dodai_api::Document>| {
-            let dodai_api::Document::App(app) = &located.value else { return false };
-            app.spec.external.is_none()
+    /// Serves until somebody asks for the end, then stops in order; a second signal ends it at once.
+    async fn live(
+        self,
+        plan: Plan,
+        (start, ports, mut signals): (Instant, Ports, Signals),
+        environment: &Environment,
+        output: &Output,
+        tasks: &Tasks,
+    ) -> anyhow::Result<ExitCode> {
+        let subject = Subject {
+            control: &self.control,
+            base: &self.base,
+            telemetry: &plan.telemetry,
+            folder: &plan.project.folder,
+            data: &plan.data,
+            flags: &ports.admin,
         };
-        let expected = plan.documents.read.documents.iter().filter(has_instances).count();
-        let mut status = self.base.parts().status.subscribe();
-        let all_ready = status.wait_for(|status| {
-            let ready = status.applied > 0
-                && status.instances.len() >= expected
-                && status.instances.values().all(|one| matches!(one.phase, Phase::Ready | Phase::Succeeded));
-            // What is refused does not become ready by waiting; the reason is told at once.
-            ready || status.refused.is_some()
-        });
-        let stopped = signals::asked_to_stop();
-        tokio::select! {
-            // All three only wait.
-            _ready = all_ready => {}
-            () = tokio::time::sleep(READY_WITHIN) => {}
-            _signal = stopped => return,
+        if let Some(listener) = ports.metrics {
+            metrics::serve(listener, subject.metrics(), output, tasks)?;
         }
-        self.served(plan).await;
-        self.print(&apps, start, output);
-    }
-
-    /// Waits a moment until calls would find every app: an instance is ready a little before control has told
-    /// the data plane.
-    async fn served(&self, plan: &Plan) {
-        let called = |located: &dodai_api::Located<dodai_api::Document>| {
-            let dodai_api::Document::App(app) = &located.value else { return None };
-            let name = format!("{}/{}", app.metadata.namespace, app.metadata.name);
-            let waits = app.spec.external.is_none() && !app.spec.services.is_empty();
-            AppId::parse(&name).ok().filter(|_| waits)
-        };
-        let apps: Vec<AppId> = plan.documents.read.documents.iter().filter_map(called).collect();
-        let parts = self.base.parts();
-        let end = Instant::now() + Duration::from_secs(2);
-        while Instant::now() < end && !apps.iter().all(|app| parts.serves(app)) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn print(&self, apps: &[String], start: Instant, output: &Output) {
-        let parts = self.base.parts();
-        let status = parts.status.borrow().clone();
-        let mut rows = Vec::new();
-        for (instance, one) in &status.instances {
-            let app = parts.app_of(instance).map(|app| app.to_string()).unwrap_or_default();
-            let ports: Vec<String> = one.ports.values().map(ToString::to_string).collect();
-            let phase = format!("{:?}", one.phase).to_lowercase();
-            rows.push(vec![app, instance.to_string(), phase, ports.join(","), one.reason.clone()]);
-        }
-        let outside: Vec<&String> =
-            apps.iter().filter(|app| !rows.iter().any(|row| row[0] == **app)).collect();
-        for app in outside {
-            rows.push(vec![app.clone(), "-".to_owned(), "external".to_owned(), String::new(), String::new()]);
-        }
-        output.table(&["APP", "INSTANCE", "STATE", "PORT", "REASON"], &rows);
-        for (name, address) in &status.listeners {
-            if name.starts_with("gateway/") {
-                output.say(&format!("{name}: http://{address}"));
+        let admin = Admin::start(subject, output, tasks).await?;
+        let live = async {
+            let missing = self.settle(&plan, start, output).await;
+            output.say(&format!("management API: http://{}", admin.address));
+            admin.settled(missing);
+            if plan.watch {
+                let documents = plan.documents.clone();
+                watch::run(&plan.project, documents, &self.control, environment, output, tasks).await;
             }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            // The first two only wait; what a cut watch was doing is done again at the next start.
+            () = signals.next() => {}
+            () = admin.asked_to_stop() => {}
+            () = live => {}
         }
-        for (name, health) in status.components.iter().filter(|(_, health)| !health.ready) {
-            output.say(&format!("component {name} is not ready: {}", health.reason));
-        }
-        if let Some(refusal) = &status.refused {
-            output.say(&format!("the configuration was refused: {}", refusal.reason));
-        }
-        output.say(&format!("up after {:.2} s; stop with Ctrl-C", start.elapsed().as_secs_f64()));
-        let listeners: BTreeMap<&String, String> =
-            status.listeners.iter().map(|(name, address)| (name, address.to_string())).collect();
-        output.json(&json!({ "instances": status.instances, "listeners": listeners, "components": status.components }));
+        output.say("stopping: finishing calls, then the apps; once more to stop at once");
+        let stop = async {
+            self.stop(plan.drain, tasks).await;
+            plan.telemetry.close().await;
+        };
+        Ok(signals.unless_hurried(stop, output).await)
     }
 
     async fn stop(self, deadline: Duration, tasks: &Tasks) {

@@ -1,6 +1,7 @@
 //! `dodai validate`: checks documents and prints every problem with its place and remedy.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,12 +20,14 @@ pub fn run(arguments: &Validate, output: &Output) -> anyhow::Result<ExitCode> {
         collect(path, &mut files)?;
     }
     let project = read(&files);
-    report(&project, &files, output);
-    if !project.read.errors.is_empty() {
-        anyhow::bail!(Failed::Invalid);
+    let documents = project.read.documents.len();
+    let value =
+        json!({ "documents": documents, "errors": project.read.errors, "warnings": project.read.warnings });
+    if !output.value(&value) {
+        report(&project, &files, output);
     }
-    let count = project.read.documents.len();
-    output.say(&format!("{count} documents are valid"));
+    anyhow::ensure!(project.read.errors.is_empty(), Failed::Invalid);
+    output.say(&format!("{documents} documents are valid"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -43,34 +46,35 @@ pub fn read(files: &[File]) -> Project {
     dodai_api::read_all(&sources)
 }
 
-/// Prints problems: to standard error for people, as one value for programs.
+/// Prints problems to standard error.
 pub fn report(project: &Project, files: &[File], output: &Output) {
     let read = &project.read;
-    if output.is_json() {
-        output.json(&json!({
-            "documents": read.documents.len(),
-            "errors": read.errors,
-            "warnings": read.warnings,
-        }));
-        return;
-    }
     let texts: BTreeMap<&str, &[u8]> =
         files.iter().map(|file| (file.name.as_str(), file.bytes.as_slice())).collect();
     let show = |problem: &Problem, word: &str| {
         let text =
             texts.get(problem.file.as_str()).map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
-        eprintln!("{word} {}", problem.render(&text));
+        output.problem(word, &problem.render(&text));
     };
     for problem in &read.warnings {
-        show(problem, &output.paint("warning:", "33;1"));
+        show(problem, "warning:");
     }
     for problem in &read.errors {
-        show(problem, &output.paint("error:", "31;1"));
+        show(problem, "error:");
     }
 }
 
-/// Reads a document file, or every document file below a folder.
+/// What stands for standard input where a file is named, and in messages.
+pub const STDIN: &str = "-";
+
+/// Reads a document file, every document file below a folder, or standard input.
 pub fn collect(path: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
+    if path == Path::new(STDIN) {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("cannot read standard input")?;
+        files.push(File { name: STDIN.to_owned(), bytes });
+        return Ok(());
+    }
     if path.is_dir() {
         for file in files_below(path)? {
             add(&file, files)?;

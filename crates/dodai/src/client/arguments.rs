@@ -32,10 +32,14 @@ pub enum Command {
     #[command(after_help = "Example:\n  dodai down\n  dodai down --folder examples/shop")]
     Down(Down),
     /// Write documents to the server.
-    #[command(after_help = "Example:\n  dodai apply -f route.yaml\n  dodai apply -f . --prune --dry-run")]
+    #[command(
+        after_help = "Example:\n  dodai apply -f route.yaml\n  dodai apply -f . --prune --dry-run\n  dodai get app shop -o yaml | dodai apply -f -"
+    )]
     Apply(Apply),
     /// Show what `apply` would change.
-    #[command(after_help = "Example:\n  dodai diff -f route.yaml")]
+    #[command(
+        after_help = "Example:\n  dodai diff -f route.yaml\n  dodai diff -f . --exit-code || echo differs"
+    )]
     Diff(Diff),
     /// List documents of a kind, or show one.
     #[command(after_help = "Example:\n  dodai get apps\n  dodai get route shop -o yaml")]
@@ -43,9 +47,9 @@ pub enum Command {
     /// Show one document with its conditions, instances and events.
     #[command(after_help = "Example:\n  dodai describe app shop")]
     Describe(One),
-    /// Remove one document.
-    #[command(after_help = "Example:\n  dodai delete route shop")]
-    Delete(One),
+    /// Remove one document, or those that files name.
+    #[command(after_help = "Example:\n  dodai delete route shop\n  dodai delete -f route.yaml")]
+    Delete(Delete),
     /// Follow documents of a kind as they change.
     #[command(after_help = "Example:\n  dodai watch apps\n  dodai watch apps -o json")]
     Watch(Watch),
@@ -115,7 +119,7 @@ pub struct Down {
 /// `dodai apply`.
 #[derive(Args, Debug)]
 pub struct Apply {
-    /// A file or folder (repeat).
+    /// A file or folder (repeat); `-` for standard input.
     #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Only say what would happen.
@@ -129,8 +133,27 @@ pub struct Apply {
 /// `dodai diff`.
 #[derive(Args, Debug)]
 pub struct Diff {
-    /// A file or folder (repeat).
+    /// A file or folder (repeat); `-` for standard input.
     #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// End with exit code 6 if something would change.
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// `dodai delete`.
+#[derive(Args, Debug)]
+pub struct Delete {
+    /// The kind.
+    #[arg(value_parser = kind, required_unless_present = "paths", requires = "name")]
+    pub kind: Option<Kind>,
+    /// The name.
+    pub name: Option<String>,
+    /// The namespace.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// Remove the documents that this file or folder names (repeat); `-` for standard input.
+    #[arg(short = 'f', long = "file", conflicts_with = "kind", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 }
 
@@ -150,7 +173,7 @@ pub struct Get {
     pub all_namespaces: bool,
 }
 
-/// `dodai describe`, `dodai delete`.
+/// `dodai describe`.
 #[derive(Args, Debug)]
 pub struct One {
     /// The kind.

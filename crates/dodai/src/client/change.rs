@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use bytes::Bytes;
-use dodai_api::Document;
+use dodai_api::{Document, Kind};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::arguments::{Apply, Diff, One};
+use super::arguments::{Apply, Delete, Diff};
 use super::connection::{Connection, encode};
 use super::show;
+use crate::exit::{DIFFERS, Failed};
 use crate::output::Output;
+use crate::progress::Progress;
 use crate::validate::{self, File};
 
 /// `dodai apply`.
@@ -24,7 +27,9 @@ pub async fn apply(connection: &Connection, arguments: &Apply, output: &Output) 
         };
         query.push(format!("prune={}", encode(&path.canonicalize()?.display().to_string())));
     }
-    let answer = send(connection, &arguments.paths, &query.join("&"), !arguments.dry_run).await?;
+    let progress = Progress::on(output);
+    let base = if arguments.dry_run { None } else { Some(std::env::current_dir()?) };
+    let answer = send(connection, &arguments.paths, &query.join("&"), base.as_deref(), progress).await?;
     warn(&answer, output);
     if output.value(&answer) {
         return Ok(());
@@ -38,19 +43,21 @@ pub async fn apply(connection: &Connection, arguments: &Apply, output: &Output) 
 }
 
 /// `dodai diff`.
-pub async fn diff(connection: &Connection, arguments: &Diff, output: &Output) -> anyhow::Result<()> {
-    let answer = send(connection, &arguments.paths, "owner=file&dryRun=true", false).await?;
+pub async fn diff(connection: &Connection, arguments: &Diff, output: &Output) -> anyhow::Result<ExitCode> {
+    let progress = Progress::on(output);
+    let answer = send(connection, &arguments.paths, "owner=file&dryRun=true", None, progress).await?;
     warn(&answer, output);
+    let mut documents = answer["documents"].as_array().into_iter().flatten();
+    let differs = documents.any(|document| document["verdict"] != "unchanged");
+    let code = if differs && arguments.exit_code { ExitCode::from(DIFFERS) } else { ExitCode::SUCCESS };
     if output.value(&answer) {
-        return Ok(());
+        return Ok(code);
     }
-    let mut any = false;
     for document in answer["documents"].as_array().into_iter().flatten() {
         let text = |name: &str| document[name].as_str().unwrap_or_default();
         if text("verdict") == "unchanged" {
             continue;
         }
-        any = true;
         output.say(&output.paint(&format!("{} {}", text("key"), text("verdict")), "1"));
         for change in document["changes"].as_array().into_iter().flatten() {
             let path = change["path"].as_str().unwrap_or_default();
@@ -61,21 +68,49 @@ pub async fn diff(connection: &Connection, arguments: &Diff, output: &Output) ->
             }
         }
     }
-    if !any {
+    if !differs {
         output.say("nothing would change");
     }
-    Ok(())
+    Ok(code)
 }
 
 /// `dodai delete`.
-pub async fn delete(connection: &Connection, arguments: &One, output: &Output) -> anyhow::Result<()> {
-    let One { kind, name, namespace } = arguments;
-    let path = format!("/v1/documents/{kind}/{}/{}", encode(namespace), encode(name));
-    let answer = connection.json(Method::DELETE, &path, Bytes::new()).await?;
-    if !output.value(&answer) {
-        output.say(&format!("{kind}/{namespace}/{name} deleted"));
+pub async fn delete(connection: &Connection, arguments: &Delete, output: &Output) -> anyhow::Result<()> {
+    if let (Some(kind), Some(name)) = (arguments.kind, &arguments.name) {
+        let answer = remove(connection, kind, &arguments.namespace, name).await?;
+        if !output.value(&answer) {
+            output.say(&format!("{kind}/{}/{name} deleted", arguments.namespace));
+        }
+        return Ok(());
     }
+    let files = collect(&arguments.paths)?;
+    let project = validate::read(&files);
+    validate::report(&project, &files, output);
+    anyhow::ensure!(project.read.errors.is_empty(), Failed::Invalid);
+    let (mut deleted, mut missing) = (Vec::new(), Vec::new());
+    // What refers to others comes behind them in most files, and goes first.
+    for located in project.read.documents.iter().rev() {
+        let key = located.value.key();
+        match remove(connection, key.kind, key.namespace.as_str(), key.name.as_str()).await {
+            Ok(_) => {
+                output.say(&format!("{key} deleted"));
+                deleted.push(key.to_string());
+            }
+            Err(error) if error.downcast_ref::<Failed>() == Some(&Failed::NotFound) => {
+                output.warn(&format!("{key} is not there"));
+                missing.push(key.to_string());
+            }
+            Err(error) => return Err(error.context(format!("{key} cannot be deleted"))),
+        }
+    }
+    let _for_people = output.value(&json!({ "deleted": deleted, "missing": missing }));
+    anyhow::ensure!(!deleted.is_empty(), anyhow::Error::new(Failed::NotFound).context("nothing was deleted"));
     Ok(())
+}
+
+async fn remove(connection: &Connection, kind: Kind, namespace: &str, name: &str) -> anyhow::Result<Value> {
+    let path = format!("/v1/documents/{kind}/{}/{}", encode(namespace), encode(name));
+    connection.json(Method::DELETE, &path, Bytes::new()).await
 }
 
 fn warn(answer: &Value, output: &Output) {
@@ -84,26 +119,37 @@ fn warn(answer: &Value, output: &Output) {
     }
 }
 
-/// Sends the documents below some paths.
-async fn send(
-    connection: &Connection,
-    paths: &[PathBuf],
-    query: &str,
-    upload: bool,
-) -> anyhow::Result<Value> {
+/// The documents below some paths.
+fn collect(paths: &[PathBuf]) -> anyhow::Result<Vec<File>> {
     let mut files = Vec::new();
     for path in paths {
         validate::collect(path, &mut files)?;
     }
     files.retain(|file| holds_documents(&file.bytes));
     anyhow::ensure!(!files.is_empty(), "there are no documents in {}", listed(paths));
-    let artifacts = if upload { upload_artifacts(connection, &files).await? } else { BTreeMap::new() };
+    Ok(files)
+}
+
+/// Sends the documents below some paths; with `upload`, the modules that they name too. It is the folder that
+/// what comes from standard input is relative to.
+async fn send(
+    connection: &Connection,
+    paths: &[PathBuf],
+    query: &str,
+    upload: Option<&Path>,
+    progress: Progress,
+) -> anyhow::Result<Value> {
+    let files = collect(paths)?;
+    let artifacts = match upload {
+        Some(here) => upload_artifacts(connection, &files, here, progress).await?,
+        None => BTreeMap::new(),
+    };
     let file = |file: &File| json!({ "name": file.name, "content": String::from_utf8_lossy(&file.bytes) });
     let body = json!({ "files": files.iter().map(file).collect::<Vec<_>>(), "artifacts": artifacts });
     let headers = [("content-type", "application/json")];
-    connection
-        .json_as(Method::POST, &format!("/v1/documents?{query}"), &headers, body.to_string().into())
-        .await
+    let path = format!("/v1/documents?{query}");
+    let sent = connection.json_as(Method::POST, &path, &headers, body.to_string().into());
+    progress.during(|| "applying documents".to_owned(), sent).await
 }
 
 fn listed(paths: &[PathBuf]) -> String {
@@ -120,14 +166,20 @@ fn holds_documents(bytes: &[u8]) -> bool {
 async fn upload_artifacts(
     connection: &Connection,
     files: &[File],
+    here: &Path,
+    progress: Progress,
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let status = connection.get("/v1/status").await?;
     let own = status["folder"].as_str().map(PathBuf::from);
     let mut digests = BTreeMap::new();
     for file in files {
-        let path =
-            Path::new(&file.name).canonicalize().with_context(|| format!("cannot find {}", file.name))?;
-        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        let folder = if file.name == validate::STDIN {
+            here.to_owned()
+        } else {
+            let path =
+                Path::new(&file.name).canonicalize().with_context(|| format!("cannot find {}", file.name))?;
+            path.parent().unwrap_or(Path::new("/")).to_owned()
+        };
         if own.as_ref().is_some_and(|own| folder.starts_with(own)) {
             continue;
         }
@@ -142,9 +194,8 @@ async fn upload_artifacts(
             let bytes = std::fs::read(&path).with_context(|| {
                 format!("cannot read {}, the artefact of app {}", path.display(), app.metadata.name)
             })?;
-            let answer = connection.json(Method::POST, "/v1/artifacts", bytes.into()).await?;
-            let digest = answer["digest"].as_str().context("the server gave no digest")?;
-            digests.insert(format!("{}/{}", app.metadata.namespace, app.metadata.name), digest.to_owned());
+            let digest = connection.upload(bytes.into(), progress).await?;
+            digests.insert(format!("{}/{}", app.metadata.namespace, app.metadata.name), digest);
         }
     }
     Ok(digests)

@@ -3,14 +3,18 @@
 //! The order: `--server`, `DODAI_SERVER`, then `admin.json` in the data folder that was named, of the folder
 //! that was named, or of the first folder upwards that has one. That file is written by `dodai up`.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use anyhow::Context;
+use anyhow::Context as _;
 use bytes::Bytes;
 use dodai_core::task::{Kind, Tasks};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,11 +22,15 @@ use serde_json::Value;
 use super::arguments::Server;
 use crate::environment::Environment;
 use crate::exit::Failed;
+use crate::progress::{Progress, Share};
 
 /// The file's name in the data folder.
 pub const FILE: &str = "admin.json";
 /// The most bytes of an answer that is read whole.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// The most bytes of an upload that go out at once.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// What `admin.json` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +125,34 @@ impl Connection {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> anyhow::Result<Response<Incoming>> {
+        self.exchange(method, path, headers, Full::new(body)).await
+    }
+
+    /// Uploads an artefact, showing how far it is. Its digest.
+    ///
+    /// # Errors
+    /// The server cannot be reached or does not take it.
+    pub async fn upload(&self, artifact: Bytes, progress: Progress) -> anyhow::Result<String> {
+        let share = Arc::new(Share::of(artifact.len() as u64));
+        let length = artifact.len().to_string();
+        let body = Pieces { rest: artifact, share: share.clone() };
+        let headers = [(http::header::CONTENT_LENGTH.as_str(), length.as_str())];
+        let sent = self.exchange(Method::POST, "/v1/artifacts", &headers, body);
+        let answer = progress.during(|| format!("uploading {}", share.bar()), sent).await?;
+        let answer = read_json(answer).await?;
+        Ok(answer["digest"].as_str().context("the server gave no digest")?.to_owned())
+    }
+
+    async fn exchange<B>(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: B,
+    ) -> anyhow::Result<Response<Incoming>>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+    {
         let unreachable = |error: &dyn std::fmt::Display| {
             let text = format!("no answer from {}: {error}; is it still running?", self.address);
             anyhow::Error::new(Failed::Unreachable).context(text)
@@ -140,7 +176,7 @@ impl Connection {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(body)).context("the request cannot be written")?;
+        let request = request.body(body).context("the request cannot be written")?;
         sender.send_request(request).await.map_err(|error| unreachable(&error))
     }
 
@@ -157,9 +193,7 @@ impl Connection {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> anyhow::Result<Value> {
-        let response = accepted(self.send(method, path, headers, body).await?).await?;
-        let bytes = whole(response.into_body()).await?;
-        serde_json::from_slice(&bytes).context("the server's answer is no JSON; is it another version?")
+        read_json(self.send(method, path, headers, body).await?).await
     }
 
     /// Reads a path.
@@ -170,8 +204,46 @@ impl Connection {
     /// Reads an answer without end.
     pub async fn events(&self, path: &str) -> anyhow::Result<Events> {
         let response = accepted(self.send(Method::GET, path, &[], Bytes::new()).await?).await?;
-        Ok(Events { body: response.into_body(), rest: Vec::new() })
+        Ok(Events { server: self.address.clone(), body: response.into_body(), rest: Vec::new() })
     }
+}
+
+/// Bytes that are sent piece by piece, counted as they go.
+struct Pieces {
+    rest: Bytes,
+    share: Arc<Share>,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let most = self.rest.len().min(PIECE_BYTES);
+        let piece = self.rest.split_to(most);
+        self.share.add(piece.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+/// The JSON of a good answer.
+async fn read_json(response: Response<Incoming>) -> anyhow::Result<Value> {
+    let bytes = whole(accepted(response).await?.into_body()).await?;
+    serde_json::from_slice(&bytes).context("the server's answer is no JSON; is it another version?")
 }
 
 /// A response with a good status; any other is an error with the server's words.
@@ -217,23 +289,38 @@ pub async fn whole(body: Incoming) -> anyhow::Result<Bytes> {
 
 /// Server-sent events as they come.
 pub struct Events {
+    server: String,
     body: Incoming,
     rest: Vec<u8>,
 }
 
 impl Events {
-    /// The next one; `None` when the server ended. Cancel safe.
-    pub async fn next(&mut self) -> Option<Value> {
+    /// The next one; `None` when the server has no more. Cancel safe.
+    ///
+    /// # Errors
+    /// The server went away in the middle.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Value>> {
         loop {
             while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
                 if let Some(Ok(value)) = line.strip_prefix(b"data: ").map(serde_json::from_slice) {
-                    return Some(value);
+                    return Ok(Some(value));
                 }
             }
-            let frame = self.body.frame().await?.ok()?;
-            if let Ok(data) = frame.into_data() {
-                self.rest.extend_from_slice(&data);
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.rest.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    let text = format!(
+                        "the server at {} went away while it was telling ({error}); what came after is not known",
+                        self.server
+                    );
+                    return Err(anyhow::Error::new(Failed::Unreachable).context(text));
+                }
             }
         }
     }

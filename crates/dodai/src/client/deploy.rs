@@ -12,6 +12,7 @@ use super::arguments::Deploy;
 use super::connection::{Connection, encode};
 use super::{LOOK, app_id, show};
 use crate::output::Output;
+use crate::progress::Progress;
 
 /// Runs the command.
 pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -> anyhow::Result<()> {
@@ -22,7 +23,8 @@ pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -
     let mut steps = Steps { start: Instant::now(), done: Vec::new(), output };
     let digest = upload(connection, arguments, &mut steps).await?;
     let path = format!("/v1/artifacts/{}/prepare", encode(&digest));
-    connection.json(Method::POST, &path, Bytes::new()).await?;
+    let compiled = connection.json(Method::POST, &path, Bytes::new());
+    Progress::on(output).during(|| "compiling".to_owned(), compiled).await?;
     steps.done("compiled", "");
     let path = format!("/v1/apps/{}/{}/deploy", encode(namespace), encode(name));
     let headers = [("content-type", "application/json")];
@@ -34,7 +36,8 @@ pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -
         let generation = answer["generation"].as_u64().unwrap_or(0);
         let document = format!("/v1/documents/App/{}/{}", encode(namespace), encode(name));
         let rollout = roll_out(connection, &document, &id, generation, &mut steps);
-        let waited = tokio::time::timeout(Duration::from_secs(arguments.timeout), rollout).await;
+        let waited = tokio::time::timeout(Duration::from_secs(arguments.timeout), rollout);
+        let waited = Progress::on(output).during(|| "rolling out".to_owned(), waited).await;
         let text = || {
             format!(
                 "{id} is not there yet after {} s; `dodai describe app {name}` says why",
@@ -60,8 +63,7 @@ async fn upload(
     }
     let bytes = std::fs::read(&arguments.artifact).with_context(|| format!("cannot read {given}"))?;
     let size = bytes.len();
-    let answer = connection.json(Method::POST, "/v1/artifacts", bytes.into()).await?;
-    let digest = answer["digest"].as_str().context("the server gave no digest")?.to_owned();
+    let digest = connection.upload(bytes.into(), Progress::on(steps.output)).await?;
     steps.done("uploaded", &format!("{} KiB, {}", size >> 10, digest.get(..19).unwrap_or(&digest)));
     Ok(digest)
 }
@@ -88,7 +90,7 @@ impl Steps<'_> {
 
 /// How far the rollout of an app is.
 #[derive(Debug, PartialEq)]
-enum Progress {
+enum Stage {
     /// Control has not looked at the change yet.
     Unseen,
     /// The new revision is being started.
@@ -99,23 +101,23 @@ enum Progress {
     Switched(String),
 }
 
-fn progress(app: &Value, generation: u64) -> Progress {
+fn stage(app: &Value, generation: u64) -> Stage {
     let status = &app["status"];
     let text = |name: &str| status[name].as_str().map(str::to_owned);
     let Some(latest) =
         text("latestRevision").filter(|_| status["observedGeneration"].as_u64() >= Some(generation))
     else {
-        return Progress::Unseen;
+        return Stage::Unseen;
     };
     if text("latestReadyRevision").as_ref() != Some(&latest) {
-        return Progress::Starting(latest);
+        return Stage::Starting(latest);
     }
     let mut others =
         status["revisions"].as_array().into_iter().flatten().filter(|one| one["id"] != latest.as_str());
     if others.any(|one| one["weight"].as_u64().unwrap_or(0) > 0) {
-        Progress::Ready(latest)
+        Stage::Ready(latest)
     } else {
-        Progress::Switched(latest)
+        Stage::Switched(latest)
     }
 }
 
@@ -127,12 +129,12 @@ async fn roll_out(
     steps: &mut Steps<'_>,
 ) -> anyhow::Result<String> {
     loop {
-        let progress = progress(&connection.get(document).await?, generation);
+        let stage = stage(&connection.get(document).await?, generation);
         let mut instances = show::instances(connection).await?;
         instances.retain(|one| one.app == id);
-        match progress {
-            Progress::Unseen => {}
-            Progress::Starting(revision) => {
+        match stage {
+            Stage::Unseen => {}
+            Stage::Starting(revision) => {
                 let failed =
                     instances.iter().find(|one| one.revision == revision && one.phase == Phase::Failed);
                 if let Some(one) = failed {
@@ -142,8 +144,8 @@ async fn roll_out(
                     );
                 }
             }
-            Progress::Ready(revision) => steps.done("ready", &format!("revision {revision}")),
-            Progress::Switched(revision) => {
+            Stage::Ready(revision) => steps.done("ready", &format!("revision {revision}")),
+            Stage::Switched(revision) => {
                 steps.done("ready", &format!("revision {revision}"));
                 steps.done("switched", "");
                 if instances.iter().all(|one| one.revision == revision) {
@@ -161,16 +163,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_read_from_the_status() {
+    fn the_stage_is_read_from_the_status() {
         let app = |latest: &str, ready: &str, weights: &[(&str, u32)]| {
             let revisions: Vec<Value> =
                 weights.iter().map(|(id, weight)| json!({"id": id, "weight": weight})).collect();
             json!({"status": {"observedGeneration": 2, "latestRevision": latest, "latestReadyRevision": ready, "revisions": revisions}})
         };
-        assert_eq!(progress(&json!({}), 1), Progress::Unseen);
-        assert_eq!(progress(&app("b", "b", &[]), 3), Progress::Unseen, "an older change");
-        assert_eq!(progress(&app("b", "a", &[("a", 1)]), 2), Progress::Starting("b".into()));
-        assert_eq!(progress(&app("b", "b", &[("a", 1), ("b", 1)]), 2), Progress::Ready("b".into()));
-        assert_eq!(progress(&app("b", "b", &[("a", 0), ("b", 1)]), 2), Progress::Switched("b".into()));
+        assert_eq!(stage(&json!({}), 1), Stage::Unseen);
+        assert_eq!(stage(&app("b", "b", &[]), 3), Stage::Unseen, "an older change");
+        assert_eq!(stage(&app("b", "a", &[("a", 1)]), 2), Stage::Starting("b".into()));
+        assert_eq!(stage(&app("b", "b", &[("a", 1), ("b", 1)]), 2), Stage::Ready("b".into()));
+        assert_eq!(stage(&app("b", "b", &[("a", 0), ("b", 1)]), 2), Stage::Switched("b".into()));
     }
 }

@@ -28,6 +28,7 @@ use crate::environment::Environment;
 use crate::exit::Failed;
 use crate::local::Project;
 use crate::output::Output;
+use crate::progress::Progress;
 
 /// How often a command looks again while it waits.
 const LOOK: Duration = Duration::from_millis(50);
@@ -44,7 +45,7 @@ pub async fn run(
         Command::Ps(arguments) => show::ps(&find()?, &arguments, output).await?,
         Command::Down(arguments) => down(server, &arguments, output).await?,
         Command::Apply(arguments) => change::apply(&find()?, &arguments, output).await?,
-        Command::Diff(arguments) => change::diff(&find()?, &arguments, output).await?,
+        Command::Diff(arguments) => return change::diff(&find()?, &arguments, output).await,
         Command::Get(arguments) => show::get(&find()?, &arguments, output).await?,
         Command::Describe(arguments) => show::describe(&find()?, &arguments, output).await?,
         Command::Delete(arguments) => change::delete(&find()?, &arguments, output).await?,
@@ -61,8 +62,10 @@ pub async fn run(
         Command::Build(arguments) => {
             let project = Project::open(&arguments.path)?;
             let documents = project.read(output)?;
-            project.build(&documents, environment, output).await?;
-            output.say("everything is built");
+            let built = project.build(&documents, environment, output).await?;
+            if !output.value(&serde_json::json!({ "built": built })) {
+                output.say("everything is built");
+            }
         }
         Command::New(arguments) => new::run(&arguments, output)?,
         Command::Events(arguments) => show::events(&find()?, &arguments, output).await?,
@@ -101,13 +104,16 @@ async fn down(server: &Server, arguments: &Down, output: &Output) -> anyhow::Res
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(arguments.timeout), gone).await.with_context(|| {
+    let gone = tokio::time::timeout(Duration::from_secs(arguments.timeout), gone);
+    let gone = Progress::on(output).during(|| "waiting until it is gone".to_owned(), gone).await;
+    gone.with_context(|| {
         format!(
             "process {} still runs after {} s; look at its log, or end it with `kill {}`",
             file.pid, arguments.timeout, file.pid
         )
     })?;
-    output.say("stopped");
-    output.json(&serde_json::json!({ "stopped": file.pid }));
+    if !output.value(&serde_json::json!({ "stopped": file.pid })) {
+        output.say("stopped");
+    }
     Ok(())
 }

@@ -55,7 +55,7 @@ pub fn run(arguments: &New, output: &Output) -> anyhow::Result<()> {
             output.say(&format!("next: python3 {name}/app.py --port 9000 &  dodai up {name}"))
         }
     }
-    output.json(&serde_json::json!({ "folder": name }));
+    let _for_people = output.value(&serde_json::json!({ "folder": name }));
     Ok(())
 }
 

@@ -133,8 +133,10 @@ pub async fn get(connection: &Connection, arguments: &Get, output: &Output) -> a
     let empty = Vec::new();
     let items = answer["items"].as_array().unwrap_or(&empty);
     if output.is_yaml() {
-        let documents: Vec<String> = items.iter().map(to_yaml).collect();
-        output.say(documents.join("---\n").trim_end());
+        // Documents, which can be applied again, and not a list of them.
+        for item in items {
+            let _for_people = output.line(item);
+        }
     } else if !output.value(&answer) {
         let rows: Vec<Vec<String>> = items.iter().map(document_row).collect();
         output.table(&HEADINGS, &rows);
@@ -156,7 +158,9 @@ fn document_row(document: &Value) -> Vec<String> {
     let metadata = &document["metadata"];
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let conditions = document["status"]["conditions"].as_array().into_iter().flatten();
-    let ready = conditions.into_iter().find(|one| one["type"] == "Ready" || one["type"] == "Accepted");
+    // Each kind says in its own word whether it does what it says.
+    let words = ["Ready", "Programmed", "ResolvedRefs", "Accepted"];
+    let ready = conditions.into_iter().find(|one| words.iter().any(|word| one["type"] == *word));
     let ready = ready.map_or("-".to_owned(), |one| {
         if one["status"] == "True" { "yes".to_owned() } else { format!("no: {}", text(&one["reason"])) }
     });
@@ -210,7 +214,7 @@ pub async fn watch(connection: &Connection, arguments: &Watch, output: &Output) 
     query.extend(arguments.kind.map(|kind| format!("kind={kind}")));
     query.extend(arguments.namespace.as_ref().map(|namespace| format!("namespace={}", encode(namespace))));
     let mut events = connection.events(&format!("/v1/watch?{}", query.join("&"))).await?;
-    while let Some(event) = events.next().await {
+    while let Some(event) = events.next().await? {
         if output.line(&event) {
             continue;
         }
@@ -231,7 +235,7 @@ pub async fn watch(connection: &Connection, arguments: &Watch, output: &Output) 
 pub async fn events(connection: &Connection, arguments: &Events, output: &Output) -> anyhow::Result<()> {
     if arguments.follow {
         let mut events = connection.events("/v1/events?follow=true").await?;
-        while let Some(event) = events.next().await {
+        while let Some(event) = events.next().await? {
             if !output.line(&event) {
                 output.say(&event_line(&event));
             }
@@ -389,6 +393,15 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": "False", "reason": "Starting"}]},
         });
         assert_eq!(document_row(&document), ["default", "shop", "no: Starting", "2", "-"]);
+        for (condition, status, expect) in [
+            ("Programmed", "True", "yes"),
+            ("Programmed", "False", "no: Pending"),
+            ("ResolvedRefs", "False", "no: Pending"),
+            ("Other", "True", "-"),
+        ] {
+            let own = json!({"status": {"conditions": [{"type": condition, "status": status, "reason": "Pending"}]}});
+            assert_eq!(document_row(&own)[2], expect, "{own}");
+        }
         let mut old = document;
         old["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z");
         assert!(document_row(&old)[4].ends_with('d'), "an age, not a time: {:?}", document_row(&old));

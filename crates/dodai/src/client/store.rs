@@ -8,6 +8,7 @@ use super::arguments::{Server, Store};
 use super::connection::{self, Connection};
 use crate::environment::Environment;
 use crate::output::Output;
+use crate::progress::Progress;
 
 /// Runs the command.
 pub async fn run(
@@ -16,13 +17,15 @@ pub async fn run(
     environment: &Environment,
     output: &Output,
 ) -> anyhow::Result<()> {
+    let progress = Progress::on(output);
     match command {
         Store::Backup { path } => {
             let path =
                 std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))?;
             let connection = Connection::find(server, environment)?;
             let body = json!({ "path": path }).to_string();
-            let answer = connection.json(Method::POST, "/v1/store/backup", body.into()).await?;
+            let backup = connection.json(Method::POST, "/v1/store/backup", body.into());
+            let answer = progress.during(|| "backing up".to_owned(), backup).await?;
             told(&answer, &format!("backed up to {}", path.display()), output);
         }
         Store::Status => {
@@ -33,7 +36,8 @@ pub async fn run(
         }
         Store::Verify { path } => {
             anyhow::ensure!(path.is_file(), "there is no file {}", path.display());
-            let status = tokio::task::spawn_blocking(move || dodai_store::verify(&path)).await??;
+            let verify = tokio::task::spawn_blocking(move || dodai_store::verify(&path));
+            let status = progress.during(|| "checking".to_owned(), verify).await??;
             let answer = json!({ "revision": status.revision.0, "keys": status.keys, "size_bytes": status.size_bytes });
             told(&answer, &format!("sound: {} keys at revision {}", status.keys, status.revision), output);
         }
@@ -58,7 +62,8 @@ pub async fn run(
             let to = data.join("store.db");
             let answer = json!({ "restored": to });
             let text = format!("restored {}; the store that was there is beside it", to.display());
-            tokio::task::spawn_blocking(move || dodai_store::restore(&path, &to)).await??;
+            let restore = tokio::task::spawn_blocking(move || dodai_store::restore(&path, &to));
+            progress.during(|| "restoring".to_owned(), restore).await??;
             told(&answer, &text, output);
         }
     }

@@ -22,7 +22,7 @@ pub async fn logs(connection: &Connection, arguments: &Logs, output: &Output) ->
         path.push_str(&format!("&instance={}", encode(instance)));
     }
     let mut lines = connection.events(&path).await?;
-    while let Some(line) = lines.next().await {
+    while let Some(line) = lines.next().await? {
         if output.line(&line) {
             continue;
         }

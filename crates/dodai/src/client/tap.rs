@@ -18,7 +18,7 @@ pub async fn run(connection: &Connection, arguments: &Tap, output: &Output) -> a
     }
     let mut left = arguments.limit.unwrap_or(u64::MAX);
     while left > 0
-        && let Some(call) = calls.next().await
+        && let Some(call) = calls.next().await?
     {
         if !output.line(&call) {
             output.say(&match call["missed"].as_u64() {

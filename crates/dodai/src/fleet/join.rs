@@ -31,13 +31,14 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::questions::Local;
-use crate::admin::Node;
+use crate::admin::{Node, page_of};
 use crate::cli;
 use crate::environment::Environment;
 use crate::exit::Failed;
 use crate::local::executable;
+use crate::metrics;
 use crate::output::Output;
-use crate::signals;
+use crate::signals::Signals;
 use crate::telemetry::Telemetry;
 use crate::up::{default_threads, make_private};
 
@@ -108,6 +109,8 @@ pub async fn run(
         runtime: dodai_runtime::Settings::default(),
         components_dir: None,
     };
+    let scraped = arguments.metrics.listener(Some(metrics::BASE_PORT), output).await?;
+    let mut signals = Signals::listen()?;
     let introduction = Introduction { mesh: Some(arguments.mesh), api_token: Some(api_token(&data)?) };
     let answers = Local::default();
     let known = last(&data, &base, output);
@@ -115,19 +118,24 @@ pub async fn run(
     stream::keep(data.join(SNAPSHOT), link.snapshots.clone(), link.status.subscribe(), &tasks);
     let running = Base::start(config, link, &tasks).await?;
     answers.begin(Node { base: running.parts().clone(), ring: telemetry.ring().clone() });
+    if let Some(listener) = scraped {
+        metrics::serve(listener, page_of(&running, &telemetry), output, &tasks)?;
+    }
     tokio::select! {
         // Both only wait.
-        stopped = signals::asked_to_stop() => stopped?,
+        () = signals.next() => {}
         () = tell(&remote, standing, output) => {}
     }
-    output.say("stopping: finishing calls, then the apps");
-    running.stop(Duration::from_secs(arguments.drain)).await;
-    let cut = tasks.drain(Duration::from_secs(5)).await;
-    if !cut.is_empty() {
-        tracing::warn!(cut = ?cut.0, "some tasks did not end by themselves");
-    }
-    telemetry.close().await;
-    Ok(ExitCode::SUCCESS)
+    output.say("stopping: finishing calls, then the apps; once more to stop at once");
+    let stop = async {
+        running.stop(Duration::from_secs(arguments.drain)).await;
+        let cut = tasks.drain(Duration::from_secs(5)).await;
+        if !cut.is_empty() {
+            tracing::warn!(cut = ?cut.0, "some tasks did not end by themselves");
+        }
+        telemetry.close().await;
+    };
+    Ok(signals.unless_hurried(stop, output).await)
 }
 
 /// Says how it stands with the server, whenever that changes.

@@ -1,0 +1,290 @@
+//! Waiting until what was started is ready, and telling what is and what is not.
+//!
+//! What can be told is told at once: a refused configuration or an app that will not be started again does
+//! not become ready by waiting. The judgement is a pure function of the base's status.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use dodai_admin::seam::NotReady;
+use dodai_api::{Document, ListenerProtocol, Located};
+use dodai_core::id::{AppId, InstanceId};
+use dodai_core::status::{Phase, Status};
+use serde_json::json;
+
+use super::{Plan, System};
+use crate::client::show::phase;
+use crate::output::Output;
+use crate::progress::Progress;
+
+/// How long `up` waits for everything to be ready before it says what is not.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long calls may take to find an app that is ready.
+const SERVED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Which app an instance belongs to.
+type AppOf<'a> = &'a dyn Fn(&InstanceId) -> Option<AppId>;
+
+/// Whether there is nothing more to wait for: every app is ready or will never be.
+fn is_settled(status: &Status, expected: &[AppId], app_of: AppOf<'_>) -> bool {
+    let decided = |phase: Phase| matches!(phase, Phase::Ready | Phase::Succeeded | Phase::Failed);
+    let all = |app: &AppId| {
+        let mut own = status.instances.iter().filter(|(id, _)| app_of(id).as_ref() == Some(app)).peekable();
+        own.peek().is_some() && own.all(|(_, one)| decided(one.phase))
+    };
+    status.refused.is_some() || (status.applied > 0 && expected.iter().all(all))
+}
+
+/// What of `expected` is not ready, with the reason where the base has one.
+fn not_ready(status: &Status, expected: &[AppId], app_of: AppOf<'_>) -> Vec<NotReady> {
+    let mut all = Vec::new();
+    if let Some(refusal) = &status.refused {
+        all.push(NotReady { what: "the configuration".to_owned(), reason: refusal.reason.clone() });
+        if status.applied == 0 {
+            // Nothing was started, for this one reason.
+            return all;
+        }
+    }
+    for app in expected {
+        let mut own = status.instances.iter().filter(|(id, _)| app_of(id).as_ref() == Some(app)).peekable();
+        let what = format!("app {app}");
+        if own.peek().is_none() {
+            all.push(NotReady { what, reason: String::new() });
+            continue;
+        }
+        for (id, one) in own.filter(|(_, one)| !matches!(one.phase, Phase::Ready | Phase::Succeeded)) {
+            let why = if one.reason.is_empty() { String::new() } else { format!(": {}", one.reason) };
+            let what = format!("{what} ({id})");
+            all.push(NotReady { what, reason: format!("{}{why}", phase(one.phase)) });
+        }
+    }
+    all
+}
+
+/// What is being waited for, for a person.
+fn waiting_for(status: &Status, expected: &[AppId], app_of: AppOf<'_>) -> String {
+    let missing = not_ready(status, expected, app_of);
+    let mut names: Vec<&str> =
+        missing.iter().map(|one| one.what.split(" (").next().unwrap_or_default()).collect();
+    names.dedup();
+    let names: Vec<&str> = names.into_iter().map(|name| name.trim_start_matches("app ")).collect();
+    let done = expected.len().saturating_sub(names.len());
+    format!("waiting for apps: {done} of {} ready, not yet {}", expected.len(), names.join(", "))
+}
+
+/// What a listener is reached by.
+fn scheme(protocol: ListenerProtocol) -> &'static str {
+    match protocol {
+        ListenerProtocol::Http => "http",
+        ListenerProtocol::Https => "https",
+        ListenerProtocol::Tcp => "tcp",
+        ListenerProtocol::Tls => "tls",
+    }
+}
+
+/// What each listener of the project's gateways is reached by.
+fn schemes(documents: &[Located<Document>]) -> BTreeMap<String, &'static str> {
+    let mut all = BTreeMap::new();
+    for located in documents {
+        let Document::Gateway(gateway) = &located.value else { continue };
+        let id = format!("{}/{}", gateway.metadata.namespace, gateway.metadata.name);
+        for listener in &gateway.spec.listeners {
+            all.insert(format!("gateway/{id}/{}", listener.name), scheme(listener.protocol));
+        }
+    }
+    all
+}
+
+/// The apps of the project that get instances, and those that run elsewhere.
+fn apps(documents: &[Located<Document>]) -> (Vec<AppId>, Vec<AppId>) {
+    let (mut here, mut outside) = (Vec::new(), Vec::new());
+    for located in documents {
+        let Document::App(app) = &located.value else { continue };
+        let name = format!("{}/{}", app.metadata.namespace, app.metadata.name);
+        let Ok(id) = AppId::parse(&name) else { continue };
+        if app.spec.external.is_some() { outside.push(id) } else { here.push(id) }
+    }
+    (here, outside)
+}
+
+impl System {
+    /// Waits until everything is ready or has had its time, then prints what there is. What is not ready, with
+    /// the reason. Cancel safe.
+    pub(super) async fn settle(&self, plan: &Plan, start: Instant, output: &Output) -> Vec<NotReady> {
+        let (expected, outside) = apps(&plan.documents.read.documents);
+        let parts = self.base.parts();
+        let app_of = |id: &InstanceId| parts.app_of(id);
+        let mut status = parts.status.subscribe();
+        let settled = status.wait_for(|status| is_settled(status, &expected, &app_of));
+        let text = || waiting_for(&parts.status.borrow(), &expected, &app_of);
+        let waited = tokio::time::timeout(READY_WITHIN, settled);
+        // The end of its time is no error: what is not ready is told below.
+        let _waited = Progress::on(output).during(text, waited).await;
+        self.served(plan).await;
+        let mut missing = not_ready(&parts.status.borrow(), &expected, &app_of);
+        for one in missing.iter_mut().filter(|one| one.reason.is_empty()) {
+            one.reason = self.why_not_started(&one.what).await;
+        }
+        self.print(plan, &outside, &missing, start, output);
+        missing
+    }
+
+    /// What control says of an app without an instance.
+    async fn why_not_started(&self, what: &str) -> String {
+        let app = what.trim_start_matches("app ");
+        let told = async {
+            let (namespace, name) = app.split_once('/')?;
+            let key = dodai_api::DocumentKey {
+                kind: dodai_api::Kind::App,
+                namespace: namespace.parse().ok()?,
+                name: name.parse().ok()?,
+            };
+            let document = self.control.get(&key).await.ok()?.to_value();
+            let message = document.pointer("/status/conditions/0/message")?.as_str()?.to_owned();
+            Some(message).filter(|message| !message.is_empty())
+        };
+        told.await.unwrap_or_else(|| format!("not started after {} s", READY_WITHIN.as_secs()))
+    }
+
+    /// Waits a moment until calls would find every app: an instance is ready a little before control has told
+    /// the data plane.
+    async fn served(&self, plan: &Plan) {
+        let parts = self.base.parts();
+        let called = |located: &Located<Document>| {
+            let Document::App(app) = &located.value else { return None };
+            let name = format!("{}/{}", app.metadata.namespace, app.metadata.name);
+            let waits = app.spec.external.is_none() && !app.spec.services.is_empty();
+            let id = AppId::parse(&name).ok().filter(|_| waits)?;
+            let status = parts.status.borrow();
+            let mut own = status.instances.iter().filter(|(one, _)| parts.app_of(one).as_ref() == Some(&id));
+            own.any(|(_, one)| one.phase == Phase::Ready).then_some(id)
+        };
+        let apps: Vec<AppId> = plan.documents.read.documents.iter().filter_map(called).collect();
+        let end = Instant::now() + SERVED_WITHIN;
+        while Instant::now() < end && !apps.iter().all(|app| parts.serves(app)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn print(&self, plan: &Plan, outside: &[AppId], missing: &[NotReady], start: Instant, output: &Output) {
+        let parts = self.base.parts();
+        let status = parts.status.borrow().clone();
+        let listeners: BTreeMap<&String, String> =
+            status.listeners.iter().map(|(name, address)| (name, address.to_string())).collect();
+        let value = json!({
+            "instances": status.instances,
+            "listeners": listeners,
+            "components": status.components,
+            "notReady": missing,
+        });
+        if output.value(&value) {
+            return;
+        }
+        let mut rows = Vec::new();
+        for (instance, one) in &status.instances {
+            let app = parts.app_of(instance).map(|app| app.to_string()).unwrap_or_default();
+            let ports: Vec<String> = one.ports.values().map(ToString::to_string).collect();
+            let phase = phase(one.phase).to_owned();
+            rows.push(vec![app, instance.to_string(), phase, ports.join(","), one.reason.clone()]);
+        }
+        for app in outside {
+            rows.push(vec![
+                app.to_string(),
+                "-".to_owned(),
+                "external".to_owned(),
+                String::new(),
+                String::new(),
+            ]);
+        }
+        output.table(&["APP", "INSTANCE", "STATE", "PORT", "REASON"], &rows);
+        let schemes = schemes(&plan.documents.read.documents);
+        for (name, address) in &status.listeners {
+            if name.starts_with("gateway/") {
+                let scheme = schemes.get(name).copied().unwrap_or("http");
+                output.say(&format!("{name}: {scheme}://{address}"));
+            }
+        }
+        for (name, health) in status.components.iter().filter(|(_, health)| !health.ready) {
+            output.say(&format!("component {name} is not ready: {}", health.reason));
+        }
+        for one in missing {
+            output.say(&format!("not ready: {one}"));
+        }
+        output.say(&format!("up after {:.2} s; stop with Ctrl-C", start.elapsed().as_secs_f64()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dodai_core::status::{InstanceStatus, Refusal};
+
+    use super::*;
+
+    fn app(name: &str) -> AppId {
+        AppId::parse(&format!("default/{name}")).unwrap()
+    }
+
+    /// Instances are named after their app, with a number behind.
+    fn app_of(id: &InstanceId) -> Option<AppId> {
+        Some(app(id.as_str().split('-').next()?))
+    }
+
+    fn status(applied: u64, instances: &[(&str, Phase)]) -> Status {
+        let one = |phase: Phase| InstanceStatus {
+            phase,
+            reason: if phase == Phase::Failed { "it ended with 7".to_owned() } else { String::new() },
+            restarts: 0,
+            pid: None,
+            ports: BTreeMap::new(),
+            in_flight: 0,
+        };
+        let instances = instances.iter().map(|(id, phase)| (InstanceId::new(*id), one(*phase)));
+        Status { applied, instances: instances.collect(), ..Status::default() }
+    }
+
+    #[test]
+    fn waiting_ends_when_nothing_can_change_any_more() {
+        let expected = [app("a"), app("b")];
+        for (status, expect) in [
+            (status(0, &[]), false),
+            (status(1, &[("a-1", Phase::Ready)]), false),
+            (status(1, &[("a-1", Phase::Ready), ("a-2", Phase::Ready)]), false),
+            (status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Starting)]), false),
+            (status(1, &[("a-1", Phase::Ready), ("b-1", Phase::BackingOff)]), false),
+            (status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Succeeded)]), true),
+            (status(1, &[("a-1", Phase::Failed), ("b-1", Phase::Ready)]), true),
+        ] {
+            assert_eq!(is_settled(&status, &expected, &app_of), expect, "{:?}", status.instances);
+        }
+        assert!(is_settled(&status(1, &[]), &[], &app_of), "a project without apps");
+        let refused = Status { refused: Some(Refusal { version: 1, reason: "no".into() }), ..status(0, &[]) };
+        assert!(is_settled(&refused, &expected, &app_of));
+    }
+
+    #[test]
+    fn what_is_not_ready_is_named_with_its_reason() {
+        let expected = [app("a"), app("b"), app("c")];
+        let half = status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Failed)]);
+        let told: Vec<String> =
+            not_ready(&half, &expected, &app_of).iter().map(ToString::to_string).collect();
+        assert_eq!(told[0], "app default/b (b-1): failed: it ended with 7");
+        assert!(told[1].starts_with("app default/c"), "{told:?}");
+        let text = waiting_for(&half, &expected, &app_of);
+        assert_eq!(text, "waiting for apps: 1 of 3 ready, not yet default/b, default/c");
+        let refusal = Refusal { version: 1, reason: "port 80 is taken".into() };
+        let refused = Status { refused: Some(refusal), ..status(0, &[]) };
+        let told = not_ready(&refused, &expected, &app_of);
+        assert_eq!((told.len(), told[0].to_string()), (1, "the configuration: port 80 is taken".to_owned()));
+    }
+
+    #[test]
+    fn a_listener_is_shown_as_it_is_reached() {
+        let text = b"apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {name: front}\nspec:\n  listeners:\n    - {name: a, port: 1, protocol: HTTP}\n    - {name: b, port: 2, protocol: TCP}\n    - {name: c, port: 3, protocol: HTTPS, tls: {certificateRefs: [{name: x}]}}\n    - {name: d, port: 4, protocol: TLS, tls: {mode: Passthrough}}\n";
+        let read = dodai_api::read(&dodai_api::Source { name: "a.yaml", bytes: text });
+        assert_eq!(read.errors, Vec::new());
+        let found: Vec<_> = schemes(&read.documents).into_iter().collect();
+        let expect = [("a", "http"), ("b", "tcp"), ("c", "https"), ("d", "tls")];
+        let expect = expect.map(|(name, scheme)| (format!("gateway/default/front/{name}"), scheme));
+        assert_eq!(found, expect);
+    }
+}
