@@ -79,8 +79,16 @@ async fn calls(what: &str, module: &Module) {
 }
 
 fn resident_kib() -> u64 {
+    pages(1) * 4
+}
+
+fn address_space_gib() -> u64 {
+    pages(0) >> 18
+}
+
+fn pages(field: usize) -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4
+    statm.split(' ').nth(field).and_then(|pages| pages.parse().ok()).expect("a number")
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -89,7 +97,7 @@ async fn main() {
     let wasm = std::fs::read(&guest).expect("readable");
     let folder = tempfile::tempdir().expect("a folder");
     let host = Host::open(HostOptions::new(folder.path()), &Tasks::new()).expect("a host");
-    println!("no module: {} KiB", resident_kib());
+    println!("no module: {} KiB, {} GiB of address space", resident_kib(), address_space_gib());
     let artifact = host.artifacts().put(&wasm).expect("stored");
     let spec = |reuse| ModuleSpec {
         artifact: artifact.clone(),
@@ -109,7 +117,11 @@ async fn main() {
         (module.expect("installed"), began.elapsed())
     };
     let (first, took) = install("first", false).await;
-    println!("install with compilation: {took:?}; {} KiB", resident_kib());
+    println!(
+        "install with compilation: {took:?}; {} KiB, {} GiB of address space",
+        resident_kib(),
+        address_space_gib()
+    );
     host.remove(first.instance(), Duration::ZERO).await;
     drop(first);
     let (fresh, took) = install("fresh", false).await;

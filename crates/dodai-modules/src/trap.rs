@@ -20,7 +20,9 @@ pub(crate) fn failure_of(plan: &Plan, error: &wasmtime::Error) -> Failure {
         return Failure::new(Kind::Quota, format!("{name} used {exceeded}"));
     }
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
-        let detail = format!("this base has no room for another instance of {name}; raise its maxInstances");
+        let detail = format!(
+            "this base has no room for another instance of {name}; lower the maxConcurrency of its modules or place some on another base"
+        );
         return Failure::new(Kind::QueueFull, detail);
     }
     if let Some(I32Exit(code)) = error.downcast_ref::<I32Exit>() {

@@ -10,6 +10,7 @@
 //! | `/behind?ms=10` | answers, then works on behind the caller's back |
 //! | `/both?a=http://app/x&b=http://app/y` | makes two requests at once and joins their answers |
 //! | `/call?url=http://app/path` | makes a request and streams its answer back |
+//! | `/send?url=http://app/path` | makes a request with the body of its own and streams the answer back |
 //! | `/config?key=k`, `/count?key=k&store=s` | a configuration value, a counter |
 //! | `/burn`, `/grow`, `/panic`, `/fail` | never end, eat all memory, trap, answer with an error |
 
@@ -40,7 +41,7 @@ use wasip3::{wit_future, wit_stream};
 const CHUNK: usize = 64 * 1024;
 
 /// What comes behind a body.
-type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
+pub(crate) type End = FutureReader<Result<Option<Trailers>, ErrorCode>>;
 
 struct Hello;
 
@@ -72,7 +73,12 @@ impl wasip3::exports::http::handler::Guest for Hello {
                 Ok(text(200, "answered\n".into()))
             }
             "/both" => Ok(outside::both(query).await),
-            "/call" => outside::call(&parameter(query, "url").unwrap_or_default()).await,
+            "/call" => outside::call(&parameter(query, "url").unwrap_or_default(), None).await,
+            "/send" => {
+                let (body, end) = body_of(request);
+                let (body, end) = copied(body, end);
+                outside::call(&parameter(query, "url").unwrap_or_default(), Some((body, end))).await
+            }
             "/config" => Ok(outside::config(&parameter(query, "key").unwrap_or_default())),
             "/count" => Ok(outside::count(query)),
             "/burn" => burn(),

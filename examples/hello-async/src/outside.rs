@@ -1,17 +1,17 @@
 //! What the module asks of the base: calls, a configuration value, a stored value.
 
 use wasip3::http::client;
-use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
-use wasip3::wit_bindgen::StreamResult;
+use wasip3::http::types::{ErrorCode, Fields, Method, Request, Response, Scheme};
+use wasip3::wit_bindgen::{StreamReader, StreamResult};
 use wasip3::wit_future;
 
 use crate::bindings::wasi::config::store as config_store;
 use crate::bindings::wasi::keyvalue::{atomics, store};
-use crate::{answer, copied, parameter, text};
+use crate::{End, answer, copied, parameter, text};
 
-/// Makes a GET request and passes its answer on, or says why there is none.
-pub async fn call(url: &str) -> Result<Response, ErrorCode> {
-    let response = match get(url).await {
+/// Makes a request, with or without a body, and passes its answer on, or says why there is none.
+pub async fn call(url: &str, body: Option<(StreamReader<u8>, End)>) -> Result<Response, ErrorCode> {
+    let response = match ask(url, body).await {
         Ok(response) => response,
         Err(reason) => return Ok(text(502, format!("no answer from {url}: {reason}\n"))),
     };
@@ -30,7 +30,7 @@ pub async fn both(query: &str) -> Response {
 }
 
 async fn whole(url: &str) -> String {
-    let response = match get(url).await {
+    let response = match ask(url, None).await {
         Ok(response) => response,
         Err(reason) => return reason,
     };
@@ -46,13 +46,17 @@ async fn whole(url: &str) -> String {
     }
 }
 
-async fn get(url: &str) -> Result<Response, String> {
+async fn ask(url: &str, body: Option<(StreamReader<u8>, End)>) -> Result<Response, String> {
     let rest = url.strip_prefix("http://").ok_or("give url=http://app/path")?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-    let (_, end) = wit_future::new(|| Ok(None));
-    let (request, _sent) = Request::new(Fields::new(), None, end, None);
+    let (method, body, end) = match body {
+        Some((body, end)) => (Method::Post, Some(body), end),
+        None => (Method::Get, None, wit_future::new(|| Ok(None)).1),
+    };
+    let (request, _sent) = Request::new(Fields::new(), body, end, None);
     request
-        .set_scheme(Some(&Scheme::Http))
+        .set_method(&method)
+        .and_then(|()| request.set_scheme(Some(&Scheme::Http)))
         .and_then(|()| request.set_authority(Some(authority)))
         .and_then(|()| request.set_path_with_query(Some(path)))
         .map_err(|()| "that is not a URL".to_owned())?;

@@ -117,6 +117,23 @@ async fn two_calls_run_at_once_and_continue_the_call_being_served() {
 }
 
 #[tokio::test]
+async fn the_body_of_an_outbound_call_streams() {
+    let (module, world) = install(of_0_3()).await;
+    let (mut writer, body) = body::pipe(body::CREDIT, None);
+    let send = async {
+        for _ in 0..64 {
+            writer.send(Bytes::from(vec![7; 16 << 10])).await.expect("the guest reads");
+        }
+        writer.finish(None);
+    };
+    let (reply, ()) = tokio::join!(module.serve(call_with("/send?url=http://shop/length", body)), send);
+    let answer = reply.expect("answered").body.collect(1000).await.expect("whole");
+    assert_eq!(answer, "1048576 bytes");
+    assert_eq!(world.calls.lock().expect("sound")[0].0.method, http::Method::POST);
+    assert!(module.metrics().memory_peak < 8 << 20);
+}
+
+#[tokio::test]
 async fn hosts_outside_need_to_be_allowed_and_failures_are_answers() {
     let (module, world) = install(of_0_3()).await;
     assert_eq!(get(&module, "/call?url=http://allowed.example/x").await.expect("answered").0, 200);
