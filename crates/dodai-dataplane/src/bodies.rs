@@ -11,9 +11,6 @@ use dodai_core::failure::{Failure, Kind};
 use http_body::Frame;
 use tokio::time::Instant;
 
-/// Replies with a known length up to this come in one piece or soon; their idle time is not watched.
-const SMALL: u64 = 64 * 1024;
-
 /// Refuses a body that is too long, at once if its length is known.
 pub fn limit(body: Body, max: Option<u64>) -> Result<Body, Failure> {
     let Some(max) = max else { return Ok(body) };
@@ -36,17 +33,14 @@ pub fn guarded<G: Send + Unpin + 'static>(reply: Reply, guard: Option<G>) -> Rep
     Reply { head: reply.head, body: Body::boxed(Guarded { body: reply.body, _guard: guard }) }
 }
 
-/// A reply whose body may not stand still for longer than `idle`.
+/// A reply whose body may not stand still for longer than `idle`. One that is here whole is left as it is.
 pub fn idle_bounded(reply: Reply, idle: Duration) -> Reply {
-    if http_body::Body::is_end_stream(&reply.body)
-        || reply.body.exact_length().is_some_and(|length| length <= SMALL)
-    {
-        return reply;
-    }
-    let timer = Box::pin(tokio::time::sleep(idle));
-    Reply {
-        head: reply.head,
-        body: Body::boxed(IdleBounded { body: reply.body, idle, timer, waiting: false }),
+    let Reply { head, body } = reply;
+    match body.whole() {
+        Ok(bytes) => Reply { head, body: Body::full(bytes) },
+        Err(body) => {
+            Reply { head, body: Body::boxed(IdleBounded { body, idle, timer: None, waiting: false }) }
+        }
     }
 }
 
@@ -63,7 +57,8 @@ struct Limited {
 struct IdleBounded {
     body: Body,
     idle: Duration,
-    timer: Pin<Box<tokio::time::Sleep>>,
+    /// Most bodies never wait, so there is none before one does.
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
     waiting: bool,
 }
 
@@ -105,16 +100,18 @@ impl http_body::Body for IdleBounded {
     type Data = Bytes;
     type Error = Failure;
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Framed {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.waiting = false;
+        let this = &mut *self;
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.waiting = false;
             return Poll::Ready(frame);
         }
-        if !self.waiting {
-            let until = Instant::now() + self.idle;
-            self.timer.as_mut().reset(until);
-            self.waiting = true;
+        let until = Instant::now() + this.idle;
+        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if !this.waiting {
+            timer.as_mut().reset(until);
+            this.waiting = true;
         }
-        match self.timer.as_mut().poll(cx) {
+        match timer.as_mut().poll(cx) {
             Poll::Ready(()) => {
                 Poll::Ready(Some(Err(Failure::new(Kind::Idle, "the response body stood still for too long"))))
             }

@@ -24,6 +24,8 @@ struct State {
     early: Vec<u8>,
     out: Vec<u8>,
     written: usize,
+    /// Bytes that came in all.
+    read: u64,
 }
 
 /// The connection's side: what `h2` reads and writes.
@@ -34,7 +36,7 @@ pub struct Cork(Rc<RefCell<State>>);
 
 /// Corks `stream`; `early` are bytes that were read from it already.
 pub fn cork(stream: Stream, early: Vec<u8>) -> (Corked, Cork) {
-    let state = Rc::new(RefCell::new(State { stream, early, out: Vec::new(), written: 0 }));
+    let state = Rc::new(RefCell::new(State { stream, early, out: Vec::new(), written: 0, read: 0 }));
     (Corked(state.clone()), Cork(state))
 }
 
@@ -63,6 +65,11 @@ impl Cork {
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_drain(cx)
     }
+
+    /// How many bytes have come in all.
+    pub fn read(&self) -> u64 {
+        self.0.borrow().read
+    }
 }
 
 impl AsyncRead for Corked {
@@ -74,7 +81,10 @@ impl AsyncRead for Corked {
             state.early.drain(..count);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut state.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut state.stream).poll_read(cx, buf);
+        state.read += (buf.filled().len() - before) as u64;
+        polled
     }
 }
 

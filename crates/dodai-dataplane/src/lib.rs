@@ -18,6 +18,7 @@ pub mod gauges;
 pub mod h1;
 mod h1_message;
 mod h2_body;
+mod keep_alive;
 mod lap;
 pub mod limits;
 pub mod local;

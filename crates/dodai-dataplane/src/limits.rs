@@ -9,6 +9,12 @@ use std::time::Duration;
 /// The largest number of headers in one head; fixed, because heads are parsed into stack arrays.
 pub const MAX_HEADERS: usize = 128;
 
+/// Bytes that one HTTP/2 stream may have waiting to be written; a sender waits beyond that.
+pub const H2_SEND_BUFFER: usize = 256 * 1024;
+
+/// Streams that one HTTP/2 client may have reset and that are still remembered; more ends its connection.
+pub const H2_RESET_STREAMS: usize = 32;
+
 /// The limits of one base.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -42,6 +48,10 @@ pub struct Limits {
     pub h2_stream_window: u32,
     /// HTTP/2 receive window of one connection in bytes.
     pub h2_connection_window: u32,
+    /// Silence on an HTTP/2 connection to an endpoint under calls, after which it is asked by a PING whether it lives.
+    pub h2_ping_interval: Duration,
+    /// From a PING to its answer.
+    pub h2_ping_timeout: Duration,
     /// Calls from inside the base (modules, APIs, deliveries) waiting for a data-plane thread.
     pub door_queue: usize,
 }
@@ -64,6 +74,8 @@ impl Default for Limits {
             h2_streams: 256,
             h2_stream_window: 256 * 1024,
             h2_connection_window: 1024 * 1024,
+            h2_ping_interval: Duration::from_secs(10),
+            h2_ping_timeout: Duration::from_secs(10),
             door_queue: 1024,
         }
     }
@@ -114,6 +126,16 @@ impl Limits {
                 "h2_connection_window",
                 bytes(self.h2_connection_window as usize),
                 "HTTP/2 receive window per connection",
+            ),
+            (
+                "h2_ping_interval",
+                seconds(self.h2_ping_interval),
+                "silence of an HTTP/2 endpoint under calls; then it is asked by a PING, later ones ever further apart",
+            ),
+            (
+                "h2_ping_timeout",
+                seconds(self.h2_ping_timeout),
+                "the answer to that PING; slower closes the connection, and its calls get 502",
             ),
             (
                 "door_queue",

@@ -240,7 +240,7 @@ pub async fn carry(
         }
         Reach::Http2(mut target) => {
             let in_flight = target.in_flight.take();
-            Ok(guarded(client_h2::send(worker, target, call).await?, in_flight))
+            Ok(guarded(client_h2::send(worker, target, call, caps).await?, in_flight))
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::cork::{Corked, cork};
 use crate::h2_body;
+use crate::limits::{H2_RESET_STREAMS, H2_SEND_BUFFER};
 use crate::message;
 use crate::request::Side;
 use crate::spine::{self, Lap, Line, Outcome};
@@ -35,8 +36,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
         .initial_connection_window_size(limits.h2_connection_window)
         .max_concurrent_streams(limits.h2_streams)
         .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_reset_streams(32)
-        .max_send_buffer_size(256 * 1024);
+        .max_concurrent_reset_streams(H2_RESET_STREAMS)
+        .max_send_buffer_size(H2_SEND_BUFFER);
     let deadline = worker.deadlines.register();
     deadline.set(limits.head_timeout);
     let mut handshake = std::pin::pin!(builder.handshake::<Corked, Bytes>(io));

@@ -6,6 +6,7 @@ mod egress;
 mod failures;
 mod framing;
 mod h2;
+mod h2_bounds;
 mod serve;
 mod support;
 mod timeouts;
