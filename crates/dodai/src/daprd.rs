@@ -29,7 +29,7 @@ use dodai_core::id::{AppId, BaseId};
 use dodai_core::status::Wants;
 use dodai_core::task::Tasks;
 use dodai_dataplane::limits::Limits;
-use dodai_runtime::{AppConnection, DAPR_LEVEL};
+use dodai_runtime::{AppConnection, AppHealth, DAPR_LEVEL};
 use dodai_store::MemoryStore;
 use tokio::sync::watch;
 
@@ -391,10 +391,18 @@ fn runtime_settings(options: &Options, ask: watch::Sender<bool>) -> dodai_runtim
         protocol: if channel.http2 { "h2c" } else { "http" }.to_owned(),
         address: channel.host.clone(),
         max_concurrency: channel.max_concurrency,
+        health: channel.health.as_ref().map(|check| AppHealth {
+            path: check.path.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            threshold: check.threshold,
+        }),
     });
     dodai_runtime::Settings {
         max_body: options.max_body,
         connection,
+        origins: options.origins.clone(),
+        asks_subscriptions: options.asks_subscriptions,
         shutdown: Arc::new(move |app: &AppId| {
             tracing::info!(%app, "the app asked for a shutdown");
             ask.send_replace(true);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use dodai_core::id::{AppId, Name};
+use dodai_runtime::Origins;
 
 use super::flags::Given;
 use crate::environment::Environment;
@@ -30,8 +31,12 @@ pub struct Options {
     pub http_port: u16,
     /// Where the API listens, and whether that is the default.
     pub listen: Listen,
-    /// The port of health and metadata.
-    pub public_port: Option<u16>,
+    /// Where health and metadata alone are served.
+    pub public: Option<SocketAddr>,
+    /// Whose pages may call the API from a browser.
+    pub origins: Option<Origins>,
+    /// Whether the app is asked for its subscriptions.
+    pub asks_subscriptions: bool,
     /// The port other sidecars use; `None` for a free one.
     pub peer_port: Option<u16>,
     /// Folders of documents.
@@ -130,7 +135,7 @@ impl Options {
         let fallback = |name: &str| environment.get(name).filter(|value| !value.is_empty());
         let id = given.last("app-id").or(fallback("APP_ID"));
         let id = id.context("the app has no name; write --app-id NAME")?;
-        let name = Name::new(id).with_context(|| format!("--app-id {id}"))?;
+        let name = app_name(id)?;
         let namespace = fallback("NAMESPACE").unwrap_or("default");
         let namespace = Name::new(namespace).with_context(|| format!("NAMESPACE {namespace}"))?;
         let mode = given.last("mode").unwrap_or("standalone");
@@ -138,7 +143,10 @@ impl Options {
         let http_port = given.last("dapr-http-port").or(fallback("DAPR_HTTP_PORT"));
         let http_port = http_port.map_or(Ok(HTTP_PORT), |text| port("dapr-http-port", text))?;
         let secret = |name: &str| fallback(name).map(str::to_owned);
-        let paths = |name: &str| given.all(name).map(PathBuf::from).collect::<Vec<_>>();
+        let paths = |name: &str| {
+            let listed = given.all(name).flat_map(|list| list.split(','));
+            listed.map(str::trim).filter(|one| !one.is_empty()).map(PathBuf::from).collect::<Vec<_>>()
+        };
         let mut resources = paths("resources-path");
         if resources.is_empty() {
             resources = paths("components-path");
@@ -148,7 +156,9 @@ impl Options {
             channel: channel(given, fallback("APP_PORT"))?,
             http_port,
             listen: listen(given)?,
-            public_port: optional(given, "dapr-public-port", port)?,
+            public: public(given)?,
+            origins: given.last("allowed-origins").and_then(Origins::parse),
+            asks_subscriptions: asks_subscriptions(given)?,
             peer_port: optional(given, "dapr-internal-grpc-port", port)?.filter(|port| *port != 0),
             resources,
             configurations: paths("config"),
@@ -162,6 +172,42 @@ impl Options {
             app_token: secret("APP_API_TOKEN"),
         })
     }
+}
+
+/// An app's name is a label of host names here; daprd takes any text without dots.
+fn app_name(id: &str) -> anyhow::Result<Name> {
+    Name::new(id).with_context(|| {
+        let label: String = id
+            .to_ascii_lowercase()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let label = label.trim_matches('-');
+        let remedy = match Name::new(label) {
+            Ok(label) => format!("; write --app-id {label}, and invoke it by that name"),
+            Err(_) => String::new(),
+        };
+        format!("--app-id {id}: an app's name stands in host names here{remedy}")
+    })
+}
+
+fn public(given: &Given) -> anyhow::Result<Option<SocketAddr>> {
+    let address = given.last("dapr-public-listen-address").unwrap_or("0.0.0.0");
+    let address = ip("dapr-public-listen-address", address)?;
+    Ok(optional(given, "dapr-public-port", port)?.map(|port| SocketAddr::new(address, port)))
+}
+
+/// `config` and `subscribe` are what daprd knows; the app's configuration of actors is never asked for here.
+fn asks_subscriptions(given: &Given) -> anyhow::Result<bool> {
+    let mut asks = true;
+    for endpoint in given.last("disable-init-endpoints").into_iter().flat_map(|list| list.split(',')) {
+        match endpoint.trim() {
+            "subscribe" => asks = false,
+            "config" | "" => {}
+            other => bail!("--disable-init-endpoints {other}: write subscribe, config or both"),
+        }
+    }
+    Ok(asks)
 }
 
 fn optional<T>(
@@ -366,13 +412,26 @@ mod tests {
         assert!(unlimited.max_body > 1 << 40);
         let addresses = read("--app-id a --dapr-listen-addresses 0.0.0.0,[::1],0.0.0.0", &[]).expect("valid");
         assert_eq!(addresses.listen.addresses.len(), 2);
+        let public = read("--app-id a --dapr-public-port 81 --dapr-public-listen-address 127.0.0.1", &[]);
+        assert_eq!(public.expect("valid").public, Some(([127, 0, 0, 1], 81).into()));
+        let lists =
+            read("--app-id a --resources-path a,b --resources-path c --config x,y", &[]).expect("valid");
+        assert_eq!(lists.resources, ["a", "b", "c"].map(PathBuf::from));
+        assert_eq!(lists.configurations, ["x", "y"].map(PathBuf::from));
+        let quiet = read("--app-id a --disable-init-endpoints config,subscribe", &[]).expect("valid");
+        assert!(!quiet.asks_subscriptions && quiet.origins.is_none());
     }
 
     #[test]
     fn what_cannot_be_used_names_the_flag() {
         for (line, expect) in [
             ("", "--app-id NAME"),
-            ("--app-id My_App", "--app-id My_App"),
+            (
+                "--app-id My_App",
+                "--app-id My_App: an app's name stands in host names here; write --app-id my-app",
+            ),
+            ("--app-id a --dapr-public-listen-address here", "--dapr-public-listen-address here"),
+            ("--app-id a --disable-init-endpoints all", "--disable-init-endpoints all"),
             ("--app-id a --mode kubernetes", "--mode kubernetes"),
             ("--app-id a --app-port http", "--app-port http"),
             ("--app-id a --app-port 1 --app-protocol grpc", "HTTP callbacks"),

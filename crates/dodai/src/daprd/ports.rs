@@ -1,12 +1,12 @@
 //! The small ports beside the API: metrics, and health and metadata for whoever may not use the API.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, ORIGIN};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -41,8 +41,7 @@ pub async fn open(
         opened.push(("metrics", listener.local_addr()?));
         server::serve(listener, metrics(parts, sinks), tasks);
     }
-    if let Some(port) = options.public_port {
-        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port);
+    if let Some(address) = options.public {
         let listener = bind(address, "dapr-public-port", "").await?;
         opened.push(("health and metadata", listener.local_addr()?));
         server::serve(listener, public(options, parts), tasks);
@@ -79,6 +78,8 @@ fn public(options: &Options, parts: &Arc<Parts>) -> Router {
 
 async fn answer(api: Arc<dyn Serve>, token: Option<HeaderValue>, request: Request) -> Response {
     let (mut head, _body) = request.into_parts();
+    // The port is not for pages of a browser.
+    head.headers.remove(ORIGIN);
     if let Some(token) = token {
         head.headers.insert(HeaderName::from_static("dapr-api-token"), token);
     }
