@@ -270,6 +270,8 @@ mod tests {
                 scopes: vec![],
                 ignore_errors: content == 0,
                 init_timeout: std::time::Duration::from_secs(5),
+                inbound: Patience::default(),
+                outbound: Patience::default(),
             }),
             2 => Resource::Subscription(Subscription {
                 name: app.to_string(),

@@ -35,9 +35,6 @@ pub fn default_retry() -> RetryPolicy {
     }
 }
 
-/// The longest wait between two tries, unless the policy says otherwise.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
-
 /// What retries of one service may cost, all threads together: a share of its calls plus a floor.
 #[derive(Debug, Default)]
 pub struct Budget {
@@ -204,8 +201,7 @@ impl Tries {
         if policy.constant {
             return (now + policy.backoff < self.deadline).then_some(policy.backoff);
         }
-        let longest = policy.max_backoff.unwrap_or(MAX_BACKOFF);
-        let full = policy.backoff.saturating_mul(1 << (self.made - 1).min(16)).min(longest);
+        let full = policy.pause(self.made - 1);
         let jittered = full / 2 + full.mul_f64((random() >> 11) as f64 / (1u64 << 53) as f64 / 2.0);
         (now + jittered < self.deadline).then_some(jittered)
     }

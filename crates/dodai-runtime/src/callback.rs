@@ -37,7 +37,17 @@ pub(crate) struct Callbacks {
 impl Callbacks {
     /// Calls `app` and reads its whole answer, within the timeout.
     pub async fn call(&self, app: &AppId, ask: Ask<'_>) -> Result<(StatusCode, Bytes), Failure> {
-        let deadline = Instant::now() + self.timeout;
+        self.call_within(self.timeout, app, ask).await
+    }
+
+    /// The same, with a timeout of its own.
+    pub async fn call_within(
+        &self,
+        timeout: Duration,
+        app: &AppId,
+        ask: Ask<'_>,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let deadline = Instant::now() + timeout;
         let call = call_of(app, ask, deadline)?;
         let answered = async {
             let reply = self.door.enter(call).await?;
@@ -45,9 +55,7 @@ impl Callbacks {
         };
         match tokio::time::timeout_at(deadline, answered).await {
             Ok(answer) => answer,
-            Err(_) => {
-                Err(Failure::new(Kind::Timeout, format!("{app} did not answer within {:?}", self.timeout)))
-            }
+            Err(_) => Err(Failure::new(Kind::Timeout, format!("{app} did not answer within {timeout:?}"))),
         }
     }
 }

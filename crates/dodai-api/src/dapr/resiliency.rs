@@ -188,10 +188,13 @@ pub struct ActorTarget {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentTarget {
-    /// For what the component delivers to the app. Default: none.
+    /// For messages that the component delivers to the app: `timeout` bounds a delivery; `retry` says how often and
+    /// when a message is delivered again before it goes to its dead letter topic. Default: up to 60s for each, again after
+    /// 1s to 60s, 4 deliveries before a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbound: Option<PolicyNames>,
-    /// For what the app asks of the component. Default: none.
+    /// For what the app asks of the component: reading, writing and publishing one thing at a time, and
+    /// transactions; not bulk operations, locks and subscriptions. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbound: Option<PolicyNames>,
 }

@@ -135,10 +135,14 @@ pub(super) fn check_resiliency(document: &Resiliency, found: &mut Findings) {
             warn(found, format!("{path}.retry"), message, remedy);
         }
     }
-    for name in spec.targets.components.keys() {
-        let message = "operations of components are not retried or bounded by documents yet";
-        let remedy = "set timeouts in the component's metadata, and retry in the app";
-        warn(found, within("spec.targets.components", name), message, remedy);
+    for (name, target) in &spec.targets.components {
+        for (direction, names) in [("inbound", &target.inbound), ("outbound", &target.outbound)] {
+            if names.as_ref().is_some_and(|names| names.circuit_breaker.is_some()) {
+                let path = format!("{}.{direction}.circuitBreaker", within("spec.targets.components", name));
+                let message = "operations of components have no circuit breaker";
+                warn(found, path, message, "leave it out; `timeout` and `retry` are kept");
+            }
+        }
     }
     for (name, retry) in &spec.policies.retries {
         let path = within("spec.policies.retries", name);

@@ -96,7 +96,17 @@ impl<'a> World<'a> {
             crate::read::push_key(&mut path, target);
             self.missing(&path, Kind::App, namespace, target).warning()
         };
-        unknown.map(problem).collect()
+        let mut found: Vec<Problem> = unknown.map(problem).collect();
+        for target in spec.targets.components.keys() {
+            let known =
+                target.parse().is_ok_and(|name| self.get(Kind::Component, namespace, &name).is_some());
+            if !known {
+                let mut path = "spec.targets.components".to_owned();
+                crate::read::push_key(&mut path, target);
+                found.push(self.missing(&path, Kind::Component, namespace, target).warning());
+            }
+        }
+        found
     }
 
     /// Apps that reach a component whose type their configuration denies: they will not get it.

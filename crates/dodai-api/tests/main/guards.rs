@@ -114,7 +114,7 @@ fn parts_of_a_resiliency_document_that_do_less_than_they_seem_to() {
     let retries = "retries: { r: { duration: 1s, maxInterval: 2s }, e: { policy: exponential, duration: 1s, maxRetries: 2 } }";
     let text = dodai("App", "a", "process: { command: [a] }, services: [{ name: http }]")
         + &resiliency(&format!(
-            "scopes: [a]\nspec: {{ policies: {{ {retries} }}, targets: {{ apps: {{ a: {{ retry: r, circuitBreakerCacheSize: 9 }}, aa: {{ retry: r }} }} }} }}"
+            "scopes: [a]\nspec: {{ policies: {{ {retries} }}, targets: {{ apps: {{ a: {{ retry: r, circuitBreakerCacheSize: 9 }}, aa: {{ retry: r }} }}, components: {{ db: {{ outbound: {{ circuitBreaker: c }} }} }} }} }}"
         ));
     let read = read_all(&[Source { name: "dodai.yaml", bytes: text.as_bytes() }]).read;
     assert!(read.errors.is_empty(), "{}", told(&read));
@@ -126,6 +126,8 @@ fn parts_of_a_resiliency_document_that_do_less_than_they_seem_to() {
         "spec.targets.apps.a.circuitBreakerCacheSize",
         "spec.targets.apps.a.retry",
         "spec.targets.apps.aa",
+        "spec.targets.components.db",
+        "spec.targets.components.db.outbound.circuitBreaker",
     ] {
         assert_eq!(said(&read, path).0, Severity::Warning, "{path}");
     }

@@ -4,6 +4,7 @@
     reason = "the lint's exception for tests does not reach their shared functions"
 )]
 
+mod follow;
 mod module;
 mod native;
 
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dodai_base::node::{Base, Config};
+use dodai_base::node::{Base, Config, Source};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context, Serve};
 use dodai_core::failure::Failure;
@@ -44,6 +45,11 @@ struct Node {
 
 impl Node {
     async fn new() -> Node {
+        Node::fed_by(None).await
+    }
+
+    /// One that gets artefacts from elsewhere.
+    async fn fed_by(artifacts: Option<Arc<dyn Source>>) -> Node {
         let folder = tempfile::tempdir().unwrap();
         let tasks = Tasks::new();
         let id = BaseId::new("local");
@@ -61,7 +67,7 @@ impl Node {
             environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
             wants: Wants::All,
             membership: None,
-            artifacts: None,
+            artifacts,
             runtime: dodai_runtime::Settings::default(),
             components_dir: None,
         };
@@ -211,5 +217,7 @@ fn component(name: &str, driver: &str, settings: Vec<Setting>) -> Resource {
         scopes: Vec::new(),
         ignore_errors: false,
         init_timeout: Duration::from_secs(5),
+        inbound: Default::default(),
+        outbound: Default::default(),
     })
 }

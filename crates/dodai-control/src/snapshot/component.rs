@@ -7,7 +7,7 @@ use dodai_api::dapr;
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{App, BulkDelivery, Component, Scopes, SecretScope, Setting, Subscription, Value};
 
-use super::{Input, Scope};
+use super::{Input, Scope, resiliency};
 use crate::documents::Documents;
 use crate::name;
 
@@ -62,7 +62,8 @@ pub(super) fn components<'a>(
             && local.iter().any(|app| app.namespace.as_str() == component.metadata.namespace.as_str());
         all || needed || local.iter().any(here)
     };
-    let open = |document: &dapr::Component| Some(component(document, may_use(input.documents, document)?));
+    let open =
+        |document: &dapr::Component| Some(component(input, document, may_use(input.documents, document)?));
     input.documents.components().filter(seen).filter_map(open)
 }
 
@@ -91,7 +92,8 @@ fn may_use(documents: &Documents, component: &dapr::Component) -> Option<Vec<Str
     (!left.is_empty()).then_some(left)
 }
 
-fn component(document: &dapr::Component, scopes: Vec<String>) -> Component {
+fn component(input: &Input<'_>, document: &dapr::Component, scopes: Vec<String>) -> Component {
+    let (inbound, outbound) = resiliency::of_component(input, document);
     let store = document.auth.as_ref().map(|auth| auth.secret_store.clone()).unwrap_or_default();
     Component {
         namespace: name::name(&document.metadata.namespace),
@@ -102,6 +104,8 @@ fn component(document: &dapr::Component, scopes: Vec<String>) -> Component {
         scopes,
         ignore_errors: document.spec.ignore_errors,
         init_timeout: document.spec.init_timeout.map_or(INIT_TIMEOUT, dodai_api::TimeSpan::get),
+        inbound,
+        outbound,
     }
 }
 

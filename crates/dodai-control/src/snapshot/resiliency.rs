@@ -1,4 +1,4 @@
-//! Resiliency documents: what callers of an app bear with, in the words of the data path.
+//! Resiliency documents: what callers of an app or a component bear with, in the words of the data path.
 //!
 //! Dapr's `timeout` bounds each try, not the call: the call's own bound follows from the tries and the waits
 //! between them. A Policy for the same target wins, field by field.
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dodai_api::{self as api, dapr};
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{Breaker, CallPolicy, RetryPolicy};
+use dodai_core::snapshot::{Breaker, CallPolicy, Patience, RetryPolicy};
 
 use super::Input;
 use super::policy::{Effective, UNBOUNDED, bound};
@@ -20,7 +20,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Adds what the documents say of calls to `target`, as far as no policy has said it.
 pub(super) fn fold(input: &Input<'_>, target: &AppId, effective: &mut Effective) {
     let mut each: Option<Duration> = None;
-    for document in input.documents.resiliencies().filter(|one| applies(input, one, target)) {
+    for document in
+        input.documents.resiliencies().filter(|one| is_of_callers(input, one, target.namespace.as_str()))
+    {
         let Some(names) = document.spec.targets.apps.get(target.name.as_str()) else { continue };
         let policies = &document.spec.policies;
         let timeout = names.timeout.as_ref().and_then(|name| policies.timeouts.get(name));
@@ -36,14 +38,14 @@ pub(super) fn fold(input: &Input<'_>, target: &AppId, effective: &mut Effective)
 }
 
 /// A resiliency document is about callers: it holds here if one of them runs here.
-fn applies(input: &Input<'_>, document: &dapr::Resiliency, target: &AppId) -> bool {
-    let namespace = document.metadata.namespace.as_str();
+fn is_of_callers(input: &Input<'_>, document: &dapr::Resiliency, namespace: &str) -> bool {
     let here = |scope: &String| {
         let instances = input.records.on(input.base).map(|one| &one.app);
         let mut local = instances.chain(&input.settings.attached);
         local.any(|app| app.namespace.as_str() == namespace && app.name.as_str() == scope)
     };
-    target.namespace.as_str() == namespace && (document.scopes.is_empty() || document.scopes.iter().any(here))
+    document.metadata.namespace.as_str() == namespace
+        && (document.scopes.is_empty() || document.scopes.iter().any(here))
 }
 
 /// Bounds every try by `each`, and the call by all of them and the waits between.
@@ -58,12 +60,28 @@ fn bound_tries(call: &mut CallPolicy, each: Duration) {
 
 /// The longest that all waits of a retry take together.
 fn waits(retry: &RetryPolicy) -> Duration {
-    if retry.constant {
-        return retry.backoff.saturating_mul(retry.attempts);
+    (0..retry.attempts.min(ENDLESS)).map(|at| retry.pause(at)).fold(Duration::ZERO, Duration::saturating_add)
+}
+
+/// What the documents say of operations of a component: what it delivers, and what is asked of it.
+pub(super) fn of_component(input: &Input<'_>, component: &dapr::Component) -> (Patience, Patience) {
+    let (mut inbound, mut outbound) = (Patience::default(), Patience::default());
+    let namespace = component.metadata.namespace.as_str();
+    for document in input.documents.resiliencies().filter(|one| is_of_callers(input, one, namespace)) {
+        let Some(names) = document.spec.targets.components.get(component.metadata.name.as_str()) else {
+            continue;
+        };
+        for (names, patience) in [(&names.inbound, &mut inbound), (&names.outbound, &mut outbound)] {
+            let Some(names) = names else { continue };
+            let policies = &document.spec.policies;
+            let timeout = names.timeout.as_ref().and_then(|name| policies.timeouts.get(name));
+            let timeout = timeout.map(|span| span.get()).filter(|span| !span.is_zero());
+            patience.timeout = patience.timeout.or(timeout);
+            let found = names.retry.as_ref().and_then(|name| policies.retries.get(name));
+            patience.retry = patience.retry.take().or(found.map(retry));
+        }
     }
-    let longest = retry.max_backoff.unwrap_or(LONGEST_WAIT);
-    let wait = |at: u32| retry.backoff.saturating_mul(1 << at.min(16)).min(longest);
-    (0..retry.attempts.min(1000)).map(wait).fold(Duration::ZERO, Duration::saturating_add)
+    (inbound, outbound)
 }
 
 fn retry(retry: &dapr::DaprRetry) -> RetryPolicy {

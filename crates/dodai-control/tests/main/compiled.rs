@@ -7,7 +7,8 @@ use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sight
 use dodai_control::snapshot::{BaseSettings, Input, build};
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Access, AccessRule, Action, Backend, Balance, CallPolicy, Filter, RateKey, Rule, Service, Snapshot,
+    Access, AccessRule, Action, Backend, Balance, CallPolicy, Filter, Patience, RateKey, Rule, Service,
+    Snapshot,
 };
 use dodai_core::status::{Status, Wants};
 
@@ -357,4 +358,178 @@ fn components_that_a_configuration_denies_are_out_of_reach_of_its_apps() {
     assert_eq!(component("state.sqlite", ""), Some(vec!["b".to_owned()]));
     assert_eq!(component("state.sqlite", "scopes: [a, b]\n"), Some(vec!["b".to_owned()]));
     assert_eq!(component("state.sqlite", "scopes: [a]\n"), None, "nobody is left");
+}
+
+#[test]
+fn a_resiliency_document_says_how_patient_one_is_with_a_component() {
+    let policies = "{timeouts: {t: 2s}, retries: {r: {duration: 1s, maxRetries: 3}, e: {policy: exponential, maxRetries: 1}}}";
+    let targets =
+        "{components: {db: {outbound: {timeout: t, retry: r}}, bus: {inbound: {timeout: t, retry: e}}}}";
+    let text = app("a", "{name: http}")
+        + &dapr("Component", "db", "{type: state.sqlite, version: v1}")
+        + &dapr("Component", "bus", "{type: pubsub.in-memory, version: v1}")
+        + &dapr("Resiliency", "r", &format!("{{policies: {policies}, targets: {targets}}}"));
+    let snapshot = snapshot(&text, &["a"]);
+    let of = |name: &str| snapshot.components().find(|one| one.name == name).expect("it is told");
+    let (db, bus) = (of("db"), of("bus"));
+    assert_eq!((&db.inbound, &bus.outbound), (&Patience::default(), &Patience::default()));
+    let pauses = |patience: &Patience| {
+        let retry = patience.retry.as_ref().expect("it is tried again");
+        (patience.timeout, retry.attempts, [retry.pause(0), retry.pause(1)])
+    };
+    assert_eq!(pauses(&db.outbound), (Some(2 * SECOND), 3, [SECOND, SECOND]));
+    assert_eq!(pauses(&bus.inbound), (Some(2 * SECOND), 1, [SECOND / 2, SECOND]));
+}
+
+#[test]
+fn limits_of_a_policy_become_those_of_calls() {
+    let of = |spec: &str| {
+        let text = app("a", "{name: http}") + &policy("p", "{kind: App, name: a}", spec);
+        let found = service(&snapshot(&text, &[]), "default/a/http").clone();
+        (found.policy, found.breaker)
+    };
+    let (call, _) =
+        of("retry: {attempts: 4, perTry: 2s, budgetPercent: 7, minRetriesPerSecond: 3, codes: [500]}");
+    let retry = call.retry.expect("it is tried again");
+    assert_eq!(
+        (retry.attempts, retry.budget_percent, retry.min_per_second, retry.statuses),
+        (4, 7, 3, vec![500])
+    );
+    assert_eq!((call.try_timeout, retry.constant, retry.max_backoff), (Some(2 * SECOND), false, None));
+    let (call, _) = of("timeouts: {request: 0s, idle: 0s, connect: 3s}");
+    let year = Some(365 * 24 * 3600 * SECOND);
+    assert_eq!((call.timeout, call.idle_timeout, call.connect_timeout), (year, year, Some(3 * SECOND)));
+    let (_, breaker) = of("circuitBreaker: {consecutiveFailures: 0, maxConnections: 2, maxRequests: 9}");
+    assert_eq!((breaker.consecutive_failures, breaker.open_for, breaker.max_connections), (0, 5 * SECOND, 2));
+    assert_eq!((breaker.max_pending, breaker.max_requests), (1024, Some(9)), "what is not said stays");
+}
+
+#[test]
+fn breakers_of_a_resiliency_document() {
+    let check = |text: &str, failures: u32, open_for: u32| {
+        let more = resiliency(&format!("circuitBreakers: {{c: {{{text}}}}}"), "circuitBreaker: c");
+        let found =
+            service(&snapshot(&(app("a", "{name: http}") + &more), &[]), "default/a/http").breaker.clone();
+        assert_eq!((found.consecutive_failures, found.open_for), (failures, open_for * SECOND), "{text}");
+    };
+    check("", 6, 60);
+    check("trip: consecutiveFailures > 2, timeout: 9s", 3, 9);
+    check("trip: 'consecutiveFailures >= 2'", 2, 60);
+    check("trip: 'requests > 7'", 8, 60);
+}
+
+#[test]
+fn a_scoped_resiliency_document_holds_where_one_of_its_apps_runs() {
+    let scoped = resiliency("timeouts: {t: 5s}", "timeout: t").replace("---", "scopes: [b]\n---");
+    let text = app("a", "{name: http}") + &app("b", "{name: http}") + &scoped;
+    let timeout = |local: &[&str]| service(&snapshot(&text, local), "default/a/http").policy.timeout;
+    assert_eq!(timeout(&["b"]), Some(5 * SECOND));
+    assert_eq!(timeout(&["a"]), None);
+}
+
+#[test]
+fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
+    let gateway = document("Gateway", "g", "{listeners: [{name: http, port: 8080, protocol: HTTP}]}");
+    let route = document(
+        "Route",
+        "r",
+        "{parentRefs: [{name: g}], rules: [
+            {name: own, matches: [{path: {value: /own}}], backendRefs: [{name: a}], timeouts: {request: 1s}, retry: {attempts: 3, codes: [503]}},
+            {name: plain, matches: [{path: {value: /}}], backendRefs: [{name: a}]}]}",
+    );
+    let text = app("a", "{name: http}")
+        + &gateway
+        + &route
+        + &policy("one", "{kind: Route, name: r, sectionName: plain}", "timeouts: {request: 2s}")
+        + &policy(
+            "all",
+            "{kind: Route, name: r}",
+            "timeouts: {request: 3s, idle: 4s}, rateLimit: {requestsPerSecond: 5}",
+        )
+        + &policy(
+            "door",
+            "{kind: Gateway, name: g}",
+            "timeouts: {request: 9s, idle: 9s, connect: 9s}, access: {default: allow}",
+        );
+    let snapshot = snapshot(&text, &[]);
+    let rules = &snapshot.routes().next().expect("a table").hosts[0].rules;
+    let told = |rule: &Rule| {
+        let policy = &rule.policy;
+        (rule.name.clone(), policy.timeout, policy.idle_timeout, policy.connect_timeout)
+    };
+    let expect = |name: &str, request| {
+        (format!("default/r/{name}"), Some(request * SECOND), Some(4 * SECOND), Some(9 * SECOND))
+    };
+    assert_eq!(rules.iter().map(told).collect::<Vec<_>>(), [expect("own", 1), expect("plain", 2)]);
+    let kinds = |rule: &Rule| matches!(&rule.filters[..], [Filter::Access(_), Filter::RateLimit { .. }]);
+    assert!(rules.iter().all(kinds), "the gateway's stand first: {rules:?}");
+    let retry = rules[0].policy.retry.as_ref().expect("it is tried again");
+    assert_eq!((retry.attempts, &retry.statuses[..], retry.budget_percent), (3, &[503][..], 20));
+}
+
+#[test]
+fn a_route_under_a_service_holds_for_the_ports_it_names() {
+    let parent = |more: &str| {
+        let route = format!(
+            "{{parentRefs: [{{kind: Service, name: a{more}}}], rules: [{{backendRefs: [{{name: b}}]}}]}}"
+        );
+        let text = app("a", "{name: http, port: 81}, {name: admin, port: 82}")
+            + &app("b", "{name: http}")
+            + &document("Route", "r", &route);
+        let snapshot = snapshot(&text, &[]);
+        let has = |port: &str| !service(&snapshot, &format!("default/a/{port}")).rules.is_empty();
+        (has("http"), has("admin"))
+    };
+    assert_eq!(parent(""), (true, true));
+    assert_eq!(parent(", sectionName: admin"), (false, true));
+    assert_eq!(parent(", port: 81"), (true, false));
+}
+
+#[test]
+fn backends_without_a_service_are_answered_and_the_rest_keep_their_shares() {
+    let route = |to: &str| {
+        document("Route", "r", &format!("{{parentRefs: [{{name: g}}], rules: [{{backendRefs: [{to}]}}]}}"))
+    };
+    let gateway = document("Gateway", "g", "{listeners: [{name: http, port: 8080, protocol: HTTP}]}");
+    let action = |to: &str| {
+        let text = app("a", "{name: http}, {name: admin, port: 82}") + &gateway + &route(to);
+        snapshot(&text, &[]).routes().next().expect("a table").hosts[0].rules[0].action.clone()
+    };
+    let Action::Forward(to) =
+        action("{name: a, weight: 3}, {name: gone, weight: 2}, {name: a, port: 82, weight: 0}")
+    else {
+        panic!("it forwards")
+    };
+    let told: Vec<_> = to.iter().map(|one| (one.service.to_string(), one.weight)).collect();
+    assert_eq!(told, [("default/a/http".to_owned(), 3), ("default/a/admin".to_owned(), 0)]);
+    assert!(matches!(action("{name: gone}"), Action::Respond { status: 500, .. }));
+}
+
+#[test]
+fn apps_behind_one_selector_share_a_service_without_their_own_limits() {
+    let labelled = |name: &str| {
+        document("App", name, "{process: {command: [./run]}, services: [{name: http}], labels: {tier: x}}")
+    };
+    let text = labelled("a")
+        + &labelled("b")
+        + &document(
+            "Service",
+            "both",
+            "{selector: {labels: {tier: x}}, loadBalancing: {algorithm: round_robin}}",
+        )
+        + &policy("p", "{kind: App, name: a}", "timeouts: {request: 7s}")
+        + &policy(
+            "q",
+            "{kind: Service, name: both}",
+            "timeouts: {request: 8s}, loadBalancing: {algorithm: least_latency}",
+        );
+    let snapshot = snapshot(&text, &[]);
+    let both = service(&snapshot, "default/both/http");
+    assert_eq!(
+        (both.policy.timeout, both.balance),
+        (Some(8 * SECOND), Balance::RoundRobin),
+        "the document wins"
+    );
+    assert_eq!(both.traffic, [], "no app's shares are those of both");
+    assert_eq!(service(&snapshot, "default/a/http").policy.timeout, Some(7 * SECOND));
 }

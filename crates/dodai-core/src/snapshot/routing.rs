@@ -330,7 +330,7 @@ pub struct CallPolicy {
 }
 
 /// When and how often a call is tried again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
     /// Tries after the first.
     pub attempts: u32,
@@ -348,6 +348,19 @@ pub struct RetryPolicy {
     pub budget_percent: u32,
     /// Retries per second that are always allowed.
     pub min_per_second: u32,
+}
+
+impl RetryPolicy {
+    /// The longest wait where waits grow and nothing else is said.
+    pub const LONGEST: Duration = Duration::from_secs(5);
+
+    /// The wait after `retries` retries, before jitter.
+    pub fn pause(&self, retries: u32) -> Duration {
+        if self.constant {
+            return self.backoff;
+        }
+        self.backoff.saturating_mul(1 << retries.min(16)).min(self.max_backoff.unwrap_or(Self::LONGEST))
+    }
 }
 
 /// Something that can be called: one port of an app, or of a service that selects across apps.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Protocol;
+use super::{Protocol, RetryPolicy};
 use crate::id::{AppId, Digest, InstanceId, Name, RevisionId};
 
 /// What a base knows of an app.
@@ -70,6 +70,21 @@ pub struct Component {
     pub ignore_errors: bool,
     /// How long it may take to come up.
     pub init_timeout: Duration,
+    /// How long an app may take for what it delivers, and when that is delivered again.
+    #[serde(default)]
+    pub inbound: Patience,
+    /// How long it may take for what apps ask of it, and when they ask again.
+    #[serde(default)]
+    pub outbound: Patience,
+}
+
+/// How long one try may take and when there is another; nothing given is what the base does anyway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patience {
+    /// One try.
+    pub timeout: Option<Duration>,
+    /// Further tries.
+    pub retry: Option<RetryPolicy>,
 }
 
 impl Component {

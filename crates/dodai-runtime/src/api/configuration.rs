@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::refusal::{Outcome, Refusal, empty, encoded};
-use super::{Api, query};
+use super::{Api, patience, query};
 use crate::components::{Block, Live};
 use crate::delivery::Followed;
 use crate::delivery::follow::{Follow, Shown};
@@ -119,7 +119,10 @@ impl Api {
         let (_live, configuration) = self.configuration(store)?;
         let query = head.uri.query();
         let keys = query::all(query, "key");
-        let items = configuration.get(&keys, &query::metadata(query)).await;
+        let metadata = query::metadata(query);
+        let wanted = self.wanted(store);
+        let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
+        let items = patience::ask(patience, store, (), |()| configuration.get(&keys, &metadata)).await;
         let items = items
             .map_err(|error| failure("ERR_CONFIGURATION_GET", "get", store, &keys, &error.to_string()))?;
         if items.is_empty() {

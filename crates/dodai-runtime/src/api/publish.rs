@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::refusal::{Outcome, Refusal, empty, encoded};
-use super::{Api, query};
+use super::{Api, patience, query};
 use crate::components::{Block, Live};
 
 /// Messages in one bulk request at most.
@@ -226,7 +226,9 @@ impl Api {
         let content_type = call.head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let metadata = query::metadata(call.head.uri.query());
         let message = target.message(data, content_type.unwrap_or_default(), metadata, &trace)?;
-        let published = target.broker.publish(message).await;
+        let wanted = self.wanted(pubsub);
+        let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
+        let published = patience::ask(patience, pubsub, message, |one| target.broker.publish(one)).await;
         published.map_err(|error| target.not_published(&error.to_string()))?;
         Ok(empty())
     }

@@ -9,7 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::refusal::{Outcome, Refusal, encoded};
-use super::{Api, query};
+use super::{Api, patience, query};
 use crate::components::{Block, Live};
 
 fn revealed(values: &Values) -> BTreeMap<&str, &str> {
@@ -38,7 +38,11 @@ impl Api {
             let message = format!("access denied by policy to get {key:?} from {store:?}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, "ERR_PERMISSION_DENIED", message));
         }
-        let values = secrets.get(key, &query::metadata(head.uri.query())).await.map_err(|error| {
+        let metadata = query::metadata(head.uri.query());
+        let wanted = self.wanted(store);
+        let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
+        let values = patience::ask(patience, store, (), |()| secrets.get(key, &metadata)).await;
+        let values = values.map_err(|error| {
             let message = format!("failed getting secret with key {key} from secret store {store}: {error}");
             Refusal::internal("ERR_SECRET_GET", message)
         })?;
@@ -47,7 +51,11 @@ impl Api {
 
     pub(super) async fn get_bulk_secret(&self, store: &str, head: &Parts) -> Outcome {
         let (_live, secrets) = self.secret_store(store)?;
-        let all = secrets.get_all(&query::metadata(head.uri.query())).await.map_err(|error| {
+        let metadata = query::metadata(head.uri.query());
+        let wanted = self.wanted(store);
+        let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
+        let all = patience::ask(patience, store, (), |()| secrets.get_all(&metadata)).await;
+        let all = all.map_err(|error| {
             let message = format!("failed getting secrets from secret store {store}: {error}");
             Refusal::internal("ERR_SECRET_GET", message)
         })?;

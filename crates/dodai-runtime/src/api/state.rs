@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::refusal::{Outcome, Refusal, empty, encoded, json_reply};
-use super::{Api, query};
+use super::{Api, patience, query};
 use crate::components::{Block, Live};
 
 #[derive(Deserialize)]
@@ -239,9 +239,11 @@ impl Api {
             }
             sets.push(mine.set(upsert, &extra, not_saved)?);
         }
+        let wanted = self.wanted(&mine.name);
+        let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
         let outcomes = match sets.len() {
             0 => return Ok(empty()),
-            1 => vec![mine.store.set(sets.remove(0)).await],
+            1 => vec![patience::ask(patience, &mine.name, sets.remove(0), |one| mine.store.set(one)).await],
             _ => mine.store.set_many(sets).await,
         };
         // Of several failures one about etags tells the caller most.
@@ -265,7 +267,10 @@ impl Api {
         let (_, consistency) =
             words(&options).map_err(|fault| failed(StatusCode::BAD_REQUEST, fault.to_string()))?;
         let request = Get { key: mine.key(key)?, consistency, metadata: query::metadata(query) };
-        let item = mine.store.get(&request).await.map_err(|error| {
+        let wanted = self.wanted(&mine.name);
+        let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
+        let item = patience::ask(patience, &mine.name, &request, |one| mine.store.get(one)).await;
+        let item = item.map_err(|error| {
             let (status, words) = told(&error);
             failed(status, words)
         })?;
@@ -288,7 +293,10 @@ impl Api {
         let etag = call.head.headers.get(IF_MATCH).and_then(|etag| etag.to_str().ok()).map(Etag::from);
         let metadata = query::metadata(query);
         let delete = Delete { key: mine.key(key)?, etag, concurrency, consistency, metadata };
-        mine.store.delete(delete).await.map_err(|error| failed(&error))?;
+        let wanted = self.wanted(&mine.name);
+        let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
+        let done = patience::ask(patience, &mine.name, delete, |one| mine.store.delete(one)).await;
+        done.map_err(|error| failed(&error))?;
         Ok(empty())
     }
 
@@ -337,7 +345,13 @@ impl Api {
         if let Some(limit) = features.max_operations.filter(|limit| operations.len() > *limit) {
             return Err(too_many(&mine, operations.len(), limit));
         }
-        let done = mine.store.transact(operations, merged(transaction.metadata, &extra)).await;
+        let wanted = self.wanted(&mine.name);
+        let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
+        let whole = (operations, merged(transaction.metadata, &extra));
+        let done = patience::ask(patience, &mine.name, whole, |(operations, metadata)| {
+            mine.store.transact(operations, metadata)
+        })
+        .await;
         match done {
             Ok(()) => Ok(empty()),
             Err(Error::TooManyOperations { given, limit }) => Err(too_many(&mine, given, limit)),

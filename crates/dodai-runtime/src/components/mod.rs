@@ -180,6 +180,11 @@ impl Components {
         }
     }
 
+    /// What is configured under that name, if anything is.
+    pub(crate) fn wanted(&self, namespace: &Name, name: &str) -> Option<Arc<snapshot::Component>> {
+        self.slot(namespace, name)?.wanted()
+    }
+
     /// The component of that name for the base's own use, with the capability that `pick` takes.
     ///
     /// # Errors

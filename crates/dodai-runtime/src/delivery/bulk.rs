@@ -105,7 +105,7 @@ impl Worker {
                 body: body.clone(),
                 span,
             };
-            match self.inner().callbacks.call(&self.app, ask).await {
+            match self.ask(ask, &deliveries).await {
                 Err(failure) if is_unreachable(&failure) => {
                     if !self.wait_for_app(&deliveries).await {
                         for delivery in deliveries {

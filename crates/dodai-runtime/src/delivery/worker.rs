@@ -14,11 +14,12 @@ use dodai_capability::pubsub::{self, Delivery, Message, Publish, Subscribe};
 use dodai_capability::scopes::{Topics, Use};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::AppId;
+use dodai_core::snapshot::Patience;
 use dodai_core::status::Health;
 use dodai_core::trace::Span;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::Method;
+use http::{Method, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -123,7 +124,36 @@ impl Worker {
     }
 
     fn lease(&self) -> Duration {
-        self.inner().settings.delivery_timeout + LEASE_MARGIN
+        self.timeout() + LEASE_MARGIN
+    }
+
+    /// What documents say of deliveries of the component.
+    fn patience(&self) -> Patience {
+        let wanted = self.inner().components.wanted(&self.app.namespace, &self.plan.pubsub);
+        wanted.map(|wanted| wanted.inbound.clone()).unwrap_or_default()
+    }
+
+    /// How long the app may take for one delivery.
+    fn timeout(&self) -> Duration {
+        self.patience().timeout.unwrap_or(self.inner().settings.delivery_timeout)
+    }
+
+    /// Calls the app about messages in hand, and keeps their leases where that may take longer than usual.
+    pub(super) async fn ask(
+        &self,
+        ask: Ask<'_>,
+        in_hand: &[Delivery],
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let timeout = self.timeout();
+        if timeout > self.inner().settings.delivery_timeout {
+            for delivery in in_hand {
+                // One that is lost is delivered elsewhere as well; what the app answers is told all the same.
+                if let Err(error) = delivery.extend(timeout + LEASE_MARGIN).await {
+                    tracing::debug!(app = %self.app, topic = self.plan.topic, "a lease was lost: {error}");
+                }
+            }
+        }
+        self.inner().callbacks.call_within(timeout, &self.app, ask).await
     }
 
     fn broker(&self) -> Result<(Arc<Live>, Arc<dyn pubsub::Broker>), String> {
@@ -255,7 +285,7 @@ impl Worker {
         let span = span.unwrap_or_else(|| Span::root(false));
         let parcel = Parcel { path, body, span, trace_state: event.text("tracestate") };
         loop {
-            match self.push(&parcel).await {
+            match self.push(&parcel, &delivery).await {
                 Ok(Verdict::Taken) => return self.settle(delivery, pubsub::Verdict::Ack).await,
                 Ok(Verdict::Dropped(reason)) => return self.give_up(delivery, &reason).await,
                 Ok(Verdict::Again(reason)) => return self.put_off(delivery, &reason).await,
@@ -279,7 +309,7 @@ impl Worker {
         })
     }
 
-    async fn push(&self, parcel: &Parcel<'_>) -> Result<Verdict, Failure> {
+    async fn push(&self, parcel: &Parcel<'_>, delivery: &Delivery) -> Result<Verdict, Failure> {
         let ask = Ask {
             method: Method::POST,
             path: parcel.path,
@@ -288,7 +318,7 @@ impl Worker {
             body: parcel.body.clone(),
             span: parcel.span,
         };
-        let (status, body) = self.inner().callbacks.call(&self.app, ask).await?;
+        let (status, body) = self.ask(ask, std::slice::from_ref(delivery)).await?;
         Ok(verdict(status, &body))
     }
 
@@ -327,10 +357,13 @@ impl Worker {
         let settings = &self.inner().settings;
         let attempt = delivery.attempt;
         tracing::debug!(app = %self.app, topic = self.plan.topic, attempt, "a message was not taken: {reason}");
-        if self.plan.dead_letter.is_some() && attempt >= settings.delivery_attempts {
+        let (most, after) = match self.patience().retry {
+            Some(retry) => (retry.attempts.saturating_add(1), retry.pause(attempt.saturating_sub(1))),
+            None => (settings.delivery_attempts, settings.delivery_backoff.pause(attempt)),
+        };
+        if self.plan.dead_letter.is_some() && attempt >= most {
             return self.give_up(delivery, reason).await;
         }
-        let after = settings.delivery_backoff.pause(attempt);
         self.settle(delivery, pubsub::Verdict::Retry { after }).await;
     }
 

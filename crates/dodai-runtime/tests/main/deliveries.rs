@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::snapshot::{BulkDelivery, Resource, Subscription};
+use dodai_core::snapshot::{BulkDelivery, Patience, Resource, RetryPolicy, Subscription};
 use http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
@@ -413,4 +413,52 @@ async fn bulk_deliveries_without_envelopes_carry_base64_and_wait_for_an_app_that
     let last = world.seen_at("/orders").pop().expect("a delivery");
     assert_eq!(entries(&last)[0].1, "cmF3");
     assert_eq!(last.headers["content-type"], "application/json");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_component_s_retries_and_timeout_are_those_of_the_documents() {
+    let retry = RetryPolicy {
+        attempts: 2,
+        statuses: Vec::new(),
+        backoff: Duration::from_secs(7),
+        constant: true,
+        max_backoff: None,
+        budget_percent: 100,
+        min_per_second: 100,
+    };
+    let all = || {
+        let mut all = blocks();
+        all.extend(
+            [subscription("/orders", Some("dead"), &[]), dead_letters("/dead")].map(Resource::Subscription),
+        );
+        all
+    };
+    let world = World::new(all()).await;
+    let mut patient = all();
+    for resource in &mut patient {
+        if let Resource::Component(component) = resource {
+            let timeout = Some(Duration::from_secs(3));
+            component.inbound = Patience { timeout, retry: Some(retry.clone()) };
+        }
+    }
+    world.apply(patient).await;
+    world.runtime.app_ready(&app("shop/cart"), true);
+    joined(&world).await;
+    let times = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = times.clone();
+    world.script(move |seen| {
+        if seen.path == "/dead" {
+            return reply(200, "");
+        }
+        let left = seen.context.deadline.expect("a delivery has a deadline")
+            - std::time::Instant::from(Instant::now());
+        log.lock().expect("not poisoned").push((Instant::now(), left.as_secs()));
+        reply(500, "")
+    });
+    world.publish("t", "x").await;
+    world.until("buried", || world.seen_at("/dead").len() == 1).await;
+    let times = times.lock().expect("not poisoned").clone();
+    let pauses: Vec<u64> = times.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs()).collect();
+    assert_eq!(pauses, [7, 7], "two retries, then the dead letter");
+    assert!(times.iter().all(|(_, left)| *left == 3), "{times:?}");
 }

@@ -98,6 +98,8 @@ pub fn component(name: &str, driver: &str, settings: &[(&str, &str)]) -> Compone
         scopes: Vec::new(),
         ignore_errors: false,
         init_timeout: Duration::from_secs(5),
+        inbound: Default::default(),
+        outbound: Default::default(),
     }
 }
 
