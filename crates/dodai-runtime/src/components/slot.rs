@@ -90,7 +90,12 @@ impl Slot {
 
     fn failed(&self, error: &Error) {
         let (namespace, name) = (&self.namespace, &self.name);
-        tracing::warn!(%namespace, name, code = error.code(), "a component did not come up: {error}");
+        if matches!(error, Error::NotReady { .. }) {
+            // The other one tells what is wrong with it, if anything is.
+            tracing::info!(%namespace, name, "a component waits for another: {error}");
+        } else {
+            tracing::warn!(%namespace, name, code = error.code(), "a component did not come up: {error}");
+        }
         let live = self.live.load().is_some();
         let reason = error.to_string();
         let reason = if live {

@@ -2,6 +2,7 @@
 
 mod components;
 mod configuration;
+mod conformance;
 mod deliveries;
 mod drivers;
 mod invoke;
