@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod cost;
+mod defaults;
 mod deny;
 mod fuzz;
 mod guests;
@@ -34,6 +35,7 @@ usage: cargo xtask COMMAND
   deny                            banned crates, licences and sources, read from deny.toml
   typos                           spelling, with the words allowed in typos.toml
   schema [--check]                write schema/*.json from the document types, or compare
+  defaults [--check]              write the limits in docs/defaults.md from the code, or compare
   fuzz [--seconds N] [TARGET]     build the fuzz targets and run one or all of them
   guests [--check]                rebuild the example modules, or compare their digests
   release [--no-test]             the release build with no C toolchain extras, then the tests against it
@@ -80,6 +82,11 @@ fn run(args: &[String]) -> Result<()> {
             let mode = if words.flag("--check") { schema::Mode::Check } else { schema::Mode::Write };
             words.finish()?;
             schema::run(&workspace, mode)
+        }
+        "defaults" => {
+            let mode = if words.flag("--check") { defaults::Mode::Check } else { defaults::Mode::Write };
+            words.finish()?;
+            defaults::run(&workspace, mode)
         }
         "fuzz" => {
             let seconds = match words.value("--seconds")? {

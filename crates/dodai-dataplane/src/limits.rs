@@ -1,13 +1,24 @@
 //! Every limit of the data path in one place, with its default.
 //!
 //! A limit that a policy can change lives in the snapshot (`CallPolicy`, `Breaker`); what is here holds for
-//! the whole base. `docs/defaults.md` is generated from [`Limits::table`], and each line has a test that
-//! hits it.
+//! the whole base. `cargo xtask defaults` writes [`Limits::page`] into `docs/defaults.md`.
 
 use std::time::Duration;
 
+use dodai_transport::tls::HANDSHAKE_TIMEOUT;
+
 /// The largest number of headers in one head; fixed, because heads are parsed into stack arrays.
 pub const MAX_HEADERS: usize = 128;
+
+/// The most bytes of a host with its port in an HTTP/1 request.
+pub const MAX_AUTHORITY: usize = 255;
+
+/// The most bytes of a request body that are kept for another try; with a longer one there is none once some of it was
+/// sent, and no mirror gets a copy.
+pub const KEPT_BODY: usize = 64 * 1024;
+
+/// Copies of calls on their way to mirrors, per data-plane thread; calls beyond are not copied.
+pub const MAX_MIRRORS: usize = 64;
 
 /// Bytes that one HTTP/2 stream may have waiting to be written; a sender waits beyond that.
 pub const H2_SEND_BUFFER: usize = 256 * 1024;
@@ -82,12 +93,24 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Every limit as `(name, value, what it bounds)`, for the documentation page.
+    /// Every limit as a table, for the documentation page.
+    pub fn page(&self) -> String {
+        let row = |(name, value, what): &(&str, String, &str)| format!("| {name} | {value} | {what} |\n");
+        let rows: String = self.table().iter().map(row).collect();
+        format!("| limit | default | what it bounds |\n|---|---|---|\n{rows}")
+    }
+
+    /// Every limit as `(name, value, what it bounds)`.
     pub fn table(&self) -> Vec<(&'static str, String, &'static str)> {
         let seconds = |duration: Duration| format!("{} s", duration.as_secs_f64());
         let bytes = |count: usize| format!("{} KiB", count as f64 / 1024.0);
         vec![
             ("headers", MAX_HEADERS.to_string(), "headers in one head; more is 431"),
+            (
+                "authority",
+                format!("{MAX_AUTHORITY} bytes"),
+                "host and port of an HTTP/1 request; more is 400",
+            ),
             ("head_bytes", bytes(self.head_bytes), "a request head (431) or response head (502)"),
             (
                 "chunk_line_bytes",
@@ -128,6 +151,12 @@ impl Limits {
                 "HTTP/2 receive window per connection",
             ),
             (
+                "h2_reset_streams",
+                H2_RESET_STREAMS.to_string(),
+                "streams that an HTTP/2 client reset and that still count; more ends its connection",
+            ),
+            ("h2_send_buffer", bytes(H2_SEND_BUFFER), "bytes of one HTTP/2 stream that wait to be written"),
+            (
                 "h2_ping_interval",
                 seconds(self.h2_ping_interval),
                 "silence of an HTTP/2 endpoint under calls; then it is asked by a PING, later ones ever further apart",
@@ -136,6 +165,17 @@ impl Limits {
                 "h2_ping_timeout",
                 seconds(self.h2_ping_timeout),
                 "the answer to that PING; slower closes the connection, and its calls get 502",
+            ),
+            (
+                "tls_handshake_timeout",
+                seconds(HANDSHAKE_TIMEOUT),
+                "a TLS handshake with a client; slower is closed",
+            ),
+            ("kept_body", bytes(KEPT_BODY), "a request body that is kept for another try or a mirror"),
+            (
+                "mirrors",
+                MAX_MIRRORS.to_string(),
+                "copies on their way to mirrors, per thread; more are not made",
             ),
             (
                 "door_queue",
@@ -150,13 +190,9 @@ impl Limits {
 mod tests {
     use super::*;
 
-    /// The section of the page that is written by this test: print it, and put it there, when a limit changes.
     #[test]
     fn the_page_of_defaults_has_every_limit_as_it_is() {
         let page = include_str!("../../../docs/defaults.md");
-        let row = |(name, value, what): &(&str, String, &str)| format!("| {name} | {value} | {what} |\n");
-        let rows: String = Limits::default().table().iter().map(row).collect();
-        let wanted = format!("| limit | default | what it bounds |\n|---|---|---|\n{rows}");
-        assert!(page.contains(&wanted), "docs/defaults.md is to have, word for word:\n{wanted}");
+        assert!(page.contains(&Limits::default().page()), "mend docs/defaults.md by `cargo xtask defaults`");
     }
 }

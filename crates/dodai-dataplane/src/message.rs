@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::attempt::{self, Sent, Terms, Tries, default_retry};
 use crate::bodies::{guarded, idle_bounded, limit};
+use crate::limits::KEPT_BODY;
 use crate::mirror;
 use crate::reach::{self, Reach, Target};
 use crate::replay::Replay;
@@ -27,9 +28,6 @@ use crate::service::{self, Endpoint, Service};
 use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
 use crate::worker::Worker;
 use crate::{client_h1, client_h2};
-
-/// The most a body may hold to be kept for another try.
-pub const KEPT_BODY: usize = 64 * 1024;
 
 /// Where a call went, for its record.
 #[derive(Default)]

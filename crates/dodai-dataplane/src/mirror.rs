@@ -13,13 +13,11 @@ use dodai_core::trace::Span;
 use tokio::time::Instant;
 
 use crate::filter::Filter;
+use crate::limits::MAX_MIRRORS;
 use crate::message;
 use crate::reach;
 use crate::spine::Forward;
 use crate::worker::Worker;
-
-/// Copies under way at once on one thread.
-pub const MAX_MIRRORS: usize = 64;
 
 /// The most of a response that is read so that its connection can be kept, in bytes.
 const READ: usize = 64 * 1024;

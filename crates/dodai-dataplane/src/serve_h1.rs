@@ -328,7 +328,7 @@ impl Client {
     #[cold]
     fn mirror(&self, request: &Request, forward: &Forward) {
         let body = &request.bytes[request.head_len..];
-        if !request.is_whole() || body.len() > crate::message::KEPT_BODY {
+        if !request.is_whole() || body.len() > crate::limits::KEPT_BODY {
             return;
         }
         let mut content = Vec::new();

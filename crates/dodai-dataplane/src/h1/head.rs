@@ -10,7 +10,7 @@ use dodai_core::head::{RawHeader, RawRequest};
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::limits::MAX_HEADERS;
+use crate::limits::{MAX_AUTHORITY, MAX_HEADERS};
 
 /// The headers of one head.
 pub type HeaderList<'a> = SmallVec<[RawHeader<'a>; 24]>;
@@ -396,7 +396,7 @@ fn request_line<'a>(
 
 /// Whether `text` can be a host with an optional port; user information is refused.
 fn well_formed_authority(text: &str) -> bool {
-    text.len() <= 255
+    text.len() <= MAX_AUTHORITY
         && text.bytes().all(|b| {
             b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%')
         })

@@ -1,0 +1,257 @@
+//! `cargo xtask defaults`: the tables of limits in `docs/defaults.md`, written or compared.
+//!
+//! Those of the data path are printed by `dodai-dataplane`'s example `limits`. The others are single constants of many
+//! crates, read from their sources: the value here is the text of the code, and only what it bounds is said twice.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::ci::Outcome;
+use crate::process::Tool;
+use crate::workspace::Workspace;
+
+const PAGE: &str = "docs/defaults.md";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Write,
+    Check,
+}
+
+/// How a number is shown.
+#[derive(Clone, Copy)]
+enum Unit {
+    Bytes,
+    Count,
+    Time,
+}
+
+/// One limit outside the data path: the file below `crates`, the constant or default in it, what it bounds.
+struct Limit {
+    file: &'static str,
+    name: &'static str,
+    unit: Unit,
+    what: &'static str,
+}
+
+const fn limit(file: &'static str, name: &'static str, unit: Unit, what: &'static str) -> Limit {
+    Limit { file, name, unit, what }
+}
+
+const LIMITS: &[Limit] = &[
+    limit("dodai-api/src/read/mod.rs", "MAX_FILE_BYTES", Unit::Bytes, "one file of documents"),
+    limit("dodai-api/src/read/yaml.rs", "MAX_DOCUMENTS", Unit::Count, "documents in one file"),
+    limit("dodai-api/src/read/yaml.rs", "MAX_DEPTH", Unit::Count, "levels of nesting in a document"),
+    limit(
+        "dodai-admin/src/api.rs",
+        "MAX_DOCUMENTS_BYTES",
+        Unit::Bytes,
+        "documents in one request; more is 413",
+    ),
+    limit(
+        "dodai-admin/src/api.rs",
+        "MAX_ARTIFACT_BYTES",
+        Unit::Bytes,
+        "an artefact that is uploaded; more is 413",
+    ),
+    limit(
+        "dodai-admin/src/api.rs",
+        "MAX_VALUE_BYTES",
+        Unit::Bytes,
+        "a message or configuration value that is sent by hand",
+    ),
+    limit(
+        "dodai-store/src/txn.rs",
+        "MAX_REQUEST_BYTES",
+        Unit::Bytes,
+        "one request to the store, and so one document in it",
+    ),
+    limit(
+        "dodai-store/src/txn.rs",
+        "MAX_OPERATIONS",
+        Unit::Count,
+        "operations of one transaction of the store",
+    ),
+    limit(
+        "dodai-control/src/plan/mod.rs",
+        "revisions_kept",
+        Unit::Count,
+        "old revisions of an app that are kept",
+    ),
+    limit(
+        "dodai-control/src/plan/place.rs",
+        "MOST_INSTANCES",
+        Unit::Count,
+        "instances on one base, unless its Base document says another number",
+    ),
+    limit(
+        "dodai-control/src/stream/fetch.rs",
+        "MAX_ARTIFACT",
+        Unit::Bytes,
+        "an artefact that a base fetches from its server",
+    ),
+    limit("dodai-modules/src/compile.rs", "timeout", Unit::Time, "compiling one module"),
+    limit("dodai-modules/src/compile.rs", "memory", Unit::Bytes, "memory of the process that compiles one"),
+    limit(
+        "dodai-modules/src/host.rs",
+        "max_queued",
+        Unit::Count,
+        "calls that wait for one module; more is 503",
+    ),
+    limit(
+        "dodai-modules/src/limits.rs",
+        "MAX_HANDLES",
+        Unit::Count,
+        "handles of one instance of a module: bodies, streams, fields, buckets",
+    ),
+    limit(
+        "dodai-base/src/process/logs/frame.rs",
+        "MAX_LINE",
+        Unit::Bytes,
+        "a line of a process's output; the rest begins a new one",
+    ),
+    limit(
+        "dodai-base/src/process/logs/capture.rs",
+        "QUEUE_LINES",
+        Unit::Count,
+        "lines of output that wait to be written; beyond that they are counted and dropped",
+    ),
+    limit(
+        "dodai-base/src/shim/wire.rs",
+        "MAX_FRAME",
+        Unit::Bytes,
+        "what a process is started with: arguments and environment",
+    ),
+];
+
+pub fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
+    let path = workspace.root.join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("reading {PAGE}"))?;
+    let data_path = Tool::new("cargo", &workspace.root)
+        .args(["run", "--quiet", "--locked", "--package", "dodai-dataplane", "--example", "limits"])
+        .hint("dodai-dataplane must build, and have its example `limits`")
+        .output()?;
+    let fresh = replaced(&page, "data-path", &data_path)?;
+    let fresh = replaced(&fresh, "others", &others(workspace)?)?;
+    match mode {
+        Mode::Write => fs::write(&path, fresh).with_context(|| format!("writing {PAGE}")),
+        Mode::Check if fresh == page => {
+            println!("defaults: {} and the data path's limits match the code", LIMITS.len());
+            Ok(())
+        }
+        Mode::Check => {
+            bail!("{PAGE} is not what the code says\n  to mend it: `cargo xtask defaults`, then commit")
+        }
+    }
+}
+
+pub fn check(workspace: &Workspace) -> Result<Outcome> {
+    run(workspace, Mode::Check).map(|()| Outcome::Passed)
+}
+
+/// The table of what the data path does not have.
+fn others(workspace: &Workspace) -> Result<String> {
+    let mut table = "| limit | where | what it bounds |\n|---|---|---|\n".to_owned();
+    for limit in LIMITS {
+        let path = workspace.root.join("crates").join(limit.file);
+        let source = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let value = value(&source, limit.name)
+            .with_context(|| format!("{} has no number called {}", limit.file, limit.name))?;
+        let part = limit.file.split('/').next().unwrap_or_default().trim_start_matches("dodai-");
+        table.push_str(&format!("| {} | {part} | {} |\n", shown(value, limit.unit), limit.what));
+    }
+    Ok(table)
+}
+
+/// The page with what is between the marks of `name` replaced.
+fn replaced(page: &str, name: &str, text: &str) -> Result<String> {
+    let (begin, end) =
+        (format!("<!-- begin {name}: cargo xtask defaults -->\n"), format!("<!-- end {name} -->\n"));
+    let marks = page.split_once(begin.as_str()).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once(end.as_str())?;
+        Some((before, after))
+    });
+    let (before, after) = marks.with_context(|| format!("{PAGE} has no marks for `{name}`"))?;
+    Ok(format!("{before}{begin}{text}{end}{after}"))
+}
+
+/// The number that `name` is in a source: `const NAME: T = 4 << 20;` or `name: 1_000,` of a default. Times are in
+/// seconds.
+fn value(source: &str, name: &str) -> Option<u64> {
+    let written = |line: &str| -> Option<String> {
+        let constant =
+            line.split_once(&format!("const {name}: ")).and_then(|(_, rest)| rest.split_once(" = "));
+        if let Some((_, expression)) = constant {
+            return Some(expression.split_once(';')?.0.to_owned());
+        }
+        let (before, rest) = line.split_once(&format!("{name}: "))?;
+        let word = before.chars().next_back().is_some_and(|last| last.is_alphanumeric() || last == '_');
+        let end = rest.find([',', '}']).filter(|_| !word)?;
+        Some(rest[..end].to_owned())
+    };
+    source.lines().filter_map(written).find_map(|text| number(text.trim()))
+}
+
+/// Evaluates what limits are written as.
+fn number(text: &str) -> Option<u64> {
+    if let Some(seconds) = text.strip_prefix("Duration::from_secs(") {
+        return number(seconds.strip_suffix(')')?);
+    }
+    if let Some((left, right)) = text.split_once("<<") {
+        return number(left.trim())?.checked_shl(number(right.trim())?.try_into().ok()?);
+    }
+    if let Some((left, right)) = text.split_once('*') {
+        return number(left.trim())?.checked_mul(number(right.trim())?);
+    }
+    text.replace('_', "").parse().ok()
+}
+
+fn shown(value: u64, unit: Unit) -> String {
+    match unit {
+        Unit::Count => value.to_string(),
+        Unit::Time => format!("{value} s"),
+        Unit::Bytes => match value {
+            _ if value.is_multiple_of(1 << 30) => format!("{} GiB", value >> 30),
+            _ if value.is_multiple_of(1 << 19) => format!("{} MiB", value as f64 / f64::from(1 << 20)),
+            _ if value.is_multiple_of(1 << 10) => format!("{} KiB", value >> 10),
+            _ => format!("{value} bytes"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_they_are_written() {
+        let check =
+            |source: &str, expect: Option<u64>| assert_eq!(value(source, "LIMIT"), expect, "{source}");
+        check("pub const LIMIT: usize = 4 << 20;", Some(4 << 20));
+        check("const LIMIT: u64 = 1536 * 1024;", Some(1536 * 1024));
+        check("const OTHER_LIMIT: u64 = 1;\npub(crate) const LIMIT: u32 = 1_000;", Some(1000));
+        check("Options { command, LIMIT: Duration::from_secs(120), memory: 4 }", Some(120));
+        check("    LIMIT: 10,", Some(10));
+        check("    pub LIMIT: u32,", None);
+        check("    MY_LIMIT: 10,", None);
+        check("const LIMIT: usize = OTHER;", None);
+    }
+
+    #[test]
+    fn sizes_are_shown_for_people() {
+        for (bytes, expect) in
+            [(1536 * 1024, "1.5 MiB"), (4 << 30, "4 GiB"), (16 << 10, "16 KiB"), (4097, "4097 bytes")]
+        {
+            assert_eq!(shown(bytes, Unit::Bytes), expect);
+        }
+    }
+
+    #[test]
+    fn only_what_is_between_the_marks_is_replaced() {
+        let page = "a\n<!-- begin x: cargo xtask defaults -->\nold\n<!-- end x -->\nb\n";
+        let fresh = replaced(page, "x", "new\n").expect("it has the marks");
+        assert_eq!(fresh, page.replace("old", "new"));
+        assert!(replaced(page, "y", "new\n").is_err());
+    }
+}
