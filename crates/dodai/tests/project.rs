@@ -1,7 +1,7 @@
 //! A project in a folder of its own, and what a test does with it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -85,7 +85,7 @@ impl Project {
         BufReader::new(outside.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = line.trim().rsplit(' ').next().unwrap().to_owned();
         // Somebody may take the port in between; nobody on a test machine does.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let [port] = crate::site::free_ports();
         let marker = folder.path().display().to_string();
         write("dodai.yaml", manifest(port, &address, &marker).as_bytes());
         Project { folder, outside, port }

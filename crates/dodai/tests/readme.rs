@@ -1,7 +1,6 @@
 //! The commands of `README.md`, as a reader types them: every `console` block, in order, in a copy of the examples.
 //! Lines without `$` are what the command before prints, among other things.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -54,7 +53,7 @@ fn the_commands_of_the_readme_do_what_it_says() {
     let folder = tempfile::Builder::new().prefix("dodai-readme-").tempdir().unwrap();
     let hello = folder.path().join("examples/hello");
     copy(&root.join("examples/hello"), &hello);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let [free] = crate::site::free_ports();
     let manifest = std::fs::read_to_string(hello.join("dodai.yaml")).unwrap();
     assert!(manifest.contains(PORT), "the example listens on another port now");
     std::fs::write(hello.join("dodai.yaml"), manifest.replace(PORT, &free.to_string())).unwrap();

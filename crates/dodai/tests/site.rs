@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
@@ -11,10 +12,18 @@ use crate::project::{Done, binary, until};
 /// Python with the Debian packages of its modules; another one may come first in PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
 
-/// Free ports, all different. Somebody may take one in between; nobody on a test machine does.
+/// Ports that nobody has. Below those that the system gives to who asks for any, and below those of instances: what is
+/// started in between does not get one of them.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 9_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
+    let mut candidates = std::iter::repeat_with(|| {
+        let next = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        FIRST + next % COUNT
+    });
+    [(); N].map(|()| candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap())
 }
 
 /// A project folder and the server that runs it; taken away at the end whatever happened.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
@@ -18,7 +18,9 @@ pub fn member(name: &str, more: &str) -> String {
 
 /// A folder with a project, and the processes that run on it.
 pub struct Machines {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removed with the value, if it was made for it.
+    own: Option<tempfile::TempDir>,
     tag: String,
     control: u16,
     running: BTreeMap<String, Child>,
@@ -36,15 +38,22 @@ impl Machines {
         copy("../../examples/hello/artifacts/hello-v1.wasm");
         copy("../../examples/hello/artifacts/hello-v2.wasm");
         std::fs::write(folder.path().join("dodai.yaml"), documents).unwrap();
+        let mut machines = Machines::at(name, folder.path());
+        machines.own = Some(folder);
+        machines
+    }
+
+    /// On a project that is there.
+    pub fn at(name: &str, folder: &Path) -> Machines {
         let [control] = free_ports();
         // Bases of one name on one machine would take each other's control groups.
         let tag = format!("{name}{}", std::process::id());
-        Machines { folder, tag, control, running: BTreeMap::new() }
+        Machines { folder: folder.to_owned(), own: None, tag, control, running: BTreeMap::new() }
     }
 
     /// A path below the folder.
     pub fn path(&self, below: &str) -> String {
-        self.folder.path().join(below).display().to_string()
+        self.folder.join(below).display().to_string()
     }
 
     /// A base's name that no other test uses.
@@ -53,7 +62,7 @@ impl Machines {
     }
 
     pub fn write(&self, path: &str, text: &str) {
-        std::fs::write(self.folder.path().join(path), text).unwrap();
+        std::fs::write(self.folder.join(path), text).unwrap();
     }
 
     /// A process that goes on; its output is in a file of its name.
@@ -61,7 +70,7 @@ impl Machines {
         let log = File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).unwrap();
         let child = Command::new(binary())
             .args(arguments)
-            .current_dir(self.folder.path())
+            .current_dir(&self.folder)
             .env_remove("DODAI_SERVER")
             .env_remove("DODAI_TOKEN")
             .stdin(Stdio::null())
@@ -136,7 +145,7 @@ impl Machines {
 
     /// A base that is to fail.
     pub fn try_join(&self, base: &str, more: &[&str]) -> Done {
-        Done::of(Command::new(binary()).args(self.base(base, more)).current_dir(self.folder.path()))
+        Done::of(Command::new(binary()).args(self.base(base, more)).current_dir(&self.folder))
     }
 
     /// A command that talks to the server.
@@ -148,7 +157,7 @@ impl Machines {
     pub fn dodai_on(&self, data: &str, arguments: &[&str]) -> Done {
         let data = self.path(data);
         let arguments = [arguments, &["--data-folder", &data]].concat();
-        Done::of(Command::new(binary()).args(arguments).current_dir(self.folder.path()))
+        Done::of(Command::new(binary()).args(arguments).current_dir(&self.folder))
     }
 
     /// Runs a command with `-o json` and reads what it printed.
@@ -201,7 +210,7 @@ impl Machines {
     }
 
     fn left(&self) -> Vec<String> {
-        let marker = self.folder.path().display().to_string();
+        let marker = self.folder.display().to_string();
         let mut found = Vec::new();
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let cwd = std::fs::read_link(entry.path().join("cwd"));
@@ -220,7 +229,7 @@ impl Drop for Machines {
             let _gone = child.wait();
         }
         if std::thread::panicking() {
-            for entry in std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten() {
+            for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
                 if entry.path().extension().is_some_and(|extension| extension == "log") {
                     let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
                     eprintln!("{}:\n{text}", entry.file_name().display());

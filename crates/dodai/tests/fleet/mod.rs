@@ -8,7 +8,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use machines::{Machines, member};
+pub use machines::Machines;
+use machines::member;
 
 use crate::project::{DEADLINE, until};
 use crate::site::{free_ports, gateway, route};
@@ -70,69 +71,6 @@ fn answers(port: u16, path: &str, expect: &str) {
         assert!(start.elapsed() < DEADLINE, "{path} answers `{}`, not `{}`", last.trim(), expect.trim());
         std::thread::park_timeout(Duration::from_millis(20));
     }
-}
-
-/// What a user sees of the compact system.
-fn observe(port: u16) -> Vec<String> {
-    answers(port, "/", "200 hello from v1\n");
-    answers(port, "/me", "200 member\n");
-    answers(port, "/me/call/hello", "200 200 hello from v1\n");
-    let mut seen: Vec<String> = ["/", "/me", "/me/call/hello", "/me/call/nobody", "/me/keep/colour/green"]
-        .into_iter()
-        .map(|path| text(port, path))
-        .collect();
-    seen.push(text(port, "/me/publish/one"));
-    answers(port, "/me/heard", "200 one\n");
-    seen.push(text(port, "/me/heard"));
-    seen
-}
-
-#[test]
-fn one_system_answers_alike_however_it_runs() {
-    let [port] = free_ports();
-    let documents = [HELLO, &member("member", ""), BLOCKS, &front(port)].concat();
-    let expect = [
-        "200 hello from v1\n",
-        "200 member\n",
-        "200 200 hello from v1\n",
-        "200 404\n",
-        "200 204 200 \"green\"\n",
-        "200 204\n",
-        "200 one\n",
-    ];
-
-    let mut machines = Machines::new("up", &documents);
-    machines
-        .start("up", &["up", &machines.path(""), "--admin", "127.0.0.1:0", "--data", &machines.path("up")]);
-    assert_eq!(observe(port), expect, "dodai up");
-    let token = machines.dodai_on("up", &["token", "create"]);
-    assert!(!token.status.success() && token.all().contains("run `dodai server`"), "{}", token.all());
-    machines.end();
-
-    let mut machines = Machines::new("alone", &documents);
-    let folder = machines.path("");
-    let data = machines.path("alone");
-    machines.start("alone", &["base", "--from", &folder, "--data", &data, "--name", &machines.name("alone")]);
-    assert_eq!(observe(port), expect, "dodai base --from");
-    machines.end();
-
-    let mut machines = Machines::new("joined", &documents);
-    machines.serve(&[]);
-    machines.join("one", &[]);
-    machines.apply("dodai.yaml");
-    assert_eq!(observe(port), expect, "dodai server and dodai base --join");
-    let deploy = machines.dodai(&["deploy", "hello", "hello-v2.wasm", "--wait"]);
-    assert!(deploy.status.success(), "{}", deploy.all());
-    answers(port, "/", "200 hello from v2\n");
-    let call = machines.dodai(&["call", "hello", "/"]);
-    assert!(call.status.success() && call.all().contains("hello from v2"), "{}", call.all());
-    let publish = machines.dodai(&["publish", "bus", "news", r#"{"text": "two"}"#]);
-    assert!(publish.status.success(), "{}", publish.all());
-    answers(port, "/me/heard", "200 one,two\n");
-    let nowhere = machines.dodai(&["publish", "nobus", "news", "{}"]);
-    assert!(!nowhere.status.success() && nowhere.all().contains("nobus"), "{}", nowhere.all());
-    until("the base's lines come", || machines.dodai(&["logs", "member"]).all().contains("member listens"));
-    machines.end();
 }
 
 #[test]
