@@ -53,6 +53,8 @@ pub async fn of_process(
             for name in ["NO_PROXY", "no_proxy"] {
                 plain(name, "localhost,127.0.0.1,::1".to_owned());
             }
+            // Node.js honours the variables above only if it is asked to.
+            plain("NODE_USE_ENV_PROXY", "1".to_owned());
         }
     }
     let declared = format!("outbound-tcp/{app}/");
