@@ -404,18 +404,17 @@ fn what_is_not_done_is_never_passed_over_in_silence() {
         ),
         (dapr("HTTPEndpoint", "baseUrl: 'https://u:p@a.example'"), "spec.baseUrl", "invalid_value"),
         (dapr("HTTPEndpoint", "baseUrl: 'https://a.example/x?y=1'"), "spec.baseUrl", "no_effect"),
-        (
-            dapr("HTTPEndpoint", "baseUrl: 'http://a.example', clientTLS: { }"),
-            "spec.clientTLS",
-            "no_effect",
-        ),
+        (dapr("HTTPEndpoint", "baseUrl: 'http://a.example', clientTLS: { }"), "spec.clientTLS", "no_effect"),
         (
             dapr("HTTPEndpoint", "baseUrl: 'https://a.example', clientTLS: { rootCA: { value: ca.pem } }"),
             "spec.clientTLS.rootCA.value",
             "invalid_value",
         ),
         (
-            dapr("HTTPEndpoint", "baseUrl: 'https://a.example', clientTLS: { certificate: { secretKeyRef: { name: c } } }"),
+            dapr(
+                "HTTPEndpoint",
+                "baseUrl: 'https://a.example', clientTLS: { certificate: { secretKeyRef: { name: c } } }",
+            ),
             "spec.clientTLS",
             "missing_key",
         ),
@@ -425,16 +424,24 @@ fn what_is_not_done_is_never_passed_over_in_silence() {
             "invalid_value",
         ),
         (
-            dapr("HTTPEndpoint", "baseUrl: 'https://a.example', headers: [{ name: x, secretKeyRef: { name: s } }]"),
+            dapr(
+                "HTTPEndpoint",
+                "baseUrl: 'https://a.example', headers: [{ name: x, secretKeyRef: { name: s } }]",
+            ),
             "spec.headers[0].secretKeyRef",
             "no_effect",
         ),
     ] {
-        let read = read_text(&text);
-        let mut all = read.errors.iter().chain(&read.warnings);
-        let found = all.find(|problem| problem.path == path);
-        let found = found.unwrap_or_else(|| panic!("nothing is said of {path}: {}", told(&read)));
-        assert_eq!(found.code.as_str(), code, "{found}");
-        assert!(found.remedy.is_some() && found.line > 0, "{found}");
+        said(&text, path, code);
     }
+}
+
+/// Something is said of `path`, with this code and a remedy.
+fn said(text: &str, path: &str, code: &str) {
+    let read = read_text(text);
+    let mut all = read.errors.iter().chain(&read.warnings);
+    let found = all.find(|problem| problem.path == path);
+    let found = found.unwrap_or_else(|| panic!("nothing is said of {path}: {}", told(&read)));
+    assert_eq!(found.code.as_str(), code, "{found}");
+    assert!(found.remedy.is_some() && found.line > 0, "{found}");
 }

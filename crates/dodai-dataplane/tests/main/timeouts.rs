@@ -197,3 +197,39 @@ async fn more_clients_than_allowed_wait() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_ends_in_its_own_time_is_followed_by_another() {
+    local(async {
+        let mut catalog = service("shop/catalog/http");
+        let twice = RetryPolicy { attempts: 1, ..dodai_dataplane::attempt::default_retry() };
+        catalog.policy = CallPolicy {
+            timeout: Some(secs(10)),
+            try_timeout: Some(secs(2)),
+            retry: Some(RetryPolicy { backoff: secs(1), constant: true, ..twice }),
+            ..CallPolicy::default()
+        };
+        let world = World::of(usual(catalog, filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        let start = Instant::now();
+        client.send(GET).await;
+        let mut silent = backends.accept().await;
+        silent.head().await;
+        let mut second = backends.accept().await;
+        took(start, 3);
+        second.answer(OK).await;
+        assert_eq!(client.message().await.status(), 200);
+        client.send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 0\r\n\r\n").await;
+        let start = Instant::now();
+        second.head().await;
+        let answer = client.message().await;
+        assert_eq!(
+            (answer.status(), answer.header("dodai-failure")),
+            (504, Some("timeout")),
+            "it may have acted"
+        );
+        took(start, 2);
+    })
+    .await;
+}
