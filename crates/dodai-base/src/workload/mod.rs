@@ -118,7 +118,19 @@ impl Context {
             self.until_drained().await;
         }
         self.report(Phase::Gone, "");
-        self.parts.runtime.app_ready(&self.workload.app, false);
+        if !self.another_is_ready() {
+            self.parts.runtime.app_ready(&self.workload.app, false);
+        }
+    }
+
+    /// Whether another instance of the app takes calls here: then the app stays when this one goes.
+    fn another_is_ready(&self) -> bool {
+        let app = Some(&self.workload.app);
+        self.parts.status.borrow().instances.iter().any(|(instance, status)| {
+            *instance != self.workload.instance
+                && status.phase == Phase::Ready
+                && self.parts.app_of(instance).as_ref() == app
+        })
     }
 
     /// Waits until every app it depends on is there. False if it should not start any more.
