@@ -25,7 +25,8 @@ pub struct PolicySpec {
     /// How an instance is chosen. Default: `least_latency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancing>,
-    /// Who may call. Default: every app of the mesh.
+    /// Who may call. What holds for an app does so whichever Service leads to it, beside what holds for that
+    /// Service. Default: every app of the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
     /// How many calls are taken. Default: no limit.
@@ -53,7 +54,8 @@ pub struct TargetRef {
 /// The kinds a policy applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TargetKind {
-    /// Calls to an app.
+    /// Calls to an app, also through a Service that selects it. Where a Service selects several apps, only
+    /// `access` of each of them holds.
     App,
     /// Calls to a service.
     Service,
