@@ -32,7 +32,8 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breake
             (stream, keep, true)
         }
         Taken::New(slot) => {
-            let (stream, keep) = slot.fill(dial(worker, &target).await?).split();
+            // Connecting is rare; boxed, it costs a call nothing while it does not.
+            let (stream, keep) = slot.fill(Box::pin(dial(worker, &target)).await?).split();
             (stream, keep, false)
         }
     };
