@@ -115,13 +115,16 @@ impl System {
         let parts = self.base.parts();
         let app_of = |id: &InstanceId| parts.app_of(id);
         let mut status = parts.status.subscribe();
-        let settled = status.wait_for(|status| is_settled(status, &expected, &app_of));
-        let text = || waiting_for(&parts.status.borrow(), &expected, &app_of);
+        // Copies: who changes the status may hold the lock that tells an instance's app, and waits for this one.
+        let now = || parts.status.borrow().clone();
+        let settled =
+            async { while !is_settled(&now(), &expected, &app_of) && status.changed().await.is_ok() {} };
+        let text = || waiting_for(&now(), &expected, &app_of);
         let waited = tokio::time::timeout(READY_WITHIN, settled);
         // The end of its time is no error: what is not ready is told below.
         let _waited = Progress::on(output).during(text, waited).await;
         self.served(plan).await;
-        let mut missing = not_ready(&parts.status.borrow(), &expected, &app_of);
+        let mut missing = not_ready(&now(), &expected, &app_of);
         for one in missing.iter_mut().filter(|one| one.reason.is_empty()) {
             one.reason = self.why_not_started(&one.what).await;
         }
@@ -150,12 +153,12 @@ impl System {
     /// the data plane.
     async fn served(&self, plan: &Plan) {
         let parts = self.base.parts();
+        let status = parts.status.borrow().clone();
         let called = |located: &Located<Document>| {
             let Document::App(app) = &located.value else { return None };
             let name = format!("{}/{}", app.metadata.namespace, app.metadata.name);
             let waits = app.spec.external.is_none() && !app.spec.services.is_empty();
             let id = AppId::parse(&name).ok().filter(|_| waits)?;
-            let status = parts.status.borrow();
             let mut own = status.instances.iter().filter(|(one, _)| parts.app_of(one).as_ref() == Some(&id));
             own.any(|(_, one)| one.phase == Phase::Ready).then_some(id)
         };
