@@ -65,9 +65,9 @@ pub(crate) fn endpoints(snapshot: &Snapshot) -> Vec<Endpoint> {
     let scopes = |id| {
         let filters =
             services.get(id).into_iter().flat_map(|service| &service.rules).flat_map(|rule| &rule.filters);
-        let access = filters.filter_map(|filter| match filter {
-            Filter::Access(access) => Some(access.rules.iter().flat_map(|rule| rule.apps.iter().cloned())),
-            _ => None,
+        let access = filters.filter_map(|filter| {
+            let Filter::Access(access) = filter else { return None };
+            Some(access.rules.iter().flat_map(|rule| rule.apps.iter().cloned()))
         });
         access.flatten().collect()
     };
