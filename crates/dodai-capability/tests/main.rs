@@ -8,9 +8,13 @@ use dodai_capability::conformance::{self, Bench};
 use dodai_capability::memory;
 
 async fn bench(kind: &'static str) -> Bench {
+    bench_of(Spec::new("under-test", kind)).await
+}
+
+async fn bench_of(spec: Spec) -> Bench {
     let mut registry = Registry::new();
     memory::register(&mut registry);
-    let component = registry.open(Spec::new("under-test", kind), &Context::default()).await.expect("opens");
+    let component = registry.open(spec, &Context::default()).await.expect("opens");
     assert!(component.warnings.is_empty(), "{:?}", component.warnings);
     Bench {
         component,
@@ -22,6 +26,14 @@ async fn bench(kind: &'static str) -> Bench {
 #[tokio::test(start_paused = true)]
 async fn state() {
     conformance::state::run(&mut bench("state.in-memory").await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn state_that_is_encrypted() {
+    let mut spec = Spec::new("under-test", "state.in-memory");
+    let key = "cb321007ad11a9d23f963bff600d58e0".into();
+    spec.properties.insert_secret("primaryEncryptionKey", "mine", key);
+    conformance::state::run(&mut bench_of(spec).await).await;
 }
 
 #[tokio::test(start_paused = true)]
