@@ -215,7 +215,9 @@ impl DocumentStore {
         let told: Vec<String> = held.iter().take(5).map(ToString::to_string).collect();
         match held.len() {
             0 => Ok(()),
-            count => Err(Error::NotEmpty { namespace: namespace.name.to_string(), count, some: told.join(", ") }),
+            count => {
+                Err(Error::NotEmpty { namespace: namespace.name.to_string(), count, some: told.join(", ") })
+            }
         }
     }
 
