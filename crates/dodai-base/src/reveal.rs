@@ -179,7 +179,9 @@ mod tests {
             }
             match value {
                 Value::Secret { name, .. } => Ok(format!("Bearer {name}\n")),
-                other => Err(Error::Variable { name: format!("{other:?}"), problem: "is not set" }),
+                other @ (Value::Plain(_) | Value::Config { .. } | Value::Environment(_)) => {
+                    Err(Error::Variable { name: format!("{other:?}"), problem: "is not set" })
+                }
             }
         }
     }
