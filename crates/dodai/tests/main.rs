@@ -12,6 +12,7 @@ mod packaging;
 mod project;
 mod protocols;
 mod readme;
+mod serve;
 mod shop;
 mod site;
 mod telemetry;
