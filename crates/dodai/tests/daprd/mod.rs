@@ -116,6 +116,74 @@ fn an_app_of_a_quickstart_runs_beside_it_unchanged() {
     assert_eq!(world.left(), Vec::<String>::new(), "nothing is left");
 }
 
+const SEALED: &str = "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: vault}
+spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile, value: secrets.json}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: statestore}
+auth: {secretStore: vault}
+spec:
+  type: state.sqlite
+  version: v1
+  metadata:
+    - {name: connectionString, value: state.db}
+    - {name: primaryEncryptionKey, secretKeyRef: {name: mine, key: mine}}
+---
+apiVersion: dapr.io/v1alpha1
+kind: HTTPEndpoint
+metadata: {name: outside}
+spec: {baseUrl: 'http://127.0.0.1:9'}
+";
+
+#[test]
+fn values_are_encrypted_on_disk_and_pages_of_a_browser_may_call() {
+    let world = World::new();
+    world.write("components/all.yaml", SEALED);
+    world.write("secrets.json", r#"{"mine":"cb321007ad11a9d23f963bff600d58e0","db":"hunter2"}"#);
+    let arguments = [
+        ["--app-id", "a"],
+        ["--resources-path", "components"],
+        ["--allowed-origins", "http://page.example"],
+        ["--dapr-public-port", "0"],
+        ["--dapr-public-listen-address", "127.0.0.1"],
+    ];
+    let sidecar = Sidecar::start(&world, &arguments.concat(), &[]);
+    until("the components are up", || sidecar.call("GET", "/v1.0/healthz", &[], "").status == 204);
+    let saved =
+        sidecar.call("POST", "/v1.0/state/statestore", &[], r#"[{"key":"k","value":"in the clear"}]"#);
+    assert_eq!(saved.status, 204, "{saved:?}");
+    assert_eq!(sidecar.call("GET", "/v1.0/state/statestore/k", &[], "").body, r#""in the clear""#);
+    let secrets = sidecar.call("GET", "/v1.0/secrets/vault/bulk", &[], "").json();
+    assert_eq!(secrets["db"]["db"], "hunter2");
+    let metadata = sidecar.call("GET", "/v1.0/metadata", &[], "").json();
+    assert_eq!(metadata["httpEndpoints"], json!([{ "name": "outside" }]));
+
+    let origin = ("origin", "http://page.example");
+    let told = sidecar.call(
+        "OPTIONS",
+        "/v1.0/state/statestore",
+        &[origin, ("access-control-request-method", "POST")],
+        "",
+    );
+    assert_eq!(told.status, 200, "{told:?}");
+    for header in ["access-control-allow-origin: http://page.example", "access-control-allow-methods: POST"] {
+        assert!(told.head.contains(header), "{header}: {}", told.head);
+    }
+    let told = sidecar.call("GET", "/v1.0/metadata", &[("origin", "http://other.example")], "");
+    assert!(told.status == 200 && !told.head.contains("access-control"), "{}", told.head);
+    let log = sidecar.stop();
+    assert!(log.contains("health and metadata: http://127.0.0.1:"), "{log}");
+    let mut kept = Vec::new();
+    for file in ["state.db", "state.db-wal"] {
+        kept.extend(std::fs::read(world.path(file)).unwrap_or_default());
+    }
+    let kept = String::from_utf8_lossy(&kept);
+    assert!(kept.contains("||mine") && !kept.contains("in the clear"), "the store has sealed values only");
+}
+
 #[test]
 fn sidecars_of_one_machine_find_each_other() {
     let world = World::new();

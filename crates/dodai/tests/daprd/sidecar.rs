@@ -86,6 +86,8 @@ pub struct Sidecar {
 #[derive(Debug)]
 pub struct Told {
     pub status: u16,
+    /// Status line and headers.
+    pub head: String,
     pub body: String,
 }
 
@@ -201,5 +203,6 @@ fn call(to: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)], body
     let (head, body) =
         answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {path}: {answer}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Told { status: status.unwrap_or_else(|| panic!("no status: {head}")), body: body.to_owned() }
+    let status = status.unwrap_or_else(|| panic!("no status: {head}"));
+    Told { status, head: head.to_owned(), body: body.to_owned() }
 }
