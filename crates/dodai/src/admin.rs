@@ -196,11 +196,11 @@ impl Drop for Admin {
 
 /// Where commands on this machine reach a listener: one on every address is reached on loopback.
 fn reached_at(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+    let loopback = match address.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
+    let ip = if address.ip().is_unspecified() { loopback } else { address.ip() };
     SocketAddr::new(ip, address.port())
 }
 

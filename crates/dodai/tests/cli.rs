@@ -70,6 +70,27 @@ fn commands_speak_json_and_yaml_and_fail_with_a_reason() {
         assert!(all.contains(words), "{arguments:?}: {all}");
         assert!(!all.contains("\u{1b}[") && !all.contains(": not found\n"), "{arguments:?}: {all}");
     }
+    project.write("changed.txt", "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: {name: extra}\n");
+    for (arguments, code) in [
+        (&["diff", "-f", "changed.txt"][..], 0),
+        (&["diff", "-f", "changed.txt", "--exit-code"], 6),
+        (&["diff", "-f", "dodai.yaml", "--exit-code"], 0),
+        (&["delete", "-f", "changed.txt"], 4),
+        (&["delete"], 2),
+        (&["delete", "route"], 2),
+    ] {
+        let done = project.dodai(arguments);
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {}", done.all());
+    }
+    for kind in ["gateways", "routes"] {
+        let row = project.dodai(&["get", kind]).all();
+        assert!(row.lines().nth(1).is_some_and(|row| row.contains(" yes ")), "{kind}: {row}");
+    }
+    // What is shown can be changed and applied, from a pipe too.
+    let path = project.path();
+    let pipe = format!("'{0}' get component state -o yaml | '{0}' apply -f -", binary().display());
+    let applied = Done::of(Command::new("sh").args(["-c", &pipe]).current_dir(&path));
+    assert!(applied.status.success() && applied.all().contains("unchanged"), "{}", applied.all());
     let empty = project.dodai(&["get", "apps", "-n", "nowhere"]);
     assert!(empty.status.success() && empty.all().contains("no App in namespace nowhere"), "{}", empty.all());
     assert!(project.dodai(&["down"]).status.success());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dodai_admin::seam::NotReady;
-use dodai_api::{Document, ListenerProtocol, Located};
+use dodai_api::{Document, ListenerProtocol, Located, Run};
 use dodai_core::id::{AppId, InstanceId};
 use dodai_core::status::{Phase, Status};
 use serde_json::json;
@@ -25,18 +25,36 @@ const SERVED_WITHIN: Duration = Duration::from_secs(2);
 /// Which app an instance belongs to.
 type AppOf<'a> = &'a dyn Fn(&InstanceId) -> Option<AppId>;
 
+/// An app that gets instances.
+#[derive(Clone, Debug)]
+struct Expected {
+    id: AppId,
+    /// It runs to its end, so that being ready is only its beginning.
+    once: bool,
+}
+
 /// Whether there is nothing more to wait for: every app is ready or will never be.
-fn is_settled(status: &Status, expected: &[AppId], app_of: AppOf<'_>) -> bool {
-    let decided = |phase: Phase| matches!(phase, Phase::Ready | Phase::Succeeded | Phase::Failed);
-    let all = |app: &AppId| {
-        let mut own = status.instances.iter().filter(|(id, _)| app_of(id).as_ref() == Some(app)).peekable();
+fn is_settled(status: &Status, expected: &[Expected], app_of: AppOf<'_>) -> bool {
+    let all = |app: &Expected| {
+        let decided = |phase: Phase| match phase {
+            Phase::Succeeded | Phase::Failed => true,
+            Phase::Ready => !app.once,
+            Phase::Waiting
+            | Phase::Starting
+            | Phase::Unready
+            | Phase::BackingOff
+            | Phase::Draining
+            | Phase::Gone => false,
+        };
+        let own = status.instances.iter().filter(|(id, _)| app_of(id).as_ref() == Some(&app.id));
+        let mut own = own.peekable();
         own.peek().is_some() && own.all(|(_, one)| decided(one.phase))
     };
     status.refused.is_some() || (status.applied > 0 && expected.iter().all(all))
 }
 
 /// What of `expected` is not ready, with the reason where the base has one.
-fn not_ready(status: &Status, expected: &[AppId], app_of: AppOf<'_>) -> Vec<NotReady> {
+fn not_ready(status: &Status, expected: &[Expected], app_of: AppOf<'_>) -> Vec<NotReady> {
     let mut all = Vec::new();
     if let Some(refusal) = &status.refused {
         all.push(NotReady { what: "the configuration".to_owned(), reason: refusal.reason.clone() });
@@ -45,7 +63,7 @@ fn not_ready(status: &Status, expected: &[AppId], app_of: AppOf<'_>) -> Vec<NotR
             return all;
         }
     }
-    for app in expected {
+    for Expected { id: app, .. } in expected {
         let mut own = status.instances.iter().filter(|(id, _)| app_of(id).as_ref() == Some(app)).peekable();
         let what = format!("app {app}");
         if own.peek().is_none() {
@@ -62,7 +80,7 @@ fn not_ready(status: &Status, expected: &[AppId], app_of: AppOf<'_>) -> Vec<NotR
 }
 
 /// What is being waited for, for a person.
-fn waiting_for(status: &Status, expected: &[AppId], app_of: AppOf<'_>) -> String {
+fn waiting_for(status: &Status, expected: &[Expected], app_of: AppOf<'_>) -> String {
     let missing = not_ready(status, expected, app_of);
     let mut names: Vec<&str> =
         missing.iter().map(|one| one.what.split(" (").next().unwrap_or_default()).collect();
@@ -96,13 +114,17 @@ fn schemes(documents: &[Located<Document>]) -> BTreeMap<String, &'static str> {
 }
 
 /// The apps of the project that get instances, and those that run elsewhere.
-fn apps(documents: &[Located<Document>]) -> (Vec<AppId>, Vec<AppId>) {
+fn apps(documents: &[Located<Document>]) -> (Vec<Expected>, Vec<AppId>) {
     let (mut here, mut outside) = (Vec::new(), Vec::new());
     for located in documents {
         let Document::App(app) = &located.value else { continue };
         let name = format!("{}/{}", app.metadata.namespace, app.metadata.name);
         let Ok(id) = AppId::parse(&name) else { continue };
-        if app.spec.external.is_some() { outside.push(id) } else { here.push(id) }
+        if app.spec.external.is_some() {
+            outside.push(id);
+        } else {
+            here.push(Expected { id, once: app.spec.run == Run::Once });
+        }
     }
     (here, outside)
 }
@@ -247,7 +269,7 @@ mod tests {
 
     #[test]
     fn waiting_ends_when_nothing_can_change_any_more() {
-        let expected = [app("a"), app("b")];
+        let expected = ["a", "b"].map(|name| Expected { id: app(name), once: name == "b" });
         for (status, expect) in [
             (status(0, &[]), false),
             (status(1, &[("a-1", Phase::Ready)]), false),
@@ -255,7 +277,10 @@ mod tests {
             (status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Starting)]), false),
             (status(1, &[("a-1", Phase::Ready), ("b-1", Phase::BackingOff)]), false),
             (status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Succeeded)]), true),
-            (status(1, &[("a-1", Phase::Failed), ("b-1", Phase::Ready)]), true),
+            (status(1, &[("a-1", Phase::Failed), ("b-1", Phase::Succeeded)]), true),
+            // It runs to its end, and is not there yet.
+            (status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Ready)]), false),
+            (status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Failed)]), true),
         ] {
             assert_eq!(is_settled(&status, &expected, &app_of), expect, "{:?}", status.instances);
         }
@@ -266,7 +291,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ready_is_named_with_its_reason() {
-        let expected = [app("a"), app("b"), app("c")];
+        let expected = ["a", "b", "c"].map(|name| Expected { id: app(name), once: false });
         let half = status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Failed)]);
         let told: Vec<String> =
             not_ready(&half, &expected, &app_of).iter().map(ToString::to_string).collect();
