@@ -124,7 +124,12 @@ fn yaml(text: &str) -> Result<Vec<Value>, String> {
                 serde_json::from_str(&text).unwrap_or_else(|_| Value::from(text.as_ref()))
             }
             Event::Scalar(text, ..) => Value::from(text.as_ref()),
-            _ => continue,
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd
+            | Event::Alias(_) => continue,
         };
         match open.last_mut() {
             None => documents.push(done),

@@ -19,6 +19,8 @@ use crate::progress::Progress;
 
 /// How long `up` waits for everything to be ready before it says what is not.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// The same where there is no app and no gateway: the base may have nothing to be told.
+const LITTLE_WITHIN: Duration = Duration::from_secs(1);
 /// How long calls may take to find an app that is ready.
 const SERVED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -142,7 +144,9 @@ impl System {
         let settled =
             async { while !is_settled(&now(), &expected, &app_of) && status.changed().await.is_ok() {} };
         let text = || waiting_for(&now(), &expected, &app_of);
-        let waited = tokio::time::timeout(READY_WITHIN, settled);
+        let is_gateway = |located: &Located<Document>| matches!(located.value, Document::Gateway(_));
+        let waits = !expected.is_empty() || plan.documents.read.documents.iter().any(is_gateway);
+        let waited = tokio::time::timeout(if waits { READY_WITHIN } else { LITTLE_WITHIN }, settled);
         // The end of its time is no error: what is not ready is told below.
         let _waited = Progress::on(output).during(text, waited).await;
         self.served(plan).await;
