@@ -8,6 +8,7 @@ mod footprint;
 pub mod membership;
 pub mod node;
 pub mod process;
+mod prune;
 mod reveal;
 pub mod shim;
 pub mod telemetry;

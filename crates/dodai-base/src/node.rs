@@ -31,6 +31,7 @@ use crate::certificates;
 use crate::footprint;
 use crate::membership::Membership;
 use crate::process::{self, Logs, Ports, Supervisor};
+use crate::prune;
 use crate::reveal;
 use crate::workload::{self, Order, Runner};
 
@@ -177,6 +178,8 @@ impl Base {
             let tend = membership.tend(link.snapshots.clone(), base.tasks.clone());
             base.tasks.spawn(Kind::Loop, tend);
         }
+        let tend = prune::tend(parts.clone(), link.snapshots.clone(), base.tasks.clone());
+        base.tasks.spawn(Kind::Loop, tend);
         tasks.spawn(Kind::Loop, follow(parts.clone(), link.snapshots, base.tasks.clone()));
         base.tasks.spawn(Kind::Loop, certificates::tend(parts, base.tasks.clone()));
         base.tasks.spawn(Kind::Loop, footprint::tend(base.tasks.clone()));

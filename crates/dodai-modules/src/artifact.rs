@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use dodai_core::id::Digest;
@@ -36,12 +36,16 @@ impl Artifacts {
         Ok(Artifacts { folder })
     }
 
-    /// Stores `bytes` and returns their address. Storing the same bytes again does nothing.
+    /// Stores `bytes` and returns their address. Storing the same bytes again only makes them count as new for
+    /// [`Artifacts::prune`].
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = digest_of(bytes);
         let path = self.path(&digest)?;
-        if !path.exists() {
-            write_whole(&path, bytes)?;
+        let again = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        match again {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => write_whole(&path, bytes)?,
+            Err(error) => return Err(Error::file("renew", &path, error)),
         }
         Ok(digest)
     }
@@ -108,10 +112,11 @@ impl Artifacts {
         Err(Error::Damaged { digest: digest.clone(), found })
     }
 
-    /// Removes every artefact that is not in `keep`; returns how many went.
-    pub fn prune(&self, keep: &BTreeSet<Digest>) -> Result<usize, Error> {
+    /// Removes every artefact that is not in `keep` and was stored longer than `spare` ago; returns how many
+    /// went.
+    pub fn prune(&self, keep: &BTreeSet<Digest>, spare: Duration) -> Result<usize, Error> {
         let keep: BTreeSet<PathBuf> = keep.iter().filter_map(|digest| self.path(digest).ok()).collect();
-        prune(&self.folder, |path| keep.contains(path))
+        prune(&self.folder, spare, |path| keep.contains(path))
     }
 
     fn path(&self, digest: &Digest) -> Result<PathBuf, Error> {
@@ -191,13 +196,17 @@ pub(crate) fn sweep_temporary(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes the files of `folder` that `keep` does not want; temporary files of others are left alone.
-pub(crate) fn prune(folder: &Path, keep: impl Fn(&Path) -> bool) -> Result<usize, Error> {
+/// Removes the files of `folder` that `keep` does not want and that are older than `spare`; temporary files
+/// of others are left alone.
+pub(crate) fn prune(folder: &Path, spare: Duration, keep: impl Fn(&Path) -> bool) -> Result<usize, Error> {
     let entries = fs::read_dir(folder).map_err(|error| Error::file("list", folder, error))?;
     let mut removed = 0;
     for entry in entries {
-        let path = entry.map_err(|error| Error::file("list", folder, error))?.path();
-        if path.extension().is_some_and(|extension| extension == "part") || keep(&path) {
+        let entry = entry.map_err(|error| Error::file("list", folder, error))?;
+        let path = entry.path();
+        let written = entry.metadata().and_then(|known| known.modified());
+        let is_new = written.is_ok_and(|at| at.elapsed().unwrap_or_default() < spare);
+        if is_new || path.extension().is_some_and(|extension| extension == "part") || keep(&path) {
             continue;
         }
         fs::remove_file(&path).map_err(|error| Error::file("remove", &path, error))?;

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -74,12 +75,24 @@ impl CodeCache {
         temporary_beside(&slot.code)
     }
 
-    /// Removes the code of every artefact that is not in `keep`, and all of other engines.
-    pub(crate) fn prune(&self, keep: &BTreeSet<Digest>, fingerprints: &[&str]) -> Result<usize, Error> {
+    /// Whether there is nothing but the key.
+    pub(crate) fn is_empty(&self) -> bool {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter(|entry| entry.file_name() != KEY_FILE).count() == 0
+    }
+
+    /// Removes the code of every artefact that is not in `keep`, and all of other engines, where it is older
+    /// than `spare`.
+    pub(crate) fn prune(
+        &self,
+        keep: &BTreeSet<Digest>,
+        fingerprints: &[&str],
+        spare: Duration,
+    ) -> Result<usize, Error> {
         let slots_of = |digest| fingerprints.iter().filter_map(move |mark| self.slot(digest, mark).ok());
         let slots: Vec<Slot> = keep.iter().flat_map(slots_of).collect();
         let key = self.folder.join(KEY_FILE);
-        prune(&self.folder, |path| {
+        prune(&self.folder, spare, |path| {
             path == key || slots.iter().any(|slot| path == slot.code || path == slot.seal)
         })
     }

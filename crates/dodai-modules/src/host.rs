@@ -184,10 +184,24 @@ impl Host {
         Some(drained)
     }
 
-    /// Removes the artefacts and the compiled code that are not in `keep`; returns how many files went.
-    pub fn prune(&self, keep: &BTreeSet<Digest>) -> Result<usize, Error> {
+    /// The artefacts that installed modules run.
+    pub fn in_use(&self) -> BTreeSet<Digest> {
+        let state = self.registry.lock();
+        let used = state.linked.iter().filter(|(_, linked)| linked.strong_count() > 0);
+        used.map(|(digest, _)| digest.clone()).collect()
+    }
+
+    /// Removes the artefacts and the compiled code that are neither in `keep` nor in use and were written longer
+    /// than `spare` ago; returns how many files went. Blocks on the disk.
+    pub fn prune(&self, keep: &BTreeSet<Digest>, spare: Duration) -> Result<usize, Error> {
+        let keep: BTreeSet<Digest> = keep.union(&self.in_use()).cloned().collect();
+        let artifacts = self.artifacts.prune(&keep, spare)?;
+        // A base that never had a module need not load the compiler to learn what it calls its code.
+        if self.code.is_empty() {
+            return Ok(artifacts);
+        }
         let [serial, concurrent] = Flavour::ALL.map(|flavour| self.engine.fingerprint(flavour));
-        Ok(self.artifacts.prune(keep)? + self.code.prune(keep, &[serial?, concurrent?])?)
+        Ok(artifacts + self.code.prune(&keep, &[serial?, concurrent?], spare)?)
     }
 
     /// Takes no module any more, drains all to `deadline`, and ends the host's tasks.

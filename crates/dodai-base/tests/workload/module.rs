@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dodai_core::id::InstanceId;
+use dodai_core::id::{Digest, InstanceId};
 use dodai_core::snapshot::{Check, Probe, Resource, Setting, Value, Workload};
 use dodai_core::status::Phase;
 use dodai_modules::Bucket;
@@ -123,12 +123,49 @@ async fn what_a_module_says_is_on_disk() {
     node.tell([Resource::Workload(workload("hello-1", module(node.hello())))]);
     node.until("hello-1", "ready", |one| one.phase == Phase::Ready).await;
     assert!(node.try_ask("hello-1", "/panic").await.is_err());
-    while !log_of(&node).contains("stderr") {
+    while !log_of(&node).contains("hello was asked to panic") {
         node.pause().await;
     }
     let (memory, disk) = (node.base.parts().logs.lock().unwrap().clone(), log_of(&node));
     let (_, logs) = &memory[&InstanceId::new("hello-1")];
     assert!(logs.tail(100).iter().any(|line| line.text.contains("asked to panic")));
     assert!(disk.contains("hello was asked to panic"), "{disk}");
+    node.stop().await;
+}
+
+/// Another machine that has the module.
+struct Elsewhere;
+
+impl dodai_base::node::Source for Elsewhere {
+    fn fetch(
+        &self,
+        digest: Digest,
+        file: std::path::PathBuf,
+    ) -> futures_util::future::BoxFuture<'static, Result<(), String>> {
+        assert_eq!(digest, dodai_modules::digest_of(&super::hello()));
+        let written = std::fs::write(file, super::hello()).map_err(|error| error.to_string());
+        Box::pin(std::future::ready(written))
+    }
+}
+
+#[tokio::test]
+async fn what_can_be_fetched_again_is_removed_when_nothing_needs_it() {
+    let node = Node::fed_by(Some(std::sync::Arc::new(Elsewhere))).await;
+    let artifacts = node.base.parts().modules.artifacts().clone();
+    let left = artifacts.put(b"what an earlier life of the base left").unwrap();
+    let hello = dodai_modules::digest_of(&super::hello());
+    node.tell([Resource::Workload(workload("hello-1", module(hello.clone())))]);
+    node.until("hello-1", "ready", |one| one.phase == Phase::Ready).await;
+    while artifacts.contains(&left) {
+        node.pause().await;
+    }
+    assert!(artifacts.contains(&hello), "it runs");
+    node.tell([]);
+    while artifacts.contains(&hello) {
+        node.pause().await;
+    }
+    let code = std::fs::read_dir(node.path().join("data/modules/code")).unwrap();
+    let names: Vec<_> = code.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["seal.key"], "its code is gone too");
     node.stop().await;
 }

@@ -23,7 +23,7 @@ fn artifacts_are_found_by_content() {
     assert_eq!(artifacts.put(b"abc").expect("again"), digest);
     assert_eq!(artifacts.get(&digest).expect("there"), b"abc");
     let other = artifacts.put(b"other").expect("stored");
-    assert_eq!(artifacts.prune(&BTreeSet::from([digest.clone()])).expect("pruned"), 1);
+    assert_eq!(artifacts.prune(&BTreeSet::from([digest.clone()]), Duration::ZERO).expect("pruned"), 1);
     assert!(artifacts.contains(&digest) && !artifacts.contains(&other));
     assert!(matches!(artifacts.get(&other), Err(Error::Missing { .. })));
     for bad in ["", "sha256:", "sha256:../../etc/passwd", &digest.as_str().to_uppercase()] {
@@ -135,14 +135,45 @@ async fn a_compiler_that_fails_is_reported_with_its_bounds() {
 }
 
 #[tokio::test]
-async fn pruning_keeps_what_is_wanted() {
+async fn pruning_keeps_what_is_wanted_what_is_new_and_what_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     let host = Host::open(HostOptions::new(folder.path()), &Tasks::new()).expect("a host");
     let digest = host.artifacts().put(&hello()).expect("stored");
     host.prepare("hello.wasm", &digest).await.expect("compiled");
-    assert_eq!(host.prune(&BTreeSet::from([digest.clone()])).expect("pruned"), 0);
-    assert_eq!(host.prune(&BTreeSet::new()).expect("pruned"), 3);
+    let prune = |keep: &[&Digest], spare| {
+        host.prune(&keep.iter().map(|digest| (*digest).clone()).collect(), spare).expect("pruned")
+    };
+    assert_eq!(prune(&[&digest], Duration::ZERO), 0);
+    assert_eq!(prune(&[], Duration::from_secs(3600)), 0, "somebody may be about to ask for it");
+    let world = Arc::new(World::default());
+    let instance = new_instance();
+    host.install(instance.clone(), app(), spec(), world.seams()).await.expect("installed");
+    assert_eq!(host.in_use(), BTreeSet::from([digest.clone()]));
+    assert_eq!(prune(&[], Duration::ZERO), 0, "it runs");
+    host.remove(&instance, PATIENCE).await.expect("it was there");
+    // The module's code goes with the last call's task, a moment after the drain.
+    let start = std::time::Instant::now();
+    while !host.in_use().is_empty() {
+        assert!(start.elapsed() < PATIENCE, "it is kept for ever");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(prune(&[], Duration::ZERO), 3);
     assert!(matches!(host.prepare("hello.wasm", &digest).await, Err(Error::Missing { .. })));
+}
+
+#[test]
+fn what_is_stored_again_counts_as_new() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let artifacts = Artifacts::open(folder.path().join("a")).expect("opened");
+    let digest = artifacts.put(b"abc").expect("stored");
+    let file = fs::read_dir(folder.path().join("a")).expect("a folder").next().expect("it").expect("read");
+    let old = std::time::SystemTime::now() - Duration::from_secs(7200);
+    fs::File::open(file.path()).expect("opened").set_modified(old).expect("ours");
+    artifacts.put(b"abc").expect("stored");
+    assert_eq!(artifacts.prune(&BTreeSet::new(), Duration::from_secs(3600)).expect("pruned"), 0);
+    fs::File::open(file.path()).expect("opened").set_modified(old).expect("ours");
+    assert_eq!(artifacts.prune(&BTreeSet::new(), Duration::from_secs(3600)).expect("pruned"), 1);
+    assert!(!artifacts.contains(&digest));
 }
 
 #[test]
