@@ -38,6 +38,10 @@ pub(super) fn check_app(spec: &AppSpec, found: &mut Findings) {
             "serve them there, or write a Subscription document",
         );
     }
+    if spec.services.iter().skip(1).any(|service| Some(&service.name) == dapr.service.as_ref()) {
+        let message = "callbacks go to the first service of an app only";
+        refuse(found, "spec.dapr.service", message, "put that service first in `services`");
+    }
     if dapr.protocol == Some(crate::app::DaprProtocol::Grpc) {
         let message = "callbacks over gRPC are not offered yet";
         refuse(found, "spec.dapr.protocol", message, "use `http`");

@@ -361,6 +361,12 @@ fn what_is_not_done_is_never_passed_over_in_silence() {
         (app(&format!("{process}, scale: {{ min: 0 }}")), "spec.scale.min", "not_offered"),
         (app(&format!("{process}, scale: {{ min: 1, max: 9 }}")), "spec.scale.max", "no_effect"),
         (app(&format!("{process}, config: [{{ store: s }}]")), "spec.config", "no_effect"),
+        (
+            app(&format!("{process}, dapr: {{ service: b }}"))
+                .replace("{ name: http }]", "{ name: http }, { name: b }]"),
+            "spec.dapr.service",
+            "not_offered",
+        ),
         (app(&format!("{process}, dapr: {{ protocol: grpc }}")), "spec.dapr.protocol", "not_offered"),
         (app(&format!("{process}, dapr: {{ subscribePath: /x }}")), "spec.dapr.subscribePath", "not_offered"),
         (

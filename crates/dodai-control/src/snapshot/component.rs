@@ -20,14 +20,10 @@ pub(super) fn apps<'a>(input: &'a Input<'a>, scope: &'a Scope) -> impl Iterator<
         if !scope.has(&id) {
             return None;
         }
-        let dapr = app.spec.dapr.as_ref();
-        let callback =
-            dapr.and_then(|dapr| dapr.service.as_ref()).or(app.spec.services.first().map(|s| &s.name));
         let mut labels = app.metadata.labels.clone();
         labels.extend(app.spec.labels.clone());
-        let enabled = dapr.is_none_or(|dapr| dapr.enabled);
         let scopes = Scopes { secrets: secrets(input, app), api_token: input.settings.api_token.clone() };
-        Some(App { id, scopes, callback_service: callback.filter(|_| enabled).map(name::name), labels })
+        Some(App { id, scopes, labels })
     })
 }
 

@@ -16,8 +16,6 @@ pub struct App {
     pub id: AppId,
     /// What it may use of the runtime API.
     pub scopes: Scopes,
-    /// Which of its services the runtime API calls back (Dapr's app port).
-    pub callback_service: Option<Name>,
     /// Labels, for humans and selectors.
     pub labels: BTreeMap<String, String>,
 }
@@ -25,7 +23,7 @@ pub struct App {
 impl App {
     /// An app without restrictions.
     pub fn new(id: AppId) -> App {
-        App { id, scopes: Scopes::default(), callback_service: None, labels: BTreeMap::new() }
+        App { id, scopes: Scopes::default(), labels: BTreeMap::new() }
     }
 }
 
