@@ -18,6 +18,7 @@ mod output;
 mod progress;
 mod serve;
 mod signals;
+mod sweep;
 mod telemetry;
 mod up;
 mod validate;

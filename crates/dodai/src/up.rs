@@ -178,6 +178,7 @@ impl System {
             dry_run: false,
         };
         control.apply(&apply).await?;
+        crate::sweep::spawn(&control, &base.parts().modules, tasks);
         Ok(System { control, base })
     }
 

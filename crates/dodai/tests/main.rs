@@ -10,6 +10,7 @@ mod failure;
 mod fleet;
 mod formats;
 mod packaging;
+mod probes;
 mod project;
 mod protocols;
 mod readme;
@@ -17,6 +18,7 @@ mod running;
 mod serve;
 mod shop;
 mod site;
+mod sweep;
 mod telemetry;
 mod wire;
 

@@ -60,6 +60,7 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     let stored = Stored(modules.artifacts().clone());
     let settings = Settings { artifacts: Arc::new(stored.clone()), remote: true, ..Settings::default() };
     let control = Control::start(Arc::new(store), settings, &tasks).await?;
+    crate::sweep::spawn(&control, &modules, &tasks);
     let own = identity(&authority, &bundle)?;
     let (address, asker) = listen(&arguments, &control, &authority, (&own, &bundle), stored, &tasks)?;
     let trust = Trust::new(authority.domain().clone(), bundle.clone());
