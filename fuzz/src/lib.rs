@@ -10,4 +10,5 @@ pub mod event;
 pub mod h1_request;
 pub mod h1_response;
 pub mod identity;
+pub mod messages;
 pub mod trace;
