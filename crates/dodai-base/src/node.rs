@@ -4,7 +4,7 @@
 //! The order matters: a workload starts only when its listeners are open and its components are known, and
 //! an old instance is closed only after the data plane stopped choosing it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -17,6 +17,7 @@ use dodai_core::record::Sink;
 use dodai_core::snapshot::{App, Snapshot, Workload};
 use dodai_core::status::{Link, Refusal, Status, Wants};
 use dodai_core::task::{Kind, Tasks};
+use dodai_dataplane::demand::Demand;
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{self, DataPlane};
 use dodai_drivers::Folders;
@@ -62,7 +63,7 @@ pub struct Config {
     pub sample_per_ten_thousand: u16,
     /// The environment, for components and as what processes inherit of it.
     pub environment: BTreeMap<String, String>,
-    /// Which services it asks for.
+    /// Which services it asks for: all, or these, those that were wanted when it last ran, and what is called.
     pub wants: Wants,
     /// Its place among other bases, if it has one.
     pub membership: Option<Membership>,
@@ -86,6 +87,18 @@ pub enum Error {
     /// The process supervisor cannot start.
     #[error(transparent)]
     Processes(#[from] process::Error),
+}
+
+/// Asks for what is called through the status, which tells control.
+fn ask_through(status: &watch::Sender<Status>, more: &BTreeSet<AppId>) -> Demand {
+    let mut wanted = more.clone();
+    if let Wants::Only(before) = &status.borrow().wants {
+        wanted.extend(before.iter().cloned());
+    }
+    let status = status.clone();
+    let ask = move |wanted| status.send_modify(|status| status.wants = Wants::Only(wanted));
+    ask(wanted.clone());
+    Demand::new(wanted, Box::new(ask))
 }
 
 /// What every part of a base may use.
@@ -126,6 +139,13 @@ pub struct Base {
 impl Base {
     /// Starts a base at the end of `link`. It serves nothing until the first snapshot.
     pub async fn start(config: Config, link: Link, tasks: &Tasks) -> Result<Base, Error> {
+        let demand = match &config.wants {
+            Wants::All => {
+                link.status.send_modify(|status| status.wants = Wants::All);
+                None
+            }
+            Wants::Only(more) => Some(ask_through(&link.status, more)),
+        };
         let plane = DataPlane::start(plane::Config {
             base: config.base.clone(),
             limits: config.limits.clone(),
@@ -134,6 +154,7 @@ impl Base {
             sinks: config.sinks.clone(),
             sample_per_ten_thousand: config.sample_per_ten_thousand,
             mesh: config.membership.as_ref().map(Membership::mesh),
+            demand,
             data_dir: config.data_dir.clone(),
             roots: RootsFrom::environment(|name| config.environment.get(name).cloned()),
         })
@@ -158,7 +179,6 @@ impl Base {
         let settings = config.runtime.clone();
         let runtime =
             Runtime::new(registry, Arc::new(plane.door()), environment, components, settings, tasks);
-        link.status.send_modify(|status| status.wants = config.wants.clone());
         let parts = Arc::new(Parts {
             config,
             plane,

@@ -75,7 +75,8 @@ fn endpoints(snapshot: &Snapshot, id: &ServiceId) -> Option<Endpoints> {
         | Resource::Workload(_)
         | Resource::Service(_)
         | Resource::Routes(_)
-        | Resource::Listener(_) => None,
+        | Resource::Listener(_)
+        | Resource::Absent(_) => None,
     }
 }
 

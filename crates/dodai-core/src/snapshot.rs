@@ -39,6 +39,8 @@ pub enum ResourceKind {
     Routes,
     /// [`Listener`]
     Listener,
+    /// [`Absent`]
+    Absent,
 }
 
 /// The name of one resource.
@@ -71,6 +73,15 @@ pub enum Resource {
     Routes(Routes),
     /// A socket to listen on.
     Listener(Listener),
+    /// A name that this base asked about and that nobody has.
+    Absent(Absent),
+}
+
+/// A name without a service: the answer to a base that wanted one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent {
+    /// The name.
+    pub app: AppId,
 }
 
 impl Resource {
@@ -85,6 +96,7 @@ impl Resource {
             Resource::Endpoints(endpoints) => (ResourceKind::Endpoints, endpoints.service.to_string()),
             Resource::Routes(routes) => (ResourceKind::Routes, routes.name.clone()),
             Resource::Listener(listener) => (ResourceKind::Listener, listener.name.clone()),
+            Resource::Absent(absent) => (ResourceKind::Absent, absent.app.to_string()),
         };
         Key { kind, name }
     }
@@ -148,6 +160,8 @@ impl Snapshot {
         routes: Routes;
         /// The listeners in name order.
         listeners: Listener;
+        /// The names that nobody has, of those that were asked about.
+        absents: Absent;
     }
 }
 
@@ -187,7 +201,8 @@ impl Snapshot {
             | Resource::Workload(_)
             | Resource::Endpoints(_)
             | Resource::Routes(_)
-            | Resource::Listener(_) => None,
+            | Resource::Listener(_)
+            | Resource::Absent(_) => None,
         }
     }
 

@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sinks: Vec::new(),
         sample_per_ten_thousand: 0,
         mesh: None,
+        demand: None,
         data_dir: std::path::PathBuf::new(),
         roots: Default::default(),
     })?;

@@ -303,8 +303,7 @@ impl Writing<'_> {
             None if request.http10 => Framing::UntilClose,
             None => Framing::Chunked,
         };
-        let close =
-            !request.keep_alive || request.http10 || !self.progress.fed.get() || client.is_ending();
+        let close = !request.keep_alive || request.http10 || !self.progress.fed.get() || client.is_ending();
         let mut out = client.worker.buffer();
         // Without a body, a length still says what a GET would bring.
         let announced = crate::h2_body::announced(&reply.head.headers).filter(|_| no_body && status != 204);

@@ -11,6 +11,7 @@ mod client_h1;
 mod client_h2;
 mod connection;
 mod cork;
+pub mod demand;
 pub mod door;
 mod endpoint;
 pub mod filter;

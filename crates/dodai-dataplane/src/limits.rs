@@ -26,6 +26,15 @@ pub const H2_SEND_BUFFER: usize = 256 * 1024;
 /// Streams that one HTTP/2 client may have reset and that are still remembered; more ends its connection.
 pub const H2_RESET_STREAMS: usize = 32;
 
+/// How long a first call waits to be told of an app that its base does not know; measured from the first that asks.
+pub const DEMAND_WAIT: Duration = Duration::from_secs(1);
+
+/// After how long a name without an answer is worth another wait.
+pub const DEMAND_AGAIN: Duration = Duration::from_secs(30);
+
+/// Names that a base asks for beyond those that documents declare; the oldest is forgotten first.
+pub const DEMAND_NAMES: usize = 1024;
+
 /// The limits of one base.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -176,6 +185,21 @@ impl Limits {
                 "mirrors",
                 MAX_MIRRORS.to_string(),
                 "copies on their way to mirrors, per thread; more are not made",
+            ),
+            (
+                "demand_wait",
+                seconds(DEMAND_WAIT),
+                "the first call to an app that was not declared, on a base that joined a server, until it is told of it",
+            ),
+            (
+                "demand_again",
+                seconds(DEMAND_AGAIN),
+                "until such a name without an answer is worth another wait",
+            ),
+            (
+                "demand_names",
+                DEMAND_NAMES.to_string(),
+                "names that a base asks its server for; the oldest is forgotten first",
             ),
             (
                 "door_queue",

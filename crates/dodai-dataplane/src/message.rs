@@ -12,7 +12,7 @@ use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead};
-use dodai_core::snapshot::Protocol;
+use dodai_core::snapshot::{Protocol, Role};
 use dodai_core::trace::Span;
 use tokio::time::Instant;
 
@@ -46,6 +46,11 @@ pub async fn forward(
     let Call { mut head, body, context } = call;
     let span = context.span;
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    if let Role::Outbound { app } = &side.listener.role
+        && let Some(wanted) = worker.shared.asks_for(RequestHead::Map(&head).host(), app.namespace.as_str())
+    {
+        worker.shared.wait_for(&wanted).await;
+    }
     let decided = admit(worker, side, &mut head, &lap);
     let mut outcome = Outcome::default();
     let mut went = Went::default();

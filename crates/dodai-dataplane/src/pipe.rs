@@ -37,6 +37,9 @@ pub async fn connect(client: Client, authority: &str) {
     let Role::Outbound { app } = &client.side.listener.role else { return };
     let lap =
         Lap::new(spine::direction(&client.side.listener.role), client.side.label.clone(), Span::root(false));
+    if let Some(wanted) = worker.shared.asks_for(host_of(authority), app.namespace.as_str()) {
+        worker.shared.wait_for(&wanted).await;
+    }
     let service = {
         let table = worker.shared.table.load();
         table.resolve(host_of(authority), port_of(authority), app.namespace.as_str()).cloned()

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
 
 use crate::connection;
+use crate::demand::Demand;
 use crate::door::{self, PlaneDoor, Visit};
 use crate::gauges::{self, Gauges};
 use crate::limits::Limits;
@@ -54,6 +55,8 @@ pub struct Config {
     pub sample_per_ten_thousand: u16,
     /// How other bases are reached and let in; without it, neither happens.
     pub mesh: Option<Mesh>,
+    /// How names are asked for that this base has not been told of; without it, it has been told of all.
+    pub demand: Option<Demand>,
     /// Where relative paths of certificates begin.
     pub data_dir: PathBuf,
     /// The roots that hosts outside the mesh are checked against; read when first needed.
@@ -150,6 +153,7 @@ impl DataPlane {
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,
             mesh: config.mesh,
+            demand: config.demand,
             outward: Outward::new(config.roots, config.data_dir.clone()),
         });
         let (stop, stopping) = watch::channel(None);
@@ -216,6 +220,15 @@ impl DataPlane {
         self.shared.table.load_full()
     }
 
+    /// Whether `host` names something in the mesh to a caller in `namespace`; asks for it if this base has not been
+    /// told. Cancel safe.
+    pub async fn knows(&self, host: &str, namespace: &str) -> bool {
+        if let Some(app) = self.shared.asks_for(host, namespace) {
+            self.shared.wait_for(&app).await;
+        }
+        self.shared.table.load().knows(host, namespace)
+    }
+
     /// Sets the runtime API of one app; `None` takes it away.
     pub fn set_api(&self, app: &AppId, api: Option<Arc<dyn Serve>>) {
         self.shared.apis.rcu(|apis| {
@@ -257,6 +270,9 @@ impl DataPlane {
         }
         let listeners = table.listeners.clone();
         self.shared.table.store(Arc::new(table));
+        if let Some(demand) = &self.shared.demand {
+            demand.told();
+        }
         let mut old = std::mem::take(&mut *bound);
         for (listener, tls, files, source) in fresh {
             let (name, address) = (listener.name.clone(), source.address());

@@ -435,7 +435,8 @@ impl Exchange<'_> {
             return (Step::Again(wait), all);
         }
         let until_close = parsed.framing == h1::Framing::UntilClose;
-        let close = !self.request.keep_alive || until_close || !self.uploaded.get() || self.client.is_ending();
+        let close =
+            !self.request.keep_alive || until_close || !self.uploaded.get() || self.client.is_ending();
         let edits = self.forward.map_or_else(Edits::new, Forward::response_edits);
         h1::write_response(&mut out, bytes, &response, &headers, &parsed, &edits, close);
         let mut flow = Flow::new(parsed.framing, &worker.shared.limits);

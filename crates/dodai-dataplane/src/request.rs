@@ -7,6 +7,7 @@
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
+use dodai_core::id::AppId;
 use dodai_core::snapshot::Role;
 use http::HeaderName;
 
@@ -58,6 +59,8 @@ pub enum Read {
     Bad(Failure),
     /// It arrived. The number says how many bytes were used.
     Request(Box<Decided>, usize),
+    /// It is for an app that this base has yet to be told of; it has not been used up.
+    Ask(AppId),
     /// A tunnel is asked for.
     Connect {
         /// Where to.
@@ -118,6 +121,11 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
         };
     }
     let view = RequestHead::Raw(line.view(&headers));
+    if let Role::Outbound { app } = &side.listener.role
+        && let Some(wanted) = worker.shared.asks_for(view.host(), app.namespace.as_str())
+    {
+        return Read::Ask(wanted);
+    }
     let span = spine::span(&view, worker);
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
     let mut edits = Edits::new();

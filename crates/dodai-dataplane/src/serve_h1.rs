@@ -74,6 +74,10 @@ async fn run(client: Client) {
         first = false;
         let next = match read {
             Read::More => Next::Close,
+            Read::Ask(app) => {
+                Box::pin(client.worker.shared.wait_for(&app)).await;
+                continue;
+            }
             Read::Bad(failure) => client.refuse(&failure).await,
             Read::Request(request, _) => client.call(request).await,
             Read::Connect { authority, .. } => return Box::pin(pipe::connect(client, &authority)).await,
@@ -146,6 +150,7 @@ impl Client {
         let read = request::read(&carry, &self.worker, &self.side);
         match &read {
             Read::More => return None,
+            Read::Ask(_) => {}
             Read::Request(_, used) | Read::Connect { used, .. } => drop(carry.drain(..*used)),
             Read::Bad(_) => carry.clear(),
         }
@@ -161,7 +166,7 @@ impl Client {
             let scratch = self.worker.scratch.borrow();
             let read = request::read(&scratch[..got], &self.worker, &self.side);
             let used = match &read {
-                Read::More => 0,
+                Read::More | Read::Ask(_) => 0,
                 Read::Request(_, used) | Read::Connect { used, .. } => *used,
                 Read::Bad(_) => got,
             };

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use dodai_core::id::{AppId, BaseId, ServiceId};
+use dodai_core::id::{AppId, BaseId, Name, ServiceId};
 use dodai_core::snapshot::{self, Listener, Resource, ResourceKind, Snapshot};
 use thiserror::Error;
 
@@ -50,6 +50,8 @@ pub struct Table {
     services: foldhash::HashMap<ServiceId, Arc<Service>>,
     /// Services by namespace and owner name, the default one first.
     names: foldhash::HashMap<String, foldhash::HashMap<String, Vec<Arc<Service>>>>,
+    /// Names that nobody has, of those that were asked about.
+    absent: foldhash::HashSet<AppId>,
 }
 
 impl Table {
@@ -61,6 +63,7 @@ impl Table {
             routers: Default::default(),
             services: Default::default(),
             names: Default::default(),
+            absent: Default::default(),
         }
     }
 
@@ -83,7 +86,8 @@ impl Table {
                 | Resource::Workload(_)
                 | Resource::Service(_)
                 | Resource::Routes(_)
-                | Resource::Listener(_) => None,
+                | Resource::Listener(_)
+                | Resource::Absent(_) => None,
             });
             let service =
                 Service::compile(spec, source, endpoints, old.services.get(&spec.id), base, locals)?;
@@ -95,6 +99,7 @@ impl Table {
             table.routers.insert(routes.name.clone(), router);
         }
         table.add_listeners(snapshot, old)?;
+        table.absent = snapshot.absents().map(|one| one.app.clone()).collect();
         Ok(table)
     }
 
@@ -162,6 +167,23 @@ impl Table {
         mesh_name(host, namespace).is_some_and(|(name, namespace)| {
             self.names.get(namespace).is_some_and(|names| names.contains_key(name))
         })
+    }
+
+    /// The app that `host` may mean to a caller in `namespace` and of which nothing has been told.
+    pub fn untold(&self, host: &str, namespace: &str) -> Option<AppId> {
+        let (name, namespace) = mesh_name(host, namespace)?;
+        if self.names.get(namespace).is_some_and(|names| names.contains_key(name)) {
+            return None;
+        }
+        let app = AppId::new(Name::new(namespace).ok()?, Name::new(name).ok()?);
+        (!self.absent.contains(&app)).then_some(app)
+    }
+
+    /// Whether it is known that `app` can be called, or that it cannot.
+    pub fn tells_of(&self, app: &AppId) -> bool {
+        let named =
+            self.names.get(app.namespace.as_str()).is_some_and(|names| names.contains_key(app.name.as_str()));
+        named || self.absent.contains(app)
     }
 
     /// The default service of an app.

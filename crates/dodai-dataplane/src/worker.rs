@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::client_h2::Connections;
 use crate::connection::Clients;
+use crate::demand::Demand;
 use crate::endpoint::Pools;
 use crate::gauges::{Gauge, Gauges};
 use crate::limits::Limits;
@@ -63,6 +64,24 @@ pub struct Shared {
     pub outward: Outward,
     /// Of 10,000 calls that start a trace here, how many are sampled.
     pub sample_per_ten_thousand: u16,
+    /// How names are asked for that this base has not been told of; without it, it has been told of all.
+    pub demand: Option<Demand>,
+}
+
+impl Shared {
+    /// The app that `host` may mean to a caller in `namespace`, if it is worth waiting to be told of it.
+    pub fn asks_for(&self, host: &str, namespace: &str) -> Option<AppId> {
+        let demand = self.demand.as_ref()?;
+        let app = self.table.load().untold(host, namespace)?;
+        demand.is_worth_waiting(&app).then_some(app)
+    }
+
+    /// Waits to be told of `app`. Cancel safe.
+    pub async fn wait_for(&self, app: &AppId) {
+        if let Some(demand) = &self.demand {
+            demand.wait(self, app).await;
+        }
+    }
 }
 
 /// One data-plane thread's own state.

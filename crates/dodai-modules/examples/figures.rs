@@ -26,8 +26,8 @@ impl Door for Nothing {
 }
 
 impl MeshNames for Nothing {
-    fn is_mesh_name(&self, _app: &AppId, _host: &str) -> bool {
-        false
+    fn is_mesh_name<'a>(&'a self, _app: &'a AppId, _host: &'a str) -> dodai_modules::Known<'a> {
+        Box::pin(std::future::ready(false))
     }
 }
 

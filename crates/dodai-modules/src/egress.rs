@@ -48,12 +48,6 @@ impl Egress {
         self.context.hops = served.hops;
     }
 
-    fn is_allowed(&self, host: &str) -> bool {
-        let plan = &self.plan;
-        plan.spec.allowed_hosts.iter().any(|allowed| host_matches(allowed, host))
-            || plan.seams.names.is_mesh_name(&plan.app, host)
-    }
-
     fn call(&self, request: http::Request<WasiBody>, first_byte: Option<Duration>) -> Call {
         let (head, body) = request.into_parts();
         let body = Body::boxed(body.map_err(|error| {
@@ -89,27 +83,27 @@ impl WasiHttpHooks for Egress {
         options: Option<RequestOptions>,
         _sent: Box<dyn Future<Output = Result<(), HttpError>> + Send>,
     ) -> Box<dyn Future<Output = Result<Sent, HttpError>> + Send> {
-        let counters = &self.plan.counters;
-        let host = host_of(request.uri().authority().map_or("", |authority| authority.as_str()));
-        if !self.is_allowed(host) {
-            up(&counters.outbound_denied);
-            let line =
-                format!("outbound call to `{host}` refused: not a name of the mesh and not in allowedHosts");
-            self.plan.seams.logs.line(Stream::Stderr, &line);
-            return Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)));
-        }
-        up(&counters.outbound);
+        let host = host_of(request.uri().authority().map_or("", |authority| authority.as_str())).to_owned();
         let is_grpc = request
             .headers()
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         let call = self.call(request, options.and_then(|options| options.first_byte_timeout));
-        let door = self.plan.seams.door.clone();
+        let plan = self.plan.clone();
         Box::new(async move {
+            if !is_allowed(&plan, &host).await {
+                up(&plan.counters.outbound_denied);
+                let line = format!(
+                    "outbound call to `{host}` refused: not a name of the mesh and not in allowedHosts"
+                );
+                plan.seams.logs.line(Stream::Stderr, &line);
+                return Err(HttpError::HttpRequestDenied);
+            }
+            up(&plan.counters.outbound);
             let reply = if call.context.hops > MAX_HOPS {
                 Err(Failure::new(Kind::Loop, format!("the call went through more than {MAX_HOPS} hops")))
             } else {
-                door.enter(call).await
+                plan.seams.door.enter(call).await
             };
             let Reply { head, body } = reply.unwrap_or_else(|failure| refusal(&failure, is_grpc));
             let body = body.map_err(|failure| wasi_error(&failure)).boxed_unsync();
@@ -118,6 +112,11 @@ impl WasiHttpHooks for Egress {
             Ok((Response::from_parts(head, body), driver))
         })
     }
+}
+
+async fn is_allowed(plan: &Plan, host: &str) -> bool {
+    plan.spec.allowed_hosts.iter().any(|allowed| host_matches(allowed, host))
+        || plan.seams.names.is_mesh_name(&plan.app, host).await
 }
 
 /// The answer that stands for a failure.

@@ -12,8 +12,8 @@ pub use inspect::check_header;
 pub use metrics::Metrics;
 pub use module::{Drained, Module};
 pub use seam::{
-    Bucket, Config, Entry, KeyValue, KeyValueError, LogSink, MeshNames, NoKeyValue, Page, Pending, Seams,
-    Stream,
+    Bucket, Config, Entry, KeyValue, KeyValueError, Known, LogSink, MeshNames, NoKeyValue, Page, Pending,
+    Seams, Stream,
 };
 pub use state::StateBucket;
 pub use threads::Placement;

@@ -27,10 +27,13 @@ pub struct Seams {
     pub environment: Vec<(String, String)>,
 }
 
+/// The answer of [`MeshNames`].
+pub type Known<'a> = Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
+
 /// Tells names of the mesh from hosts outside, which need to be allowed.
 pub trait MeshNames: Send + Sync {
-    /// Whether `host` (no port) names an app or service that `app` would reach through the mesh.
-    fn is_mesh_name(&self, app: &AppId, host: &str) -> bool;
+    /// Whether `host` (no port) names an app or service that `app` would reach through the mesh. May have to ask for it.
+    fn is_mesh_name<'a>(&'a self, app: &'a AppId, host: &'a str) -> Known<'a>;
 }
 
 /// The configuration of one module. Asked at every `get`, so that a changed value is seen at once.

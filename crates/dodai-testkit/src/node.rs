@@ -92,6 +92,7 @@ impl Node {
             sinks: Vec::new(),
             sample_per_ten_thousand: 0,
             mesh: Some(mesh),
+            demand: None,
             data_dir: PathBuf::new(),
             roots: dodai_transport::tls::public::RootsFrom::default(),
         })?;

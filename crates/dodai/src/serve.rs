@@ -87,6 +87,7 @@ impl Serving {
             sinks: Vec::new(),
             sample_per_ten_thousand: 0,
             mesh: None,
+            demand: None,
             data_dir: folder.path().to_owned(),
             roots: RootsFrom::environment(|name| environment.get(name).map(str::to_owned)),
         })
@@ -224,8 +225,8 @@ impl Folder {
 struct NoNames;
 
 impl MeshNames for NoNames {
-    fn is_mesh_name(&self, _app: &AppId, _host: &str) -> bool {
-        false
+    fn is_mesh_name<'a>(&'a self, _app: &'a AppId, _host: &'a str) -> dodai_modules::Known<'a> {
+        Box::pin(std::future::ready(false))
     }
 }
 

@@ -11,7 +11,7 @@ use dodai_core::status::Phase;
 use dodai_core::task::Kind;
 use dodai_dataplane::local::Way;
 use dodai_modules::{
-    Bucket, KeyValue, KeyValueError, LogSink, MeshNames, Module, Pending, Seams, StateBucket, Stream,
+    Bucket, KeyValue, KeyValueError, Known, LogSink, MeshNames, Module, Pending, Seams, StateBucket, Stream,
 };
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
@@ -187,8 +187,8 @@ const EVERY: &str = "*";
 struct Names(Arc<Parts>);
 
 impl MeshNames for Names {
-    fn is_mesh_name(&self, app: &AppId, host: &str) -> bool {
-        self.0.plane.table().knows(host, app.namespace.as_str())
+    fn is_mesh_name<'a>(&'a self, app: &'a AppId, host: &'a str) -> Known<'a> {
+        Box::pin(self.0.plane.knows(host, app.namespace.as_str()))
     }
 }
 

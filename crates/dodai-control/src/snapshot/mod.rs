@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dodai_core::id::{AppId, BaseId};
-use dodai_core::snapshot::{Resource, Snapshot};
+use dodai_core::snapshot::{Absent, Resource, Snapshot};
 use dodai_core::status::Wants;
 
 use crate::documents::Documents;
@@ -142,6 +142,10 @@ pub fn build(input: &Input<'_>, version: u64) -> Snapshot {
     all.extend(component::subscriptions(input, &local).into_iter().map(Resource::Subscription));
     all.extend(workload::workloads(input).into_iter().map(Resource::Workload));
     let services = service::services(input, &scope, &local);
+    if let Wants::Only(wanted) = input.wants() {
+        let is_absent = |app: &AppId| !services.iter().any(|one| one.service.id.owner == *app);
+        all.extend(wanted.into_iter().filter(is_absent).map(|app| Resource::Absent(Absent { app })));
+    }
     all.extend(services.iter().map(|one| Resource::Endpoints(service::endpoints(input, one))));
     all.extend(services.into_iter().map(|one| Resource::Service(one.service)));
     all.extend(outside::endpoints(input, &scope, &local));

@@ -33,6 +33,7 @@ const KINDS: &[(ResourceKind, &str)] = &[
     (ResourceKind::Endpoints, "endpoints"),
     (ResourceKind::Routes, "routes"),
     (ResourceKind::Listener, "listener"),
+    (ResourceKind::Absent, "absent"),
 ];
 
 fn name(key: &Key) -> wire::Name {

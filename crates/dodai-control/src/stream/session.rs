@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dodai_core::snapshot::Snapshot;
-use dodai_core::status::{Link, Status as Report};
+use dodai_core::status::{Link, Status as Report, Wants};
 use dodai_core::task::{Kind, Tasks};
 use dodai_proto::control::{self as wire, base_message::Message};
 use futures_util::stream::unfold;
@@ -51,8 +51,12 @@ impl Remote {
         answers: Arc<dyn Answers>,
         tasks: &Tasks,
     ) -> (Link, watch::Receiver<Standing>) {
-        let snapshots = watch::Sender::new(Arc::new(last.unwrap_or_default()));
-        let status = watch::Sender::new(Report::default());
+        let last = last.unwrap_or_default();
+        // What was called before is wanted again, before somebody calls it.
+        let called = last.services().map(|service| service.id.owner.clone());
+        let wants = Wants::Only(called.chain(last.absents().map(|one| one.app.clone())).collect());
+        let snapshots = watch::Sender::new(Arc::new(last));
+        let status = watch::Sender::new(Report { wants, ..Report::default() });
         let (standing, stands) = watch::channel(Standing::Connecting);
         let link =
             Link { base: self.base().clone(), snapshots: snapshots.subscribe(), status: status.clone() };

@@ -8,7 +8,7 @@ use dodai_api::{Document, Located, Source};
 use dodai_control::control::Control;
 use dodai_control::documents::FieldOwner;
 use dodai_control::snapshot::BaseSettings;
-use dodai_core::id::{BaseId, ServiceId};
+use dodai_core::id::{AppId, BaseId, ServiceId};
 use dodai_core::snapshot::{Action, PathMatch, Role, Shape, Snapshot, Target};
 use dodai_core::task::{Kind, Tasks};
 use dodai_store::MemoryStore;
@@ -192,4 +192,19 @@ async fn a_base_is_told_only_what_it_uses() {
     assert!(told.listeners().all(
         |one| matches!(&one.role, Role::Outbound { app } | Role::Api { app } if app.name.as_str() == "caller")
     ));
+    for sighting in observed.bases.values_mut() {
+        let asked = ["default/other", "default/nobody"].map(|id| AppId::parse(id).expect("valid"));
+        sighting.status.wants = dodai_core::status::Wants::Only(asked.into());
+    }
+    let input = dodai_control::snapshot::Input {
+        documents: &view.documents,
+        records: &records,
+        observed: &observed,
+        base: &caller.base,
+        settings: &BaseSettings::default(),
+    };
+    let more = dodai_control::snapshot::build(&input, 2);
+    assert_eq!(more.services().count(), 3, "what was called is told");
+    let absent: Vec<String> = more.absents().map(|one| one.app.to_string()).collect();
+    assert_eq!(absent, ["default/nobody"]);
 }

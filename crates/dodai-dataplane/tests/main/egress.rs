@@ -91,6 +91,7 @@ fn plane(data_dir: PathBuf, roots: RootsFrom) -> DataPlane {
         sinks: vec![],
         sample_per_ten_thousand: 0,
         mesh: None,
+        demand: None,
         data_dir,
         roots,
     })

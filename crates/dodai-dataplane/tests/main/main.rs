@@ -2,6 +2,7 @@
 
 mod calls;
 mod changes;
+mod demand;
 mod egress;
 mod failures;
 mod framing;

@@ -115,8 +115,8 @@ impl LogSink for World {
 }
 
 impl MeshNames for World {
-    fn is_mesh_name(&self, _app: &AppId, host: &str) -> bool {
-        !host.contains('.')
+    fn is_mesh_name<'a>(&'a self, _app: &'a AppId, host: &'a str) -> dodai_modules::Known<'a> {
+        Box::pin(std::future::ready(!host.contains('.')))
     }
 }
 

@@ -103,7 +103,7 @@ pub async fn run(
         sinks: telemetry.sinks(),
         sample_per_ten_thousand: telemetry.sample_per_ten_thousand,
         environment: environment.0.clone(),
-        wants: Wants::All,
+        wants: Wants::default(),
         membership: Some(membership),
         artifacts: Some(server),
         runtime: dodai_runtime::Settings::default(),

@@ -187,6 +187,23 @@ impl World {
         limits: Limits,
         mesh: Option<dodai_dataplane::mesh::Mesh>,
     ) -> World {
+        World::start(net, ip, base, limits, mesh, None)
+    }
+
+    /// A base that asks for what it has not been told of.
+    pub fn asking(ask: dodai_dataplane::demand::Ask) -> World {
+        let demand = dodai_dataplane::demand::Demand::new(Default::default(), ask);
+        World::start(Net::new(), GATEWAY, "b", Limits::default(), None, Some(demand))
+    }
+
+    fn start(
+        net: Net,
+        ip: [u8; 4],
+        base: &str,
+        limits: Limits,
+        mesh: Option<dodai_dataplane::mesh::Mesh>,
+        demand: Option<dodai_dataplane::demand::Demand>,
+    ) -> World {
         let records = Arc::new(Records::default());
         let plane = DataPlane::start(Config {
             base: BaseId::new(base),
@@ -196,6 +213,7 @@ impl World {
             sinks: vec![records.clone()],
             sample_per_ten_thousand: 0,
             mesh,
+            demand,
             data_dir: std::path::PathBuf::new(),
             roots: Default::default(),
         })
