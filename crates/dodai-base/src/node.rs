@@ -42,6 +42,8 @@ pub use crate::workload::Source;
 const LOOK: Duration = Duration::from_millis(250);
 /// How often it tries a refused snapshot again: a port may have become free, a certificate may be mended.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long calls may go on among the apps once nobody is let in from outside, before the apps themselves close.
+const CALM: Duration = Duration::from_secs(10);
 
 /// How a base is set up.
 pub struct Config {
@@ -111,6 +113,8 @@ pub struct Parts {
     pub modules: Arc<Host>,
     /// The process supervisor.
     pub processes: Supervisor,
+    /// What watches processes; told to end after their workloads, which let calls finish first.
+    pub watching: Tasks,
     /// Components and APIs.
     pub runtime: Runtime,
     /// Ports for processes.
@@ -184,6 +188,7 @@ impl Base {
             plane,
             modules,
             processes,
+            watching: Tasks::new(),
             runtime,
             ports: Ports::default(),
             status: link.status,
@@ -214,12 +219,30 @@ impl Base {
     /// Drains calls, stops every instance and closes the components; nothing is left behind.
     pub async fn stop(&self, deadline: Duration) {
         let parts = &self.parts;
+        // First nobody new, then the calls under way with all that they call, then the apps.
+        parts.plane.close_edges().await;
+        let _noisy = tokio::time::timeout(deadline.min(CALM), calm(parts)).await;
         self.tasks.close();
         // Workloads stop while the data plane still lets their last calls out.
         let _cut = self.tasks.drain(deadline).await;
+        parts.watching.close();
+        let _cut = parts.watching.drain(deadline).await;
         parts.plane.drain(deadline).await;
         parts.modules.shutdown(deadline).await;
         parts.runtime.close(deadline).await;
+    }
+}
+
+/// Waits for a moment in which no instance here has a call. Cancel safe.
+async fn calm(parts: &Parts) {
+    let mut looks = tokio::time::interval(Duration::from_millis(10));
+    let locals = parts.plane.locals();
+    loop {
+        looks.tick().await;
+        let instances: Vec<InstanceId> = parts.status.borrow().instances.keys().cloned().collect();
+        if instances.iter().all(|instance| locals.get(instance).in_flight() == 0) {
+            return;
+        }
     }
 }
 

@@ -105,12 +105,12 @@ impl Limits {
     /// Every limit as a table, for the documentation page.
     pub fn page(&self) -> String {
         let row = |(name, value, what): &(&str, String, &str)| format!("| {name} | {value} | {what} |\n");
-        let rows: String = self.table().iter().map(row).collect();
+        let rows: String = self.table().iter().chain(&fixed()).map(row).collect();
         format!("| limit | default | what it bounds |\n|---|---|---|\n{rows}")
     }
 
-    /// Every limit as `(name, value, what it bounds)`.
-    pub fn table(&self) -> Vec<(&'static str, String, &'static str)> {
+    /// The limits that a base may be given, as `(name, value, what it bounds)`.
+    fn table(&self) -> Vec<(&'static str, String, &'static str)> {
         let seconds = |duration: Duration| format!("{} s", duration.as_secs_f64());
         let bytes = |count: usize| format!("{} KiB", count as f64 / 1024.0);
         vec![
@@ -180,27 +180,6 @@ impl Limits {
                 seconds(HANDSHAKE_TIMEOUT),
                 "a TLS handshake with a client; slower is closed",
             ),
-            ("kept_body", bytes(KEPT_BODY), "a request body that is kept for another try or a mirror"),
-            (
-                "mirrors",
-                MAX_MIRRORS.to_string(),
-                "copies on their way to mirrors, per thread; more are not made",
-            ),
-            (
-                "demand_wait",
-                seconds(DEMAND_WAIT),
-                "the first call to an app that was not declared, on a base that joined a server, until it is told of it",
-            ),
-            (
-                "demand_again",
-                seconds(DEMAND_AGAIN),
-                "until such a name without an answer is worth another wait",
-            ),
-            (
-                "demand_names",
-                DEMAND_NAMES.to_string(),
-                "names that a base asks its server for; the oldest is forgotten first",
-            ),
             (
                 "door_queue",
                 self.door_queue.to_string(),
@@ -208,6 +187,27 @@ impl Limits {
             ),
         ]
     }
+}
+
+/// The limits that are the same for every base.
+fn fixed() -> Vec<(&'static str, String, &'static str)> {
+    let seconds = |duration: Duration| format!("{} s", duration.as_secs_f64());
+    let bytes = |count: usize| format!("{} KiB", count as f64 / 1024.0);
+    vec![
+        ("kept_body", bytes(KEPT_BODY), "a request body that is kept for another try or a mirror"),
+        ("mirrors", MAX_MIRRORS.to_string(), "copies on their way to mirrors, per thread; more are not made"),
+        (
+            "demand_wait",
+            seconds(DEMAND_WAIT),
+            "the first call to an app that was not declared, on a base that joined a server, until it is told of it",
+        ),
+        ("demand_again", seconds(DEMAND_AGAIN), "until such a name without an answer is worth another wait"),
+        (
+            "demand_names",
+            DEMAND_NAMES.to_string(),
+            "names that a base asks its server for; the oldest is forgotten first",
+        ),
+    ]
 }
 
 #[cfg(test)]

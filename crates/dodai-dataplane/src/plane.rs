@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -105,6 +106,8 @@ pub struct DataPlane {
     stop: watch::Sender<Option<Duration>>,
     stopped: tokio::sync::Mutex<mpsc::Receiver<()>>,
     bound: tokio::sync::Mutex<BTreeMap<String, Bound>>,
+    /// No snapshot is taken any more.
+    closed: AtomicBool,
     data_dir: PathBuf,
 }
 
@@ -189,6 +192,7 @@ impl DataPlane {
             stop,
             stopped: tokio::sync::Mutex::new(stopped),
             bound: tokio::sync::Mutex::default(),
+            closed: AtomicBool::new(false),
             data_dir: config.data_dir,
         })
     }
@@ -245,6 +249,9 @@ impl DataPlane {
     /// listens.
     pub async fn apply(&self, snapshot: &Snapshot) -> Result<BTreeMap<String, SocketAddr>, NotApplied> {
         let mut bound = self.bound.lock().await;
+        if self.closed.load(Relaxed) {
+            return Err(NotApplied::Down);
+        }
         let old = self.shared.table.load_full();
         let table = Table::compile(snapshot, &old, &self.shared.base, &self.shared.locals)?;
         let stays = |listener: &Arc<Listener>, bound: &BTreeMap<String, Bound>| {
@@ -359,6 +366,21 @@ impl DataPlane {
         let failed = |source| NotApplied::Certificate { listener: listener.name.clone(), source };
         let (tls, files) = Tls::load(spec, listener.protocol, &self.data_dir).map_err(failed)?;
         Ok((Some(tls), files))
+    }
+
+    /// Lets nobody in from outside any more: gateways and the listener for other bases close, their connections end
+    /// after the call under way. Calls between what runs here go on. Later snapshots are not taken.
+    pub async fn close_edges(&self) {
+        let mut bound = self.bound.lock().await;
+        self.closed.store(true, Relaxed);
+        let edges =
+            bound.values().filter(|one| matches!(one.listener.role, Role::Gateway { .. } | Role::Mesh));
+        for at in edges.map(|one| one.address).collect::<Vec<_>>() {
+            if self.tell(|| Command::Close { at }).await.is_err() {
+                return;
+            }
+        }
+        bound.retain(|_, one| !matches!(one.listener.role, Role::Gateway { .. } | Role::Mesh));
     }
 
     /// Stops accepting, lets calls end until `deadline`, then cuts what is left.

@@ -343,13 +343,14 @@ fn many_errors_are_bounded_and_quick() {
     assert_eq!(read.errors.len(), 50);
 }
 
+fn app(spec: &str) -> String {
+    format!(
+        "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: a }}\nspec: {{ services: [{{ name: http }}], {spec} }}\n"
+    )
+}
+
 #[test]
 fn what_is_not_done_is_never_passed_over_in_silence() {
-    let app = |spec: &str| {
-        format!(
-            "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: a }}\nspec: {{ services: [{{ name: http }}], {spec} }}\n"
-        )
-    };
     let policy = |spec: &str| {
         format!("apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {{ name: a }}\nspec: {{ {spec} }}\n")
     };
