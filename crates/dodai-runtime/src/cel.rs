@@ -2,7 +2,7 @@
 //!
 //! A program is read once and run for each message. The language is the common expression language without
 //! its time types and byte strings: literals, `event` and its fields, operators, `has`, `all`, `exists`,
-//! `exists_one`, `filter`, `map`, and the functions in [`eval`]. Always holds: running ends, within a bounded
+//! `exists_one`, `filter`, `map`, and the functions in `cel/eval.rs`. Always holds: running ends, within a bounded
 //! number of steps, and never panics. Rejected: the `cel` crate, which brings a parser generator's runtime and
 //! a dozen crates into every base for the sake of `event.type == "x"`; see ADR 0010.
 

@@ -91,7 +91,8 @@ async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String>
     }
     let env = env::of_process(context, spec, &addresses).await?;
     let spec = convert(context, spec, &addresses, env)?;
-    let handle = context.parts.processes.start(spec, &context.parts.watching).map_err(|error| error.to_string())?;
+    let handle =
+        context.parts.processes.start(spec, &context.parts.watching).map_err(|error| error.to_string())?;
     let entry = (context.workload.app.clone(), handle.logs().clone());
     context
         .parts
