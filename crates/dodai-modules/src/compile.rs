@@ -3,7 +3,7 @@
 //!
 //! Compiling a large guest takes tens of CPU seconds and hundreds of megabytes; a defect in the compiler
 //! should cost a deployment, never a base. The child is the same binary's `compile-module` command; it
-//! gives itself the lowest priority and a memory limit, and writes one file.
+//! gives itself a low priority and a memory limit, and writes one file.
 
 use std::ffi::OsString;
 use std::fs;
@@ -154,8 +154,9 @@ fn run_child(memory: u64, name: &str, input: &Path, output: &Path) -> Result<(),
     };
     bound(Resource::As, memory)?;
     bound(Resource::Core, 0)?;
-    // The lowest priority; where it cannot be had, compiling at the usual one is right too.
-    let _ = nice(19);
+    // Behind what serves, but not so far that a busy machine never gets to a deploy. Where it cannot be had, the usual
+    // priority is right too.
+    let _ = nice(10);
     let wasm = fs::read(input).map_err(|error| Error::file("read", input, error))?;
     let engine = engine::compiler(inspect::flavour_of(&wasm))
         .map_err(|error| Error::Engine { reason: format!("{error:#}") })?;
