@@ -60,7 +60,8 @@ pub fn read_all(files: &[Source<'_>]) -> Project {
     project
 }
 
-fn mentions_us(bytes: &[u8]) -> bool {
+/// Whether a file may hold documents: one that does not belongs to somebody else.
+pub fn mentions_us(bytes: &[u8]) -> bool {
     let has = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
     has(b"dodai.dev/") || has(b"dapr.io/")
 }

@@ -34,7 +34,7 @@ pub use document::{
     API_VERSION, App, Base, Document, DocumentKey, Gateway, Kind, Namespace, Policy, Resource, Revision,
     Route, Service,
 };
-pub use folder::{MANIFEST, Project, is_document_path, read_all};
+pub use folder::{MANIFEST, Project, is_document_path, mentions_us, read_all};
 pub use gateway::{CertificateRef, GatewaySpec, Listener, ListenerProtocol, ListenerTls, TlsMode};
 pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};

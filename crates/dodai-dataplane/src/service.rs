@@ -116,11 +116,15 @@ impl Endpoint {
 
     /// Whether it can be tried at `now`.
     fn is_available(&self, now: u64) -> bool {
-        let open = match &self.place {
+        self.is_open() && self.load.open_until.load(Relaxed) <= now
+    }
+
+    /// Whether calls can get there at all.
+    fn is_open(&self) -> bool {
+        match &self.place {
             Place::Local(local) => local.is_open(),
             Place::Mesh { .. } | Place::Address(..) => true,
-        };
-        open && self.load.open_until.load(Relaxed) <= now
+        }
     }
 
     /// Whether a call that was led here at `now` may go. After the endpoint was left alone, only one may, to see how
@@ -301,9 +305,13 @@ impl Service {
             match found {
                 Some(endpoint) if endpoint.lets_in(now, &self.spec.breaker) => return Ok(endpoint.clone()),
                 Some(_) => {}
-                None => return Err(self.unavailable(now, local_only)),
+                None => break,
             }
         }
+        // All are left alone: unless that was asked for, trying is better than refusing.
+        let is_open = |endpoint: &&Arc<Endpoint>| here(endpoint) && endpoint.is_open() && fits(endpoint);
+        let found = if self.spec.breaker.refuses { None } else { self.balance(now, &is_open) };
+        found.cloned().ok_or_else(|| self.unavailable(now, local_only))
     }
 
     /// Refuses a call beyond the most that may be under way. Threads that ask at the same moment may each let

@@ -27,7 +27,11 @@ pub fn run(arguments: &Validate, output: &Output) -> anyhow::Result<ExitCode> {
         report(&project, &files, output);
     }
     anyhow::ensure!(project.read.errors.is_empty(), Failed::Invalid);
-    output.say(&format!("{documents} documents are valid"));
+    output.say(&if documents == 1 {
+        "1 document is valid".to_owned()
+    } else {
+        format!("{documents} documents are valid")
+    });
     Ok(ExitCode::SUCCESS)
 }
 

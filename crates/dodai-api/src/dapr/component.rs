@@ -30,13 +30,14 @@ pub struct Component {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentSpec {
-    /// The driver: `state.redis`, `pubsub.kafka`, ...
+    /// The driver: `state.sqlite`, `pubsub.in-memory`, ...; `docs/components.md` lists them.
     #[serde(rename = "type")]
     pub kind: String,
     /// The driver's version. Default: `v1`.
     #[serde(default = "v1")]
     pub version: String,
-    /// Whether apps start when this component cannot. Default: false.
+    /// Whether the base counts as healthy (`/v1.0/healthz`) while this component is not up. Apps start either way, and the
+    /// component is tried again. Default: false.
     #[serde(default)]
     pub ignore_errors: bool,
     /// Time to come up. Default: `5s`.

@@ -14,7 +14,7 @@ pub(super) fn check_component(component: &Component, found: &mut Findings) {
             Code::InvalidValue,
             "spec.type",
             message,
-            "write block and driver, for example `state.redis`",
+            "write block and driver, for example `state.sqlite`",
         );
     }
     check_items("spec.metadata", &component.spec.metadata, found);

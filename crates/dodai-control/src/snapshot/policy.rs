@@ -181,6 +181,7 @@ impl Effective {
                 max_connections: breaker.max_connections.unwrap_or(default.max_connections),
                 max_pending: breaker.max_pending.unwrap_or(default.max_pending),
                 max_requests: breaker.max_requests,
+                refuses: breaker.consecutive_failures.is_some() || breaker.open_for.is_some(),
             });
         }
         self.balance = self.balance.or(spec.load_balancing.as_ref().map(balance));

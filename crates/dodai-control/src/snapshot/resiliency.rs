@@ -113,6 +113,7 @@ fn breaker(breaker: &dapr::DaprCircuitBreaker) -> Breaker {
     Breaker {
         consecutive_failures: failures.unwrap_or(default.consecutive_failures),
         open_for: breaker.timeout.map_or(Duration::from_secs(60), api::TimeSpan::get),
+        refuses: true,
         ..default
     }
 }

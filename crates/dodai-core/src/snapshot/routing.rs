@@ -410,6 +410,9 @@ pub struct Breaker {
     pub consecutive_failures: u32,
     /// For how long.
     pub open_for: Duration,
+    /// Whether calls are refused when all endpoints are left alone, as who asks for a breaker wants it. Otherwise they
+    /// are called all the same: a service of one endpoint is not taken away by a few failures.
+    pub refuses: bool,
     /// Open connections at most, per data-plane thread.
     pub max_connections: u32,
     /// Calls that wait for a connection at most, per data-plane thread.
@@ -423,6 +426,7 @@ impl Default for Breaker {
         Breaker {
             consecutive_failures: 5,
             open_for: Duration::from_secs(5),
+            refuses: false,
             max_connections: 1024,
             max_pending: 1024,
             max_requests: None,

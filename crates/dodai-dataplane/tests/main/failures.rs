@@ -156,7 +156,7 @@ async fn the_breaker_opens_and_closes() {
     local(async {
         let mut catalog = service("shop/catalog/http");
         catalog.policy.retry = Some(retry(0, &[]));
-        catalog.breaker.consecutive_failures = 2;
+        catalog.breaker = Breaker { consecutive_failures: 2, refuses: true, ..Breaker::default() };
         let world = World::of(usual(catalog, filtered(vec![]))).await;
         let mut backends = world.backend(1);
         let refuse = |refuse| world.net.set_faults(backend_addr(1), Faults { refuse, ..Faults::default() });
@@ -181,6 +181,39 @@ async fn the_breaker_opens_and_closes() {
         other.send(GET).await;
         backend.answer(OK).await;
         assert_eq!(other.message().await.body, "ok", "one answer closes it");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_is_not_taken_away_by_failures_unless_that_was_asked_for() {
+    local(async {
+        let mut catalog = service("shop/catalog/http");
+        catalog.policy.retry = Some(retry(0, &[]));
+        catalog.breaker.consecutive_failures = 2;
+        let mut resources = usual(catalog, filtered(vec![]));
+        let world = World::of(resources.clone()).await;
+        let refuse =
+            |last, refuse| world.net.set_faults(backend_addr(last), Faults { refuse, ..Faults::default() });
+        refuse(1, true);
+        let mut client = world.client().await;
+        for _ in 0..4 {
+            assert_eq!(client.ask(GET).await.header("dodai-failure"), Some("connect"), "it is the only one");
+        }
+        // With another beside it, it is left alone.
+        resources.push(endpoints("shop/catalog/http", vec![endpoint(1, "r1"), endpoint(2, "r1")]));
+        world.apply(resources).await;
+        let mut good = world.backend(2);
+        let answering = beside(async move {
+            let mut backend = good.accept().await;
+            for _ in 0..4 {
+                backend.answer(OK).await;
+            }
+        });
+        for _ in 0..4 {
+            assert_eq!(client.ask(GET).await.body, "ok");
+        }
+        answering.await.expect("no panic");
     })
     .await;
 }

@@ -84,7 +84,13 @@ pub async fn delete(connection: &Connection, arguments: &Delete, output: &Output
         return Ok(());
     }
     let files = collect(&arguments.paths)?;
-    let project = validate::read(&files);
+    // Only what they are called counts: what they refer to may be gone already.
+    let mut project = dodai_api::Project::default();
+    for file in &files {
+        let one = dodai_api::read(&dodai_api::Source { name: &file.name, bytes: &file.bytes });
+        project.read.documents.extend(one.documents);
+        project.read.errors.extend(one.errors);
+    }
     validate::report(&project, &files, output);
     anyhow::ensure!(project.read.errors.is_empty(), Failed::Invalid);
     let (mut deleted, mut missing) = (Vec::new(), Vec::new());
@@ -123,9 +129,17 @@ fn warn(answer: &Value, output: &Output) {
 fn collect(paths: &[PathBuf]) -> anyhow::Result<Vec<File>> {
     let mut files = Vec::new();
     for path in paths {
-        validate::collect(path, &mut files)?;
+        let mut below = Vec::new();
+        validate::collect(path, &mut below)?;
+        // A file that was named by hand and holds no document: its problem is to be told.
+        let is_folder = path.is_dir();
+        below.retain(|file| {
+            let is_manifest =
+                Path::new(&file.name).file_name().is_some_and(|name| name == dodai_api::MANIFEST);
+            !is_folder || is_manifest || dodai_api::mentions_us(&file.bytes)
+        });
+        files.extend(below);
     }
-    files.retain(|file| holds_documents(&file.bytes));
     anyhow::ensure!(!files.is_empty(), "there are no documents in {}", listed(paths));
     Ok(files)
 }
@@ -154,12 +168,6 @@ async fn send(
 
 fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-fn holds_documents(bytes: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(bytes);
-    // A file without an API version at all was named by hand: its problem is to be told.
-    text.contains("dodai.dev/") || text.contains("dapr.io/") || !text.contains("apiVersion")
 }
 
 /// Uploads the modules that the server cannot read by itself: those outside the folder it runs on.

@@ -292,7 +292,7 @@ fn what_it_cannot_do_it_says() {
         "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: x}\nspec: {type: redis}\n",
     );
     let (code, told) = refused(&world, &["--app-id", "x", "--resources-path", "bad"]);
-    assert!(code == 3 && told.contains("c.yaml:4") && told.contains("state.redis"), "{code} {told}");
+    assert!(code == 3 && told.contains("c.yaml:4") && told.contains("state.sqlite"), "{code} {told}");
     let (code, told) = refused(&world, &["--app-id", "x", "--resources-path", "nowhere"]);
     assert!(code == 1 && told.contains("--resources-path nowhere"), "{code} {told}");
     world.write(
