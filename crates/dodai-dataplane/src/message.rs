@@ -58,7 +58,7 @@ pub async fn forward(
     let result = match decided {
         Ok(Decision::Forward(forward)) => {
             went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
-            tries(worker, &forward, &head, &body, &context, &side.caller, &mut outcome).await.map(
+            tries_of(worker, &forward, &head, &body, &context, &side.caller, &mut outcome).await.map(
                 |mut reply| {
                     forward.response_edits().apply_to(&mut reply.head.headers);
                     reply
@@ -131,7 +131,7 @@ fn local_reply(local: &spine::Local) -> Reply {
 }
 
 /// Tries endpoints until one answers.
-async fn tries(
+async fn tries_of(
     worker: &Rc<Worker>,
     forward: &Forward,
     head: &http::request::Parts,
@@ -151,7 +151,15 @@ async fn tries(
     loop {
         let now = Instant::now();
         let (revision, nanos) = (forward.revision.as_ref(), service::nanos(now));
-        let endpoint = service.pick_at(nanos, revision, tries.tried(), forward.local_only)?;
+        let endpoint = match service.pick_at(nanos, revision, tries.tried(), forward.local_only) {
+            Ok(endpoint) => endpoint,
+            Err(failure) => match forward.renewed(worker) {
+                Some(newer) => {
+                    return Box::pin(tries_of(worker, &newer, head, body, context, caller, outcome)).await;
+                }
+                None => return Err(failure),
+            },
+        };
         tries.begin(endpoint.id);
         outcome.retries = tries.retries();
         outcome.endpoint = Some(endpoint.clone());
@@ -163,6 +171,15 @@ async fn tries(
             Ok(result) => result,
             Err(_) => Err(Failure::new(Kind::Timeout, format!("{} did not answer in time", service.label))),
         };
+        if let Err(failure) = &result
+            && failure.kind == Kind::NoEndpoint
+            && let Some(newer) = forward.renewed(worker)
+            && body.recall()
+        {
+            // It was closed before it got anything.
+            drop(attempt);
+            return Box::pin(tries_of(worker, &newer, head, body, context, caller, outcome)).await;
+        }
         let sent = if body.is_whole() { Sent::HEAD } else { Sent::BODY };
         let now = Instant::now();
         let wait = match &result {

@@ -11,16 +11,47 @@ pub fn normal(path: &str) -> Cow<'_, str> {
     if is_normal(path) { Cow::Borrowed(path) } else { Cow::Owned(settle(&unescape(path, is_unreserved))) }
 }
 
-/// The most that an endpoint may read out of `path`: every escape decoded, a backslash for a slash, parameters of
-/// segments (`;a=b`) left out.
-fn loose(path: &str) -> Cow<'_, str> {
-    if is_normal(path) && !path.bytes().any(|byte| matches!(byte, b'%' | b';' | b'\\')) {
-        return Cow::Borrowed(path);
+/// How an endpoint may read what RFC 3986 leaves to it.
+#[derive(Clone, Copy, Debug)]
+struct Habit {
+    /// Parameters of segments (`;a=b`) are left out: never, before escapes are decoded, or after.
+    parameters: Parameters,
+    /// `%2f`, `\` and `%5c` are slashes.
+    slashes: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parameters {
+    Kept,
+    DroppedFirst,
+    DroppedLast,
+}
+
+const HABITS: [Habit; 6] = {
+    use Parameters::{DroppedFirst, DroppedLast, Kept};
+    [
+        Habit { parameters: Kept, slashes: false },
+        Habit { parameters: Kept, slashes: true },
+        Habit { parameters: DroppedFirst, slashes: false },
+        Habit { parameters: DroppedFirst, slashes: true },
+        Habit { parameters: DroppedLast, slashes: false },
+        Habit { parameters: DroppedLast, slashes: true },
+    ]
+};
+
+/// `path` as an endpoint of that habit reads it.
+fn read(path: &str, habit: Habit) -> String {
+    let bare = |path: &str| {
+        let segments: Vec<&str> =
+            path.split('/').map(|one| one.split(';').next().unwrap_or_default()).collect();
+        segments.join("/")
+    };
+    let first = if habit.parameters == Parameters::DroppedFirst { bare(path) } else { path.to_owned() };
+    let mut decoded = unescape(&first, |byte| habit.slashes || !matches!(byte, b'/' | b'\\'));
+    if habit.slashes {
+        decoded = decoded.replace('\\', "/");
     }
-    let decoded = unescape(path, |_| true).replace('\\', "/");
-    let segments: Vec<&str> =
-        decoded.split('/').map(|one| one.split(';').next().unwrap_or_default()).collect();
-    Cow::Owned(settle(&segments.join("/")))
+    settle(&if habit.parameters == Parameters::DroppedLast { bare(&decoded) } else { decoded })
 }
 
 /// Whether [`normal`] changes nothing. One pass, no table: paths are short.
@@ -83,28 +114,34 @@ fn settle(path: &str) -> String {
 
 /// A path with all its readings, for rules that guard.
 pub struct Readings<'a> {
-    normal: Cow<'a, str>,
-    loose: Cow<'a, str>,
+    path: &'a str,
+    /// As each of [`HABITS`] reads it; nothing when all read the path as it is.
+    read: Vec<String>,
 }
 
 impl<'a> Readings<'a> {
     /// The readings of `path`.
     pub fn of(path: &'a str) -> Readings<'a> {
-        Readings { normal: normal(path), loose: loose(path) }
+        let is_plain = is_normal(path) && !path.bytes().any(|byte| matches!(byte, b';' | b'\\'));
+        let read =
+            if is_plain { Vec::new() } else { HABITS.iter().map(|habit| read(path, *habit)).collect() };
+        Readings { path, read }
     }
 
     /// Whether some endpoint may read a path that `rule` covers: what a rule that denies asks.
     pub fn may_be(&self, rule: &str) -> bool {
-        covers(rule, &self.normal) || self.loosely(rule)
+        covers(rule, self.path) || covers(rule, &normal(self.path)) || self.each(rule).any(|covered| covered)
     }
 
     /// Whether every endpoint reads a path that `rule` covers: what a rule that allows asks.
     pub fn must_be(&self, rule: &str) -> bool {
-        covers(rule, &self.normal) && self.loosely(rule)
+        if self.read.is_empty() { covers(rule, self.path) } else { self.each(rule).all(|covered| covered) }
     }
 
-    fn loosely(&self, rule: &str) -> bool {
-        covers(rule, &self.loose) || covers(&loose(rule), &self.loose)
+    /// For each habit, whether `rule` covers what it reads; the rule may be spelled as the path is.
+    fn each<'r>(&'r self, rule: &'r str) -> impl Iterator<Item = bool> + 'r {
+        let habits = self.read.iter().zip(HABITS);
+        habits.map(move |(path, habit)| covers(rule, path) || covers(&read(rule, habit), path))
     }
 }
 
@@ -166,16 +203,27 @@ mod tests {
             "/a\\..\\admin",
             "/admin;v=1/x",
             "/a/..;/admin/x",
+            "/admin;%2f..%2fx",
+            "/admin;a=%2f..",
+            "/a%2fb/../admin;x",
+            "/a\\b/../admin;x",
+            "/x/%2e%2e;/admin",
         ] {
             assert!(Readings::of(path).may_be(below), "{path} passes a rule that denies");
         }
-        for path in ["/administrator", "/a/admin", "/public/admin%2F", "/"] {
+        for path in ["/administrator", "/a/admin", "/public/admin%2F", "/", "/admins;x"] {
             assert!(!Readings::of(path).may_be(below), "{path}");
         }
         for path in ["/open/x", "/open", "/open/./x"] {
             assert!(Readings::of(path).must_be("/open/*"), "{path}");
         }
-        for path in ["/open/../admin", "/open/..%2fadmin", "/open/..;/admin", "/open/..\\admin"] {
+        for path in [
+            "/open/../admin",
+            "/open/..%2fadmin",
+            "/open/..;/admin",
+            "/open/..\\admin",
+            "/open/..;%2fopen%2fx%2f../admin",
+        ] {
             assert!(!Readings::of(path).must_be("/open/*"), "{path} is let in by a rule for /open");
         }
         assert!(Readings::of("/a;v=1/b").must_be("/a;v=1/b"));
@@ -196,7 +244,7 @@ mod tests {
         #[test]
         fn no_reading_climbs_above_the_root(path in "/[a./%2eEfF;\\\\]{0,30}") {
             let readings = Readings::of(&path);
-            for one in [&readings.normal, &readings.loose] {
+            for one in &readings.read {
                 prop_assert!(!one.split('/').any(|segment| segment == ".."), "{} of {}", one, path);
             }
         }

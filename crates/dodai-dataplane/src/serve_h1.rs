@@ -206,7 +206,15 @@ impl Client {
         let (mut service, mut rule) = (None, None);
         let next = match decision {
             Ok(Decision::Forward(forward)) => {
-                let next = self.forward(request, forward, &mut outcome).await;
+                let next = loop {
+                    if let Some(next) = self.forward(request, forward, &mut outcome).await {
+                        break next;
+                    }
+                    // All endpoints were closed by a newer table than the one that led here.
+                    if let Some(newer) = forward.renewed(&self.worker) {
+                        *forward = newer;
+                    }
+                };
                 (service, rule) = (Some(&*forward.service), forward.rule.as_deref());
                 next
             }
@@ -244,14 +252,14 @@ impl Client {
         request.lap.finish(&self.worker, service, rule, outcome, line);
     }
 
-    /// Tries endpoints of a service until one answers.
-    async fn forward(&self, request: &mut Request, forward: &Forward, outcome: &mut Outcome) -> Next {
+    /// Tries endpoints of a service until one answers. `None` if all were closed and a newer table knows others.
+    async fn forward(&self, request: &mut Request, forward: &Forward, outcome: &mut Outcome) -> Option<Next> {
         let shared = &self.worker.shared;
         let service = &forward.service;
         let terms =
             Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, &shared.limits);
         if let Some(failure) = over_limit(request, terms.max_body) {
-            return self.failed(request, failure, outcome).await;
+            return Some(self.failed(request, failure, outcome).await);
         }
         let standard;
         let retry = match terms.retry {
@@ -273,7 +281,10 @@ impl Client {
             let (revision, nanos) = (forward.revision.as_ref(), nanos(now));
             let endpoint = match service.pick_at(nanos, revision, tries.tried(), forward.local_only) {
                 Ok(endpoint) => endpoint,
-                Err(failure) => return self.failed(request, failure, outcome).await,
+                Err(failure) => match forward.renewed(&self.worker) {
+                    Some(_) => return None,
+                    None => return Some(self.failed(request, failure, outcome).await),
+                },
             };
             tries.begin(endpoint.id);
             outcome.retries = tries.retries();
@@ -298,18 +309,22 @@ impl Client {
             match ended {
                 Ended::Answered(next) => {
                     attempt.succeeded(outcome.answered_at.map_or_else(now_nanos, service::nanos));
-                    return next;
+                    return Some(next);
                 }
                 Ended::ClientGone => {
                     outcome.failure = Some(Failure::new(Kind::ClientGone, "the client went away"));
-                    return Next::Close;
+                    return Some(Next::Close);
                 }
                 Ended::Cut(failure) => {
                     attempt.failed(&service.spec.breaker);
                     outcome.failure = Some(failure);
-                    return Next::Close;
+                    return Some(Next::Close);
                 }
                 Ended::Failed(failure, sent) => {
+                    // One that was closed before it got anything: a deploy may have come between.
+                    if failure.kind == Kind::NoEndpoint && forward.renewed(&self.worker).is_some() {
+                        return None;
+                    }
                     if attempt::counts(failure.kind) {
                         attempt.failed(&service.spec.breaker);
                     }
@@ -317,7 +332,7 @@ impl Client {
                     let now = tokio::time::Instant::now();
                     match tries.again(retry, &failure, sent, &service.budget, now) {
                         Some(wait) => pause(wait).await,
-                        None => return self.failed(request, failure, outcome).await,
+                        None => return Some(self.failed(request, failure, outcome).await),
                     }
                 }
                 Ended::Again(wait) => {

@@ -70,6 +70,20 @@ pub struct Forward {
 }
 
 impl Forward {
+    /// The same way in a newer table than the one that it was decided by, if there is one. For calls that find all
+    /// endpoints closed: a deploy may have come between.
+    pub fn renewed(&self, worker: &Worker) -> Option<Forward> {
+        let table = worker.shared.table.load();
+        let service = table.service(&self.service.spec.id)?;
+        (!Arc::ptr_eq(service, &self.service)).then(|| Forward {
+            service: service.clone(),
+            rule: self.rule.clone(),
+            revision: self.revision.clone(),
+            mirrors: self.mirrors.clone(),
+            local_only: self.local_only,
+        })
+    }
+
     /// What changes in the response head.
     pub fn response_edits(&self) -> Edits {
         let of_rule = self.rule.iter().flat_map(|rule| &rule.filters);

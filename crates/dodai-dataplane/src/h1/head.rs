@@ -378,6 +378,10 @@ fn request_line<'a>(
             Err(BadHead::Target)
         };
     }
+    // A fragment is never sent (RFC 9112 section 3.2); an endpoint that cuts it off would read another path than we.
+    if memchr::memchr(b'#', target.as_bytes()).is_some() {
+        return Err(BadHead::Target);
+    }
     if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         return Ok(RequestLine { method, target, authority: host, absolute: false });
     }

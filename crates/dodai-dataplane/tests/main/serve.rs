@@ -366,3 +366,35 @@ async fn bases_call_each_other_as_their_apps() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_finds_its_instance_closed_goes_where_the_newer_table_leads() {
+    local(async {
+        for from_inside in [false, true] {
+            let (world, mut calls, _instance) = module().await;
+            let door = world.plane.door();
+            let asked = if from_inside {
+                let post = call(Caller::App(app("shop/front")), "http://catalog/x");
+                Ok(beside(async move { door.enter(post).await.expect("answered").head.status.as_u16() }))
+            } else {
+                let mut client = world.client().await;
+                client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").await;
+                Err(client)
+            };
+            let (_call, answer) = calls.recv().await.expect("it arrived");
+            // A deploy: another endpoint is told, the old instance closes.
+            let mut backends = world.backend(1);
+            world.apply(usual(service("shop/catalog/http"), filtered(vec![]))).await;
+            answer.send(Err(Failure::new(Kind::NoEndpoint, "is shutting down"))).expect("it waits");
+            let request = backends.accept().await.answer(OK).await;
+            match asked {
+                Ok(entered) => assert_eq!(entered.await.expect("no panic"), 200),
+                Err(mut client) => {
+                    assert_eq!(request.body, "hi", "the body goes along");
+                    assert_eq!(client.message().await.body, "ok");
+                }
+            }
+        }
+    })
+    .await;
+}
