@@ -19,7 +19,7 @@ use dodai_base::telemetry::collect::Collector;
 use dodai_base::telemetry::metrics::{Format, Source, render};
 use dodai_control::control::Control;
 use dodai_core::call::Door;
-use dodai_core::task::Tasks;
+use dodai_core::task::{Kind, Tasks};
 use dodai_modules::Host;
 use dodai_transport::token::{Purpose, Token};
 use tokio::net::TcpListener;
@@ -33,6 +33,8 @@ use seams::{Artefacts, StoreLedger};
 
 /// The port that is taken if it is free.
 const DEFAULT_PORT: u16 = 7070;
+/// How soon `admin.json` is tried again when it could not be written.
+const REWRITE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Where the management API is reached.
 #[derive(Args, Clone, Debug, Default)]
@@ -170,7 +172,12 @@ impl Admin {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        write_private(&file, &serde_json::to_vec_pretty(&content)?)?;
+        let content = serde_json::to_vec_pretty(&content)?;
+        if let Err(error) = write_private(&file, &content) {
+            // A full disk must not keep apps and traffic down.
+            output.warn(&format!("{error:#}; commands do not find this process until it can be written"));
+            tasks.spawn(Kind::Loop, write_later(file.clone(), content, tasks.clone()));
+        }
         Ok(Admin { file, settled, stop: asked, address })
     }
 
@@ -216,6 +223,20 @@ async fn listen(address: Option<SocketAddr>) -> anyhow::Result<TcpListener> {
         Err(_taken) => {
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
             TcpListener::bind(any).await.context("the management API finds no free port on 127.0.0.1")
+        }
+    }
+}
+
+/// Tries again until the file is there.
+async fn write_later(file: PathBuf, content: Vec<u8>, tasks: Tasks) {
+    loop {
+        tokio::select! {
+            // Both only wait.
+            () = tasks.closing() => return,
+            () = tokio::time::sleep(REWRITE) => {}
+        }
+        if write_private(&file, &content).is_ok() {
+            return;
         }
     }
 }
