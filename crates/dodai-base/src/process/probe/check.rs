@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +12,8 @@ use tokio::time::timeout;
 
 use super::{Check, Probe};
 
+/// Until a check is tried again that failed for want of file descriptors.
+const OURS: Duration = Duration::from_millis(200);
 /// The longest response head, interim ones included.
 const MAX_HEAD: usize = 16 << 10;
 
@@ -23,21 +26,45 @@ pub(in crate::process) struct ExecRequest {
 
 /// Does one check of a process.
 pub(in crate::process) async fn ask(probe: Probe, exec: &mpsc::Sender<ExecRequest>) -> Result<(), String> {
-    let late = |_| Err(format!("no answer within {:?}", probe.timeout));
     match probe.check {
         Check::HttpGet { address, path, host, headers } => {
-            let get = http_get(address, &path, host.as_deref(), &headers);
-            timeout(probe.timeout, get).await.unwrap_or_else(late)
+            patiently(probe.timeout, || http_get(address, &path, host.as_deref(), &headers)).await
         }
-        Check::TcpSocket { address } => {
-            timeout(probe.timeout, tcp_socket(address)).await.unwrap_or_else(late)
-        }
+        Check::TcpSocket { address } => patiently(probe.timeout, || tcp_socket(address)).await,
         // The shim holds the timeout, because it must also kill the command.
         Check::Exec { argv } => self::exec(argv, probe.timeout, exec).await,
     }
 }
 
-async fn tcp_socket(address: SocketAddr) -> Result<(), String> {
+/// Why a check did not succeed.
+enum Trouble {
+    /// This process is out of file descriptors, which says nothing about the app.
+    Ours,
+    Theirs(String),
+}
+
+impl From<String> for Trouble {
+    fn from(reason: String) -> Trouble {
+        Trouble::Theirs(reason)
+    }
+}
+
+/// Checks within `limit`; while the trouble is ours, again and again without an answer.
+async fn patiently<F: Future<Output = Result<(), Trouble>>>(
+    limit: Duration,
+    check: impl Fn() -> F,
+) -> Result<(), String> {
+    loop {
+        match timeout(limit, check()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Trouble::Theirs(reason))) => return Err(reason),
+            Ok(Err(Trouble::Ours)) => tokio::time::sleep(OURS).await,
+            Err(_) => return Err(format!("no answer within {limit:?}")),
+        }
+    }
+}
+
+async fn tcp_socket(address: SocketAddr) -> Result<(), Trouble> {
     connect(address).await.map(drop)
 }
 
@@ -46,12 +73,12 @@ async fn http_get(
     path: &str,
     host: Option<&str>,
     headers: &[(String, String)],
-) -> Result<(), String> {
+) -> Result<(), Trouble> {
     let mut stream = connect(address).await?;
     let request = request(address, path, host, headers);
     stream.write_all(request.as_bytes()).await.map_err(|error| format!("write to {address}: {error}"))?;
     let status = read_status(&mut stream).await.map_err(|error| format!("read from {address}: {error}"))?;
-    if (200..400).contains(&status) { Ok(()) } else { Err(format!("GET {path} answered {status}")) }
+    if (200..400).contains(&status) { Ok(()) } else { Err(format!("GET {path} answered {status}").into()) }
 }
 
 /// Asks the owner of the shim to run a command.
@@ -66,8 +93,11 @@ async fn exec(
     result.await.map_err(|_| gone)?
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(address).await.map_err(|error| format!("connect to {address}: {error}"))
+async fn connect(address: SocketAddr) -> Result<TcpStream, Trouble> {
+    TcpStream::connect(address).await.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE) => Trouble::Ours,
+        Some(_) | None => Trouble::Theirs(format!("connect to {address}: {error}")),
+    })
 }
 
 fn request(address: SocketAddr, path: &str, host: Option<&str>, headers: &[(String, String)]) -> String {
@@ -136,6 +166,23 @@ fn parse_status(mut head: &[u8]) -> Result<Option<u16>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_want_of_descriptors_is_not_the_fault_of_the_app() {
+        let asked = std::cell::Cell::new(0);
+        let check = || {
+            asked.set(asked.get() + 1);
+            std::future::ready(if asked.get() < 50 {
+                Err(Trouble::Ours)
+            } else {
+                Err("no".to_owned().into())
+            })
+        };
+        assert_eq!(patiently(Duration::from_secs(1), check).await, Err("no".to_owned()));
+        assert_eq!(asked.get(), 50, "longer than its timeout");
+        let never = || std::future::pending::<Result<(), Trouble>>();
+        assert_eq!(patiently(Duration::from_secs(1), never).await, Err("no answer within 1s".to_owned()));
+    }
 
     #[test]
     fn status_lines() {
