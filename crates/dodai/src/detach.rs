@@ -112,6 +112,11 @@ fn told(file: &AdminFile, log: &Path, status: &Value, output: &Output) -> anyhow
             output.warn(&format!("component {name} is not ready: {reason}"));
         }
     }
+    for (name, address) in status["node"]["listeners"].as_object().into_iter().flatten() {
+        if let (true, Some(address)) = (name.starts_with("gateway/"), address.as_str()) {
+            output.say(&format!("{name}: {address}"));
+        }
+    }
     let pid = file.pid;
     let value = json!({ "pid": pid, "address": file.address, "log": log, "notReady": missing });
     let _for_people = output.value(&value);

@@ -38,11 +38,13 @@ pub async fn ps(connection: &Connection, arguments: &Ps, output: &Output) -> any
         return Ok(());
     }
     let now = now_ms();
+    // With one base there is nothing to tell.
+    let several = all.windows(2).any(|pair| pair[0].base != pair[1].base);
     let row = |one: &Instance| {
         let ports: Vec<String> = one.ports.values().map(ToString::to_string).collect();
-        vec![
-            one.app.clone(),
-            one.id.clone(),
+        let mut row = vec![one.app.clone(), one.id.clone()];
+        row.extend(several.then(|| one.base.clone()));
+        row.extend([
             one.revision.clone(),
             one.shape.clone(),
             phase(one.phase).to_owned(),
@@ -52,13 +54,13 @@ pub async fn ps(connection: &Connection, arguments: &Ps, output: &Output) -> any
             age(now.saturating_sub(one.created_ms)),
             one.memory_bytes.map_or("-".to_owned(), size),
             one.reason.clone(),
-        ]
+        ]);
+        row
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    let headings = [
-        "APP", "INSTANCE", "REVISION", "SHAPE", "STATE", "RESTARTS", "PID", "PORTS", "AGE", "MEMORY",
-        "REASON",
-    ];
+    let mut headings = vec!["APP", "INSTANCE"];
+    headings.extend(several.then_some("BASE"));
+    headings.extend(["REVISION", "SHAPE", "STATE", "RESTARTS", "PID", "PORTS", "AGE", "MEMORY", "REASON"]);
     output.table(&headings, &rows);
     Ok(())
 }
