@@ -22,23 +22,22 @@ pub async fn tend(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot
         return;
     }
     let mut known: Option<BTreeSet<Digest>> = None;
+    // Something that has to go still ran at the last look.
+    let mut again = false;
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
         // Before the first snapshot nothing is known to be superfluous.
         if snapshot.version > 0 {
             let keep = artifacts(&snapshot);
-            let fewer = known.as_ref().is_none_or(|known| !known.is_subset(&keep));
-            known = Some(match fewer && !prune(&parts, &keep).await {
-                // What has to go still runs: it stays known, so that it is tried again.
-                true => keep.union(&parts.modules.in_use()).cloned().collect(),
-                false => keep,
-            });
+            if again || known.is_none_or(|known| !known.is_subset(&keep)) {
+                again = !prune(&parts, &keep).await;
+            }
+            known = Some(keep);
         }
-        let still_runs = known.as_ref().is_some_and(|known| !known.is_subset(&artifacts(&snapshot)));
         tokio::select! {
             // All only wait.
             changed = snapshots.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK), if still_runs => {}
+            () = tokio::time::sleep(LOOK), if again => {}
             () = tasks.closing() => return,
         }
     }
