@@ -3,8 +3,8 @@
 mod crash;
 mod dapr;
 mod model;
-mod shared;
 mod suites;
+mod two_processes;
 
 use std::collections::BTreeMap;
 use std::path::Path;
