@@ -2,6 +2,7 @@
 
 mod errors;
 mod guards;
+mod pages;
 mod properties;
 mod reading;
 mod schemas;
