@@ -243,10 +243,16 @@ fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
     Err(at(if version.starts_with("dapr.io/") { problem.warning() } else { problem }, kind_id))
 }
 
-/// Drops what only control writes, with a warning for each part.
+/// Drops what only control writes, with a warning for each part. What the server printed comes back whole, with
+/// an identity and a time that nobody writes by hand: of that nothing is said.
 fn take_read_only(document: &mut Document) -> Vec<Problem> {
     let mut found = Vec::new();
+    let metadata = document.metadata();
+    let printed = metadata.uid.is_some() && metadata.creation_timestamp.is_some();
     let mut note = |path: &str| {
+        if printed {
+            return;
+        }
         let problem = Problem::new(Code::ReadOnly, path, "only the server writes this, so it is ignored");
         found.push(problem.remedy("leave it out").warning());
     };

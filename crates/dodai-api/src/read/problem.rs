@@ -134,16 +134,18 @@ impl Problem {
 
     /// The problem with the line it is on and a mark under the column, for terminals.
     ///
-    /// `text` is the content of the file; without a place in it this is the same as `Display`.
+    /// `text` is the content of the file; without a place in it there is no such mark. The severity is not told:
+    /// whoever prints the problem puts the word before it.
     pub fn render(&self, text: &str) -> String {
+        let told = Problem { severity: Severity::Error, ..self.clone() }.to_string();
         let line = (self.line as usize).checked_sub(1).and_then(|index| text.lines().nth(index));
-        let Some(line) = line else { return self.to_string() };
+        let Some(line) = line else { return told };
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
         let before: String = line.chars().take((self.column as usize).saturating_sub(1)).collect();
         // Tabs are kept so that the mark stands under its column whatever their width.
         let pad: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-        format!("{self}\n{gutter} |\n{number} | {line}\n{gutter} | {pad}^")
+        format!("{told}\n{gutter} |\n{number} | {line}\n{gutter} | {pad}^")
     }
 }
 

@@ -223,6 +223,25 @@ fn what_only_the_server_writes_is_ignored_aloud() {
 }
 
 #[test]
+fn what_the_server_printed_comes_back_without_a_word() {
+    let printed = "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { name: a, uid: u, generation: 3, revision: 7, \
+         creationTimestamp: '2026-01-01T00:00:00Z', ownerApp: b, fieldOwners: { '': cli } }\n\
+         status: { conditions: [] }\n";
+    let read = read_text(printed);
+    assert_eq!((read.documents.len(), told(&read).as_str()), (1, ""));
+    let metadata = read.documents[0].value.metadata();
+    assert_eq!((&metadata.uid, metadata.generation, metadata.revision), (&None, None, Some(7)));
+    assert!(metadata.field_owners.is_empty() && metadata.owner_app.is_none());
+}
+
+#[test]
+fn the_word_for_a_warning_is_left_to_whoever_prints_it() {
+    let text = "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { name: a, uid: u }\n";
+    let shown = read_text(text).warnings[0].render(text);
+    assert!(shown.starts_with("shop.yaml:3:") && !shown.contains("warning"), "{shown}");
+}
+
+#[test]
 fn dapr_documents_warn_and_are_taken() {
     let read = read_text(
         r#"apiVersion: dapr.io/v1alpha1
