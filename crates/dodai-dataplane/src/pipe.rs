@@ -5,10 +5,11 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 
 use dodai_core::call::Caller;
-use dodai_core::failure::{Failure, Kind};
+use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::head::{host_of, port_of};
 use dodai_core::id::RevisionId;
 use dodai_core::snapshot::{Action, Protocol, Role};
@@ -23,6 +24,9 @@ use crate::spine::{self, Lap, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
 use crate::worker::Worker;
+
+/// How many newer tables one connection is opened by; no deploy follows another that fast.
+const RENEWALS: usize = 3;
 
 /// Joins a client and an endpoint after an upgrade. The carries are bytes that were read too early.
 pub async fn join(client: &Client, up: &Wire, client_carry: Vec<u8>, up_carry: Vec<u8>) {
@@ -40,11 +44,11 @@ pub async fn connect(client: Client, authority: &str) {
     if let Some(wanted) = worker.shared.asks_for(host_of(authority), app.namespace.as_str()) {
         worker.shared.wait_for(&wanted).await;
     }
-    let service = {
+    let mut service = {
         let table = worker.shared.table.load();
         table.resolve(host_of(authority), port_of(authority), app.namespace.as_str()).cloned()
     };
-    let opened = match &service {
+    let opened = match &mut service {
         Some(service) if service.spec.protocol != Protocol::Tcp => {
             let text = format!(
                 "{} is called directly: CONNECT reaches TCP services and hosts outside",
@@ -88,8 +92,8 @@ pub async fn connect(client: Client, authority: &str) {
 pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
     let mut outcome = Outcome::default();
-    let (service, revision) = service_of(&worker, &side, stream.server_name()).unzip();
-    let opened = match &service {
+    let (mut service, revision) = service_of(&worker, &side, stream.server_name()).unzip();
+    let opened = match &mut service {
         Some(service) => {
             let local_only = matches!(side.listener.role, Role::Mesh);
             open(&worker, service, revision.flatten().as_ref(), &side.caller, local_only).await
@@ -116,9 +120,9 @@ fn service_of(
     worker: &Worker,
     side: &Side,
     host: Option<&str>,
-) -> Option<(std::sync::Arc<Service>, Option<RevisionId>)> {
+) -> Option<(Arc<Service>, Option<RevisionId>)> {
     let table = worker.shared.table.load();
-    let any_revision = |service: &std::sync::Arc<Service>| (service.clone(), None);
+    let any_revision = |service: &Arc<Service>| (service.clone(), None);
     match &side.listener.role {
         Role::OutboundTcp { service, .. } => table.service(service).map(any_revision),
         Role::Gateway { routes } => {
@@ -139,14 +143,47 @@ fn service_of(
     }
 }
 
-/// A connection to an endpoint of `service`, trying others while none was reached.
+/// A connection, and that it counts as one of a local process.
+type Opened = (Stream, Option<crate::local::InFlight>);
+
+/// A connection to an endpoint of `service`. If none can be had, a deploy may have come between: then `service`
+/// becomes what a newer table says of it, and is tried in turn.
 async fn open(
+    worker: &Rc<Worker>,
+    service: &mut Arc<Service>,
+    revision: Option<&RevisionId>,
+    caller: &Caller,
+    local_only: bool,
+) -> Result<Opened, Failure> {
+    let mut renewals = 0;
+    loop {
+        let failure = match try_open(worker, service, revision, caller, local_only).await {
+            Ok(opened) => return Ok(opened),
+            Err(failure) => failure,
+        };
+        match spine::newer(service, worker) {
+            Some(newer) if renewals < RENEWALS && is_about_endpoints(failure.kind) => {
+                *service = newer;
+                renewals += 1;
+            }
+            Some(_) | None => return Err(failure),
+        }
+    }
+}
+
+/// Whether other endpoints might have done better.
+fn is_about_endpoints(kind: Kind) -> bool {
+    kind.blame() == Blame::Endpoint || kind == Kind::BreakerOpen
+}
+
+/// A connection to an endpoint of `service` as it stands, trying others while none was reached.
+async fn try_open(
     worker: &Rc<Worker>,
     service: &Service,
     revision: Option<&RevisionId>,
     caller: &Caller,
     local_only: bool,
-) -> Result<(Stream, Option<crate::local::InFlight>), Failure> {
+) -> Result<Opened, Failure> {
     let mut tried = Vec::new();
     loop {
         let endpoint = service.pick(revision, &tried, local_only)?;

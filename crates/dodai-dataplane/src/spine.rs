@@ -73,10 +73,8 @@ impl Forward {
     /// The same way in a newer table than the one that it was decided by, if there is one. For calls that find all
     /// endpoints closed: a deploy may have come between.
     pub fn renewed(&self, worker: &Worker) -> Option<Forward> {
-        let table = worker.shared.table.load();
-        let service = table.service(&self.service.spec.id)?;
-        (!Arc::ptr_eq(service, &self.service)).then(|| Forward {
-            service: service.clone(),
+        newer(&self.service, worker).map(|service| Forward {
+            service,
             rule: self.rule.clone(),
             revision: self.revision.clone(),
             mirrors: self.mirrors.clone(),
@@ -91,6 +89,12 @@ impl Forward {
         let of_service = self.service.inbound.iter().filter(|_| !self.local_only);
         filter::response_edits(of_rule.chain(of_service))
     }
+}
+
+/// The same service as a newer table has it, if there is one and it differs.
+pub fn newer(service: &Arc<Service>, worker: &Worker) -> Option<Arc<Service>> {
+    let table = worker.shared.table.load();
+    table.service(&service.spec.id).filter(|found| !Arc::ptr_eq(found, service)).cloned()
 }
 
 /// An answer that needs no endpoint.

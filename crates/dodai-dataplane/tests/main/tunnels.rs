@@ -131,6 +131,44 @@ async fn raw_connections_may_start_at_either_side() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_whose_endpoints_are_gone_goes_where_the_newer_table_leads() {
+    local(async {
+        for by_connect in [false, true] {
+            let world = World::of(tcp(usual(service("shop/catalog/http"), filtered(vec![])))).await;
+            let mut moved = world.backend(3);
+            // Nobody listens at the old address any more, which shows only when the newer table is there.
+            let slow = dodai_transport::memory::Faults {
+                connect_delay: secs(1),
+                refuse: true,
+                ..Default::default()
+            };
+            world.net.set_faults(backend_addr(2), slow);
+            let mut client = world.client_of(if by_connect { 81 } else { 90 }).await;
+            if by_connect {
+                client.send("CONNECT db:5432 HTTP/1.1\r\nHost: db:5432\r\n\r\n").await;
+            }
+            settle().await;
+            let mut resources = tcp(usual(service("shop/catalog/http"), filtered(vec![])));
+            resources.retain(|resource| resource.key().name != "shop/db/pg" || !is_endpoints(resource));
+            resources.push(endpoints("shop/db/pg", vec![endpoint(3, "r2")]));
+            world.apply(resources).await;
+            let mut backend = moved.accept().await;
+            if by_connect {
+                assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+            }
+            client.send("query").await;
+            client.finish().await;
+            assert_eq!(backend.rest().await, "query");
+            drop(backend);
+            client.ended().await;
+            let record = world.records.next().await;
+            assert_eq!((record.status, record.failure), (200, None), "by CONNECT: {by_connect}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn raw_connections_are_shared_out_by_weight_and_revision() {
     local(async {
         let backend = |revision: &str, weight| Backend {
