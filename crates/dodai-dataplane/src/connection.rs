@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dodai_core::call::Caller;
 use dodai_core::id::ServiceId;
@@ -82,7 +82,10 @@ pub async fn accept(worker: Rc<Worker>, serving: Rc<Serving>, mut socket: networ
                 AfterFailure::Next => {}
                 AfterFailure::Pause(pause) => {
                     failures += 1;
-                    tracing::warn!(listener = terms.listener.name, %error, "cannot accept connections for a moment");
+                    let (listener, now) = (&*terms.listener.name, Instant::now());
+                    if let Some(times) = worker.shared.not_accepted.count(listener, now) {
+                        tracing::warn!(listener, times, %error, "cannot accept connections for a moment");
+                    }
                     tokio::time::sleep(pause).await;
                 }
                 AfterFailure::Stop => {

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use dodai_core::call::Serve;
 use dodai_core::id::{AppId, BaseId};
 use dodai_core::record::Sink;
+use dodai_core::seldom::Seldom;
 use dodai_core::snapshot::{Listener, Role, Snapshot};
 use dodai_core::task::{Cut, Kind, Tasks};
 use dodai_transport::listen::{self, BindError, Options};
@@ -152,6 +153,7 @@ impl DataPlane {
             apis: ArcSwap::default(),
             stats: Arc::new(Stats::default()),
             gauges: Gauges::default(),
+            not_accepted: Seldom::default(),
             sinks: config.sinks,
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,

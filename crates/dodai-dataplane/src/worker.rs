@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use dodai_core::call::Serve;
 use dodai_core::id::{AppId, BaseId};
 use dodai_core::record::Sink;
+use dodai_core::seldom::Seldom;
 use dodai_core::task::Tasks;
 use dodai_transport::network::Network;
 use tokio::time::Instant;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// How full the threads are.
     pub(crate) gauges: Gauges,
+    /// Connections that could not be accepted, by listener: of all threads together.
+    pub not_accepted: Seldom,
     /// Who wants call records.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// How connections are made.

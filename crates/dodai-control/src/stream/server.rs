@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dodai_core::id::{AppId, BaseId, Digest};
+use dodai_core::seldom::Seldom;
 use dodai_core::snapshot::{Endpoint, Snapshot, Target};
 use dodai_core::status::{Link, Refusal, Status as Report};
 use dodai_core::task::{Kind, Tasks};
@@ -132,12 +133,15 @@ impl std::fmt::Debug for Server {
 
 async fn accept(mut listener: Listener, acceptor: Acceptor, ready: mpsc::Sender<Wire>, tasks: Tasks) {
     let mut failures = 0;
+    let warnings = Seldom::default();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 failures += 1;
-                tracing::warn!(%error, "accepting for the control stream failed");
+                if let Some(times) = warnings.count("", Instant::now()) {
+                    tracing::warn!(times, %error, "accepting for the control stream failed");
+                }
                 // The listener may recover, as when files were short; it is not asked in a tight loop.
                 tokio::time::sleep(Duration::from_millis(100 * u64::from(failures.min(50_u32)))).await;
                 continue;
