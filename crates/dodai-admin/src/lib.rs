@@ -15,6 +15,7 @@ pub mod mask;
 mod node;
 mod refusal;
 pub mod seam;
+mod seats;
 pub mod server;
 
 pub use refusal::Refusal;
