@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::gate::Gate;
 use crate::joining::{self, Joining};
 use crate::seam::{Artifacts, Ledger, Node, NotReady};
-use crate::{Refusal, apps, documents, node};
+use crate::{Refusal, apps, backup, documents, node};
 
 /// The most bytes of documents in one request.
 pub const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
@@ -105,7 +105,7 @@ pub fn router(parts: Arc<Parts>) -> Router {
         .route("/v1/publish/{pubsub}/{topic}", post(node::publish))
         .route("/v1/tokens", post(joining::create))
         .route("/v1/store", get(node::store))
-        .route("/v1/store/backup", post(node::backup))
+        .route("/v1/store/backup", post(backup::backup))
         .fallback(|| async { Refusal::not_found("there is no such path in the management API") })
         .method_not_allowed_fallback(|| async {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this path does not take this method")

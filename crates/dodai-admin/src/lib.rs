@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod apps;
+mod backup;
 mod documents;
 mod feed;
 pub mod gate;

@@ -7,7 +7,6 @@ use dodai_core::id::AppId;
 use http::{HeaderMap, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
-use std::path::PathBuf;
 
 use crate::Refusal;
 use crate::api::{Answer, MAX_VALUE_BYTES, Shared, json as answer, query, read};
@@ -184,25 +183,4 @@ pub(crate) async fn publish(
 /// `GET /v1/store`.
 pub(crate) async fn store(State(parts): Shared) -> Answer {
     answer(&parts.ledger.state().await?)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Backup {
-    path: PathBuf,
-}
-
-/// `POST /v1/store/backup` with `{"path": "/somewhere/store.backup"}`, on the server's machine.
-pub(crate) async fn backup(State(parts): Shared, body: Body) -> Answer {
-    let body = read(body, 16 << 10).await?;
-    let remedy = "send `{\"path\": \"/somewhere/store.backup\"}`";
-    let Backup { path } = serde_json::from_slice(&body)
-        .map_err(|error| Refusal::bad_request(format!("the body: {error}")).remedy(remedy))?;
-    if !path.is_absolute() {
-        return Err(
-            Refusal::bad_request(format!("{} is not an absolute path", path.display())).remedy(remedy)
-        );
-    }
-    parts.ledger.backup(path.clone()).await?;
-    answer(&json!({ "path": path }))
 }

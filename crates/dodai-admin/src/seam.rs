@@ -176,6 +176,6 @@ pub trait Ledger: Send + Sync + 'static {
     fn state(&self) -> Pending<'_, StoreState>;
     /// Lines of the change log after a revision, oldest first, about `limit` of them.
     fn changes(&self, prefix: String, after: u64, limit: usize) -> Pending<'_, Vec<Change>>;
-    /// Writes a copy of the store to a new file.
+    /// Writes a copy of the store to a new file, whose folder the server has chosen.
     fn backup(&self, path: PathBuf) -> Pending<'_, ()>;
 }

@@ -35,6 +35,7 @@ pub struct World {
     pub node: Arc<FakeNode>,
     pub stop: watch::Sender<bool>,
     pub tasks: Tasks,
+    pub data: tempfile::TempDir,
 }
 
 /// What came back.
@@ -88,6 +89,7 @@ impl World {
         let control = Control::start(store, Settings::default(), &tasks).await.unwrap();
         let node = Arc::new(FakeNode::default());
         let (stop, _) = watch::channel(false);
+        let data = tempfile::tempdir().unwrap();
         let parts = Parts {
             control: control.clone(),
             node: node.clone(),
@@ -96,13 +98,13 @@ impl World {
             door: node.clone(),
             joining: None,
             gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
-            about: About { version: "1".to_owned(), pid: 7, folder: None, data: PathBuf::from("/data") },
+            about: About { version: "1".to_owned(), pid: 7, folder: None, data: data.path().to_owned() },
             metrics: Arc::new(|_| ("text/plain", "# EOF\n".to_owned())),
             stop: stop.clone(),
             settled: watch::channel(Some(Vec::new())).1,
             tasks: tasks.clone(),
         };
-        World { router: router(Arc::new(parts)), control, node, stop, tasks }
+        World { router: router(Arc::new(parts)), control, node, stop, tasks, data }
     }
 
     async fn request(
@@ -266,9 +268,9 @@ impl Ledger for FakeNode {
     }
 
     fn backup(&self, path: PathBuf) -> Pending<'_, ()> {
-        Box::pin(
-            async move { std::fs::write(path, "x").map_err(|error| Refusal::internal(error.to_string())) },
-        )
+        Box::pin(async move {
+            std::fs::write(path, "a copy").map_err(|error| Refusal::internal(error.to_string()))
+        })
     }
 }
 

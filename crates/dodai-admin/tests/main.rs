@@ -280,6 +280,20 @@ async fn configuration_messages_logs_and_the_store_reach_the_node() {
 }
 
 #[tokio::test]
+async fn a_backup_is_the_answer_and_nothing_is_written_where_a_caller_says() {
+    let world = World::new().await;
+    let data = world.data.path();
+    let answer = world.send("POST", "/v1/store/backup", &[], "").await;
+    assert_eq!((answer.status, answer.text.as_str()), (StatusCode::OK, "a copy"));
+    assert_eq!(answer.headers["content-length"], "6");
+    let target = data.join("somewhere");
+    let refused = world.send("POST", "/v1/store/backup", &[], &json!({ "path": target }).to_string()).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST);
+    assert!(refused.json()["remedy"].as_str().unwrap().contains("dodai store backup FILE"));
+    assert_eq!(std::fs::read_dir(data).unwrap().count(), 0, "no copy is left");
+}
+
+#[tokio::test]
 async fn a_stop_is_answered_and_then_told() {
     let world = World::new().await;
     let mut stop = world.stop.subscribe();

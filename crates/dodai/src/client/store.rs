@@ -1,7 +1,12 @@
 //! `dodai store`: back up and look at the running store; check and restore a stopped one.
 
+use std::io::Write;
+use std::path::Path;
+
 use anyhow::Context;
+use bytes::Bytes;
 use http::Method;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::arguments::{Server, Store};
@@ -23,9 +28,8 @@ pub async fn run(
             let path =
                 std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))?;
             let connection = Connection::find(server, environment)?;
-            let body = json!({ "path": path }).to_string();
-            let backup = connection.json(Method::POST, "/v1/store/backup", body.into());
-            let answer = progress.during(|| "backing up".to_owned(), backup).await?;
+            let bytes = progress.during(|| "backing up".to_owned(), backup(&connection, &path)).await?;
+            let answer = json!({ "path": path, "bytes": bytes });
             told(&answer, &format!("backed up to {}", path.display()), output);
         }
         Store::Status => {
@@ -68,6 +72,29 @@ pub async fn run(
         }
     }
     Ok(())
+}
+
+/// Keeps the server's copy of its store in a new file, which only its owner can read: it holds secrets. The name
+/// is there once the copy is whole.
+async fn backup(connection: &Connection, path: &Path) -> anyhow::Result<u64> {
+    anyhow::ensure!(!path.exists(), "{} exists; choose another name or remove it", path.display());
+    let cannot = || format!("cannot write {}", path.display());
+    let folder = path.parent().with_context(cannot)?;
+    let mut partial =
+        tempfile::Builder::new().prefix(".dodai-backup").tempfile_in(folder).with_context(cannot)?;
+    let answer = connection.send(Method::POST, "/v1/store/backup", &[], Bytes::new()).await?;
+    let mut body = connection::accepted(answer).await?.into_body();
+    let mut bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.context("the server went away while it was sending the backup")?;
+        if let Some(data) = frame.data_ref() {
+            partial.write_all(data).with_context(cannot)?;
+            bytes += data.len() as u64;
+        }
+    }
+    partial.as_file().sync_all().with_context(cannot)?;
+    partial.persist_noclobber(path).with_context(cannot)?;
+    Ok(bytes)
 }
 
 fn told(answer: &Value, text: &str, output: &Output) {
