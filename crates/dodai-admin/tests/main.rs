@@ -266,13 +266,6 @@ async fn configuration_messages_logs_and_the_store_reach_the_node() {
     assert!(calls.ends().await);
     assert_eq!(world.get("/v1/calls?app=a/b/c").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(world.get("/v1/calls?colour=red").await.status, StatusCode::BAD_REQUEST);
-    let folder = tempfile::tempdir().unwrap();
-    let path = json!({ "path": folder.path().join("copy") }).to_string();
-    assert_eq!(world.send("POST", "/v1/store/backup", &[], &path).await.status, StatusCode::OK);
-    assert_eq!(
-        world.send("POST", "/v1/store/backup", &[], "{\"path\":\"here\"}").await.status,
-        StatusCode::BAD_REQUEST
-    );
     assert_eq!(world.get("/v1/store").await.json()["backend"], "fake");
     assert_eq!(world.get("/v1/changes?prefix=App/").await.json()["items"][0]["key"], "/App/");
     assert_eq!(world.get("/v1/instances").await.json()["items"], json!([]));
