@@ -226,6 +226,11 @@ impl Control {
         self.0.events.after(sequence)
     }
 
+    /// Takes note of something that happened.
+    pub(crate) fn note(&self, object: String, reason: &'static str, message: String) {
+        self.0.events.add(millis(&self.0.settings.clock), object, reason, message);
+    }
+
     /// Tells the number of the newest event.
     pub fn events_changed(&self) -> watch::Receiver<u64> {
         self.0.events.subscribe()

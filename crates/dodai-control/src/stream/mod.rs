@@ -7,6 +7,7 @@ mod ask;
 mod fetch;
 mod persist;
 mod remote;
+mod rivals;
 mod server;
 mod session;
 mod token;

@@ -29,6 +29,7 @@ use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::ask::{Asker, Open, Question};
+use super::rivals::{Process, Rivals};
 use super::{MAX_MESSAGE, encode};
 use crate::control::Control;
 use crate::error::Error;
@@ -73,6 +74,7 @@ pub struct Server {
     blobs: Arc<dyn Blobs>,
     validity: Duration,
     asker: Asker,
+    rivals: Arc<Rivals>,
     tasks: Tasks,
 }
 
@@ -85,6 +87,7 @@ impl Server {
             blobs,
             validity: LEAF_VALIDITY,
             asker: Asker::default(),
+            rivals: Arc::default(),
             tasks: tasks.clone(),
         }
     }
@@ -135,8 +138,8 @@ async fn accept(mut listener: Listener, acceptor: Acceptor, ready: mpsc::Sender<
     let mut failures = 0;
     let warnings = Seldom::default();
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 failures += 1;
                 if let Some(times) = warnings.count("", Instant::now()) {
@@ -152,7 +155,7 @@ async fn accept(mut listener: Listener, acceptor: Acceptor, ready: mpsc::Sender<
         tasks.spawn(Kind::Connection, async move {
             match acceptor.accept(stream).await {
                 // A closed queue means that the server ends, and the connection with it.
-                Ok(stream) => drop(ready.send(Wire(stream)).await),
+                Ok(stream) => drop(ready.send(Wire(stream, address)).await),
                 Err(error) => tracing::info!(%error, "a peer of the control stream was refused"),
             }
         });
@@ -160,16 +163,16 @@ async fn accept(mut listener: Listener, acceptor: Acceptor, ready: mpsc::Sender<
 }
 
 /// A connection whose peer is known.
-struct Wire(Stream);
+struct Wire(Stream, SocketAddr);
 
-/// Who is at the other end.
+/// Who is at the other end, and where.
 #[derive(Clone)]
-struct Peer(Option<PeerIdentity>);
+struct Peer(Option<PeerIdentity>, SocketAddr);
 
 impl Connected for Wire {
     type ConnectInfo = Peer;
     fn connect_info(&self) -> Peer {
-        Peer(self.0.identity().cloned())
+        Peer(self.0.identity().cloned(), self.1)
     }
 }
 
@@ -198,9 +201,9 @@ impl AsyncWrite for Wire {
 /// The base that calls; others are refused.
 fn base<T>(request: &Request<T>) -> Result<BaseId, Status> {
     match request.extensions().get::<Peer>() {
-        Some(Peer(Some(PeerIdentity::Base(base)))) => Ok(base.clone()),
-        Some(Peer(Some(other))) => Err(Status::permission_denied(format!("{other} is not a base"))),
-        Some(Peer(None)) | None => {
+        Some(Peer(Some(PeerIdentity::Base(base)), _)) => Ok(base.clone()),
+        Some(Peer(Some(other), _)) => Err(Status::permission_denied(format!("{other} is not a base"))),
+        Some(Peer(None, _)) | None => {
             Err(Status::unauthenticated("this call needs a base's certificate; join first"))
         }
     }
@@ -218,6 +221,18 @@ impl Server {
         let now = self.control.clock().now();
         let signed = self.authority.sign(request, identity, &Names::default(), self.validity, now);
         signed.map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+
+    /// Refuses a process that another took the place of, which is there.
+    fn admit(&self, base: &BaseId, process: Process) -> Result<(), Status> {
+        let is_connected = self.control.snapshot(base).is_some();
+        self.rivals.admit(base, process, is_connected).map_err(|rival| {
+            if rival.is_news {
+                tracing::warn!(%base, "{}", rival.text);
+                self.control.note(base.to_string(), "BaseRunsTwice", rival.text.clone());
+            }
+            Status::already_exists(rival.text)
+        })
     }
 
     /// Whether a base runs an instance of an app, or one behind a service of that name.
@@ -286,6 +301,7 @@ impl Service for Server {
         request: Request<Streaming<wire::BaseMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         let base = base(&request)?;
+        let address = request.extensions().get::<Peer>().map(|peer| peer.1);
         let mut inbound = request.into_inner();
         let Some(Message::Hello(hello)) = inbound.message().await?.and_then(|first| first.message) else {
             return Err(Status::invalid_argument("the first message must be `hello`"));
@@ -298,6 +314,7 @@ impl Service for Server {
         };
         let api_token = Some(hello.api_token).filter(|token| !token.is_empty());
         let settings = BaseSettings { mesh, api_token, ..BaseSettings::default() };
+        self.admit(&base, Process { run: hello.run, address })?;
         let first = tokio::time::timeout(FIRST_REPORT, first_report(&mut inbound)).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the status of the base did not come"))??;
         let link = self.control.link_again(base, settings, first).await.map_err(refused)?;
@@ -378,7 +395,14 @@ async fn converse(
         let asks = tokio::select! {
             // Cancel safe: the snapshot is state, and what was not received whole stays where it is.
             () = tasks.closing() => return,
-            changed = link.snapshots.changed() => if changed.is_err() { return } else { Vec::new() },
+            changed = link.snapshots.changed() => {
+                if changed.is_err() {
+                    let text = format!("another stream of base {} has taken its place", link.base);
+                    let _gone = outbound.send(Err(Status::aborted(text))).await;
+                    return;
+                }
+                Vec::new()
+            }
             // A second stream of this base takes the questions over; this one goes on without.
             Some(question) = questions.recv() => open.ask(question),
             message = inbound.message() => match message {

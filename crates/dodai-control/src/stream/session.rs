@@ -7,10 +7,12 @@ use std::time::Duration;
 use dodai_core::snapshot::Snapshot;
 use dodai_core::status::{Link, Status as Report, Wants};
 use dodai_core::task::{Kind, Tasks};
+use dodai_core::trace::random;
 use dodai_proto::control::{self as wire, base_message::Message};
 use futures_util::stream::unfold;
 use tokio::sync::{mpsc, watch};
-use tonic::Streaming;
+use tokio::time::Instant;
+use tonic::{Code, Streaming};
 
 use super::apply;
 use super::ask::{Answers, Working};
@@ -39,6 +41,8 @@ pub enum Standing {
     Connected,
     /// It is not, for this reason.
     Away(String),
+    /// The server is there and does not let it in: another process runs under its name.
+    Refused(String),
 }
 
 impl Remote {
@@ -66,6 +70,7 @@ impl Remote {
             answers,
             snapshots,
             status: status.subscribe(),
+            run: format!("{:016x}", random()),
             standing,
             tasks: tasks.clone(),
         };
@@ -80,6 +85,8 @@ struct Session {
     answers: Arc<dyn Answers>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     status: watch::Receiver<Report>,
+    /// What this process calls itself.
+    run: String,
     standing: watch::Sender<Standing>,
     tasks: Tasks,
 }
@@ -88,11 +95,14 @@ impl Session {
     async fn keep(mut self, tasks: Tasks) {
         let mut wait = BACKOFF_FIRST;
         loop {
+            let start = Instant::now();
             tokio::select! {
                 // Cancel safe: a session that is cut is begun anew.
                 () = tasks.closing() => return,
                 ended = self.once() => {
-                    if *self.standing.borrow() == Standing::Connected {
+                    // One that is thrown out again and again comes ever more seldom.
+                    let lasted = start.elapsed() >= BACKOFF_MOST;
+                    if *self.standing.borrow() == Standing::Connected && lasted {
                         wait = BACKOFF_FIRST;
                     }
                     self.away(ended);
@@ -107,16 +117,27 @@ impl Session {
         }
     }
 
-    /// Says once, not at every try, that there is no server.
+    /// Says once, not at every try, that there is no server, or that it does not let this base in.
     fn away(&self, ended: Result<(), RemoteError>) {
-        let why = ended.err().map_or_else(|| "it closed the stream".to_owned(), |error| error.to_string());
-        let known = matches!(&*self.standing.borrow(), Standing::Away(_));
-        if known {
-            tracing::debug!(why, "there is still no server");
-        } else {
-            tracing::warn!(why, "no server; this base goes on with what it was told");
+        let standing = match ended {
+            Ok(()) => Standing::Away("it closed the stream".to_owned()),
+            Err(RemoteError::Refused(status)) if status.code() == Code::AlreadyExists => {
+                Standing::Refused(status.message().to_owned())
+            }
+            Err(error) => Standing::Away(error.to_string()),
+        };
+        let known = std::mem::discriminant(&*self.standing.borrow()) == std::mem::discriminant(&standing);
+        match &standing {
+            Standing::Refused(why) if !known => {
+                tracing::warn!(why, "the server does not let this base in; it goes on with what it was told");
+            }
+            Standing::Away(why) if !known => {
+                tracing::warn!(why, "no server; this base goes on with what it was told");
+            }
+            Standing::Refused(why) | Standing::Away(why) => tracing::debug!(why, "there is still no server"),
+            Standing::Connecting | Standing::Connected => {}
         }
-        self.standing.send_replace(Standing::Away(why));
+        self.standing.send_replace(standing);
     }
 
     async fn once(&mut self) -> Result<(), RemoteError> {
@@ -126,6 +147,7 @@ impl Session {
         let hello = wire::Hello {
             mesh: said.mesh.map(|mesh| mesh.to_string()).unwrap_or_default(),
             api_token: said.api_token.clone().unwrap_or_default(),
+            run: self.run.clone(),
         };
         let outgoing = Outgoing { send, applied: 0, refused: 0 };
         outgoing.say(Message::Hello(hello)).await?;

@@ -150,6 +150,12 @@ async fn tell(remote: &Remote, mut standing: watch::Receiver<Standing>, output: 
             Standing::Away(why) => {
                 output.say(&format!("base {}: no server, going on without ({why})", remote.base()));
             }
+            Standing::Refused(why) => {
+                output.warn(&format!(
+                    "base {}: the server does not let it in, going on without: {why}",
+                    remote.base()
+                ));
+            }
         }
         let before = std::mem::discriminant(&*standing.borrow());
         let other = standing.wait_for(|now| std::mem::discriminant(now) != before).await.is_ok();
