@@ -56,8 +56,17 @@ async fn a_killed_base_leaves_nothing(mode: Mode) {
 }
 
 fn start_base(mode: Mode, folder: &Path, mark: &str) -> tokio::process::Child {
-    let mut command = Command::new(example("supervise"));
-    command.arg(example("shim")).arg(folder).arg(mark).arg(TREE).arg(INSTANCES.to_string());
+    let [supervise, shim] = ["supervise", "shim"].map(|name| match mode {
+        Mode::Full | Mode::Plain => example(name),
+        // The folder of the build may be closed to other users.
+        Mode::Unprivileged => {
+            let copy = folder.join(name);
+            std::fs::copy(example(name), &copy).unwrap();
+            copy
+        }
+    });
+    let mut command = Command::new(supervise);
+    command.arg(shim).arg(folder).arg(mark).arg(TREE).arg(INSTANCES.to_string());
     command.env_clear().env("APP_MARK", mark).env("APP_DIR", folder);
     command.stdin(Stdio::piped());
     match mode {
