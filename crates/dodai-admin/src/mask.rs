@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use dodai_api::Document;
+use dodai_core::secrecy::is_secret_name;
 use serde_json::Value;
 
 /// What stands in the place of a hidden value.
@@ -15,36 +16,8 @@ pub const HIDDEN: &str = "<hidden>";
 /// What stands in the place of a hidden value that differs from the one before.
 pub const CHANGED: &str = "<hidden, changed>";
 
-/// A name with one of these anywhere is of a secret.
-const ANYWHERE: [&str; 10] = [
-    "token",
-    "passw",
-    "passphrase",
-    "secret",
-    "credential",
-    "signature",
-    "session",
-    "apikey",
-    "privatekey",
-    "connectionstring",
-];
-/// A name with one of these as a word is of a secret: `api_key` and `accessKey`, not `monkey`.
-const AS_WORD: [&str; 14] = [
-    "key",
-    "keys",
-    "auth",
-    "authorization",
-    "authentication",
-    "cookie",
-    "jwt",
-    "otp",
-    "pin",
-    "pwd",
-    "pass",
-    "sid",
-    "sas",
-    "dsn",
-];
+/// What says among settings, variables and headers, beside the words that always do, that a value is secret.
+const OWN: [&str; 5] = ["keys", "cookie", "sid", "sas", "dsn"];
 
 /// Hides values in the canonical form of a document.
 pub fn mask(document: &mut Value) {
@@ -114,7 +87,7 @@ struct Place {
 
 fn each_secret(document: &mut Value, visit: &mut dyn FnMut(&Place, &mut Value)) {
     each_value(document, &mut |place, value| {
-        if place.always || is_secret_name(&place.name) || is_secret_value(value) {
+        if place.always || is_secret(&place.name) || is_secret_value(value) {
             visit(place, value);
         }
     });
@@ -180,11 +153,10 @@ fn named(items: &mut Value, below: &Place, visit: &mut dyn FnMut(&Place, &mut Va
     }
 }
 
-/// Whether a name says that its value is secret. In doubt it does: a value too few is shown, and nothing is lost.
-fn is_secret_name(name: &str) -> bool {
-    let lower: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    ANYWHERE.iter().any(|part| lower.contains(part))
-        || words(name).iter().any(|word| AS_WORD.contains(&word.as_str()))
+fn is_secret(name: &str) -> bool {
+    // Connection strings have credentials among their parts more often than not.
+    is_secret_name(name, &OWN)
+        || name.to_ascii_lowercase().replace(['-', '_', '.'], "").contains("connectionstring")
 }
 
 /// Whether a value looks like credentials whatever its name: a URL with a password, `password=...` in a list of
@@ -198,30 +170,12 @@ fn is_secret_value(value: &Value) -> bool {
     let pairs = || text.split([';', '&', '?', ',', ' ', '\n']);
     let in_pairs = || {
         pairs().any(|pair| {
-            pair.split_once('=').is_some_and(|(name, value)| !value.is_empty() && is_secret_name(name))
+            pair.split_once('=').is_some_and(|(name, value)| !value.is_empty() && is_secret(name))
         })
     };
     let scheme = text.split_once(' ').map(|(scheme, _)| scheme.to_ascii_lowercase());
     let authorization = matches!(scheme.as_deref(), Some("bearer" | "basic" | "digest"));
     in_url || authorization || text.contains("PRIVATE KEY-----") || in_pairs()
-}
-
-/// Splits at everything that is no letter or digit, and where a capital follows a small letter.
-fn words(name: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut small = false;
-    for c in name.chars() {
-        if !c.is_alphanumeric() || (small && c.is_uppercase()) {
-            words.push(String::new());
-        }
-        if c.is_alphanumeric()
-            && let Some(word) = words.last_mut()
-        {
-            word.extend(c.to_lowercase());
-        }
-        small = c.is_lowercase() || c.is_numeric();
-    }
-    words
 }
 
 #[cfg(test)]
@@ -278,10 +232,10 @@ mod tests {
     #[test]
     fn a_name_or_the_form_of_a_value_makes_a_secret() {
         for name in ["DB_PASSWORD", "accessKey", "api-token", "AUTH", "connectionString", "saslPwd", "dsn"] {
-            assert!(is_secret_name(name), "{name}");
+            assert!(is_secret(name), "{name}");
         }
         for name in ["LOG_LEVEL", "monkey", "redisHost", "author", "passenger_count", "shipping"] {
-            assert!(!is_secret_name(name), "{name}");
+            assert!(!is_secret(name), "{name}");
         }
         for value in [
             "postgres://me:pw@db/shop",

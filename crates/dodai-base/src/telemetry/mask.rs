@@ -1,62 +1,21 @@
 //! Masks secrets in what callers put into URLs, before it is logged, shown or exported.
 //!
-//! The value of a query parameter is masked when its name says that it is a secret; a name that only looks
-//! like one costs a value in the log, so doubt masks. Rejected: masking by the value's shape, which misses
-//! short passwords and eats ids. Headers are never logged, so they need no mask.
+//! The value of a query parameter is masked when its name says that it is a secret. Headers are never logged, so
+//! they need no mask.
 
 use std::borrow::Cow;
+
+use dodai_core::secrecy::is_secret_name;
 
 /// What stands in for a secret.
 pub const MASK: &str = "***";
 
-/// A parameter whose name has one of these anywhere is a secret.
-const ANYWHERE: [&str; 9] =
-    ["token", "passw", "passphrase", "secret", "credential", "signature", "session", "apikey", "privatekey"];
-
-/// A parameter whose name has one of these as a word is a secret: `api_key` and `accessKey`, not `monkey`.
-const AS_WORD: [&str; 14] = [
-    "key",
-    "auth",
-    "authorization",
-    "authentication",
-    "sig",
-    "jwt",
-    "otp",
-    "pin",
-    "pwd",
-    "pass",
-    "sid",
-    "code",
-    "nonce",
-    "assertion",
-];
+/// What says among query parameters, beside the words that always do, that a value is secret.
+const OWN: [&str; 5] = ["sig", "sid", "code", "nonce", "assertion"];
 
 /// Whether a parameter of this name holds a secret. Percent-encoding does not hide it.
 pub fn is_secret(name: &str) -> bool {
-    let name = decode(name);
-    let lower: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
-    if ANYWHERE.iter().any(|part| lower.contains(part)) {
-        return true;
-    }
-    words(&name).iter().any(|word| AS_WORD.contains(&word.as_str()))
-}
-
-/// Splits at everything that is no letter or digit, and where a capital follows a small letter.
-fn words(name: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut small = false;
-    for c in name.chars() {
-        if !c.is_alphanumeric() || (small && c.is_uppercase()) {
-            words.push(String::new());
-        }
-        if c.is_alphanumeric()
-            && let Some(word) = words.last_mut()
-        {
-            word.extend(c.to_lowercase());
-        }
-        small = c.is_lowercase() || c.is_numeric();
-    }
-    words
+    is_secret_name(&decode(name), &OWN)
 }
 
 /// Undoes percent-encoding, and `+` for a space; what is malformed stays as it is.
