@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use dodai_base::node::{Base, Config};
 use dodai_core::id::{AppId, BaseId, Digest, InstanceId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Action, App, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Limits, Listener, ModuleSpec,
-    Probes, Protocol, Resource, Role, Routes, Rule, Service, ServicePort, Shape, Snapshot, Target,
-    VirtualHost, Workload,
+    App, Balance, Endpoint, Endpoints, Limits, Listener, ModuleSpec, Probes, Protocol, Resource, Role,
+    Routes, Rule, Service, ServicePort, Shape, Snapshot, Target, VirtualHost, Workload,
 };
 use dodai_core::status::{Link, Status, Wants};
 use dodai_core::task::Tasks;
@@ -177,25 +176,10 @@ fn snapshot(version: u64, artifact: &Digest) -> Result<Snapshot, Error> {
         ..Default::default()
     };
     let rule = Rule {
-        name: "all/0".into(),
-        matches: Vec::new(),
         filters: vec![dodai_core::snapshot::Filter::ResponseHeaders(names_it)],
-        action: Action::Forward(vec![Backend { service: id.clone(), revision: None, weight: 1 }]),
-        policy: CallPolicy::default(),
+        ..Rule::forward("all/0", id.clone())
     };
-    let service = Service {
-        id: id.clone(),
-        protocol: Protocol::Http,
-        port: None,
-        target: None,
-        default: true,
-        rules: Vec::new(),
-        traffic: Vec::new(),
-        balance: Balance::LeastLatency,
-        policy: CallPolicy::default(),
-        breaker: Breaker::default(),
-        inbound: Vec::new(),
-    };
+    let service = Service { balance: Balance::LeastLatency, ..Service::new(id.clone()) };
     let target = Target::Instance { instance, base: BaseId::new("local"), mesh: None };
     Ok(Snapshot::of(
         version,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dodai_core::id::{Name, ServiceId};
 use dodai_core::snapshot::{
-    Action, Endpoints, Filter, Pem, Resource, ResourceKind, Service, Setting, Snapshot, Target, Value,
+    Action, Endpoints, Filter, Pem, Resource, Service, Setting, Snapshot, Target, Value,
 };
 use dodai_runtime::{Error, Runtime};
 use tokio::time::Instant;
@@ -50,7 +50,8 @@ pub async fn reveal(
     for id in ids {
         let Some(service) = snapshot.service(id) else { continue };
         let mut reading = Reading { vault, namespace: &id.owner.namespace, until };
-        let (mut service, mut list) = (service.clone(), endpoints(snapshot, id));
+        let (mut service, mut list) =
+            (service.clone(), snapshot.endpoints_of(id).map(|(endpoints, _)| endpoints.clone()));
         if let Err(why) = reading.all(&mut service, list.as_mut()).await {
             if !patience.is_zero() {
                 tracing::warn!(service = %id, why, "calls that need this secret are refused until it can be read");
@@ -64,20 +65,6 @@ pub async fn reveal(
         }
     }
     (Arc::new(next), whole)
-}
-
-fn endpoints(snapshot: &Snapshot, id: &ServiceId) -> Option<Endpoints> {
-    match snapshot.get(ResourceKind::Endpoints, &id.to_string())?.as_ref() {
-        Resource::Endpoints(endpoints) => Some(endpoints.clone()),
-        Resource::App(_)
-        | Resource::Component(_)
-        | Resource::Subscription(_)
-        | Resource::Workload(_)
-        | Resource::Service(_)
-        | Resource::Routes(_)
-        | Resource::Listener(_)
-        | Resource::Absent(_) => None,
-    }
 }
 
 fn pems(target: &Target) -> impl Iterator<Item = &Pem> {
@@ -165,9 +152,7 @@ mod tests {
     use std::cell::Cell;
 
     use dodai_core::id::RevisionId;
-    use dodai_core::snapshot::{
-        Balance, Breaker, CallPolicy, ClientTls, Endpoint, HeaderEdits, Protocol, Rule,
-    };
+    use dodai_core::snapshot::{ClientTls, Endpoint, HeaderEdits, Rule};
 
     /// Has one secret, once it was asked often enough.
     struct Fake(Cell<u32>);
@@ -191,26 +176,8 @@ mod tests {
         let id = ServiceId::parse("shop/pay/http").expect("valid");
         let secrets = vec![Setting { name: "authorization".into(), value: header }];
         let edits = HeaderEdits { secrets, ..HeaderEdits::default() };
-        let rule = Rule {
-            name: "r".into(),
-            matches: vec![],
-            filters: vec![Filter::RequestHeaders(edits)],
-            action: Action::Forward(vec![]),
-            policy: CallPolicy::default(),
-        };
-        let service = Service {
-            id: id.clone(),
-            protocol: Protocol::Http,
-            port: None,
-            target: None,
-            default: true,
-            rules: vec![rule],
-            traffic: vec![],
-            balance: Balance::RoundRobin,
-            policy: CallPolicy::default(),
-            breaker: Breaker::default(),
-            inbound: vec![],
-        };
+        let rule = Rule { filters: vec![Filter::RequestHeaders(edits)], ..Rule::forward("r", id.clone()) };
+        let service = Service { rules: vec![rule], ..Service::new(id.clone()) };
         let tls = ClientTls { roots, ..ClientTls::default() };
         let target = Target::Tls { address: "pay.example:443".into(), tls };
         let list = vec![Endpoint { revision: RevisionId::new("r"), target, weight: 1 }];

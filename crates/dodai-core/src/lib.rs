@@ -9,6 +9,7 @@ pub mod failure;
 pub mod head;
 pub mod id;
 pub mod record;
+pub mod secrecy;
 pub mod seldom;
 pub mod snapshot;
 pub mod status;

@@ -206,6 +206,23 @@ impl Snapshot {
         }
     }
 
+    /// The resource that says where a service is; shared, so that an unchanged one is recognised by pointer.
+    pub fn endpoints_of(&self, id: &ServiceId) -> Option<(&Endpoints, &Arc<Resource>)> {
+        let resource = self.get(ResourceKind::Endpoints, &id.to_string())?;
+        let endpoints = match resource.as_ref() {
+            Resource::Endpoints(endpoints) => endpoints,
+            Resource::App(_)
+            | Resource::Component(_)
+            | Resource::Subscription(_)
+            | Resource::Workload(_)
+            | Resource::Service(_)
+            | Resource::Routes(_)
+            | Resource::Listener(_)
+            | Resource::Absent(_) => return None,
+        };
+        Some((endpoints, resource))
+    }
+
     /// One app.
     pub fn app(&self, id: &AppId) -> Option<&App> {
         self.apps().find(|app| app.id == *id)
@@ -301,17 +318,9 @@ mod tests {
             }),
             3 => Resource::Workload(workload(app, content)),
             4 => Resource::Service(Service {
-                id: service,
-                protocol: Protocol::Http,
                 port: Some(content.into()),
-                target: None,
                 default: content == 0,
-                rules: vec![],
-                traffic: vec![],
-                balance: Balance::default(),
-                policy: CallPolicy::default(),
-                breaker: Breaker::default(),
-                inbound: vec![],
+                ..Service::new(service)
             }),
             5 => Resource::Endpoints(Endpoints {
                 service,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use dodai_core::id::{BaseId, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Action, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Filter, HeaderEdits, Listener,
-    Protocol, Resource, Role, Routes, Rule, Service, Snapshot, Target, VirtualHost,
+    Balance, CallPolicy, Endpoint, Endpoints, Filter, HeaderEdits, Listener, Protocol, Resource, Role,
+    Routes, Rule, Service, Snapshot, Target, VirtualHost,
 };
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{Config, DataPlane};
@@ -47,10 +47,7 @@ fn resources(listen: SocketAddr, backend: &str) -> Result<Vec<Resource>, Box<dyn
         set: vec![(name.to_owned(), value.to_owned())],
         ..HeaderEdits::default()
     };
-    let to = Backend { service: id.clone(), revision: None, weight: 1 };
     let rule = Rule {
-        name: "all/0".into(),
-        matches: Vec::new(),
         filters: vec![
             Filter::RequestHeaders(set("x-edge", "bench")),
             Filter::ResponseHeaders(set("x-served-by", "dodai")),
@@ -60,22 +57,10 @@ fn resources(listen: SocketAddr, backend: &str) -> Result<Vec<Resource>, Box<dyn
                 key: dodai_core::snapshot::RateKey::All,
             },
         ],
-        action: Action::Forward(vec![to]),
         policy: CallPolicy { timeout: Some(Duration::from_secs(10)), ..CallPolicy::default() },
+        ..Rule::forward("all/0", id.clone())
     };
-    let service = Service {
-        id: id.clone(),
-        protocol: Protocol::Http,
-        port: None,
-        target: None,
-        default: true,
-        rules: Vec::new(),
-        traffic: Vec::new(),
-        balance: Balance::LeastLatency,
-        policy: CallPolicy::default(),
-        breaker: Breaker::default(),
-        inbound: Vec::new(),
-    };
+    let service = Service { balance: Balance::LeastLatency, ..Service::new(id.clone()) };
     let endpoint =
         Endpoint { revision: RevisionId::new("r1"), target: Target::Address(backend.to_owned()), weight: 1 };
     Ok(vec![

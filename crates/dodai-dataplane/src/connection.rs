@@ -121,6 +121,9 @@ async fn connection(
     _open: Open,
 ) {
     let Terms { listener, tls, retired } = terms;
+    if !worker.shared.users.admit(&listener.role, &stream) {
+        return;
+    }
     let stream = match tls {
         None => stream,
         Some(tls) => match Box::pin(tls.open(stream)).await {

@@ -44,5 +44,6 @@ pub mod stats;
 pub mod table;
 mod timer;
 mod tls;
+pub mod users;
 mod wire;
 mod worker;

@@ -39,6 +39,7 @@ use crate::stats::Stats;
 use crate::table::{Refused, Table};
 use crate::timer::TICK;
 use crate::tls::Tls;
+use crate::users::Users;
 use crate::worker::{Shared, Worker};
 
 /// What a data plane is made with.
@@ -150,6 +151,7 @@ impl DataPlane {
             table: ArcSwap::from_pointee(Table::empty()),
             limits: config.limits,
             locals: Arc::new(Locals::default()),
+            users: Arc::default(),
             apis: ArcSwap::default(),
             stats: Arc::new(Stats::default()),
             gauges: Gauges::default(),
@@ -207,6 +209,11 @@ impl DataPlane {
     /// Instances on this base.
     pub fn locals(&self) -> &Arc<Locals> {
         &self.shared.locals
+    }
+
+    /// The users that apps on this base run as.
+    pub fn users(&self) -> &Arc<Users> {
+        &self.shared.users
     }
 
     /// Call counters.

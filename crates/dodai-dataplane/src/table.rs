@@ -77,18 +77,7 @@ impl Table {
         let mut table = Table { version: snapshot.version, ..Table::empty() };
         for source in snapshot.of_kind(ResourceKind::Service) {
             let Resource::Service(spec) = source.as_ref() else { continue };
-            let endpoints_source = snapshot.get(ResourceKind::Endpoints, &spec.id.to_string());
-            let endpoints = endpoints_source.and_then(|source| match source.as_ref() {
-                Resource::Endpoints(endpoints) => Some((endpoints, source)),
-                Resource::App(_)
-                | Resource::Component(_)
-                | Resource::Subscription(_)
-                | Resource::Workload(_)
-                | Resource::Service(_)
-                | Resource::Routes(_)
-                | Resource::Listener(_)
-                | Resource::Absent(_) => None,
-            });
+            let endpoints = snapshot.endpoints_of(&spec.id);
             let service =
                 Service::compile(spec, source, endpoints, old.services.get(&spec.id), base, locals)?;
             table.add(service);
@@ -207,21 +196,13 @@ fn mesh_name<'a>(host: &'a str, namespace: &'a str) -> Option<(&'a str, &'a str)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dodai_core::snapshot::{Balance, Breaker, CallPolicy, Protocol, Role, Routes};
+    use dodai_core::snapshot::{Protocol, Role, Routes};
 
     fn service(id: &str, port: Option<u16>, default: bool) -> Resource {
         Resource::Service(snapshot::Service {
-            id: ServiceId::parse(id).expect("valid"),
-            protocol: Protocol::Http,
             port,
-            target: None,
             default,
-            rules: vec![],
-            traffic: vec![],
-            balance: Balance::RoundRobin,
-            policy: CallPolicy::default(),
-            breaker: Breaker::default(),
-            inbound: vec![],
+            ..snapshot::Service::new(ServiceId::parse(id).expect("valid"))
         })
     }
 

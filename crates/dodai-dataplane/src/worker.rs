@@ -29,6 +29,7 @@ use crate::secure::Outward;
 use crate::stats::{Labels, Names, Series, Stats};
 use crate::table::Table;
 use crate::timer::Deadlines;
+use crate::users::Users;
 
 /// Bytes of the scratch buffer: head and body of a 64 KiB response in one read.
 pub const SCRATCH: usize = 128 * 1024;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Instances on this base.
     pub locals: Arc<Locals>,
+    /// The users that apps here run as.
+    pub users: Arc<Users>,
     /// Runtime APIs by app.
     pub apis: ArcSwap<HashMap<AppId, Arc<dyn Serve>>>,
     /// Call counters.

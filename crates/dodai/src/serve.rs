@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::Context;
 use dodai_core::id::{AppId, BaseId, Digest, InstanceId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Action, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Listener, ModuleSpec, Protocol,
-    Resource, Role, Routes, Rule, Service, Snapshot, Target, VirtualHost,
+    Breaker, Endpoint, Endpoints, Listener, ModuleSpec, Protocol, Resource, Role, Routes, Rule, Service,
+    Snapshot, Target, VirtualHost,
 };
 use dodai_core::task::Tasks;
 use dodai_dataplane::limits::Limits;
@@ -136,30 +136,15 @@ fn spec(arguments: &Serve, artifact: Digest) -> ModuleSpec {
 fn snapshot(app: &AppId, instance: &InstanceId, address: SocketAddr) -> anyhow::Result<Snapshot> {
     let service = ServiceId { owner: app.clone(), port: Name::new("http")? };
     let revision = RevisionId::new("1");
-    let rule = Rule {
-        name: "serve".to_owned(),
-        matches: Vec::new(),
-        filters: Vec::new(),
-        action: Action::Forward(vec![Backend { service: service.clone(), revision: None, weight: 1 }]),
-        policy: CallPolicy::default(),
-    };
+    let rule = Rule::forward("serve", service.clone());
     let host = VirtualHost { names: vec!["*".to_owned()], rules: vec![rule] };
     let target = Target::Instance { instance: instance.clone(), base: BaseId::new("local"), mesh: None };
     Ok(Snapshot::of(
         1,
         [
             Resource::Service(Service {
-                id: service.clone(),
-                protocol: Protocol::Http,
-                port: None,
-                target: None,
-                default: true,
-                rules: Vec::new(),
-                traffic: Vec::new(),
-                balance: Balance::RoundRobin,
-                policy: CallPolicy::default(),
                 breaker: Breaker { consecutive_failures: 0, ..Breaker::default() },
-                inbound: Vec::new(),
+                ..Service::new(service.clone())
             }),
             Resource::Endpoints(Endpoints { service, list: vec![Endpoint { revision, target, weight: 1 }] }),
             Resource::Routes(Routes { name: "serve".to_owned(), hosts: vec![host] }),

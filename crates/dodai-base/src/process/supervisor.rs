@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dodai_core::task::{Kind, Tasks};
+use nix::unistd::geteuid;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
@@ -142,6 +143,7 @@ impl Supervisor {
             logs: capture.logs().clone(),
             measured: measured.clone(),
             grace: spec.stop.grace,
+            user: identity.as_ref().map(|identity| identity.uid).filter(|uid| *uid != geteuid().as_raw()),
         };
         let instance = Instance {
             spec,
@@ -195,9 +197,15 @@ pub struct Handle {
     logs: Logs,
     measured: Measured,
     grace: Duration,
+    user: Option<u32>,
 }
 
 impl Handle {
+    /// The user it runs as, where that is not the base's own.
+    pub fn user(&self) -> Option<u32> {
+        self.user
+    }
+
     /// The status, now and as it changes. The sender ends with the instance.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.seen.clone()

@@ -39,6 +39,8 @@ pub async fn run(context: &mut Context, spec: &ProcessSpec) {
         let reason = match start(context, spec).await {
             Ok((handle, ways, ports)) => {
                 let handle = Arc::new(handle);
+                let users = context.parts.plane.users();
+                let _claim = handle.user().map(|user| users.claim(context.workload.app.clone(), user));
                 {
                     let mut handles = context.parts.handles.lock().unwrap_or_else(PoisonError::into_inner);
                     handles.insert(context.workload.instance.clone(), handle.clone());

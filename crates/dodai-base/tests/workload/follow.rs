@@ -29,25 +29,16 @@ async fn an_instance_that_goes_leaves_its_app_to_the_others() {
     let open = |(name, driver)| component(name, driver, Vec::new());
     let rest = || [("state", "state.in-memory"), ("config", "configuration.in-memory")].map(open);
     let tell = |names: &[&str]| node.tell(rest().into_iter().chain(names.iter().map(|name| instance(name))));
-    let gone = |name: &'static str| {
-        let id = InstanceId::new(name);
-        let mut status = node.status.clone();
-        async move {
-            let gone = status
-                .wait_for(|status| status.instances.get(&id).is_none_or(|one| one.phase == Phase::Gone));
-            tokio::time::timeout(DEADLINE, gone).await.unwrap().unwrap();
-        }
-    };
     tell(&["hello-1", "hello-2"]);
     for name in ["hello-1", "hello-2"] {
         node.until(name, "ready", |one| one.phase == Phase::Ready).await;
     }
     let id = follow(&node).await;
     tell(&["hello-2"]);
-    gone("hello-1").await;
+    node.until_gone("hello-1").await;
     assert_eq!(follow(&node).await, id, "the app is still here");
     tell(&[]);
-    gone("hello-2").await;
+    node.until_gone("hello-2").await;
     while follow(&node).await == id {
         node.pause().await;
     }

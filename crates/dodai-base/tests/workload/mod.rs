@@ -22,7 +22,7 @@ use dodai_core::snapshot::{
     App, Component, Limits, ModuleSpec, Probes, ProcessSpec, Protocol, Resource, Restart, ServicePort,
     Setting, Shape, Snapshot, Value, Workload,
 };
-use dodai_core::status::{InstanceStatus, Link, Status, Wants};
+use dodai_core::status::{InstanceStatus, Link, Phase, Status, Wants};
 use dodai_core::task::Tasks;
 use dodai_core::trace::Span;
 use dodai_modules::StateBucket;
@@ -108,6 +108,15 @@ impl Node {
             Ok(Err(_)) => panic!("the base ended before {instance} was {what}"),
             Err(_) => panic!("{instance} was not {what} in time: {:?}", self.status.borrow().instances),
         }
+    }
+
+    /// Waits until the base knows nothing of an instance any more.
+    async fn until_gone(&self, instance: &str) {
+        let id = InstanceId::new(instance);
+        let mut status = self.status.clone();
+        let gone = status
+            .wait_for(|status| status.instances.get(&id).is_none_or(|status| status.phase == Phase::Gone));
+        tokio::time::timeout(DEADLINE, gone).await.expect("gone in time").expect("the base lives");
     }
 
     /// A moment, while waiting for something that nobody announces.

@@ -1,11 +1,14 @@
 //! Processes: how often they run, and on which ports.
 
-use std::net::TcpListener;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 
-use dodai_core::snapshot::{Resource, Restart};
+use dodai_core::snapshot::{Listener, Protocol, Resource, Restart, Role, Shape};
 use dodai_core::status::Phase;
 
-use super::{Node, script, workload};
+use super::{Node, app, script, workload};
 
 #[tokio::test]
 async fn what_runs_once_and_may_not_run_again_does_not() {
@@ -45,5 +48,53 @@ async fn a_process_whose_port_was_stolen_starts_again_on_another() {
         .await;
     assert!(served.restarts >= 1, "{served:?}");
     drop(thief);
+    node.stop().await;
+}
+
+/// What a process of a user hears at a listener of the data plane; nothing if it is turned away.
+async fn heard(by: u32, at: SocketAddr) -> String {
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/$0; printf 'GET / HTTP/1.1\r\nHost: x\r\n\r\n' >&3; head -c 8 <&3";
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", ask, &at.port().to_string()]).uid(by).current_dir("/");
+    let told = tokio::process::Command::from(bash).output().await.unwrap();
+    String::from_utf8(told.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn where_an_app_has_its_own_user_only_that_speaks_for_it() {
+    const OWN: u32 = 65_534;
+    const OTHER: u32 = 65_533;
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        // Not `eprintln`, which the test harness keeps to itself when the test passes.
+        let _said = writeln!(std::io::stderr(), "SKIPPED: only root can start processes of other users");
+        return;
+    }
+    let node = Node::new().await;
+    let listener = Resource::Listener(Listener {
+        name: "outbound".to_owned(),
+        address: ([127, 0, 0, 1], 0).into(),
+        protocol: Protocol::Http,
+        role: Role::Outbound { app: app() },
+        tls: None,
+    });
+    node.tell([listener.clone()]);
+    let mut status = node.status.clone();
+    let at = status.wait_for(|status| status.listeners.contains_key("outbound")).await.unwrap().listeners["outbound"];
+    assert_eq!(heard(OTHER, at).await, "HTTP/1.1", "the app has no user of its own yet");
+
+    let Shape::Process(mut spec) = script("exec sleep 3600", Restart::Never) else {
+        unreachable!("a script")
+    };
+    (spec.user, spec.working_directory) = (Some(OWN.to_string()), Some("/".to_owned()));
+    let mut service = workload("hello-1", Shape::Process(spec));
+    service.services = Vec::new();
+    node.tell([listener.clone(), Resource::Workload(service)]);
+    node.until("hello-1", "ready", |one| one.phase == Phase::Ready).await;
+    for (user, hears) in [(OWN, "HTTP/1.1"), (0, "HTTP/1.1"), (OTHER, "")] {
+        assert_eq!(heard(user, at).await, hears, "user {user}");
+    }
+    node.tell([listener]);
+    node.until_gone("hello-1").await;
+    assert_eq!(heard(OTHER, at).await, "HTTP/1.1", "it is gone, and its user with it");
     node.stop().await;
 }

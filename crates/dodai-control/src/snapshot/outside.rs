@@ -9,9 +9,8 @@ use dodai_api::External;
 use dodai_api::dapr::{HttpEndpoint, TlsItem};
 use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Access, AccessRule, Action, Backend, Balance, Breaker, CallPolicy, ClientTls, Endpoint, Endpoints,
-    Filter, HeaderEdits, Match, PathMatch, PathRewrite, Pem, Protocol, Resource, Rule, Service, Setting,
-    Target, Value,
+    Access, AccessRule, ClientTls, Endpoint, Endpoints, Filter, HeaderEdits, Match, PathMatch, PathRewrite,
+    Pem, Resource, Rule, Service, Setting, Target, Value,
 };
 
 use super::{Input, Scope, component};
@@ -156,26 +155,9 @@ fn service(document: &HttpEndpoint, id: ServiceId, url: &Url<'_>) -> Service {
         },
     ];
     let every = Match { path: Some(PathMatch::Prefix("/".to_owned())), ..Match::default() };
-    let rule = Rule {
-        name: format!("{}/endpoint", id.owner),
-        matches: vec![every],
-        filters,
-        action: Action::Forward(vec![Backend { service: id.clone(), revision: None, weight: 1 }]),
-        policy: CallPolicy::default(),
-    };
-    Service {
-        id,
-        protocol: Protocol::Http,
-        port: None,
-        target: None,
-        default: true,
-        rules: vec![rule],
-        traffic: Vec::new(),
-        balance: Balance::default(),
-        policy: CallPolicy::default(),
-        breaker: Breaker::default(),
-        inbound: Vec::new(),
-    }
+    let rule =
+        Rule { matches: vec![every], filters, ..Rule::forward(format!("{}/endpoint", id.owner), id.clone()) };
+    Service { rules: vec![rule], ..Service::new(id) }
 }
 
 #[cfg(test)]

@@ -129,6 +129,19 @@ pub struct Rule {
     pub policy: CallPolicy,
 }
 
+impl Rule {
+    /// A rule that sends every call to one service as it is.
+    pub fn forward(name: impl Into<String>, service: ServiceId) -> Rule {
+        Rule {
+            name: name.into(),
+            matches: Vec::new(),
+            filters: Vec::new(),
+            action: Action::Forward(vec![Backend { service, revision: None, weight: 1 }]),
+            policy: CallPolicy::default(),
+        }
+    }
+}
+
 /// What a call must look like; all that is set must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Match {
@@ -390,6 +403,25 @@ pub struct Service {
     /// What is checked on arrival, by the base that runs the instance; for endpoints outside the mesh, and where
     /// headers are edited, by the base that sends the call.
     pub inbound: Vec<Filter>,
+}
+
+impl Service {
+    /// An HTTP service that an app's name alone means, with nothing changed from the defaults.
+    pub fn new(id: ServiceId) -> Service {
+        Service {
+            id,
+            protocol: Protocol::Http,
+            port: None,
+            target: None,
+            default: true,
+            rules: Vec::new(),
+            traffic: Vec::new(),
+            balance: Balance::default(),
+            policy: CallPolicy::default(),
+            breaker: Breaker::default(),
+            inbound: Vec::new(),
+        }
+    }
 }
 
 /// How one endpoint is picked.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dodai_core::id::{RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Access, AccessRule, Action, App, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Filter,
-    Protocol, Resource, Rule, Scopes, SecretScope, Service, Target,
+    Access, AccessRule, App, Endpoint, Endpoints, Filter, Resource, Rule, Scopes, SecretScope, Service,
+    Target,
 };
 use dodai_core::trace::Span;
 use dodai_runtime::{AppConnection, AppHealth, Origins, Settings};
@@ -426,26 +426,8 @@ async fn hosts_outside_and_the_way_to_the_app_are_told() {
 }
 
 fn service(id: ServiceId, filter: Filter) -> Service {
-    let rule = Rule {
-        name: "endpoint".into(),
-        matches: Vec::new(),
-        filters: vec![filter],
-        action: Action::Forward(vec![Backend { service: id.clone(), revision: None, weight: 1 }]),
-        policy: CallPolicy::default(),
-    };
-    Service {
-        id,
-        protocol: Protocol::Http,
-        port: None,
-        target: None,
-        default: true,
-        rules: vec![rule],
-        traffic: Vec::new(),
-        balance: Balance::default(),
-        policy: CallPolicy::default(),
-        breaker: Breaker::default(),
-        inbound: Vec::new(),
-    }
+    let rule = Rule { filters: vec![filter], ..Rule::forward("endpoint", id.clone()) };
+    Service { rules: vec![rule], ..Service::new(id) }
 }
 
 #[tokio::test(start_paused = true)]

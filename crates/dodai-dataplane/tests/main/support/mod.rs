@@ -8,8 +8,8 @@ use dodai_core::failure::Kind;
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
 use dodai_core::record::{Record, Sink};
 use dodai_core::snapshot::{
-    Action, Backend, Balance, Breaker, CallPolicy, Endpoint, Endpoints, Filter, Listener, Protocol, Resource,
-    Role, Routes, Rule, Service, Snapshot, Target, VirtualHost,
+    Action, Backend, Balance, CallPolicy, Endpoint, Endpoints, Filter, Listener, Protocol, Resource, Role,
+    Routes, Rule, Service, Snapshot, Target, VirtualHost,
 };
 use dodai_core::trace::Span;
 use dodai_dataplane::limits::Limits;
@@ -92,19 +92,7 @@ pub fn backend_addr(last: u8) -> SocketAddr {
 }
 
 pub fn service(text: &str) -> Service {
-    Service {
-        id: id(text),
-        protocol: Protocol::Http,
-        port: None,
-        target: None,
-        default: true,
-        rules: vec![],
-        traffic: vec![],
-        balance: Balance::RoundRobin,
-        policy: CallPolicy::default(),
-        breaker: Breaker::default(),
-        inbound: vec![],
-    }
+    Service { balance: Balance::RoundRobin, ..Service::new(id(text)) }
 }
 
 pub fn endpoint(last: u8, revision: &str) -> Endpoint {
