@@ -201,15 +201,12 @@ fn configured(name: &str, tracing: &Tracing, environment: &Environment, output: 
 /// An `otel` section as the variables that say the same.
 fn variables(otel: &Otel) -> Result<BTreeMap<String, String>, String> {
     let endpoint = otel.endpoint_address.as_deref().ok_or("endpointAddress is missing; write host:port")?;
-    if otel.is_secure.unwrap_or(true) {
-        let text = "TLS to a collector is not offered; set isSecure: false and use a collector on this host";
-        return Err(text.to_owned());
-    }
+    let scheme = if otel.is_secure.unwrap_or(true) { "https" } else { "http" };
     if otel.protocol.as_deref() != Some("http") {
         return Err("only protocol: http is offered (collector port 4318)".to_owned());
     }
     let mut all = BTreeMap::from([
-        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("http://{endpoint}")),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), format!("{scheme}://{endpoint}")),
         ("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), "http/protobuf".to_owned()),
     ]);
     let mut headers = Vec::new();
@@ -359,8 +356,8 @@ mod tests {
         let settings = Settings::from_environment(&variables(&otel).unwrap()).unwrap().unwrap();
         assert_eq!((settings.authority.as_str(), settings.path.as_str()), ("127.0.0.1:4318", "/v1/traces"));
         otel.is_secure = None;
-        assert!(variables(&otel).unwrap_err().contains("isSecure: false"));
-        (otel.is_secure, otel.protocol) = (Some(false), Some("grpc".to_owned()));
+        assert_eq!(variables(&otel).unwrap()["OTEL_EXPORTER_OTLP_ENDPOINT"], "https://127.0.0.1:4318");
+        otel.protocol = Some("grpc".to_owned());
         assert!(variables(&otel).unwrap_err().contains("protocol: http"));
     }
 }

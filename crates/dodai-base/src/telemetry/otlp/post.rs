@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dodai_transport::stream::Stream;
 use http::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -46,11 +47,17 @@ pub(super) async fn post(settings: &Settings, message: Bytes) -> Outcome {
 
 async fn exchange(settings: &Settings, message: Bytes) -> Result<Outcome, String> {
     let failed = |what: &str, error: &dyn fmt::Display| format!("{what} {}: {error}", settings.authority);
-    let address = (
-        settings.authority.host().trim_start_matches('[').trim_end_matches(']'),
-        settings.authority.port_u16().unwrap_or(80),
-    );
-    let stream = TcpStream::connect(address).await.map_err(|error| failed("cannot connect to", &error))?;
+    let host = settings.authority.host().trim_start_matches('[').trim_end_matches(']');
+    let port = settings.authority.port_u16().unwrap_or(if settings.tls.is_some() { 443 } else { 80 });
+    let stream =
+        TcpStream::connect((host, port)).await.map_err(|error| failed("cannot connect to", &error))?;
+    let stream = match &settings.tls {
+        None => Stream::from(stream),
+        Some(tls) => {
+            let opened = tls.connect(stream.into(), host).await;
+            opened.map_err(|failure| failed("no TLS with", &failure.detail))?
+        }
+    };
     let handshake = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| failed("cannot talk to", &error))?;
     let mut request = Request::new(Full::new(message));

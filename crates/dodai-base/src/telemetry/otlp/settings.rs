@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dodai_transport::tls::public::{Connector, RootsFrom};
+use dodai_transport::tls::{Alpn, Clock};
 use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Uri};
 use thiserror::Error;
@@ -16,6 +18,8 @@ pub const SERVICE_NAME: &str = "dodai";
 pub struct Settings {
     /// Host and port of the collector.
     pub authority: Authority,
+    /// How TLS with the collector begins; `None` for plain HTTP.
+    pub tls: Option<Connector>,
     /// The path that spans are posted to.
     pub path: PathAndQuery,
     /// Headers of each request; their values may be secrets and are marked so.
@@ -67,7 +71,14 @@ impl Settings {
         };
         let Some((variable, endpoint)) = either("ENDPOINT") else { return Ok(None) };
         let whole = variable.contains("TRACES");
-        let (authority, path) = endpoint_of(&variable, endpoint, whole)?;
+        let (secure, authority, path) = endpoint_of(&variable, endpoint, whole)?;
+        let tls = match (secure, either("CERTIFICATE")) {
+            (false, _) => None,
+            (true, Some((variable, file))) => Some(connector(&variable, &RootsFrom::file(file))?),
+            (true, None) => {
+                Some(connector(&variable, &RootsFrom::environment(|name| get(name).map(str::to_owned)))?)
+            }
+        };
         if let Some((variable, value)) = either("PROTOCOL").filter(|(_, value)| *value != "http/protobuf") {
             return Err(bad(
                 &variable,
@@ -97,6 +108,7 @@ impl Settings {
         let service_name = get("OTEL_SERVICE_NAME").map(str::to_owned).or(named);
         Ok(Some(Settings {
             authority,
+            tls,
             path,
             headers,
             timeout: Duration::from_millis(timeout),
@@ -110,19 +122,19 @@ impl Settings {
     }
 }
 
-/// Host, port and path. The variable for all signals names a base path; the one for traces the whole path.
-fn endpoint_of(variable: &str, text: &str, whole: bool) -> Result<(Authority, PathAndQuery), BadSettings> {
-    let shape = "it is not a URL of the form http://HOST:PORT";
+/// Whether with TLS, host and port, and path. The variable for all signals names a base path; the one for traces the whole path.
+fn endpoint_of(
+    variable: &str,
+    text: &str,
+    whole: bool,
+) -> Result<(bool, Authority, PathAndQuery), BadSettings> {
+    let shape = "it is not a URL of the form http://HOST:PORT or https://HOST:PORT";
     let uri: Uri = text.parse().map_err(|_| bad(variable, shape))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            let reason =
-                "https is not offered yet; use http to a collector on this host, and let it go on with TLS";
-            return Err(bad(variable, reason));
-        }
+    let secure = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
         _ => return Err(bad(variable, shape)),
-    }
+    };
     let authority = uri.authority().ok_or_else(|| bad(variable, shape))?.clone();
     if authority.as_str().contains('@') {
         return Err(bad(variable, "user and password do not belong in it; set OTEL_EXPORTER_OTLP_HEADERS"));
@@ -132,7 +144,12 @@ fn endpoint_of(variable: &str, text: &str, whole: bool) -> Result<(Authority, Pa
         false => format!("{}/v1/traces", uri.path().trim_end_matches('/')),
     };
     let path = path.parse().map_err(|_| bad(variable, shape))?;
-    Ok((authority, path))
+    Ok((secure, authority, path))
+}
+
+fn connector(variable: &str, roots: &RootsFrom) -> Result<Connector, BadSettings> {
+    let roots = roots.load().map_err(|error| bad(variable, error.to_string()))?;
+    Ok(Connector::new(&roots, &[Alpn::Http1], Clock::system()))
 }
 
 fn number(variable: &str, value: &str) -> Result<u64, BadSettings> {
@@ -226,7 +243,13 @@ mod tests {
     fn what_cannot_be_done_is_refused_with_a_remedy() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318");
         for (variables, expect) in [
-            (vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4318")], "https is not offered yet; use http"),
+            (
+                vec![
+                    ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4318"),
+                    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"),
+                ],
+                "OTEL_EXPORTER_OTLP_CERTIFICATE cannot be used: cannot read root certificates from /nowhere/ca.pem",
+            ),
             (vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4318")], "http://HOST:PORT"),
             (vec![("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:p@c:4318")], "OTEL_EXPORTER_OTLP_HEADERS"),
             (vec![endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")], "use http/protobuf"),

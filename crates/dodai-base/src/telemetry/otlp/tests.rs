@@ -2,15 +2,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{self as otlp, span::SpanKind, status::StatusCode};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+use dodai_transport::ca::{Authority, Names};
+use dodai_transport::identity::{PeerIdentity, TrustDomain};
+use dodai_transport::tls::files::{Files, Pair};
+use dodai_transport::tls::{Alpn, Clock};
 
 use super::*;
 use crate::telemetry::line::tests::record;
@@ -66,7 +71,7 @@ impl Collector {
     }
 }
 
-async fn serve(stream: TcpStream, status: &str, answer: &[u8]) -> Got {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, status: &str, answer: &[u8]) -> Got {
     let mut stream = BufReader::new(stream);
     let mut head = Vec::new();
     loop {
@@ -273,4 +278,50 @@ async fn without_a_collector_spans_are_dropped_and_the_end_is_quick() {
     exporter.record(&Arc::new(record()));
     assert!(tasks.drain(SOON).await.is_empty());
     settled(&exporter, 0, 1).await;
+}
+
+#[tokio::test]
+async fn a_collector_behind_tls_gets_spans_if_its_certificate_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::create(TrustDomain::default(), SystemTime::now()).unwrap();
+    let names = Names { dns: vec!["localhost".to_owned()], ips: Vec::new() };
+    let identity = PeerIdentity::Base(BaseId::new("collector"));
+    let svid = authority.issue(&identity, &names, Duration::from_secs(3600), SystemTime::now()).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let root = file("root.pem", &authority.chain_pem());
+    let other =
+        file("other.pem", &Authority::create(TrustDomain::default(), SystemTime::now()).unwrap().chain_pem());
+    let pair = Pair { chain: file("chain.pem", &svid.chain_pem()), key: file("key.pem", &svid.key_pem()) };
+    let acceptor = Files::load(vec![pair]).unwrap().acceptor(&[Alpn::Http1], Clock::system());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let export = async |trusted: &std::path::Path| {
+        let variables = BTreeMap::from(
+            [
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("https://localhost:{port}")),
+                ("OTEL_EXPORTER_OTLP_CERTIFICATE", trusted.display().to_string()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+        let settings = Settings::from_environment(&variables).unwrap().unwrap();
+        let message = Bytes::from(span::request(&[Arc::new(record())], &settings, "one").encode_to_vec());
+        let collector = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let stream = acceptor.accept(stream.into()).await.ok()?;
+            Some(serve(stream, "200 OK", &[]).await)
+        };
+        tokio::join!(post(&settings, message), collector)
+    };
+    let (outcome, got) = export(&root).await;
+    assert_eq!(outcome, Outcome::Taken { rejected: 0 });
+    let got = got.expect("a request");
+    assert!(got.0.contains(&format!("host: localhost:{port}")) && spans(&got).len() == 1);
+    let (outcome, got) = export(&other).await;
+    assert!(got.is_none(), "nothing is sent to somebody who is not trusted");
+    let Outcome::Later { reason, .. } = outcome else { panic!("{outcome:?}") };
+    assert!(reason.contains("no TLS with localhost"), "{reason}");
 }
