@@ -128,9 +128,8 @@ const LIMITS: &[Limit] = &[
 pub fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
     let path = workspace.root.join(PAGE);
     let page = fs::read_to_string(&path).with_context(|| format!("reading {PAGE}"))?;
-    let data_path = Tool::new("cargo", &workspace.root)
-        .args(["run", "--quiet", "--locked", "--package", "dodai-dataplane", "--example", "limits"])
-        .hint("dodai-dataplane must build, and have its example `limits`")
+    let data_path = Tool::new(workspace.example("limits")?, &workspace.root)
+        .hint("the example `limits` of dodai-dataplane must print them")
         .output()?;
     let fresh = replaced(&page, "data-path", &data_path)?;
     let fresh = replaced(&fresh, "others", &others(workspace)?)?;

@@ -54,7 +54,9 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
 fn end_to_end(workspace: &Workspace, binary: &Path) -> Result<()> {
     packages::ensure_tests(workspace)?;
     Tool::new("cargo", &workspace.root)
-        .args(["test", "--locked", "--package", "dodai"])
+        // By the name of the target and not of the package: then dependencies have the features that they have in
+        // the tests of the whole workspace, and nothing is compiled a second time.
+        .args(["test", "--locked", "--workspace", "--test", "end_to_end"])
         .env("DODAI_BINARY", binary)
         .hint("the same tests against the debug binary: `cargo test -p dodai`")
         .run()

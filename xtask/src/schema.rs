@@ -41,10 +41,9 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn write(workspace: &Workspace, folder: &Path) -> Result<()> {
-    Tool::new("cargo", &workspace.root)
-        .args(["run", "--quiet", "--locked", "--package", "dodai-api", "--example", "write_schemas", "--"])
+    Tool::new(workspace.example("write_schemas")?, &workspace.root)
         .args([folder])
-        .hint("dodai-api must build, and have its example `write_schemas`")
+        .hint("the example `write_schemas` of dodai-api must write them")
         .run()
 }
 

@@ -56,6 +56,16 @@ impl Workspace {
         Ok(manifests)
     }
 
+    /// Builds an example of one of our packages; where it is. It is built with the features that the whole workspace
+    /// gives its dependencies, as the tests are, so that nothing is compiled for it a second time.
+    pub fn example(&self, name: &str) -> Result<PathBuf> {
+        Tool::new("cargo", &self.root)
+            .args(["build", "--quiet", "--locked", "--workspace", "--example", name])
+            .hint("the package that has this example must build")
+            .run()?;
+        Ok(self.target.join("debug/examples").join(name))
+    }
+
     /// Downloaded tools, kept by version. Beside the target directory's contents, so that one cache holds both.
     pub fn tools(&self) -> PathBuf {
         self.target.join("tools")
