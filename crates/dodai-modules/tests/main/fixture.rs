@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use dodai_capability::state::Store;
-use dodai_core::body::Body;
+use dodai_core::body::{Body, Writer};
 use dodai_core::call::{Answer, Call, Caller, Context, Door, Reply, Serve};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::{AppId, InstanceId};
@@ -174,6 +175,17 @@ pub async fn get(module: &Module, target: &str) -> Result<(u16, String), Failure
     let status = reply.head.status.as_u16();
     let bytes = reply.body.collect(16 << 20).await?;
     Ok((status, String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Sends a chunk to a guest that sends back what it gets, and waits until all of it is back.
+pub async fn echoed(writer: &mut Writer, reply: &mut Reply, chunk: Bytes) {
+    writer.send(chunk.clone()).await.expect("the guest reads");
+    let mut back = Vec::new();
+    while back.len() < chunk.len() {
+        let frame = reply.body.frame().await.expect("more").expect("whole");
+        back.extend_from_slice(&frame.into_data().expect("data"));
+    }
+    assert_eq!(back, chunk);
 }
 
 /// Waits until `condition` holds, looking again whenever other tasks had their turn.

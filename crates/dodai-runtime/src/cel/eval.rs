@@ -265,30 +265,23 @@ fn added(left: &Value, right: &Value) -> Found {
     }
 }
 
+/// One of the five operators on two whole numbers of a type; `None` where the result does not fit, or by zero.
+macro_rules! checked {
+    ($operator:expr, $a:expr, $b:expr) => {
+        match $operator {
+            Operator::Add => $a.checked_add(*$b),
+            Operator::Subtract => $a.checked_sub(*$b),
+            Operator::Multiply => $a.checked_mul(*$b),
+            Operator::Divide => $a.checked_div(*$b),
+            _ => $a.checked_rem(*$b),
+        }
+    };
+}
+
 fn calculated(operator: Operator, left: &Value, right: &Value) -> Found {
     match (left, right) {
-        (Value::Int(a), Value::Int(b)) => {
-            let (a, b) = (*a, *b);
-            let found = match operator {
-                Operator::Add => a.checked_add(b),
-                Operator::Subtract => a.checked_sub(b),
-                Operator::Multiply => a.checked_mul(b),
-                Operator::Divide => a.checked_div(b),
-                _ => a.checked_rem(b),
-            };
-            found.map(Value::Int).ok_or_else(overflow)
-        }
-        (Value::Uint(a), Value::Uint(b)) => {
-            let (a, b) = (*a, *b);
-            let found = match operator {
-                Operator::Add => a.checked_add(b),
-                Operator::Subtract => a.checked_sub(b),
-                Operator::Multiply => a.checked_mul(b),
-                Operator::Divide => a.checked_div(b),
-                _ => a.checked_rem(b),
-            };
-            found.map(Value::Uint).ok_or_else(overflow)
-        }
+        (Value::Int(a), Value::Int(b)) => checked!(operator, a, b).map(Value::Int).ok_or_else(overflow),
+        (Value::Uint(a), Value::Uint(b)) => checked!(operator, a, b).map(Value::Uint).ok_or_else(overflow),
         (Value::Double(a), Value::Double(b)) => Ok(Value::Double(match operator {
             Operator::Add => a + b,
             Operator::Subtract => a - b,
