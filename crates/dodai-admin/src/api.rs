@@ -41,6 +41,8 @@ pub struct About {
     pub folder: Option<PathBuf>,
     /// Where its data is.
     pub data: PathBuf,
+    /// The types of components that drivers of this build serve.
+    pub component_types: Vec<String>,
 }
 
 /// The metrics page in the format that an `Accept` header asks for: its content type and its text.

@@ -132,6 +132,8 @@ pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, bo
         }
     };
     let (documents, mut warnings) = parse(&files, &parts.control).await?;
+    let known: Vec<&str> = parts.about.component_types.iter().map(String::as_str).collect();
+    warnings.extend(dodai_api::unknown_drivers(&documents, &known));
     let actor = actor(&headers);
     let mut before = BTreeMap::new();
     if dry_run {

@@ -117,6 +117,35 @@ async fn documents_are_applied_read_and_deleted_without_showing_secrets() {
 }
 
 #[tokio::test]
+async fn what_will_not_do_what_it_seems_to_is_told_with_its_place() {
+    let world = World::new().await;
+    let component =
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: a}\nspec: {type: state.sqlit}\n";
+    let told = world.apply("?file=a.yaml", component).await.json();
+    let warning = &told["warnings"][0];
+    assert_eq!((&warning["file"], &warning["line"]), (&json!("a.yaml"), &json!(4)), "{told}");
+    assert_eq!(warning["remedy"], "did you mean `state.sqlite`?");
+    // What was printed is taken back without a word about what only the server writes.
+    let stored = world.get("/v1/documents/Component/default/a").await.json();
+    let again = world.apply("", &stored.to_string().replace("state.sqlit", "state.sqlite")).await.json();
+    assert_eq!(
+        (&again["warnings"], &again["documents"][0]["verdict"]),
+        (&json!([]), &json!("configured")),
+        "{again}"
+    );
+    // An app that is named nowhere, as far as the store knows.
+    let policy = |app: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {{name: p}}\nspec:\n  targetRefs: [{{kind: App, name: shop}}]\n  access: {{rules: [{{action: allow, from: {{apps: [{app}]}}}}]}}\n"
+        )
+    };
+    assert_eq!(world.apply("", APP).await.status, StatusCode::OK);
+    let told = world.apply("?file=p.yaml", &policy("shp")).await.json();
+    assert_eq!(told["warnings"][0]["path"], "spec.access.rules[0].from.apps[0]", "{told}");
+    assert_eq!(world.apply("", &policy("shop")).await.json()["warnings"], json!([]));
+}
+
+#[tokio::test]
 async fn problems_come_with_their_places_and_nothing_is_written() {
     let world = World::new().await;
     let files = json!({"files": [

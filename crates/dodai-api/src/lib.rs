@@ -54,7 +54,7 @@ pub use route::{
 pub use schema::{combined_schema, schema, schemas};
 pub use service::{ServicePort, ServiceSelector, ServiceSpec};
 pub use text::Invalid;
-pub use validate::{validate, validate_set};
+pub use validate::{unknown_drivers, validate, validate_set};
 pub use workload::{
     Build, External, ExternalTls, Isolation, Logs, Module, ModuleLimits, Process, Restart, RestartBackoff,
     RestartPolicy, Signal, Stop, Workload,

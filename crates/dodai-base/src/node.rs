@@ -176,10 +176,8 @@ impl Base {
         let environment = Arc::new(config.environment.clone());
         let components = config.components_dir.clone();
         let components = components.unwrap_or_else(|| config.data_dir.join("components"));
-        let mut registry = Registry::new();
-        memory::register(&mut registry);
         let folders = Folders { data: components.clone(), project: config.project_dir.clone() };
-        dodai_drivers::register(&mut registry, environment.clone(), &folders);
+        let registry = drivers(environment.clone(), &folders);
         let settings = config.runtime.clone();
         let runtime =
             Runtime::new(registry, Arc::new(plane.door()), environment, components, settings, tasks);
@@ -231,6 +229,20 @@ impl Base {
         parts.modules.shutdown(deadline).await;
         parts.runtime.close(deadline).await;
     }
+}
+
+/// The drivers that are built in.
+fn drivers(environment: Arc<BTreeMap<String, String>>, folders: &Folders) -> Registry {
+    let mut registry = Registry::new();
+    memory::register(&mut registry);
+    dodai_drivers::register(&mut registry, environment, folders);
+    registry
+}
+
+/// The types of components that a base of this build can open.
+pub fn component_types() -> Vec<String> {
+    let nowhere = Folders { data: PathBuf::new(), project: PathBuf::new() };
+    drivers(Arc::default(), &nowhere).kinds().map(|(kind, _)| kind.to_owned()).collect()
 }
 
 /// Waits for a moment in which no instance here has a call. Cancel safe.

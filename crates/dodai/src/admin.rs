@@ -14,7 +14,7 @@ use dodai_admin::gate::Gate;
 use dodai_admin::joining::Joining;
 use dodai_admin::seam::{self, NotReady};
 use dodai_admin::server;
-use dodai_base::node::Base;
+use dodai_base::node::{Base, component_types};
 use dodai_base::telemetry::collect::Collector;
 use dodai_base::telemetry::metrics::{Format, Source, render};
 use dodai_control::control::Control;
@@ -149,6 +149,7 @@ impl Admin {
             pid: std::process::id(),
             folder: works.folder.map(Path::to_owned),
             data: works.data.to_owned(),
+            component_types: component_types(),
         };
         let parts = Parts {
             control: works.control.clone(),

@@ -3,6 +3,7 @@
 mod app;
 mod bounds;
 mod dapr;
+mod drivers;
 mod gateway;
 mod offered;
 mod outside;
@@ -20,6 +21,7 @@ use crate::metadata::Metadata;
 use crate::name::Name;
 use crate::read::{Code, Problem};
 
+pub use drivers::unknown_drivers;
 pub use set::validate_set;
 
 /// Checks one document by itself. Paths are set, places are not: [`crate::Located::locate`] gives them.

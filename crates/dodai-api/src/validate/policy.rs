@@ -116,7 +116,7 @@ fn check_access(access: &Access, found: &mut Findings) {
 }
 
 /// `name` or `namespace/name`.
-fn parse_app(text: &str) -> Result<(Option<Name>, Name), crate::Invalid> {
+pub(super) fn parse_app(text: &str) -> Result<(Option<Name>, Name), crate::Invalid> {
     match text.split_once('/') {
         Some((namespace, name)) => Ok((Some(namespace.parse()?), name.parse()?)),
         None => Ok((None, text.parse()?)),

@@ -32,6 +32,23 @@ impl<'a> World<'a> {
                 found.extend(no_section(&format!("{path}.sectionName"), &whole, part, section, &known));
             }
         }
+        found.extend(self.access_apps(namespace, spec));
+        found
+    }
+
+    /// Apps that rules of access name. One that is not there may come later: a warning.
+    fn access_apps(&self, namespace: &Name, spec: &PolicySpec) -> Vec<Problem> {
+        let mut found = Vec::new();
+        for (i, rule) in spec.access.iter().flat_map(|access| &access.rules).enumerate() {
+            for (j, app) in rule.from.iter().flat_map(|from| &from.apps).enumerate() {
+                let Ok((other, name)) = super::policy::parse_app(app) else { continue };
+                let there = other.as_ref().unwrap_or(namespace);
+                if self.app(there, &name).is_none() {
+                    let path = format!("spec.access.rules[{i}].from.apps[{j}]");
+                    found.push(self.missing(&path, Kind::App, there, name.as_str()).warning());
+                }
+            }
+        }
         found
     }
 

@@ -1,6 +1,6 @@
 //! Documents together.
 
-use dodai_api::{Located, Source, read, read_all, validate_set};
+use dodai_api::{Located, Source, read, read_all, unknown_drivers, validate_set};
 
 use crate::told;
 
@@ -144,4 +144,77 @@ fn what_the_store_has_counts_and_is_not_reported() {
     let both: Vec<_> =
         mine.into_iter().chain(theirs.into_iter().map(|d| Located::nowhere(d.value))).collect();
     assert_eq!(validate_set(&both), []);
+}
+
+const WORLD: &str = r#"apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: kept }
+spec: { type: state.sqlite, version: v1 }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: misspelt }
+spec: { type: state.sqlit, version: v1 }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: elsewhere }
+spec: { type: pubsub.redis, version: v1 }
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: { name: other }
+spec: { type: bindings.http, version: v1 }
+"#;
+
+#[test]
+fn types_that_no_driver_serves() {
+    let read = read(&Source { name: "c.yaml", bytes: WORLD.as_bytes() });
+    let known = ["pubsub.in-memory", "pubsub.sqlite", "state.sqlite"];
+    let told: Vec<String> =
+        unknown_drivers(&read.documents, &known).iter().map(ToString::to_string).collect();
+    let text = |kind: &str| {
+        format!("warning: spec.type: no driver of this build serves `{kind}`: the component will not come up")
+    };
+    assert_eq!(
+        told,
+        [
+            format!("c.yaml:9:15: {}; did you mean `state.sqlite`?", text("state.sqlit")),
+            format!(
+                "c.yaml:14:15: {}; of `pubsub` there are `pubsub.in-memory`, `pubsub.sqlite`",
+                text("pubsub.redis")
+            ),
+            format!(
+                "c.yaml:19:15: {}; there are `pubsub.in-memory`, `pubsub.sqlite`, `state.sqlite`",
+                text("bindings.http")
+            ),
+        ]
+    );
+}
+
+#[test]
+fn apps_that_rules_of_access_name_and_nobody_is() {
+    let text = apps(&[("shop", &[]), ("web", &[])])
+        + r#"---
+apiVersion: dodai.dev/v1
+kind: Policy
+metadata: { name: p }
+spec:
+  targetRefs: [{ kind: App, name: shop }]
+  access:
+    rules:
+      - { action: allow, from: { apps: [web, weeb] } }
+      - { action: deny, from: { apps: [other/web, default/shop] } }
+"#;
+    let read = read_all(&[Source { name: "dodai.yaml", bytes: text.as_bytes() }]).read;
+    assert!(read.errors.is_empty(), "{}", told(&read));
+    let paths: Vec<(&str, Option<&str>)> =
+        read.warnings.iter().map(|one| (one.path.as_str(), one.remedy.as_deref())).collect();
+    assert_eq!(
+        paths,
+        [
+            ("spec.access.rules[0].from.apps[1]", Some("did you mean `web`?")),
+            ("spec.access.rules[1].from.apps[0]", Some("namespace `other` has no App; add one")),
+        ]
+    );
 }
