@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::gate::Gate;
 use crate::joining::{self, Joining};
 use crate::seam::{Artifacts, Ledger, Node, NotReady};
-use crate::{Refusal, apps, backup, documents, node};
+use crate::{Refusal, apps, backup, documents, externals, node};
 
 /// The most bytes of documents in one request.
 pub const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
@@ -94,6 +94,7 @@ pub fn router(parts: Arc<Parts>) -> Router {
         .route("/v1/events", get(node::events))
         .route("/v1/changes", get(node::changes))
         .route("/v1/instances", get(apps::instances))
+        .route("/v1/externals", get(externals::list))
         .route("/v1/artifacts", post(apps::upload))
         .route("/v1/artifacts/{digest}/prepare", post(apps::prepare))
         .route("/v1/apps/{namespace}/{name}/deploy", post(apps::deploy))

@@ -9,6 +9,7 @@ pub mod api;
 pub mod apps;
 mod backup;
 mod documents;
+pub mod externals;
 mod feed;
 pub mod gate;
 pub mod joining;

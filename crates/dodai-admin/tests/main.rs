@@ -146,6 +146,38 @@ async fn what_will_not_do_what_it_seems_to_is_told_with_its_place() {
 }
 
 #[tokio::test]
+async fn apps_that_run_elsewhere_are_tried() {
+    let world = World::new().await;
+    let there = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (open, gone) = (there.local_addr().unwrap(), free_port());
+    let app = format!(
+        "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{name: far}}\nspec:\n  external: {{addresses: ['{open}', '127.0.0.1:{gone}'], start: ./far}}\n"
+    );
+    assert_eq!(world.apply("", &app).await.status, StatusCode::OK);
+    world.until(|| world.control.view().documents.apps().count() == 1).await;
+    let told = world.get("/v1/externals").await.json();
+    let seen: Vec<_> = told["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["app"].as_str(), one["reachable"].as_bool()))
+        .collect();
+    assert_eq!(seen, [(Some("default/far"), Some(true)), (Some("default/far"), Some(false))], "{told}");
+    assert_eq!(
+        (&told["items"][0]["address"], &told["items"][0]["reason"]),
+        (&json!(open.to_string()), &json!(""))
+    );
+    assert!(told["items"][1]["reason"].as_str().unwrap().contains("start it: ./far"), "{told}");
+    assert!(told["items"][0]["created"].as_str().is_some(), "{told}");
+}
+
+/// A port that nobody listens on: it was free a moment ago.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test]
 async fn problems_come_with_their_places_and_nothing_is_written() {
     let world = World::new().await;
     let files = json!({"files": [

@@ -1,0 +1,78 @@
+//! Apps that run elsewhere: where they are, and whether somebody accepts connections there, seen from here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::State;
+use dodai_core::id::AppId;
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::api::{Answer, Parts, Shared, json as answer};
+
+/// The longest that somebody may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How many are asked at once.
+const AT_ONCE: usize = 32;
+
+/// One address of an app that runs elsewhere, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct External {
+    /// The app, `namespace/name`.
+    pub app: String,
+    /// The address.
+    pub address: String,
+    /// The app's newest revision; empty until there is one.
+    pub revision: String,
+    /// Whether it accepts connections from the server.
+    pub reachable: bool,
+    /// Why not, and how it is started.
+    pub reason: String,
+    /// When the app was first written, RFC 3339 in UTC.
+    pub created: Option<String>,
+}
+
+/// `GET /v1/externals`: tries every address, so it may take a second.
+pub(crate) async fn list(State(parts): Shared) -> Answer {
+    let items: Vec<External> =
+        futures_util::stream::iter(all(&parts)).map(tried).buffered(AT_ONCE).collect().await;
+    answer(&json!({ "items": items }))
+}
+
+/// Every address, with how its app is started; nothing is tried yet.
+fn all(parts: &Parts) -> Vec<(External, SocketAddr, Option<String>)> {
+    let view = parts.control.view();
+    let mut found = Vec::new();
+    for app in view.documents.apps() {
+        let Some(external) = &app.spec.external else { continue };
+        let id = format!("{}/{}", app.metadata.namespace, app.metadata.name);
+        let record = AppId::parse(&id).ok().and_then(|id| view.records.apps.get(&id));
+        for address in &external.addresses {
+            let one = External {
+                app: id.clone(),
+                address: address.to_string(),
+                revision: record.map(|record| record.current.to_string()).unwrap_or_default(),
+                reachable: false,
+                reason: String::new(),
+                created: app.metadata.creation_timestamp.clone(),
+            };
+            found.push((one, address.get(), external.start.clone()));
+        }
+    }
+    found
+}
+
+async fn tried((one, address, start): (External, SocketAddr, Option<String>)) -> External {
+    let why = match tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await {
+        Ok(Ok(_accepted)) => return External { reachable: true, ..one },
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no connection within {PATIENCE:?}"),
+    };
+    let reason = match start {
+        Some(start) => format!("{why}; start it: {start}"),
+        None => why,
+    };
+    External { reason, ..one }
+}
