@@ -108,7 +108,7 @@ impl Connection {
         }
         let nothing = |place: String| {
             anyhow::Error::new(Failed::Unreachable)
-                .context(format!("nothing is running {place}; start it with `dodai up`"))
+                .context(format!("nothing is running {place}; start it with `dodai up`, or name where it runs: --folder, --server"))
         };
         let Some(data) = data_folder(server) else {
             return Err(nothing("in this folder or above it".to_owned()));
@@ -154,7 +154,10 @@ impl Connection {
         B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
     {
         let unreachable = |error: &dyn std::fmt::Display| {
-            let text = format!("no answer from {}: {error}; is it still running?", self.address);
+            let text = format!(
+                "no answer from {}: {error}; start it with `dodai up`, or name another with --server",
+                self.address
+            );
             anyhow::Error::new(Failed::Unreachable).context(text)
         };
         let stream =
