@@ -244,9 +244,9 @@ pub struct Daprd {
 /// `dodai validate`.
 #[derive(Args, Debug)]
 pub struct Validate {
-    /// Files and folders.
-    #[arg(required = true)]
-    pub paths: Vec<PathBuf>,
+    /// What to check.
+    #[command(flatten)]
+    pub paths: crate::validate::Paths,
 }
 
 /// `dodai completion`.

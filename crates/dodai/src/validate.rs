@@ -6,18 +6,64 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::Args;
 use dodai_api::{Problem, Project, Source};
+use dodai_base::node::component_types;
 use serde_json::json;
 
 use crate::cli::Validate;
 use crate::exit::Failed;
 use crate::output::Output;
 
+/// The documents that a command is given.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Paths {
+    /// Files and folders; `-` for standard input. Default: the current folder, if it holds documents.
+    #[arg(value_name = "PATH")]
+    pub given: Vec<PathBuf>,
+    /// The same (repeat).
+    #[arg(short = 'f', long = "file", value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+}
+
+impl Paths {
+    /// What was given, or the current folder.
+    ///
+    /// # Errors
+    /// Nothing was, and the current folder holds no documents.
+    pub fn resolve(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let paths: Vec<PathBuf> = self.given.iter().chain(&self.files).cloned().collect();
+        if paths.is_empty() { Ok(vec![here()?]) } else { Ok(paths) }
+    }
+}
+
+/// The current folder, where it holds documents.
+fn here() -> anyhow::Result<PathBuf> {
+    let here = PathBuf::from(".");
+    let mut files = Vec::new();
+    collect(&here, &mut files)?;
+    if files.iter().any(holds_documents) {
+        return Ok(here);
+    }
+    let folder = std::env::current_dir().context("the working directory is gone")?;
+    let text = format!(
+        "no path is given, and {} holds no documents; name a file or a folder, or `-` for standard input",
+        folder.display()
+    );
+    Err(anyhow::Error::new(Failed::Arguments).context(text))
+}
+
+/// Whether a file that was found in a folder is of ours.
+pub fn holds_documents(file: &File) -> bool {
+    let is_manifest = Path::new(&file.name).file_name().is_some_and(|name| name == dodai_api::MANIFEST);
+    is_manifest || dodai_api::mentions_us(&file.bytes)
+}
+
 /// Runs the command.
 pub fn run(arguments: &Validate, output: &Output) -> anyhow::Result<ExitCode> {
     let mut files = Vec::new();
-    for path in &arguments.paths {
-        collect(path, &mut files)?;
+    for path in arguments.paths.resolve()? {
+        collect(&path, &mut files)?;
     }
     let project = read(&files);
     let documents = project.read.documents.len();
@@ -47,7 +93,13 @@ pub struct File {
 pub fn read(files: &[File]) -> Project {
     let sources: Vec<Source<'_>> =
         files.iter().map(|file| Source { name: &file.name, bytes: &file.bytes }).collect();
-    dodai_api::read_all(&sources)
+    let mut project = dodai_api::read_all(&sources);
+    let known = component_types();
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let warnings = &mut project.read.warnings;
+    warnings.extend(dodai_api::unknown_drivers(&project.read.documents, &known));
+    warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    project
 }
 
 /// Prints problems to standard error.

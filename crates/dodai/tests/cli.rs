@@ -7,11 +7,17 @@ use serde_json::Value;
 use crate::project::{Done, Project, binary, until};
 
 /// Commands that read, and work while the project runs.
-const READS: [&[&str]; 13] = [
+const READS: [&[&str]; 19] = [
     &["ps"],
     &["ps", "hello"],
     &["get", "apps"],
     &["get", "route", "all"],
+    &["get", "route/all"],
+    &["get", "apps,routes"],
+    &["describe", "app/hello"],
+    &["diff", "dodai.yaml"],
+    &["diff"],
+    &["validate"],
     &["get", "components", "-A"],
     &["describe", "app", "hello"],
     &["diff", "-f", "dodai.yaml"],
@@ -44,7 +50,14 @@ fn commands_speak_json_and_yaml_and_fail_with_a_reason() {
     for (arguments, code, words) in [
         (&["ps", "nobody"][..], 4, "App/default/nobody"),
         (&["get", "app", "nobody"], 4, "dodai get App"),
+        (&["get", "app/nobody"], 4, "dodai get App"),
         (&["get", "pods"], 2, "kinds are"),
+        (&["get", "app/hello", "all"], 2, "two names"),
+        (&["get", "apps,routes", "hello"], 2, "one kind"),
+        (&["get", "app/hello", "-A"], 2, "--all-namespaces"),
+        (&["describe", "app"], 2, "app/NAME"),
+        (&["delete", "route/nobody"], 4, "Route/default/nobody"),
+        (&["call", "hello", "--folder", "/"], 5, "--server"),
         (&["describe", "route", "nobody"], 4, "Route/default/nobody"),
         (&["delete", "route", "nobody"], 4, "Route/default/nobody"),
         (&["logs", "nobody"], 4, "no app default/nobody"),
@@ -86,15 +99,79 @@ fn commands_speak_json_and_yaml_and_fail_with_a_reason() {
         let row = project.dodai(&["get", kind]).all();
         assert!(row.lines().nth(1).is_some_and(|row| row.contains(" yes ")), "{kind}: {row}");
     }
-    // What is shown can be changed and applied, from a pipe too.
+    // What is shown can be changed and applied, from a pipe too, and nothing is said of what only the server writes.
     let path = project.path();
-    let pipe = format!("'{0}' get component state -o yaml | '{0}' apply -f -", binary().display());
+    let pipe = format!("'{0}' get component,apps,routes -o yaml | '{0}' apply -f -", binary().display());
     let applied = Done::of(Command::new("sh").args(["-c", &pipe]).current_dir(&path));
     assert!(applied.status.success() && applied.all().contains("unchanged"), "{}", applied.all());
+    assert!(!applied.all().contains("warning"), "{}", applied.all());
+    looks(&project);
+    warnings(&project);
     let empty = project.dodai(&["get", "apps", "-n", "nowhere"]);
     assert!(empty.status.success() && empty.all().contains("no App in namespace nowhere"), "{}", empty.all());
     assert!(project.dodai(&["down"]).status.success());
     until("nothing is left", || project.left().is_empty());
+}
+
+/// What tables say to people.
+fn looks(project: &Project) {
+    let cells = |arguments: &[&str], first: &str| -> Vec<String> {
+        let all = project.dodai(arguments).all();
+        let row =
+            all.lines().find(|line| line.starts_with(first)).unwrap_or_else(|| panic!("no {first} in {all}"));
+        row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect()
+    };
+    assert_eq!(cells(&["get", "apps"], "default    beside")[2], "1/1");
+    assert_eq!(cells(&["get", "apps"], "default    outside")[2], "external");
+    assert_eq!(cells(&["get", "gateways,apps"], "default    app/hello")[2], "1/1");
+    let outside = cells(&["ps"], "default/outside");
+    assert!(outside[1].starts_with("127.0.0.1:"), "{outside:?}");
+    assert_eq!((outside[3].as_str(), outside[4].as_str()), ("external", "reachable"), "{outside:?}");
+    assert!(outside[8].ends_with('s'), "an age: {outside:?}");
+    assert_eq!(cells(&["ps", "outside"], "default/outside")[1], outside[1]);
+    assert!(cells(&["top", "--once"], "APP").contains(&"IN FLIGHT".to_owned()));
+    let external = project.json(&["ps"])["external"][0].clone();
+    assert_eq!((&external["app"], &external["reachable"]), (&"default/outside".into(), &true.into()));
+}
+
+/// What is right and will not do what it seems to: told, with its place, and taken.
+fn warnings(project: &Project) {
+    project.write(
+        "odd.txt",
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: far}\nspec: {type: state.sqlit}\n---\napiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {name: guard}\nspec:\n  targetRefs: [{kind: App, name: hello}]\n  access: {default: allow, rules: [{action: deny, from: {apps: [besid]}}]}\n",
+    );
+    let told = ["warning: odd.txt:4:14: spec.type: ", "did you mean `state.sqlite`?"];
+    let also = ["warning: odd.txt:11:65: spec.access.rules[0].from.apps[0]: ", "did you mean `beside`?"];
+    let dry = project.dodai(&["apply", "odd.txt", "--dry-run"]);
+    assert!(dry.status.success(), "{}", dry.all());
+    for words in told.iter().chain(&also) {
+        assert!(dry.all().contains(words), "no `{words}` in {}", dry.all());
+    }
+    let applied = project.json(&["apply", "odd.txt"]);
+    assert_eq!(applied["warnings"].as_array().map(Vec::len), Some(2), "{applied}");
+    // Alone it has no app to guard; the type is told all the same.
+    let alone = project.dodai(&["validate", "-f", "odd.txt"]);
+    assert!(alone.status.code() == Some(3) && alone.all().contains(told[0]), "{}", alone.all());
+    for key in ["component/far", "policy/guard"] {
+        assert!(project.dodai(&["delete", key]).status.success());
+    }
+}
+
+#[test]
+fn a_command_without_a_path_takes_the_folder_it_is_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let validate = || Done::of(Command::new(binary()).arg("validate").current_dir(folder.path()));
+    std::fs::write(folder.path().join("other.yaml"), "a: 1\n").unwrap();
+    let nothing = validate();
+    assert_eq!(nothing.status.code(), Some(2), "{}", nothing.all());
+    assert!(nothing.all().contains("name a file or a folder"), "{}", nothing.all());
+    std::fs::write(
+        folder.path().join("dodai.yaml"),
+        "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: {name: a}\n",
+    )
+    .unwrap();
+    let one = validate();
+    assert!(one.status.success() && one.all().contains("1 document is valid"), "{}", one.all());
 }
 
 #[test]

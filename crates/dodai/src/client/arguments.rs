@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use dodai_api::Kind;
 
+use super::wanted::{Wanted, kind};
+use crate::validate::Paths;
+
 /// How a running server is found.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Server {
@@ -25,7 +28,7 @@ pub struct Server {
 /// Commands that talk to a running server.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List instances: app, revision, shape, state, restarts, process, ports, age, use.
+    /// List instances (revision, state, restarts, process, ports, age, use), and where other apps run.
     #[command(after_help = "Example:\n  dodai ps\n  dodai ps -o json")]
     Ps(Ps),
     /// Stop the running `up` of this folder and wait until it is gone.
@@ -33,16 +36,16 @@ pub enum Command {
     Down(Down),
     /// Write documents to the server.
     #[command(
-        after_help = "Example:\n  dodai apply -f route.yaml\n  dodai apply -f . --prune --dry-run\n  dodai get app shop -o yaml | dodai apply -f -"
+        after_help = "Example:\n  dodai apply route.yaml\n  dodai apply -f . --prune --dry-run\n  dodai get app shop -o yaml | dodai apply -f -"
     )]
     Apply(Apply),
     /// Show what `apply` would change.
     #[command(
-        after_help = "Example:\n  dodai diff -f route.yaml\n  dodai diff -f . --exit-code || echo differs"
+        after_help = "Example:\n  dodai diff route.yaml\n  dodai diff -f . --exit-code || echo differs"
     )]
     Diff(Diff),
     /// List documents of a kind, or show one.
-    #[command(after_help = "Example:\n  dodai get apps\n  dodai get route shop -o yaml")]
+    #[command(after_help = "Example:\n  dodai get apps,routes\n  dodai get route/shop -o yaml")]
     Get(Get),
     /// Show one document with its conditions, instances and events.
     #[command(after_help = "Example:\n  dodai describe app shop")]
@@ -119,9 +122,9 @@ pub struct Down {
 /// `dodai apply`.
 #[derive(Args, Debug)]
 pub struct Apply {
-    /// A file or folder (repeat); `-` for standard input.
-    #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
+    /// What to write.
+    #[command(flatten)]
+    pub paths: Paths,
     /// Only say what would happen.
     #[arg(long)]
     pub dry_run: bool,
@@ -133,9 +136,9 @@ pub struct Apply {
 /// `dodai diff`.
 #[derive(Args, Debug)]
 pub struct Diff {
-    /// A file or folder (repeat); `-` for standard input.
-    #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
+    /// What to compare.
+    #[command(flatten)]
+    pub paths: Paths,
     /// End with exit code 6 if something would change.
     #[arg(long)]
     pub exit_code: bool,
@@ -144,25 +147,25 @@ pub struct Diff {
 /// `dodai delete`.
 #[derive(Args, Debug)]
 pub struct Delete {
-    /// The kind.
-    #[arg(value_parser = kind, required_unless_present = "paths", requires = "name")]
-    pub kind: Option<Kind>,
+    /// The kind, or kind and name: `route`, `route/shop`.
+    #[arg(value_name = "KIND", required_unless_present = "paths")]
+    pub wanted: Option<Wanted>,
     /// The name.
     pub name: Option<String>,
     /// The namespace.
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
     /// Remove the documents that this file or folder names (repeat); `-` for standard input.
-    #[arg(short = 'f', long = "file", conflicts_with = "kind", value_name = "PATH")]
+    #[arg(short = 'f', long = "file", conflicts_with = "wanted", value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 }
 
 /// `dodai get`.
 #[derive(Args, Debug)]
 pub struct Get {
-    /// The kind: `app`, `apps`, `route`, `component`, ...
-    #[arg(value_parser = kind)]
-    pub kind: Kind,
+    /// The kind (`app`, `apps`, `route`, ...), several (`apps,routes`), or kind and name (`app/shop`).
+    #[arg(value_name = "KIND")]
+    pub wanted: Wanted,
     /// The name; default: all of the kind.
     pub name: Option<String>,
     /// The namespace.
@@ -176,11 +179,11 @@ pub struct Get {
 /// `dodai describe`.
 #[derive(Args, Debug)]
 pub struct One {
-    /// The kind.
-    #[arg(value_parser = kind)]
-    pub kind: Kind,
+    /// The kind, or kind and name: `app`, `app/shop`.
+    #[arg(value_name = "KIND")]
+    pub wanted: Wanted,
     /// The name.
-    pub name: String,
+    pub name: Option<String>,
     /// The namespace.
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
@@ -398,31 +401,4 @@ pub struct Events {
     /// Show the store's change log (who changed what) instead.
     #[arg(long, conflicts_with = "follow")]
     pub changes: bool,
-}
-
-/// Reads a kind in any case, in singular or plural.
-fn kind(text: &str) -> Result<Kind, String> {
-    let singular = text.strip_suffix("ies").map(|stem| format!("{stem}y"));
-    let candidates = [Some(text), singular.as_deref(), text.strip_suffix('s')];
-    let found = candidates.into_iter().flatten().find_map(|word| word.parse().ok());
-    found.map_or_else(|| text.parse::<Kind>().map_err(|error| error.to_string()), Ok)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds_are_read_as_people_write_them() {
-        for (text, expect) in [
-            ("App", Kind::App),
-            ("apps", Kind::App),
-            ("policies", Kind::Policy),
-            ("bases", Kind::Base),
-            ("httpendpoints", Kind::HttpEndpoint),
-        ] {
-            assert_eq!(kind(text), Ok(expect), "{text}");
-        }
-        assert!(kind("rout").unwrap_err().contains("Route"));
-    }
 }

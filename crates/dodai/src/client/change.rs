@@ -20,16 +20,17 @@ use crate::validate::{self, File};
 
 /// `dodai apply`.
 pub async fn apply(connection: &Connection, arguments: &Apply, output: &Output) -> anyhow::Result<()> {
+    let paths = arguments.paths.resolve()?;
     let mut query = vec!["owner=file".to_owned(), format!("dryRun={}", arguments.dry_run)];
     if arguments.prune {
-        let [path] = arguments.paths.as_slice() else {
+        let [path] = paths.as_slice() else {
             anyhow::bail!("--prune takes one path: what it removes is what came from there earlier");
         };
         query.push(format!("prune={}", encode(&path.canonicalize()?.display().to_string())));
     }
     let progress = Progress::on(output);
     let base = if arguments.dry_run { None } else { Some(std::env::current_dir()?) };
-    let answer = send(connection, &arguments.paths, &query.join("&"), base.as_deref(), progress).await?;
+    let answer = send(connection, &paths, &query.join("&"), base.as_deref(), progress).await?;
     warn(&answer, output);
     if output.value(&answer) {
         return Ok(());
@@ -45,7 +46,8 @@ pub async fn apply(connection: &Connection, arguments: &Apply, output: &Output) 
 /// `dodai diff`.
 pub async fn diff(connection: &Connection, arguments: &Diff, output: &Output) -> anyhow::Result<ExitCode> {
     let progress = Progress::on(output);
-    let answer = send(connection, &arguments.paths, "owner=file&dryRun=true", None, progress).await?;
+    let answer =
+        send(connection, &arguments.paths.resolve()?, "owner=file&dryRun=true", None, progress).await?;
     warn(&answer, output);
     let mut documents = answer["documents"].as_array().into_iter().flatten();
     let differs = documents.any(|document| document["verdict"] != "unchanged");
@@ -76,8 +78,9 @@ pub async fn diff(connection: &Connection, arguments: &Diff, output: &Output) ->
 
 /// `dodai delete`.
 pub async fn delete(connection: &Connection, arguments: &Delete, output: &Output) -> anyhow::Result<()> {
-    if let (Some(kind), Some(name)) = (arguments.kind, &arguments.name) {
-        let answer = remove(connection, kind, &arguments.namespace, name).await?;
+    if let Some(wanted) = &arguments.wanted {
+        let (kind, name) = wanted.one(arguments.name.as_deref())?;
+        let answer = remove(connection, kind, &arguments.namespace, &name).await?;
         if !output.value(&answer) {
             output.say(&format!("{kind}/{}/{name} deleted", arguments.namespace));
         }
@@ -133,11 +136,7 @@ fn collect(paths: &[PathBuf]) -> anyhow::Result<Vec<File>> {
         validate::collect(path, &mut below)?;
         // A file that was named by hand and holds no document: its problem is to be told.
         let is_folder = path.is_dir();
-        below.retain(|file| {
-            let is_manifest =
-                Path::new(&file.name).file_name().is_some_and(|name| name == dodai_api::MANIFEST);
-            !is_folder || is_manifest || dodai_api::mentions_us(&file.bytes)
-        });
+        below.retain(|file| !is_folder || validate::holds_documents(file));
         files.extend(below);
     }
     anyhow::ensure!(!files.is_empty(), "there are no documents in {}", listed(paths));

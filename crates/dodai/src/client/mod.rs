@@ -4,12 +4,14 @@ pub mod arguments;
 mod change;
 pub mod connection;
 mod deploy;
+mod instances;
 mod new;
 pub mod show;
 mod store;
 mod talk;
 mod tap;
 mod token;
+pub mod wanted;
 mod yaml;
 
 use std::process::ExitCode;
@@ -42,7 +44,7 @@ pub async fn run(
 ) -> anyhow::Result<ExitCode> {
     let find = || Connection::find(server, environment);
     match command {
-        Command::Ps(arguments) => show::ps(&find()?, &arguments, output).await?,
+        Command::Ps(arguments) => instances::ps(&find()?, &arguments, output).await?,
         Command::Down(arguments) => down(server, &arguments, output).await?,
         Command::Apply(arguments) => change::apply(&find()?, &arguments, output).await?,
         Command::Diff(arguments) => return change::diff(&find()?, &arguments, output).await,
@@ -56,7 +58,7 @@ pub async fn run(
         Command::Publish(arguments) => talk::publish(&find()?, &arguments, output).await?,
         Command::Config(arguments) => talk::config(&find()?, &arguments, output).await?,
         Command::Tap(arguments) => tap::run(&find()?, &arguments, output).await?,
-        Command::Top(arguments) => show::top(&find()?, &arguments, output).await?,
+        Command::Top(arguments) => instances::top(&find()?, &arguments, output).await?,
         Command::Token(arguments) => token::run(&find()?, &arguments, output).await?,
         Command::Store(arguments) => store::run(arguments, server, environment, output).await?,
         Command::Build(arguments) => {

@@ -1,187 +1,143 @@
-//! Commands that show: ps, top, get, describe, watch, events.
+//! Commands that show documents and what became of them: get, describe, watch, events.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use dodai_admin::apps::Instance;
-use dodai_core::status::Phase;
+use dodai_api::Kind;
 use serde_json::{Value, json};
 
-use super::arguments::{Events, Get, One, Ps, Top, Watch};
+use super::arguments::{Events, Get, One, Watch};
 use super::connection::{Connection, encode};
-use super::{app_id, to_yaml};
+use super::to_yaml;
+use super::wanted::wrong;
 use crate::output::Output;
 
-/// How often `top` looks again.
-const REFRESH: Duration = Duration::from_secs(2);
-/// Between the two looks of a `top` that prints once: a rate needs two.
-const ONCE: Duration = Duration::from_millis(250);
-
-/// The instances.
-pub async fn instances(connection: &Connection) -> anyhow::Result<Vec<Instance>> {
-    let mut answer = connection.get("/v1/instances").await?;
-    Ok(serde_json::from_value(answer["items"].take())?)
-}
-
-/// `dodai ps`.
-pub async fn ps(connection: &Connection, arguments: &Ps, output: &Output) -> anyhow::Result<()> {
-    let wanted = arguments.app.as_deref().map(app_id);
-    let mut all = instances(connection).await?;
-    all.retain(|one| wanted.as_ref().is_none_or(|app| *app == one.app));
-    if let Some((namespace, name)) =
-        wanted.as_deref().and_then(|app| app.split_once('/')).filter(|_| all.is_empty())
-    {
-        // An app without instances is one thing, a name that nobody has another.
-        connection.get(&format!("/v1/documents/App/{}/{}", encode(namespace), encode(name))).await?;
-    }
-    if output.value(&json!({ "items": all })) {
-        return Ok(());
-    }
-    let now = now_ms();
-    // With one base there is nothing to tell.
-    let several = all.windows(2).any(|pair| pair[0].base != pair[1].base);
-    let row = |one: &Instance| {
-        let ports: Vec<String> = one.ports.values().map(ToString::to_string).collect();
-        let mut row = vec![one.app.clone(), one.id.clone()];
-        row.extend(several.then(|| one.base.clone()));
-        row.extend([
-            one.revision.clone(),
-            one.shape.clone(),
-            phase(one.phase).to_owned(),
-            one.restarts.to_string(),
-            one.pid.map_or("-".to_owned(), |pid| pid.to_string()),
-            or_dash(ports.join(",")),
-            age(now.saturating_sub(one.created_ms)),
-            one.memory_bytes.map_or("-".to_owned(), size),
-            one.reason.clone(),
-        ]);
-        row
-    };
-    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    let mut headings = vec!["APP", "INSTANCE"];
-    headings.extend(several.then_some("BASE"));
-    headings.extend(["REVISION", "SHAPE", "STATE", "RESTARTS", "PID", "PORTS", "AGE", "MEMORY", "REASON"]);
-    output.table(&headings, &rows);
-    Ok(())
-}
-
-/// `dodai top`.
-pub async fn top(connection: &Connection, arguments: &Top, output: &Output) -> anyhow::Result<()> {
-    let once = arguments.once || !output.is_live();
-    let (mut before, mut at) = (instances(connection).await?, Instant::now());
-    loop {
-        tokio::time::sleep(if once { ONCE } else { REFRESH }).await;
-        let (all, now) = (instances(connection).await?, Instant::now());
-        let rates = rates(&before, &all, now.duration_since(at));
-        if once && output.value(&json!({ "items": all, "cpuPercent": rates })) {
-            return Ok(());
-        }
-        if !once {
-            output.clear();
-        }
-        let mut rows: Vec<(f64, Vec<String>)> =
-            all.iter().map(|one| top_row(one, rates.get(&one.id).copied())).collect();
-        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let rows: Vec<Vec<String>> = rows.into_iter().map(|(_, row)| row).collect();
-        output.table(&["APP", "INSTANCE", "STATE", "CPU%", "MEMORY", "CALLS", "RESTARTS"], &rows);
-        if once {
-            return Ok(());
-        }
-        (before, at) = (all, now);
-    }
-}
-
-fn top_row(one: &Instance, rate: Option<f64>) -> (f64, Vec<String>) {
-    let row = vec![
-        one.app.clone(),
-        one.id.clone(),
-        phase(one.phase).to_owned(),
-        rate.map_or("-".to_owned(), |rate| format!("{rate:.1}")),
-        one.memory_bytes.map_or("-".to_owned(), size),
-        one.in_flight.to_string(),
-        one.restarts.to_string(),
-    ];
-    (rate.unwrap_or(-1.0), row)
-}
-
-/// Percent of one core by instance, where both readings are there.
-fn rates(before: &[Instance], after: &[Instance], elapsed: Duration) -> BTreeMap<String, f64> {
-    let millis = elapsed.as_secs_f64() * 1000.0;
-    let rate = |one: &Instance| {
-        let old = before.iter().find(|old| old.id == one.id)?.cpu_ms?;
-        let used = one.cpu_ms?.saturating_sub(old);
-        Some((one.id.clone(), used as f64 / millis * 100.0))
-    };
-    after.iter().filter_map(rate).collect()
-}
+pub use super::instances::{instances, phase};
 
 /// `dodai get`.
 pub async fn get(connection: &Connection, arguments: &Get, output: &Output) -> anyhow::Result<()> {
-    let kind = arguments.kind;
-    if let Some(name) = &arguments.name {
-        let path = format!("/v1/documents/{kind}/{}/{}", encode(&arguments.namespace), encode(name));
+    let (kinds, name) = arguments.wanted.with(arguments.name.as_deref())?;
+    if let Some(name) = name {
+        if arguments.all_namespaces {
+            return Err(wrong(format!("`{name}` is in one namespace; leave --all-namespaces out")));
+        }
+        let path = format!("/v1/documents/{}/{}/{}", kinds[0], encode(&arguments.namespace), encode(&name));
         let document = connection.get(&path).await?;
         if !output.value(&document) {
             output.table(&HEADINGS, &[document_row(&document)]);
         }
         return Ok(());
     }
+    let mut lists = Vec::new();
+    for kind in kinds {
+        lists.push((kind, list(connection, kind, arguments).await?));
+    }
+    let all = || lists.iter().flat_map(|(_, items)| items);
+    if output.is_yaml() {
+        // Documents, which can be applied again, and not a list of them.
+        for item in all() {
+            let _for_people = output.line(item);
+        }
+    } else if !output.value(&json!({ "items": all().collect::<Vec<_>>() })) {
+        print(&lists, arguments, output);
+    }
+    Ok(())
+}
+
+async fn list(connection: &Connection, kind: Kind, arguments: &Get) -> anyhow::Result<Vec<Value>> {
     let namespace = if arguments.all_namespaces || !kind.is_namespaced() {
         String::new()
     } else {
         format!("&namespace={}", encode(&arguments.namespace))
     };
-    let answer = connection.get(&format!("/v1/documents?kind={kind}{namespace}")).await?;
-    let empty = Vec::new();
-    let items = answer["items"].as_array().unwrap_or(&empty);
-    if output.is_yaml() {
-        // Documents, which can be applied again, and not a list of them.
-        for item in items {
-            let _for_people = output.line(item);
-        }
-    } else if !output.value(&answer) {
-        let rows: Vec<Vec<String>> = items.iter().map(document_row).collect();
-        output.table(&HEADINGS, &rows);
+    let mut answer = connection.get(&format!("/v1/documents?kind={kind}{namespace}")).await?;
+    Ok(serde_json::from_value(answer["items"].take())?)
+}
+
+/// A table for each kind; of several, each name has its kind before it.
+fn print(lists: &[(Kind, Vec<Value>)], arguments: &Get, output: &Output) {
+    let several = lists.len() > 1;
+    let mut first = true;
+    for (kind, items) in lists {
         if items.is_empty() {
-            let place = if namespace.is_empty() {
-                String::new()
-            } else {
-                format!(" in namespace {}", arguments.namespace)
-            };
+            let everywhere = arguments.all_namespaces || !kind.is_namespaced();
+            let place =
+                if everywhere { String::new() } else { format!(" in namespace {}", arguments.namespace) };
             output.note(&format!("there is no {kind}{place}"));
         }
+        if several && items.is_empty() {
+            continue;
+        }
+        let mut rows: Vec<Vec<String>> = items.iter().map(document_row).collect();
+        if several {
+            let word = kind.as_str().to_lowercase();
+            rows.iter_mut().for_each(|row| row[1] = format!("{word}/{}", row[1]));
+            if !std::mem::take(&mut first) {
+                output.say("");
+            }
+        }
+        output.table(&HEADINGS, &rows);
     }
-    Ok(())
 }
 
 const HEADINGS: [&str; 5] = ["NAMESPACE", "NAME", "READY", "GENERATION", "AGE"];
 
 fn document_row(document: &Value) -> Vec<String> {
     let metadata = &document["metadata"];
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let conditions = document["status"]["conditions"].as_array().into_iter().flatten();
-    // Each kind says in its own word whether it does what it says.
-    let words = ["Ready", "Programmed", "ResolvedRefs", "Accepted"];
-    let ready = conditions.into_iter().find(|one| words.iter().any(|word| one["type"] == *word));
-    let ready = ready.map_or("-".to_owned(), |one| {
-        if one["status"] == "True" { "yes".to_owned() } else { format!("no: {}", text(&one["reason"])) }
-    });
     vec![
         text(&metadata["namespace"]),
         text(&metadata["name"]),
-        ready,
+        if document["kind"] == Kind::App.as_str() { app_ready(document) } else { ready(document) },
         metadata["generation"].to_string().replace("null", "-"),
         metadata["creationTimestamp"].as_str().and_then(age_since).unwrap_or_else(|| "-".to_owned()),
     ]
 }
 
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("-").to_owned()
+}
+
+/// What a document's condition says of whether it does what it says; each kind has its own word for that.
+fn condition(document: &Value) -> Option<&Value> {
+    let words = ["Ready", "Programmed", "ResolvedRefs", "Accepted"];
+    let conditions = document["status"]["conditions"].as_array()?;
+    conditions.iter().find(|one| words.iter().any(|word| one["type"] == *word))
+}
+
+fn ready(document: &Value) -> String {
+    condition(document).map_or("-".to_owned(), |one| {
+        if one["status"] == "True" { "yes".to_owned() } else { format!("no: {}", text(&one["reason"])) }
+    })
+}
+
+/// How many instances of an app are ready, of how many that are wanted; why, if that does not do.
+fn app_ready(app: &Value) -> String {
+    if app["spec"]["external"].is_object() {
+        return "external".to_owned();
+    }
+    let holds = condition(app).is_some_and(|one| one["status"] == "True");
+    let count = if app["spec"]["run"] == "once" {
+        // Its one instance is gone when it has done its work.
+        format!("{}/1", u8::from(holds))
+    } else {
+        let revisions = app["status"]["revisions"].as_array().into_iter().flatten();
+        let ready: u64 = revisions.filter_map(|one| one["ready"].as_u64()).sum();
+        format!("{ready}/{}", app["spec"]["scale"]["min"].as_u64().unwrap_or(1))
+    };
+    match condition(app) {
+        Some(one) if !holds => format!("{count}: {}", text(&one["reason"])),
+        Some(_) | None => count,
+    }
+}
+
 /// `dodai describe`.
 pub async fn describe(connection: &Connection, arguments: &One, output: &Output) -> anyhow::Result<()> {
-    let One { kind, name, namespace } = arguments;
+    let namespace = &arguments.namespace;
+    let (kind, name) = arguments.wanted.one(arguments.name.as_deref())?;
     let document =
-        connection.get(&format!("/v1/documents/{kind}/{}/{}", encode(namespace), encode(name))).await?;
+        connection.get(&format!("/v1/documents/{kind}/{}/{}", encode(namespace), encode(&name))).await?;
     let id = format!("{namespace}/{name}");
-    let own: Vec<Instance> = if *kind == dodai_api::Kind::App {
+    let own: Vec<Instance> = if kind == Kind::App {
         instances(connection).await?.into_iter().filter(|one| one.app == id).collect()
     } else {
         Vec::new()
@@ -189,7 +145,7 @@ pub async fn describe(connection: &Connection, arguments: &One, output: &Output)
     let events = connection.get("/v1/events").await?;
     let about = |event: &&Value| {
         let object = event["object"].as_str().unwrap_or_default();
-        object == id || object == *name || own.iter().any(|one| one.id == object)
+        is_about(object, kind, namespace, &name) || own.iter().any(|one| one.id == object)
     };
     let events: Vec<&Value> = events["items"].as_array().into_iter().flatten().filter(about).collect();
     if output.value(&json!({ "document": document, "instances": own, "events": events })) {
@@ -208,6 +164,14 @@ pub async fn describe(connection: &Connection, arguments: &One, output: &Output)
         events.iter().for_each(|event| output.say(&event_line(event)));
     }
     Ok(())
+}
+
+/// Whether the object of an event is this document: an app is told as `namespace/name`, a base by its name,
+/// anything else with its kind.
+fn is_about(object: &str, kind: Kind, namespace: &str, name: &str) -> bool {
+    object == format!("{kind}/{namespace}/{name}")
+        || (kind == Kind::App && object == format!("{namespace}/{name}"))
+        || (kind == Kind::Base && object == name)
 }
 
 /// `dodai watch`.
@@ -298,25 +262,6 @@ pub fn problem(problem: &Value) -> String {
     }
 }
 
-/// The word for a phase.
-pub fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Waiting => "waiting",
-        Phase::Starting => "starting",
-        Phase::Ready => "ready",
-        Phase::Unready => "unready",
-        Phase::BackingOff => "backing off",
-        Phase::Draining => "draining",
-        Phase::Succeeded => "succeeded",
-        Phase::Failed => "failed",
-        Phase::Gone => "gone",
-    }
-}
-
-fn or_dash(text: String) -> String {
-    if text.is_empty() { "-".to_owned() } else { text }
-}
-
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -324,7 +269,7 @@ pub fn now_ms() -> u64 {
 }
 
 /// A length of time in its largest unit.
-fn age(millis: u64) -> String {
+pub fn age(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -335,15 +280,9 @@ fn age(millis: u64) -> String {
 }
 
 /// How long ago a time in RFC 3339 was.
-fn age_since(time: &str) -> Option<String> {
+pub fn age_since(time: &str) -> Option<String> {
     let then = time.parse::<jiff::Timestamp>().ok()?.as_millisecond();
     Some(age(now_ms().saturating_sub(u64::try_from(then).ok()?)))
-}
-
-/// Bytes in a unit people read.
-fn size(bytes: u64) -> String {
-    let mebibytes = bytes as f64 / f64::from(1 << 20);
-    if mebibytes < 1.0 { format!("{}Ki", bytes >> 10) } else { format!("{mebibytes:.1}Mi") }
 }
 
 /// The time of day, in UTC.
@@ -360,32 +299,42 @@ mod tests {
     fn numbers_are_for_people() {
         let ages = [0, 59_999, 60_000, 7_200_000, 200_000_000].map(age);
         assert_eq!(ages, ["0s", "59s", "1m", "2h", "2d"]);
-        assert_eq!([2048, 3 << 20].map(size), ["2Ki", "3.0Mi"]);
         assert_eq!(time_of(86_400_000 + 3_661_007), "01:01:01.007Z");
     }
 
     #[test]
-    fn rates_need_two_readings() {
-        let one = |id: &str, cpu: Option<u64>| Instance {
-            id: id.into(),
-            app: String::new(),
-            revision: String::new(),
-            shape: String::new(),
-            base: String::new(),
-            phase: Phase::Ready,
-            reason: String::new(),
-            restarts: 0,
-            pid: None,
-            ports: BTreeMap::new(),
-            in_flight: 0,
-            created_ms: 0,
-            cpu_ms: cpu,
-            memory_bytes: None,
+    fn the_instances_of_an_app_are_counted() {
+        let app = |spec: Value, ready: u64, condition: &str| {
+            let revisions = json!([{"id": "a", "weight": 1, "wanted": 1, "ready": ready}]);
+            let conditions = json!([{"type": "Ready", "status": condition, "reason": "Progressing"}]);
+            json!({"kind": "App", "spec": spec, "status": {"conditions": conditions, "revisions": revisions}})
         };
-        let before = [one("a", Some(100)), one("b", None)];
-        let after = [one("a", Some(600)), one("b", Some(5)), one("c", Some(5))];
-        let rates = rates(&before, &after, Duration::from_secs(1));
-        assert_eq!(rates, BTreeMap::from([("a".to_owned(), 50.0)]));
+        let scaled = |min: u64| json!({"module": {}, "scale": {"min": min}, "run": "service"});
+        for (app, expect) in [
+            (app(scaled(1), 1, "True"), "1/1"),
+            (app(scaled(3), 1, "False"), "1/3: Progressing"),
+            (app(json!({"process": {}, "run": "once"}), 0, "True"), "1/1"),
+            (app(json!({"process": {}, "run": "once"}), 0, "False"), "0/1: Progressing"),
+            (app(json!({"external": {}}), 0, "True"), "external"),
+            (json!({"kind": "App", "spec": scaled(2)}), "0/2"),
+        ] {
+            assert_eq!(document_row(&app)[2], expect, "{app}");
+        }
+    }
+
+    #[test]
+    fn events_of_another_kind_are_of_another_thing() {
+        for (object, kind, expect) in [
+            ("default/x", Kind::App, true),
+            ("default/x", Kind::Component, false),
+            ("x", Kind::Component, false),
+            ("x", Kind::Base, true),
+            ("x", Kind::App, false),
+            ("Revision/default/x", Kind::Revision, true),
+            ("Revision/default/x", Kind::App, false),
+        ] {
+            assert_eq!(is_about(object, kind, "default", "x"), expect, "{object} {kind}");
+        }
     }
 
     #[test]
