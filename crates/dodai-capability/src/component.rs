@@ -128,7 +128,8 @@ pub struct Component {
 }
 
 impl Component {
-    /// The words for the features it has, as the metadata API lists them.
+    /// The words for the features it has, as the metadata API lists them. `ACTOR` is never one: clients would take
+    /// the store for one of actors, which are not served.
     pub fn features(&self) -> Vec<&'static str> {
         let mut words = Vec::new();
         if let Some(state) = &self.serves.state {
@@ -137,7 +138,6 @@ impl Component {
                 (has.etag, "ETAG"),
                 (has.transaction, "TRANSACTIONAL"),
                 (has.ttl, "TTL"),
-                (has.transaction && has.etag, "ACTOR"),
                 (has.list, "KEYS_LIKE"),
             ];
             words.extend(table.into_iter().filter(|(has, _)| *has).map(|(_, word)| word));

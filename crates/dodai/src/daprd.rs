@@ -318,7 +318,7 @@ impl Sidecar {
         let known =
             tokio::time::timeout(OPEN_WITHIN, known).await.context("the API did not open in time")??;
         if let Some(refused) = &known.refused {
-            bail!("the sidecar cannot start: {}", refused.reason);
+            bail!("the sidecar cannot start: {}", ports::in_flags(&refused.reason, &options.app));
         }
         Ok(known.listeners[&name])
     }

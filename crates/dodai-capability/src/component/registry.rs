@@ -94,10 +94,11 @@ impl Registry {
         if let Some(keys) = keys {
             serves.state = serves.state.map(|store| keys.seal(store));
         }
-        warnings.extend(unserved);
         for warning in &warnings {
             tracing::warn!(component = %spec.name, "{warning}");
         }
+        // Who read the document has told this already, with its place.
+        warnings.extend(unserved);
         Ok(Component { spec: Arc::new(spec), serves, warnings })
     }
 }
@@ -144,7 +145,9 @@ mod tests {
             assert!(error.to_string().contains("asks for the outbox"), "{error}");
         }
         let opened = open(Spec::new("a", "state.in-memory").with("actorStateStore", "true")).await;
-        let warnings = opened.expect("opens").warnings;
+        let opened = opened.expect("opens");
+        assert!(!opened.features().contains(&"ACTOR"), "actors are not served: {:?}", opened.features());
+        let warnings = opened.warnings;
         assert!(warnings.len() == 1 && warnings[0].contains("actors are not served"), "{warnings:?}");
         let opened = open(Spec::new("a", "state.in-memory").with("actorStateStore", "false")).await;
         assert_eq!(opened.expect("opens").warnings, Vec::<String>::new());

@@ -90,7 +90,10 @@ impl Slot {
 
     fn failed(&self, error: &Error) {
         let (namespace, name) = (&self.namespace, &self.name);
-        if matches!(error, Error::NotReady { .. }) {
+        if self.health().reason.ends_with(&error.to_string()) {
+            // It was told when it was found out; a try that ends the same way is no news.
+            tracing::debug!(%namespace, name, "a component still does not come up: {error}");
+        } else if matches!(error, Error::NotReady { .. }) {
             // The other one tells what is wrong with it, if anything is.
             tracing::info!(%namespace, name, "a component waits for another: {error}");
         } else {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use dodai_api::dapr::ComponentsSpec;
-use dodai_api::{Code, Document, Located, Project, Read};
+use dodai_api::{Code, Document, Located, Problem, Project, Read};
 use dodai_core::id::AppId;
 use serde_json::{Value, json};
 
@@ -49,6 +49,7 @@ impl Given {
         }
         let mut project = validate::read(&files);
         pass_over_unknown_kinds(&mut project);
+        project.read.warnings.retain(|problem| !is_beside_the_point(problem));
         validate::report(&project, &files, output);
         if !project.read.errors.is_empty() {
             bail!(Failed::Invalid);
@@ -222,6 +223,13 @@ fn pass_over_unknown_kinds(project: &mut Project) {
         std::mem::take(&mut project.read.errors).into_iter().partition(|one| one.code == Code::UnknownKind);
     project.read.errors = errors;
     project.read.warnings.extend::<Vec<_>>(unknown);
+}
+
+/// What is said of a whole project, and not of one sidecar's part of it: other apps have sidecars of their own,
+/// which are not known here. A component that does not come up is told when it does not.
+fn is_beside_the_point(problem: &Problem) -> bool {
+    let of_others = ["scopes[", "spec.targets.apps", "spec.type"];
+    problem.code == Code::UnknownReference && of_others.iter().any(|path| problem.path.starts_with(path))
 }
 
 /// A sidecar does not start with a component that its Configuration forbids.

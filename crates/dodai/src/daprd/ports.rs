@@ -16,8 +16,10 @@ use dodai_base::telemetry::collect::{Collector, ReadSink};
 use dodai_base::telemetry::metrics::{Format, Source, render};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context, Serve};
+use dodai_core::id::AppId;
 use dodai_core::task::Tasks;
 use dodai_core::trace::Span;
+use dodai_transport::listen;
 use tokio::net::TcpListener;
 
 use super::options::Options;
@@ -37,21 +39,42 @@ pub async fn open(
 ) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
     let mut opened = Vec::new();
     if let Some(address) = options.metrics {
-        let listener = bind(address, "metrics-port", "; or --enable-metrics=false").await?;
+        let listener = bind(address, "--metrics-port", "; or --enable-metrics=false")?;
         opened.push(("metrics", listener.local_addr()?));
         server::serve(listener, metrics(parts, sinks), tasks);
     }
     if let Some(address) = options.public {
-        let listener = bind(address, "dapr-public-port", "").await?;
+        let listener = bind(address, "--dapr-public-port", "")?;
         opened.push(("health and metadata", listener.local_addr()?));
         server::serve(listener, public(options, parts), tasks);
     }
     Ok(opened)
 }
 
-async fn bind(address: SocketAddr, flag: &str, or: &str) -> anyhow::Result<TcpListener> {
-    let bound = TcpListener::bind(address).await;
-    bound.with_context(|| format!("cannot listen on {address}; choose another port with --{flag}{or}"))
+fn bind(address: SocketAddr, flag: &'static str, or: &str) -> anyhow::Result<TcpListener> {
+    let bound = listen::bind(address, &listen::Options::named(flag));
+    let bound = bound.map_err(|error| anyhow::anyhow!("cannot listen on {address}: {error}{or}"))?;
+    TcpListener::from_std(bound).with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Why a listener could not be opened, in the words of whoever gave the flags: the base names its own.
+pub fn in_flags(reason: &str, app: &AppId) -> String {
+    let ways = [
+        (format!("api/{app}"), "--dapr-http-port", "--dapr-listen-addresses"),
+        (
+            format!("gateway/{}/peers/peers", app.namespace),
+            "--dapr-internal-grpc-port",
+            "the way in for others",
+        ),
+    ];
+    for (listener, port, address) in ways {
+        // The API has a listener for each of its addresses: `api/default/orders`, `api/default/orders/1`.
+        let Some(rest) = reason.strip_prefix(&format!("listener {listener}")) else { continue };
+        let Some((own, told)) = rest.split_once(": ") else { continue };
+        let listener = format!("{listener}{own}");
+        return told.replace(&format!("in {listener}"), &format!("with {port}")).replace(&listener, address);
+    }
+    reason.to_owned()
 }
 
 /// Prometheus metrics at every path, as daprd has them.
@@ -91,5 +114,36 @@ async fn answer(api: Arc<dyn Serve>, token: Option<HeaderValue>, request: Reques
     match reply.body.collect(MAX_ANSWER).await {
         Ok(body) => (reply.head.status, reply.head.headers, body).into_response(),
         Err(failure) => (StatusCode::BAD_GATEWAY, failure.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_told_by_its_flag() {
+        let app = AppId::parse("default/y").expect("an app");
+        for (reason, expect) in [
+            (
+                "listener api/default/y: port 3500 is taken by pid 7 (x); stop it or choose another port in api/default/y",
+                "port 3500 is taken by pid 7 (x); stop it or choose another port with --dapr-http-port",
+            ),
+            (
+                "listener api/default/y/1: port 3500 is taken by pid 7 (x); stop it or choose another port in api/default/y/1",
+                "port 3500 is taken by pid 7 (x); stop it or choose another port with --dapr-http-port",
+            ),
+            (
+                "listener api/default/y: 192.0.2.1 is no address of this machine; see `ip address` for those it has (api/default/y)",
+                "192.0.2.1 is no address of this machine; see `ip address` for those it has (--dapr-listen-addresses)",
+            ),
+            (
+                "listener gateway/default/peers/peers: port 1 is taken by pid 7 (x); stop it or choose another port in gateway/default/peers/peers",
+                "port 1 is taken by pid 7 (x); stop it or choose another port with --dapr-internal-grpc-port",
+            ),
+            ("anything else", "anything else"),
+        ] {
+            assert_eq!(in_flags(reason, &app), expect);
+        }
     }
 }

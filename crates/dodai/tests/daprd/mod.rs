@@ -305,6 +305,44 @@ fn what_it_cannot_do_it_says() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let (code, told) = refused(&world, &["--app-id", "x", "--dapr-http-port", &port]);
-    assert!(code == 1 && told.contains(&port), "{code} {told}");
+    let holder = format!("port {port} is taken by pid {}", std::process::id());
+    assert!(code == 1 && told.contains(&holder), "{code} {told}");
+    assert!(told.contains("another port with --dapr-http-port"), "{told}");
+    let public = ["--app-id", "x", "--dapr-http-port", "0", "--dapr-public-port", &port];
+    let (code, told) = refused(&world, &public);
+    assert!(code == 1 && told.contains(&holder) && told.contains("in --dapr-public-port"), "{code} {told}");
     assert_eq!(world.left(), Vec::<String>::new(), "nothing is left");
+}
+
+const ODD: &str = "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: statestore}
+spec: {type: state.in-memory, version: v1, metadata: [{name: actorStateStore, value: 'true'}]}
+scopes: [x, other]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: far}
+spec: {type: pubsub.redis, version: v1}
+";
+
+#[test]
+fn what_is_odd_about_a_component_is_told_once() {
+    let world = World::new();
+    world.write("components/all.yaml", ODD);
+    let arguments = ["--app-id", "x", "--resources-path", "components", "--log-level", "debug"];
+    let sidecar = Sidecar::start(&world, &arguments, &[]);
+    let metadata = || sidecar.call("GET", "/v1.0/metadata", &[], "").json();
+    until("the store is up", || metadata()["components"].as_array().is_some_and(|all| !all.is_empty()));
+    let capabilities = metadata()["components"][0]["capabilities"].to_string();
+    assert!(capabilities.contains("ETAG") && !capabilities.contains("ACTOR"), "{capabilities}");
+    until("the other one was tried again", || sidecar.logged().contains("still does not come up"));
+    let log = sidecar.stop();
+    for words in ["there are no actors yet", "did not come up"] {
+        assert_eq!(log.matches(words).count(), 1, "{words}: {log}");
+    }
+    for words in ["warning: warning", "4:16: warning:", "actors are not served", "there is no App"] {
+        assert!(!log.contains(words), "{words}: {log}");
+    }
+    assert!(log.contains("did you mean `pubsub."), "{log}");
 }

@@ -145,6 +145,11 @@ impl Sidecar {
         call(self.metrics, "GET", "/", &[], "").body
     }
 
+    /// What it logged so far.
+    pub fn logged(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
     /// Asks it to stop, as a launcher does. What it logged.
     pub fn stop(self) -> String {
         let pid = self.child.id().to_string();
