@@ -190,6 +190,17 @@ pub(crate) async fn deploy(
     answer(&json!({ "app": app.to_string(), "digest": digest.as_str(), "generation": generation }))
 }
 
+/// `POST /v1/apps/{namespace}/{name}/restart`: new instances beside the old, then in their place.
+pub(crate) async fn restart(
+    State(parts): Shared,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Answer {
+    let app = app_id(&namespace, &name)?;
+    let document = parts.control.restart(&app, &actor(&headers)).await?;
+    answer(&json!({ "app": app.to_string(), "generation": document.metadata().generation }))
+}
+
 #[derive(Deserialize)]
 struct CallQuery {
     app: String,

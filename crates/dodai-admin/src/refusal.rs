@@ -89,6 +89,7 @@ impl From<Error> for Refusal {
             Error::NotFound(_) => of(StatusCode::NOT_FOUND, "not_found"),
             Error::Conflict { .. } | Error::NotEmpty { .. } => of(StatusCode::CONFLICT, "conflict"),
             Error::Artifact { .. } => of(StatusCode::UNPROCESSABLE_ENTITY, "artifact"),
+            Error::NotRestarted { .. } => of(StatusCode::CONFLICT, "not_restarted"),
             Error::Unreadable { .. } => of(StatusCode::INTERNAL_SERVER_ERROR, "unreadable"),
             Error::Store(_) => of(StatusCode::SERVICE_UNAVAILABLE, "store"),
             Error::Token(_) | _ => of(StatusCode::INTERNAL_SERVER_ERROR, "internal"),

@@ -41,6 +41,14 @@ pub enum Error {
         /// Why, with a remedy.
         reason: String,
     },
+    /// A restart of an app would do nothing.
+    #[error("{app} is not restarted: {reason}")]
+    NotRestarted {
+        /// The app.
+        app: String,
+        /// Why, with a remedy.
+        reason: String,
+    },
     /// What stands in the store is not a document.
     #[error("{key} in the store cannot be read: {detail}; restore a backup, or remove it")]
     Unreadable {

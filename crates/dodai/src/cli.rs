@@ -108,7 +108,8 @@ pub struct Up {
     /// Do not build apps first.
     #[arg(long)]
     pub no_build: bool,
-    /// Watch the folder and apply what changes.
+    /// Watch the folder and apply what changes: documents, artefacts of modules, programs and scripts of processes,
+    /// and what builds are made from.
     #[arg(long)]
     pub watch: bool,
     /// How long calls may take to finish at the end, in seconds.

@@ -95,6 +95,19 @@ impl Project {
         Ok(built)
     }
 
+    /// The files that a process runs, as far as its document names them: its program, if by a path, and the script
+    /// that a program from outside the project is given (`python3 shop.py`): its first argument that is no flag.
+    pub fn programs(&self, process: &dodai_api::Process) -> Vec<PathBuf> {
+        let Some((program, arguments)) = process.command.split_first() else { return Vec::new() };
+        let program = program.contains('/').then(|| self.folder.join(program));
+        let is_ours = program.as_ref().is_some_and(|path| path.starts_with(&self.folder));
+        let folder = self.folder.join(process.working_directory.as_deref().unwrap_or(""));
+        let first = arguments.iter().find(|argument| !argument.starts_with('-')).filter(|_| !is_ours);
+        let script = first.map(|script| folder.join(script));
+        let is_script = |path: &PathBuf| path.starts_with(&self.folder) && path.is_file();
+        program.into_iter().chain(script.filter(is_script)).collect()
+    }
+
     /// What an app builds and where the product is.
     pub fn product<'a>(&self, spec: &'a AppSpec) -> Option<(&'a Build, PathBuf)> {
         match spec.workload()? {
@@ -200,15 +213,51 @@ impl dodai_control::documents::Artifacts for FolderArtifacts {
     }
 
     fn process(&self, _app: &AppId, process: &dodai_api::Process) -> Result<Option<Digest>, String> {
-        // A program found through PATH is the system's; one in the project is ours, and a new build of it a
-        // new revision.
-        let Some(program) = process.command.first().filter(|program| program.contains('/')) else {
-            return Ok(None);
-        };
-        let path = self.project.folder.join(program);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(digest_of(&bytes))),
-            Err(error) => Err(format!("cannot read the program {}: {error}; build it first", path.display())),
+        // A program found through PATH is the system's. A file of the project is ours, and other content a new
+        // revision.
+        let mut digests = Vec::new();
+        for path in self.project.programs(process) {
+            let bytes = std::fs::read(&path).map_err(|error| {
+                format!("cannot read the program {}: {error}; build it first", path.display())
+            })?;
+            digests.push(digest_of(&bytes));
         }
+        let all = || digests.iter().map(ToString::to_string).collect::<String>();
+        Ok(match digests.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            _ => Some(digest_of(all().as_bytes())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_runs_is_its_program_and_its_script() {
+        let folder = tempfile::tempdir().unwrap();
+        let project = Project::open(folder.path()).unwrap();
+        std::fs::create_dir(project.folder.join("app")).unwrap();
+        for path in ["run", "shop.py", "app/shop.py", "data.db"] {
+            std::fs::write(project.folder.join(path), path).unwrap();
+        }
+        let check = |command: &[&str], folder: Option<&str>, expect: &[&str]| {
+            let mut process = serde_json::json!({ "command": command });
+            if let Some(folder) = folder {
+                process["workingDirectory"] = folder.into();
+            }
+            let process: dodai_api::Process = serde_json::from_value(process).unwrap();
+            let expect: Vec<PathBuf> = expect.iter().map(|path| project.folder.join(path)).collect();
+            assert_eq!(project.programs(&process), expect, "{command:?}");
+        };
+        check(&["./run", "data.db"], None, &["run"]);
+        check(&["python3", "-u", "shop.py", "data.db"], None, &["shop.py"]);
+        check(&["python3", "shop.py"], Some("app"), &["app/shop.py"]);
+        check(&["/usr/bin/env", "shop.py"], None, &["/usr/bin/env", "shop.py"]);
+        check(&["sleep", "3600"], None, &[]);
+        check(&["python3", "-m", "http.server"], None, &[]);
+        check(&["cat", "/etc/hostname"], None, &[]);
     }
 }

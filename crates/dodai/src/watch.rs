@@ -1,4 +1,5 @@
-//! `dodai up --watch`: builds and applies again what changed in the folder.
+//! `dodai up --watch`: builds and applies again what changed in the folder: documents, artefacts of modules,
+//! programs and scripts of processes, and the inputs of what it builds.
 //!
 //! It looks at modification times once a second. Rejected: file system notifications, which miss network
 //! folders and container mounts and need a fall-back like this one anyway.
@@ -30,10 +31,12 @@ fn fingerprint(project: &Project, documents: &dodai_api::Project) -> Fingerprint
     }
     for located in &documents.read.documents {
         let dodai_api::Document::App(app) = &located.value else { continue };
-        if let Some(dodai_api::Workload::Module(module)) = app.spec.workload() {
-            let path = project.folder.join(&module.artifact);
-            seen.push((path.clone(), changed(&path)));
-        }
+        let runs = match app.spec.workload() {
+            Some(dodai_api::Workload::Module(module)) => vec![project.folder.join(&module.artifact)],
+            Some(dodai_api::Workload::Process(process)) => project.programs(process),
+            Some(dodai_api::Workload::External(_)) | None => Vec::new(),
+        };
+        seen.extend(runs.into_iter().map(|path| (path.clone(), changed(&path))));
         if let Some((build, product)) = project.product(&app.spec) {
             let folder = build.working_directory.as_deref().unwrap_or(".");
             let inputs = if build.inputs.is_empty() { vec![folder.to_owned()] } else { build.inputs.clone() };

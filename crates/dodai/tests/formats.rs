@@ -19,7 +19,7 @@ enum Results {
 use Results::{Many, One};
 
 /// Commands that end by themselves while the project runs, in an order that works.
-const COMMANDS: [(&[&str], Results); 33] = [
+const COMMANDS: [(&[&str], Results); 35] = [
     (&["version"], One),
     (&["validate", "dodai.yaml"], One),
     (&["build", "."], One),
@@ -34,6 +34,8 @@ const COMMANDS: [(&[&str], Results); 33] = [
     (&["get", "components", "-A"], One),
     (&["describe", "app", "hello"], One),
     (&["deploy", "hello", "artifacts/hello-v2.wasm", "--wait"], One),
+    (&["restart", "hello", "--wait"], One),
+    (&["restart", "beside"], One),
     (&["logs", "beside", "--tail", "1"], Many),
     (&["call", "hello", "/"], One),
     (&["publish", "bus", "orders", "{}"], One),

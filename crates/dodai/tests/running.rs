@@ -249,6 +249,40 @@ fn a_backup_brings_the_documents_back() {
 }
 
 #[test]
+fn a_process_is_started_anew_when_its_script_changes_and_when_asked() {
+    let site = Site::new("anew");
+    let [port] = free_ports();
+    site.write("dodai.yaml", documents(port));
+    let mut running = Running::start(&site, &[&UP[..], &["--watch", "--metrics", "off"]].concat());
+    running.line("management API");
+    assert_eq!(get(port, "/plain").text(), "plain\n");
+    let instance = || {
+        let ps = site.dodai(&["ps", "-o", "json"]);
+        let ps: serde_json::Value = serde_json::from_str(ps.out()).unwrap();
+        ps["items"].as_array().unwrap().iter().map(|one| one["id"].clone()).collect::<Vec<_>>()
+    };
+    let before = instance();
+    let script = std::fs::read_to_string(site.folder().join("plain.py")).unwrap();
+    site.write("plain.py", script.replace("plain\\n", "changed\\n"));
+    until("the new script answers", || get(port, "/plain").text() == "changed\n");
+    until("the old instance is gone", || instance().len() == 1);
+    let changed = instance();
+    assert_ne!(changed, before);
+    let restart = site.dodai(&["restart", "plain", "--wait"]);
+    assert!(restart.status.success() && restart.all().contains("drained"), "{}", restart.all());
+    assert!(instance().len() == 1 && instance() != changed, "{:?}", instance());
+    assert_eq!(get(port, "/plain").text(), "changed\n");
+    // Written again as it is, the restart stays what it was.
+    let restarted = instance();
+    assert!(site.dodai(&["apply", "-f", "dodai.yaml"]).status.success());
+    assert_eq!(instance(), restarted);
+    let nobody = site.dodai(&["restart", "nobody"]);
+    assert_eq!(nobody.status.code(), Some(4), "{}", nobody.all());
+    running.signal("-TERM");
+    assert_eq!(running.code(), Some(0));
+}
+
+#[test]
 fn metrics_are_scraped_without_a_token() {
     let site = Site::new("scrape");
     let [port] = free_ports();

@@ -199,6 +199,14 @@ impl Control {
         self.0.documents.deploy(app, digest, actor).await
     }
 
+    /// Lets an app be started anew.
+    ///
+    /// # Errors
+    /// As [`DocumentStore::restart`].
+    pub async fn restart(&self, app: &AppId, actor: &str) -> Result<Document> {
+        self.0.documents.restart(app, actor).await
+    }
+
     /// What stands in the store, as of a moment ago.
     pub fn view(&self) -> Arc<View> {
         self.0.view.borrow().clone()

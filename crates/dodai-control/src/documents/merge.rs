@@ -13,6 +13,8 @@ pub(crate) const INTERNAL: &str = "dodai.dev/";
 pub(crate) const ARTIFACT_DIGEST: &str = "dodai.dev/artifact-digest";
 /// The revision that the file's template would make.
 pub(crate) const FILE_REVISION: &str = "dodai.dev/file-revision";
+/// When somebody last wanted the app started anew.
+pub(crate) const RESTARTED: &str = "dodai.dev/restarted-at";
 /// Which set of files a document was written from.
 pub(crate) const SCOPE: &str = "dodai.dev/scope";
 /// The path of the artefact in `fieldOwners`.
@@ -147,7 +149,7 @@ fn own_artifact(existing: Option<&Document>, next: &mut Document, claim: &Claim<
     } else if !keep {
         app.metadata.field_owners.remove(ARTIFACT_PATH);
     }
-    let notes = [(ARTIFACT_DIGEST, digest), (FILE_REVISION, said)];
+    let notes = [(ARTIFACT_DIGEST, digest), (FILE_REVISION, said), (RESTARTED, note(RESTARTED))];
     let notes = notes.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     app.metadata.annotations.extend(notes);
 }

@@ -6,6 +6,7 @@
 
 mod apply;
 pub(crate) mod merge;
+mod restart;
 mod set;
 
 use std::sync::Arc;

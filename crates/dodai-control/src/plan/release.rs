@@ -10,7 +10,7 @@ use dodai_core::status::Phase;
 
 use super::place::fixed_ports;
 use super::{Planner, Step};
-use crate::documents::merge::ARTIFACT_DIGEST;
+use crate::documents::merge::{ARTIFACT_DIGEST, RESTARTED};
 use crate::documents::{Documents, revision_key, timestamp};
 use crate::name;
 use crate::records::{AppRecord, InstanceRecord};
@@ -25,12 +25,21 @@ pub(crate) fn digest(app: &App) -> Option<&str> {
     app.metadata.annotations.get(ARTIFACT_DIGEST).map(String::as_str)
 }
 
+/// What an app's revision is made of beside its template: its artefact, and when it was restarted.
+fn seed(app: &App) -> Option<String> {
+    let digest = digest(app);
+    match app.metadata.annotations.get(RESTARTED) {
+        Some(restarted) => Some(format!("{} restarted {restarted}", digest.unwrap_or_default())),
+        None => digest.map(str::to_owned),
+    }
+}
+
 /// The revision that an app's template makes, or `None` while its artefact has no digest.
 pub(crate) fn template_revision(app: &App) -> Option<RevisionId> {
     if app.spec.module.is_some() && digest(app).is_none() {
         return None;
     }
-    Some(name::revision(&revision_id(&app.spec.template(), digest(app))))
+    Some(name::revision(&revision_id(&app.spec.template(), seed(app).as_deref())))
 }
 
 /// The revisions that explicit shares of traffic name and that exist.
@@ -95,7 +104,7 @@ impl Planner<'_> {
         metadata.field_owners.insert(String::new(), "control".to_owned());
         let spec = RevisionSpec {
             app: name::document(&id.name),
-            id: revision_id(&app.spec.template(), digest(app)),
+            id: revision_id(&app.spec.template(), seed(app).as_deref()),
             template: app.spec.template(),
             digest: digest(app).map(str::to_owned),
         };

@@ -206,3 +206,25 @@ async fn what_remote_bases_do_not_read_is_told_to_whoever_writes_it() {
     assert!(told(store(&tasks)).await.is_empty(), "`up` reads it at its start");
     assert_eq!(told(store(&tasks).for_remote_bases()).await, ["spec.tracing"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_is_a_revision_of_its_own_and_outlives_the_next_apply() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let documents = yaml(&module("shop", "v1.wasm", ""));
+    store.apply(&apply(&documents, FieldOwner::File, Some("here"))).await.expect("applies");
+    let id = AppId::parse("default/shop").expect("valid");
+    let restarted = store.restart(&id, "test").await.expect("restarts");
+    assert_eq!(restarted.metadata().generation, Some(2));
+    let mark =
+        |document: &dodai_api::App| document.metadata.annotations.get("dodai.dev/restarted-at").cloned();
+    let first = app(&store, "shop").await;
+    assert!(mark(&first).is_some());
+    let again = store.apply(&apply(&documents, FieldOwner::File, Some("here"))).await.expect("applies");
+    assert_eq!(verdicts(&again), [Verdict::Unchanged]);
+    let changed = yaml(&module("shop", "v2.wasm", ""));
+    store.apply(&apply(&changed, FieldOwner::File, Some("here"))).await.expect("applies");
+    assert_eq!(mark(&app(&store, "shop").await), mark(&first));
+    let nobody = AppId::parse("default/nobody").expect("valid");
+    assert!(matches!(store.restart(&nobody, "test").await, Err(Error::NotFound(_))));
+}

@@ -159,6 +159,29 @@ fn a_new_revision_takes_over_only_when_it_is_ready() {
 }
 
 #[test]
+fn a_restart_replaces_the_instances_of_an_app_that_did_not_change() {
+    let mut world = World::new(&module("shop", "v1.wasm", ""), &["a"]);
+    world.settle(|_| Phase::Ready);
+    let old = world.app("shop").current.clone();
+    let id = AppId::parse("default/shop").expect("valid");
+    let mut restarted = Document::from(world.documents.app(&id).expect("it is there").clone());
+    let notes = &mut restarted.metadata_mut().annotations;
+    notes.insert("dodai.dev/restarted-at".to_owned(), "2027-01-15T08:00:00Z".to_owned());
+    world.documents.insert(Arc::new(restarted));
+    world.settle(|one| if one.revision == old { Phase::Ready } else { Phase::Starting });
+    assert_eq!(world.app("shop").serving, Some(old.clone()), "the old one serves while the new one starts");
+    world.settle(|_| Phase::Ready);
+    let new = world.app("shop").current.clone();
+    assert_eq!(world.live().iter().map(|one| &one.revision).collect::<Vec<_>>(), [&new]);
+    let revision = |id: &RevisionId| {
+        let all = world.documents.revisions().find(|one| one.spec.id.as_str() == id.as_str());
+        all.map(|one| (one.spec.template.clone(), one.spec.digest.clone()))
+    };
+    assert_ne!(new, old);
+    assert_eq!(revision(&new), revision(&old), "it runs what ran before");
+}
+
+#[test]
 fn a_fixed_port_is_given_over_instead_of_shared() {
     let process = |command: &str| {
         format!(

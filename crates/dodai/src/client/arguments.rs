@@ -59,6 +59,9 @@ pub enum Command {
     /// Put a new component into a running app.
     #[command(after_help = "Example:\n  dodai deploy hello target/hello.wasm --wait")]
     Deploy(Deploy),
+    /// Start an app anew: new instances come up beside the old, get the calls, and the old ones drain.
+    #[command(after_help = "Example:\n  dodai restart shop --wait")]
+    Restart(super::restart::Restart),
     /// Show what an app wrote.
     #[command(after_help = "Example:\n  dodai logs shop -f\n  dodai logs shop --tail 10 -o json")]
     Logs(Logs),

@@ -20,7 +20,7 @@ pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -
     let (namespace, name) = id.split_once('/').context("write the app as `name` or `namespace/name`")?;
     // Asked first, so that nothing is uploaded for an app that is not there.
     connection.get(&format!("/v1/documents/App/{}/{}", encode(namespace), encode(name))).await?;
-    let mut steps = Steps { start: Instant::now(), done: Vec::new(), output };
+    let mut steps = Steps::new(output);
     let digest = upload(connection, arguments, &mut steps).await?;
     let path = format!("/v1/artifacts/{}/prepare", encode(&digest));
     let compiled = connection.json(Method::POST, &path, Bytes::new());
@@ -34,22 +34,30 @@ pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -
     let mut revision = None;
     if arguments.wait {
         let generation = answer["generation"].as_u64().unwrap_or(0);
-        let document = format!("/v1/documents/App/{}/{}", encode(namespace), encode(name));
-        let rollout = roll_out(connection, &document, &id, generation, &mut steps);
-        let waited = tokio::time::timeout(Duration::from_secs(arguments.timeout), rollout);
-        let waited = Progress::on(output).during(|| "rolling out".to_owned(), waited).await;
-        let text = || {
-            format!(
-                "{id} is not there yet after {} s; `dodai describe app {name}` says why",
-                arguments.timeout
-            )
-        };
-        revision = Some(waited.with_context(text)??);
+        revision =
+            Some(follow(connection, (namespace, name), generation, arguments.timeout, &mut steps).await?);
     }
-    let seconds: Vec<Value> =
-        steps.done.iter().map(|(step, seconds)| json!({ "step": step, "seconds": seconds })).collect();
-    output.value(&json!({ "app": id, "digest": digest, "revision": revision, "steps": seconds }));
+    output.value(&json!({ "app": id, "digest": digest, "revision": revision, "steps": steps.seconds() }));
     Ok(())
+}
+
+/// Waits, so many seconds, until a change of an app has all traffic and nothing older is left; the revision.
+pub(super) async fn follow(
+    connection: &Connection,
+    (namespace, name): (&str, &str),
+    generation: u64,
+    timeout: u64,
+    steps: &mut Steps<'_>,
+) -> anyhow::Result<String> {
+    let progress = Progress::on(steps.output);
+    let (id, document) =
+        (format!("{namespace}/{name}"), format!("/v1/documents/App/{}/{}", encode(namespace), encode(name)));
+    let rollout = roll_out(connection, &document, &id, generation, steps);
+    let waited = tokio::time::timeout(Duration::from_secs(timeout), rollout);
+    let waited = progress.during(|| "rolling out".to_owned(), waited).await;
+    waited.with_context(|| {
+        format!("{id} is not there yet after {timeout} s; `dodai describe app {name}` says why")
+    })?
 }
 
 async fn upload(
@@ -69,14 +77,25 @@ async fn upload(
 }
 
 /// The steps that are done, told as they are.
-struct Steps<'a> {
+pub(super) struct Steps<'a> {
     start: Instant,
     done: Vec<(&'static str, f64)>,
     output: &'a Output,
 }
 
-impl Steps<'_> {
-    fn done(&mut self, step: &'static str, detail: &str) {
+impl<'a> Steps<'a> {
+    /// None yet.
+    pub fn new(output: &'a Output) -> Steps<'a> {
+        Steps { start: Instant::now(), done: Vec::new(), output }
+    }
+
+    /// Each with the time that it took since the beginning.
+    pub fn seconds(&self) -> Vec<Value> {
+        self.done.iter().map(|(step, seconds)| json!({ "step": step, "seconds": seconds })).collect()
+    }
+
+    /// One more.
+    pub fn done(&mut self, step: &'static str, detail: &str) {
         if self.done.iter().any(|(other, _)| *other == step) {
             return;
         }

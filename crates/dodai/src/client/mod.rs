@@ -6,6 +6,7 @@ pub mod connection;
 mod deploy;
 mod instances;
 mod new;
+mod restart;
 pub mod show;
 mod store;
 mod talk;
@@ -53,6 +54,7 @@ pub async fn run(
         Command::Delete(arguments) => change::delete(&find()?, &arguments, output).await?,
         Command::Watch(arguments) => show::watch(&find()?, &arguments, output).await?,
         Command::Deploy(arguments) => deploy::run(&find()?, &arguments, output).await?,
+        Command::Restart(arguments) => restart::run(&find()?, &arguments, output).await?,
         Command::Logs(arguments) => talk::logs(&find()?, &arguments, output).await?,
         Command::Call(arguments) => return talk::call(&find()?, &arguments, output).await,
         Command::Publish(arguments) => talk::publish(&find()?, &arguments, output).await?,
