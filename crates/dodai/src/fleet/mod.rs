@@ -1,6 +1,7 @@
 //! More than one machine: the server that decides, and bases that join it.
 
 pub mod join;
+mod kept;
 mod questions;
 mod remote;
 mod server;

@@ -31,6 +31,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::kept::Desk;
 use super::questions::{Question, refusal};
 
 /// How long a base may take to be connected to.
@@ -42,10 +43,11 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// The bases, seen from the server.
 pub struct Fleet {
-    control: Control,
+    pub(super) control: Control,
     connector: Connector,
     trust: Trust,
     asker: Asker,
+    pub(super) desk: Desk,
     tasks: Tasks,
 }
 
@@ -53,7 +55,7 @@ impl Fleet {
     /// Sees what `control` sees; calls bases with the server's certificate.
     pub fn new(control: Control, own: LiveSvid, trust: Trust, asker: Asker, tasks: &Tasks) -> Fleet {
         let connector = Connector::new(own, trust.clone(), &[], Clock::system());
-        Fleet { control, connector, trust, asker, tasks: tasks.clone() }
+        Fleet { control, connector, trust, asker, desk: Desk::default(), tasks: tasks.clone() }
     }
 
     /// A base with a ready instance of an app, its mesh address, and the app's first service.
@@ -148,7 +150,7 @@ impl Fleet {
     }
 
     /// One answer of one base, within bounds.
-    async fn answer<T: DeserializeOwned + Send + 'static>(
+    pub(super) async fn answer<T: DeserializeOwned + Send + 'static>(
         &self,
         base: &BaseId,
         question: &Question,
@@ -168,18 +170,6 @@ impl Fleet {
             }
         }
         Err(why)
-    }
-
-    /// Asks every base, since each may have a store of its own; whether any said yes.
-    async fn every(&self, question: &Question) -> Result<bool, Refusal> {
-        let (mut why, mut done) = (nobody(), None);
-        for base in self.connected() {
-            match self.answer::<bool>(&base, question).await {
-                Ok(answer) => done = Some(done.unwrap_or(false) | answer),
-                Err(refusal) => why = refusal,
-            }
-        }
-        done.ok_or(why)
     }
 
     /// What the server knows of its bases, in the format of Prometheus. Each base has metrics of its own.
@@ -292,13 +282,19 @@ impl seam::Node for Fleet {
     }
 
     fn config_get(&self, key: ConfigKey) -> Pending<'_, Option<String>> {
-        let ConfigKey { namespace, store, key } = key;
-        Box::pin(async move { self.first(&Question::ConfigGet { namespace, store, key }).await })
+        let ConfigKey { namespace, store, key: name } = key.clone();
+        Box::pin(async move {
+            let asked = self.first(&Question::ConfigGet { namespace, store, key: name }).await;
+            match (asked, self.kept(&key).await?) {
+                (Ok(Some(value)), _) => Ok(Some(value)),
+                // It is on its way to the bases, or there are none yet.
+                (Ok(None) | Err(_), Some(kept)) => Ok(Some(kept)),
+                (asked, None) => asked,
+            }
+        })
     }
 
     fn config_set(&self, key: ConfigKey, value: Option<String>) -> Pending<'_, bool> {
-        let ConfigKey { namespace, store, key } = key;
-        let question = Question::ConfigSet { namespace, store, key, value };
-        Box::pin(async move { self.every(&question).await })
+        Box::pin(self.keep(key, value))
     }
 }

@@ -65,6 +65,7 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     let (address, asker) = listen(&arguments, &control, &authority, (&own, &bundle), stored, &tasks)?;
     let trust = Trust::new(authority.domain().clone(), bundle.clone());
     let fleet = Arc::new(Fleet::new(control.clone(), own.clone(), trust, asker, &tasks));
+    tasks.spawn(Kind::Loop, fleet.clone().bring_configuration(tasks.clone()));
     tasks.spawn(Kind::Loop, renew(authority.clone(), bundle, own, tasks.clone()));
     let joining = Joining {
         address: shown(&arguments, address),

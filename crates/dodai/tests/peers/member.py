@@ -47,6 +47,10 @@ class Member(BaseHTTPRequestHandler):
             status, _ = api("POST", "/v1.0/state/store", [{"key": words[1], "value": words[2]}])
             kept, value = api("GET", f"/v1.0/state/store/{words[1]}")
             self.reply(f"{status} {kept} {value}\n")
+        elif words[:1] == ["config"]:
+            _, text = api("GET", f"/v1.0/configuration/settings?key={words[1]}")
+            found = json.loads(text or "{}").get(words[1], {})
+            self.reply(f"{found.get('value')}\n")
         elif words[:1] == ["publish"]:
             status, _ = api("POST", "/v1.0/publish/bus/news", {"text": words[1]})
             self.reply(f"{status}\n")
