@@ -9,6 +9,7 @@ pub mod membership;
 pub mod node;
 pub mod process;
 mod prune;
+mod refused;
 mod reveal;
 pub mod shim;
 pub mod telemetry;

@@ -33,6 +33,7 @@ use crate::footprint;
 use crate::membership::Membership;
 use crate::process::{self, Logs, Ports, Supervisor};
 use crate::prune;
+use crate::refused;
 use crate::reveal;
 use crate::workload::{self, Order, Runner};
 
@@ -328,7 +329,8 @@ async fn take(
             status.listeners = listeners;
         }),
         Err(error) => {
-            let refusal = Refusal { version: snapshot.version, reason: error.to_string() };
+            let reason = refused::reason(&error, parts.config.membership.is_some());
+            let refusal = Refusal { version: snapshot.version, reason };
             if parts.status.borrow().refused.as_ref() == Some(&refusal) {
                 return whole;
             }

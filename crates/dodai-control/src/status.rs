@@ -1,6 +1,7 @@
 //! Statuses of documents: what came of them, in conditions with reasons. Pure.
 
 mod accepted;
+mod gateway;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ use crate::documents::{Documents, timestamp};
 use crate::name;
 use crate::plan::{Room, Rules, passed, template_revision, wanted};
 use crate::records::{AppRecord, InstanceRecord, Millis, Observed, Records};
-use crate::snapshot::{BaseSettings, Input, contested, gateway_listener_names, traffic, unresolved};
+use crate::snapshot::{BaseSettings, Input, contested, traffic, unresolved};
 
 /// How many bases a condition names.
 const BASES_TOLD: usize = 8;
@@ -45,7 +46,7 @@ pub fn statuses(facts: &Facts<'_>, before: &BTreeMap<DocumentKey, Value>) -> BTr
         let generation = document.metadata().generation;
         let value = match document.as_ref() {
             dodai_api::Document::App(app) => to_value(app_status(facts, app)),
-            dodai_api::Document::Gateway(gateway) => to_value(gateway_status(facts, gateway)),
+            dodai_api::Document::Gateway(gateway) => to_value(gateway::status(facts, gateway)),
             dodai_api::Document::Route(route) => to_value(route_status(facts, route)),
             dodai_api::Document::Component(component) => to_value(component_status(facts, component)),
             dodai_api::Document::Base(base) => to_value(base_status(facts, base)),
@@ -247,36 +248,6 @@ fn trouble(facts: &Facts<'_>, instances: &[&InstanceRecord]) -> String {
     reasons.join("; ")
 }
 
-fn gateway_status(facts: &Facts<'_>, gateway: &dodai_api::Gateway) -> Status {
-    let id = name::app_id(&gateway.metadata);
-    let names = gateway_listener_names(facts.documents);
-    let mut addresses = Vec::new();
-    let mut missing = Vec::new();
-    for listener in &gateway.spec.listeners {
-        let Some(own) = names.get(&(id.clone(), listener.name.to_string())) else { continue };
-        let bound = facts.observed.bases.values().filter_map(|base| base.status.listeners.get(own));
-        let before = addresses.len();
-        addresses.extend(bound.map(|address| Value::from(address.to_string())));
-        if addresses.len() == before {
-            missing.push(format!("`{}` ({}:{})", listener.name, listener.address, listener.port));
-        }
-    }
-    addresses.dedup();
-    let refused = facts.observed.bases.values().find_map(|base| base.status.refused.as_ref());
-    let why = refused.map(|refused| format!(": {}", refused.reason)).unwrap_or_default();
-    let one = match missing.is_empty() {
-        true => condition("Programmed", true, "Programmed", "every listener listens"),
-        false => condition(
-            "Programmed",
-            false,
-            "Pending",
-            format!("nobody listens for {}{why}", missing.join(", ")),
-        ),
-    };
-    let details = BTreeMap::from([("addresses".to_owned(), Value::Array(addresses))]);
-    Status { observed_generation: None, conditions: vec![one], details }
-}
-
 fn route_status(facts: &Facts<'_>, route: &dodai_api::Route) -> Status {
     let missing = unresolved(facts.documents, route);
     let one = match missing.is_empty() {
@@ -301,10 +272,17 @@ fn component_status(facts: &Facts<'_>, component: &dodai_api::dapr::Component) -
             status: Truth::Unknown,
             ..condition("Ready", false, "NotUsed", "no base uses it yet")
         },
-        (false, true) => condition("Ready", true, "Ready", format!("it is up on {} bases", told.len())),
+        (false, true) => condition("Ready", true, "Ready", up_on(told.len())),
         (false, false) => condition("Ready", false, "InitFailed", bad.join("; ")),
     };
     Status { conditions: vec![one], ..Status::default() }
+}
+
+fn up_on(bases: usize) -> String {
+    match bases {
+        1 => "it is up on 1 base".to_owned(),
+        _ => format!("it is up on {bases} bases"),
+    }
 }
 
 fn resiliency(lost: Option<&String>) -> Condition {

@@ -85,12 +85,17 @@ impl Input<'_> {
 
     /// Whether gateways listen on this base.
     fn has_gateways(&self) -> bool {
-        let labelled = |label: &dodai_api::Base| {
-            label.spec.labels.contains_key(GATEWAY_LABEL) || label.metadata.labels.contains_key(GATEWAY_LABEL)
-        };
-        let mut any = self.documents.bases().filter(|base| labelled(base)).peekable();
-        any.peek().is_none() || any.any(|base| base.metadata.name.as_str() == self.base.as_str())
+        has_gateways(self.documents, self.base)
     }
+}
+
+/// Whether gateways listen on a base.
+pub(crate) fn has_gateways(documents: &Documents, base: &BaseId) -> bool {
+    let labelled = |label: &dodai_api::Base| {
+        label.spec.labels.contains_key(GATEWAY_LABEL) || label.metadata.labels.contains_key(GATEWAY_LABEL)
+    };
+    let mut any = documents.bases().filter(|base| labelled(base)).peekable();
+    any.peek().is_none() || any.any(|labelled| labelled.metadata.name.as_str() == base.as_str())
 }
 
 /// Which apps a base is told about.

@@ -1,6 +1,15 @@
-//! Gateways with TLS: from the document to the listener of the data plane.
+//! Gateways: from the document to the listener of the data plane, and what the status says of it.
 
+use std::collections::BTreeMap;
+
+use dodai_api::DocumentKey;
+use dodai_control::documents::Documents;
+use dodai_control::plan::Rules;
+use dodai_control::records::{Observed, Records, Sighting};
+use dodai_control::status::{Facts, statuses};
+use dodai_core::id::BaseId;
 use dodai_core::snapshot::{Certificate, Protocol, Tls, TlsName};
+use dodai_core::status::{Refusal, Status};
 
 use super::played::yaml;
 use super::snapshots::settled;
@@ -53,4 +62,51 @@ async fn listeners_of_one_port_share_a_socket_and_their_names_tell_them_apart() 
     );
     assert_eq!(bytes.protocol, Protocol::Tcp);
     assert_eq!(bytes.tls, Some(Tls { certificates: vec![kept("raw")], names: vec![name("*", false)] }));
+}
+
+const PLAIN: &str = "apiVersion: dodai.dev/v1
+kind: Gateway
+metadata: {name: front}
+spec: {listeners: [{name: http, port: 8080, protocol: HTTP}]}
+---
+";
+const ONLY_TWO: &str = "apiVersion: dodai.dev/v1
+kind: Base
+metadata: {name: two}
+spec: {labels: {dodai.dev/gateway: ''}}
+---
+";
+
+#[test]
+fn the_status_names_the_base_whose_listener_does_not_listen() {
+    let check = |text: &str, bases: &[(&str, bool)], expect: (&str, &str)| {
+        let documents: Documents = yaml(text).into_iter().map(|one| one.value).collect();
+        let mut observed = Observed::default();
+        for (base, listens) in bases {
+            let mut status = Status::default();
+            if *listens {
+                let at = ([0, 0, 0, 0], 8080).into();
+                status.listeners.insert("gateway/default/front/http".to_owned(), at);
+            } else {
+                status.refused = Some(Refusal { version: 1, reason: "port 8080 is taken".to_owned() });
+            }
+            observed.bases.insert(BaseId::new(base), Sighting { status, connected: true, since: 0 });
+        }
+        let (records, rules) = (Records::default(), Rules::default());
+        let facts =
+            Facts { documents: &documents, records: &records, observed: &observed, rules: &rules, now: 1 };
+        let key: DocumentKey = "Gateway/default/front".parse().expect("a key");
+        let all = statuses(&facts, &BTreeMap::new());
+        let condition = &all[&key]["conditions"][0];
+        let found = (condition["reason"].as_str(), condition["message"].as_str());
+        assert_eq!(found, (Some(expect.0), Some(expect.1)), "{bases:?}");
+    };
+    check(PLAIN, &[], ("Pending", "nobody listens for `http` (127.0.0.1:8080)"));
+    check(PLAIN, &[("one", true), ("two", true)], ("Programmed", "every listener listens"));
+    let partly = "base two does not listen for `http` (127.0.0.1:8080): port 8080 is taken, says base two";
+    check(PLAIN, &[("one", true), ("two", false)], ("NotEverywhere", partly));
+    let nobody = "nobody listens for `http` (127.0.0.1:8080): port 8080 is taken, says base one";
+    check(PLAIN, &[("one", false)], ("Pending", nobody));
+    let both = [PLAIN, ONLY_TWO].concat();
+    check(&both, &[("one", false), ("two", true)], ("Programmed", "every listener listens"));
 }

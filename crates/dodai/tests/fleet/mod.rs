@@ -170,6 +170,80 @@ fn bases_go_on_without_their_server() {
     machines.end();
 }
 
+const SETTINGS: &str = "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: settings}
+spec:
+  type: configuration.sqlite
+  version: v1
+  metadata: [{name: connectionString, value: settings.db}]
+---
+";
+
+#[test]
+fn what_was_configured_before_a_base_joined_reaches_it() {
+    let mut machines = Machines::new("config", &[SETTINGS, &member("member", "")].concat());
+    machines.serve(&[]);
+    let config = |machines: &Machines, arguments: &[&str]| {
+        let done = machines.dodai(&[&["config"], arguments].concat());
+        assert!(done.status.success(), "{}", done.all());
+        done.out().trim().to_owned()
+    };
+    let unknown = machines.dodai(&["config", "set", "settings", "colour", "blue"]);
+    assert_eq!(unknown.status.code(), Some(4), "{}", unknown.all());
+    assert!(unknown.all().contains("no component `settings`"), "{}", unknown.all());
+    machines.apply("dodai.yaml");
+    config(&machines, &["set", "settings", "colour", "blue"]);
+    assert_eq!(config(&machines, &["get", "settings", "colour"]), "blue", "it is kept");
+    machines.join("one", &[]);
+    machines.call("member", "/config/colour", "blue\n");
+    config(&machines, &["set", "settings", "colour", "red"]);
+    machines.call("member", "/config/colour", "red\n");
+    machines.kill("one");
+    let away =
+        || machines.json(&["get", "base", &machines.name("one")])["status"].to_string().contains("Away");
+    until("the server sees that the base is away", away);
+    config(&machines, &["set", "settings", "colour", "green"]);
+    machines.join_again("one");
+    machines.call("member", "/config/colour", "green\n");
+    config(&machines, &["delete", "settings", "colour"]);
+    machines.call("member", "/config/colour", "None\n");
+    machines.end();
+}
+
+#[test]
+fn two_bases_of_one_machine_are_told_who_may_have_the_gateway() {
+    let [port] = free_ports();
+    let mut machines = Machines::new("clash", &[HELLO, &front_of_hello(port)].concat());
+    machines.serve(&[]);
+    machines.join("one", &[]);
+    machines.apply("dodai.yaml");
+    answers(port, "/", "200 hello from v1\n");
+    machines.join("two", &[]);
+    let (one, two) = (machines.name("one"), machines.name("two"));
+    let told = || machines.json(&["get", "gateway", "front"])["status"]["conditions"][0].to_string();
+    until("the gateway says who does not listen", || {
+        told().contains(&format!("base {two} does not listen for `http`"))
+    });
+    assert!(told().contains("label `dodai.dev/gateway`") && told().contains("is taken by"), "{}", told());
+    let labelled = format!(
+        "apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{name: {one}}}\nspec:\n  labels: {{dodai.dev/gateway: \"\"}}\n"
+    );
+    machines.write("base.yaml", &labelled);
+    machines.apply("base.yaml");
+    until("the gateway is where it should be", || told().contains("every listener listens"));
+    until("the other base takes what it is told", || {
+        machines.json(&["get", "base", &two])["status"].to_string().contains("Connected")
+    });
+    machines.end();
+}
+
+/// A gateway that leads to `hello`.
+fn front_of_hello(port: u16) -> String {
+    let listener = format!("{{name: http, port: {port}, protocol: HTTP}}");
+    [gateway("front", &[listener]), route("all", "name: front", &[("/", "hello")])].concat()
+}
+
 #[test]
 fn who_may_not_join_is_told_why() {
     let mut machines = Machines::new("papers", "");
