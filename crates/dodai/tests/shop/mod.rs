@@ -136,14 +136,18 @@ fn visit(shop: &mut Shop) -> Vec<Value> {
         ("GET", "/cart", None),
         ("GET", "/nowhere", None),
         ("POST", "/orders", Some(json!({"customer": 7}))),
+        ("PUT", "/cart/lines/plane", Some(json!({"quantity": 20}))),
         ("POST", "/orders", Some(json!({"customer": "Aiko"}))),
-        ("PUT", "/cart/lines/nothing", Some(json!({"quantity": 0}))),
+        ("PUT", "/cart/lines/plane", Some(json!({"quantity": 0}))),
         ("POST", "/orders", Some(json!({"customer": "Aiko"}))),
     ] {
         let (status, body) = shop.call(method, path, body.as_ref());
         seen.push(json!([method, path, status, body]));
     }
     assert!(seen.last().unwrap()[2] == 201, "{seen:#?}");
+    let unknown = json!({"error": "no-product", "message": "there is no product nothing"});
+    assert_eq!(seen[4], json!(["PUT", "/cart/lines/nothing", 404, unknown]));
+    assert_eq!(seen[10][2], 409, "there are twelve planes, not twenty: {}", seen[10]);
     let order = seen.last_mut().unwrap()[3].take();
     is_signed(&order);
     let id = order["id"].clone();

@@ -113,9 +113,28 @@ impl Shop {
                 "a product's name has letters and hyphens",
             ));
         }
+        if quantity > 0 {
+            self.is_sold(trace, product).await?;
+        }
         let change = |cart: &mut Cart| cart.set(product, quantity);
         let cart = self.runtime.change(trace, &cart_key(id)?, change).await?;
         Ok(json_reply(StatusCode::OK, &cart))
+    }
+
+    /// Refuses what the catalog does not know. A catalog that cannot be asked keeps nobody from filling a cart: it
+    /// is asked again at the checkout.
+    async fn is_sold(&self, trace: &Trace, product: &str) -> Result<(), Refusal> {
+        let path = format!("products/{product}");
+        let answer = match self.runtime.invoke(trace, "catalog", Method::GET, &path, None).await {
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => answer,
+            Ok(_) | Err(_) => return Ok(()),
+        };
+        let said: Value = answer.json("the catalog").unwrap_or_default();
+        if said["error"] != "no-product" {
+            return Ok(());
+        }
+        let message = format!("there is no product {product}");
+        Err(Refusal::new(StatusCode::NOT_FOUND, "no-product", message))
     }
 
     async fn list(&self, trace: &Trace) -> Result<Reply, Refusal> {
