@@ -14,7 +14,7 @@ fn root() -> PathBuf {
 }
 
 fn page() -> String {
-    std::fs::read_to_string(root().join("docs/documents.md")).unwrap()
+    std::fs::read_to_string(root().join("docs/documents.md")).expect("the page is there")
 }
 
 /// The blocks of YAML that hold documents, each with the number of its first line.
