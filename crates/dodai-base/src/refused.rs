@@ -16,7 +16,11 @@ pub(crate) fn reason(error: &NotApplied, is_member: bool) -> String {
                  the label `dodai.dev/gateway`, and no other base opens gateways"
             )
         }
-        _ => text,
+        NotApplied::Bind { .. }
+        | NotApplied::Refused(_)
+        | NotApplied::Certificate { .. }
+        | NotApplied::NoMesh { .. }
+        | NotApplied::Down => text,
     }
 }
 
