@@ -86,7 +86,12 @@ fn all(parts: &Parts) -> Vec<Instance> {
             revision: record.revision.to_string(),
             shape: shape.to_owned(),
             base: record.base.to_string(),
-            phase: status.map_or(Phase::Waiting, |status| status.phase),
+            // The base forgets what ran to its end.
+            phase: match status {
+                _ if record.succeeded => Phase::Succeeded,
+                Some(status) => status.phase,
+                None => Phase::Waiting,
+            },
             reason: status.map(|status| status.reason.clone()).unwrap_or_default(),
             restarts: status.map_or(0, |status| status.restarts),
             pid: status.and_then(|status| status.pid),

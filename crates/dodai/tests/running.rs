@@ -181,6 +181,27 @@ fn up_in_the_background_says_what_is_not_ready() {
 }
 
 #[test]
+fn what_runs_once_runs_before_what_waits_for_it_and_not_again() {
+    let site = Site::new("once");
+    let [port] = free_ports();
+    let once = process("migrate", &["sh", "-c", "echo ran >> runs"], "  run: once");
+    let waits = process("plain", &[PYTHON, "plain.py"], &format!("{HTTP}\n  dependsOn: [migrate]"));
+    let rest = documents(port).split_once("---\n").unwrap().1.to_owned();
+    site.write("dodai.yaml", [once, waits, rest].concat());
+    site.up();
+    assert_eq!(get(port, "/plain").text(), "plain\n");
+    let (app, ps) = (site.dodai(&["get", "app/migrate"]), site.dodai(&["ps", "migrate"]));
+    assert!(app.out().contains(" 1/1 ") && ps.out().contains(" succeeded "), "{}{}", app.all(), ps.all());
+    // Another start finds what is done.
+    site.down();
+    site.up();
+    assert_eq!(std::fs::read_to_string(site.folder().join("runs")).unwrap(), "ran\n");
+    let done = site.dodai(&["events"]).all();
+    assert!(!done.contains("default/migrate: instance"), "nothing of it was placed again: {done}");
+    site.down();
+}
+
+#[test]
 fn a_start_builds_what_is_not_built_and_says_where_it_failed() {
     let site = Site::new("build");
     let [port] = free_ports();

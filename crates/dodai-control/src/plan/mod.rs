@@ -197,6 +197,13 @@ impl Planner<'_> {
     fn settle(&mut self) {
         let all: Vec<InstanceRecord> = self.records.instances.values().cloned().collect();
         for instance in all {
+            if instance.succeeded {
+                // Its base is told of it no more and forgets it, which is no reason to run it again.
+                if instance.draining.is_some() {
+                    self.step(Step::Remove { instance: instance.id, why: "it has ended".to_owned() });
+                }
+                continue;
+            }
             let phase = self.observed.phase(&instance);
             if self.is_lost(&instance.base) {
                 let why =
@@ -208,10 +215,8 @@ impl Planner<'_> {
             } else if phase.is_none() && self.is_forgotten(&instance) {
                 let why = format!("base {} does not know it any longer", instance.base);
                 self.step(Step::Remove { instance: instance.id, why });
-            } else if phase == Some(Phase::Succeeded) && !instance.succeeded {
+            } else if phase == Some(Phase::Succeeded) {
                 self.step(Step::Finish { instance: InstanceRecord { succeeded: true, ..instance } });
-            } else if instance.succeeded && instance.draining.is_some() {
-                self.step(Step::Remove { instance: instance.id, why: "it has ended".to_owned() });
             }
         }
     }

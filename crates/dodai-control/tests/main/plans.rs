@@ -211,6 +211,16 @@ fn what_runs_once_runs_once_per_revision() {
     assert!(world.records.instances.values().all(|one| one.succeeded));
     world.settle(|_| Phase::Succeeded);
     assert_eq!(world.records.next, 2, "it is not run again");
+    // Its base, which is told of it no more, says that it is gone; or is gone itself.
+    let ran = world.records.instances.keys().next().expect("it is kept").clone();
+    let base = world.observed.bases.get_mut(&BaseId::new("a")).expect("it is there");
+    base.status.instances.insert(ran.clone(), instance(Phase::Gone));
+    assert_eq!(world.reconcile(), [], "it ran all the same");
+    let base = world.observed.bases.get_mut(&BaseId::new("a")).expect("it is there");
+    base.connected = false;
+    world.now += 3_600_000;
+    assert_eq!(world.reconcile(), [], "it ran all the same");
+    world.observed.bases.get_mut(&BaseId::new("a")).expect("it is there").connected = true;
     world.replace(&once("v2"));
     world.settle(|_| Phase::Succeeded);
     assert_eq!(world.records.next, 3);

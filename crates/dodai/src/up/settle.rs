@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use dodai_admin::seam::NotReady;
 use dodai_api::{Document, ListenerProtocol, Located, Run};
+use dodai_control::records::{InstanceRecord, Records};
 use dodai_core::id::{AppId, InstanceId};
-use dodai_core::status::{Phase, Status};
+use dodai_core::status::{InstanceStatus, Phase, Status};
 use serde_json::json;
 
 use super::{Plan, System};
@@ -33,6 +34,25 @@ struct Expected {
     id: AppId,
     /// It runs to its end, so that being ready is only its beginning.
     once: bool,
+}
+
+/// The base forgets what ran to its end, in another life of it too; control remembers.
+fn with_done(mut status: Status, records: &Records) -> Status {
+    let current = |one: &InstanceRecord| {
+        records.apps.get(&one.app).is_some_and(|record| record.current == one.revision)
+    };
+    for one in records.instances.values().filter(|one| one.succeeded && current(one)) {
+        let done = InstanceStatus {
+            phase: Phase::Succeeded,
+            reason: String::new(),
+            restarts: 0,
+            pid: None,
+            ports: BTreeMap::new(),
+            in_flight: 0,
+        };
+        status.instances.insert(one.id.clone(), done);
+    }
+    status
 }
 
 /// Whether there is nothing more to wait for: every app is ready or will never be.
@@ -137,10 +157,13 @@ impl System {
     pub(super) async fn settle(&self, plan: &Plan, start: Instant, output: &Output) -> Vec<NotReady> {
         let (expected, outside) = apps(&plan.documents.read.documents);
         let parts = self.base.parts();
-        let app_of = |id: &InstanceId| parts.app_of(id);
+        let app_of = |id: &InstanceId| {
+            let record = || self.control.view().records.instances.get(id).map(|one| one.app.clone());
+            parts.app_of(id).or_else(record)
+        };
         let mut status = parts.status.subscribe();
         // Copies: who changes the status may hold the lock that tells an instance's app, and waits for this one.
-        let now = || parts.status.borrow().clone();
+        let now = || with_done(parts.status.borrow().clone(), &self.control.view().records);
         let settled =
             async { while !is_settled(&now(), &expected, &app_of) && status.changed().await.is_ok() {} };
         let text = || waiting_for(&now(), &expected, &app_of);
