@@ -1,4 +1,5 @@
-//! One gateway hop and nothing else, for profilers: `hop LISTEN BACKEND`, both as `address:port`.
+//! One gateway hop and nothing else, for profilers: `hop LISTEN BACKEND [http2]`, both as `address:port`; `http2`
+//! is what the backend speaks.
 //!
 //! It does what `bench/hop.py` asks of a whole base (a route, three filters, a timeout, counters, trace
 //! context) on one thread, in a program that is built in seconds.
@@ -18,7 +19,12 @@ use dodai_transport::network::Network;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(listen), Some(backend)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: hop LISTEN BACKEND".into());
+        return Err("usage: hop LISTEN BACKEND [http2]".into());
+    };
+    let protocol = match arguments.next().as_deref() {
+        None => Protocol::Http,
+        Some("http2") => Protocol::Http2,
+        Some(other) => return Err(format!("`{other}` is not http2").into()),
     };
     let plane = DataPlane::start(Config {
         base: BaseId::new("hop"),
@@ -32,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         data_dir: std::path::PathBuf::new(),
         roots: Default::default(),
     })?;
-    let snapshot = Snapshot::of(1, resources(listen.parse()?, &backend)?);
+    let snapshot = Snapshot::of(1, resources(listen.parse()?, &backend, protocol)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bound = runtime.block_on(plane.apply(&snapshot))?;
     println!("{bound:?}");
@@ -41,7 +47,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-fn resources(listen: SocketAddr, backend: &str) -> Result<Vec<Resource>, Box<dyn std::error::Error>> {
+fn resources(
+    listen: SocketAddr,
+    backend: &str,
+    protocol: Protocol,
+) -> Result<Vec<Resource>, Box<dyn std::error::Error>> {
     let id = ServiceId::parse("default/backend/http")?;
     let set = |name: &str, value: &str| HeaderEdits {
         set: vec![(name.to_owned(), value.to_owned())],
@@ -60,7 +70,7 @@ fn resources(listen: SocketAddr, backend: &str) -> Result<Vec<Resource>, Box<dyn
         policy: CallPolicy { timeout: Some(Duration::from_secs(10)), ..CallPolicy::default() },
         ..Rule::forward("all/0", id.clone())
     };
-    let service = Service { balance: Balance::LeastLatency, ..Service::new(id.clone()) };
+    let service = Service { protocol, balance: Balance::LeastLatency, ..Service::new(id.clone()) };
     let endpoint =
         Endpoint { revision: RevisionId::new("r1"), target: Target::Address(backend.to_owned()), weight: 1 };
     Ok(vec![

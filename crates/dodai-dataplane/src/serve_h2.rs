@@ -84,7 +84,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
                 let (request, respond) = *stream;
                 let guard = Live::new(&live);
                 let call = serve_stream(worker.clone(), side.clone(), request, respond, guard);
-                worker.tasks.spawn_local(task::Kind::Call, call);
+                // Boxed, because a task is moved several times before it runs, and a call is large.
+                worker.tasks.spawn_local(task::Kind::Call, Box::pin(call));
             }
             Event::Close if closing => return,
             Event::Close => {
