@@ -46,7 +46,8 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breake
         reused,
         name,
     };
-    worker.tasks.spawn_local(task::Kind::Call, drive.run(keep, call, answer));
+    // Boxed, as in `serve_h2`.
+    worker.tasks.spawn_local(task::Kind::Call, Box::pin(drive.run(keep, call, answer)));
     answered
         .await
         .unwrap_or_else(|_| Err(Failure::new(Kind::Internal, "the call's task ended without an answer")))

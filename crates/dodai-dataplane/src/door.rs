@@ -85,7 +85,8 @@ pub async fn serve(worker: Rc<Worker>, mut visits: mpsc::Receiver<Visit>) {
             sides.clear();
         }
         let side = sides.entry(caller).or_insert_with_key(|caller| Rc::new(side_of(caller))).clone();
-        worker.tasks.spawn_local(task::Kind::Call, visit_one(worker.clone(), side, visit));
+        // Boxed, as in `serve_h2`.
+        worker.tasks.spawn_local(task::Kind::Call, Box::pin(visit_one(worker.clone(), side, visit)));
     }
 }
 
