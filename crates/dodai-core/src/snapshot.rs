@@ -130,14 +130,21 @@ impl Delta {
     }
 }
 
+/// What a resource holds, if it is of that kind.
+macro_rules! only {
+    ($resource:expr, $kind:ident) => {
+        match $resource.as_ref() {
+            Resource::$kind(value) => Some(value),
+            _ => None,
+        }
+    };
+}
+
 macro_rules! by_kind {
     ($($(#[doc = $doc:literal])* $method:ident: $kind:ident;)*) => {
         $($(#[doc = $doc])*
         pub fn $method(&self) -> impl Iterator<Item = &$kind> {
-            self.of_kind(ResourceKind::$kind).filter_map(|resource| match resource.as_ref() {
-                Resource::$kind(value) => Some(value),
-                _ => None,
-            })
+            self.of_kind(ResourceKind::$kind).filter_map(|resource| only!(resource, $kind))
         })*
     };
 }
@@ -193,34 +200,13 @@ impl Snapshot {
 
     /// One service.
     pub fn service(&self, id: &ServiceId) -> Option<&Service> {
-        match self.get(ResourceKind::Service, &id.to_string())?.as_ref() {
-            Resource::Service(service) => Some(service),
-            Resource::App(_)
-            | Resource::Component(_)
-            | Resource::Subscription(_)
-            | Resource::Workload(_)
-            | Resource::Endpoints(_)
-            | Resource::Routes(_)
-            | Resource::Listener(_)
-            | Resource::Absent(_) => None,
-        }
+        only!(self.get(ResourceKind::Service, &id.to_string())?, Service)
     }
 
     /// The resource that says where a service is; shared, so that an unchanged one is recognised by pointer.
     pub fn endpoints_of(&self, id: &ServiceId) -> Option<(&Endpoints, &Arc<Resource>)> {
         let resource = self.get(ResourceKind::Endpoints, &id.to_string())?;
-        let endpoints = match resource.as_ref() {
-            Resource::Endpoints(endpoints) => endpoints,
-            Resource::App(_)
-            | Resource::Component(_)
-            | Resource::Subscription(_)
-            | Resource::Workload(_)
-            | Resource::Service(_)
-            | Resource::Routes(_)
-            | Resource::Listener(_)
-            | Resource::Absent(_) => return None,
-        };
-        Some((endpoints, resource))
+        Some((only!(resource, Endpoints)?, resource))
     }
 
     /// One app.

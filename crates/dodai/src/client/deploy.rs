@@ -31,33 +31,33 @@ pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -
     let body = json!({ "digest": digest }).to_string();
     let answer = connection.json_as(Method::POST, &path, &headers, body.into()).await?;
     steps.done("accepted", &id);
-    let mut revision = None;
-    if arguments.wait {
-        let generation = answer["generation"].as_u64().unwrap_or(0);
-        revision =
-            Some(follow(connection, (namespace, name), generation, arguments.timeout, &mut steps).await?);
-    }
+    let wait = arguments.wait.then_some(arguments.timeout);
+    let revision = follow(connection, (namespace, name), &answer, wait, &mut steps).await?;
     output.value(&json!({ "app": id, "digest": digest, "revision": revision, "steps": steps.seconds() }));
     Ok(())
 }
 
-/// Waits, so many seconds, until a change of an app has all traffic and nothing older is left; the revision.
+/// Waits, so many seconds, until the change that was answered has all traffic of its app and nothing older is left;
+/// the revision. Waits for nothing where no seconds are given.
 pub(super) async fn follow(
     connection: &Connection,
     (namespace, name): (&str, &str),
-    generation: u64,
-    timeout: u64,
+    answer: &Value,
+    wait: Option<u64>,
     steps: &mut Steps<'_>,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Option<String>> {
+    let Some(timeout) = wait else { return Ok(None) };
+    let generation = answer["generation"].as_u64().unwrap_or(0);
     let progress = Progress::on(steps.output);
     let (id, document) =
         (format!("{namespace}/{name}"), format!("/v1/documents/App/{}/{}", encode(namespace), encode(name)));
     let rollout = roll_out(connection, &document, &id, generation, steps);
     let waited = tokio::time::timeout(Duration::from_secs(timeout), rollout);
     let waited = progress.during(|| "rolling out".to_owned(), waited).await;
-    waited.with_context(|| {
+    let revision = waited.with_context(|| {
         format!("{id} is not there yet after {timeout} s; `dodai describe app {name}` says why")
-    })?
+    })??;
+    Ok(Some(revision))
 }
 
 async fn upload(

@@ -32,12 +32,8 @@ pub async fn run(connection: &Connection, arguments: &Restart, output: &Output) 
     let path = format!("/v1/apps/{}/{}/restart", encode(namespace), encode(name));
     let answer = connection.json(Method::POST, &path, Bytes::new()).await?;
     steps.done("accepted", &id);
-    let mut revision = None;
-    if arguments.wait {
-        let generation = answer["generation"].as_u64().unwrap_or(0);
-        revision =
-            Some(follow(connection, (namespace, name), generation, arguments.timeout, &mut steps).await?);
-    }
+    let wait = arguments.wait.then_some(arguments.timeout);
+    let revision = follow(connection, (namespace, name), &answer, wait, &mut steps).await?;
     output.value(&json!({ "app": id, "revision": revision, "steps": steps.seconds() }));
     Ok(())
 }
