@@ -10,6 +10,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::AppId;
 use dodai_core::trace::Span;
 use http::header::{CONTENT_TYPE, HOST};
+use http::response::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 
@@ -40,6 +41,11 @@ impl Callbacks {
         self.call_within(self.timeout, app, ask).await
     }
 
+    /// The same, with the head of the answer.
+    pub async fn call_whole(&self, app: &AppId, ask: Ask<'_>) -> Result<(Parts, Bytes), Failure> {
+        self.answered(self.timeout, app, ask).await
+    }
+
     /// The same, with a timeout of its own.
     pub async fn call_within(
         &self,
@@ -47,11 +53,20 @@ impl Callbacks {
         app: &AppId,
         ask: Ask<'_>,
     ) -> Result<(StatusCode, Bytes), Failure> {
+        self.answered(timeout, app, ask).await.map(|(head, body)| (head.status, body))
+    }
+
+    async fn answered(
+        &self,
+        timeout: Duration,
+        app: &AppId,
+        ask: Ask<'_>,
+    ) -> Result<(Parts, Bytes), Failure> {
         let deadline = Instant::now() + timeout;
         let call = call_of(app, ask, deadline)?;
         let answered = async {
             let reply = self.door.enter(call).await?;
-            Ok((reply.head.status, reply.body.collect(MAX_ANSWER).await?))
+            Ok((reply.head, reply.body.collect(MAX_ANSWER).await?))
         };
         match tokio::time::timeout_at(deadline, answered).await {
             Ok(answer) => answer,

@@ -22,8 +22,10 @@ pub(super) fn apps<'a>(input: &'a Input<'a>, scope: &'a Scope) -> impl Iterator<
         }
         let mut labels = app.metadata.labels.clone();
         labels.extend(app.spec.labels.clone());
-        let scopes = Scopes { secrets: secrets(input, app), api_token: input.settings.api_token.clone() };
-        Some(App { id, scopes, labels })
+        let runtime_api = app.spec.dapr.as_ref().is_none_or(|dapr| dapr.enabled);
+        let api_token = input.settings.api_token.clone().filter(|_| runtime_api);
+        let scopes = Scopes { secrets: secrets(input, app), api_token };
+        Some(App { id, scopes, labels, runtime_api })
     })
 }
 

@@ -208,3 +208,34 @@ async fn a_base_is_told_only_what_it_uses() {
     let absent: Vec<String> = more.absents().map(|one| one.app.to_string()).collect();
     assert_eq!(absent, ["default/nobody"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_app_without_the_dapr_api_gets_no_token_and_is_known_by_that() {
+    let documents = yaml(
+        r"
+apiVersion: dodai.dev/v1
+kind: App
+metadata: {name: plain}
+spec: {process: {command: [/bin/true]}, dapr: {enabled: false}}
+---
+apiVersion: dodai.dev/v1
+kind: App
+metadata: {name: asked}
+spec: {process: {command: [/bin/true]}}
+",
+    );
+    let tasks = Tasks::new();
+    let control =
+        Control::start(Arc::new(MemoryStore::new(&tasks)), settings(), &tasks).await.expect("starts");
+    let base = BaseId::new("here");
+    let own = BaseSettings { api_token: Some("t".to_owned()), ..BaseSettings::default() };
+    tasks.spawn(Kind::Loop, play(control.link(base.clone(), own).await.expect("links"), None));
+    control.apply(&apply(&documents, FieldOwner::File, Some("test"))).await.expect("applies");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let snapshot = control.snapshot(&base).expect("it is connected");
+    let told = |name: &str| {
+        let app = snapshot.app(&AppId::parse(&format!("default/{name}")).expect("valid")).expect("there");
+        (app.runtime_api, app.scopes.api_token.as_deref())
+    };
+    assert_eq!((told("plain"), told("asked")), ((false, None), (true, Some("t"))));
+}

@@ -18,13 +18,20 @@ pub struct App {
     pub scopes: Scopes,
     /// Labels, for humans and selectors.
     pub labels: BTreeMap<String, String>,
+    /// Whether it has the runtime API, and so is called back by it.
+    #[serde(default = "yes")]
+    pub runtime_api: bool,
 }
 
 impl App {
     /// An app without restrictions.
     pub fn new(id: AppId) -> App {
-        App { id, scopes: Scopes::default(), labels: BTreeMap::new() }
+        App { id, scopes: Scopes::default(), labels: BTreeMap::new(), runtime_api: true }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What an app may use of the runtime API.

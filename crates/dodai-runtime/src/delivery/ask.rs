@@ -6,7 +6,9 @@ use bytes::Bytes;
 use dodai_core::failure::Kind;
 use dodai_core::id::AppId;
 use dodai_core::trace::Span;
-use http::{Method, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, StatusCode};
+use serde::de::IgnoredAny;
 use tokio_util::sync::CancellationToken;
 
 use super::{Deliveries, plan};
@@ -17,6 +19,10 @@ pub(super) const PROBLEM: &str = "GET /dapr/subscribe";
 
 /// How long the first question waits for an app that has just become ready.
 const SETTLING: Duration = Duration::from_millis(100);
+
+/// For an app that knows nothing of all this.
+pub(super) const REMEDY: &str =
+    "if it uses no Dapr API, write `dapr: {enabled: false}` in the spec of its App";
 
 /// Asks until there is an answer, the app is no longer ready, or the base closes.
 pub(super) async fn run(deliveries: Deliveries, app: AppId, stop: CancellationToken) {
@@ -41,18 +47,25 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
             body: Bytes::new(),
             span: Span::root(false),
         };
-        let problem = match deliveries.0.callbacks.call(app, question).await {
-            Ok((StatusCode::OK, body)) => match plan::told(&body) {
+        let answer = deliveries.0.callbacks.call_whole(app, question).await;
+        let problem = match answer.map(|(head, body)| (head.status, head.headers, body)) {
+            Ok((StatusCode::OK, headers, body)) => match plan::told(&body) {
                 Ok((plans, problems)) => {
                     let problem = Some(problems.join("; ")).filter(|text| !text.is_empty());
                     return deliveries.set_told(app, plans, problem);
                 }
-                Err(problem) => problem,
+                // It would be the same if it were asked again.
+                Err(problem) if is_meant(&headers, &body) => {
+                    return deliveries.set_problem(app, format!("{problem}; {REMEDY}"));
+                }
+                Err(_) => return deliveries.set_silent(app),
             },
-            Ok((StatusCode::NOT_FOUND | StatusCode::NO_CONTENT | StatusCode::METHOD_NOT_ALLOWED, _)) => {
+            Ok((StatusCode::NOT_FOUND | StatusCode::NO_CONTENT | StatusCode::METHOD_NOT_ALLOWED, ..)) => {
                 return deliveries.set_told(app, Vec::new(), None);
             }
-            Ok((status, _)) => format!("the app answered {} to GET /dapr/subscribe", status.as_u16()),
+            Ok((status, ..)) => {
+                format!("the app answered {} to GET /dapr/subscribe; {REMEDY}", status.as_u16())
+            }
             Err(failure) if failure.kind == Kind::NoEndpoint && failures == 0 => {
                 // It has just become ready; the word takes a moment to reach the data plane's table.
                 tokio::time::sleep(SETTLING).await;
@@ -65,4 +78,14 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
         deliveries.set_problem(app, problem);
         tokio::time::sleep(deliveries.0.settings.delivery_backoff.pause(failures)).await;
     }
+}
+
+/// Whether an answer that is no list of subscriptions was meant as one: an app that answers every path, say with
+/// its start page, has said nothing.
+fn is_meant(headers: &HeaderMap, body: &[u8]) -> bool {
+    let body = body.trim_ascii_start();
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let says_json = essence == "application/json" || essence.ends_with("+json");
+    body.starts_with(b"[") || (says_json && serde_json::from_slice::<IgnoredAny>(body).is_ok())
 }

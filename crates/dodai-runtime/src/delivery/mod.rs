@@ -11,7 +11,7 @@ mod plan;
 mod verdict;
 mod worker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dodai_capability::Metadata;
@@ -61,6 +61,10 @@ struct AppState {
     running: BTreeMap<(String, String), Running>,
     /// Ends the question to the app which subscriptions it has.
     asking: CancellationToken,
+    /// It has no runtime API: nothing is asked of it and nothing is brought to it.
+    left_alone: bool,
+    /// It was told how an app that answers every path is not asked.
+    hinted: bool,
 }
 
 struct Running {
@@ -78,6 +82,8 @@ impl Default for AppState {
             ready: watch::Sender::new(false),
             running: BTreeMap::new(),
             asking: CancellationToken::new(),
+            left_alone: false,
+            hinted: false,
         }
     }
 }
@@ -102,7 +108,9 @@ impl Deliveries {
     pub fn apply(&self, snapshot: &Snapshot) {
         let mut declared: HashMap<&AppId, Vec<Arc<Plan>>> = HashMap::new();
         let mut problems: HashMap<&AppId, BTreeMap<String, String>> = HashMap::new();
-        for subscription in snapshot.subscriptions() {
+        let left_alone: HashSet<&AppId> =
+            snapshot.apps().filter(|app| !app.runtime_api).map(|app| &app.id).collect();
+        for subscription in snapshot.subscriptions().filter(|one| !left_alone.contains(&one.app)) {
             match Plan::declared(subscription) {
                 Ok(plan) => declared.entry(&subscription.app).or_default().push(Arc::new(plan)),
                 Err(problem) => {
@@ -115,10 +123,11 @@ impl Deliveries {
         let mut known: Vec<&AppId> = snapshot.apps().map(|app| &app.id).collect();
         known.extend(declared.keys().chain(problems.keys()));
         apps.retain(|app, _| known.contains(&app));
-        for app in declared.keys().chain(problems.keys()) {
+        for app in declared.keys().chain(problems.keys()).chain(&left_alone) {
             apps.entry((*app).clone()).or_default();
         }
         for (app, state) in apps.iter_mut() {
+            self.set_left_alone(app, state, left_alone.contains(app));
             let plans = declared.remove(app).unwrap_or_default();
             state.problems.retain(|name, _| name == ask::PROBLEM);
             state.problems.extend(problems.remove(app).unwrap_or_default());
@@ -136,17 +145,35 @@ impl Deliveries {
         if state.ready.send_replace(ready) == ready {
             return;
         }
+        self.ask(app, state);
+    }
+
+    /// Asks an app for its subscriptions, if it is ready and has the runtime API; else asks no longer.
+    fn ask(&self, app: &AppId, state: &mut AppState) {
         state.asking.cancel();
-        if ready && self.0.settings.asks_subscriptions {
+        if *state.ready.borrow() && !state.left_alone && self.0.settings.asks_subscriptions {
             state.asking = CancellationToken::new();
             self.0.tasks.spawn(Kind::Delivery, ask::run(self.clone(), app.clone(), state.asking.clone()));
         }
     }
 
+    fn set_left_alone(&self, app: &AppId, state: &mut AppState, left_alone: bool) {
+        if state.left_alone == left_alone {
+            return;
+        }
+        state.left_alone = left_alone;
+        if left_alone {
+            state.told.clear();
+            state.problems.clear();
+            self.reconcile(app, state);
+        }
+        self.ask(app, state);
+    }
+
     /// Takes over what an app told of its subscriptions.
     fn set_told(&self, app: &AppId, told: Vec<Arc<Plan>>, problem: Option<String>) {
         let mut apps = self.apps();
-        let Some(state) = apps.get_mut(app) else { return };
+        let Some(state) = apps.get_mut(app).filter(|state| !state.left_alone) else { return };
         state.problems.remove(ask::PROBLEM);
         if let Some(problem) = problem {
             tracing::warn!(%app, "not all subscriptions of the app can run: {problem}");
@@ -156,10 +183,22 @@ impl Deliveries {
         self.reconcile(app, state);
     }
 
+    /// Takes over that an app answers every path and so has told nothing.
+    fn set_silent(&self, app: &AppId) {
+        if let Some(state) = self.apps().get_mut(app)
+            && !std::mem::replace(&mut state.hinted, true)
+        {
+            tracing::info!(%app, "the app answers GET /dapr/subscribe with something else, so it has no subscriptions of its own; {}", ask::REMEDY);
+        }
+        self.set_told(app, Vec::new(), None);
+    }
+
     /// Keeps the old subscriptions of an app that does not say which it has.
     fn set_problem(&self, app: &AppId, problem: String) {
         if let Some(state) = self.apps().get_mut(app) {
-            tracing::warn!(%app, "{problem}");
+            if state.problems.get(ask::PROBLEM) != Some(&problem) {
+                tracing::warn!(%app, "{problem}");
+            }
             state.problems.insert(ask::PROBLEM.to_owned(), problem);
         }
     }

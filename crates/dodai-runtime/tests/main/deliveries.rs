@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::snapshot::{BulkDelivery, Patience, Resource, RetryPolicy, Subscription};
+use dodai_core::snapshot::{App, BulkDelivery, Patience, Resource, RetryPolicy, Subscription};
 use http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
@@ -461,4 +461,63 @@ async fn a_component_s_retries_and_timeout_are_those_of_the_documents() {
     let pauses: Vec<u64> = times.windows(2).map(|pair| (pair[1].0 - pair[0].0).as_secs()).collect();
     assert_eq!(pauses, [7, 7], "two retries, then the dead letter");
     assert!(times.iter().all(|(_, left)| *left == 3), "{times:?}");
+}
+
+/// How often `shop/cart` is asked for its subscriptions in an hour when it answers so, and what is then wrong.
+async fn asked_in_an_hour(content_type: &'static str, body: &'static str) -> (usize, Vec<String>) {
+    let world = World::new(blocks()).await;
+    world.script_all(move |_| {
+        let mut reply = reply(200, body)?;
+        reply.head.headers.insert("content-type", content_type.parse().expect("a header"));
+        Ok(reply)
+    });
+    world.runtime.app_ready(&app("shop/cart"), true);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let problems = world.runtime.subscriptions().into_values().filter(|health| !health.ready);
+    (world.seen_at("/dapr/subscribe").len(), problems.map(|health| health.reason).collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_answers_every_path_has_no_subscriptions() {
+    for (content_type, body) in
+        [("text/html", "<!doctype html>"), ("text/plain", "hello"), ("application/json", "")]
+    {
+        let (asked, problems) = asked_in_an_hour(content_type, body).await;
+        assert_eq!((asked, problems), (1, Vec::new()), "{content_type} {body}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_another_shape_is_told_once_with_its_remedy() {
+    for (content_type, body) in [("application/json", r#"{"hello":"world"}"#), ("text/plain", "[{")] {
+        let (asked, problems) = asked_in_an_hour(content_type, body).await;
+        assert_eq!((asked, problems.len()), (1, 1), "{content_type} {body}: {problems:?}");
+        assert!(problems[0].contains("dapr: {enabled: false}"), "{problems:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_without_the_runtime_api_is_never_called_back() {
+    let cart = app("shop/cart");
+    let with_cart = |runtime_api: bool| {
+        let mut all = blocks();
+        all.retain(|resource| !matches!(resource, Resource::App(one) if one.id == cart));
+        all.push(Resource::App(App { runtime_api, ..App::new(cart.clone()) }));
+        all.push(Resource::Subscription(subscription("/orders", None, &[])));
+        all
+    };
+    let world = World::new(with_cart(false)).await;
+    world.runtime.app_ready(&cart, true);
+    world.publish("t", "x").await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.seen().is_empty(), "{:?}", world.seen());
+
+    world.apply(with_cart(true)).await;
+    world.until("asked", || world.seen_at("/dapr/subscribe").len() == 1).await;
+    world.until("joined", || world.runtime.subscriptions().values().any(|health| health.ready)).await;
+    world.publish("t", "y").await;
+    world.until("brought", || !world.seen_at("/orders").is_empty()).await;
+
+    world.apply(with_cart(false)).await;
+    assert!(world.runtime.subscriptions().is_empty());
 }
