@@ -121,14 +121,26 @@ mod diagnosis {
             }
             SOCK_DIAG_BY_FAMILY => {
                 // Without a connection of that name the kernel falls back on the listener of that port.
+                let family = *answer.get(HEADER).ok_or_else(short)?;
                 let found = answer.get(ANSWER_ID..ANSWER_ID + 36).ok_or_else(short)?;
                 let uid = u32::from_ne_bytes(word(ANSWER_UID).ok_or_else(short)?);
                 let inode = u32::from_ne_bytes(word(ANSWER_INODE).ok_or_else(short)?);
                 // A socket that nobody holds any more says uid 0, which must not pass for root.
-                Ok((found == &asked[..36] && inode != 0).then_some(uid))
+                Ok((is_same(family, found, &asked[..36]) && inode != 0).then_some(uid))
             }
             other => Err(io::Error::other(format!("an answer of type {other}"))),
         }
+    }
+
+    /// Whether a socket is the one that was asked for. One of IPv6 that speaks IPv4 is found by its IPv4 addresses
+    /// and told with mapped ones.
+    fn is_same(family: u8, found: &[u8], asked: &[u8]) -> bool {
+        let mapped = |at: usize| {
+            found[at..at + 10] == [0; 10]
+                && found[at + 10..at + 12] == [0xff; 2]
+                && found[at + 12..at + 16] == asked[at..at + 4]
+        };
+        found == asked || (family == AF_INET6 && found[..4] == asked[..4] && mapped(4) && mapped(20))
     }
 
     #[cfg(test)]

@@ -58,6 +58,19 @@ async fn the_user_at_the_far_end_is_known_while_it_holds_its_socket() {
 }
 
 #[tokio::test]
+async fn a_far_end_of_ipv6_that_speaks_ipv4_is_known_as_well() {
+    let own = std::fs::metadata("/proc/self").expect("proc").uid();
+    let (mut listener, addr) = listener("127.0.0.1:0").await;
+    let mapped = SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), addr.port());
+    // As clients do that open one socket for both: gRPC's C core, Java.
+    let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).expect("socket");
+    socket.set_only_v6(false).expect("both");
+    socket.connect(&mapped.into()).expect("connected");
+    let (accepted, peer) = listener.accept().await.expect("accepted");
+    assert_eq!(peer_uid(accepted.local_addr().expect("addr"), peer), Some(own));
+}
+
+#[tokio::test]
 async fn another_user_at_the_far_end_is_told_from_us() {
     const NOBODY: u32 = 65_534;
     if std::fs::metadata("/proc/self").expect("proc").uid() != 0 {
