@@ -263,8 +263,8 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breake
             .unwrap_or_else(|| answer_failure(&error, &target, state.get()))
     })?;
     let (head, stream) = response.into_parts();
-    let length = h2_body::announced(&head.headers);
-    let reply = Reply { head, body: h2_body::received(stream, length) };
+    let (length, most) = (h2_body::announced(&head.headers), worker.shared.limits.trailer_bytes);
+    let reply = Reply { head, body: h2_body::received(stream, length, most, Kind::Protocol) };
     Ok(guarded(reply, Some((under_way, wanted))))
 }
 

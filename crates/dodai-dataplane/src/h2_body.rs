@@ -16,12 +16,12 @@ use http_body::{Frame, SizeHint};
 
 use crate::timer::Deadline;
 
-/// The body of a received message.
-pub fn received(stream: RecvStream, length: Option<u64>) -> Body {
+/// The body of a received message. Trailers of more than `most` bytes are a failure of kind `too_large`.
+pub fn received(stream: RecvStream, length: Option<u64>, most: usize, too_large: Kind) -> Body {
     if stream.is_end_stream() {
         Body::empty()
     } else {
-        Body::boxed(Received { stream, length, data_done: false })
+        Body::boxed(Received { stream, length, data_done: false, most, too_large })
     }
 }
 
@@ -34,6 +34,8 @@ struct Received {
     stream: RecvStream,
     length: Option<u64>,
     data_done: bool,
+    most: usize,
+    too_large: Kind,
 }
 
 impl http_body::Body for Received {
@@ -56,7 +58,19 @@ impl http_body::Body for Received {
             }
         }
         match std::task::ready!(self.stream.poll_trailers(cx)) {
-            Ok(Some(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            Ok(Some(trailers)) => {
+                let size: usize =
+                    trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+                let most = self.most;
+                Poll::Ready(Some(if size > most {
+                    Err(Failure::new(
+                        self.too_large,
+                        format!("trailers of {size} bytes; at most {most} are taken"),
+                    ))
+                } else {
+                    Ok(Frame::trailers(trailers))
+                }))
+            }
             Ok(None) => Poll::Ready(None),
             Err(error) => Poll::Ready(Some(Err(failure(&error)))),
         }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::cork::{Corked, cork};
 use crate::h2_body;
-use crate::limits::{H2_RESET_STREAMS, H2_SEND_BUFFER};
+use crate::limits::{H2_RESET_STREAMS, H2_SEND_BUFFER, MAX_HEADERS};
 use crate::message;
 use crate::request::Side;
 use crate::spine::{self, Lap, Line, Outcome};
@@ -134,7 +134,8 @@ async fn serve_stream(
 ) {
     let (head, stream) = request.into_parts();
     let length = h2_body::announced(&head.headers);
-    let body = h2_body::received(stream, length);
+    let most = worker.shared.limits.trailer_bytes;
+    let body = h2_body::received(stream, length, most, Kind::BadRequest);
     let is_grpc = RequestHead::Map(&head).is_grpc();
     let is_head = head.method == http::Method::HEAD;
     let answer = answer(&worker, &side, head, body, is_grpc);
@@ -168,6 +169,10 @@ async fn answer(
     is_grpc: bool,
 ) -> Result<Reply, Failure> {
     clean(&mut head.headers);
+    if head.headers.len() > MAX_HEADERS {
+        let text = format!("{} headers; at most {MAX_HEADERS} are taken", head.headers.len());
+        return Err(Failure::new(Kind::HeadTooLarge, text));
+    }
     if head.method == http::Method::CONNECT {
         return Err(Failure::new(Kind::NotImplemented, "CONNECT over HTTP/2 is not served on this listener"));
     }

@@ -210,3 +210,30 @@ async fn a_head_that_is_too_large_is_refused_and_the_connection_stays() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn headers_and_trailers_are_counted_as_with_http_1() {
+    local(async {
+        let world = World::of(h2_service(Breaker::default())).await;
+        let mut peers = world.backend(1);
+        let mut sender = client(&world).await;
+        let mut many = Request::get("http://shop/").body(()).expect("valid");
+        for number in 0..200 {
+            let name = http::HeaderName::try_from(format!("x-{number}")).expect("valid");
+            many.headers_mut().insert(name, http::HeaderValue::from_static("1"));
+        }
+        let refused = sender.send_request(many, true).expect("sent").0;
+        assert_eq!(outcome(refused).await, (431, Some("head_too_large".to_owned())));
+
+        let answer = post(&mut sender, "/");
+        let mut calls = calls(shake(&mut peers, 8).await);
+        let mut respond = calls.recv().await.expect("a call");
+        let mut down = respond.send_response(Response::new(()), false).expect("sent");
+        let mut body = answer.await.expect("answered").into_body();
+        let long = http::HeaderValue::try_from("a".repeat(9000)).expect("valid");
+        down.send_trailers([(http::HeaderName::from_static("x-long"), long)].into_iter().collect())
+            .expect("sent");
+        assert!(body.trailers().await.is_err(), "9,000 bytes of trailers are too many");
+    })
+    .await;
+}
