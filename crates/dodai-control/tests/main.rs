@@ -4,6 +4,10 @@
 mod attached;
 #[path = "main/compiled.rs"]
 mod compiled;
+#[path = "main/away.rs"]
+mod away;
+#[path = "main/depending.rs"]
+mod depending;
 #[path = "main/documents.rs"]
 mod documents;
 #[path = "main/gateways.rs"]

@@ -140,10 +140,10 @@ async fn connection(
     let label = caller_label(&caller);
     let client = match listener.role {
         Role::Gateway { .. } => peer.ip().to_string().into(),
-        Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Mesh | Role::Api { .. } => Box::default(),
+        Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh | Role::Api { .. } => Box::default(),
     };
     let protocol = listener.protocol;
-    let tcp = protocol == Protocol::Tcp || matches!(listener.role, Role::OutboundTcp { .. });
+    let tcp = protocol == Protocol::Tcp;
     let is_mesh = matches!(listener.role, Role::Mesh);
     let service = service(&listener.role, &stream);
     let side = Side { listener, caller, label, client, secure, service, retired };
@@ -168,9 +168,7 @@ async fn connection(
 fn caller(role: &Role, stream: &Stream) -> Caller {
     match role {
         Role::Gateway { .. } => Caller::Outside,
-        Role::Outbound { app } | Role::OutboundTcp { app, .. } | Role::Api { app } => {
-            Caller::App(app.clone())
-        }
+        Role::Outbound { app } | Role::Dependency { app, .. } | Role::Api { app } => Caller::App(app.clone()),
         // Another base calling as itself carries its gateways' users: nobody we know.
         Role::Mesh => match stream.identity().map(dodai_transport::identity::PeerIdentity::caller) {
             Some(Caller::App(app)) => Caller::App(app),
@@ -183,7 +181,7 @@ fn caller(role: &Role, stream: &Stream) -> Caller {
 fn service(role: &Role, stream: &Stream) -> Option<ServiceId> {
     match role {
         Role::Mesh => MeshName::parse(stream.server_name()?).ok().map(|name| name.service),
-        Role::Gateway { .. } | Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Api { .. } => None,
+        Role::Gateway { .. } | Role::Outbound { .. } | Role::Dependency { .. } | Role::Api { .. } => None,
     }
 }
 

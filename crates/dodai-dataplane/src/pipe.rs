@@ -124,7 +124,7 @@ fn service_of(
     let table = worker.shared.table.load();
     let any_revision = |service: &Arc<Service>| (service.clone(), None);
     match &side.listener.role {
-        Role::OutboundTcp { service, .. } => table.service(service).map(any_revision),
+        Role::Dependency { service, .. } => table.service(service).map(any_revision),
         Role::Gateway { routes } => {
             let head = http::Request::get(host.unwrap_or("*"));
             let (parts, ()) = head.body(()).unwrap_or_default().into_parts();

@@ -115,7 +115,7 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     if line.method == "CONNECT" {
         return match side.listener.role {
             Role::Outbound { .. } => Read::Connect { authority: line.authority.to_owned(), used: parsed.len },
-            Role::Gateway { .. } | Role::OutboundTcp { .. } | Role::Mesh | Role::Api { .. } => {
+            Role::Gateway { .. } | Role::Dependency { .. } | Role::Mesh | Role::Api { .. } => {
                 Read::Bad(Failure::new(Kind::NotImplemented, "CONNECT is served on outbound listeners only"))
             }
         };
@@ -131,7 +131,7 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     let mut edits = Edits::new();
     let decision = match side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),
-        Role::Gateway { .. } | Role::Outbound { .. } | Role::OutboundTcp { .. } | Role::Mesh => {
+        Role::Gateway { .. } | Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh => {
             spine::admit(&worker.shared.table.load(), &side.entry(), &view, &span, lap.start, &mut edits)
         }
     };

@@ -113,7 +113,7 @@ pub struct Local {
 pub fn direction(role: &Role) -> Direction {
     match role {
         Role::Gateway { .. } => Direction::Gateway,
-        Role::Outbound { .. } | Role::OutboundTcp { .. } => Direction::Outbound,
+        Role::Outbound { .. } | Role::Dependency { .. } => Direction::Outbound,
         Role::Mesh => Direction::Inbound,
         Role::Api { .. } => Direction::Api,
     }
@@ -147,15 +147,11 @@ pub fn admit(
             let Some(service) = table.resolve(host, port, app.namespace.as_str()) else {
                 return outside(table, host, port, app.namespace.as_str());
             };
-            if service.rules.is_empty() {
-                return Ok(forward(service.clone(), None, None, Mirrors::new(), edits));
-            }
-            let rule = route::route(&service.rules, head).ok_or_else(|| no_route(head))?;
-            apply(table, entry, head, rule, now, edits)
+            inside(table, entry, head, service, now, edits)
         }
-        Role::OutboundTcp { service, .. } => {
+        Role::Dependency { service, .. } => {
             let service = table.service(service).ok_or_else(|| no_route(head))?;
-            Ok(forward(service.clone(), None, None, Mirrors::new(), edits))
+            inside(table, entry, head, service, now, edits)
         }
         Role::Mesh => {
             // The name in the handshake counts: the authority is what the caller's own users wrote.
@@ -172,6 +168,22 @@ pub fn admit(
         }
         Role::Api { .. } => Err(Failure::new(Kind::Internal, "an API listener has no routes")),
     }
+}
+
+/// A call to a service from inside the mesh, by its rules if it has any.
+fn inside(
+    table: &Table,
+    entry: &Entry<'_>,
+    head: &RequestHead<'_>,
+    service: &Arc<Service>,
+    now: Instant,
+    edits: &mut Edits,
+) -> Result<Decision, Failure> {
+    if service.rules.is_empty() {
+        return Ok(forward(service.clone(), None, None, Mirrors::new(), edits));
+    }
+    let rule = route::route(&service.rules, head).ok_or_else(|| no_route(head))?;
+    apply(table, entry, head, rule, now, edits)
 }
 
 /// A name that no service has: a mistake if it looks like one of ours, else a host outside the mesh.

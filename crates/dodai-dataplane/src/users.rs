@@ -40,7 +40,7 @@ impl Users {
     /// app has a user of its own, otherwise nothing.
     pub(crate) fn admit(&self, role: &Role, stream: &Stream) -> bool {
         let app = match role {
-            Role::Outbound { app } | Role::OutboundTcp { app, .. } | Role::Api { app } => app,
+            Role::Outbound { app } | Role::Dependency { app, .. } | Role::Api { app } => app,
             Role::Gateway { .. } | Role::Mesh => return true,
         };
         if self.claims.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {

@@ -65,10 +65,11 @@ fn dependencies(input: &Input<'_>, id: &AppId, app: &App) -> Vec<Listener> {
             continue;
         }
         all.push(Listener {
-            name: format!("outbound-tcp/{id}/{}", found.id),
+            name: format!("dependency/{id}/{}", found.id),
             address: call.listen.map_or(ANY, dodai_api::SocketAddress::get),
-            protocol: Protocol::Tcp,
-            role: Role::OutboundTcp { app: id.clone(), service: found.id },
+            // What the service speaks counts: carried as bytes, calls would pass its policies by.
+            protocol: found.protocol,
+            role: Role::Dependency { app: id.clone(), service: found.id },
             tls: None,
         });
     }

@@ -227,6 +227,35 @@ fn what_runs_once_runs_once_per_revision() {
 }
 
 #[test]
+fn what_runs_once_serves_only_when_it_has_succeeded() {
+    let job = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: job}\nspec: {process: {command: [job]}, run: once}\n";
+    for (phase, serves) in
+        [(Phase::Ready, false), (Phase::Starting, false), (Phase::Failed, false), (Phase::Succeeded, true)]
+    {
+        let mut world = World::new(job, &["a"]);
+        world.settle(|_| phase);
+        assert_eq!(world.app("job").serving.is_some(), serves, "{phase:?}");
+    }
+}
+
+#[test]
+fn a_rollout_spreads_its_instances_whatever_runs_of_the_one_before() {
+    let shop = |version: &str| module("shop", version, "  scale: {min: 3}\n");
+    let mut world = World::new(&shop("v0.wasm"), &["a", "b"]);
+    world.observed.bases.get_mut(&BaseId::new("b")).expect("it is there").connected = false;
+    world.settle(|_| Phase::Ready);
+    assert_eq!(world.records.on(&BaseId::new("a")).count(), 3, "all are on the one base that is there");
+    world.observed.bases.get_mut(&BaseId::new("b")).expect("it is there").connected = true;
+    for version in ["v1.wasm", "v2.wasm", "v3.wasm"] {
+        world.replace(&shop(version));
+        world.settle(|_| Phase::Ready);
+        let mut on = ["a", "b"].map(|base| world.records.on(&BaseId::new(base)).count());
+        on.sort_unstable();
+        assert_eq!(on, [1, 2], "{version}");
+    }
+}
+
+#[test]
 fn the_instances_of_a_lost_base_are_placed_elsewhere_after_a_while() {
     let mut world = World::new(&module("shop", "v1.wasm", "  scale: {min: 2}\n"), &["a", "b"]);
     world.settle(|_| Phase::Ready);

@@ -52,8 +52,8 @@ pub enum Role {
         /// The app whose calls come here.
         app: AppId,
     },
-    /// One local app's bytes to one service.
-    OutboundTcp {
+    /// One local app's way to one service that it declared; the listener's protocol says what it carries.
+    Dependency {
         /// The app whose connections come here.
         app: AppId,
         /// Where they go.

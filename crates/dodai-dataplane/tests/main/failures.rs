@@ -365,6 +365,8 @@ async fn a_callee_decides_who_may_call() {
         catalog.inbound = vec![Filter::Access(Access { default_allow: false, rules: vec![front, admin] })];
         let mut resources = usual(catalog, filtered(vec![]));
         resources.push(endpoints("shop/catalog/http", vec![instance("i-1")]));
+        let role = Role::Dependency { app: app("shop/front"), service: id("shop/catalog/http") };
+        resources.push(listener("declared", 90, role));
         let world = World::of(resources).await;
         let local = world.plane.locals().get(&dodai_core::id::InstanceId::new("i-1"));
         let port = dodai_core::id::Name::new("http").expect("valid");
@@ -374,6 +376,9 @@ async fn a_callee_decides_who_may_call() {
         assert_eq!((answer.status(), answer.header("dodai-failure")), (403, Some("denied")));
         let mut client = world.client_of(81).await;
         assert_eq!(client.ask("GET /admin/x HTTP/1.1\r\nHost: catalog\r\n\r\n").await.status(), 403);
+        let mut declared = world.client_of(90).await;
+        let answer = declared.ask("GET /admin/x HTTP/1.1\r\nHost: 10.0.0.1:90\r\n\r\n").await;
+        assert_eq!((answer.status(), answer.header("dodai-failure")), (403, Some("denied")));
         client.send("GET / HTTP/1.1\r\nHost: catalog.shop\r\n\r\n").await;
         let mut backend = backends.accept().await;
         backend.head().await;

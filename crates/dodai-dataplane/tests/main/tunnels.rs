@@ -64,11 +64,10 @@ fn tcp(mut resources: Vec<Resource>) -> Vec<Resource> {
         ..service("shop/db/pg")
     }));
     resources.push(endpoints("shop/db/pg", vec![endpoint(2, "r1")]));
-    resources.push(listener(
-        "db",
-        90,
-        Role::OutboundTcp { app: app("shop/front"), service: id("shop/db/pg") },
-    ));
+    let role = Role::Dependency { app: app("shop/front"), service: id("shop/db/pg") };
+    let address = (GATEWAY, 90).into();
+    let db = Listener { name: "db".into(), address, protocol: Protocol::Tcp, role, tls: None };
+    resources.push(Resource::Listener(db));
     resources
 }
 
