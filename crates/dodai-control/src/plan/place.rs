@@ -113,9 +113,13 @@ impl Planner<'_> {
         let open: Vec<BaseId> = self.observed.bases.keys().filter(open).cloned().collect();
         let free =
             open.iter().filter(|base| room.holders(base).iter().all(|(_, taken)| taken.is_disjoint(&ports)));
+        // What ends or has ended says nothing about where the next ones belong, and the revision before this one is
+        // about to end.
         let spread = |base: &&BaseId| {
-            let own = self.records.on(base).filter(|one| one.app == *app && one.draining.is_none()).count();
-            (own, self.records.on(base).count(), (*base).clone())
+            let stays = |one: &&InstanceRecord| one.draining.is_none() && !one.succeeded;
+            let own = |one: &&InstanceRecord| one.app == *app && one.revision == *revision;
+            let all = || self.records.on(base).filter(stays);
+            (all().filter(own).count(), all().count(), (*base).clone())
         };
         let chosen = free.min_by_key(spread).cloned();
         let Some(base) = chosen else {
