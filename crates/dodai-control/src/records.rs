@@ -118,6 +118,12 @@ impl Observed {
         record.draining.is_none() && self.phase(record) == Some(Phase::Ready)
     }
 
+    /// Whether an instance takes calls as far as anybody knows: its base is connected and says so. Calls go on to
+    /// those of a base that only control cannot hear; nobody is told that they are well.
+    pub fn is_seen_ready(&self, record: &InstanceRecord) -> bool {
+        self.is_ready(record) && self.away_since(&record.base).is_none()
+    }
+
     /// Since when a base is away; `None` while it is connected.
     pub fn away_since(&self, base: &BaseId) -> Option<Millis> {
         match self.bases.get(base) {

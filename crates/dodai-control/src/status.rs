@@ -49,7 +49,7 @@ pub fn statuses(facts: &Facts<'_>, before: &BTreeMap<DocumentKey, Value>) -> BTr
             dodai_api::Document::Gateway(gateway) => to_value(gateway::status(facts, gateway)),
             dodai_api::Document::Route(route) => to_value(route_status(facts, route)),
             dodai_api::Document::Component(component) => to_value(component_status(facts, component)),
-            dodai_api::Document::Base(base) => to_value(base_status(facts, base)),
+            dodai_api::Document::Base(base) => to_value(base_status(facts, base, before.get(key))),
             dodai_api::Document::Resiliency(_) => {
                 let lost = contested.get(&format!("{}/{}", key.namespace, key.name));
                 to_value(only(resiliency(lost)))
@@ -145,7 +145,7 @@ fn revisions(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Ve
     all.entry(record.current.clone()).or_default();
     for instance in records.of(id) {
         let entry = all.entry(instance.revision.clone()).or_default();
-        entry.2 += u32::from(observed.is_ready(instance));
+        entry.2 += u32::from(observed.is_seen_ready(instance));
     }
     let active =
         |revision: &RevisionId| *revision == record.current || Some(revision) == record.serving.as_ref();
@@ -166,8 +166,13 @@ fn revisions(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Ve
 fn ready(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Condition {
     let own: Vec<&InstanceRecord> =
         facts.records.of(id).filter(|one| one.revision == record.current && one.draining.is_none()).collect();
-    let good = own.iter().filter(|one| facts.observed.is_ready(one)).count();
-    let trouble = trouble(facts, &own);
+    let good = own.iter().filter(|one| facts.observed.is_seen_ready(one)).count();
+    let mut trouble = trouble(facts, &own);
+    if good < wanted(app)
+        && let Some(failed) = failed_before(facts, app)
+    {
+        trouble = if trouble.is_empty() { failed } else { format!("{trouble}; {failed}") };
+    }
     let wanted = wanted(app);
     if let Some(external) = &app.spec.external {
         return condition(
@@ -240,12 +245,30 @@ fn no_room(facts: &Facts<'_>, id: &AppId, record: &AppRecord) -> Option<String> 
 fn trouble(facts: &Facts<'_>, instances: &[&InstanceRecord]) -> String {
     let mut reasons = Vec::new();
     for instance in instances {
+        if !instance.succeeded && facts.observed.away_since(&instance.base).is_some() {
+            reasons.push(format!("{}: base {} is away", instance.id, instance.base));
+            continue;
+        }
         let Some(status) = facts.observed.instance(instance) else { continue };
         if status.phase != Phase::Ready && !status.reason.is_empty() {
             reasons.push(format!("{} on {}: {}", instance.id, instance.base, status.reason));
         }
     }
     reasons.join("; ")
+}
+
+/// What an app waits for in vain: something that runs once and failed for good.
+fn failed_before(facts: &Facts<'_>, app: &App) -> Option<String> {
+    let mut before = app.spec.depends_on.iter().map(|other| name::app_in(&app.metadata.namespace, other));
+    before.find_map(|other| {
+        let document = facts.documents.app(&other).filter(|document| document.spec.run == Run::Once)?;
+        let current = template_revision(document)?;
+        let mut own = facts.records.of(&other).filter(|one| one.revision == current && !one.succeeded);
+        let status =
+            own.find_map(|one| facts.observed.instance(one).filter(|status| status.phase == Phase::Failed))?;
+        let why = if status.reason.is_empty() { String::new() } else { format!(": {}", status.reason) };
+        Some(format!("it depends on {other}, which failed{why}"))
+    })
 }
 
 fn route_status(facts: &Facts<'_>, route: &dodai_api::Route) -> Status {
@@ -292,13 +315,24 @@ fn resiliency(lost: Option<&String>) -> Condition {
     }
 }
 
-fn base_status(facts: &Facts<'_>, base: &dodai_api::Base) -> BaseStatus {
-    let id = BaseId::new(base.metadata.name.as_str());
-    let Some(sighting) = facts.observed.bases.get(&id) else {
-        let conditions =
-            vec![condition("Ready", false, "NeverSeen", "it has not connected since the server started")];
-        return BaseStatus { conditions, ..BaseStatus::default() };
+/// The status of a base that nobody has seen since the server started. What an earlier server wrote tells whether
+/// it was seen before.
+fn unseen(before: Option<&Value>) -> BaseStatus {
+    let reason = before.and_then(|before| before["conditions"][0]["reason"].as_str());
+    let last_seen = before.and_then(|before| before["lastSeen"].as_str()).map(str::to_owned);
+    let one = match reason {
+        None | Some("NeverSeen") => condition("Ready", false, "NeverSeen", "it has never connected"),
+        Some(_) => {
+            let text = "it has not connected since the server started; what it runs goes on";
+            condition("Ready", false, "Away", text)
+        }
     };
+    BaseStatus { conditions: vec![one], last_seen, ..BaseStatus::default() }
+}
+
+fn base_status(facts: &Facts<'_>, base: &dodai_api::Base, before: Option<&Value>) -> BaseStatus {
+    let id = BaseId::new(base.metadata.name.as_str());
+    let Some(sighting) = facts.observed.bases.get(&id) else { return unseen(before) };
     let refused = sighting.status.refused.as_ref().map(|refused| refused.reason.clone());
     let one = match (sighting.connected, &refused) {
         (false, _) => condition("Ready", false, "Away", "it is not connected; what it runs goes on"),
@@ -306,7 +340,7 @@ fn base_status(facts: &Facts<'_>, base: &dodai_api::Base) -> BaseStatus {
         (true, None) => condition("Ready", true, "Connected", ""),
     };
     let mut instances: BTreeMap<String, u32> = BTreeMap::new();
-    for instance in facts.records.on(&id).filter(|one| facts.observed.is_ready(one)) {
+    for instance in facts.records.on(&id).filter(|one| facts.observed.is_seen_ready(one)) {
         *instances.entry(instance.app.to_string()).or_default() += 1;
     }
     BaseStatus {

@@ -82,6 +82,8 @@ pub enum Phase {
     Waiting,
     /// It has been started and is not ready yet.
     Starting,
+    /// It runs once and has not ended yet.
+    Running,
     /// It gets calls.
     Ready,
     /// It runs but its readiness probe fails.
@@ -96,6 +98,8 @@ pub enum Phase {
     Failed,
     /// It is gone; control may forget it.
     Gone,
+    /// Its base is away, so nobody can tell.
+    Unknown,
 }
 
 /// How a component is.

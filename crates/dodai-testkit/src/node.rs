@@ -216,13 +216,15 @@ impl Node {
                 Phase::Draining if one.local.in_flight() == 0 => one.phase = Phase::Gone,
                 Phase::Waiting
                 | Phase::Starting
+                | Phase::Running
                 | Phase::Ready
                 | Phase::Unready
                 | Phase::BackingOff
                 | Phase::Draining
                 | Phase::Succeeded
                 | Phase::Failed
-                | Phase::Gone => {}
+                | Phase::Gone
+                | Phase::Unknown => {}
             }
         }
         let instances: BTreeMap<InstanceId, InstanceStatus> =

@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{Protocol, Shape, Workload};
+use dodai_core::snapshot::{Protocol, Shape, Value, Workload};
 use dodai_core::status::{InstanceStatus, Phase};
 use dodai_core::task::{Kind, Tasks};
 use dodai_dataplane::local::{Local, Way};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::node::Parts;
 
@@ -25,6 +26,10 @@ pub use fetch::Source;
 /// How long an instance waits for a certificate in its name. After that it starts all the same: calls within
 /// the base need none.
 const CERTIFICATE: Duration = Duration::from_secs(10);
+/// How long an instance waits for the stores that its environment names. After that its start says what is wrong.
+const STORES: Duration = Duration::from_secs(5);
+/// Between two looks at them.
+const STORE_LOOK: Duration = Duration::from_millis(20);
 /// How long an instance gets to finish the calls it has when it is drained.
 const DRAIN: Duration = Duration::from_secs(30);
 
@@ -105,7 +110,7 @@ pub fn spawn(parts: Arc<Parts>, workload: Workload, order: Order, tasks: &Tasks)
 impl Context {
     async fn run(mut self) {
         self.report(Phase::Waiting, "waiting for its turn");
-        if self.dependencies().await && self.certificate().await {
+        if self.dependencies().await && self.certificate().await && self.stores().await {
             match self.workload.shape.clone() {
                 Shape::Module(spec) => module::run(&mut self, spec).await,
                 Shape::Process(spec) => native::run(&mut self, &spec).await,
@@ -133,7 +138,7 @@ impl Context {
         })
     }
 
-    /// Waits until every app it depends on is there. False if it should not start any more.
+    /// Waits until every app it depends on is there; that one which runs once has succeeded, control knows. False if it should not start any more.
     async fn dependencies(&mut self) -> bool {
         let mut status = self.parts.status.subscribe();
         let mut met = BTreeSet::new();
@@ -143,7 +148,7 @@ impl Context {
             let awaited = self.awaited.borrow_and_update().clone();
             met.extend(awaited.iter().filter(|app| self.is_there(app)).cloned());
             let Some(app) = awaited.iter().find(|app| !met.contains(*app)) else { break };
-            self.report(Phase::Waiting, &format!("waiting for {app} to be ready"));
+            self.report(Phase::Waiting, &self.why_not(app));
             tokio::select! {
                 // Each only waits; the timer covers apps on other bases, which no local status tells of.
                 _ = status.changed() => {}
@@ -176,10 +181,58 @@ impl Context {
     fn is_there(&self, app: &AppId) -> bool {
         let of_app =
             |instance: &dodai_core::id::InstanceId| self.parts.app_of(instance).as_ref() == Some(app);
-        let here = self.parts.status.borrow().instances.iter().any(|(instance, status)| {
-            matches!(status.phase, Phase::Ready | Phase::Succeeded) && of_app(instance)
-        });
+        let here = self
+            .parts
+            .status
+            .borrow()
+            .instances
+            .iter()
+            .any(|(instance, status)| status.phase == Phase::Ready && of_app(instance));
         here || self.parts.serves(app)
+    }
+
+    /// Why an app that it depends on is not there, as far as that is known here.
+    fn why_not(&self, app: &AppId) -> String {
+        let status = self.parts.status.borrow();
+        let own = || {
+            let all = status.instances.iter();
+            all.filter(|(instance, _)| self.parts.app_of(instance).as_ref() == Some(app)).map(|(_, one)| one)
+        };
+        if let Some(failed) = own().find(|one| one.phase == Phase::Failed) {
+            return format!("waiting for {app}, which failed: {}", failed.reason);
+        }
+        match own().any(|one| one.phase == Phase::Running) {
+            true => format!("waiting for {app} to succeed"),
+            false => format!("waiting for {app} to be ready"),
+        }
+    }
+
+    /// Waits for the stores that its environment names, which may just be coming up. False if it should not start
+    /// any more.
+    async fn stores(&mut self) -> bool {
+        let namespace = self.workload.app.namespace.clone();
+        let named = self.workload.env.iter().filter_map(|setting| match &setting.value {
+            Value::Secret { store, .. } | Value::Config { store, .. } => Some(format!("{namespace}/{store}")),
+            Value::Plain(_) | Value::Environment(_) => None,
+        });
+        let named: BTreeSet<String> = named.collect();
+        let until = Instant::now() + STORES;
+        while !self.is_draining() {
+            let health = self.parts.runtime.health();
+            // One that is not there at all is not waited for: the start says so.
+            let mut down = named.iter().filter_map(|store| Some((store, health.get(store)?)));
+            let Some((store, health)) = down.find(|(_, health)| !health.ready) else { return true };
+            if Instant::now() >= until {
+                return true;
+            }
+            self.report(Phase::Waiting, &format!("waiting for component {store}: {}", health.reason));
+            tokio::select! {
+                // Both only wait.
+                () = tokio::time::sleep(STORE_LOOK) => {}
+                () = wait_for_drain(&mut self.order, &self.tasks) => return false,
+            }
+        }
+        false
     }
 
     /// Ends when the workload should end.
@@ -195,7 +248,8 @@ impl Context {
     /// Lets calls in.
     pub fn open(&self, way: Way) {
         self.local.set(way);
-        self.report(Phase::Ready, "");
+        // What runs once is there for others when it has ended well, not before.
+        self.report(if self.workload.once { Phase::Running } else { Phase::Ready }, "");
         // What does not speak HTTP on its first service cannot be asked for subscriptions or be sent any.
         let first = self.workload.services.first().map(|service| service.protocol);
         if matches!(first, Some(Protocol::Http | Protocol::Http2)) {

@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 
-use dodai_core::snapshot::{Listener, Protocol, Resource, Restart, Role, Shape};
+use dodai_core::id::InstanceId;
+use dodai_core::snapshot::{Listener, Protocol, Resource, Restart, Role, Setting, Shape, Value};
 use dodai_core::status::Phase;
 
-use super::{Node, app, script, workload};
+use super::{DEADLINE, Node, app, component, script, workload};
 
 #[tokio::test]
 async fn what_runs_once_and_may_not_run_again_does_not() {
@@ -19,6 +20,61 @@ async fn what_runs_once_and_may_not_run_again_does_not() {
     let status = node.until("hello-1", "failed", |one| one.phase == Phase::Failed).await;
     assert_eq!((status.restarts, status.reason.as_str()), (0, "exit code 3"));
     assert_eq!(std::fs::read_to_string(node.path().join("runs")).unwrap(), "ran\n");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_runs_once_is_not_ready_while_it_runs() {
+    let node = Node::new().await;
+    let mut once = workload("hello-1", script("while [ ! -e go ]; do sleep 0.02; done", Restart::Never));
+    (once.once, once.services) = (true, Vec::new());
+    let mut after = workload("hello-2", script("exec sleep 3600", Restart::Never));
+    (after.depends_on, after.services) = (vec![app()], Vec::new());
+    node.tell([Resource::Workload(once.clone()), Resource::Workload(after.clone())]);
+    node.until("hello-1", "running", |one| one.phase == Phase::Running).await;
+    let told = "waiting for default/hello to succeed";
+    node.until("hello-2", "told to wait", |one| one.phase == Phase::Waiting && one.reason == told).await;
+    std::fs::write(node.path().join("go"), "").unwrap();
+    node.until("hello-1", "done", |one| one.phase == Phase::Succeeded).await;
+    // Control counts runs, wherever they were, and then tells that nothing is waited for.
+    after.depends_on = Vec::new();
+    node.tell([Resource::Workload(after)]);
+    node.until("hello-2", "ready", |one| one.phase == Phase::Ready).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_run_that_failed_says_so() {
+    let node = Node::new().await;
+    let mut once = workload("hello-1", script("exit 3", Restart::Never));
+    (once.once, once.services) = (true, Vec::new());
+    let mut after = workload("hello-2", script("exec sleep 3600", Restart::Never));
+    (after.depends_on, after.services) = (vec![app()], Vec::new());
+    node.tell([Resource::Workload(once), Resource::Workload(after)]);
+    let told = "waiting for default/hello, which failed: exit code 3";
+    node.until("hello-2", "told why", |one| one.phase == Phase::Waiting && one.reason == told).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_store_that_is_being_opened_is_waited_for() {
+    let node = Node::new().await;
+    let mut service = workload("hello-1", script("exec sleep 3600", Restart::Never));
+    let secret = |name: &str| Value::Secret { store: "vault".into(), name: name.into(), key: name.into() };
+    service.env = vec![Setting { name: "WHERE".into(), value: secret("PATH") }];
+    service.services = Vec::new();
+    let vault = component("vault", "secretstores.local.env", Vec::new());
+    let mut status = node.status.clone();
+    node.tell([vault, Resource::Workload(service)]);
+    loop {
+        let seen = status.borrow_and_update().instances.get(&InstanceId::new("hello-1")).cloned();
+        match seen {
+            Some(one) if one.phase == Phase::Ready => break,
+            Some(one) => assert_ne!(one.phase, Phase::BackingOff, "{one:?}"),
+            None => {}
+        }
+        tokio::time::timeout(DEADLINE, status.changed()).await.unwrap().unwrap();
+    }
     node.stop().await;
 }
 

@@ -150,7 +150,15 @@ impl Planner<'_> {
         match self.observed.phase(instance) {
             Some(Phase::Ready | Phase::Succeeded) => 0,
             Some(Phase::Failed | Phase::Gone) => 2,
-            Some(Phase::Waiting | Phase::Starting | Phase::Unready | Phase::BackingOff | Phase::Draining)
+            Some(
+                Phase::Waiting
+                | Phase::Starting
+                | Phase::Running
+                | Phase::Unready
+                | Phase::BackingOff
+                | Phase::Draining
+                | Phase::Unknown,
+            )
             | None => 1,
         }
     }
@@ -167,7 +175,7 @@ impl Planner<'_> {
         let ready = of_it().filter(|one| self.observed.is_ready(one)).count();
         let good = match (needs_instances, template.run) {
             (false, _) => true,
-            (true, Run::Once) => ready > 0 || of_it().any(|one| one.succeeded),
+            (true, Run::Once) => of_it().any(|one| one.succeeded),
             (true, Run::Service) => ready >= wanted(app),
         };
         if good {

@@ -9,6 +9,7 @@ use dodai_core::snapshot::{
 
 use super::Input;
 use crate::name;
+use crate::plan::template_revision;
 use crate::records::InstanceRecord;
 
 /// Calls that a module runs at once on one base, unless its app says so itself.
@@ -54,12 +55,13 @@ fn workload(input: &Input<'_>, record: &InstanceRecord) -> Option<Workload> {
     })
 }
 
-/// The apps that an app waits for. Those that ran once to their end are not waited for, wherever they ran.
+/// The apps that an app waits for. Those that ran once to their end are not waited for, wherever they ran; what
+/// counts is the revision that their document makes now, which may have no record yet.
 fn awaited(input: &Input<'_>, id: &AppId) -> Vec<AppId> {
     let Some(app) = input.documents.app(id) else { return Vec::new() };
     let done = |other: &AppId| {
-        let current = input.records.apps.get(other).map(|record| &record.current);
-        input.records.of(other).any(|one| one.succeeded && Some(&one.revision) == current)
+        let current = input.documents.app(other).and_then(template_revision);
+        input.records.of(other).any(|one| one.succeeded && Some(&one.revision) == current.as_ref())
     };
     let others = app.spec.depends_on.iter().map(|other| name::app_in(&app.metadata.namespace, other));
     others.filter(|other| !done(other)).collect()

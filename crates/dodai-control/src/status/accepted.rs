@@ -89,7 +89,7 @@ pub(super) fn revision(facts: &Facts<'_>, revision: &dodai_api::Revision) -> Con
     let record = facts.records.apps.get(&app);
     let serves = record.is_some_and(|record| record.serving.as_ref() == Some(&id));
     let runs =
-        facts.records.of(&app).filter(|one| one.revision == id && facts.observed.is_ready(one)).count();
+        facts.records.of(&app).filter(|one| one.revision == id && facts.observed.is_seen_ready(one)).count();
     let text = format!("{runs} instances are ready");
     match (serves, record.is_some_and(|record| record.current == id)) {
         (true, _) => condition("Serving", true, "Latest", text),

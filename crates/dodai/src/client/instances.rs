@@ -158,6 +158,7 @@ pub fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Waiting => "waiting",
         Phase::Starting => "starting",
+        Phase::Running => "running",
         Phase::Ready => "ready",
         Phase::Unready => "unready",
         Phase::BackingOff => "backing off",
@@ -165,6 +166,7 @@ pub fn phase(phase: Phase) -> &'static str {
         Phase::Succeeded => "succeeded",
         Phase::Failed => "failed",
         Phase::Gone => "gone",
+        Phase::Unknown => "unknown",
     }
 }
 

@@ -63,10 +63,12 @@ fn is_settled(status: &Status, expected: &[Expected], app_of: AppOf<'_>) -> bool
             Phase::Ready => !app.once,
             Phase::Waiting
             | Phase::Starting
+            | Phase::Running
             | Phase::Unready
             | Phase::BackingOff
             | Phase::Draining
-            | Phase::Gone => false,
+            | Phase::Gone
+            | Phase::Unknown => false,
         };
         let own = status.instances.iter().filter(|(id, _)| app_of(id).as_ref() == Some(&app.id));
         let mut own = own.peekable();

@@ -201,6 +201,7 @@ fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Waiting => "waiting",
         Phase::Starting => "starting",
+        Phase::Running => "running",
         Phase::Ready => "ready",
         Phase::Unready => "unready",
         Phase::BackingOff => "backing_off",
@@ -208,6 +209,7 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Succeeded => "succeeded",
         Phase::Failed => "failed",
         Phase::Gone => "gone",
+        Phase::Unknown => "unknown",
     }
 }
 
