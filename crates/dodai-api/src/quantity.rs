@@ -7,7 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::text::{Invalid, text_newtype};
 
@@ -33,9 +34,36 @@ pub struct Port(NonZeroU16);
 pub struct SocketAddress(SocketAddr);
 
 /// A share of traffic, 0 to 1000000, relative to the sum of its neighbours. 0 sends nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Weight(#[schemars(range(min = 0, max = 1_000_000))] pub u32);
+
+impl<'de> Deserialize<'de> for Weight {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Weight, D::Error> {
+        from.deserialize_u32(WeightVisitor)
+    }
+}
+
+/// Names the bound of weights, where a number alone would name its own. One above it is found with the other rules.
+struct WeightVisitor;
+
+impl Visitor<'_> for WeightVisitor {
+    type Value = Weight;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number from 0 to 1000000")
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Weight, E> {
+        let weight = u32::try_from(number).map(Weight);
+        weight.map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Weight, E> {
+        let weight = u32::try_from(number).map(Weight);
+        weight.map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
+    }
+}
 
 text_newtype!(
     TimeSpan,

@@ -71,6 +71,27 @@ impl Read {
         self.errors.is_empty()
     }
 
+    /// Takes a document from its tree, or why it is none.
+    fn take(&mut self, tree: Tree, file: &Arc<str>, index: usize) {
+        let (document, problems) = from_tree(&tree);
+        for problem in problems {
+            self.add(in_file(problem, file, index));
+        }
+        let Some(value) = document else { return };
+        let mut located = Located { value, file: file.clone(), index, tree: Arc::new(tree) };
+        for problem in take_read_only(&mut located.value) {
+            self.add(located.locate(problem));
+        }
+        let mut refused = false;
+        for problem in crate::validate(&located.value) {
+            refused |= problem.severity == Severity::Error;
+            self.add(located.locate(problem));
+        }
+        if !refused {
+            self.documents.push(located);
+        }
+    }
+
     pub(crate) fn add(&mut self, problem: Problem) {
         match problem.severity {
             Severity::Error => self.errors.push(problem),
@@ -79,18 +100,21 @@ impl Read {
     }
 }
 
-/// Reads every document of a file, YAML or JSON, as a user wrote it.
+fn in_file(mut problem: Problem, file: &Arc<str>, index: usize) -> Problem {
+    problem.file = file.to_string();
+    problem.document = index;
+    problem
+}
+
+/// Reads every document of a file, YAML or JSON, as a user wrote it. A list of documents, as `get -o json` prints it,
+/// is those documents.
 ///
 /// Never panics, whatever the bytes. Parts that only control writes are dropped with a warning. Documents are checked
 /// one by one; what they refer to is checked by [`crate::validate_set`].
 pub fn read(source: &Source<'_>) -> Read {
     let mut read = Read::default();
     let file: Arc<str> = Arc::from(source.name);
-    let in_file = |mut problem: Problem, index: usize| {
-        problem.file = file.to_string();
-        problem.document = index;
-        problem
-    };
+    let in_file = |problem, index| in_file(problem, &file, index);
     let text = match text_of(source.bytes) {
         Ok(text) => text,
         Err(problem) => {
@@ -106,22 +130,9 @@ pub fn read(source: &Source<'_>) -> Read {
                 continue;
             }
         };
-        let (document, problems) = from_tree(&tree);
-        for problem in problems {
-            read.add(in_file(problem, parsed.index));
-        }
-        let Some(value) = document else { continue };
-        let mut located = Located { value, file: file.clone(), index: parsed.index, tree: Arc::new(tree) };
-        for problem in take_read_only(&mut located.value) {
-            read.add(located.locate(problem));
-        }
-        let mut refused = false;
-        for problem in crate::validate(&located.value) {
-            refused |= problem.severity == Severity::Error;
-            read.add(located.locate(problem));
-        }
-        if !refused {
-            read.documents.push(located);
+        match tree.items() {
+            Some(items) => items.iter().for_each(|id| read.take(tree.part(*id), &file, parsed.index)),
+            None => read.take(tree, &file, parsed.index),
         }
     }
     read.errors.sort_by_key(|problem| (problem.line, problem.column));

@@ -166,6 +166,46 @@ impl Tree {
         self.nodes.get(id).map(|node| node.mark).filter(|mark| mark.line > 0)
     }
 
+    /// The documents of a list, as `get` prints one: a sequence, or a mapping that has nothing but `items` to say.
+    /// `None` for what is no list.
+    pub(crate) fn items(&self) -> Option<&[NodeId]> {
+        let items = match &self.nodes.first()?.content {
+            Content::Sequence(_) => 0,
+            Content::Mapping(_) => {
+                let kind = self.get(0, "kind").and_then(|id| self.text(id));
+                let is_list = kind.map_or(self.get(0, "apiVersion").is_none(), |kind| kind.ends_with("List"));
+                self.get(0, "items").filter(|_| is_list)?
+            }
+            Content::Scalar { .. } => return None,
+        };
+        let whole = |id: &NodeId| matches!(self.nodes[*id].content, Content::Mapping(_));
+        let is_list = matches!(self.nodes[items].content, Content::Sequence(_));
+        Some(self.children(items)).filter(|list| is_list && list.iter().all(whole))
+    }
+
+    /// What stands below a node, as a tree of its own. Nothing in it forgets its place in the file.
+    pub(crate) fn part(&self, id: NodeId) -> Tree {
+        let mut part = Tree::default();
+        let mut open = vec![(id, None)];
+        while let Some((from, parent)) = open.pop() {
+            let node = &self.nodes[from];
+            let step = if parent.is_none() { Step::Root } else { node.step.clone() };
+            let content = match &node.content {
+                Content::Scalar { .. } => node.content.clone(),
+                Content::Sequence(_) => Content::Sequence(Vec::new()),
+                Content::Mapping(_) => Content::Mapping(Vec::new()),
+            };
+            let to = part.push(Node { parent, step, mark: node.mark, content });
+            if let Some(parent) = parent
+                && let Content::Sequence(slots) | Content::Mapping(slots) = &mut part.nodes[parent].content
+            {
+                slots.push(to);
+            }
+            open.extend(self.children(from).iter().rev().map(|child| (*child, Some(to))));
+        }
+        part
+    }
+
     /// A tree of a JSON value, with no places.
     pub(crate) fn of_value(value: &Value) -> Tree {
         let mut tree = Tree::default();

@@ -471,3 +471,14 @@ fn said(text: &str, path: &str, code: &str) {
     assert_eq!(found.code.as_str(), code, "{found}");
     assert!(found.remedy.is_some() && found.line > 0, "{found}");
 }
+
+#[test]
+fn a_weight_below_its_bound_is_told_the_bound() {
+    let app = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: x}\nspec:\n  process: {command: [x]}\n  traffic: [{revision: latest, weight: WEIGHT}]\n";
+    for weight in ["-1", "5000000000", "1000001"] {
+        let read = read_text(&app.replace("WEIGHT", weight));
+        let problem = read.errors.iter().find(|one| one.path.ends_with("weight")).expect("one");
+        let remedy = problem.remedy.as_deref().unwrap_or_default();
+        assert!(remedy.contains("0 to 1000000") && !remedy.contains("4294967295"), "{weight}: {problem:?}");
+    }
+}

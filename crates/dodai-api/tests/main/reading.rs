@@ -387,3 +387,31 @@ fn places_lead_to_the_nearest_thing() {
     assert_eq!(located.place("spec.services[1].nothing.here"), located.place("spec.services[1]"));
     assert_eq!(located.place("nowhere"), located.place(""));
 }
+
+#[test]
+fn a_list_of_documents_is_those_documents() {
+    let one = r#"{"apiVersion":"dodai.dev/v1","kind":"Namespace","metadata":{"name":"one"}}"#;
+    let two = one.replace("one", "two");
+    for (text, expect) in [
+        (format!(r#"{{"items":[{one},{two}]}}"#), 2),
+        (format!(r#"{{"apiVersion":"v1","kind":"List","items":[{one},{two}]}}"#), 2),
+        (format!("[{one},{two}]"), 2),
+        (format!("{{\"items\":[{one}]}}\n---\n{two}\n"), 2),
+        (r#"{"items":[]}"#.to_owned(), 0),
+    ] {
+        let read = read_text(&text);
+        assert!(read.errors.is_empty() && read.warnings.is_empty(), "{text}: {:?}", read.errors);
+        assert_eq!(read.documents.len(), expect, "{text}");
+    }
+    let wrong = format!(
+        "items:\n- {one}\n- apiVersion: dodai.dev/v1\n  kind: App\n  metadata: {{name: x}}\n  spec: {{modul: {{}}}}\n"
+    );
+    let read = read_text(&wrong);
+    let problem = read.errors.first().expect("one");
+    assert_eq!(
+        (read.documents.len(), problem.path.as_str(), problem.line),
+        (1, "spec.modul", 6),
+        "{problem:?}"
+    );
+    assert_eq!(read_text("items: 3").errors[0].path, "apiVersion");
+}
