@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dodai_api::{Code, Document, DocumentKey, Kind, Located, Problem, Severity, validate, validate_set};
 use dodai_store::{Cause, Txn};
 
-use super::merge::{Claim, FieldOwner, SCOPE, merge};
+use super::merge::{ARTIFACT_DIGEST, ARTIFACT_PATH, Claim, FieldOwner, SCOPE, merge, undeploys};
 use super::{ATTEMPTS, DocumentStore, busy, decode, encode, is_in, parse_key, store_key, unchanged};
 use crate::error::{Error, Result};
 use crate::name;
@@ -108,6 +108,7 @@ impl DocumentStore {
                 .extend(stored.unreadable.iter().filter_map(|(key, (_, why))| unreadable(apply, key, why)));
             warnings.extend(apply.documents.iter().filter(|_| self.remote).filter_map(unread));
             let (written, mut writes) = self.decide(apply, &stored, &digests)?;
+            warnings.extend(apply.documents.iter().filter_map(|located| put_back(located, &stored, &writes)));
             writes.sort_by_key(|write| (write.document.is_none(), rank(write)));
             if writes.len() > CHUNK {
                 warnings.push(in_parts(writes.len()));
@@ -231,6 +232,24 @@ impl DocumentStore {
         }
         Ok(txn.then.is_empty() || self.store.txn(txn).await?.held)
     }
+}
+
+/// A document that takes back what was deployed: it does what it says, and that may surprise.
+fn put_back(located: &Located<Document>, stored: &Stored, writes: &[Write]) -> Option<Problem> {
+    let key = located.value.key();
+    let next = writes.iter().find(|write| write.key == key)?.document.as_ref()?;
+    let time = undeploys(stored.documents.get(&key)?, next)?;
+    let Document::App(app) = next else { return None };
+    let artifact = &app.spec.module.as_ref()?.artifact;
+    let digest = app.metadata.annotations.get(ARTIFACT_DIGEST).filter(|digest| *digest != artifact);
+    let digest = digest.map(|digest| format!(", {digest}")).unwrap_or_default();
+    let at = if time.is_empty() { String::new() } else { format!(" at {time}") };
+    let text = format!(
+        "this puts back the artefact of the document ({artifact}{digest}) in place of the one deployed{at}"
+    );
+    let found = problem(located, Code::Conflict, ARTIFACT_PATH, text);
+    let remedy = Some("point `spec.module.artifact` at the new file to keep that".to_owned());
+    Some(Problem { remedy, severity: Severity::Warning, ..found })
 }
 
 /// What others refer to comes first; of what goes, last.

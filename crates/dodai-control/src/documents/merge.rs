@@ -15,6 +15,8 @@ pub(crate) const ARTIFACT_DIGEST: &str = "dodai.dev/artifact-digest";
 pub(crate) const FILE_REVISION: &str = "dodai.dev/file-revision";
 /// When somebody last wanted the app started anew.
 pub(crate) const RESTARTED: &str = "dodai.dev/restarted-at";
+/// When `deploy` set the artefact that the app has.
+pub(crate) const DEPLOYED: &str = "dodai.dev/deployed-at";
 /// Which set of files a document was written from.
 pub(crate) const SCOPE: &str = "dodai.dev/scope";
 /// The path of the artefact in `fieldOwners`.
@@ -120,6 +122,16 @@ fn content(document: &Document) -> Value {
     value
 }
 
+/// When the artefact was deployed that `next` takes away again; empty if nobody wrote that down. `None` if it takes
+/// none away.
+pub(crate) fn undeploys<'a>(existing: &'a Document, next: &Document) -> Option<&'a str> {
+    let (old, new) = (existing.metadata(), next.metadata());
+    let deployed =
+        old.field_owners.contains_key(ARTIFACT_PATH) && !new.field_owners.contains_key(ARTIFACT_PATH);
+    let other = old.annotations.get(ARTIFACT_DIGEST) != new.annotations.get(ARTIFACT_DIGEST);
+    (deployed && other).then(|| old.annotations.get(DEPLOYED).map_or("", String::as_str))
+}
+
 fn own_artifact(existing: Option<&Document>, next: &mut Document, claim: &Claim<'_>) {
     let Document::App(app) = next else { return };
     let mut digest = claim.digest.map(str::to_owned);
@@ -149,7 +161,13 @@ fn own_artifact(existing: Option<&Document>, next: &mut Document, claim: &Claim<
     } else if !keep {
         app.metadata.field_owners.remove(ARTIFACT_PATH);
     }
-    let notes = [(ARTIFACT_DIGEST, digest), (FILE_REVISION, said), (RESTARTED, note(RESTARTED))];
+    let at = if claim.owner == FieldOwner::Deploy && !(deployed && digest == note(ARTIFACT_DIGEST)) {
+        Some(claim.now.to_owned())
+    } else {
+        note(DEPLOYED).filter(|_| keep)
+    };
+    let notes =
+        [(ARTIFACT_DIGEST, digest), (FILE_REVISION, said), (RESTARTED, note(RESTARTED)), (DEPLOYED, at)];
     let notes = notes.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     app.metadata.annotations.extend(notes);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dodai_api::{Document, Kind};
-use dodai_control::documents::{Applied, DocumentStore, FieldOwner, Verdict};
+use dodai_control::documents::{Applied, Apply, DocumentStore, FieldOwner, Verdict};
 use dodai_control::error::Error;
 use dodai_core::id::AppId;
 use dodai_core::task::Tasks;
@@ -125,8 +125,20 @@ async fn deploy_owns_the_artefact_until_the_file_changes() {
     );
     assert_eq!(artifact().await, two.as_str());
 
+    let scaled = yaml(&module("shop", "v1.wasm", "  env: [{name: MODE, value: other}]\n"));
+    let dry = Apply { dry_run: true, ..apply(&scaled, FieldOwner::File, Some("shop")) };
+    let told = store.apply(&dry).await.expect("applies").warnings;
+    let [warning] = told.as_slice() else { panic!("{told:?}") };
+    let deployed = app(&store, "shop").await.metadata.annotations["dodai.dev/deployed-at"].clone();
+    for words in [&format!("v1.wasm, {}", digest("v1.wasm")), &format!("deployed at {deployed}")] {
+        assert!(warning.message.contains(words), "{words}: {warning}");
+    }
+    assert_eq!(warning.path, "spec.module.artifact");
+
     assert_eq!(from_file(module("shop", "v3.wasm", "")).await, [Verdict::Configured]);
     assert_eq!(artifact().await, "v3.wasm", "the file's template changed");
+    let done = store.apply(&apply(&scaled, FieldOwner::File, Some("shop"))).await.expect("applies");
+    assert_eq!(done.warnings, [], "nothing is deployed any more");
     let owners = app(&store, "shop").await.metadata.field_owners;
     assert_eq!(owners.into_iter().collect::<Vec<_>>(), [(String::new(), "file".to_owned())]);
 
