@@ -3,6 +3,7 @@
 //! [`node::Base`] is joined to control by a [`dodai_core::status::Link`]. It compiles each snapshot into the
 //! data plane, runs the workloads that the snapshot names, and reports what became of both.
 
+pub mod brought;
 mod certificates;
 mod footprint;
 pub mod membership;

@@ -24,6 +24,8 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::brought::Brought;
+
 /// The base's own certificate and key, in the folder of its identity.
 pub const OWN_FILE: &str = "base.pem";
 /// The roots that it trusts.
@@ -80,6 +82,7 @@ struct Inner {
     apps: RwLock<HashMap<AppId, Connector>>,
     /// The names that can be answered for.
     held: watch::Sender<BTreeSet<AppId>>,
+    brought: Brought,
 }
 
 /// One certificate and when it should be renewed.
@@ -112,7 +115,13 @@ impl Membership {
         let own = connector(&settings.own);
         let keyring = Keyring::new(settings.own.clone());
         let apps = RwLock::default();
-        Membership(Arc::new(Inner { settings, keyring, own, apps, held: watch::Sender::default() }))
+        let (held, brought) = (watch::Sender::default(), Brought::default());
+        Membership(Arc::new(Inner { settings, keyring, own, apps, held, brought }))
+    }
+
+    /// What the server has brought for the configuration stores here.
+    pub fn brought(&self) -> &Brought {
+        &self.0.brought
     }
 
     /// What the data plane needs.

@@ -293,6 +293,9 @@ async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>
 /// Reports what changes by itself: how components are, how many calls are in flight.
 fn look(parts: &Parts) {
     let health = parts.runtime.health();
+    if let Some(membership) = &parts.config.membership {
+        membership.brought().keep(&health);
+    }
     let locals = parts.plane.locals();
     parts.status.send_if_modified(|status| {
         let mut changed = status.components != health;

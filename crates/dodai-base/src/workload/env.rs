@@ -57,7 +57,7 @@ pub async fn of_process(
             plain("NODE_USE_ENV_PROXY", "1".to_owned());
         }
     }
-    let declared = format!("outbound-tcp/{app}/");
+    let declared = format!("dependency/{app}/");
     for (name, address) in &listeners {
         let Some(service) = name.strip_prefix(&declared).and_then(|id| ServiceId::parse(id).ok()) else {
             continue;
@@ -108,7 +108,10 @@ async fn resolve(context: &Context, name: &str, value: &Value) -> Result<EnvValu
     let failed = |error: String| format!("environment variable {name}: {error}");
     match value {
         Value::Plain(text) => Ok(EnvValue::Plain(text.clone())),
-        Value::Config { .. } => {
+        Value::Config { store, .. } => {
+            if let Some(membership) = &context.parts.config.membership {
+                membership.brought().wait(&format!("{namespace}/{store}")).await;
+            }
             let text = context
                 .parts
                 .runtime

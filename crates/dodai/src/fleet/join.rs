@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use dodai_base::brought::Brought;
 use dodai_base::membership::{self, Issuer, Membership};
 use dodai_base::node::{self, Base, Source};
 use dodai_control::stream::{self, Introduction, Remote, RemoteError, Standing};
 use dodai_core::id::{AppId, BaseId, Digest};
 use dodai_core::status::Wants;
-use dodai_core::task::Tasks;
+use dodai_core::task::{Kind, Tasks};
 use dodai_dataplane::limits::Limits;
 use dodai_transport::ca::Svid;
 use dodai_transport::identity::TrustDomain;
@@ -104,7 +105,7 @@ pub async fn run(
         sample_per_ten_thousand: telemetry.sample_per_ten_thousand,
         environment: environment.0.clone(),
         wants: Wants::default(),
-        membership: Some(membership),
+        membership: Some(membership.clone()),
         artifacts: Some(server),
         runtime: dodai_runtime::Settings::default(),
         components_dir: None,
@@ -115,6 +116,7 @@ pub async fn run(
     let answers = Local::default();
     let known = last(&data, &base, output);
     let (link, standing) = remote.connect(known, introduction, Arc::new(answers.clone()), &tasks);
+    tasks.spawn(Kind::Loop, expect(membership.brought().clone(), standing.clone(), tasks.clone()));
     stream::keep(data.join(SNAPSHOT), link.snapshots.clone(), link.status.subscribe(), &tasks);
     let running = Base::start(config, link, &tasks).await?;
     answers.begin(Node { base: running.parts().clone(), ring: telemetry.ring().clone() });
@@ -136,6 +138,22 @@ pub async fn run(
         telemetry.close().await;
     };
     Ok(signals.unless_hurried(stop, output).await)
+}
+
+/// Tells those who wait for what the server brings whether there is one.
+async fn expect(brought: Brought, mut standing: watch::Receiver<Standing>, tasks: Tasks) {
+    loop {
+        match &*standing.borrow_and_update() {
+            Standing::Connecting => {}
+            Standing::Connected => brought.connected(true),
+            Standing::Away(_) | Standing::Refused(_) => brought.connected(false),
+        }
+        tokio::select! {
+            // Both only wait.
+            changed = standing.changed() => if changed.is_err() { return },
+            () = tasks.closing() => return,
+        }
+    }
 }
 
 /// Says how it stands with the server, whenever that changes.

@@ -27,7 +27,7 @@ use crate::client::connection::encode;
 /// Where the values stand in the store.
 const PREFIX: &str = "/x/config/";
 /// How often it is looked who came.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(250);
 /// Who writes what stands there.
 const ACTOR: &str = "control:config";
 
@@ -234,7 +234,7 @@ impl Fleet {
                 self.write(&kv.key, &kept).await?;
             }
         }
-        Ok(())
+        self.answer(base, &Question::ConfigBrought { stores: open.clone() }).await
     }
 }
 

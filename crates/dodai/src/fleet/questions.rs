@@ -2,6 +2,7 @@
 //!
 //! The base answers with the same code that answers in `dodai up`; only the way is longer.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -73,6 +74,11 @@ pub enum Question {
         /// The value.
         value: Option<String>,
     },
+    /// The server has written what it keeps into these configuration stores, `namespace/name`, as they are open.
+    ConfigBrought {
+        /// The stores.
+        stores: BTreeSet<String>,
+    },
 }
 
 /// Why a base refuses, as it travels.
@@ -131,6 +137,12 @@ impl Answers for Local {
             Question::Calls { app, least_status, failures } => {
                 node.calls(CallFilter { app, least_status, failures }).map(|call| json(&call)).boxed()
             }
+            Question::ConfigBrought { stores } => {
+                if let Some(membership) = &node.base.config.membership {
+                    membership.brought().mark(stores);
+                }
+                iter([json(&())]).boxed()
+            }
             other @ (Question::Publish { .. } | Question::ConfigGet { .. } | Question::ConfigSet { .. }) => {
                 once(async move { one(&node, other).await }).boxed()
             }
@@ -153,6 +165,8 @@ async fn one(node: &Node, question: Question) -> Answer {
             let done = node.config_set(ConfigKey { namespace, store, key }, value).await;
             json(&done.map_err(|refusal| told(&refusal))?)
         }
-        Question::Logs { .. } | Question::Calls { .. } => Err("its answers have no end".to_owned()),
+        Question::Logs { .. } | Question::Calls { .. } | Question::ConfigBrought { .. } => {
+            Err("its answers have no end".to_owned())
+        }
     }
 }

@@ -212,6 +212,27 @@ fn what_was_configured_before_a_base_joined_reaches_it() {
 }
 
 #[test]
+fn a_new_instance_starts_with_the_newest_configuration() {
+    let mut machines = Machines::new("newest", SETTINGS);
+    machines.serve(&[]);
+    machines.apply("dodai.yaml");
+    machines.join("one", &[]);
+    let coloured = "  env: [{name: COLOUR, configRef: {store: settings, key: colour}}]\n";
+    machines.write("late.yaml", &member("late", coloured));
+    for colour in ["blue", "red", "green"] {
+        // No instance here uses the store at this moment, so the base has closed it.
+        let done = machines.dodai(&["config", "set", "settings", "colour", colour]);
+        assert!(done.status.success(), "{}", done.all());
+        machines.apply("late.yaml");
+        machines.call("late", "/env/COLOUR", &format!("{colour}\n"));
+        let done = machines.dodai(&["delete", "app", "late"]);
+        assert!(done.status.success(), "{}", done.all());
+        until("it is gone", || machines.json(&["ps"])["items"].as_array().is_some_and(Vec::is_empty));
+    }
+    machines.end();
+}
+
+#[test]
 fn two_bases_of_one_machine_are_told_who_may_have_the_gateway() {
     let [port] = free_ports();
     let mut machines = Machines::new("clash", &[HELLO, &front_of_hello(port)].concat());

@@ -51,6 +51,8 @@ class Member(BaseHTTPRequestHandler):
             _, text = api("GET", f"/v1.0/configuration/settings?key={words[1]}")
             found = json.loads(text or "{}").get(words[1], {})
             self.reply(f"{found.get('value')}\n")
+        elif words[:1] == ["env"]:
+            self.reply(f"{os.environ.get(words[1])}\n")
         elif words[:1] == ["publish"]:
             status, _ = api("POST", "/v1.0/publish/bus/news", {"text": words[1]})
             self.reply(f"{status}\n")
