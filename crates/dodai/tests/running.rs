@@ -184,8 +184,11 @@ fn up_in_the_background_says_what_is_not_ready() {
 fn what_runs_once_runs_before_what_waits_for_it_and_not_again() {
     let site = Site::new("once");
     let [port] = free_ports();
-    let once = process("migrate", &["sh", "-c", "echo ran >> runs"], "  run: once");
-    let waits = process("plain", &[PYTHON, "plain.py"], &format!("{HTTP}\n  dependsOn: [migrate]"));
+    let script = "if [ -e broken ]; then sleep 1; exit 3; fi; sleep 1; echo ran >> runs";
+    let once = process("migrate", &["sh", "-c", script], "  run: once")
+        .replace("]}\n", "], restart: {policy: never}}\n");
+    let start = format!("[ -s runs ] || echo too early > early; exec {PYTHON} plain.py");
+    let waits = process("plain", &["sh", "-c", &start], &format!("{HTTP}\n  dependsOn: [migrate]"));
     let rest = documents(port).split_once("---\n").unwrap().1.to_owned();
     site.write("dodai.yaml", [once, waits, rest].concat());
     site.up();
@@ -198,6 +201,15 @@ fn what_runs_once_runs_before_what_waits_for_it_and_not_again() {
     assert_eq!(std::fs::read_to_string(site.folder().join("runs")).unwrap(), "ran\n");
     let done = site.dodai(&["events"]).all();
     assert!(!done.contains("default/migrate: instance"), "nothing of it was placed again: {done}");
+    assert!(!site.folder().join("early").exists(), "the other waited for its end");
+    // A rollout of it ends as it does.
+    site.write("broken", "");
+    let failed = site.dodai(&["restart", "migrate", "--wait"]);
+    assert!(!failed.status.success() && failed.all().contains("exit code 3"), "{}", failed.all());
+    std::fs::remove_file(site.folder().join("broken")).unwrap();
+    let again = site.dodai(&["restart", "migrate", "--wait"]);
+    assert!(again.status.success(), "{}", again.all());
+    assert_eq!(std::fs::read_to_string(site.folder().join("runs")).unwrap(), "ran\nran\n");
     site.down();
 }
 
