@@ -73,10 +73,11 @@ pub fn run(arguments: &Validate, output: &Output) -> anyhow::Result<ExitCode> {
         report(&project, &files, output);
     }
     anyhow::ensure!(project.read.errors.is_empty(), Failed::Invalid);
-    output.say(&if documents == 1 {
-        "1 document is valid".to_owned()
-    } else {
-        format!("{documents} documents are valid")
+    output.say(&match documents {
+        0 => "there is no document here: files that name neither dodai.dev/ nor dapr.io/ are passed over"
+            .to_owned(),
+        1 => "1 document is valid".to_owned(),
+        more => format!("{more} documents are valid"),
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -343,6 +343,18 @@ fn differences_are_told_by_path() {
 }
 
 #[test]
+fn a_file_in_utf_16_is_refused_and_not_passed_over() {
+    let text = "\u{feff}apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { name: a }\n";
+    for order in [u16::to_le_bytes, u16::to_be_bytes] {
+        let bytes: Vec<u8> = text.encode_utf16().flat_map(order).collect();
+        let project = read_all(&[Source { name: "a.yaml", bytes: &bytes }]);
+        assert!(project.skipped.is_empty());
+        let error = project.read.errors.first().expect("an error").to_string();
+        assert!(error.contains("UTF-8"), "{error}");
+    }
+}
+
+#[test]
 fn a_folder_is_read_as_one() {
     let files = [
         Source { name: "package.json", bytes: b"{ // not for us\n" },
