@@ -70,6 +70,7 @@ pub(crate) async fn instances(State(parts): Shared) -> Answer {
 fn all(parts: &Parts) -> Vec<Instance> {
     let (view, observed) = (parts.control.view(), parts.control.observed());
     let row = |record: &dodai_control::records::InstanceRecord| {
+        let away = !record.succeeded && observed.away_since(&record.base).is_some();
         let status = observed.instance(record);
         let usage = parts.node.usage(&record.id);
         let revision = view.documents.revision(&record.app, &record.revision);
@@ -89,10 +90,16 @@ fn all(parts: &Parts) -> Vec<Instance> {
             // The base forgets what ran to its end.
             phase: match status {
                 _ if record.succeeded => Phase::Succeeded,
+                // What it said last may be true no longer.
+                _ if away => Phase::Unknown,
                 Some(status) => status.phase,
                 None => Phase::Waiting,
             },
-            reason: status.map(|status| status.reason.clone()).unwrap_or_default(),
+            reason: match status {
+                _ if away => format!("base {} is away", record.base),
+                Some(status) => status.reason.clone(),
+                None => String::new(),
+            },
             restarts: status.map_or(0, |status| status.restarts),
             pid: status.and_then(|status| status.pid),
             ports: ports.map(|(name, port)| (name.to_string(), *port)).collect(),
