@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::response::IntoResponse;
 use bytes::Bytes;
-use dodai_core::call::{Call, Caller, Context};
+use dodai_core::call::{Call, Caller, Context, FAILURE_HEADER};
+use dodai_core::failure::Failure;
 use dodai_core::id::{AppId, Digest, InstanceId};
 use dodai_core::status::Phase;
 use dodai_core::trace::Span;
@@ -220,6 +222,24 @@ struct CallQuery {
     method: Option<String>,
 }
 
+/// The answer to a call that failed on its way to the app: a refusal, with what its caller would have got beside it.
+fn failed(parts: &Parts, app: &AppId, failure: &Failure) -> Answer {
+    let documents = &parts.control.view().documents;
+    let named = documents.endpoints().any(|one| one.metadata.name.as_str() == app.name.as_str());
+    // A name that means nothing in the mesh was looked for outside; that answer would only mislead.
+    if documents.app(app).is_none() && documents.service(app).is_none() && !named {
+        return Err(no_app(app));
+    }
+    let status = StatusCode::from_u16(failure.kind.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
+    // What an app or the mesh refuses is no refusal of this API: its own codes stay apart.
+    let own = if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
+    let refusal = Refusal::new(own, failure.kind.code(), format!("{app}: {}", failure.detail));
+    let mut response = refusal.into_response();
+    response.headers_mut().insert(CALL_STATUS, HeaderValue::from(status.as_u16()));
+    response.headers_mut().insert(FAILURE_HEADER, HeaderValue::from_static(failure.kind.code()));
+    Ok(response)
+}
+
 /// `POST /v1/call?app=default/shop&path=/&method=GET`: a call through the mesh as somebody outside. Headers
 /// travel in `dodai-call-header: name: value`, both ways, so that they never mix with those of this API.
 pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, body: Body) -> Answer {
@@ -248,18 +268,10 @@ pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, bod
     let mut context = Context::new(Caller::Outside, Span::root(false));
     context.deadline = Some(Instant::now() + CALL_DEADLINE);
     let call = Call { head, body: dodai_core::body::Body::full(body), context };
-    let reply = parts.door.enter(call).await.map_err(|failure| {
-        let documents = &parts.control.view().documents;
-        let named = documents.endpoints().any(|one| one.metadata.name.as_str() == app.name.as_str());
-        // A name that means nothing in the mesh was looked for outside; that answer would only mislead.
-        if documents.app(&app).is_none() && documents.service(&app).is_none() && !named {
-            return no_app(&app);
-        }
-        let status = StatusCode::from_u16(failure.kind.http_status()).unwrap_or(StatusCode::BAD_GATEWAY);
-        // What an app or the mesh refuses is no refusal of this API: its own codes stay apart.
-        let status = if status == StatusCode::UNAUTHORIZED { StatusCode::FORBIDDEN } else { status };
-        Refusal::new(status, failure.kind.code(), format!("{app}: {}", failure.detail))
-    })?;
+    let reply = match parts.door.enter(call).await {
+        Ok(reply) => reply,
+        Err(failure) => return failed(&parts, &app, &failure),
+    };
     let mut response = http::Response::new(Body::from_stream(frames(reply.body)));
     let out = response.headers_mut();
     out.insert(CALL_STATUS, HeaderValue::from(reply.head.status.as_u16()));

@@ -294,6 +294,11 @@ async fn calls_carry_their_own_method_headers_and_status() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), told).await.unwrap();
     assert_eq!(refused().await, (StatusCode::NOT_FOUND, "no_route".to_owned()));
+    let headers = world.send("POST", away, &[], "").await.headers;
+    assert_eq!(
+        (&headers["dodai-failure"], &headers["dodai-call-status"]),
+        (&"no_route".parse().unwrap(), &"404".parse().unwrap())
+    );
     for path in
         ["/v1/call?app=default/shop&path=a", "/v1/call?app=SHOP%20&path=/", "/v1/call?app=default/shop"]
     {

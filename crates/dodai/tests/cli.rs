@@ -70,6 +70,12 @@ fn commands_speak_json_and_yaml_and_fail_with_a_reason() {
         (&["deploy", "nobody", "artifacts/hello-v2.wasm"], 4, "App/default/nobody"),
         (&["deploy", "hello", "nofile.wasm"], 1, "nofile.wasm"),
         (&["deploy", "hello", "dodai.yaml"], 1, "wasm32-wasip2"),
+        (&["deploy", "app/hello", "dodai.yaml"], 1, "wasm32-wasip2"),
+        (&["deploy", "app/nobody", "dodai.yaml"], 4, "App/default/nobody"),
+        (&["deploy", "app/beside", "dodai.yaml"], 1, "is a process"),
+        (&["deploy", "outside", "dodai.yaml"], 1, "is external"),
+        (&["restart", "app/nobody"], 4, "default/nobody"),
+        (&["ps", "--server", "http://127.0.0.1:1", "--token", "x"], 5, "dodai server"),
         (&["apply", "-f", "nofile.yaml"], 1, "nofile.yaml"),
         (&["store", "verify", "nofile"], 1, "no file nofile"),
         (&["validate", "nofile"], 1, "nofile"),
@@ -105,6 +111,13 @@ fn commands_speak_json_and_yaml_and_fail_with_a_reason() {
     let applied = Done::of(Command::new("sh").args(["-c", &pipe]).current_dir(&path));
     assert!(applied.status.success() && applied.all().contains("unchanged"), "{}", applied.all());
     assert!(!applied.all().contains("warning"), "{}", applied.all());
+    let path = project.path();
+    let pipe = format!(
+        "'{0}' get apps -o json > all.json.txt; '{0}' apply -f all.json.txt && '{0}' validate all.json.txt",
+        binary().display()
+    );
+    let applied = Done::of(Command::new("sh").args(["-c", &pipe]).current_dir(&path));
+    assert!(applied.status.success() && applied.all().contains("unchanged"), "{}", applied.all());
     looks(&project);
     warnings(&project);
     let empty = project.dodai(&["get", "apps", "-n", "nowhere"]);

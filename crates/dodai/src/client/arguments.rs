@@ -206,7 +206,7 @@ pub struct Watch {
 /// `dodai deploy`.
 #[derive(Args, Debug)]
 pub struct Deploy {
-    /// The app: `name` or `namespace/name`.
+    /// The app: `name`, `app/name` or `namespace/name`.
     pub app: String,
     /// The component, or the `sha256:` digest of one that the server has.
     pub artifact: PathBuf,

@@ -29,8 +29,7 @@ pub async fn apply(connection: &Connection, arguments: &Apply, output: &Output) 
         query.push(format!("prune={}", encode(&path.canonicalize()?.display().to_string())));
     }
     let progress = Progress::on(output);
-    let base = if arguments.dry_run { None } else { Some(std::env::current_dir()?) };
-    let answer = send(connection, &paths, &query.join("&"), base.as_deref(), progress).await?;
+    let answer = send(connection, &paths, &query.join("&"), !arguments.dry_run, progress).await?;
     warn(&answer, output);
     if output.value(&answer) {
         return Ok(());
@@ -47,7 +46,7 @@ pub async fn apply(connection: &Connection, arguments: &Apply, output: &Output) 
 pub async fn diff(connection: &Connection, arguments: &Diff, output: &Output) -> anyhow::Result<ExitCode> {
     let progress = Progress::on(output);
     let answer =
-        send(connection, &arguments.paths.resolve()?, "owner=file&dryRun=true", None, progress).await?;
+        send(connection, &arguments.paths.resolve()?, "owner=file&dryRun=true", false, progress).await?;
     warn(&answer, output);
     let mut documents = answer["documents"].as_array().into_iter().flatten();
     let differs = documents.any(|document| document["verdict"] != "unchanged");
@@ -143,20 +142,24 @@ fn collect(paths: &[PathBuf]) -> anyhow::Result<Vec<File>> {
     Ok(files)
 }
 
-/// Sends the documents below some paths; with `upload`, the modules that they name too. It is the folder that
-/// what comes from standard input is relative to.
+/// Sends the documents below some paths, and digests of the modules that they name; with `upload`, those modules
+/// too.
 async fn send(
     connection: &Connection,
     paths: &[PathBuf],
     query: &str,
-    upload: Option<&Path>,
+    upload: bool,
     progress: Progress,
 ) -> anyhow::Result<Value> {
     let files = collect(paths)?;
-    let artifacts = match upload {
-        Some(here) => upload_artifacts(connection, &files, here, progress).await?,
-        None => BTreeMap::new(),
-    };
+    let mut artifacts = BTreeMap::new();
+    for (app, bytes) in modules(connection, &files).await? {
+        let digest = match upload {
+            true => connection.upload(bytes.into(), progress).await?,
+            false => dodai_modules::digest_of(&bytes).to_string(),
+        };
+        artifacts.insert(app, digest);
+    }
     let file = |file: &File| json!({ "name": file.name, "content": String::from_utf8_lossy(&file.bytes) });
     let body = json!({ "files": files.iter().map(file).collect::<Vec<_>>(), "artifacts": artifacts });
     let headers = [("content-type", "application/json")];
@@ -169,19 +172,15 @@ fn listed(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Uploads the modules that the server cannot read by itself: those outside the folder it runs on.
-async fn upload_artifacts(
-    connection: &Connection,
-    files: &[File],
-    here: &Path,
-    progress: Progress,
-) -> anyhow::Result<BTreeMap<String, String>> {
+/// The modules that the server cannot read by itself, those outside the folder it runs on, by `namespace/name` of
+/// their apps. What comes from standard input is relative to the current folder.
+async fn modules(connection: &Connection, files: &[File]) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     let status = connection.get("/v1/status").await?;
     let own = status["folder"].as_str().map(PathBuf::from);
-    let mut digests = BTreeMap::new();
+    let mut modules = Vec::new();
     for file in files {
         let folder = if file.name == validate::STDIN {
-            here.to_owned()
+            std::env::current_dir()?
         } else {
             let path =
                 Path::new(&file.name).canonicalize().with_context(|| format!("cannot find {}", file.name))?;
@@ -201,9 +200,8 @@ async fn upload_artifacts(
             let bytes = std::fs::read(&path).with_context(|| {
                 format!("cannot read {}, the artefact of app {}", path.display(), app.metadata.name)
             })?;
-            let digest = connection.upload(bytes.into(), progress).await?;
-            digests.insert(format!("{}/{}", app.metadata.namespace, app.metadata.name), digest);
+            modules.push((format!("{}/{}", app.metadata.namespace, app.metadata.name), bytes));
         }
     }
-    Ok(digests)
+    Ok(modules)
 }

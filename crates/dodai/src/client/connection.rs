@@ -52,6 +52,8 @@ pub struct Connection {
     token: String,
     actor: String,
     tasks: Tasks,
+    /// What starts such a server.
+    starts: &'static str,
 }
 
 /// Whether a process lives. One that ended and that nobody collected is gone.
@@ -92,6 +94,12 @@ pub fn running(data: &Path) -> anyhow::Result<Option<AdminFile>> {
     Ok(is_alive(file.pid).then_some(file))
 }
 
+/// What starts what keeps its data there: only a server has a certificate authority.
+fn starts(data: Option<&Path>) -> &'static str {
+    let is_server = data.is_some_and(|data| data.join(crate::fleet::AUTHORITY).is_dir());
+    if is_server { "`dodai server`" } else { "`dodai up`" }
+}
+
 impl Connection {
     /// Finds the server.
     pub fn find(server: &Server, environment: &Environment) -> anyhow::Result<Connection> {
@@ -104,17 +112,24 @@ impl Connection {
             let token = token
                 .context("a token is needed beside the server; set DODAI_TOKEN or pass --token")?
                 .to_owned();
-            return Ok(Connection { address, token, actor, tasks });
+            return Ok(Connection {
+                address,
+                token,
+                actor,
+                tasks,
+                starts: "`dodai server` or `dodai up` there",
+            });
         }
-        let nothing = |place: String| {
+        let nothing = |place: String, data: Option<&Path>| {
+            let starts = starts(data);
             anyhow::Error::new(Failed::Unreachable)
-                .context(format!("nothing is running {place}; start it with `dodai up`, or name where it runs: --folder, --server"))
+                .context(format!("nothing is running {place}; start it with {starts}, or name where it runs: --folder, --server"))
         };
         let Some(data) = data_folder(server) else {
-            return Err(nothing("in this folder or above it".to_owned()));
+            return Err(nothing("in this folder or above it".to_owned(), None));
         };
-        let file = running(&data)?.ok_or_else(|| nothing(format!("on {}", data.display())))?;
-        Ok(Connection { address: file.address, token: file.token, actor, tasks })
+        let file = running(&data)?.ok_or_else(|| nothing(format!("on {}", data.display()), Some(&data)))?;
+        Ok(Connection { address: file.address, token: file.token, actor, tasks, starts: starts(Some(&data)) })
     }
 
     /// Sends a request; the answer has any status.
@@ -155,8 +170,8 @@ impl Connection {
     {
         let unreachable = |error: &dyn std::fmt::Display| {
             let text = format!(
-                "no answer from {}: {error}; start it with `dodai up`, or name another with --server",
-                self.address
+                "no answer from {}: {error}; start it with {}, or name another with --server",
+                self.address, self.starts
             );
             anyhow::Error::new(Failed::Unreachable).context(text)
         };

@@ -10,16 +10,17 @@ use serde_json::{Value, json};
 
 use super::arguments::Deploy;
 use super::connection::{Connection, encode};
-use super::{LOOK, app_id, show};
+use super::{LOOK, app_to_change, show};
 use crate::output::Output;
 use crate::progress::Progress;
 
 /// Runs the command.
 pub async fn run(connection: &Connection, arguments: &Deploy, output: &Output) -> anyhow::Result<()> {
-    let id = app_id(&arguments.app);
+    let id = app_to_change(connection, &arguments.app).await?;
     let (namespace, name) = id.split_once('/').context("write the app as `name` or `namespace/name`")?;
-    // Asked first, so that nothing is uploaded for an app that is not there.
-    connection.get(&format!("/v1/documents/App/{}/{}", encode(namespace), encode(name))).await?;
+    // Asked first, so that nothing is uploaded for an app that is not there or takes no component.
+    let app = connection.get(&format!("/v1/documents/App/{}/{}", encode(namespace), encode(name))).await?;
+    takes_component(&app, &id)?;
     let mut steps = Steps::new(output);
     let digest = upload(connection, arguments, &mut steps).await?;
     let path = format!("/v1/artifacts/{}/prepare", encode(&digest));
@@ -58,6 +59,22 @@ pub(super) async fn follow(
         format!("{id} is not there yet after {timeout} s; `dodai describe app {name}` says why")
     })??;
     Ok(Some(revision))
+}
+
+/// Whether a component can be put into an app; what to do instead, if not.
+fn takes_component(app: &Value, id: &str) -> anyhow::Result<()> {
+    let spec = &app["spec"];
+    if spec["process"].is_object() {
+        anyhow::bail!(
+            "{id} is a process, and `deploy` puts components into modules; build its program and `dodai restart {id}`, or `dodai apply` a changed document"
+        );
+    }
+    if spec["external"].is_object() {
+        anyhow::bail!(
+            "{id} is external, and `deploy` puts components into modules; start it anew where it runs"
+        );
+    }
+    Ok(())
 }
 
 async fn upload(

@@ -82,6 +82,20 @@ fn app_id(text: &str) -> String {
     if text.contains('/') { text.to_owned() } else { format!("default/{text}") }
 }
 
+/// The app that a command is to change, as `namespace/name`. `app/name` is taken as `get` takes it, unless there is a
+/// namespace of that name with such an app.
+async fn app_to_change(connection: &Connection, text: &str) -> anyhow::Result<String> {
+    let Some(rest) = text.strip_prefix("app/") else { return Ok(app_id(text)) };
+    if rest.contains('/') {
+        return Ok(rest.to_owned());
+    }
+    match connection.get(&format!("/v1/documents/App/app/{}", connection::encode(rest))).await {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) if error.downcast_ref::<Failed>() == Some(&Failed::NotFound) => Ok(app_id(rest)),
+        Err(error) => Err(error),
+    }
+}
+
 /// What was given, or the content of the file that `@FILE` names.
 fn data(text: &str) -> anyhow::Result<Bytes> {
     match text.strip_prefix('@') {

@@ -6,7 +6,7 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use super::app_id;
+use super::app_to_change;
 use super::connection::{Connection, encode};
 use super::deploy::{Steps, follow};
 use crate::output::Output;
@@ -14,7 +14,7 @@ use crate::output::Output;
 /// `dodai restart`.
 #[derive(Args, Debug)]
 pub struct Restart {
-    /// The app: `name` or `namespace/name`.
+    /// The app: `name`, `app/name` or `namespace/name`.
     pub app: String,
     /// Wait until the new instances have all traffic and the old ones are gone.
     #[arg(long)]
@@ -26,7 +26,7 @@ pub struct Restart {
 
 /// Runs the command.
 pub async fn run(connection: &Connection, arguments: &Restart, output: &Output) -> anyhow::Result<()> {
-    let id = app_id(&arguments.app);
+    let id = app_to_change(connection, &arguments.app).await?;
     let (namespace, name) = id.split_once('/').context("write the app as `name` or `namespace/name`")?;
     let mut steps = Steps::new(output);
     let path = format!("/v1/apps/{}/{}/restart", encode(namespace), encode(name));

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use bytes::Bytes;
+use dodai_core::call::FAILURE_HEADER;
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -12,6 +13,7 @@ use serde_json::Value;
 use super::arguments::{Call, Config, ConfigKey, Logs, Publish};
 use super::connection::{Connection, accepted, encode};
 use super::{app_id, data};
+use crate::exit::code_of;
 use crate::output::Output;
 
 /// `dodai logs`.
@@ -48,9 +50,11 @@ pub async fn call(connection: &Connection, arguments: &Call, output: &Output) ->
     let headers: Vec<(&str, &str)> =
         arguments.headers.iter().map(|header| ("dodai-call-header", header.as_str())).collect();
     let response = connection.send(Method::POST, &path, &headers, body.unwrap_or_default()).await?;
+    if response.headers().contains_key(FAILURE_HEADER) {
+        return refused(response, arguments, output).await;
+    }
     let response = accepted(response).await?;
-    let status = response.headers().get("dodai-call-status").and_then(|status| status.to_str().ok());
-    let status: u16 = status.and_then(|status| status.parse().ok()).context("the server gave no status")?;
+    let status = call_status(&response)?;
     let pairs: Vec<String> = response
         .headers()
         .get_all("dodai-call-header")
@@ -83,6 +87,35 @@ pub async fn call(connection: &Connection, arguments: &Call, output: &Output) ->
         output.warn(&format!("the app answered {status}"));
     }
     Ok(code)
+}
+
+/// What a base answers by itself when a call fails on its way: told as it is, like an answer of the app where
+/// status and headers are wanted, else as an error.
+async fn refused(
+    response: http::Response<hyper::body::Incoming>,
+    arguments: &Call,
+    output: &Output,
+) -> anyhow::Result<ExitCode> {
+    let failure = response.headers().get(FAILURE_HEADER).and_then(|code| code.to_str().ok());
+    let failure = failure.unwrap_or_default().to_owned();
+    let status = call_status(&response)?;
+    let error = match accepted(response).await {
+        Err(error) if arguments.include => error,
+        Err(error) => return Err(error),
+        Ok(_) => anyhow::bail!("the server told a failure with a good status; is it another version?"),
+    };
+    let (header, body) = (format!("{FAILURE_HEADER}: {failure}"), format!("dodai: {failure}: {error}"));
+    let whole = serde_json::json!({ "status": status, "headers": [header], "body": body });
+    if !output.value(&whole) {
+        output.say(&format!("{status}\n{header}\n\n{body}"));
+    }
+    Ok(code_of(&error))
+}
+
+/// The status of the call, beside that of the answer which brings it.
+fn call_status(response: &http::Response<hyper::body::Incoming>) -> anyhow::Result<u16> {
+    let status = response.headers().get("dodai-call-status").and_then(|status| status.to_str().ok());
+    status.and_then(|status| status.parse().ok()).context("the server gave no status")
 }
 
 /// `dodai publish`.

@@ -6,4 +6,4 @@ mod questions;
 mod remote;
 mod server;
 
-pub use server::run as serve;
+pub use server::{AUTHORITY, run as serve};

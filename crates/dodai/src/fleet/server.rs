@@ -41,7 +41,7 @@ use crate::signals::Signals;
 use crate::up::make_private;
 
 /// The folder of the certificate authority in the data folder.
-const AUTHORITY: &str = "ca";
+pub const AUTHORITY: &str = "ca";
 /// How long streams may take to end.
 const DRAIN: Duration = Duration::from_secs(5);
 
