@@ -9,14 +9,22 @@ use crate::wire::{Wire, get};
 #[test]
 fn apps_talk_in_every_protocol() {
     let site = Site::new("protocols");
-    let [http, line] = free_ports();
-    let calls = "  services: [{name: http}]\n  calls: [{app: plain}, {app: greeter}, {app: line}]\n  dependsOn: [plain, greeter, line]";
+    let [http, line, plain, greeter, hello] = free_ports();
+    let own = [("plain", plain), ("greeter", greeter), ("hello", hello)]
+        .map(|(app, port)| format!("{{app: {app}, listen: \"127.0.0.1:{port}\"}}"))
+        .join(", ");
+    let calls = format!(
+        "  services: [{{name: http}}]\n  calls: [{{app: line}}, {own}]\n  dependsOn: [plain, greeter, line, hello]"
+    );
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/hello/artifacts/hello-v1.wasm");
+    site.write("hello.wasm", std::fs::read(module).unwrap());
     let documents = [
         process("plain", &[PYTHON, "plain.py"], "  services: [{name: http}]"),
         process("greeter", &[PYTHON, "greeter.py"], "  services: [{name: grpc, protocol: grpc}]"),
         process("sockets", &[PYTHON, "sockets.py"], "  services: [{name: http}]"),
         process("line", &[PYTHON, "line.py"], "  services: [{name: line, protocol: tcp}]"),
-        process("caller", &[PYTHON, "caller.py"], calls),
+        process("caller", &[PYTHON, "caller.py"], &calls),
+        "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: hello}\nspec:\n  module: {artifact: hello.wasm}\n  services: [{name: http}]\n---\n".to_owned(),
         gateway(
             "front",
             &[
@@ -57,6 +65,7 @@ fn apps_talk_in_every_protocol() {
     assert_eq!(call("/line"), "220 ready\r\nyou said me\r\n221 bye\r\n", "a declared TCP dependency");
     assert_eq!(call("/tunnel"), "220 ready\r\n", "CONNECT to a TCP service");
     assert_eq!(call("/rpc"), "grpc ok", "from app to app");
+    assert_eq!(call("/declared"), "plain\nhello from v1\ngrpc ok", "by addresses of their own");
     site.down();
 }
 

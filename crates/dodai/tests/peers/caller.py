@@ -49,11 +49,24 @@ def rpc():
     return greeter.calls(os.environ["DODAI_OUTBOUND"].removeprefix("http://"), "greeter")
 
 
+def declared():
+    """Addresses of their own, for clients that know of no proxy: a process, a module, gRPC."""
+    import greeter
+    heard = []
+    for app in ("PLAIN", "HELLO"):
+        host, port = os.environ[f"DODAI_{app}_ADDRESS"].rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection.request("GET", "/")
+        heard.append(connection.getresponse().read().decode())
+    heard.append(greeter.calls(os.environ["DODAI_GREETER_ADDRESS"]))
+    return "".join(heard)
+
+
 class Caller(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        known = {f.__name__: f for f in (proxied, direct, line, tunnel, rpc)}
+        known = {f.__name__: f for f in (proxied, direct, line, tunnel, rpc, declared)}
         wanted = known.get(self.path.removeprefix("/call/"))
         try:
             status, text = (200, wanted()) if wanted else (404, "there is no such call")
