@@ -156,7 +156,12 @@ pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, bo
         Outcome { key, verdict: written.verdict.as_str(), generation: written.generation, changes }
     };
     let written: Vec<Outcome> = applied.written.iter().map(outcome).collect();
-    warnings.extend(applied.warnings);
+    // What the client has at hand is uploaded before it counts; that it is not here yet says nothing.
+    let at_hand = |one: &Problem| {
+        one.code == Code::UnknownReference
+            && files.artifacts.values().any(|digest| one.message.contains(digest))
+    };
+    warnings.extend(applied.warnings.into_iter().filter(|one| !at_hand(one)));
     answer(&json!({ "dryRun": dry_run, "documents": written, "warnings": warnings }))
 }
 

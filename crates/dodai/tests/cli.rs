@@ -111,6 +111,17 @@ fn commands_speak_json_and_yaml_and_fail_with_a_reason() {
     let applied = Done::of(Command::new("sh").args(["-c", &pipe]).current_dir(&path));
     assert!(applied.status.success() && applied.all().contains("unchanged"), "{}", applied.all());
     assert!(!applied.all().contains("warning"), "{}", applied.all());
+    lists(&project);
+    looks(&project);
+    warnings(&project);
+    let empty = project.dodai(&["get", "apps", "-n", "nowhere"]);
+    assert!(empty.status.success() && empty.all().contains("no App in namespace nowhere"), "{}", empty.all());
+    assert!(project.dodai(&["down"]).status.success());
+    until("nothing is left", || project.left().is_empty());
+}
+
+/// A list in JSON is as good as documents one by one.
+fn lists(project: &Project) {
     let path = project.path();
     let pipe = format!(
         "'{0}' get apps -o json > all.json.txt; '{0}' apply -f all.json.txt && '{0}' validate all.json.txt",
@@ -118,12 +129,6 @@ fn commands_speak_json_and_yaml_and_fail_with_a_reason() {
     );
     let applied = Done::of(Command::new("sh").args(["-c", &pipe]).current_dir(&path));
     assert!(applied.status.success() && applied.all().contains("unchanged"), "{}", applied.all());
-    looks(&project);
-    warnings(&project);
-    let empty = project.dodai(&["get", "apps", "-n", "nowhere"]);
-    assert!(empty.status.success() && empty.all().contains("no App in namespace nowhere"), "{}", empty.all());
-    assert!(project.dodai(&["down"]).status.success());
-    until("nothing is left", || project.left().is_empty());
 }
 
 /// What tables say to people.

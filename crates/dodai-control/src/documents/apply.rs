@@ -100,10 +100,11 @@ impl DocumentStore {
     /// # Errors
     /// [`Error::Refused`] with every problem; then nothing was written.
     pub async fn apply(&self, apply: &Apply<'_>) -> Result<Applied> {
-        let digests = self.digests(apply.documents)?;
+        let (digests, unstored) = self.digests(apply)?;
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
             let mut warnings = check(apply, &stored.documents)?;
+            warnings.extend(unstored.iter().cloned());
             warnings
                 .extend(stored.unreadable.iter().filter_map(|(key, (_, why))| unreadable(apply, key, why)));
             warnings.extend(apply.documents.iter().filter(|_| self.remote).filter_map(unread));
@@ -138,10 +139,11 @@ impl DocumentStore {
         Ok(stored)
     }
 
-    /// The digests of the artefacts that the documents name.
-    fn digests(&self, documents: &[Located<Document>]) -> Result<BTreeMap<DocumentKey, String>> {
-        let (mut digests, mut problems) = (BTreeMap::new(), Vec::new());
-        for document in documents {
+    /// The digests of the artefacts that the documents name. In a dry run a digest may be of what is not stored
+    /// yet, since it is uploaded when it counts: that is a warning.
+    fn digests(&self, apply: &Apply<'_>) -> Result<(BTreeMap<DocumentKey, String>, Vec<Problem>)> {
+        let (mut digests, mut problems, mut unstored) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for document in apply.documents {
             let Document::App(app) = &document.value else { continue };
             let id = name::app_id(&app.metadata);
             let (path, found) = match (&app.spec.module, &app.spec.process) {
@@ -156,10 +158,16 @@ impl DocumentStore {
                     digests.insert(document.value.key(), digest.to_string());
                 }
                 Ok(None) => {}
+                Err(reason) if apply.dry_run && is_digest(app) => {
+                    let digest = app.spec.module.as_ref().map(|module| module.artifact.clone());
+                    digests.extend(digest.map(|digest| (document.value.key(), digest)));
+                    let found = problem(document, Code::UnknownReference, path, reason);
+                    unstored.push(Problem { severity: Severity::Warning, ..found });
+                }
                 Err(reason) => problems.push(problem(document, Code::UnknownReference, path, reason)),
             }
         }
-        if problems.is_empty() { Ok(digests) } else { Err(Error::Refused(problems)) }
+        if problems.is_empty() { Ok((digests, unstored)) } else { Err(Error::Refused(problems)) }
     }
 
     fn decide(
@@ -250,6 +258,10 @@ fn put_back(located: &Located<Document>, stored: &Stored, writes: &[Write]) -> O
     let found = problem(located, Code::Conflict, ARTIFACT_PATH, text);
     let remedy = Some("point `spec.module.artifact` at the new file to keep that".to_owned());
     Some(Problem { remedy, severity: Severity::Warning, ..found })
+}
+
+fn is_digest(app: &dodai_api::App) -> bool {
+    app.spec.module.as_ref().is_some_and(|module| module.artifact.starts_with("sha256:"))
 }
 
 /// What others refer to comes first; of what goes, last.

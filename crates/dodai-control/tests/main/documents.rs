@@ -9,7 +9,7 @@ use dodai_core::id::AppId;
 use dodai_core::task::Tasks;
 use dodai_store::MemoryStore;
 
-use super::played::{ByPath, apply, clock, digest, module, yaml};
+use super::played::{ABSENT, ByPath, apply, clock, digest, module, yaml};
 
 fn store(tasks: &Tasks) -> DocumentStore {
     DocumentStore::new(Arc::new(MemoryStore::new(tasks)), Arc::new(ByPath), clock())
@@ -239,4 +239,17 @@ async fn a_restart_is_a_revision_of_its_own_and_outlives_the_next_apply() {
     assert_eq!(mark(&app(&store, "shop").await), mark(&first));
     let nobody = AppId::parse("default/nobody").expect("valid");
     assert!(matches!(store.restart(&nobody, "test").await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_artefact_that_is_uploaded_later_is_compared_by_its_digest() {
+    let tasks = Tasks::new();
+    let store = store(&tasks);
+    let named = yaml(&module("shop", ABSENT, ""));
+    let dry = Apply { dry_run: true, ..apply(&named, FieldOwner::File, None) };
+    let done = store.apply(&dry).await.expect("a dry run needs no artefact");
+    assert_eq!(verdicts(&done), [Verdict::Created]);
+    assert!(matches!(done.warnings.as_slice(), [one] if one.message.contains("not stored")), "{done:?}");
+    let error = store.apply(&apply(&named, FieldOwner::File, None)).await.expect_err("it is not there");
+    assert!(error.to_string().contains("not stored"), "{error}");
 }

@@ -31,6 +31,9 @@ pub fn apply<'a>(documents: &'a [Located<Document>], owner: FieldOwner, prune: O
 /// The digest of a path is made of the path; `missing.wasm` is not there.
 pub struct ByPath;
 
+/// The digest of an artefact that nobody has.
+pub const ABSENT: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
 pub fn digest(path: &str) -> Digest {
     if path.starts_with("sha256:") {
         return Digest::new(path);
@@ -43,6 +46,9 @@ impl Artifacts for ByPath {
     fn module(&self, _app: &AppId, artifact: &str) -> Result<Digest, String> {
         if artifact == "missing.wasm" {
             return Err("no such file; build it first".to_owned());
+        }
+        if artifact == ABSENT {
+            return Err(format!("the artefact {artifact} is not stored here"));
         }
         Ok(digest(artifact))
     }
