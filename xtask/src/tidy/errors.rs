@@ -109,12 +109,13 @@ fn refusals(text: &str) -> BTreeSet<String> {
     quoted.filter(|word| is_code(word)).map(str::to_owned).collect()
 }
 
-/// The numbers of `Some(Failed::...) => N`, and what is left.
+/// The numbers of `Some(Failed::...) => N`, and what is left; and codes with a name of their own.
 fn exits(text: &str) -> BTreeSet<String> {
     let code = text.split("fn code_of").nth(1).unwrap_or_default();
     let code = code.split("#[cfg(test)]").next().unwrap_or(code);
     let numbers = code.split("=> ").skip(1).filter_map(|rest| rest.split([',', '\n', ' ']).next());
-    numbers.filter(|number| is_code(number)).map(str::to_owned).collect()
+    let named = text.split(": u8 = ").skip(1).filter_map(|rest| rest.split(';').next());
+    numbers.chain(named).filter(|number| is_code(number)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -152,8 +153,8 @@ mod tests {
     fn codes_are_found_where_they_stand() {
         let text = "Refusal::new(StatusCode::CONFLICT, \"conflict\", t); else { StatusCode::BAD_GATEWAY },\n  \"publish\",";
         assert_eq!(refusals(text), ["conflict", "publish"].map(str::to_owned).into());
-        let text = "fn code_of() {\n Some(A) => 3,\n None => 1,\n }";
-        assert_eq!(exits(text), ["1", "3"].map(str::to_owned).into());
+        let text = "pub const DIFFERS: u8 = 6;\nfn code_of() {\n Some(A) => 3,\n None => 1,\n }";
+        assert_eq!(exits(text), ["1", "3", "6"].map(str::to_owned).into());
         let text = "codes! {\n    Syntax = \"syntax\",\n}\n#[serde(rename_all = \"lowercase\")]";
         assert_eq!(after(listed(text), " = \""), ["syntax"].map(str::to_owned).into());
     }
