@@ -2,10 +2,10 @@
 
 #[path = "main/attached.rs"]
 mod attached;
-#[path = "main/compiled.rs"]
-mod compiled;
 #[path = "main/away.rs"]
 mod away;
+#[path = "main/compiled.rs"]
+mod compiled;
 #[path = "main/depending.rs"]
 mod depending;
 #[path = "main/documents.rs"]
