@@ -1,10 +1,11 @@
 //! Two processes under one base's name, as when a data folder was copied with its identity.
 //!
-//! Each process names itself by a number of its own. A new one takes the place of the one before, as after a
-//! restart; when the one before comes back while the new one is connected, both are alive. Then the one that has
-//! the place keeps it: otherwise they would throw each other out for ever.
+//! Each process names itself by a number of its own. While one is connected, another is refused: otherwise they
+//! would throw each other out for ever, or a copy would take the place of the one that serves. A process that was
+//! started again is let in as soon as the connection of the one before has ended, which its death ends at once and
+//! the loss of its machine within half a minute.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -12,19 +13,11 @@ use std::time::Instant;
 use dodai_core::id::BaseId;
 use dodai_core::seldom::Seldom;
 
-/// How many earlier processes of a base are remembered.
-const REMEMBERED: usize = 4;
-
 /// Who came as which base.
 #[derive(Default)]
 pub(super) struct Rivals {
-    bases: Mutex<BTreeMap<BaseId, Processes>>,
+    bases: Mutex<BTreeMap<BaseId, Process>>,
     told: Seldom,
-}
-
-struct Processes {
-    now: Process,
-    before: VecDeque<String>,
 }
 
 /// One process of a base.
@@ -46,34 +39,24 @@ pub(super) struct Rival {
 }
 
 impl Rivals {
-    /// Lets a process have the place of its base, unless another has it that took it from this one.
-    /// `is_connected` says whether anybody has it.
+    /// Lets a process have the place of its base, unless another has it. `is_connected` says whether anybody has.
     pub fn admit(&self, base: &BaseId, comes: Process, is_connected: bool) -> Result<(), Rival> {
         if comes.run.is_empty() {
             return Ok(());
         }
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = bases.get_mut(base) else {
-            bases.insert(base.clone(), Processes { now: comes, before: VecDeque::new() });
-            return Ok(());
-        };
-        if known.now.run != comes.run {
-            if is_connected && known.before.contains(&comes.run) {
-                let is_news = self.told.count(&format!("{base} {}", comes.run), Instant::now()).is_some();
-                return Err(Rival { text: told(base, &known.now, &comes), is_news });
-            }
-            known.before.retain(|run| *run != comes.run);
-            known.before.push_front(std::mem::take(&mut known.now.run));
-            known.before.truncate(REMEMBERED);
+        if let Some(has) = bases.get(base).filter(|has| is_connected && has.run != comes.run) {
+            let is_news = self.told.count(&format!("{base} {}", comes.run), Instant::now()).is_some();
+            return Err(Rival { text: told(base, has, &comes), is_news });
         }
-        known.now = comes;
+        bases.insert(base.clone(), comes);
         Ok(())
     }
 }
 
 fn told(base: &BaseId, has: &Process, comes: &Process) -> String {
     let place = |process: &Process| match process.address {
-        Some(address) => format!("at {}", address.ip()),
+        Some(address) => format!("at {address}"),
         None => "elsewhere".to_owned(),
     };
     format!(
@@ -101,16 +84,15 @@ mod tests {
             Ok(()),
             "it lost its connection and the server has not seen that yet"
         );
-        assert_eq!(admit("b", 2, true), Ok(()), "a process that starts again");
-        let rival = admit("a", 1, true).expect_err("both are alive");
+        let rival = admit("b", 2, true).expect_err("a copy");
         assert!(
-            rival.is_news && rival.text.contains("10.0.0.2 has its place, the one at 10.0.0.1 is"),
+            rival.is_news && rival.text.contains("10.0.0.1:1 has its place, the one at 10.0.0.2:1 is"),
             "{rival:?}"
         );
-        assert!(!admit("a", 1, true).expect_err("still").is_news);
-        assert_eq!(admit("b", 2, true), Ok(()));
-        assert_eq!(admit("a", 1, false), Ok(()), "the other has gone");
-        assert!(admit("b", 2, true).is_err());
+        assert!(!admit("b", 2, true).expect_err("still").is_news);
+        assert_eq!(admit("a", 1, true), Ok(()), "it is not disturbed");
+        assert_eq!(admit("b", 2, false), Ok(()), "the other has gone: a process that was started again");
+        assert!(admit("a", 1, true).is_err());
         assert_eq!(admit("", 3, true), Ok(()), "an older version does not say");
         assert_eq!(
             rivals.admit(&BaseId::new("other"), Process { run: "a".into(), address: None }, false),
