@@ -102,6 +102,25 @@ pub enum Phase {
     Unknown,
 }
 
+impl Phase {
+    /// Its word, as documents and metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Waiting => "waiting",
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Ready => "ready",
+            Phase::Unready => "unready",
+            Phase::BackingOff => "backing_off",
+            Phase::Draining => "draining",
+            Phase::Succeeded => "succeeded",
+            Phase::Failed => "failed",
+            Phase::Gone => "gone",
+            Phase::Unknown => "unknown",
+        }
+    }
+}
+
 /// How a component is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {

@@ -72,7 +72,7 @@ fn row(one: &Instance, with_base: bool, now: u64) -> Vec<String> {
     row.extend([
         one.revision.clone(),
         one.shape.clone(),
-        phase(one.phase).to_owned(),
+        phase(one.phase),
         one.restarts.to_string(),
         one.pid.map_or("-".to_owned(), |pid| pid.to_string()),
         or_dash(ports.join(",")),
@@ -133,7 +133,7 @@ fn top_row(one: &Instance, rate: Option<f64>) -> (f64, Vec<String>) {
     let row = vec![
         one.app.clone(),
         one.id.clone(),
-        phase(one.phase).to_owned(),
+        phase(one.phase),
         rate.map_or("-".to_owned(), |rate| format!("{rate:.1}")),
         one.memory_bytes.map_or("-".to_owned(), size),
         one.in_flight.to_string(),
@@ -153,21 +153,9 @@ fn rates(before: &[Instance], after: &[Instance], elapsed: Duration) -> BTreeMap
     after.iter().filter_map(rate).collect()
 }
 
-/// The word for a phase.
-pub fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Waiting => "waiting",
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Ready => "ready",
-        Phase::Unready => "unready",
-        Phase::BackingOff => "backing off",
-        Phase::Draining => "draining",
-        Phase::Succeeded => "succeeded",
-        Phase::Failed => "failed",
-        Phase::Gone => "gone",
-        Phase::Unknown => "unknown",
-    }
+/// The words for a phase, as people read them.
+pub fn phase(phase: Phase) -> String {
+    phase.as_str().replace('_', " ")
 }
 
 fn or_dash(text: String) -> String {

@@ -154,9 +154,8 @@ pub async fn describe(connection: &Connection, arguments: &One, output: &Output)
     output.say(to_yaml(&document).trim_end());
     if !own.is_empty() {
         output.say("\nInstances:");
-        let row = |one: &Instance| {
-            vec![one.id.clone(), one.revision.clone(), phase(one.phase).to_owned(), one.reason.clone()]
-        };
+        let row =
+            |one: &Instance| vec![one.id.clone(), one.revision.clone(), phase(one.phase), one.reason.clone()];
         output.table(&["INSTANCE", "REVISION", "STATE", "REASON"], &own.iter().map(row).collect::<Vec<_>>());
     }
     if !events.is_empty() {

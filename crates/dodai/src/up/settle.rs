@@ -238,7 +238,7 @@ impl System {
         for (instance, one) in &status.instances {
             let app = parts.app_of(instance).map(|app| app.to_string()).unwrap_or_default();
             let ports: Vec<String> = one.ports.values().map(ToString::to_string).collect();
-            let phase = phase(one.phase).to_owned();
+            let phase = phase(one.phase);
             rows.push(vec![app, instance.to_string(), phase, ports.join(","), one.reason.clone()]);
         }
         for app in outside {

@@ -197,26 +197,10 @@ fn calls(out: &mut Encoder, readings: &[stats::Reading]) {
     }
 }
 
-fn phase(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Waiting => "waiting",
-        Phase::Starting => "starting",
-        Phase::Running => "running",
-        Phase::Ready => "ready",
-        Phase::Unready => "unready",
-        Phase::BackingOff => "backing_off",
-        Phase::Draining => "draining",
-        Phase::Succeeded => "succeeded",
-        Phase::Failed => "failed",
-        Phase::Gone => "gone",
-        Phase::Unknown => "unknown",
-    }
-}
-
 fn instances(out: &mut Encoder, all: &[(AppId, Phase)]) {
     let mut count: BTreeMap<(String, &str), u64> = BTreeMap::new();
     for (app, at) in all {
-        *count.entry((app.to_string(), phase(*at))).or_default() += 1;
+        *count.entry((app.to_string(), at.as_str())).or_default() += 1;
     }
     out.family("dodai_instances", Type::Gauge, "Instances of this base by phase.");
     for ((app, phase), count) in &count {
