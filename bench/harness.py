@@ -43,7 +43,7 @@ def need(*programs):
 
 
 def built(name):
-    folder = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    folder = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
     path = folder / name
     if not path.exists():
         sys.exit(f"SKIPPED: there is no {path}; `cargo xtask bench` builds it")

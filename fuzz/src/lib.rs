@@ -9,6 +9,8 @@ pub mod documents;
 pub mod event;
 pub mod h1_request;
 pub mod h1_response;
+pub mod h2;
+pub mod hpack;
 pub mod identity;
 pub mod messages;
 pub mod trace;

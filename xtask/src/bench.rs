@@ -50,18 +50,18 @@ pub fn run(workspace: &Workspace, names: &[String], length: Length, extra: &[Str
     if failed.is_empty() { Ok(()) } else { bail!("missed or failed: {}", failed.join(", ")) }
 }
 
-/// Builds the release binary, unless one is given, and the examples that are asked for.
+/// Builds the binary as it is shipped, unless one is given, and the examples that are asked for.
 fn build(workspace: &Workspace, chosen: &[&(String, PathBuf)]) -> Result<()> {
-    let release = |words: &[&str]| {
-        Tool::new("cargo", &workspace.root).args(["build", "--release", "--locked"]).args(words).run()
+    let dist = |words: &[&str]| {
+        Tool::new("cargo", &workspace.root).args(["build", "--profile", "dist", "--locked"]).args(words).run()
     };
     match environment("DODAI_BINARY") {
         Some(given) => println!("measuring {given}"),
-        None => release(&["--package", "dodai", "--bin", "dodai"])?,
+        None => dist(&["--package", "dodai", "--bin", "dodai"])?,
     }
     for (_, package, example) in EXAMPLES.iter().filter(|(name, ..)| chosen.iter().any(|one| one.0 == *name))
     {
-        release(&["--package", package, "--example", example])?;
+        dist(&["--package", package, "--example", example])?;
     }
     Ok(())
 }

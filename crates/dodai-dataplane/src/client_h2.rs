@@ -5,32 +5,27 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use dodai_core::call::{Call, Reply};
 use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::snapshot::Breaker;
 use dodai_core::task;
-use h2::client::SendRequest;
-use h2::{Ping, PingPong};
-use http::Request;
 use http::uri::Scheme;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::bodies::guarded;
-use crate::cork::{Corked, cork};
 use crate::endpoint::Key;
-use crate::h2_body;
+use crate::h2::{self, Gone, Piece, Receiving, Sending};
+use crate::h2_drive::Driver;
 use crate::keep_alive::{KeepAlive, Next};
-use crate::limits::H2_SEND_BUFFER;
+use crate::limits::Limits;
 use crate::reach::{Target, dial};
 use crate::serve_h2::clean;
 use crate::timer::Deadline;
 use crate::worker::Worker;
+use crate::{h2_body, h2_head};
 
 /// The HTTP/2 connections of one thread.
 #[derive(Default)]
@@ -39,19 +34,20 @@ pub struct Connections(RefCell<HashMap<Key, Rc<Pool>>>);
 /// The connections to one endpoint.
 #[derive(Default)]
 struct Pool {
-    live: RefCell<Vec<Shared>>,
+    live: RefCell<Vec<Link>>,
     /// Whether somebody is opening one; whoever else needs it waits for that.
     opening: Cell<bool>,
     /// Calls that wait for a stream.
     pending: Cell<u32>,
-    /// A stream ended somewhere, or a connection opened or closed. Streams end on any thread.
-    freed: Arc<Notify>,
+    /// A stream ended, or a connection opened or closed.
+    freed: Notify,
 }
 
-struct Shared {
-    sender: SendRequest<Bytes>,
-    used: Cell<Instant>,
-    streams: Arc<AtomicUsize>,
+/// A connection.
+#[derive(Clone)]
+pub struct Link {
+    at: h2::Shared,
+    used: Rc<Cell<Instant>>,
     state: Rc<Cell<State>>,
 }
 
@@ -64,43 +60,30 @@ enum State {
     Dead,
 }
 
-/// A stream under way on a connection.
-struct Stream {
-    count: Arc<AtomicUsize>,
-    freed: Arc<Notify>,
-}
-
-impl Stream {
-    fn new(count: &Arc<AtomicUsize>, pool: &Pool) -> Stream {
-        count.fetch_add(1, Relaxed);
-        Stream { count: count.clone(), freed: pool.freed.clone() }
+impl Link {
+    /// Opens a stream; see [`h2::Shared::open`].
+    pub fn open(
+        &self,
+        end: bool,
+        bodiless: bool,
+        write: impl FnOnce(&mut h2::Encoder, &mut Vec<u8>),
+    ) -> Option<(Receiving, Sending)> {
+        self.at.open(end, bodiless, write)
     }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Relaxed);
-        self.freed.notify_one();
-    }
-}
-
-/// Leave to open a stream.
-struct Leave {
-    sender: SendRequest<Bytes>,
-    stream: Stream,
-    state: Rc<Cell<State>>,
-    /// Whether the connection was made for it.
-    fresh: bool,
 }
 
 impl Connections {
-    /// Closes what was not used since `oldest`. Dropping the last sender lets a connection end once its
-    /// streams have.
+    /// Closes what was not used since `oldest`.
     pub fn sweep(&self, oldest: Instant) {
         self.0.borrow_mut().retain(|_, pool| {
             let mut live = pool.live.borrow_mut();
             live.retain(|one| {
-                one.state.get() == State::Open && (one.streams.load(Relaxed) > 0 || one.used.get() > oldest)
+                let busy = || one.at.lock().live() > 0;
+                let keep = one.state.get() == State::Open && (one.used.get() > oldest || busy());
+                if !keep {
+                    one.at.lock().retire();
+                }
+                keep
             });
             !live.is_empty() || pool.opening.get() || pool.pending.get() > 0
         });
@@ -108,7 +91,9 @@ impl Connections {
 
     /// Lets every connection end once its streams have.
     pub fn close(&self) {
-        self.0.borrow_mut().clear();
+        for pool in self.0.borrow_mut().drain().map(|(_, pool)| pool) {
+            pool.live.borrow().iter().for_each(|one| one.at.lock().retire());
+        }
     }
 
     /// Open connections, all endpoints together.
@@ -125,25 +110,20 @@ impl Connections {
 }
 
 impl Pool {
-    /// The connection with the fewest streams, if it has room for one more.
-    fn take(&self) -> Option<Leave> {
+    /// The connection with the most room, if one takes another stream.
+    fn take(&self) -> Option<Link> {
         let mut live = self.live.borrow_mut();
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        // A connection that was told to go away says so here.
-        live.retain_mut(|one| {
-            one.state.get() == State::Open && !matches!(one.sender.poll_ready(&mut cx), Poll::Ready(Err(_)))
-        });
-        let best = live.iter().min_by_key(|one| one.streams.load(Relaxed))?;
-        if best.streams.load(Relaxed) >= best.sender.current_max_send_streams() {
+        // A connection that was told to go away is of no more use.
+        live.retain(|one| one.state.get() == State::Open && !one.at.lock().is_leaving());
+        let (best, room) = match live.as_slice() {
+            [only] => (only, only.at.lock().room()),
+            many => many.iter().map(|one| (one, one.at.lock().room())).max_by_key(|(_, room)| *room)?,
+        };
+        if room == 0 {
             return None;
         }
         best.used.set(Instant::now());
-        Some(self.leave(best, false))
-    }
-
-    fn leave(&self, on: &Shared, fresh: bool) -> Leave {
-        let stream = Stream::new(&on.streams, self);
-        Leave { sender: on.sender.clone(), stream, state: on.state.clone(), fresh }
+        Some(best.clone())
     }
 
     /// Whether one more connection may be opened at this moment.
@@ -191,26 +171,27 @@ impl Drop for Waiting {
     }
 }
 
-/// Leave for one stream, over an open connection or a new one, waiting in the queue if need be. Cancel safe.
-async fn leave(
+/// A connection with room for a stream, an open or a new one, waiting in the queue if need be; says whether it is new.
+/// Cancel safe.
+async fn link(
     worker: &Rc<Worker>,
     pool: &Rc<Pool>,
     target: &Target,
     caps: &Breaker,
-) -> Result<Leave, Failure> {
+) -> Result<(Link, bool), Failure> {
     let mut waiting = None;
     loop {
         // It listens before it looks, so that what comes free in between is not missed.
-        let freed = pool.freed.notified();
-        if let Some(leave) = pool.take() {
-            return Ok(leave);
+        let mut freed = std::pin::pin!(pool.freed.notified());
+        freed.as_mut().enable();
+        if let Some(link) = pool.take() {
+            return Ok((link, false));
         }
         if pool.may_open(caps) {
             let _opening = Opening::new(pool);
-            let shared = connect(worker, target, &pool.freed).await?;
-            let leave = pool.leave(&shared, true);
-            pool.live.borrow_mut().push(shared);
-            return Ok(leave);
+            let link = connect(worker, target, pool).await?;
+            pool.live.borrow_mut().push(link.clone());
+            return Ok((link, true));
         }
         if waiting.is_none() {
             waiting = Some(Waiting::new(pool, caps, target)?);
@@ -219,53 +200,89 @@ async fn leave(
     }
 }
 
+/// Opens a stream on a connection to `target`, by `with`, waiting for one if need be. Cancel safe.
+pub async fn open(
+    worker: &Rc<Worker>,
+    target: &Target,
+    caps: &Breaker,
+    with: impl Fn(&Link) -> Option<(Receiving, Sending)>,
+) -> Result<(Link, Receiving, Sending), Failure> {
+    let pool = worker.h2.pool(&target.key);
+    loop {
+        let (link, fresh) = match pool.take() {
+            Some(link) => (link, false),
+            // Waiting and connecting are rare; boxed, they cost a call nothing while it does neither.
+            None => Box::pin(link(worker, &pool, target, caps)).await?,
+        };
+        match with(&link) {
+            Some((receiving, sending)) => return Ok((link, receiving, sending)),
+            None if fresh => {
+                let text = format!("{} takes no stream on a new connection", target.key.address);
+                return Err(Failure::new(Kind::Connect, text));
+            }
+            None => {}
+        }
+    }
+}
+
 /// Sends a call and waits for the head of the reply. The caller bounds the wait.
 pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breaker) -> Result<Reply, Failure> {
-    let pool = worker.h2.pool(&target.key);
-    let leave = match pool.take() {
-        Some(leave) => leave,
-        // Waiting and connecting are rare; boxed, they cost a call nothing while it does neither.
-        None => Box::pin(leave(worker, &pool, &target, caps)).await?,
-    };
-    let Leave { sender, stream: under_way, state, fresh } = leave;
-    let unsent = |error: &h2::Error| {
-        let kind = if fresh { Kind::Connect } else { Kind::Refused };
-        Failure::new(kind, format!("{} takes no new stream: {error}", target.key.address))
-    };
-    let mut sender = sender.ready().await.map_err(|error| unsent(&error))?;
     let Call { mut head, body, .. } = call;
     clean(&mut head.headers);
-    head.version = http::Version::HTTP_2;
     complete_uri(&mut head, target.key.tls.is_some());
     let ended = http_body::Body::is_end_stream(&body);
-    let request = Request::from_parts(head, ());
-    let (response, stream) = sender.send_request(request, ended).map_err(|error| unsent(&error))?;
-    // The upload ends with the call: this sender is dropped with the wait for the head, or with the reply.
+    let bodiless = head.method == http::Method::HEAD;
+    let (link, mut receiving, sending) = open(worker, &target, caps, |link| {
+        link.open(ended, bodiless, |encoder, out| h2_head::write_request(encoder, out, &head))
+    })
+    .await?;
+    // The upload ends with the call: its sender is dropped with the wait for the head, or with the reply.
     let (wanted, unwanted) = oneshot::channel::<()>();
     let cut = Rc::new(RefCell::new(None));
     if !ended {
         let (cut, deadline, idle) =
             (cut.clone(), worker.deadlines.register(), worker.shared.limits.idle_timeout);
-        worker.tasks.spawn_local(task::Kind::Call, async move {
-            tokio::select! {
-                // Dropping the upload resets the stream.
-                sent = h2_body::send(stream, body, &deadline, idle) => *cut.borrow_mut() = sent.err(),
-                _ = unwanted => {}
-            }
-        });
+        worker.tasks.spawn_local(task::Kind::Call, upload(sending, body, unwanted, cut, deadline, idle));
     }
-    let response = response.await.map_err(|error| {
-        // A request body that failed by itself (too large, client gone) is the real reason for the reset.
-        let of_body =
-            cut.borrow_mut().take().filter(|failure: &Failure| failure.kind.blame() == Blame::Client);
-        of_body
-            .filter(|failure| failure.kind != Kind::ClientGone)
-            .unwrap_or_else(|| answer_failure(&error, &target, state.get()))
-    })?;
-    let (head, stream) = response.into_parts();
+    let head = match poll_fn(|cx| receiving.poll_piece(cx)).await {
+        Some(Ok(Piece::Head(head))) if head.is_oversized() => {
+            let text = format!("{}: the response head is too large", target.key.address);
+            return Err(Failure::new(Kind::Protocol, text));
+        }
+        Some(Ok(Piece::Head(head))) => h2_head::response(&head)?,
+        Some(Ok(Piece::Data(_) | Piece::Trailers(_))) | None => {
+            let text = format!("{}: the answer has no head", target.key.address);
+            return Err(Failure::new(Kind::Protocol, text));
+        }
+        Some(Err(gone)) => {
+            // A request body that failed by itself (too large, client gone) is the real reason for the reset.
+            let of_body =
+                cut.borrow_mut().take().filter(|failure: &Failure| failure.kind.blame() == Blame::Client);
+            return Err(of_body
+                .filter(|failure| failure.kind != Kind::ClientGone)
+                .unwrap_or_else(|| answer_failure(gone, &target, &link)));
+        }
+    };
     let (length, most) = (h2_body::announced(&head.headers), worker.shared.limits.trailer_bytes);
-    let reply = Reply { head, body: h2_body::received(stream, length, most, Kind::Protocol) };
-    Ok(guarded(reply, Some((under_way, wanted))))
+    let length = length.filter(|_| !bodiless);
+    let reply = Reply { head, body: h2_body::received(receiving, length, most, Kind::Protocol) };
+    Ok(guarded(reply, (!ended).then_some(wanted)))
+}
+
+/// Sends a request body, as long as the call is wanted.
+async fn upload(
+    mut sending: Sending,
+    body: dodai_core::body::Body,
+    unwanted: oneshot::Receiver<()>,
+    cut: Rc<RefCell<Option<Failure>>>,
+    deadline: Deadline,
+    idle: std::time::Duration,
+) {
+    tokio::select! {
+        // Dropping what is half sent resets the stream.
+        sent = h2_body::send(&mut sending, body, &deadline, idle) => *cut.borrow_mut() = sent.err(),
+        _ = unwanted => {}
+    }
 }
 
 /// An HTTP/2 request carries scheme and authority; the `Host` header becomes the authority.
@@ -285,85 +302,83 @@ fn complete_uri(head: &mut http::request::Parts, secure: bool) {
     head.uri = http::Uri::from_parts(uri).unwrap_or_default();
 }
 
-fn answer_failure(error: &h2::Error, target: &Target, state: State) -> Failure {
-    if state == State::Dead {
-        let text = format!("{} answers nothing, also no PING: its connection is dead", target.key.address);
+/// What it means that a stream to an endpoint ended early.
+pub fn answer_failure(gone: Gone, target: &Target, link: &Link) -> Failure {
+    let address = &target.key.address;
+    if link.state.get() == State::Dead {
+        let text = format!("{address} answers nothing, also no PING: its connection is dead");
         return Failure::new(Kind::Reset, text);
     }
-    let failure = h2_body::failure(error);
-    // GOAWAY without having seen the stream also says that nothing was done.
-    let kind = if error.is_go_away() && error.is_remote() { Kind::Refused } else { failure.kind };
-    Failure::new(kind, format!("{}: {}", target.key.address, failure.detail))
+    if gone == Gone::Lost && !link.at.lock().is_greeted() {
+        return Failure::new(Kind::Connect, format!("{address} does not speak HTTP/2, or closed at once"));
+    }
+    let failure = h2_body::failure(gone);
+    Failure::new(failure.kind, format!("{address}: {}", failure.detail))
 }
 
-/// Opens a connection and starts its driver, which tells `freed` when it ends.
-async fn connect(worker: &Rc<Worker>, target: &Target, freed: &Arc<Notify>) -> Result<Shared, Failure> {
+fn settings(limits: &Limits) -> h2::Settings {
+    h2::Settings {
+        stream_window: limits.h2_stream_window,
+        connection_window: limits.h2_connection_window,
+        streams: 0,
+        list_bytes: limits.head_bytes,
+    }
+}
+
+/// Opens a connection and starts its driver, which tells those who wait for a stream when one ends.
+async fn connect(worker: &Rc<Worker>, target: &Target, pool: &Rc<Pool>) -> Result<Link, Failure> {
     let limits = &worker.shared.limits;
-    let (io, cork) = cork(dial(worker, target).await?, Vec::new());
-    let mut builder = h2::client::Builder::new();
-    builder
-        .initial_window_size(limits.h2_stream_window)
-        .initial_connection_window_size(limits.h2_connection_window)
-        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
-        .max_send_buffer_size(H2_SEND_BUFFER)
-        .enable_push(false);
-    let mut handshake = std::pin::pin!(builder.handshake::<Corked, Bytes>(io));
-    let shaken = poll_fn(|cx| {
-        let done = handshake.as_mut().poll(cx);
-        let _pending = cork.poll_drain(cx);
-        done
-    });
-    let failed = |error: h2::Error| {
-        Failure::new(Kind::Connect, format!("{} does not speak HTTP/2: {error}", target.key.address))
-    };
-    let (sender, mut connection) = shaken.await.map_err(failed)?;
-    let state = Rc::new(Cell::new(State::Open));
-    let shared =
-        Shared { sender, used: Cell::new(Instant::now()), streams: Arc::default(), state: state.clone() };
-    let pings = connection.ping_pong();
-    let alive = KeepAlive::new(limits.h2_ping_interval, limits.h2_ping_timeout, Instant::now());
-    let (streams, freed) = (shared.streams.clone(), freed.clone());
-    let mut watch = Watch { alive, pings, deadline: worker.deadlines.register() };
+    let stream = dial(worker, target).await?;
+    let at = h2::Shared::new(h2::Role::Client, settings(limits));
+    let now = Instant::now();
+    let link = Link { at: at.clone(), used: Rc::new(Cell::new(now)), state: Rc::new(Cell::new(State::Open)) };
+    let alive = KeepAlive::new(limits.h2_ping_interval, limits.h2_ping_timeout, now);
+    let mut watch = Watch { alive, pongs: 0, deadline: worker.deadlines.register() };
+    let mut driver = Driver::new(stream, at.clone(), Vec::new());
+    let (state, pool, of) = (link.state.clone(), pool.clone(), worker.clone());
     worker.tasks.spawn_local(task::Kind::OutboundConnection, async move {
         let end = poll_fn(|cx| {
-            let ended = std::pin::Pin::new(&mut connection).poll(cx).map(drop);
-            if let Poll::Ready(Err(_)) = cork.poll_drain(cx) {
+            let over = driver.poll(&of, cx).is_ready();
+            if pool.pending.get() > 0 {
+                pool.freed.notify_waiters();
+            }
+            if over {
                 return Poll::Ready(State::Closed);
             }
-            if ended.is_ready() {
-                return Poll::Ready(State::Closed);
-            }
-            watch.poll_dead(cork.read(), streams.load(Relaxed) > 0, cx).map(|()| State::Dead)
+            watch.poll_dead(&at, driver.read(), cx).map(|()| State::Dead)
         })
         .await;
         state.set(end);
-        freed.notify_waiters();
+        at.lock().lost();
+        pool.freed.notify_waiters();
     });
-    Ok(shared)
+    Ok(link)
 }
 
 /// Asks a silent connection whether it lives.
 struct Watch {
     alive: KeepAlive,
-    pings: Option<PingPong>,
+    pongs: u64,
     deadline: Deadline,
 }
 
 impl Watch {
-    /// Ready once the other side did not answer. `read` bytes have come; `busy` says whether calls are under way.
-    fn poll_dead(&mut self, read: u64, busy: bool, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(pings) = &mut self.pings else { return Poll::Pending };
+    /// Ready once the other side did not answer. `read` bytes have come.
+    fn poll_dead(&mut self, at: &h2::Shared, read: u64, cx: &Context<'_>) -> Poll<()> {
+        let (pongs, busy) = {
+            let connection = at.lock();
+            (connection.pongs(), connection.live() > 0)
+        };
         let now = Instant::now();
-        if let Poll::Ready(Ok(_)) = pings.poll_pong(cx) {
+        if pongs != self.pongs {
+            self.pongs = pongs;
             self.alive.pong(now, read);
         }
         let until = loop {
             match self.alive.look(now, read, busy) {
                 Next::Dead => return Poll::Ready(()),
-                Next::Ping => {
-                    // Sending it wakes the connection, which writes it out.
-                    let _sent = pings.send_ping(Ping::opaque());
-                }
+                // Sending it wakes the driver, which writes it out.
+                Next::Ping => at.lock().ping(),
                 Next::Wait(until) => break until,
                 Next::Rest => {
                     self.deadline.clear();

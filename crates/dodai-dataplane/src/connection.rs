@@ -17,7 +17,7 @@ use dodai_transport::tls::Alpn;
 
 use crate::pipe;
 use crate::request::Side;
-use crate::serve_h2::PREFACE;
+use crate::h2::PREFACE;
 use crate::spine::caller_label;
 use crate::timer::Deadline;
 use crate::tls::Tls;

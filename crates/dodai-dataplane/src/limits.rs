@@ -20,11 +20,23 @@ pub const KEPT_BODY: usize = 64 * 1024;
 /// Copies of calls on their way to mirrors, per data-plane thread; calls beyond are not copied.
 pub const MAX_MIRRORS: usize = 64;
 
-/// Bytes that one HTTP/2 stream may have waiting to be written; a sender waits beyond that.
-pub const H2_SEND_BUFFER: usize = 256 * 1024;
+/// Bytes that wait to be written on one HTTP/2 connection; senders of data wait beyond that.
+pub const H2_OUTBOX: usize = 64 * 1024;
 
-/// Streams that one HTTP/2 client may have reset and that are still remembered; more ends its connection.
-pub const H2_RESET_STREAMS: usize = 32;
+/// Streams that an HTTP/2 client may give up, or break the rules in, before it is sent away.
+pub const H2_RESETS: u32 = 1000;
+
+/// How many more of those it may each second.
+pub const H2_RESETS_PER_SECOND: u32 = 200;
+
+/// Frames that do nothing (PING, SETTINGS, PRIORITY, DATA without data) before an HTTP/2 client is sent away.
+pub const H2_IDLE_FRAMES: u32 = 10_000;
+
+/// How many more of those it may send each second.
+pub const H2_IDLE_FRAMES_PER_SECOND: u32 = 1000;
+
+/// Pieces that one head or one set of trailers may come in over HTTP/2.
+pub const H2_FRAGMENTS: u32 = 32;
 
 /// How long a first call waits to be told of an app that its base does not know; measured from the first that asks.
 pub const DEMAND_WAIT: Duration = Duration::from_secs(1);
@@ -160,11 +172,27 @@ impl Limits {
                 "HTTP/2 receive window per connection",
             ),
             (
-                "h2_reset_streams",
-                H2_RESET_STREAMS.to_string(),
-                "streams that an HTTP/2 client reset and that still count; more ends its connection",
+                "h2_resets",
+                H2_RESETS.to_string(),
+                "streams that an HTTP/2 client may give up at once; more ends its connection",
             ),
-            ("h2_send_buffer", bytes(H2_SEND_BUFFER), "bytes of one HTTP/2 stream that wait to be written"),
+            (
+                "h2_resets_per_second",
+                H2_RESETS_PER_SECOND.to_string(),
+                "how many more of those it may each second",
+            ),
+            (
+                "h2_idle_frames",
+                H2_IDLE_FRAMES.to_string(),
+                "HTTP/2 frames that do nothing (PING, SETTINGS, PRIORITY, empty DATA); more ends the connection",
+            ),
+            (
+                "h2_idle_frames_per_second",
+                H2_IDLE_FRAMES_PER_SECOND.to_string(),
+                "how many more of those it may each second",
+            ),
+            ("h2_fragments", H2_FRAGMENTS.to_string(), "frames of one HTTP/2 head; more ends the connection"),
+            ("h2_outbox", bytes(H2_OUTBOX), "bytes that wait to be written on one HTTP/2 connection"),
             (
                 "h2_ping_interval",
                 seconds(self.h2_ping_interval),

@@ -51,11 +51,24 @@ pub async fn forward(
     {
         worker.shared.wait_for(&wanted).await;
     }
-    let decided = admit(worker, side, &mut head, &lap);
+    let decision = admit(worker, side, &mut head, &lap);
+    decided(worker, side, Call { head, body, context }, protocol, lap, decision).await
+}
+
+/// Carries a call that was decided, with its head changed accordingly.
+pub async fn decided(
+    worker: &Rc<Worker>,
+    side: &Side,
+    call: Call,
+    protocol: &'static str,
+    lap: Lap,
+    decision: Result<Decision, Failure>,
+) -> Result<Reply, Failure> {
+    let Call { head, body, context } = call;
     let mut outcome = Outcome::default();
     let mut went = Went::default();
     let body = Replay::new(body, KEPT_BODY);
-    let result = match decided {
+    let result = match decision {
         Ok(Decision::Forward(forward)) => {
             went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
             tries_of(worker, &forward, &head, &body, &context, &side.caller, &mut outcome).await.map(

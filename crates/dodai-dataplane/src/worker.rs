@@ -28,13 +28,15 @@ use crate::mesh::Mesh;
 use crate::secure::Outward;
 use crate::stats::{Labels, Names, Series, Stats};
 use crate::table::Table;
-use crate::timer::Deadlines;
+use crate::timer::{Deadline, Deadlines};
 use crate::users::Users;
 
 /// Bytes of the scratch buffer: head and body of a 64 KiB response in one read.
 pub const SCRATCH: usize = 128 * 1024;
 /// Buffers larger than this are not kept for later use.
 const KEPT_BUFFER: usize = 16 * 1024;
+/// Deadlines that are kept for later use.
+const SPARE_DEADLINES: usize = 64;
 /// Series that one thread remembers; beyond that its map is emptied and fills again by use.
 const MAX_SERIES: usize = 4096;
 /// Series that are found without hashing.
@@ -106,12 +108,15 @@ pub struct Worker {
     pub clients: Clients,
     /// Where reads land.
     pub scratch: RefCell<Box<[u8]>>,
+    /// Where reads of HTTP/2 connections land.
+    pub input: RefCell<bytes::BytesMut>,
     /// Mirrored calls under way.
     pub mirrors: Cell<usize>,
     gauge: Arc<Gauge>,
     ticked: Cell<Instant>,
     closing: Cell<bool>,
     buffers: RefCell<Vec<Vec<u8>>>,
+    spares: RefCell<Vec<Deadline>>,
     series: RefCell<HashMap<Labels, Arc<Series>>>,
     /// The series used last, which are looked through before the map.
     recent: RefCell<Vec<(Labels, Arc<Series>)>>,
@@ -129,10 +134,12 @@ impl Worker {
             tasks,
             clients: Clients::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
+            input: RefCell::default(),
             mirrors: Cell::default(),
             ticked: Cell::new(Instant::now()),
             closing: Cell::new(false),
             buffers: RefCell::default(),
+            spares: RefCell::default(),
             series: RefCell::default(),
             recent: RefCell::default(),
         }
@@ -149,6 +156,20 @@ impl Worker {
         if buffer.capacity() > 0 && buffer.capacity() <= KEPT_BUFFER && buffers.len() < 64 {
             buffer.clear();
             buffers.push(buffer);
+        }
+    }
+
+    /// A deadline that is not set, used before if possible.
+    pub fn spare_deadline(&self) -> Deadline {
+        self.spares.borrow_mut().pop().unwrap_or_else(|| self.deadlines.register())
+    }
+
+    /// Gives a deadline back, for the next call.
+    pub fn spare(&self, deadline: Deadline) {
+        let mut spares = self.spares.borrow_mut();
+        if spares.len() < SPARE_DEADLINES {
+            deadline.clear();
+            spares.push(deadline);
         }
     }
 

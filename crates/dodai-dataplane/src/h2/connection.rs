@@ -1,0 +1,277 @@
+//! One connection: its settings, windows, tables and streams. [`super::receive`] reads, [`super::send`] writes.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use super::budget::Budget;
+use super::encode::Encoder;
+use super::frame::{self, FIRST_WINDOW, Header};
+use super::hpack::Decoder;
+use super::outbox::Outbox;
+use super::receive::{Fragments, Reading};
+use super::stream::{Cut, Streams};
+use super::{PREFACE, Reason};
+use crate::limits::{H2_IDLE_FRAMES, H2_IDLE_FRAMES_PER_SECOND, H2_RESETS, H2_RESETS_PER_SECOND};
+
+/// Streams that ended are remembered, to tell late frames from wrong ones; the oldest is forgotten first.
+const REMEMBERED: usize = 256;
+
+/// Which side we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// We open streams.
+    Client,
+    /// The other side opens streams.
+    Server,
+}
+
+/// What we grant the other side.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Bytes of one stream that it may send before we take them.
+    pub stream_window: u32,
+    /// Bytes of all streams together.
+    pub connection_window: u32,
+    /// Streams that it may have open.
+    pub streams: u32,
+    /// Bytes of one head or of trailers.
+    pub list_bytes: usize,
+}
+
+/// What the other side grants us.
+pub(super) struct Granted {
+    pub streams: usize,
+    pub stream_window: i64,
+    pub frame: usize,
+}
+
+/// How a stream ended that is remembered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Both sides ended it.
+    Ended,
+    /// We reset it; the other side may not have heard.
+    ResetByUs,
+    /// The other side reset it.
+    ResetByThem,
+}
+
+/// A connection without its socket.
+pub struct Connection {
+    pub(super) role: Role,
+    pub(super) settings: Settings,
+    pub(super) granted: Granted,
+    pub(super) decoder: Decoder,
+    pub(super) encoder: Encoder,
+    pub(super) streams: Streams,
+    pub(super) out: Outbox,
+    pub(super) reading: Reading,
+    pub(super) fragments: Option<Fragments>,
+    /// What the other side may still send, and what we owe it of that.
+    pub(super) window_in: i64,
+    pub(super) owed: u32,
+    pub(super) window_out: i64,
+    /// The number of the next stream that we open.
+    pub(super) next_id: u32,
+    /// The highest number of a stream that the other side opened.
+    pub(super) last_id: u32,
+    pub(super) past: VecDeque<(u32, Past)>,
+    /// Streams that the other side opened and nobody took yet.
+    pub(super) arrived: VecDeque<(usize, u32)>,
+    /// Streams whose sender waits for room in the outbox or in the connection's window.
+    pub(super) blocked: VecDeque<usize>,
+    pub(super) resets: Budget,
+    pub(super) idle_frames: Budget,
+    /// Whether the other side has sent its settings.
+    pub(super) greeted: bool,
+    /// Whether the other side opens no further streams, or takes none.
+    pub(super) leaving: bool,
+    pub(super) closing: Closing,
+    /// Answers to our pings.
+    pub(super) pongs: u64,
+    /// Why the connection is over.
+    pub(super) failed: Option<Reason>,
+    driver: Option<Waker>,
+}
+
+/// How far a server is with its leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    No,
+    /// The other side was told, and a ping tells when it heard.
+    Told,
+    /// Streams that it opens now are not looked at any more.
+    Done,
+}
+
+impl Connection {
+    /// A new connection, with its greeting in the outbox.
+    pub fn new(role: Role, settings: Settings) -> Connection {
+        let mut connection = Connection {
+            role,
+            settings,
+            granted: Granted { streams: 100, stream_window: i64::from(FIRST_WINDOW), frame: frame::LARGEST },
+            decoder: Decoder::default(),
+            encoder: Encoder::new(role == Role::Server),
+            streams: Streams::default(),
+            out: Outbox::default(),
+            reading: if role == Role::Server { Reading::Preface } else { Reading::Frame },
+            fragments: None,
+            window_in: i64::from(FIRST_WINDOW.max(settings.connection_window)),
+            owed: 0,
+            window_out: i64::from(FIRST_WINDOW),
+            next_id: 1,
+            last_id: 0,
+            past: VecDeque::new(),
+            arrived: VecDeque::new(),
+            blocked: VecDeque::new(),
+            resets: Budget::new(H2_RESETS, H2_RESETS_PER_SECOND),
+            idle_frames: Budget::new(H2_IDLE_FRAMES, H2_IDLE_FRAMES_PER_SECOND),
+            greeted: false,
+            leaving: false,
+            closing: Closing::No,
+            pongs: 0,
+            failed: None,
+            driver: None,
+        };
+        connection.greet();
+        connection
+    }
+
+    fn greet(&mut self) {
+        let mut payload = Vec::with_capacity(32);
+        let mut put = |id: u16, value: u32| {
+            payload.extend_from_slice(&id.to_be_bytes());
+            payload.extend_from_slice(&value.to_be_bytes());
+        };
+        match self.role {
+            Role::Client => put(frame::ENABLE_PUSH, 0),
+            Role::Server => {
+                put(frame::MAX_CONCURRENT_STREAMS, self.settings.streams);
+                put(frame::ENABLE_CONNECT_PROTOCOL, 1);
+            }
+        }
+        put(frame::INITIAL_WINDOW_SIZE, self.settings.stream_window);
+        put(frame::MAX_HEADER_LIST_SIZE, u32::try_from(self.settings.list_bytes).unwrap_or(u32::MAX));
+        if self.role == Role::Client {
+            self.out.small().extend_from_slice(PREFACE);
+        }
+        let header = Header { length: payload.len(), kind: frame::SETTINGS, flags: 0, stream: 0 };
+        self.out.frame(header, &payload);
+        let more = self.settings.connection_window.saturating_sub(FIRST_WINDOW);
+        if more > 0 {
+            self.window_update(0, more);
+        }
+    }
+
+    /// What is to be written.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.out
+    }
+
+    /// Why the connection is over, if it is: what is in the outbox says so to the other side.
+    pub fn failed(&self) -> Option<Reason> {
+        self.failed
+    }
+
+    /// Whether the other side has said what it grants.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Whether no more streams can be opened, or will be.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving || self.failed.is_some() || self.next_id > 0x7fff_ffff
+    }
+
+    /// Streams in which something may still pass.
+    pub fn live(&self) -> usize {
+        self.streams.live()
+    }
+
+    /// How many more streams may be opened at this moment.
+    pub fn room(&self) -> usize {
+        self.granted.streams.saturating_sub(self.streams.live())
+    }
+
+    /// How many of our pings were answered.
+    pub fn pongs(&self) -> u64 {
+        self.pongs
+    }
+
+    /// Whether all was said and done.
+    pub fn is_finished(&self) -> bool {
+        let over = self.failed.is_some()
+            || (self.leaving || self.closing == Closing::Done) && self.streams.live() == 0;
+        over && self.out.is_empty()
+    }
+
+    /// Who writes what is in the outbox.
+    pub fn set_driver(&mut self, waker: &Waker) {
+        match &mut self.driver {
+            Some(known) if known.will_wake(waker) => {}
+            driver => *driver = Some(waker.clone()),
+        }
+    }
+
+    /// Something is in the outbox.
+    pub(super) fn wake_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    /// The connection is over: nothing more is read, and all streams end.
+    pub(super) fn fail(&mut self, reason: Reason) {
+        if self.failed.is_none() {
+            self.failed = Some(reason);
+            self.goaway(self.last_id, reason);
+            self.lose(Cut::Lost);
+        }
+    }
+
+    /// The socket is closed.
+    pub fn lost(&mut self) {
+        self.failed.get_or_insert(Reason::NO_ERROR);
+        self.lose(Cut::Lost);
+    }
+
+    fn lose(&mut self, why: Cut) {
+        let mut keys = Vec::new();
+        for stream in self.streams.iter_mut() {
+            if !stream.is_done() {
+                stream.cut(why);
+                keys.push(stream.id);
+            }
+        }
+        for id in keys {
+            if let Some(key) = self.streams.key(id) {
+                self.streams.settle(key);
+            }
+        }
+        self.wake_driver();
+    }
+
+    /// Remembers how a stream ended.
+    pub(super) fn remember(&mut self, id: u32, how: Past) {
+        if self.past.len() >= REMEMBERED {
+            self.past.pop_front();
+        }
+        self.past.push_back((id, how));
+    }
+
+    pub(super) fn past(&self, id: u32) -> Option<Past> {
+        self.past.iter().rev().find(|(past, _)| *past == id).map(|(_, how)| *how)
+    }
+
+    /// A stream that the other side opened, if there is one: its slot.
+    pub(super) fn next_arrived(&mut self) -> Option<usize> {
+        loop {
+            let (key, id) = self.arrived.pop_front()?;
+            // One that was given up in between has no number any more.
+            if self.streams.key(id) == Some(key) {
+                return Some(key);
+            }
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! One call that arrived over HTTP/2: decided on its head as it came, then relayed to another HTTP/2 stream, or
+//! carried as a parsed message to everything else.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+
+use dodai_core::call::{Call, Context, Reply};
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::{Edits, RawHeader, RawRequest, RequestHead};
+use dodai_core::snapshot::{Protocol, Role};
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::attempt::{self, Sent, Terms, Tries, default_retry};
+use crate::h2::{Block, Pseudo, Receiving, Sending};
+use crate::h2_relay::{self, Downstream, Ended};
+use crate::limits::MAX_HEADERS;
+use crate::reach::{self, Reach};
+use crate::request::Side;
+use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
+use crate::service::{self, now_nanos};
+use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
+use crate::worker::Worker;
+use crate::{h2_body, h2_head, message};
+
+/// How a head reads as a request.
+pub struct View<'a> {
+    pseudo: Pseudo<'a>,
+    headers: SmallVec<[RawHeader<'a>; 24]>,
+}
+
+impl<'a> View<'a> {
+    /// The view of a head.
+    pub fn of(head: &'a Block) -> View<'a> {
+        let text = |name: &'a [u8]| std::str::from_utf8(name).unwrap_or("");
+        let fields = head.iter().filter(|(name, ..)| name.first() != Some(&b':'));
+        let headers = fields.map(|(name, value, _)| RawHeader { name: text(name), value }).collect();
+        View { pseudo: Pseudo::of(head), headers }
+    }
+
+    /// The same as the stations want it.
+    pub fn head(&self) -> RequestHead<'_> {
+        RequestHead::Raw(RawRequest {
+            method: self.pseudo.method,
+            target: if self.pseudo.path.is_empty() { "/" } else { self.pseudo.path },
+            authority: self.pseudo.authority,
+            headers: &self.headers,
+        })
+    }
+}
+
+/// Serves one stream.
+pub async fn serve(
+    worker: Rc<Worker>,
+    side: Rc<Side>,
+    head: Block,
+    receiving: Receiving,
+    sending: Sending,
+    live: Live,
+) {
+    let decided = decide(&worker, &side, &head).await;
+    match decided {
+        Ok(Decided { decision: Ok(Decision::Forward(forward)), edits, lap }) if relays(&forward) => {
+            relay(&worker, &side, Downstream::new(head, edits, receiving, sending), forward, lap).await;
+        }
+        decided => Box::pin(parsed(&worker, &side, head, receiving, sending, decided)).await,
+    }
+    drop(live);
+}
+
+/// Whether a call is relayed as it is, unless its endpoint turns out to be in this process.
+fn relays(forward: &Forward) -> bool {
+    let by_http2 = matches!(forward.service.spec.protocol, Protocol::Http2 | Protocol::Grpc);
+    by_http2 && forward.mirrors.is_empty()
+}
+
+/// Why no try brought an answer.
+enum Stopped {
+    Failed(Failure),
+    /// The endpoint is in this process, and nothing of the body was used up.
+    InProcess,
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Stopped {
+        Stopped::Failed(failure)
+    }
+}
+
+struct Decided {
+    decision: Result<Decision, Failure>,
+    edits: Edits,
+    lap: Lap,
+}
+
+/// Stations route and filter. An error means that it is no call at all.
+async fn decide(worker: &Worker, side: &Side, head: &Block) -> Result<Decided, Failure> {
+    if head.is_oversized() {
+        let text = format!("the request head is larger than {} bytes", worker.shared.limits.head_bytes);
+        return Err(Failure::new(Kind::HeadTooLarge, text));
+    }
+    let view = View::of(head);
+    if view.headers.len() > MAX_HEADERS {
+        let text = format!("{} headers; at most {MAX_HEADERS} are taken", view.headers.len());
+        return Err(Failure::new(Kind::HeadTooLarge, text));
+    }
+    if view.pseudo.method == "CONNECT" {
+        let text = "CONNECT over HTTP/2 is not served on this listener";
+        return Err(Failure::new(Kind::NotImplemented, text));
+    }
+    if let Role::Outbound { app } = &side.listener.role
+        && let Some(wanted) = worker.shared.asks_for(view.head().host(), app.namespace.as_str())
+    {
+        worker.shared.wait_for(&wanted).await;
+    }
+    let span = spine::span(&view.head(), worker);
+    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let mut edits = Edits::new();
+    let decision = match &side.listener.role {
+        Role::Api { .. } => Ok(Decision::Api),
+        Role::Gateway { .. } | Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh => {
+            let table = worker.shared.table.load();
+            spine::admit(&table, &side.entry(), &view.head(), &span, lap.start, &mut edits)
+        }
+    };
+    Ok(Decided { decision, edits, lap })
+}
+
+/// What the records call the protocol.
+fn protocol(is_grpc: bool) -> &'static str {
+    if is_grpc { "gRPC" } else { "HTTP/2" }
+}
+
+fn is_grpc(head: &Block) -> bool {
+    head.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
+}
+
+/// Relays a call between two streams, trying endpoints until one answers.
+async fn relay(worker: &Rc<Worker>, side: &Side, mut client: Downstream, mut forward: Forward, lap: Lap) {
+    let mut outcome = Outcome::default();
+    let deadline = worker.spare_deadline();
+    let failure = loop {
+        match tries(worker, side, &mut client, &forward, &lap, &deadline, &mut outcome).await {
+            Ok(()) => break None,
+            Err(Stopped::Failed(failure)) => {
+                match forward.renewed(worker).filter(|_| failure.kind == Kind::NoEndpoint) {
+                    // All endpoints were closed by a newer table than the one that led here.
+                    Some(newer) => forward = newer,
+                    None => break Some(failure),
+                }
+            }
+            Err(Stopped::InProcess) => {
+                let (head, edits, receiving, sending) = client.into_parts();
+                let decided = Ok(Decided { decision: Ok(Decision::Forward(forward)), edits, lap });
+                return Box::pin(parsed(worker, side, head, receiving, sending, decided)).await;
+            }
+        }
+    };
+    deadline.clear();
+    worker.spare(deadline);
+    let is_grpc = is_grpc(&client.head);
+    if let Some(failure) = failure {
+        outcome.status = failure.kind.http_status();
+        outcome.grpc_status = is_grpc.then(|| failure.kind.grpc_status());
+        let reply = failed(&failure, is_grpc);
+        outcome.failure = Some(failure);
+        let bodiless = client.head.get(b":method") == Some(b"HEAD");
+        answer(worker, client.sending(), reply, bodiless).await;
+    }
+    outcome.received = client.received();
+    let view = View::of(&client.head);
+    let line = || Line {
+        listener: &side.listener.name,
+        method: view.pseudo.method,
+        target: view.pseudo.path,
+        authority: view.pseudo.authority,
+        protocol: protocol(is_grpc),
+    };
+    lap.finish(worker, Some(&forward.service), forward.rule.as_deref(), &outcome, line);
+}
+
+/// Station attempt. An error means that the client has no answer yet.
+async fn tries(
+    worker: &Rc<Worker>,
+    side: &Side,
+    client: &mut Downstream,
+    forward: &Forward,
+    lap: &Lap,
+    deadline: &crate::timer::Deadline,
+    outcome: &mut Outcome,
+) -> Result<(), Stopped> {
+    let service = &forward.service;
+    let terms = Terms::of(
+        forward.rule.as_ref().map(|rule| &rule.policy),
+        &service.spec.policy,
+        &worker.shared.limits,
+    );
+    let standard;
+    let retry = match terms.retry {
+        Some(retry) => retry,
+        None => {
+            standard = default_retry();
+            &standard
+        }
+    };
+    service.budget.deposit(retry);
+    over_limit(&client.head, terms.max_body)?;
+    let idempotent = View::of(&client.head).head().is_idempotent();
+    let mut tries = Tries::new(&terms, idempotent, lap.start, None);
+    loop {
+        let now = if tries.tried().is_empty() { lap.start } else { Instant::now() };
+        let (revision, nanos) = (forward.revision.as_ref(), service::nanos(now));
+        let endpoint = service.pick_at(nanos, revision, tries.tried(), forward.local_only)?;
+        tries.begin(endpoint.id);
+        outcome.retries = tries.retries();
+        outcome.endpoint = Some(endpoint.clone());
+        let attempt = endpoint.attempt(nanos);
+        deadline.set_at(tries.try_deadline(&terms, now));
+        let again = |status: u16, sent: Sent| {
+            tries.again_after_status(retry, status, sent, &service.budget, Instant::now)
+        };
+        let reach = reach::of(&endpoint, service, &side.caller, &worker.shared)?.by(forward.rule.as_deref());
+        if reach.is_checked_here() && !service.inbound.is_empty() {
+            spine::admit_inbound(service, &View::of(&client.head).head(), &side.caller)?;
+        }
+        let ended = match &reach {
+            Reach::Http2(target) => {
+                h2_relay::once(worker, client, forward, target, &terms, deadline, &again, lap, outcome).await
+            }
+            Reach::Http1(_) | Reach::Serve(..) if client.received() == 0 => return Err(Stopped::InProcess),
+            Reach::Http1(_) | Reach::Serve(..) => {
+                let text = format!("{} came to run in this process between two tries", service.label);
+                return Err(Stopped::Failed(Failure::new(Kind::Reset, text)));
+            }
+        };
+        match ended {
+            Ended::Answered => {
+                attempt.succeeded(outcome.answered_at.map_or_else(now_nanos, service::nanos));
+                return Ok(());
+            }
+            Ended::ClientGone => {
+                outcome.failure = Some(Failure::new(Kind::ClientGone, "the client went away"));
+                return Ok(());
+            }
+            Ended::Cut(failure) => {
+                attempt.failed(&service.spec.breaker);
+                outcome.failure = Some(failure);
+                return Ok(());
+            }
+            Ended::Failed(failure, sent) => {
+                if failure.kind == Kind::NoEndpoint {
+                    return Err(Stopped::Failed(failure));
+                }
+                if attempt::counts(failure.kind) {
+                    attempt.failed(&service.spec.breaker);
+                }
+                drop(attempt);
+                match tries.again(retry, &failure, sent, &service.budget, Instant::now()) {
+                    Some(wait) => Box::pin(tokio::time::sleep(wait)).await,
+                    None => return Err(Stopped::Failed(failure)),
+                }
+            }
+            Ended::Again(wait) => {
+                attempt.failed(&service.spec.breaker);
+                drop(attempt);
+                Box::pin(tokio::time::sleep(wait)).await;
+            }
+        }
+    }
+}
+
+/// Refuses a body that announces to be too long.
+fn over_limit(head: &Block, max: Option<u64>) -> Result<(), Failure> {
+    let Some(max) = max else { return Ok(()) };
+    let announced = head.get(b"content-length").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    match announced {
+        Some(length) if length > max => {
+            let text = format!("the body is {length} bytes; at most {max} are allowed here");
+            Err(Failure::new(Kind::BodyTooLarge, text))
+        }
+        Some(0..) | None => Ok(()),
+    }
+}
+
+/// Carries a call as a parsed message.
+async fn parsed(
+    worker: &Rc<Worker>,
+    side: &Side,
+    block: Block,
+    receiving: Receiving,
+    mut sending: Sending,
+    decided: Result<Decided, Failure>,
+) {
+    let is_grpc = is_grpc(&block);
+    let is_head = block.get(b":method") == Some(b"HEAD");
+    let answered = async {
+        let Decided { decision, edits, lap } = decided?;
+        let mut head = h2_head::request(&block)?;
+        let length = h2_body::announced(&head.headers);
+        let body = h2_body::received(receiving, length, worker.shared.limits.trailer_bytes, Kind::BadRequest);
+        let mut context = Context::new(side.caller.clone(), lap.span);
+        context.hops = spine::hops(&RequestHead::Map(&head));
+        if let Role::Api { app } = &side.listener.role {
+            return api(worker, side, app, Call { head, body, context }, is_grpc, &lap).await;
+        }
+        if let Ok(Decision::Forward(_) | Decision::External) = decision {
+            edits.apply_to_request(&mut head);
+        }
+        let call = Call { head, body, context };
+        message::decided(worker, side, call, protocol(is_grpc), lap, decision).await
+    };
+    let result = tokio::select! {
+        // A reset ends the call: dropping `answered` cancels it everywhere.
+        result = answered => result,
+        _gone = poll_fn(|cx| sending.poll_gone(cx)) => return,
+    };
+    let reply = result.unwrap_or_else(|failure| failed(&failure, is_grpc));
+    answer(worker, &mut sending, reply, is_head).await;
+}
+
+fn failed(failure: &Failure, is_grpc: bool) -> Reply {
+    if is_grpc { grpc_failure(failure) } else { http_failure(failure) }
+}
+
+/// Sends an answer of our own, or of something that is no HTTP/2 stream.
+async fn answer(worker: &Worker, sending: &mut Sending, reply: Reply, bodiless: bool) {
+    let Reply { mut head, body } = reply;
+    clean(&mut head.headers);
+    let empty = bodiless || http_body::Body::is_end_stream(&body);
+    sending.head(empty, |encoder, out| h2_head::write_response(encoder, out, &head));
+    if !empty {
+        let deadline = worker.deadlines.register();
+        let _cut = h2_body::send(sending, body, &deadline, worker.shared.limits.idle_timeout).await;
+    }
+}
+
+/// A call of the runtime API.
+async fn api(
+    worker: &Rc<Worker>,
+    side: &Side,
+    app: &dodai_core::id::AppId,
+    mut call: Call,
+    is_grpc: bool,
+    lap: &Lap,
+) -> Result<Reply, Failure> {
+    let api = worker.shared.apis.load().get(app).cloned();
+    let (method, target) = (call.head.method.clone(), call.head.uri.path().to_owned());
+    let limits = &worker.shared.limits;
+    call.context.deadline = Some((Instant::now() + limits.call_timeout).into_std());
+    let result = match api {
+        Some(api) => {
+            let late =
+                |_| Failure::new(Kind::Timeout, format!("the runtime API of {app} did not answer in time"));
+            tokio::time::timeout(limits.call_timeout, api.serve(call)).await.map_err(late).flatten()
+        }
+        None => Err(Failure::new(Kind::NoEndpoint, format!("the runtime API of {app} is not up"))),
+    };
+    let line = Line {
+        listener: &side.listener.name,
+        method: method.as_str(),
+        target: &target,
+        authority: "",
+        protocol: protocol(is_grpc),
+    };
+    match result {
+        Ok(reply) => {
+            let first_byte = Some(lap.start.elapsed());
+            let outcome = Outcome { status: reply.head.status.as_u16(), first_byte, ..Outcome::default() };
+            Ok(lap.finish_later(worker, None, None, outcome, line, None).with(reply))
+        }
+        Err(failure) => {
+            let outcome = Outcome {
+                status: failure.kind.http_status(),
+                grpc_status: is_grpc.then(|| failure.kind.grpc_status()),
+                failure: Some(failure.clone()),
+                ..Outcome::default()
+            };
+            lap.finish(worker, None, None, &outcome, || line);
+            Err(failure)
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Moves bytes between a socket and an HTTP/2 connection.
+//!
+//! Reads land in a buffer that the thread's connections share. What calls have put into the outbox goes out together
+//! when the driver is polled next, which is after the calls that one read woke have run: one write for many messages.
+
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use dodai_transport::stream::Stream;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use crate::h2;
+use crate::worker::Worker;
+
+/// The size of the shared read buffer.
+const READ: usize = 64 * 1024;
+/// Reads in a row before others get their turn.
+const READS: usize = 4;
+/// Pieces of one write.
+const SLICES: usize = 32;
+
+/// A socket and its connection.
+pub struct Driver {
+    stream: Stream,
+    at: h2::Shared,
+    /// The beginning of a frame that has not arrived whole.
+    rest: Vec<u8>,
+    read: u64,
+    flush: bool,
+}
+
+impl Driver {
+    /// A driver for `at`; `early` are bytes that were read from `stream` already.
+    pub fn new(stream: Stream, at: h2::Shared, early: Vec<u8>) -> Driver {
+        Driver { stream, at, rest: early, read: 0, flush: false }
+    }
+
+    /// Bytes that came in all.
+    pub fn read(&self) -> u64 {
+        self.read
+    }
+
+    /// Moves what can be moved now. Ready when the connection is over. Cancel safe.
+    pub fn poll(&mut self, worker: &Worker, cx: &mut Context<'_>) -> Poll<()> {
+        if let Poll::Ready(Err(_)) = self.poll_write(cx) {
+            self.at.lock().lost();
+            return Poll::Ready(());
+        }
+        {
+            let mut connection = self.at.lock();
+            if connection.failed().is_some() {
+                return if connection.outbox().is_empty() { Poll::Ready(()) } else { Poll::Pending };
+            }
+            if connection.is_finished() {
+                return Poll::Ready(());
+            }
+            connection.set_driver(cx.waker());
+        }
+        match self.poll_read(worker, cx) {
+            Poll::Ready(Ok(())) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(Err(_)) => {
+                self.at.lock().lost();
+                Poll::Ready(())
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Writes what waits. Ready when nothing does.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut connection = self.at.lock();
+        while !connection.outbox().is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let filled = connection.outbox().slices(&mut slices);
+            let stream = Pin::new(&mut self.stream);
+            let wrote = match &slices[..filled] {
+                [one] => ready!(stream.poll_write(cx, one)),
+                many => ready!(stream.poll_write_vectored(cx, many)),
+            }?;
+            if wrote == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            connection.wrote(wrote);
+            self.flush = self.stream.is_tls();
+        }
+        if self.flush {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what is there. Ready when there may be more, or the other side has closed.
+    fn poll_read(&mut self, worker: &Worker, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut input = std::mem::take(&mut *worker.input.borrow_mut());
+        let end = self.read_into(&mut input, worker, cx);
+        if !input.is_empty() {
+            self.rest = input.to_vec();
+            input.clear();
+        }
+        *worker.input.borrow_mut() = input;
+        end
+    }
+
+    fn read_into(
+        &mut self,
+        input: &mut BytesMut,
+        worker: &Worker,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let early = self.read == 0 && !self.rest.is_empty();
+        input.extend_from_slice(&std::mem::take(&mut self.rest));
+        if early {
+            self.take(input, worker);
+        }
+        for _ in 0..READS {
+            input.reserve(READ - input.len().min(READ / 2));
+            let got = ready!(pin!(self.stream.read_buf(input)).poll(cx))?;
+            if got == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.read += got as u64;
+            self.take(input, worker);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn take(&self, input: &mut BytesMut, worker: &Worker) {
+        let mut connection = self.at.lock();
+        connection.receive(input, worker.ticked());
+        if connection.failed().is_some() {
+            // Nothing of it is looked at any more.
+            input.advance(input.len());
+        }
+    }
+}
