@@ -44,12 +44,13 @@ impl Driver {
 
     /// Moves what can be moved now. Ready when the connection is over. Cancel safe.
     pub fn poll(&mut self, worker: &Worker, cx: &mut Context<'_>) -> Poll<()> {
-        if let Poll::Ready(Err(_)) = self.poll_write(cx) {
-            self.at.lock().lost();
-            return Poll::Ready(());
-        }
+        let wrote = self.poll_write(cx);
         {
             let mut connection = self.at.lock();
+            if let Poll::Ready(Err(_)) = wrote {
+                connection.lost();
+                return Poll::Ready(());
+            }
             if connection.failed().is_some() {
                 return if connection.outbox().is_empty() { Poll::Ready(()) } else { Poll::Pending };
             }
@@ -58,17 +59,18 @@ impl Driver {
             }
             connection.set_driver(cx.waker());
         }
-        match self.poll_read(worker, cx) {
-            Poll::Ready(Ok(())) => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Poll::Ready(Err(_)) => {
-                self.at.lock().lost();
-                Poll::Ready(())
-            }
-            Poll::Pending => Poll::Pending,
+        let read = self.poll_read(worker, cx);
+        let mut connection = self.at.lock();
+        if let Poll::Ready(Err(_)) = read {
+            connection.lost();
+            return Poll::Ready(());
         }
+        // What reading brought about, and what the calls that it woke will bring about, goes out together.
+        let more = !connection.outbox().is_empty() && wrote.is_ready();
+        if read.is_ready() || more {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 
     /// Writes what waits. Ready when nothing does.

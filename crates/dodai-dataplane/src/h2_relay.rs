@@ -392,9 +392,9 @@ impl Exchange<'_> {
         let begun = !matches!(self.down, Down::Head);
         let sent = self.client.sent();
         match stop {
-            Stop::Answered => return Ended::Answered,
-            Stop::Again(wait) => return Ended::Again(wait),
-            Stop::ClientGone => return Ended::ClientGone,
+            Stop::Answered => Ended::Answered,
+            Stop::Again(wait) => Ended::Again(wait),
+            Stop::ClientGone => Ended::ClientGone,
             Stop::Endpoint(gone) => {
                 let failure = client_h2::answer_failure(gone, target, link);
                 self.cut(begun, &failure);

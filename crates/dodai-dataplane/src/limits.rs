@@ -172,28 +172,6 @@ impl Limits {
                 "HTTP/2 receive window per connection",
             ),
             (
-                "h2_resets",
-                H2_RESETS.to_string(),
-                "streams that an HTTP/2 client may give up at once; more ends its connection",
-            ),
-            (
-                "h2_resets_per_second",
-                H2_RESETS_PER_SECOND.to_string(),
-                "how many more of those it may each second",
-            ),
-            (
-                "h2_idle_frames",
-                H2_IDLE_FRAMES.to_string(),
-                "HTTP/2 frames that do nothing (PING, SETTINGS, PRIORITY, empty DATA); more ends the connection",
-            ),
-            (
-                "h2_idle_frames_per_second",
-                H2_IDLE_FRAMES_PER_SECOND.to_string(),
-                "how many more of those it may each second",
-            ),
-            ("h2_fragments", H2_FRAGMENTS.to_string(), "frames of one HTTP/2 head; more ends the connection"),
-            ("h2_outbox", bytes(H2_OUTBOX), "bytes that wait to be written on one HTTP/2 connection"),
-            (
                 "h2_ping_interval",
                 seconds(self.h2_ping_interval),
                 "silence of an HTTP/2 endpoint under calls; then it is asked by a PING, later ones ever further apart",
@@ -224,6 +202,28 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
     vec![
         ("kept_body", bytes(KEPT_BODY), "a request body that is kept for another try or a mirror"),
         ("mirrors", MAX_MIRRORS.to_string(), "copies on their way to mirrors, per thread; more are not made"),
+        (
+            "h2_resets",
+            H2_RESETS.to_string(),
+            "streams that an HTTP/2 client may give up at once; more ends its connection",
+        ),
+        (
+            "h2_resets_per_second",
+            H2_RESETS_PER_SECOND.to_string(),
+            "how many more of those it may each second",
+        ),
+        (
+            "h2_idle_frames",
+            H2_IDLE_FRAMES.to_string(),
+            "HTTP/2 frames that do nothing (PING, SETTINGS, PRIORITY, empty DATA); more ends the connection",
+        ),
+        (
+            "h2_idle_frames_per_second",
+            H2_IDLE_FRAMES_PER_SECOND.to_string(),
+            "how many more of those it may each second",
+        ),
+        ("h2_fragments", H2_FRAGMENTS.to_string(), "frames of one HTTP/2 head; more ends the connection"),
+        ("h2_outbox", bytes(H2_OUTBOX), "bytes that wait to be written on one HTTP/2 connection"),
         (
             "demand_wait",
             seconds(DEMAND_WAIT),

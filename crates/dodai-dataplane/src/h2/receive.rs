@@ -340,7 +340,7 @@ impl Connection {
 
     /// A stream that the other side opens.
     fn request(&mut self, id: u32, end: bool, block: Block) -> Result<(), Fault> {
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return broken();
         }
         if id <= self.last_id {
@@ -436,7 +436,7 @@ impl Connection {
         if header.has(frame::ACK) {
             return if payload.is_empty() { Ok(()) } else { wrong_size() };
         }
-        if payload.len() % 6 != 0 {
+        if !payload.len().is_multiple_of(6) {
             return wrong_size();
         }
         self.useless(now)?;
