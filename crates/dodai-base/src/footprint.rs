@@ -35,7 +35,7 @@ pub async fn tend(tasks: Tasks) {
     }
 }
 
-/// Drops the pages of the program's file that are mapped and unchanged. Says how many bytes were resident;
+/// Drops the pages of the program's file and of its shared libraries that are mapped and unchanged. Says how many bytes were resident;
 /// zero where the kernel does not tell.
 pub fn give_back() -> u64 {
     let Ok(program) = std::fs::metadata("/proc/self/exe") else { return 0 };
@@ -43,8 +43,8 @@ pub fn give_back() -> u64 {
     let mut bytes = 0;
     for part in unchanged(&smaps, program.ino()) {
         let Some(address) = NonNull::new(part.start as *mut std::ffi::c_void) else { continue };
-        // SAFETY: the range is a mapping of the program's own file, which stays for as long as the process
-        // lives; it is not writable and has no private copies of pages, so each page reads the same again.
+        // SAFETY: the range is a mapping of the program's own file or a library of it, which stays for as long as
+        // the process lives; it is not writable and has no private copies of pages, so each reads the same again.
         if unsafe { madvise(address, part.end - part.start, MmapAdvise::MADV_DONTNEED) }.is_ok() {
             bytes += part.resident;
         }
@@ -60,7 +60,7 @@ struct Part {
     resident: u64,
 }
 
-/// The mappings of the file `inode` that cannot be written and whose pages are all the file's own: relocated
+/// The mappings of the file `inode` and of shared libraries that cannot be written and whose pages are all the file's own: relocated
 /// data, breakpoints and the like are private copies, which could not be read again.
 fn unchanged(smaps: &str, inode: u64) -> Vec<Part> {
     let mut parts = Vec::new();
@@ -71,7 +71,8 @@ fn unchanged(smaps: &str, inode: u64) -> Vec<Part> {
         let (Some(first), second) = (words.next(), words.next()) else { continue };
         let Some(field) = first.strip_suffix(':') else {
             parts.extend(current.take().filter(|_| seen == (true, true)));
-            (current, seen) = (mapping(first, second, words.nth(2), inode), (false, false));
+            let of = (words.nth(2), words.next());
+            (current, seen) = (mapping(first, second, of, inode), (false, false));
             continue;
         };
         let Some(part) = &mut current else { continue };
@@ -88,11 +89,18 @@ fn unchanged(smaps: &str, inode: u64) -> Vec<Part> {
 }
 
 /// Reads the first line of a mapping: `start-end rights offset device inode path` (proc_pid_maps(5)).
-fn mapping(range: &str, rights: Option<&str>, of: Option<&str>, inode: u64) -> Option<Part> {
+fn mapping(
+    range: &str,
+    rights: Option<&str>,
+    (of, path): (Option<&str>, Option<&str>),
+    inode: u64,
+) -> Option<Part> {
     let (start, end) = range.split_once('-')?;
     let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
     let rights = rights?;
-    let fits = rights.starts_with('r') && !rights.contains('w') && of?.parse() == Ok(inode);
+    let library = path.and_then(|path| path.rsplit_once('/')).is_some_and(|(_, name)| name.contains(".so"));
+    let ours = library || of?.parse() == Ok(inode);
+    let fits = rights.starts_with('r') && !rights.contains('w') && ours;
     (fits && start < end).then_some(Part { start, end, resident: 0 })
 }
 
@@ -122,6 +130,10 @@ Swap:                  0 kB
 Rss:                  16 kB
 Anonymous:             0 kB
 Swap:                  0 kB
+7fa000200000-7fa000300000 r--p 00000000 fe:00 78 /var/lib/data.bin
+Rss:                  16 kB
+Anonymous:             0 kB
+Swap:                  0 kB
 7fb000000000-7fb000001000 r-xp 00b00000 fe:00 77 /usr/bin/dodai
 Rss:                   4 kB
 Anonymous:             0 kB
@@ -129,10 +141,11 @@ Swap:                  0 kB
 ";
 
     #[test]
-    fn only_unchanged_pages_of_the_program_are_given_back() {
+    fn only_unchanged_pages_of_the_program_and_its_libraries_are_given_back() {
         let parts = unchanged(SMAPS, 77);
         let expect = [
             Part { start: 0x55a0_0000_0000, end: 0x55a0_0010_0000, resident: 512 * 1024 },
+            Part { start: 0x7fa0_0000_0000, end: 0x7fa0_0010_0000, resident: 16 * 1024 },
             Part { start: 0x7fb0_0000_0000, end: 0x7fb0_0000_1000, resident: 4096 },
         ];
         assert_eq!(parts, expect);

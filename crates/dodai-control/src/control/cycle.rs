@@ -15,16 +15,16 @@ use super::{Control, Inner};
 use crate::documents::{STATUS_PREFIX, millis, unchanged};
 use crate::error::Result;
 use crate::execute::{execute, words};
-use crate::plan::plan;
+use crate::plan::{next_deadline, plan};
 use crate::records::{Millis, Observed, bytes};
 use crate::snapshot;
 use crate::status::{Facts, statuses};
 
 /// Changes that come within this are taken together.
 const DEBOUNCE: Duration = Duration::from_millis(10);
-/// How often it runs when nothing wakes it: deadlines pass without an event.
-const TICK: Duration = Duration::from_secs(1);
-/// How long it waits after the store failed.
+/// How long it waits at most when nothing wakes it and no deadline passes.
+const REST: Duration = Duration::from_secs(60);
+/// How long it waits after the store failed, or when there is more to do.
 const RETRY: Duration = Duration::from_secs(1);
 /// How many plans may follow one another before others get a turn.
 const ROUNDS: usize = 16;
@@ -34,32 +34,35 @@ const STATUS_CHUNK: usize = 64;
 pub(super) async fn run(control: Control, tasks: Tasks) {
     let inner = &*control.0;
     loop {
-        tokio::select! {
+        let rest = tokio::select! {
             // Cancel safe: what is cut between two steps is planned again.
             () = tasks.closing() => return,
-            done = once(inner) => {
-                if let Err(error) = done {
+            done = once(inner) => match done {
+                Ok(rest) => rest,
+                Err(error) => {
                     tracing::warn!(%error, "reconciling failed; trying again");
-                    tokio::time::sleep(RETRY).await;
+                    RETRY
                 }
             }
-        }
+        };
         tokio::select! {
             () = tasks.closing() => return,
             () = inner.woken.notified() => tokio::time::sleep(DEBOUNCE).await,
-            () = tokio::time::sleep(TICK) => {}
+            () = tokio::time::sleep(rest) => {}
         }
     }
 }
 
-/// Plans until there is nothing to do, then tells everybody.
-async fn once(inner: &Inner) -> Result<()> {
+/// Plans until there is nothing to do, then tells everybody. Says when to look again if nothing happens.
+async fn once(inner: &Inner) -> Result<Duration> {
     let now = millis(&inner.settings.clock);
+    let mut settled = false;
     for _ in 0..ROUNDS {
         let view = inner.view.borrow().clone();
         let observed = inner.observed();
         let plan = plan(&view.documents, &observed, &view.records, &inner.settings.rules, now);
         if plan.steps.is_empty() {
+            settled = true;
             break;
         }
         let mut known = view.known.clone();
@@ -77,7 +80,13 @@ async fn once(inner: &Inner) -> Result<()> {
     let view = inner.view.borrow().clone();
     let observed = inner.observed();
     publish(inner, &view, &observed, now);
-    write_statuses(inner, &view, &observed, now).await
+    write_statuses(inner, &view, &observed, now).await?;
+    if !settled {
+        return Ok(RETRY);
+    }
+    let deadline = next_deadline(&observed, &view.records, &inner.settings.rules, now);
+    let until = deadline.map_or(REST, |at| Duration::from_millis(at.saturating_sub(now)));
+    Ok(until.clamp(DEBOUNCE, REST))
 }
 
 /// Gives each base its snapshot, if that changed. After a start nothing is told before every base that has

@@ -277,6 +277,24 @@ impl Planner<'_> {
     }
 }
 
+/// When time alone changes a plan or a status next, seen from `now`; `None` if only an event can.
+pub(crate) fn next_deadline(
+    observed: &Observed,
+    records: &Records,
+    rules: &Rules,
+    now: Millis,
+) -> Option<Millis> {
+    let after = |since: Millis, span: Duration| {
+        since.saturating_add(Millis::try_from(span.as_millis()).unwrap_or(Millis::MAX))
+    };
+    let lost = records.instances.values().filter_map(|instance| observed.away_since(&instance.base));
+    let lost = lost.chain([observed.started]).map(|since| after(since, rules.lost_after));
+    let forgotten = records.instances.values().filter_map(|instance| instance.draining);
+    let forgotten = forgotten.map(|since| after(since, rules.forget_after));
+    let late = records.apps.values().map(|app| after(app.since, rules.progress_deadline));
+    lost.chain(forgotten).chain(late).filter(|at| *at > now).min()
+}
+
 /// Whether at least `span` lies between two times.
 pub(crate) fn passed(since: Millis, now: Millis, span: Duration) -> bool {
     u128::from(now.saturating_sub(since)) >= span.as_millis()
