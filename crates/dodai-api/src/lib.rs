@@ -4,12 +4,17 @@
 //! documents together. Nothing here opens a file or a socket, and nothing of ours is below it.
 
 mod app;
+mod authorizer;
 mod base;
+mod cors;
 pub mod dapr;
 mod diff;
 mod document;
+mod fault;
 mod folder;
 mod gateway;
+mod identity;
+mod jwt;
 mod metadata;
 mod name;
 mod policy;
@@ -28,19 +33,25 @@ pub use app::{
     Placement, Probe, Probes, Protocol, RevisionChoice, RevisionSpec, RevisionState, RevisionTemplate, Run,
     Scale, StoreRef, TcpSocket, TrafficShare,
 };
+pub use authorizer::{Authorizer, AuthorizerBackend, AuthorizerProtocol};
 pub use base::{BaseSpec, BaseStatus, Capacity};
+pub use cors::Cors;
 pub use diff::{Change, diff};
 pub use document::{
     API_VERSION, App, Base, Document, DocumentKey, Gateway, Kind, Namespace, Policy, Resource, Revision,
     Route, Service,
 };
+pub use fault::{Fault, FaultAbort, FaultDelay, FaultThrottle};
 pub use folder::{MANIFEST, Project, is_document_path, mentions_us, read_all};
 pub use gateway::{CertificateRef, GatewaySpec, Listener, ListenerProtocol, ListenerTls, TlsMode};
+pub use identity::identity_parts;
+pub use jwt::{ClaimMatch, ClaimToHeader, Jwt, JwtHeader, JwtIssuer};
 pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};
 pub use policy::{
     Access, AccessAction, AccessRule, AccessSource, Algorithm, CircuitBreaker, LoadBalancing, PolicyHeaders,
-    PolicyRetry, PolicySpec, PolicyTimeouts, RateLimit, RateLimitKey, RateLimitSource, TargetKind, TargetRef,
+    PolicyRetry, PolicySpec, PolicyTimeouts, RateLimit, RateLimitKey, RateLimitSource, RetryCondition,
+    TargetKind, TargetRef,
 };
 pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};

@@ -3,9 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::authorizer::Authorizer;
+use crate::cors::Cors;
+use crate::fault::Fault;
+use crate::jwt::{ClaimMatch, Jwt};
 use crate::name::Name;
 use crate::quantity::TimeSpan;
-use crate::route::HeaderModifier;
+use crate::route::{HeaderModifier, ValueMatch};
 
 /// What is wanted of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +39,23 @@ pub struct PolicySpec {
     /// Changes of headers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<PolicyHeaders>,
+    /// Which pages of other origins may call, for Gateway and Route. Default: what the app says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
+    /// Whose tokens count. What holds for an app is asked where its instances are, of every caller. Default: none is
+    /// asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
+    /// A service that decides who may call, after `jwt` and `access`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ext_authz: Option<Authorizer>,
+    /// Faults made on purpose. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// Whether `access` and `rateLimit` are only tried: what they would refuse is counted and logged, and let through.
+    /// Stands beside the policies that hold. Default: `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
 }
 
 /// What a policy applies to.
@@ -101,6 +122,61 @@ pub struct PolicyRetry {
     /// Status codes that count as failures. Default: 502, 503 and 504.
     #[serde(default = "retry_codes")]
     pub codes: Vec<u16>,
+    /// What a call is made again for, and nothing beside it. Default: whatever kept it from the app, or ended it where its
+    /// method is idempotent, and `codes`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on: Vec<RetryCondition>,
+}
+
+/// What a call is made again for. The statuses of gRPC count where the answer is that and nothing else, whatever the
+/// method: who names one knows that it may be called twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetryCondition {
+    /// There was no connection.
+    ConnectFailure,
+    /// The app refused the stream without acting on it.
+    RefusedStream,
+    /// The connection broke before the head of an answer.
+    Reset,
+    /// A try took longer than `perTry`.
+    Timeout,
+    /// 502, 503 or 504.
+    GatewayError,
+    /// Any status from 500.
+    #[serde(rename = "5xx")]
+    ServerError,
+    /// One of `codes`.
+    RetriableStatusCodes,
+    /// gRPC status 1.
+    Cancelled,
+    /// gRPC status 4.
+    DeadlineExceeded,
+    /// gRPC status 8.
+    ResourceExhausted,
+    /// gRPC status 13.
+    Internal,
+    /// gRPC status 14.
+    Unavailable,
+}
+
+impl std::fmt::Display for RetryCondition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            RetryCondition::ConnectFailure => "connect-failure",
+            RetryCondition::RefusedStream => "refused-stream",
+            RetryCondition::Reset => "reset",
+            RetryCondition::Timeout => "timeout",
+            RetryCondition::GatewayError => "gateway-error",
+            RetryCondition::ServerError => "5xx",
+            RetryCondition::RetriableStatusCodes => "retriable-status-codes",
+            RetryCondition::Cancelled => "cancelled",
+            RetryCondition::DeadlineExceeded => "deadline-exceeded",
+            RetryCondition::ResourceExhausted => "resource-exhausted",
+            RetryCondition::Internal => "internal",
+            RetryCondition::Unavailable => "unavailable",
+        })
+    }
 }
 
 fn attempts() -> u32 {
@@ -124,6 +200,7 @@ impl Default for PolicyRetry {
             budget_percent: budget_percent(),
             min_retries_per_second: min_retries(),
             codes: retry_codes(),
+            on: Vec::new(),
         }
     }
 }
@@ -210,9 +287,18 @@ pub struct AccessRule {
     /// Paths: exact, or everything below one that ends in `/*`. Default: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
+    /// Hosts that are called, `*.example.com` for all below a domain. Default: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Headers, all of which must match. Default: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<ValueMatch>,
+    /// Claims of the call's token, all of which must match; needs `jwt` for the same target. Default: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claims: Vec<ClaimMatch>,
 }
 
-/// Who calls: one of the apps, or any app of one of the namespaces.
+/// Who calls: one of the apps, any app of one of the namespaces, or an app of one of the identities; and from where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessSource {
@@ -222,6 +308,12 @@ pub struct AccessSource {
     /// Namespaces. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<Name>,
+    /// SPIFFE ids: `spiffe://cluster.local/ns/shop/cart`, with one `*` in the namespace and one in the app. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identities: Vec<String>,
+    /// Networks that the client of a gateway must be in, `10.0.0.0/8` or one address; for Gateway and Route. Default: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
 }
 
 /// How many calls are taken.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app::RevisionChoice;
+use crate::cors::Cors;
 use crate::name::Name;
 use crate::quantity::{Port, TimeSpan, Weight};
 
@@ -174,6 +175,9 @@ pub struct Filter {
     /// For `DirectResponse`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_response: Option<DirectResponse>,
+    /// For `CORS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// What a filter does.
@@ -192,6 +196,9 @@ pub enum FilterKind {
     RequestMirror,
     /// Answers by itself.
     DirectResponse,
+    /// Says which pages of other origins may call.
+    #[serde(rename = "CORS")]
+    Cors,
 }
 
 impl FilterKind {
@@ -204,6 +211,7 @@ impl FilterKind {
             FilterKind::UrlRewrite => "urlRewrite",
             FilterKind::RequestMirror => "requestMirror",
             FilterKind::DirectResponse => "directResponse",
+            FilterKind::Cors => "cors",
         }
     }
 }

@@ -12,6 +12,8 @@ mod depending;
 mod documents;
 #[path = "main/gateways.rs"]
 mod gateways;
+#[path = "main/guards.rs"]
+mod guards;
 #[path = "main/looping.rs"]
 mod looping;
 #[path = "main/outside.rs"]

@@ -74,8 +74,25 @@ pub const MAX_HOPS: u8 = 16;
 /// The header that carries the hop count between bases and through apps.
 pub const HOPS_HEADER: &str = "dodai-hops";
 
+/// The header that tells the next base how many milliseconds the caller still waits.
+pub const TIMEOUT_HEADER: &str = "dodai-timeout-ms";
+
 /// The header of a local answer that names the failure's code.
 pub const FAILURE_HEADER: &str = "dodai-failure";
+
+/// The header that tells an app who calls it, by Dapr's name for it. Always true: what a caller says of itself is
+/// replaced by what it proved, or taken away.
+pub const CALLER_HEADER: &str = "dapr-caller-app-id";
+
+/// Headers that tell an app who is there. Nobody outside the mesh may set them, and nobody at all in trailers.
+pub const IDENTITY_HEADERS: [&str; 3] = [CALLER_HEADER, "dapr-callee-app-id", "x-forwarded-client-cert"];
+
+/// Whether a header of this name tells an app who is there, whatever its case.
+pub fn tells_identity(name: &[u8]) -> bool {
+    // Most names are told apart by their length.
+    matches!(name.len(), 18 | 23)
+        && IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+}
 
 /// A request on its way.
 #[derive(Debug)]

@@ -78,10 +78,18 @@ kinds! {
     Loop => "loop", Policy, Never, 508, 9;
     /// Nobody proved who is calling, and the policy wants to know.
     Unauthenticated => "unauthenticated", Policy, Never, 401, 16;
+    /// The caller's token does not count.
+    BadToken => "bad_token", Policy, Never, 401, 16;
+    /// The keys that the caller's token is checked by could not be had.
+    KeysMissing => "keys_missing", Endpoint, Never, 503, 14;
+    /// The service that decides who may call gave no answer.
+    AuthorizerDown => "authorizer_down", Endpoint, Never, 503, 14;
     /// The policy forbids it.
     Denied => "denied", Policy, Never, 403, 7;
     /// A rate limit is used up.
     RateLimited => "rate_limited", Policy, Never, 429, 8;
+    /// A policy ended the call on purpose, to see what its callers make of it.
+    FaultInjected => "fault_injected", Policy, Never, 503, 14;
     /// A queue is full.
     QueueFull => "queue_full", Policy, Safe, 503, 14;
     /// The circuit breaker is open.
@@ -163,7 +171,7 @@ mod tests {
             match kind.blame() {
                 Blame::Client => assert!(!server_side || *kind == Kind::NotImplemented, "{kind:?}"),
                 Blame::Policy => {
-                    let overload = [Kind::QueueFull, Kind::BreakerOpen, Kind::Loop];
+                    let overload = [Kind::QueueFull, Kind::BreakerOpen, Kind::Loop, Kind::FaultInjected];
                     assert!(!server_side || overload.contains(kind), "{kind:?}");
                 }
                 Blame::Endpoint | Blame::Us => assert!(server_side, "{kind:?}"),

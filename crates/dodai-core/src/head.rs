@@ -188,6 +188,11 @@ impl Edits {
         self.0.push(Part::All(edits.clone()));
     }
 
+    /// Adds the changes of `others` after these.
+    pub fn extend(&mut self, others: &Edits) {
+        self.0.extend(others.0.iter().cloned());
+    }
+
     /// Sets a header.
     pub fn set(&mut self, name: HeaderName, value: &[u8]) {
         self.push(Edit::Set(name, Short::from_slice(value)));

@@ -13,9 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AppId, ServiceId};
 
+mod guard;
+mod resilience;
 mod routing;
 mod workload;
 
+pub use guard::*;
+pub use resilience::*;
 pub use routing::*;
 pub use workload::*;
 

@@ -19,14 +19,19 @@ use crate::service::now_nanos;
 /// Whether a failure of this kind counts against the endpoint. A kept connection that had been closed, or an
 /// instance that is not there, says nothing about how the endpoint works.
 pub fn counts(kind: Kind) -> bool {
-    kind.blame() == Blame::Endpoint && !matches!(kind, Kind::Stale | Kind::NoEndpoint)
+    kind.blame() == Blame::Endpoint
+        && !matches!(kind, Kind::Stale | Kind::NoEndpoint | Kind::KeysMissing | Kind::AuthorizerDown)
 }
 
+/// [`default_retry`], where it is only looked at.
+pub static DEFAULT_RETRY: RetryPolicy = default_retry();
+
 /// Retries when no policy says otherwise: failures before the endpoint could act are tried again.
-pub fn default_retry() -> RetryPolicy {
+pub const fn default_retry() -> RetryPolicy {
     RetryPolicy {
         attempts: 2,
         statuses: Vec::new(),
+        on: None,
         backoff: Duration::from_millis(10),
         constant: false,
         max_backoff: None,
@@ -178,7 +183,7 @@ impl Tries {
             Retry::IfUnsent => !sent.any || (self.idempotent && !sent.body),
             Retry::Safe => !sent.body,
         };
-        if safe { self.wait(policy, budget, now) } else { None }
+        if safe && policy.covers(failure.kind) { self.wait(policy, budget, now) } else { None }
     }
 
     /// Whether to try again after a response with `status`.
@@ -190,8 +195,20 @@ impl Tries {
         budget: &Budget,
         now: impl FnOnce() -> Instant,
     ) -> Option<Duration> {
-        let wanted = policy.statuses.contains(&status) && self.idempotent && !sent.body;
+        let wanted = policy.covers_status(status) && self.idempotent && !sent.body;
         if wanted { self.wait(policy, budget, now()) } else { None }
+    }
+
+    /// Whether to try again after an answer that is nothing but this gRPC `status`.
+    pub fn again_after_grpc(
+        &self,
+        policy: &RetryPolicy,
+        status: u8,
+        sent: Sent,
+        budget: &Budget,
+        now: Instant,
+    ) -> Option<Duration> {
+        if policy.covers_grpc(status) && !sent.body { self.wait(policy, budget, now) } else { None }
     }
 
     fn wait(&self, policy: &RetryPolicy, budget: &Budget, now: Instant) -> Option<Duration> {

@@ -15,9 +15,9 @@ use dodai_transport::network;
 use dodai_transport::stream::Stream;
 use dodai_transport::tls::Alpn;
 
+use crate::h2::PREFACE;
 use crate::pipe;
 use crate::request::Side;
-use crate::h2::PREFACE;
 use crate::spine::caller_label;
 use crate::timer::Deadline;
 use crate::tls::Tls;
@@ -140,7 +140,7 @@ async fn connection(
     let label = caller_label(&caller);
     let client = match listener.role {
         Role::Gateway { .. } => peer.ip().to_string().into(),
-        Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh | Role::Api { .. } => Box::default(),
+        Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh | Role::Api { .. } => Arc::default(),
     };
     let protocol = listener.protocol;
     let tcp = protocol == Protocol::Tcp;

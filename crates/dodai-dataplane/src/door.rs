@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use dodai_core::call::{Answer, Call, Caller, Door, HOPS_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::id::{AppId, Name};
+use dodai_core::id::{AppId, Name, ServiceId};
 use dodai_core::snapshot::{Listener, Protocol, Role};
 use dodai_core::task;
 use tokio::sync::{mpsc, oneshot};
@@ -100,8 +100,16 @@ async fn visit_one(worker: Rc<Worker>, side: Rc<Side>, visit: Visit) {
     let _left = answer.send(result);
 }
 
+/// The in-process way of this base itself to one service.
+pub fn side_to(service: &ServiceId) -> Side {
+    let side = side_of(&Caller::Base);
+    let Role::Outbound { app } = side.listener.role.clone() else { return side };
+    let role = Role::Dependency { app, service: service.clone() };
+    Side { listener: Arc::new(Listener { role, ..side.listener.as_ref().clone() }), ..side }
+}
+
 /// The in-process way in of a caller.
-fn side_of(caller: &Caller) -> Side {
+pub fn side_of(caller: &Caller) -> Side {
     let base = || {
         let name = |text| Name::new(text).expect("a valid name");
         AppId::new(name("default"), name("base"))
@@ -119,7 +127,7 @@ fn side_of(caller: &Caller) -> Side {
         listener: Arc::new(listener),
         caller: caller.clone(),
         label,
-        client: Box::default(),
+        client: std::sync::Arc::default(),
         secure: false,
         service: None,
         retired: crate::connection::Retired::default(),

@@ -8,14 +8,21 @@ use std::sync::Arc;
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
-use dodai_core::snapshot::{self, Access, Backend, HeaderEdits, PathRewrite, RateKey};
+use dodai_core::snapshot::{self, Backend, HeaderEdits, PathRewrite, RateKey};
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::path::{self, Readings};
+use crate::access::Access;
+use crate::authorizer::Authorizer;
+use crate::cors::Cors;
+use crate::fault::{Drawn, Fault};
+use crate::jwt::{Checked, Claims, Jwt};
+use crate::path;
 use crate::rate::RateLimit;
 use crate::route::BadRule;
+use crate::tally::Tally;
+use crate::trial::Trial;
 
 /// A compiled filter.
 #[derive(Debug)]
@@ -42,6 +49,40 @@ pub enum Filter {
     RateLimit(RateLimit),
     /// Refuses callers.
     Access(Access),
+    /// Asks for a token.
+    Jwt(Box<Jwt>),
+    /// Asks another service.
+    Authorizer(Box<Authorizer>),
+    /// Does harm on purpose.
+    Fault(Box<Fault>),
+    /// Would refuse, and only says so.
+    Trial(Box<Trial>),
+    /// Tells browsers which pages may call.
+    Cors(Box<Cors>),
+}
+
+impl Filter {
+    /// Whether it may wait, or change a call that arrives.
+    pub fn is_deep(&self) -> bool {
+        matches!(self, Filter::Jwt(_) | Filter::Authorizer(_))
+    }
+
+    /// What it counted, if it counts.
+    pub fn tally(&self) -> Option<&Tally> {
+        match self {
+            Filter::Cors(cors) => Some(&cors.tally),
+            Filter::Trial(trial) => Some(&trial.tally),
+            Filter::Jwt(jwt) => Some(&jwt.tally),
+            Filter::Fault(fault) => Some(&fault.tally),
+            Filter::Authorizer(authorizer) => Some(&authorizer.tally),
+            Filter::Access(_)
+            | Filter::Request(_)
+            | Filter::Response(_)
+            | Filter::Rewrite { .. }
+            | Filter::Mirror { .. }
+            | Filter::RateLimit(_) => None,
+        }
+    }
 }
 
 /// The mirrors that were drawn for a call: indexes into the rule's filters.
@@ -70,7 +111,14 @@ fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule>
             }
             Filter::RateLimit(RateLimit::new(*interval, *burst, key))
         }
-        snapshot::Filter::Access(access) => Filter::Access(access.clone()),
+        snapshot::Filter::Access(access) => Filter::Access(Access::compile(rule, access)?),
+        snapshot::Filter::Jwt(jwt) => Filter::Jwt(Box::new(Jwt::compile(rule, jwt)?)),
+        snapshot::Filter::Authorizer(spec) => Filter::Authorizer(Box::new(Authorizer::compile(rule, spec)?)),
+        snapshot::Filter::Fault(spec) => Filter::Fault(Box::new(Fault::compile(rule, spec)?)),
+        snapshot::Filter::Trial { policy, filter } => {
+            Filter::Trial(Box::new(Trial::new(policy, compile_one(rule, filter)?)))
+        }
+        snapshot::Filter::Cors(cors) => Filter::Cors(Box::new(Cors::compile(rule, cors)?)),
     })
 }
 
@@ -113,20 +161,81 @@ fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Arc<[Edit]>, BadRule>
     Ok(list.into())
 }
 
-/// Runs `filters` on a request that arrived at `now`; changes go to `edits`. `client` is the address of a gateway's
-/// client; `prefix` is what the rule matched, for prefix rewrites.
+/// A call as filters see it.
+pub struct Seen<'a> {
+    /// Its head.
+    pub head: RequestHead<'a>,
+    /// Who calls.
+    pub caller: &'a Caller,
+    /// The address of a gateway's client.
+    pub client: Option<&'a str>,
+    /// When it arrived.
+    pub now: Instant,
+    /// What is known of it.
+    pub known: Known,
+}
+
+/// What is known of a call that is looked at. Rules that ask for more get the benefit of the doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// All of it: it has just come.
+    All,
+    /// Its head, but no token.
+    Head,
+    /// Method, host and path.
+    Line,
+}
+
+/// What filters say of a call beside the changes of its head.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Where copies go.
+    pub mirrors: Mirrors,
+    /// What changes in its answer because of what it asked.
+    pub reply: Option<Box<Edits>>,
+    /// What its token claims.
+    pub claims: Option<Arc<Claims>>,
+    /// What harm is done to it on purpose.
+    pub fault: Option<Box<Drawn>>,
+    /// Whether the call has arrived: the base that sent it has edited its head already.
+    pub arrived: bool,
+}
+
+/// How far a call came.
+#[derive(Debug)]
+pub enum Ran {
+    /// Every filter let it through.
+    Through,
+    /// A filter answers it: with this status and these headers.
+    Answered(u16, Box<Edits>),
+    /// The filter of this index must wait for something first: see [`crate::later`].
+    Waits(usize, Wait),
+}
+
+/// What a filter waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The keys of the issuer of this index.
+    Keys(usize),
+    /// The word of an authorizer.
+    Verdict,
+}
+
+/// Runs `filters` on a call, from the one of index `from` on, which has `waited` for what it wanted if that is not the
+/// first; changes of its head go to `edits`. `prefix` is what the rule matched, for prefix rewrites.
 pub fn run(
     filters: &[Filter],
-    head: &RequestHead<'_>,
-    (caller, client): (&Caller, Option<&str>),
+    from: usize,
+    waited: bool,
+    seen: &Seen<'_>,
     prefix: impl FnOnce() -> Option<String>,
-    now: Instant,
+    passed: &mut Passed,
     edits: &mut Edits,
-) -> Result<Mirrors, Failure> {
-    let mut mirrors = Mirrors::new();
+) -> Result<Ran, Failure> {
     let mut prefix = Some(prefix);
-    for (index, filter) in filters.iter().enumerate() {
+    for (index, filter) in filters.iter().enumerate().skip(from) {
         match filter {
+            Filter::Request(_) if passed.arrived => {}
             Filter::Request(changes) => edits.push_all(changes),
             // These wait for the response: see [`response_edits`].
             Filter::Response(_) => {}
@@ -136,26 +245,49 @@ pub fn run(
                 }
                 if let Some(path) = path {
                     let matched = prefix.take().and_then(|prefix| prefix());
-                    edits.push(Edit::Target(rewrite(path, head, matched.as_deref())));
+                    edits.push(Edit::Target(rewrite(path, &seen.head, matched.as_deref())));
                 }
             }
             Filter::Mirror { per_ten_thousand, .. } => {
                 if dodai_core::trace::random() % 10_000 < u64::from(*per_ten_thousand) {
-                    mirrors.push(index);
+                    passed.mirrors.push(index);
                 }
             }
             Filter::RateLimit(limit) => {
-                if !limit.take(head, caller, client, now) {
-                    return Err(Failure::new(
-                        Kind::RateLimited,
-                        "the rate limit is used up; wait, or raise `rateLimit` of the policy",
-                    ));
+                if !limit.take(&seen.head, seen.caller, seen.client, seen.now) {
+                    return Err(used_up());
                 }
             }
-            Filter::Access(access) => allowed(access, head, caller)?,
+            Filter::Access(access) => access.check(seen, passed.claims.as_deref())?,
+            // The base itself is asked for nothing: it delivers messages, and asks authorizers.
+            Filter::Jwt(_) | Filter::Authorizer(_) if *seen.caller == Caller::Base => {}
+            Filter::Jwt(jwt) => match jwt.check(&seen.head, waited && index == from, edits)? {
+                Checked::Token(claims) => passed.claims = Some(claims),
+                Checked::None => {}
+                Checked::Wait(issuer) => return Ok(Ran::Waits(index, Wait::Keys(issuer))),
+            },
+            // It has been asked when the next filter goes on.
+            Filter::Authorizer(_) => return Ok(Ran::Waits(index, Wait::Verdict)),
+            // Harm is done where a call starts its way.
+            Filter::Fault(fault) if !passed.arrived => {
+                passed.fault = fault.draw(&seen.head).or(passed.fault.take())
+            }
+            Filter::Fault(_) => {}
+            Filter::Trial(trial) => trial.run(seen, passed.claims.as_deref()),
+            Filter::Cors(cors) => {
+                if let Some(answer) = cors.preflight(&seen.head) {
+                    return Ok(Ran::Answered(204, Box::new(answer)));
+                }
+                cors.reply(&seen.head, passed.reply.get_or_insert_default());
+            }
         }
     }
-    Ok(mirrors)
+    Ok(Ran::Through)
+}
+
+/// Why a call beyond a rate is refused.
+pub fn used_up() -> Failure {
+    Failure::new(Kind::RateLimited, "the rate limit is used up; wait, or raise `rateLimit` of the policy")
 }
 
 /// The changes that `filters` make to a response head.
@@ -193,73 +325,9 @@ pub fn rewrite(path: &PathRewrite, head: &RequestHead<'_>, matched: Option<&str>
     target
 }
 
-/// Deny rules win, then allow rules, then the default. An endpoint may read a path in another way than we: a rule
-/// denies what may be meant, and allows what must be.
-fn allowed(access: &Access, head: &RequestHead<'_>, caller: &Caller) -> Result<(), Failure> {
-    let readings = std::cell::LazyCell::new(|| Readings::of(head.path()));
-    let covers = |rule: &snapshot::AccessRule, path: &str| {
-        if rule.allow { readings.must_be(path) } else { readings.may_be(path) }
-    };
-    let matches = |rule: &&snapshot::AccessRule| {
-        let named = rule.apps.is_empty() && rule.namespaces.is_empty();
-        let who = match caller.app() {
-            Some(app) => {
-                rule.apps.contains(app) || rule.namespaces.iter().any(|ns| ns == app.namespace.as_str())
-            }
-            None => false,
-        };
-        (named || who)
-            && (rule.methods.is_empty() || rule.methods.iter().any(|method| method == head.method()))
-            && (rule.paths.is_empty() || rule.paths.iter().any(|path| covers(rule, path)))
-    };
-    let denied = access.rules.iter().filter(|rule| !rule.allow).any(|rule| matches(&rule));
-    let granted = access.rules.iter().filter(|rule| rule.allow).any(|rule| matches(&rule));
-    if *caller != Caller::Base && (denied || !(granted || access.default_allow)) {
-        return Err(Failure::new(
-            Kind::Denied,
-            format!("{caller} may not {} {}", head.method(), head.path()),
-        ));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dodai_core::id::AppId;
-    use dodai_core::snapshot::AccessRule;
-
-    #[test]
-    fn access_is_decided_by_deny_then_allow_then_default() {
-        let shop = || Caller::App(AppId::parse("default/shop").expect("valid"));
-        let rule = |allow, paths: &[&str]| AccessRule {
-            allow,
-            apps: vec![AppId::parse("default/shop").expect("valid")],
-            paths: paths.iter().map(|path| (*path).to_owned()).collect(),
-            ..AccessRule::default()
-        };
-        let access = Access {
-            default_allow: false,
-            rules: vec![rule(true, &[]), rule(false, &["/admin/*", "/exact"])],
-        };
-        let check = |caller: Caller, uri: &str, expect: bool| {
-            let (parts, ()) = http::Request::get(uri).body(()).expect("valid").into_parts();
-            assert_eq!(
-                allowed(&access, &RequestHead::Map(&parts), &caller).is_ok(),
-                expect,
-                "{caller} {uri}"
-            );
-        };
-        check(shop(), "/", true);
-        check(shop(), "/admin/x", false);
-        check(shop(), "/administrator", true);
-        check(shop(), "//admin/x", false);
-        check(shop(), "/a/..;/admin/x", false);
-        check(shop(), "/exact", false);
-        check(shop(), "/exact/below", true);
-        check(Caller::Outside, "/", false);
-        check(Caller::Base, "/admin", true);
-    }
 
     #[test]
     fn prefixes_are_rewritten_by_whole_segments() {

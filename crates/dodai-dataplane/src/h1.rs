@@ -13,4 +13,7 @@ pub use flow::{Flow, parse_trailers};
 pub use head::{
     BadHead, Framing, HeaderList, Parsed, RequestLine, ResponseHead, parse_request, parse_response,
 };
-pub use write::{write_local_response, write_map_request, write_map_response, write_request, write_response};
+pub use write::{
+    write_local_map, write_local_response, write_map_request, write_map_response, write_request,
+    write_response,
+};

@@ -41,7 +41,10 @@ pub async fn once(
         return Ended::Failed(failure, Sent::NOTHING);
     }
     let answer = |call| message::carry(&client.worker, reach, call, &forward.service.spec.breaker);
-    let edit = |reply: &mut Reply| forward.response_edits().apply_to(&mut reply.head.headers);
+    let edit = |reply: &mut Reply| {
+        forward.response_edits().apply_to(&mut reply.head.headers);
+        forward.slow(reply);
+    };
     let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
     converse(client, request, answer, edit, again, bounds, outcome).await
 }

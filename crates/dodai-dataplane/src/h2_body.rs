@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_core::body::Body;
+use dodai_core::call::tells_identity;
 use dodai_core::failure::{Failure, Kind};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
@@ -18,7 +19,8 @@ use crate::h2::{self, Gone, Piece, Reason, Receiving, Sending};
 use crate::h2_head;
 use crate::timer::Deadline;
 
-/// The body of a received message. Trailers of more than `most` bytes are a failure of kind `too_large`.
+/// The body of a received message. Trailers of more than `most` bytes, or that say who calls, are a failure of kind
+/// `too_large`.
 pub fn received(from: Receiving, length: Option<u64>, most: usize, too_large: Kind) -> Body {
     if from.is_end() { Body::empty() } else { Body::boxed(Received { from, length, most, too_large }) }
 }
@@ -53,6 +55,9 @@ impl http_body::Body for Received {
             Some(Ok(Piece::Trailers(block))) if block.is_oversized() || block.size() > self.most => {
                 let most = self.most;
                 Some(Err(Failure::new(self.too_large, format!("trailers of more than {most} bytes"))))
+            }
+            Some(Ok(Piece::Trailers(block))) if block.iter().any(|(name, ..)| tells_identity(name)) => {
+                Some(Err(Failure::new(self.too_large, "a trailer says who calls")))
             }
             Some(Ok(Piece::Trailers(block))) => Some(Ok(Frame::trailers(h2_head::fields(&block)))),
             Some(Ok(Piece::Head(_))) => {

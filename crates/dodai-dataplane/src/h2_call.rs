@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use dodai_core::call::{Call, Context, Reply};
 use dodai_core::failure::{Failure, Kind};
@@ -11,9 +12,10 @@ use dodai_core::snapshot::{Protocol, Role};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::attempt::{self, Sent, Terms, Tries, default_retry};
+use crate::attempt::{self, DEFAULT_RETRY, Sent, Terms, Tries};
 use crate::h2::{Block, Pseudo, Receiving, Sending};
 use crate::h2_relay::{self, Downstream, Ended};
+use crate::later;
 use crate::limits::MAX_HEADERS;
 use crate::reach::{self, Reach};
 use crate::request::Side;
@@ -58,20 +60,24 @@ pub async fn serve(
     sending: Sending,
     live: Live,
 ) {
+    let epoch = worker.shared.epoch.load(Relaxed);
     let decided = decide(&worker, &side, &head).await;
     match decided {
         Ok(Decided { decision: Ok(Decision::Forward(forward)), edits, lap }) if relays(&forward) => {
-            relay(&worker, &side, Downstream::new(head, edits, receiving, sending), forward, lap).await;
+            relay(&worker, &side, Downstream::new(head, edits, receiving, sending, epoch), forward, lap)
+                .await;
         }
         decided => Box::pin(parsed(&worker, &side, head, receiving, sending, decided)).await,
     }
     drop(live);
 }
 
-/// Whether a call is relayed as it is, unless its endpoint turns out to be in this process.
+/// Whether a call is relayed as it is, unless its endpoint turns out to be in this process. What is seldom asked for
+/// is done with parsed messages only.
 fn relays(forward: &Forward) -> bool {
     let by_http2 = matches!(forward.service.spec.protocol, Protocol::Http2 | Protocol::Grpc);
-    by_http2 && forward.mirrors.is_empty()
+    let is_plain = forward.mirrors.is_empty() && forward.fault.is_none();
+    by_http2 && is_plain && !later::is_deep(&forward.service.inbound) && !forward.retries_grpc()
 }
 
 /// Why no try brought an answer.
@@ -195,18 +201,12 @@ async fn tries(
         &service.spec.policy,
         &worker.shared.limits,
     );
-    let standard;
-    let retry = match terms.retry {
-        Some(retry) => retry,
-        None => {
-            standard = default_retry();
-            &standard
-        }
-    };
+    let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
     service.budget.deposit(retry);
     over_limit(&client.head, terms.max_body)?;
     let idempotent = View::of(&client.head).head().is_idempotent();
-    let mut tries = Tries::new(&terms, idempotent, lap.start, None);
+    let told = forward.left.map(|left| lap.start + left);
+    let mut tries = Tries::new(&terms, idempotent, lap.start, told);
     loop {
         let now = if tries.tried().is_empty() { lap.start } else { Instant::now() };
         let (revision, nanos) = (forward.revision.as_ref(), service::nanos(now));
@@ -225,7 +225,8 @@ async fn tries(
         }
         let ended = match &reach {
             Reach::Http2(target) => {
-                h2_relay::once(worker, client, forward, target, &terms, deadline, &again, lap, outcome).await
+                h2_relay::once(worker, side, client, forward, target, &terms, deadline, &again, lap, outcome)
+                    .await
             }
             Reach::Http1(_) | Reach::Serve(..) if client.received() == 0 => return Err(Stopped::InProcess),
             Reach::Http1(_) | Reach::Serve(..) => {
@@ -303,7 +304,7 @@ async fn parsed(
         if let Role::Api { app } = &side.listener.role {
             return api(worker, side, app, Call { head, body, context }, is_grpc, &lap).await;
         }
-        if let Ok(Decision::Forward(_) | Decision::External) = decision {
+        if let Ok(Decision::Forward(_) | Decision::External | Decision::Later(_)) = decision {
             edits.apply_to_request(&mut head);
         }
         let call = Call { head, body, context };

@@ -4,20 +4,27 @@
 //! more of its body was sent than is kept; until then it may be tried again. Everything that is rare (mirrors, other
 //! endpoints) goes by way of parsed messages instead.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dodai_core::call::tells_identity;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
 use crate::client_h2::{self, Link};
+use crate::filter::{Known, Seen};
 use crate::h2::{self, Block, Gone, Piece, Pseudo, Receiving, Sending};
 use crate::h2_body;
+use crate::h2_call::View;
 use crate::limits::KEPT_BODY;
+use crate::live;
 use crate::reach::Target;
+use crate::request::Side;
 use crate::spine::{Forward, Lap, Outcome};
 use crate::timer::Deadline;
 use crate::worker::Worker;
@@ -38,6 +45,8 @@ pub struct Downstream {
     lost: bool,
     ended: bool,
     received: u64,
+    /// The tables that there had been when it was last looked at.
+    epoch: u64,
 }
 
 /// How a try ended.
@@ -59,7 +68,7 @@ pub type Again<'a> = &'a dyn Fn(u16, Sent) -> Option<Duration>;
 
 impl Downstream {
     /// A call that has just arrived.
-    pub fn new(head: Block, edits: Edits, receiving: Receiving, sending: Sending) -> Downstream {
+    pub fn new(head: Block, edits: Edits, receiving: Receiving, sending: Sending, epoch: u64) -> Downstream {
         let ended = receiving.is_end();
         Downstream {
             head,
@@ -72,6 +81,7 @@ impl Downstream {
             lost: false,
             ended,
             received: 0,
+            epoch,
         }
     }
 
@@ -111,6 +121,7 @@ impl Downstream {
 #[expect(clippy::too_many_arguments, reason = "one call's parts, used once")]
 pub async fn once(
     worker: &std::rc::Rc<Worker>,
+    side: &Side,
     client: &mut Downstream,
     forward: &Forward,
     target: &Target,
@@ -140,6 +151,8 @@ pub async fn once(
         client,
         receiving,
         sending,
+        worker,
+        side,
         forward,
         max_body: terms.max_body,
         max_trailers: worker.shared.limits.trailer_bytes,
@@ -161,6 +174,8 @@ struct Exchange<'a> {
     client: &'a mut Downstream,
     receiving: Receiving,
     sending: Sending,
+    worker: &'a Worker,
+    side: &'a Side,
     forward: &'a Forward,
     max_body: Option<u64>,
     max_trailers: usize,
@@ -282,7 +297,7 @@ impl Exchange<'_> {
                 self.up = Up::Data(data, end);
             }
             Some(Ok(Piece::Trailers(block))) => {
-                if let Some(failure) = self.too_long(&block, Kind::BadRequest) {
+                if let Some(failure) = self.unfit(&block, Kind::BadRequest) {
                     return Err(Stop::Failed(failure));
                 }
                 self.client.trailers = Some(block);
@@ -324,10 +339,16 @@ impl Exchange<'_> {
                         }
                     }
                     Some(Ok(Piece::Data(data))) => {
+                        let epoch = self.worker.shared.epoch.load(Relaxed);
+                        if std::mem::replace(&mut self.client.epoch, epoch) != epoch
+                            && let Err(failure) = self.still_allowed()
+                        {
+                            return Poll::Ready(Stop::Failed(failure));
+                        }
                         self.outcome.sent += data.len() as u64;
                         self.down = Down::Data(data, self.receiving.is_end());
                     }
-                    Some(Ok(Piece::Trailers(block))) => match self.too_long(&block, Kind::Protocol) {
+                    Some(Ok(Piece::Trailers(block))) => match self.unfit(&block, Kind::Protocol) {
                         Some(failure) => return Poll::Ready(Stop::Failed(failure)),
                         None => self.trailers(&block),
                     },
@@ -369,10 +390,25 @@ impl Exchange<'_> {
         None
     }
 
-    fn too_long(&self, trailers: &Block, kind: Kind) -> Option<Failure> {
+    /// Why trailers cannot pass.
+    fn unfit(&self, trailers: &Block, kind: Kind) -> Option<Failure> {
         let most = self.max_trailers;
-        let long = trailers.is_oversized() || trailers.size() > most;
-        long.then(|| Failure::new(kind, format!("trailers of more than {most} bytes")))
+        if trailers.is_oversized() || trailers.size() > most {
+            return Some(Failure::new(kind, format!("trailers of more than {most} bytes")));
+        }
+        let claims = trailers.iter().any(|(name, ..)| tells_identity(name));
+        claims.then(|| Failure::new(kind, "a trailer says who calls"))
+    }
+
+    /// Whether the newest table would let the call in.
+    #[cold]
+    fn still_allowed(&self) -> Result<(), Failure> {
+        let view = View::of(&self.client.head);
+        let client = Some(&*self.side.client).filter(|client| !client.is_empty());
+        let (caller, now) = (&self.side.caller, Instant::now());
+        let seen = Seen { head: view.head(), caller, client, now, known: Known::Head };
+        let table = self.worker.shared.table.load();
+        live::still_allowed(&table, &self.side.listener, Some(self.forward.service.id()), &seen)
     }
 
     fn trailers(&mut self, block: &Block) {

@@ -10,14 +10,20 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dodai_core::body::Body;
-use dodai_core::call::Reply;
+use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::RequestHead;
+use dodai_core::id::{AppId, ServiceId};
 use dodai_core::record::{MAX_METHOD, MAX_TEXT, Record, Sink, clipped};
+use dodai_core::snapshot::Listener;
 use dodai_core::trace::Span;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::filter::{Known, Seen};
+use crate::live;
+use crate::request::Side;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service};
 use crate::stats::{Direction, Labels, Names, Series};
@@ -119,6 +125,7 @@ impl Lap {
             lap: self.clone(),
             outcome,
             received,
+            watched: None,
             protocol: line.protocol,
             words: [line.listener, line.method, line.target, line.authority].map(str::to_owned),
         }
@@ -195,12 +202,56 @@ pub struct Ending {
     lap: Lap,
     outcome: Outcome,
     received: Option<Arc<AtomicU64>>,
+    watched: Option<Watched>,
     protocol: &'static str,
     /// Listener, method, target, authority.
     words: [String; 4],
 }
 
+/// What a call is looked at again by when there is a new table.
+struct Watched {
+    epoch: u64,
+    listener: Arc<Listener>,
+    client: Arc<str>,
+}
+
 impl Ending {
+    /// Cuts the call when a table that is newer than `epoch` would not let it in.
+    pub fn watched(mut self, side: &Side, epoch: u64) -> Ending {
+        self.watched = Some(Watched { epoch, listener: side.listener.clone(), client: side.client.clone() });
+        self
+    }
+
+    /// Whether the newest table would let the call in, as far as can be said of it by now.
+    fn review(&mut self) -> Result<(), Failure> {
+        let Some(watched) = &mut self.watched else { return Ok(()) };
+        let epoch = self.shared.epoch.load(Relaxed);
+        if watched.epoch == epoch {
+            return Ok(());
+        }
+        watched.epoch = epoch;
+        let [_, method, target, authority] = &self.words;
+        let uri =
+            http::Uri::builder().scheme("http").authority(authority.as_str()).path_and_query(target.as_str());
+        let uri = uri.build().or_else(|_| target.parse());
+        let request = http::Request::builder().method(method.as_str());
+        let Ok(request) = request.uri(uri.unwrap_or_default()).body(()) else { return Ok(()) };
+        let (parts, ()) = request.into_parts();
+        let caller = match &*self.labels.caller {
+            "base" => Caller::Base,
+            text => AppId::parse(text).map_or(Caller::Outside, Caller::App),
+        };
+        let seen = Seen {
+            head: RequestHead::Map(&parts),
+            caller: &caller,
+            client: Some(&*watched.client).filter(|client| !client.is_empty()),
+            now: Instant::now(),
+            known: Known::Line,
+        };
+        let service = ServiceId::parse(&self.labels.service).ok();
+        live::still_allowed(&self.shared.table.load(), &watched.listener, service.as_ref(), &seen)
+    }
+
     /// Ends the call now if the reply has no body, else with it.
     pub fn with(mut self, reply: Reply) -> Reply {
         self.outcome.grpc_status = grpc_status(&reply.head.headers);
@@ -243,7 +294,14 @@ impl http_body::Body for Counted {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let mut frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let (Some(ending), Some(Ok(_))) = (&mut self.ending, &frame)
+            && let Err(failure) = ending.review()
+        {
+            // What carries on below is closed too.
+            self.body = Body::empty();
+            frame = Some(Err(failure));
+        }
         if let Some(ending) = &mut self.ending {
             match &frame {
                 Some(Ok(frame)) => {

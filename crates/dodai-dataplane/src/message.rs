@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context, Reply};
@@ -16,8 +17,10 @@ use dodai_core::snapshot::{Protocol, Role};
 use dodai_core::trace::Span;
 use tokio::time::Instant;
 
-use crate::attempt::{self, Sent, Terms, Tries, default_retry};
+use crate::attempt::{self, DEFAULT_RETRY, Sent, Terms, Tries};
 use crate::bodies::{guarded, idle_bounded, limit};
+use crate::fault;
+use crate::later;
 use crate::limits::KEPT_BODY;
 use crate::mirror;
 use crate::reach::{self, Reach, Target};
@@ -64,26 +67,49 @@ pub async fn decided(
     lap: Lap,
     decision: Result<Decision, Failure>,
 ) -> Result<Reply, Failure> {
-    let Call { head, body, context } = call;
+    let Call { mut head, body, context } = call;
+    let epoch = worker.shared.epoch.load(Relaxed);
+    let mut decision = decision;
+    if let Ok(Decision::Later(later)) = decision {
+        let mut edits = Edits::new();
+        decision = later.resume(worker, side, &head, &mut edits).await;
+        if let Ok(Decision::Forward(_)) = decision {
+            edits.apply_to_request(&mut head);
+        }
+    }
     let mut outcome = Outcome::default();
     let mut went = Went::default();
     let body = Replay::new(body, KEPT_BODY);
     let result = match decision {
         Ok(Decision::Forward(forward)) => {
             went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
-            tries_of(worker, &forward, &head, &body, &context, &side.caller, &mut outcome).await.map(
-                |mut reply| {
-                    forward.response_edits().apply_to(&mut reply.head.headers);
-                    reply
-                },
-            )
+            let befallen = match &forward.fault {
+                Some(fault) => Box::pin(fault::befall(worker, &forward, fault, &head)).await,
+                None => Ok(None),
+            };
+            match befallen {
+                Ok(Some(reply)) => {
+                    outcome.failure = Some(fault::failure());
+                    Ok(reply)
+                }
+                Ok(None) => tries_of(worker, &forward, &head, &body, &context, &side.caller, &mut outcome)
+                    .await
+                    .map(|mut reply| {
+                        forward.response_edits().apply_to(&mut reply.head.headers);
+                        forward.slow(&mut reply);
+                        reply
+                    }),
+                Err(failure) => Err(failure),
+            }
         }
         Ok(Decision::External) => external(worker, head.clone(), body.lend()).await,
         Ok(Decision::Answer(local)) => {
             went.rule = Some(local.rule.clone());
-            Ok(local_reply(&local))
+            outcome.failure = local.failure.clone();
+            Ok(local_reply(&local, RequestHead::Map(&head).is_grpc()))
         }
         Ok(Decision::Api) => Err(Failure::new(Kind::Internal, "an API call took the mesh's way")),
+        Ok(Decision::Later(_)) => Err(Failure::new(Kind::Internal, "a call was not decided")),
         Err(failure) => Err(failure),
     };
     let view = RequestHead::Map(&head);
@@ -99,7 +125,8 @@ pub async fn decided(
             outcome.status = reply.head.status.as_u16();
             outcome.first_byte = Some(lap.start.elapsed());
             let (service, rule) = (went.service.as_deref(), went.rule.as_deref());
-            Ok(lap.finish_later(worker, service, rule, outcome, line, Some(body.received())).with(reply))
+            let ending = lap.finish_later(worker, service, rule, outcome, line, Some(body.received()));
+            Ok(ending.watched(side, epoch).with(reply))
         }
         Err(failure) => {
             outcome.status = failure.kind.http_status();
@@ -122,23 +149,22 @@ fn admit(
     let table = worker.shared.table.load();
     let decided =
         spine::admit(&table, &side.entry(), &RequestHead::Map(head), &lap.span, lap.start, &mut edits)?;
-    if let Decision::Forward(_) | Decision::External = decided {
+    if let Decision::Forward(_) | Decision::External | Decision::Later(_) = decided {
         edits.apply_to_request(head);
     }
     Ok(decided)
 }
 
-fn local_reply(local: &spine::Local) -> Reply {
+fn local_reply(local: &spine::Local, is_grpc: bool) -> Reply {
+    if let Some(failure) = local.failure.as_ref().filter(|_| is_grpc) {
+        return crate::serve_h2::grpc_failure(failure);
+    }
     let status = http::StatusCode::from_u16(local.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = Reply::new(status, local.body.clone());
-    if let Some(location) =
-        local.location.as_ref().and_then(|location| http::HeaderValue::from_str(location).ok())
-    {
-        reply.head.headers.insert(http::header::LOCATION, location);
-    }
+    reply.head.headers = local.headers.clone();
     if !local.body.is_empty() {
         let text = http::HeaderValue::from_static("text/plain; charset=utf-8");
-        reply.head.headers.insert(http::header::CONTENT_TYPE, text);
+        reply.head.headers.entry(http::header::CONTENT_TYPE).or_insert(text);
     }
     reply
 }
@@ -156,11 +182,13 @@ async fn tries_of(
     let service = &forward.service;
     let limits = &worker.shared.limits;
     let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, limits);
-    let retry = terms.retry.cloned().unwrap_or_else(default_retry);
-    service.budget.deposit(&retry);
+    let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
+    service.budget.deposit(retry);
     let now = Instant::now();
     let idempotent = RequestHead::Map(head).is_idempotent();
-    let mut tries = Tries::new(&terms, idempotent, now, context.deadline.map(Instant::from_std));
+    let told = forward.left.map(|left| now + left);
+    let outer = context.deadline.map(Instant::from_std).into_iter().chain(told).min();
+    let mut tries = Tries::new(&terms, idempotent, now, outer);
     loop {
         let now = Instant::now();
         let (revision, nanos) = (forward.revision.as_ref(), service::nanos(now));
@@ -198,7 +226,10 @@ async fn tries_of(
         let wait = match &result {
             Ok(reply) => {
                 let status = reply.head.status.as_u16();
-                let wait = tries.again_after_status(&retry, status, sent, &service.budget, || now);
+                let wait = match trailers_only(reply) {
+                    Some(code) => tries.again_after_grpc(retry, code, sent, &service.budget, now),
+                    None => tries.again_after_status(retry, status, sent, &service.budget, || now),
+                };
                 match wait {
                     Some(_) => attempt.failed(&service.spec.breaker),
                     None => attempt.succeeded(service::nanos(now)),
@@ -209,7 +240,7 @@ async fn tries_of(
                 if attempt::counts(failure.kind) {
                     attempt.failed(&service.spec.breaker);
                 }
-                tries.again(&retry, failure, sent, &service.budget, now)
+                tries.again(retry, failure, sent, &service.budget, now)
             }
         };
         // The old try may still be reading; it must stop before another begins, or this answer is the last.
@@ -230,20 +261,29 @@ async fn tries_of(
     }
 }
 
+/// The status of a gRPC answer that has nothing else.
+fn trailers_only(reply: &Reply) -> Option<u8> {
+    let status = reply.head.headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+    (status != 0).then_some(status)
+}
+
 /// One try at one endpoint.
 #[expect(clippy::too_many_arguments, reason = "one call's parts")]
 async fn once_at(
     worker: &Rc<Worker>,
     forward: &Forward,
     endpoint: &Arc<Endpoint>,
-    head: http::request::Parts,
+    mut head: http::request::Parts,
     body: Body,
     context: &Context,
     caller: &Caller,
     deadline: Instant,
 ) -> Result<Reply, Failure> {
     let reach = reach::of(endpoint, &forward.service, caller, &worker.shared)?.by(forward.rule.as_deref());
-    if reach.is_checked_here() {
+    if reach.is_checked_here() && later::is_deep(&forward.service.inbound) {
+        let edits = later::arrive(worker, &forward.service, caller, &head).await?;
+        edits.apply_to_request(&mut head);
+    } else if reach.is_checked_here() {
         spine::admit_inbound(&forward.service, &RequestHead::Map(&head), caller)?;
     }
     let context = Context { deadline: Some(deadline.into_std()), ..context.clone() };

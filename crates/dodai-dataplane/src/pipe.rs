@@ -16,6 +16,7 @@ use dodai_core::snapshot::{Action, Protocol, Role};
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
 
+use crate::live::Watch;
 use crate::reach::{self, Reach, dial};
 use crate::request::Side;
 use crate::serve_h1::Client;
@@ -28,11 +29,18 @@ use crate::worker::Worker;
 /// How many newer tables one connection is opened by; no deploy follows another that fast.
 const RENEWALS: usize = 3;
 
-/// Joins a client and an endpoint after an upgrade. The carries are bytes that were read too early.
-pub async fn join(client: &Client, up: &Wire, client_carry: Vec<u8>, up_carry: Vec<u8>) {
+/// Joins a client and an endpoint after an upgrade. The carries are bytes that were read too early. `watch` may end it,
+/// and then says why.
+pub async fn join(
+    client: &Client,
+    up: &Wire,
+    client_carry: Vec<u8>,
+    up_carry: Vec<u8>,
+    watch: Option<Rc<Watch>>,
+) -> Option<Failure> {
     let worker = &client.worker;
     let sides = [(&client.wire, up, client_carry), (up, &client.wire, up_carry)];
-    both_ways(worker, sides, &client.deadline).await;
+    both_ways(worker, sides, &client.deadline, watch.as_deref()).await.1
 }
 
 /// Serves a CONNECT on an outbound listener: to a TCP service of the mesh or to a host outside.
@@ -73,7 +81,9 @@ pub async fn connect(client: Client, authority: &str) {
             outcome.status = 200;
             if client.wire.write_all(b"HTTP/1.1 200 OK\r\n\r\n", &client.deadline).await.is_ok() {
                 let carry = std::mem::take(&mut *client.carry.borrow_mut());
-                join(&client, &Wire::new(stream), carry, Vec::new()).await;
+                let watch =
+                    service.as_ref().map(|to| worker.live.enter(&client.side, tunnel(), Some(to.id())));
+                outcome.failure = join(&client, &Wire::new(stream), carry, Vec::new(), watch).await;
             }
         }
         Err(failure) => {
@@ -106,7 +116,15 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
             let (down, up) = (Wire::new(stream), Wire::new(up));
             let deadline = worker.deadlines.register();
             let sides = [(&down, &up, Vec::new()), (&up, &down, Vec::new())];
-            [outcome.received, outcome.sent] = both_ways(&worker, sides, &deadline).await;
+            let host = down.with(|stream| stream.server_name().map(str::to_owned));
+            let head = if let Role::Gateway { .. } = side.listener.role {
+                wanted(host.as_deref())
+            } else {
+                tunnel()
+            };
+            let watch = worker.live.enter(&side, head, service.as_deref().map(Service::id));
+            ([outcome.received, outcome.sent], outcome.failure) =
+                both_ways(&worker, sides, &deadline, Some(&watch)).await;
         }
         Err(failure) => outcome.failure = Some(failure),
     }
@@ -126,8 +144,7 @@ fn service_of(
     match &side.listener.role {
         Role::Dependency { service, .. } => table.service(service).map(any_revision),
         Role::Gateway { routes } => {
-            let head = http::Request::get(host.unwrap_or("*"));
-            let (parts, ()) = head.body(()).unwrap_or_default().into_parts();
+            let parts = wanted(host);
             let head = dodai_core::head::RequestHead::Map(&parts);
             let rule = table.router(routes)?.route(&head)?;
             match &rule.action {
@@ -141,6 +158,16 @@ fn service_of(
         Role::Mesh => table.service(side.service.as_ref()?).map(any_revision),
         Role::Outbound { .. } | Role::Api { .. } => None,
     }
+}
+
+/// The head by which a connection is matched that wants `host` in TLS.
+fn wanted(host: Option<&str>) -> http::request::Parts {
+    http::Request::get(host.unwrap_or("*")).body(()).unwrap_or_default().into_parts().0
+}
+
+/// The head by which a connection is checked that has none.
+fn tunnel() -> http::request::Parts {
+    http::Request::connect("/").body(()).unwrap_or_default().into_parts().0
 }
 
 /// A connection, and that it counts as one of a local process.
@@ -189,7 +216,7 @@ async fn try_open(
         let endpoint = service.pick(revision, &tried, local_only)?;
         let attempt = endpoint.attempt(now_nanos());
         if !matches!(endpoint.place, Place::Mesh { .. }) {
-            let (parts, ()) = http::Request::connect("/").body(()).unwrap_or_default().into_parts();
+            let parts = tunnel();
             spine::admit_inbound(service, &dodai_core::head::RequestHead::Map(&parts), caller)?;
         }
         let failure = match reach::of(&endpoint, service, caller, &worker.shared)? {
@@ -212,28 +239,36 @@ async fn try_open(
     }
 }
 
-/// Copies both ways until both have ended; how many bytes went each way.
-async fn both_ways(worker: &Worker, sides: [(&Wire, &Wire, Vec<u8>); 2], deadline: &Deadline) -> [u64; 2] {
+/// Copies both ways until both have ended or `watch` says why not; how many bytes went each way.
+async fn both_ways(
+    worker: &Worker,
+    sides: [(&Wire, &Wire, Vec<u8>); 2],
+    deadline: &Deadline,
+    watch: Option<&Watch>,
+) -> ([u64; 2], Option<Failure>) {
     let [first, second] = sides;
     let counts = [std::cell::Cell::new(0u64), std::cell::Cell::new(0u64)];
-    {
+    let cut = {
         let mut ahead = std::pin::pin!(one_way(worker, first, deadline, &counts[0]));
         let mut back = std::pin::pin!(one_way(worker, second, deadline, &counts[1]));
         let (mut ahead_open, mut back_open) = (true, true);
         poll_fn(|cx| {
+            if let Some(failure) = watch.and_then(|watch| watch.poll_cut(cx)) {
+                return Poll::Ready(Some(failure));
+            }
             for (way, open) in [(ahead.as_mut(), &mut ahead_open), (back.as_mut(), &mut back_open)] {
                 if *open && let Poll::Ready(ended) = poll_way(way, cx) {
                     *open = false;
                     if ended.is_err() {
-                        return Poll::Ready(());
+                        return Poll::Ready(None);
                     }
                 }
             }
-            if ahead_open || back_open { Poll::Pending } else { Poll::Ready(()) }
+            if ahead_open || back_open { Poll::Pending } else { Poll::Ready(None) }
         })
-        .await;
-    }
-    counts.map(|count| count.get())
+        .await
+    };
+    (counts.map(|count| count.get()), cut)
 }
 
 fn poll_way<F: Future<Output = Result<(), Broken>>>(

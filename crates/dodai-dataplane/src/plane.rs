@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,6 +31,7 @@ use crate::connection;
 use crate::demand::Demand;
 use crate::door::{self, PlaneDoor, Visit};
 use crate::gauges::{self, Gauges};
+use crate::jwt::Sources;
 use crate::limits::Limits;
 use crate::local::Locals;
 use crate::mesh::Mesh;
@@ -149,6 +150,7 @@ impl DataPlane {
         let shared = Arc::new(Shared {
             base: config.base,
             table: ArcSwap::from_pointee(Table::empty()),
+            epoch: AtomicU64::new(0),
             limits: config.limits,
             locals: Arc::new(Locals::default()),
             users: Arc::default(),
@@ -160,6 +162,7 @@ impl DataPlane {
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,
             mesh: config.mesh,
+            key_sources: Sources::default(),
             demand: config.demand,
             outward: Outward::new(config.roots, config.data_dir.clone()),
         });
@@ -286,6 +289,7 @@ impl DataPlane {
         }
         let listeners = table.listeners.clone();
         self.shared.table.store(Arc::new(table));
+        self.shared.epoch.fetch_add(1, Relaxed);
         if let Some(demand) = &self.shared.demand {
             demand.told();
         }
@@ -516,12 +520,14 @@ async fn sweep(worker: Rc<Worker>) {
         let now = ticks.tick().await;
         worker.tick(now);
         worker.deadlines.sweep(now);
+        worker.live.review(&worker.shared.table.load(), worker.shared.epoch.load(Relaxed));
         count = count.wrapping_add(1);
         if count.is_multiple_of(20) {
             let oldest = now.checked_sub(worker.shared.limits.pool_idle_timeout).unwrap_or(now);
             worker.pools.sweep(oldest);
             worker.h2.sweep(oldest);
             worker.publish();
+            worker.shared.key_sources.renew(&worker);
         }
         if count.is_multiple_of(200) {
             worker.shrink();

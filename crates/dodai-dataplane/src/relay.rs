@@ -6,15 +6,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::Edits;
+use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
 use crate::endpoint::{Keep, Lease, Taken};
+use crate::filter::{Known, Seen};
 use crate::h1::{self, Flow, HeaderList};
+use crate::live;
 use crate::pipe;
 use crate::reach::{Target, dial};
 use crate::request::Request;
@@ -162,7 +166,7 @@ async fn exchange(
         }
         Response::Upgraded => {
             let carry = std::mem::take(&mut *client.carry.borrow_mut());
-            Box::pin(pipe::join(client, &up, carry, up_carry)).await;
+            outcome.failure = Box::pin(upgraded(client, request, forward, &up, carry, up_carry)).await;
             Ended::Answered(Next::Close)
         }
         Response::Again(wait) => Ended::Again(wait),
@@ -170,6 +174,22 @@ async fn exchange(
         Response::Cut(failure) => Ended::Cut(failure),
         Response::ClientGone => Ended::ClientGone,
     }
+}
+
+/// The tunnel after an upgrade; why it was cut, if it was.
+async fn upgraded(
+    client: &Client,
+    request: &Request,
+    forward: Option<&Forward>,
+    up: &Wire,
+    carry: Vec<u8>,
+    up_carry: Vec<u8>,
+) -> Option<Failure> {
+    let head = request.parts().ok();
+    let watch = forward
+        .zip(head)
+        .map(|(forward, head)| client.worker.live.enter(&client.side, head, Some(forward.service.id())));
+    pipe::join(client, up, carry, up_carry, watch).await
 }
 
 /// A kept connection to `target`, or a new one; also says whether it was used before.
@@ -476,6 +496,19 @@ impl Exchange<'_> {
         if client.side.secure { client.wire.flush(&client.deadline).await } else { Ok(()) }
     }
 
+    /// Whether the newest table would let the call in.
+    #[cold]
+    fn still_allowed(&self) -> Result<(), Failure> {
+        let Some(forward) = self.forward else { return Ok(()) };
+        let (side, table) = (&self.client.side, self.client.worker.shared.table.load());
+        self.request.parse_again(|line, headers| {
+            let head = dodai_core::head::RequestHead::Raw(line.view(headers));
+            let client = Some(&*side.client).filter(|client| !client.is_empty());
+            let seen = Seen { head, caller: &side.caller, client, now: Instant::now(), known: Known::Head };
+            live::still_allowed(&table, &side.listener, Some(forward.service.id()), &seen)
+        })?
+    }
+
     /// Passes the rest of the response body on.
     async fn download(
         &self,
@@ -499,6 +532,12 @@ impl Exchange<'_> {
                 Waited::Broken(Broken::TimedOut) => return cut(Kind::Idle, "stood still for too long"),
                 Waited::Broken(Broken::Io(error)) => return cut(Kind::Reset, &format!("broke off: {error}")),
             };
+            let epoch = worker.shared.epoch.load(Relaxed);
+            if self.request.epoch.replace(epoch) != epoch
+                && let Err(failure) = self.still_allowed()
+            {
+                return Response::Cut(failure);
+            }
             let used = match flow.feed(&worker.scratch.borrow()[..got]) {
                 Ok(used) => used,
                 Err(bad) => return Response::Cut(Failure::new(Kind::Protocol, bad.0)),

@@ -4,6 +4,9 @@
 //! Built in one go while the head lies in the scratch buffer; everything in it is owned, so that the buffer
 //! is free again before the first await.
 
+use std::cell::Cell;
+use std::sync::atomic::Ordering::Relaxed;
+
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
@@ -39,6 +42,8 @@ pub struct Request {
     pub expect_continue: bool,
     /// Whether the call is gRPC.
     pub is_grpc: bool,
+    /// The tables that there had been when it was let in.
+    pub epoch: Cell<u64>,
     /// For its record.
     pub lap: Lap,
 }
@@ -79,7 +84,7 @@ pub struct Side {
     /// The caller as a metric label.
     pub label: std::sync::Arc<str>,
     /// The client's address, for gateways.
-    pub client: Box<str>,
+    pub client: std::sync::Arc<str>,
     /// Whether it is encrypted.
     pub secure: bool,
     /// The service that another base asked for by SNI.
@@ -135,7 +140,7 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
             spine::admit(&worker.shared.table.load(), &side.entry(), &view, &span, lap.start, &mut edits)
         }
     };
-    if !matches!(decision, Ok(Decision::Forward(_) | Decision::External)) {
+    if !matches!(decision, Ok(Decision::Forward(_) | Decision::External | Decision::Later(_))) {
         // It goes nowhere; its head stays as it came, for the log.
         edits.clear();
     }
@@ -143,7 +148,9 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
         // HTTP/1.0 without Host: the next hop speaks HTTP/1.1 and needs one.
         let name = match &decision {
             Ok(Decision::Forward(forward)) => forward.service.spec.id.owner.name.as_str(),
-            Ok(Decision::External | Decision::Answer(_) | Decision::Api) | Err(_) => "localhost",
+            Ok(Decision::External | Decision::Answer(_) | Decision::Api | Decision::Later(_)) | Err(_) => {
+                "localhost"
+            }
         };
         edits.push(Edit::Authority(Short::from_slice(name.as_bytes())));
     }
@@ -183,6 +190,7 @@ fn assemble(
         upgrade: parsed.upgrade,
         expect_continue: parsed.expect_continue && !parsed.http10,
         is_grpc: view.is_grpc(),
+        epoch: Cell::new(worker.shared.epoch.load(Relaxed)),
         lap,
     };
     Ok((request, parsed.len + body))
@@ -204,6 +212,26 @@ impl Request {
             Ok(Some((line, _))) => Ok(with(&line, &headers)),
             Ok(None) | Err(_) => Err(Failure::new(Kind::Internal, "a head that we wrote does not parse")),
         }
+    }
+
+    /// Changes the head, which lies there as it goes out.
+    pub fn edit(&mut self, worker: &Worker, edits: &Edits) -> Result<(), Failure> {
+        if edits.is_empty() {
+            return Ok(());
+        }
+        let mut out = worker.buffer();
+        {
+            let (head, body) = self.bytes.split_at(self.head_len);
+            let mut headers = HeaderList::new();
+            let Ok(Some((line, parsed))) = h1::parse_request(head, &mut headers) else {
+                return Err(Failure::new(Kind::Internal, "a head that we wrote does not parse"));
+            };
+            h1::write_request(&mut out, head, &line, &headers, &parsed, edits, parsed.upgrade);
+            self.head_len = out.len();
+            out.extend_from_slice(body);
+        }
+        worker.recycle(std::mem::replace(&mut self.bytes, out));
+        Ok(())
     }
 
     /// The head as owned parts, for endpoints that are not spoken to in HTTP/1.

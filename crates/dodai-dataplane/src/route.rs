@@ -47,6 +47,26 @@ pub enum BadRule {
         /// The header.
         header: String,
     },
+    /// An access rule names a network that is none.
+    #[error(
+        "rule {rule}: `{network}` is not a network; write an address, or the first and its bits: `10.0.0.0/8`"
+    )]
+    Network {
+        /// The rule's name.
+        rule: String,
+        /// What is written there.
+        network: String,
+    },
+    /// The keys of an issuer of tokens cannot be used.
+    #[error("rule {rule}: the keys of issuer {issuer} cannot be used: {reason}")]
+    Keys {
+        /// The rule's name.
+        rule: String,
+        /// The issuer.
+        issuer: String,
+        /// Why.
+        reason: String,
+    },
     /// A local answer has a status that is none.
     #[error("rule {rule}: {status} is not a status from 200 to 599")]
     Status {
@@ -89,8 +109,9 @@ enum Path {
     Regex(Regex),
 }
 
+/// A named value and what it must be.
 #[derive(Debug)]
-struct Named {
+pub(crate) struct Named {
     name: String,
     pattern: Pattern,
 }
@@ -210,7 +231,18 @@ impl Path {
 }
 
 impl Named {
-    fn compile(rule: &str, source: &snapshot::ValueMatch) -> Result<Named, BadRule> {
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a value fits; nothing fits none.
+    pub fn matches(&self, value: Option<&[u8]>) -> bool {
+        self.pattern.matches(value)
+    }
+
+    /// Compiles `source` of `rule`.
+    pub fn compile(rule: &str, source: &snapshot::ValueMatch) -> Result<Named, BadRule> {
         let pattern = match &source.value {
             ValuePattern::Exact(value) => Pattern::Exact(value.clone().into_bytes()),
             ValuePattern::Regex(pattern) => Pattern::Regex(regex(rule, pattern)?),
@@ -277,6 +309,11 @@ impl Router {
         }
         router.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         Ok(Arc::new(router))
+    }
+
+    /// All rules; one may come several times.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.hosts.iter().flatten()
     }
 
     /// The rule for `head`.

@@ -13,14 +13,15 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_transport::stream::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::attempt::{self, Sent, Terms, Tries, default_retry};
+use crate::attempt::{self, DEFAULT_RETRY, Sent, Terms, Tries};
 use crate::h1;
 use crate::h1_message;
+use crate::later;
 use crate::pipe;
 use crate::reach::{self, Reach};
 use crate::relay::{self, Ended};
 use crate::request::{self, Decided, Read, Request, Side};
-use crate::service::{self, nanos, now_nanos};
+use crate::service::{self, Place, nanos, now_nanos};
 use crate::spine::{self, Decision, Forward, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
@@ -202,6 +203,9 @@ impl Client {
     async fn call(&self, mut decided: Box<Decided>) -> Next {
         // Worked on in its box: what lies here counts for every connection, also for idle ones.
         let Decided { request, decision } = &mut *decided;
+        if let Ok(Decision::Later(_)) = decision {
+            Box::pin(self.resume(request, decision)).await;
+        }
         let mut outcome = Outcome::default();
         let (mut service, mut rule) = (None, None);
         let next = match decision {
@@ -219,9 +223,14 @@ impl Client {
                 next
             }
             Ok(Decision::External) => Box::pin(self.external(request, &mut outcome)).await,
+            Ok(Decision::Later(_)) => {
+                let failure = Failure::new(Kind::Internal, "a call was not decided");
+                self.failed(request, failure, &mut outcome).await
+            }
             Ok(Decision::Api) => Box::pin(h1_message::to_api(self, request, &mut outcome)).await,
             Ok(Decision::Answer(local)) => {
                 outcome.status = local.status;
+                outcome.failure = local.failure.clone();
                 let next = Box::pin(self.answer_local(request, local)).await;
                 rule = Some(&*local.rule);
                 next
@@ -261,20 +270,18 @@ impl Client {
         if let Some(failure) = over_limit(request, terms.max_body) {
             return Some(self.failed(request, failure, outcome).await);
         }
-        let standard;
-        let retry = match terms.retry {
-            Some(retry) => retry,
-            None => {
-                standard = default_retry();
-                &standard
-            }
-        };
+        let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
+        if let Some(fault) = &forward.fault
+            && let Some(next) = Box::pin(self.befall(request, fault, terms.timeout, outcome)).await
+        {
+            return Some(next);
+        }
         service.budget.deposit(retry);
         if !forward.mirrors.is_empty() {
             self.mirror(request, forward);
         }
         let start = request.lap.start;
-        let mut tries = Tries::new(&terms, request.idempotent, start, None);
+        let mut tries = Tries::new(&terms, request.idempotent, start, forward.left.map(|left| start + left));
         loop {
             // The first try follows at once upon the head.
             let now = if tries.tried().is_empty() { start } else { tokio::time::Instant::now() };
@@ -295,9 +302,12 @@ impl Client {
             let again = |status: u16, sent: Sent| {
                 tries.again_after_status(retry, status, sent, &service.budget, tokio::time::Instant::now)
             };
-            let ended = match self.reach(request, forward, &endpoint) {
+            // Checked here is what no other base is there to check.
+            let deep = later::is_deep(&service.inbound) && !matches!(endpoint.place, Place::Mesh { .. });
+            let arrived = if deep { Box::pin(self.arrive(request, forward)).await } else { Ok(()) };
+            let ended = match arrived.and_then(|()| self.reach(request, forward, &endpoint)) {
                 Err(failure) => Ended::Failed(failure, Sent::NOTHING),
-                Ok(Reach::Http1(target)) if !request.http10 => {
+                Ok(Reach::Http1(target)) if !request.http10 && !forward.is_throttled(request.upgrade) => {
                     relay::once(self, request, forward, &target, &terms, &again, outcome).await
                 }
                 Ok(other) => {
@@ -370,7 +380,8 @@ impl Client {
     ) -> Result<Reach, Failure> {
         let reach = reach::of(endpoint, &forward.service, &self.side.caller, &self.worker.shared)?;
         let reach = reach.by(forward.rule.as_deref());
-        if reach.is_checked_here() && !forward.service.inbound.is_empty() {
+        let inbound = &forward.service.inbound;
+        if reach.is_checked_here() && !inbound.is_empty() && !later::is_deep(inbound) {
             request.parse_again(|line, headers| {
                 let view = dodai_core::head::RequestHead::Raw(line.view(headers));
                 spine::admit_inbound(&forward.service, &view, &self.side.caller)
@@ -469,16 +480,23 @@ impl Client {
 
     async fn answer_local(&self, request: &Request, local: &spine::Local) -> Next {
         let close = !request.keep_alive || !request.is_whole() || request.http10 || self.is_ending();
-        let location = local.location.as_deref().map(|location| ("location", location));
-        let headers: Vec<_> = location.into_iter().collect();
         let mut out = self.worker.buffer();
-        h1::write_local_response(&mut out, local.status, &headers, &local.body, close, request.is_head);
+        match &local.failure {
+            Some(failure) if request.is_grpc => {
+                let reply = crate::serve_h2::grpc_failure(failure);
+                h1::write_local_map(&mut out, 200, &reply.head.headers, "", close, false);
+            }
+            Some(_) | None => {
+                let (headers, is_head) = (&local.headers, request.is_head);
+                h1::write_local_map(&mut out, local.status, headers, &local.body, close, is_head);
+            }
+        }
         self.send(out).await;
         if close { Next::Linger } else { Next::Keep }
     }
 
     /// Writes a whole local answer; a client that does not take it is given up on.
-    async fn send(&self, out: Vec<u8>) {
+    pub async fn send(&self, out: Vec<u8>) {
         self.deadline.set(self.worker.shared.limits.linger_timeout);
         if self.wire.write_all(&out, &self.deadline).await.is_ok() {
             let _gone = self.wire.flush(&self.deadline).await;

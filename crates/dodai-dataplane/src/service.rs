@@ -270,6 +270,11 @@ impl Service {
         self.endpoints.iter().any(|endpoint| matches!(endpoint.place, Place::Local(_)))
     }
 
+    /// Whether one of its instances runs on another base.
+    pub fn is_remote(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| matches!(endpoint.place, Place::Mesh { .. }))
+    }
+
     /// Like [`Service::pick_at`], now.
     pub fn pick(
         &self,

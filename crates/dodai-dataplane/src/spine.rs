@@ -5,17 +5,25 @@
 //! base passes twice: once as outbound of the caller, once as inbound of the callee.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use dodai_core::call::{Caller, FAILURE_HEADER, HOPS_HEADER, MAX_HOPS};
+use dodai_core::body::Body;
+use dodai_core::call::{Caller, FAILURE_HEADER, HOPS_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead, Short, port_of};
 use dodai_core::id::{RevisionId, ServiceId};
-use dodai_core::snapshot::{Action, Backend, Listener, Role};
+use dodai_core::snapshot::{Action, Backend, Listener, RetryOn, Role};
 use dodai_core::trace::{Span, random};
-use http::HeaderName;
+use http::header::LOCATION;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::filter::{self, Filter, Mirrors};
+use crate::deadline;
+use crate::fault::{self, Drawn};
+use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
+use crate::identity;
+use crate::later::Later;
 use crate::route::{self, Rule};
 use crate::service::Service;
 use crate::stats::Direction;
@@ -53,6 +61,8 @@ pub enum Decision {
     Answer(Box<Local>),
     /// It is for the runtime API of the caller.
     Api,
+    /// It must wait before it can be decided.
+    Later(Box<Later>),
 }
 
 /// A call that is sent on.
@@ -67,6 +77,12 @@ pub struct Forward {
     pub mirrors: Mirrors,
     /// Only to instances of this base.
     pub local_only: bool,
+    /// What changes in the response because of what the call asked.
+    pub reply: Option<Box<Edits>>,
+    /// What harm is done to it on purpose.
+    pub fault: Option<Box<Drawn>>,
+    /// How long its caller still waits, if that is told.
+    pub left: Option<Duration>,
 }
 
 impl Forward {
@@ -79,7 +95,32 @@ impl Forward {
             revision: self.revision.clone(),
             mirrors: self.mirrors.clone(),
             local_only: self.local_only,
+            reply: self.reply.clone(),
+            // Once is enough.
+            fault: None,
+            left: self.left,
         })
+    }
+
+    /// Whether it is tried again after statuses of gRPC.
+    pub fn retries_grpc(&self) -> bool {
+        let of_rule = self.rule.as_ref().and_then(|rule| rule.policy.retry.as_ref());
+        let retry = of_rule.or(self.service.spec.policy.retry.as_ref());
+        let on = retry.and_then(|retry| retry.on.as_ref());
+        on.is_some_and(|on| on.iter().any(|on| matches!(on, RetryOn::Grpc(_))))
+    }
+
+    /// Whether its answer is slowed down; a connection that is taken over cannot be.
+    pub fn is_throttled(&self, upgrade: bool) -> bool {
+        !upgrade && self.fault.as_ref().is_some_and(|fault| fault.throttle.is_some())
+    }
+
+    /// Makes a reply as slow as a fault wants it.
+    pub fn slow(&self, reply: &mut Reply) {
+        if let Some(rate) = self.fault.as_ref().and_then(|fault| fault.throttle) {
+            let body = std::mem::replace(&mut reply.body, Body::empty());
+            reply.body = fault::throttled(body, rate);
+        }
     }
 
     /// What changes in the response head.
@@ -87,7 +128,11 @@ impl Forward {
         let of_rule = self.rule.iter().flat_map(|rule| &rule.filters);
         // At the base where a call arrives the one that sends it edits the response.
         let of_service = self.service.inbound.iter().filter(|_| !self.local_only);
-        filter::response_edits(of_rule.chain(of_service))
+        let mut edits = filter::response_edits(of_rule.chain(of_service));
+        if let Some(reply) = &self.reply {
+            edits.extend(reply);
+        }
+        edits
     }
 }
 
@@ -101,12 +146,60 @@ pub fn newer(service: &Arc<Service>, worker: &Worker) -> Option<Arc<Service>> {
 pub struct Local {
     /// The status.
     pub status: u16,
-    /// Where a redirect leads.
-    pub location: Option<String>,
+    /// Its headers, but for the body's type and length.
+    pub headers: HeaderMap,
     /// The body.
     pub body: String,
     /// The rule that gave it.
     pub rule: Arc<Rule>,
+    /// Why the call was refused, if it was.
+    pub failure: Option<Failure>,
+}
+
+impl Local {
+    /// An answer as the response filters of its rule and the call itself want it.
+    fn new(
+        status: u16,
+        mut headers: HeaderMap,
+        body: String,
+        rule: &Arc<Rule>,
+        passed: Passed,
+    ) -> Box<Local> {
+        filter::response_edits(rule.filters.iter()).apply_to(&mut headers);
+        if let Some(reply) = passed.reply {
+            reply.apply_to(&mut headers);
+        }
+        Box::new(Local { status, headers, body, rule: rule.clone(), failure: None })
+    }
+
+    /// What an authorizer wants the client to be told.
+    pub fn denied(
+        status: StatusCode,
+        mut headers: HeaderMap,
+        body: String,
+        rule: &Arc<Rule>,
+        passed: Passed,
+    ) -> Box<Local> {
+        if let Some(reply) = passed.reply {
+            reply.apply_to(&mut headers);
+        }
+        headers.insert(FAILURE_HEADER, HeaderValue::from_static(Kind::Denied.code()));
+        let kind = if status == StatusCode::UNAUTHORIZED { Kind::Unauthenticated } else { Kind::Denied };
+        let failure = Some(Failure::new(kind, format!("the authorizer answered {status}")));
+        Box::new(Local { status: status.as_u16(), headers, body, rule: rule.clone(), failure })
+    }
+
+    /// The answer to a call that `failure` ended before it was sent on, with the headers that its client needs to be
+    /// shown it.
+    fn refused(failure: Failure, rule: &Arc<Rule>, reply: &Edits) -> Box<Local> {
+        let (status, pairs, body) = failure_answer(&failure);
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        reply.apply_to(&mut headers);
+        Box::new(Local { status, headers, body, rule: rule.clone(), failure: Some(failure) })
+    }
 }
 
 /// The direction of calls on a listener.
@@ -136,6 +229,21 @@ pub fn admit(
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
     mark(edits, entry, head, span)?;
+    let mut decided = lead(table, entry, head, now, edits)?;
+    if let Decision::Forward(forward) = &mut decided {
+        deadline::shrink(forward, head, edits);
+    }
+    Ok(decided)
+}
+
+/// Where a call is led.
+fn lead(
+    table: &Table,
+    entry: &Entry<'_>,
+    head: &RequestHead<'_>,
+    now: Instant,
+    edits: &mut Edits,
+) -> Result<Decision, Failure> {
     match &entry.listener.role {
         Role::Gateway { routes } => {
             let router = table.router(routes).ok_or_else(|| no_route(head))?;
@@ -163,8 +271,16 @@ pub fn admit(
                     .and_then(|(name, namespace)| table.resolve(name, port_of(head.authority()), namespace)),
             };
             let service = service.ok_or_else(|| no_route(head))?;
-            let (service, mirrors) = (service.clone(), Mirrors::new());
-            Ok(Decision::Forward(Forward { service, rule: None, revision: None, mirrors, local_only: true }))
+            Ok(Decision::Forward(Forward {
+                service: service.clone(),
+                rule: None,
+                revision: None,
+                mirrors: Mirrors::new(),
+                local_only: true,
+                reply: None,
+                fault: None,
+                left: None,
+            }))
         }
         Role::Api { .. } => Err(Failure::new(Kind::Internal, "an API listener has no routes")),
     }
@@ -180,7 +296,7 @@ fn inside(
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
     if service.rules.is_empty() {
-        return Ok(forward(service.clone(), None, None, Mirrors::new(), edits));
+        return Ok(forward(service.clone(), None, None, Passed::default(), head, edits));
     }
     let rule = route::route(&service.rules, head).ok_or_else(|| no_route(head))?;
     apply(table, entry, head, rule, now, edits)
@@ -218,6 +334,7 @@ pub fn hops(head: &RequestHead<'_>) -> u8 {
 
 /// What every hop adds: the trace, the hop count and, at a gateway, where the call came from.
 fn mark(edits: &mut Edits, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Span) -> Result<(), Failure> {
+    identity::settle(edits, &entry.listener.role, entry.caller, head);
     edits.set(TRACEPARENT, &span.traceparent());
     let hops = hops(head);
     if hops >= MAX_HOPS {
@@ -253,8 +370,51 @@ fn apply(
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
     let prefix = || rule.matched_prefix(head).map(str::to_owned);
-    let from = (entry.caller, entry.client);
-    let mirrors = filter::run(&rule.filters, head, from, prefix, now, edits)?;
+    let client = entry.client.filter(|client| !client.is_empty());
+    let seen = Seen { head: *head, caller: entry.caller, client, now, known: Known::All };
+    let mut passed = Passed::default();
+    let ran = filter::run(&rule.filters, 0, false, &seen, prefix, &mut passed, edits);
+    settle(table, entry.secure, head, rule, ran, passed, edits)
+}
+
+/// What becomes of a call whose filters ran.
+pub fn settle(
+    table: &Table,
+    secure: bool,
+    head: &RequestHead<'_>,
+    rule: &Arc<Rule>,
+    ran: Result<Ran, Failure>,
+    passed: Passed,
+    edits: &mut Edits,
+) -> Result<Decision, Failure> {
+    match ran {
+        Ok(Ran::Through) => act(table, secure, head, rule, passed, edits),
+        Ok(Ran::Waits(at, wait)) => {
+            let prefix = rule.matched_prefix(head).map(str::to_owned);
+            Ok(Decision::Later(Box::new(Later { rule: rule.clone(), at: (at, wait), passed, prefix })))
+        }
+        Ok(Ran::Answered(status, answer)) => {
+            let mut headers = HeaderMap::new();
+            answer.apply_to(&mut headers);
+            let body = String::new();
+            Ok(Decision::Answer(Box::new(Local { status, headers, body, rule: rule.clone(), failure: None })))
+        }
+        Err(failure) => match passed.reply {
+            Some(reply) => Ok(Decision::Answer(Local::refused(failure, rule, &reply))),
+            None => Err(failure),
+        },
+    }
+}
+
+/// What a rule does with a call that its filters let through.
+fn act(
+    table: &Table,
+    secure: bool,
+    head: &RequestHead<'_>,
+    rule: &Arc<Rule>,
+    passed: Passed,
+    edits: &mut Edits,
+) -> Result<Decision, Failure> {
     match &rule.action {
         Action::Forward(backends) => {
             let backend = draw(backends, rule.total_weight).ok_or_else(|| {
@@ -267,20 +427,16 @@ fn apply(
                 Failure::new(Kind::NoEndpoint, format!("{} is not known on this base", backend.service))
             })?;
             let (rule, revision) = (Some(rule.clone()), backend.revision.clone());
-            Ok(forward(service.clone(), rule, revision, mirrors, edits))
+            Ok(forward(service.clone(), rule, revision, passed, head, edits))
         }
         Action::Respond { status, body } => {
-            let local = Local { status: *status, location: None, body: body.clone(), rule: rule.clone() };
-            Ok(Decision::Answer(Box::new(local)))
+            Ok(Decision::Answer(Local::new(*status, HeaderMap::new(), body.clone(), rule, passed)))
         }
         Action::Redirect { scheme, host, port, path, status } => {
-            let scheme = scheme.as_deref().unwrap_or(if entry.secure { "https" } else { "http" });
+            let own = if secure { "https" } else { "http" };
+            let scheme = scheme.as_deref().unwrap_or(own);
             let host = host.as_deref().unwrap_or(head.host());
-            let kept = if scheme == if entry.secure { "https" } else { "http" } {
-                port_of(head.authority())
-            } else {
-                None
-            };
+            let kept = if scheme == own { port_of(head.authority()) } else { None };
             let usual = if scheme == "https" { 443 } else { 80 };
             let port = port
                 .or(kept)
@@ -292,9 +448,9 @@ fn apply(
                 None => Short::from_slice(head.target().as_bytes()),
             };
             let location = format!("{scheme}://{host}{port}{}", String::from_utf8_lossy(&target));
-            let local =
-                Local { status: *status, location: Some(location), body: String::new(), rule: rule.clone() };
-            Ok(Decision::Answer(Box::new(local)))
+            let location = HeaderValue::try_from(location);
+            let headers = HeaderMap::from_iter(location.ok().map(|location| (LOCATION, location)));
+            Ok(Decision::Answer(Local::new(*status, headers, String::new(), rule, passed)))
         }
     }
 }
@@ -304,16 +460,29 @@ fn forward(
     service: Arc<Service>,
     rule: Option<Arc<Rule>>,
     revision: Option<RevisionId>,
-    mirrors: Mirrors,
+    mut passed: Passed,
+    head: &RequestHead<'_>,
     edits: &mut Edits,
 ) -> Decision {
     // The base that sends a call edits its headers for the service; the one it arrives at must not do it again.
     for filter in &service.inbound {
         if let Filter::Request(changes) = filter {
             edits.push_all(changes);
+        } else if let (Filter::Fault(fault), None) = (filter, &passed.fault) {
+            passed.fault = fault.draw(head);
         }
     }
-    Decision::Forward(Forward { service, rule, revision, mirrors, local_only: false })
+    let Passed { mirrors, reply, fault, .. } = passed;
+    Decision::Forward(Forward {
+        service,
+        rule,
+        revision,
+        mirrors,
+        local_only: false,
+        reply,
+        fault,
+        left: None,
+    })
 }
 
 /// Draws a backend by weight.
@@ -334,12 +503,21 @@ pub fn draw(backends: &[Backend], total: u32) -> Option<&Backend> {
 
 /// Checks a call on its way into an instance: the callee's inbound filters.
 pub fn admit_inbound(service: &Service, head: &RequestHead<'_>, caller: &Caller) -> Result<(), Failure> {
-    let needs = |filter: &Filter| matches!(filter, Filter::Access(_) | Filter::RateLimit(_));
+    let needs =
+        |filter: &Filter| !matches!(filter, Filter::Request(_) | Filter::Response(_) | Filter::Fault(_));
     if !service.inbound.iter().any(needs) {
         return Ok(());
     }
-    filter::run(&service.inbound, head, (caller, None), || None, Instant::now(), &mut Edits::new())?;
-    Ok(())
+    let seen = Seen { head: *head, caller, client: None, now: Instant::now(), known: Known::All };
+    let mut passed = Passed { arrived: true, ..Passed::default() };
+    match filter::run(&service.inbound, 0, true, &seen, || None, &mut passed, &mut Edits::new())? {
+        Ran::Through | Ran::Answered(..) => Ok(()),
+        // Nobody waits here: who may need to is asked by `later::arrive`.
+        Ran::Waits(..) => {
+            let text = format!("{} asks of its callers what only an HTTP call can answer", service.label);
+            Err(Failure::new(Kind::NotImplemented, text))
+        }
+    }
 }
 
 /// The caller as a metric label.
@@ -352,9 +530,20 @@ pub fn caller_label(caller: &Caller) -> Arc<str> {
 }
 
 /// The headers and text of the answer to a failed call.
-pub fn failure_answer(failure: &Failure) -> (u16, [(&'static str, &'static str); 1], String) {
+pub fn failure_answer(failure: &Failure) -> (u16, SmallVec<[(&'static str, &'static str); 2]>, String) {
     let code = failure.kind.code();
-    (failure.kind.http_status(), [(FAILURE_HEADER, code)], format!("dodai: {code}: {}\n", failure.detail))
+    let mut headers = SmallVec::from_iter([(FAILURE_HEADER, code)]);
+    headers.extend(challenge(failure.kind).map(|challenge| ("www-authenticate", challenge)));
+    (failure.kind.http_status(), headers, format!("dodai: {code}: {}\n", failure.detail))
+}
+
+/// What a caller without a token that counts is asked for (RFC 6750 section 3).
+fn challenge(kind: Kind) -> Option<&'static str> {
+    if kind == Kind::BadToken {
+        Some("Bearer error=\"invalid_token\"")
+    } else {
+        (kind == Kind::Unauthenticated).then_some("Bearer")
+    }
 }
 
 /// The `grpc-message` of a failed call, percent-encoded as gRPC's HTTP/2 mapping asks.

@@ -3,16 +3,18 @@
 //! Compiling is pure but for taking over live state from the table before. A table is immutable and swapped
 //! whole; a snapshot that does not compile leaves the old table in place and says why.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use dodai_core::id::{AppId, BaseId, Name, ServiceId};
 use dodai_core::snapshot::{self, Listener, Resource, ResourceKind, Snapshot};
 use thiserror::Error;
 
+use crate::filter::Filter;
 use crate::local::Locals;
 use crate::route::{BadRule, Router};
 use crate::service::Service;
+use crate::tally::{self, Tally};
 
 /// Why a snapshot is refused.
 #[derive(Debug, Error)]
@@ -120,6 +122,28 @@ impl Table {
             self.listeners.insert(listener.name.clone(), listener);
         }
         Ok(())
+    }
+
+    /// What filters did, by rule, or by service for what is checked on arrival.
+    pub fn tallies(&self) -> Vec<tally::Reading> {
+        let mut counts: BTreeMap<(Arc<str>, &str), tally::Reading> = BTreeMap::new();
+        let mut seen = HashSet::new();
+        let mut add = |name: &Arc<str>, filters: &[Filter]| {
+            for (event, count) in filters.iter().filter_map(Filter::tally).flat_map(Tally::read) {
+                let empty = tally::Reading { rule: name.clone(), event, count: 0 };
+                counts.entry((name.clone(), event.as_str())).or_insert(empty).count += count;
+            }
+        };
+        let of_services = self.services.values().flat_map(|service| &service.rules);
+        for rule in self.routers.values().flat_map(|router| router.rules()).chain(of_services) {
+            if seen.insert(Arc::as_ptr(rule)) {
+                add(&rule.name, &rule.filters);
+            }
+        }
+        for service in self.services.values() {
+            add(&service.label, &service.inbound);
+        }
+        counts.into_values().collect()
     }
 
     /// One service.

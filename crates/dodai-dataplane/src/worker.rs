@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 use dodai_core::call::Serve;
@@ -22,7 +23,9 @@ use crate::connection::Clients;
 use crate::demand::Demand;
 use crate::endpoint::Pools;
 use crate::gauges::{Gauge, Gauges};
+use crate::jwt::Sources;
 use crate::limits::Limits;
+use crate::live::Live;
 use crate::local::Locals;
 use crate::mesh::Mesh;
 use crate::secure::Outward;
@@ -48,6 +51,8 @@ pub struct Shared {
     pub base: BaseId,
     /// The live table.
     pub table: ArcSwap<Table>,
+    /// Goes up with every table, so that what was let in by an older one is looked at again.
+    pub epoch: AtomicU64,
     /// Limits of the whole base.
     pub limits: Limits,
     /// Instances on this base.
@@ -72,6 +77,8 @@ pub struct Shared {
     pub outward: Outward,
     /// Of 10,000 calls that start a trace here, how many are sampled.
     pub sample_per_ten_thousand: u16,
+    /// Where the keys of issuers of tokens come from.
+    pub key_sources: Sources,
     /// How names are asked for that this base has not been told of; without it, it has been told of all.
     pub demand: Option<Demand>,
 }
@@ -112,6 +119,8 @@ pub struct Worker {
     pub input: RefCell<bytes::BytesMut>,
     /// Mirrored calls under way.
     pub mirrors: Cell<usize>,
+    /// Tunnels under way.
+    pub live: Live,
     gauge: Arc<Gauge>,
     ticked: Cell<Instant>,
     closing: Cell<bool>,
@@ -136,6 +145,7 @@ impl Worker {
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),
             input: RefCell::default(),
             mirrors: Cell::default(),
+            live: Live::default(),
             ticked: Cell::new(Instant::now()),
             closing: Cell::new(false),
             buffers: RefCell::default(),

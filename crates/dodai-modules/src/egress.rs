@@ -153,6 +153,10 @@ pub(crate) fn wasi_error(failure: &Failure) -> HttpError {
         | Kind::NotImplemented
         | Kind::Loop
         | Kind::Unauthenticated
+        | Kind::BadToken
+        | Kind::KeysMissing
+        | Kind::AuthorizerDown
+        | Kind::FaultInjected
         | Kind::Denied
         | Kind::RateLimited
         | Kind::QueueFull

@@ -95,6 +95,10 @@ impl Counters {
             | Kind::NotImplemented
             | Kind::Loop
             | Kind::Unauthenticated
+            | Kind::BadToken
+            | Kind::KeysMissing
+            | Kind::AuthorizerDown
+            | Kind::FaultInjected
             | Kind::Denied
             | Kind::RateLimited
             | Kind::BreakerOpen

@@ -1,10 +1,15 @@
 //! What the types cannot say: rules within one document (`validate`) and between documents (`set`).
 
+mod access;
 mod app;
+mod authorizer;
 mod bounds;
+mod cors;
 mod dapr;
 mod drivers;
+mod fault;
 mod gateway;
+mod jwt;
 mod offered;
 mod outside;
 mod policy;

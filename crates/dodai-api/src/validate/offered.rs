@@ -60,6 +60,17 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
         let message = "this belongs to what is called, not to the way there";
         refuse(found, format!("spec.{key}"), message, "target the App or the Service in a Policy of its own");
     }
+    if spec.cors.is_some() && has(&called) {
+        let message = "pages are told of by the way they come in";
+        refuse(found, "spec.cors", message, "target the Gateway or a Route in a Policy of its own");
+    }
+    for (i, rule) in spec.access.iter().flat_map(|access| &access.rules).enumerate() {
+        if has(&called) && rule.from.as_ref().is_some_and(|from| !from.addresses.is_empty()) {
+            let message = "the client's address is known at gateways only";
+            let remedy = "target the Gateway or a Route of it in a Policy of its own";
+            refuse(found, format!("spec.access.rules[{i}].from.addresses"), message, remedy);
+        }
+    }
     let source = spec.rate_limit.as_ref().and_then(|limit| limit.key.as_ref()?.source);
     if source == Some(RateLimitSource::Address) && has(&called) {
         let message = "the client's address is known at gateways only";

@@ -2,8 +2,7 @@
 
 use super::Findings;
 use super::route::{attempts, check_modifier};
-use crate::name::Name;
-use crate::policy::{Access, PolicySpec, RateLimit};
+use crate::policy::{PolicySpec, RateLimit};
 use crate::read::Code;
 
 pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
@@ -16,6 +15,8 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     if let Some(retry) = &spec.retry {
         attempts("spec.retry.attempts", retry.attempts, found);
         found.status_codes("spec.retry.codes", &retry.codes);
+        let on = retry.on.iter().enumerate().map(|(i, one)| (format!("spec.retry.on[{i}]"), *one));
+        found.unique("the condition", on);
         if retry.per_try.is_some_and(|time| time.get().is_zero()) {
             found.error(
                 Code::InvalidValue,
@@ -48,7 +49,7 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
         }
     }
     if let Some(access) = &spec.access {
-        check_access(access, found);
+        super::access::check(access, found);
     }
     if let Some(limit) = &spec.rate_limit {
         check_rate_limit(limit, found);
@@ -59,6 +60,21 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
                 check_modifier(&format!("spec.headers.{key}"), modifier, found);
             }
         }
+    }
+    if let Some(cors) = &spec.cors {
+        super::cors::check("spec.cors", cors, found);
+    }
+    if let Some(jwt) = &spec.jwt {
+        super::jwt::check(jwt, found);
+    }
+    if let Some(authorizer) = &spec.ext_authz {
+        super::authorizer::check(authorizer, found);
+    }
+    if let Some(fault) = &spec.fault {
+        super::fault::check(fault, found);
+    }
+    if spec.dry_run {
+        check_dry_run(spec, found);
     }
     let nothing = PolicySpec { target_refs: spec.target_refs.clone(), ..PolicySpec::default() };
     if *spec == nothing {
@@ -71,55 +87,26 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     }
 }
 
-fn check_access(access: &Access, found: &mut Findings) {
-    for (i, rule) in access.rules.iter().enumerate() {
-        let path = format!("spec.access.rules[{i}]");
-        if let Some(from) = &rule.from {
-            if from.apps.is_empty() && from.namespaces.is_empty() {
-                let message = "nobody is named";
-                found.error(
-                    Code::MissingKey,
-                    format!("{path}.from"),
-                    message,
-                    "add `apps` or `namespaces`, or leave it out",
-                );
-            }
-            for (j, app) in from.apps.iter().enumerate() {
-                if let Err(invalid) = parse_app(app) {
-                    let remedy = format!("{}, or `namespace/name`", invalid.remedy);
-                    found.error(
-                        Code::InvalidValue,
-                        format!("{path}.from.apps[{j}]"),
-                        invalid.message,
-                        remedy,
-                    );
-                }
-            }
-        }
-        for (j, method) in rule.methods.iter().enumerate() {
-            found.method(&format!("{path}.methods[{j}]"), method);
-        }
-        for (j, pattern) in rule.paths.iter().enumerate() {
-            let path = format!("{path}.paths[{j}]");
-            found.absolute_path(&path, pattern);
-            if pattern.strip_suffix("/*").unwrap_or(pattern).contains('*') {
-                let message = "`*` stands only at the end, after `/`";
-                found.error(
-                    Code::InvalidValue,
-                    path,
-                    message,
-                    "write `/a` for one path or `/a/*` for all below it",
-                );
-            }
-        }
+/// What only tries must not look as if it did more.
+fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
+    if spec.access.is_none() && spec.rate_limit.is_none() {
+        let remedy = "add `access` or `rateLimit`, or leave `dryRun` out";
+        found.error(Code::MissingKey, "spec.dryRun", "there is nothing to try", remedy);
     }
-}
-
-/// `name` or `namespace/name`.
-pub(super) fn parse_app(text: &str) -> Result<(Option<Name>, Name), crate::Invalid> {
-    match text.split_once('/') {
-        Some((namespace, name)) => Ok((Some(namespace.parse()?), name.parse()?)),
-        None => Ok((None, text.parse()?)),
+    let others = [
+        ("timeouts", spec.timeouts.is_some()),
+        ("retry", spec.retry.is_some()),
+        ("circuitBreaker", spec.circuit_breaker.is_some()),
+        ("loadBalancing", spec.load_balancing.is_some()),
+        ("headers", spec.headers.is_some()),
+        ("cors", spec.cors.is_some()),
+        ("jwt", spec.jwt.is_some()),
+        ("extAuthz", spec.ext_authz.is_some()),
+        ("fault", spec.fault.is_some()),
+    ];
+    for (key, _) in others.iter().filter(|(_, given)| *given) {
+        let message = "only `access` and `rateLimit` can be tried";
+        found.error(Code::Conflict, format!("spec.{key}"), message, "put it into a Policy of its own");
     }
 }
 

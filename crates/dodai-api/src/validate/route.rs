@@ -123,7 +123,7 @@ fn check_match(path: &str, one: &Match, found: &mut Findings) {
     }
 }
 
-fn check_value(path: &str, matched: &ValueMatch, found: &mut Findings) {
+pub(super) fn check_value(path: &str, matched: &ValueMatch, found: &mut Findings) {
     match (matched.kind, &matched.value) {
         (ValueMatchKind::Present, None) | (ValueMatchKind::Exact, Some(_)) => {}
         (ValueMatchKind::RegularExpression, Some(value)) => found.regex(&format!("{path}.value"), value),
@@ -152,6 +152,7 @@ fn check_filter(path: &str, filter: &Filter, rule: &Rule, found: &mut Findings) 
         ("urlRewrite", filter.url_rewrite.is_some()),
         ("requestMirror", filter.request_mirror.is_some()),
         ("directResponse", filter.direct_response.is_some()),
+        ("cors", filter.cors.is_some()),
     ];
     for (block, given) in blocks {
         if given && block != wanted {
@@ -193,6 +194,9 @@ fn check_filter(path: &str, filter: &Filter, rule: &Rule, found: &mut Findings) 
     {
         let message = format!("{} is not a share", mirror.percent);
         found.error(Code::InvalidValue, format!("{path}.requestMirror.percent"), message, "write 0 to 100");
+    }
+    if let Some(cors) = &filter.cors {
+        super::cors::check(&format!("{path}.cors"), cors, found);
     }
     if let Some(answer) = &filter.direct_response {
         let path = format!("{path}.directResponse");

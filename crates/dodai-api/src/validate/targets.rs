@@ -33,6 +33,14 @@ impl<'a> World<'a> {
             }
         }
         found.extend(self.access_apps(namespace, spec));
+        if let Some(authorizer) = &spec.ext_authz {
+            let to = &authorizer.backend_ref;
+            let there = to.namespace.as_ref().unwrap_or(namespace);
+            if !self.serves(there, &to.name) {
+                let path = "spec.extAuthz.backendRef.name";
+                found.push(self.missing(path, Kind::Service, there, to.name.as_str()));
+            }
+        }
         found
     }
 
@@ -41,7 +49,7 @@ impl<'a> World<'a> {
         let mut found = Vec::new();
         for (i, rule) in spec.access.iter().flat_map(|access| &access.rules).enumerate() {
             for (j, app) in rule.from.iter().flat_map(|from| &from.apps).enumerate() {
-                let Ok((other, name)) = super::policy::parse_app(app) else { continue };
+                let Ok((other, name)) = super::access::parse_app(app) else { continue };
                 let there = other.as_ref().unwrap_or(namespace);
                 if self.app(there, &name).is_none() {
                     let path = format!("spec.access.rules[{i}].from.apps[{j}]");

@@ -3,6 +3,7 @@
 mod errors;
 mod guards;
 mod pages;
+mod policies;
 mod properties;
 mod reading;
 mod schemas;

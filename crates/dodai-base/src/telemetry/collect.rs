@@ -71,6 +71,7 @@ impl Source for Collector {
             refused: status.refused.as_ref().map(|refused| refused.version),
             listeners: status.listeners.len() as u64,
             plane: parts.plane.gauges(),
+            filters: parts.plane.table().tallies(),
             sinks: self.sinks.iter().map(|read| read()).collect(),
             own: OwnUse::read(),
         }

@@ -5,9 +5,11 @@
 //! [`next`], and the version grows only when something changed.
 
 mod component;
+mod guard;
 mod listener;
 mod outside;
 mod policy;
+mod resilience;
 mod resiliency;
 mod route;
 mod rule;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use dodai_core::id::{AppId, BaseId};
 use dodai_core::snapshot::{Absent, Resource, Snapshot};
 use dodai_core::status::Wants;
+use dodai_transport::identity::TrustDomain;
 
 use crate::documents::Documents;
 use crate::name;
@@ -45,6 +48,8 @@ pub struct BaseSettings {
     pub api: BTreeMap<AppId, Vec<SocketAddr>>,
     /// Fixed addresses of the outbound listener, by app.
     pub outbound: BTreeMap<AppId, SocketAddr>,
+    /// The trust domain that SPIFFE ids in documents are of.
+    pub trust_domain: TrustDomain,
     /// The token that apps must send to the runtime API. Default: none.
     pub api_token: Option<String>,
     /// Apps that run elsewhere and whose sidecar this base is. They have what local apps have, but for an
@@ -118,6 +123,8 @@ impl Scope {
         if input.has_gateways() {
             apps.extend(route::gateway_targets(input.documents));
         }
+        // Where policies are kept, who is asked by them is called.
+        apps.extend(guard::authorizers(input.documents));
         let all = match input.wants() {
             Wants::All => true,
             Wants::Only(more) => {

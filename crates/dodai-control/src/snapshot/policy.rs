@@ -9,12 +9,10 @@ use std::time::Duration;
 
 use dodai_api::{self as api, Metadata, Policy, PolicySpec, TargetKind};
 use dodai_core::id::{AppId, Name};
-use dodai_core::snapshot::{
-    Access, AccessRule, Balance, Breaker, CallPolicy, Filter, HeaderEdits, RateKey, RetryPolicy,
-};
+use dodai_core::snapshot::{Balance, Breaker, CallPolicy, Filter, HeaderEdits, RateKey, RetryPolicy};
 
 use super::service::Offered;
-use super::{Input, resiliency};
+use super::{Input, guard, resilience, resiliency};
 use crate::documents::Documents;
 use crate::name;
 
@@ -35,6 +33,8 @@ pub(super) struct Effective {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
+    cors: bool,
+    fault: bool,
     rate: bool,
     headers: bool,
 }
@@ -87,7 +87,11 @@ pub(super) fn for_service(input: &Input<'_>, one: &Offered) -> Effective {
     let mut guards = Vec::new();
     for parts in [service].into_iter().chain(one.apps.iter().map(app)) {
         let parts: Vec<Part<'_>> = parts.into_iter().flatten().collect();
-        guards.extend(guard(input.documents, &parts).filter(|guard| !guards.contains(guard)));
+        for one in guard(input, &parts) {
+            if !guards.contains(&one) {
+                guards.push(one);
+            }
+        }
     }
     effective.filters.splice(0..0, guards);
     resiliency::fold(input, &one.id.owner, &mut effective);
@@ -99,25 +103,42 @@ fn part<'a>(kind: TargetKind, app: Option<&'a AppId>, section: Option<&'a Name>)
 }
 
 /// What the policies of a route or a gateway say.
-pub(super) fn merged(documents: &Documents, parts: &[Part<'_>]) -> Effective {
-    let mut effective = folded(documents, parts);
-    effective.filters.splice(0..0, guard(documents, parts));
+pub(super) fn merged(input: &Input<'_>, parts: &[Part<'_>]) -> Effective {
+    let mut effective = folded(input.documents, parts);
+    effective.filters.splice(0..0, guard(input, parts));
     effective
 }
 
 /// Everything but who may call.
 fn folded(documents: &Documents, parts: &[Part<'_>]) -> Effective {
     let mut effective = Effective::default();
-    for policy in policies_of(documents, parts) {
+    let (trials, policies): (Vec<_>, Vec<_>) =
+        policies_of(documents, parts).into_iter().partition(|policy| policy.spec.dry_run);
+    for policy in policies {
         effective.fold(&policy.spec);
+    }
+    for policy in trials {
+        effective
+            .filters
+            .extend(policy.spec.rate_limit.as_ref().map(|limit| guard::trial(policy, rate_limit(limit))));
     }
     effective
 }
 
-/// Who may call: what the first policy says that says something of it.
-fn guard(documents: &Documents, parts: &[Part<'_>]) -> Option<Filter> {
-    let says = |policy: &Policy| Some(Filter::Access(access(policy.spec.access.as_ref()?, &policy.metadata)));
-    policies_of(documents, parts).into_iter().find_map(says)
+/// Who may call: the token, if one is asked for, then what the first policy says that says something of it, and
+/// everything that is only tried.
+fn guard(input: &Input<'_>, parts: &[Part<'_>]) -> Vec<Filter> {
+    let says = |policy: &&Policy| {
+        let access =
+            guard::access(policy.spec.access.as_ref()?, &policy.metadata, &input.settings.trust_domain);
+        Some(Filter::Access(access))
+    };
+    let (trials, policies): (Vec<_>, Vec<_>) =
+        policies_of(input.documents, parts).into_iter().partition(|policy| policy.spec.dry_run);
+    let token = policies.iter().find_map(|policy| policy.spec.jwt.as_ref()).map(guard::jwt);
+    let tried = trials.into_iter().filter_map(|policy| Some(guard::trial(policy, says(&policy)?)));
+    let asked = policies.iter().find_map(|policy| guard::authorizer(input.documents, policy));
+    token.into_iter().chain(policies.iter().find_map(says)).chain(tried).chain(asked).collect()
 }
 
 /// The resiliency documents that a policy overrides, with the name of the policy.
@@ -166,6 +187,7 @@ impl Effective {
             self.call.retry.get_or_insert_with(|| RetryPolicy {
                 attempts: retry.attempts,
                 statuses: retry.codes.clone(),
+                on: resilience::retry_on(&retry.on),
                 backoff: BACKOFF,
                 constant: false,
                 max_backoff: None,
@@ -185,6 +207,14 @@ impl Effective {
             });
         }
         self.balance = self.balance.or(spec.load_balancing.as_ref().map(balance));
+        if let Some(cors) = spec.cors.as_ref().filter(|_| !self.seen.cors) {
+            self.seen.cors = true;
+            self.filters.push(guard::cors(cors));
+        }
+        if let Some(fault) = spec.fault.as_ref().filter(|_| !self.seen.fault) {
+            self.seen.fault = true;
+            self.filters.push(resilience::fault(fault));
+        }
         if let Some(limit) = spec.rate_limit.as_ref().filter(|_| !self.seen.rate) {
             self.seen.rate = true;
             self.filters.push(rate_limit(limit));
@@ -194,28 +224,6 @@ impl Effective {
             self.filters.extend(headers.request.as_ref().map(|one| Filter::RequestHeaders(edits(one))));
             self.filters.extend(headers.response.as_ref().map(|one| Filter::ResponseHeaders(edits(one))));
         }
-    }
-}
-
-fn access(access: &api::Access, metadata: &Metadata) -> Access {
-    let own = &metadata.namespace;
-    let rule = |rule: &api::AccessRule| {
-        let from = rule.from.clone().unwrap_or_default();
-        let app = |text: &String| match text.split_once('/') {
-            Some(_) => AppId::parse(text).ok(),
-            None => AppId::parse(&format!("{own}/{text}")).ok(),
-        };
-        AccessRule {
-            allow: rule.action == api::AccessAction::Allow,
-            apps: from.apps.iter().filter_map(app).collect(),
-            namespaces: from.namespaces.iter().map(ToString::to_string).collect(),
-            methods: rule.methods.clone(),
-            paths: rule.paths.clone(),
-        }
-    };
-    Access {
-        default_allow: access.default == api::AccessAction::Allow,
-        rules: access.rules.iter().map(rule).collect(),
     }
 }
 

@@ -97,6 +97,7 @@ fn retry(retry: &dapr::DaprRetry) -> RetryPolicy {
     RetryPolicy {
         attempts: attempts.min(ENDLESS),
         statuses: codes.unwrap_or_else(|| (500..=599).collect()),
+        on: None,
         backoff,
         constant,
         max_backoff: Some(longest).filter(|_| !constant),

@@ -13,7 +13,7 @@ use dodai_core::snapshot::{Certificate, Listener, Protocol, Role, Routes, Rule, 
 
 use super::policy::{Part, age, merged};
 use super::service::Offered;
-use super::{Input, rule};
+use super::{Input, guard, rule};
 use crate::documents::Documents;
 use crate::name;
 
@@ -238,7 +238,7 @@ fn attached(
 ) -> BTreeMap<String, Vec<Ranked>> {
     let section = Some(listener.name.as_str());
     let part = |section| Part { kind: TargetKind::Gateway, app: id, section };
-    let policy = merged(input.documents, &[part(section), part(None)]);
+    let policy = merged(input, &[part(section), part(None)]);
     let mut hosts: BTreeMap<String, Vec<Ranked>> = BTreeMap::new();
     for route in input.documents.routes() {
         let hangs = route.spec.parent_refs.iter().any(|parent| {
@@ -255,6 +255,7 @@ fn attached(
             for ranked in &mut rules {
                 let filters = std::mem::take(&mut ranked.rule.filters);
                 ranked.rule.filters = policy.filters.iter().cloned().chain(filters).collect();
+                guard::pages_first(&mut ranked.rule.filters);
                 rule::fall_back(&mut ranked.rule.policy, &policy.call);
             }
             hosts.entry(host).or_default().extend(rules);

@@ -25,11 +25,12 @@ pub(super) fn compile(input: &Input<'_>, route: &Route, index: usize, rule: &api
     let section = rule.name.as_ref().map(api::Name::as_str);
     let part = |section| Part { kind: TargetKind::Route, app: &id, section };
     let parts: Vec<Part<'_>> = section.map(|_| part(section)).into_iter().chain([part(None)]).collect();
-    let policies = merged(input.documents, &parts);
+    let policies = merged(input, &parts);
     let mut own = limits(rule);
     fall_back(&mut own, &policies.call);
     let mut filters = policies.filters;
     let action = act(input, route, rule, &mut filters);
+    super::guard::pages_first(&mut filters);
     Rule { name: format!("{id}/{label}"), matches: Vec::new(), filters, action, policy: own }
 }
 
@@ -57,6 +58,7 @@ fn act(input: &Input<'_>, route: &Route, rule: &api::Rule, filters: &mut Vec<Fil
                 filters.extend(to.map(|to| Filter::Mirror { to, per_ten_thousand: share }));
             }
             FilterKind::RequestRedirect => answer = filter.request_redirect.as_ref().map(redirect),
+            FilterKind::Cors => filters.extend(filter.cors.as_ref().map(super::guard::cors)),
             FilterKind::DirectResponse => {
                 let Some(one) = &filter.direct_response else { continue };
                 let kind = one.content_type.clone().unwrap_or_else(|| "text/plain; charset=utf-8".to_owned());
@@ -149,7 +151,7 @@ pub(super) fn matching(wanted: &api::Match) -> Match {
     }
 }
 
-fn value(wanted: &api::ValueMatch) -> ValueMatch {
+pub(super) fn value(wanted: &api::ValueMatch) -> ValueMatch {
     let text = wanted.value.clone().unwrap_or_default();
     let value = match wanted.kind {
         api::ValueMatchKind::Exact => ValuePattern::Exact(text),
@@ -164,6 +166,7 @@ fn limits(rule: &api::Rule) -> CallPolicy {
     let retry = rule.retry.as_ref().map(|retry| RetryPolicy {
         attempts: retry.attempts,
         statuses: if retry.codes.is_empty() { vec![502, 503, 504] } else { retry.codes.clone() },
+        on: None,
         backoff: retry.backoff.map_or(BACKOFF, api::TimeSpan::get),
         constant: false,
         max_backoff: None,

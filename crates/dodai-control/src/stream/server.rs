@@ -313,7 +313,8 @@ impl Service for Server {
             }
         };
         let api_token = Some(hello.api_token).filter(|token| !token.is_empty());
-        let settings = BaseSettings { mesh, api_token, ..BaseSettings::default() };
+        let trust_domain = self.authority.domain().clone();
+        let settings = BaseSettings { mesh, api_token, trust_domain, ..BaseSettings::default() };
         self.admit(&base, Process { run: hello.run, address })?;
         let first = tokio::time::timeout(FIRST_REPORT, first_report(&mut inbound)).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the status of the base did not come"))??;

@@ -17,7 +17,7 @@ use super::played::yaml;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The snapshot of a base that knows everything and runs one instance of each app of `local`.
-fn snapshot(text: &str, local: &[&str]) -> Snapshot {
+pub(super) fn snapshot(text: &str, local: &[&str]) -> Snapshot {
     let documents: Documents = yaml(text).into_iter().map(|one| one.value).collect();
     let base = BaseId::new("here");
     let mut records = Records::default();
@@ -51,14 +51,14 @@ fn snapshot(text: &str, local: &[&str]) -> Snapshot {
     build(&input, 1)
 }
 
-fn service<'a>(snapshot: &'a Snapshot, id: &str) -> &'a Service {
+pub(super) fn service<'a>(snapshot: &'a Snapshot, id: &str) -> &'a Service {
     let id = ServiceId::parse(id).expect("valid");
     let all = || snapshot.services().map(|one| one.id.to_string()).collect::<Vec<_>>();
     snapshot.service(&id).unwrap_or_else(|| panic!("{id} is not among {:?}", all()))
 }
 
 /// A document of dodai.dev on one line.
-fn document(kind: &str, name: &str, spec: &str) -> String {
+pub(super) fn document(kind: &str, name: &str, spec: &str) -> String {
     format!("apiVersion: dodai.dev/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
 }
 
@@ -67,11 +67,11 @@ fn dapr(kind: &str, name: &str, spec: &str) -> String {
 }
 
 /// An app with these services.
-fn app(name: &str, services: &str) -> String {
+pub(super) fn app(name: &str, services: &str) -> String {
     document("App", name, &format!("{{process: {{command: [./run]}}, services: [{services}]}}"))
 }
 
-fn policy(name: &str, target: &str, spec: &str) -> String {
+pub(super) fn policy(name: &str, target: &str, spec: &str) -> String {
     document("Policy", name, &format!("{{targetRefs: [{target}], {spec}}}"))
 }
 
@@ -307,6 +307,7 @@ fn parts_of_a_policy_become_filters() {
         namespaces: vec!["shop".to_owned()],
         methods: vec!["GET".to_owned()],
         paths: vec!["/a/*".to_owned()],
+        ..AccessRule::default()
     };
     let expect = Access { default_allow: false, rules: vec![first, AccessRule::default()] };
     assert_eq!(found, [Filter::Access(expect)]);

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::guard::{Access, Authorizer, Cors, Jwt};
+use super::resilience::{Fault, RetryOn};
 use super::workload::{Setting, Value};
+use crate::failure::Kind;
 use crate::id::{AppId, BaseId, InstanceId, Name, RevisionId, ServiceId};
 
 /// What is spoken on a port.
@@ -221,6 +224,21 @@ pub enum Filter {
     },
     /// Who may call; a deny rule that matches wins over an allow rule.
     Access(Access),
+    /// Which pages of other origins may call.
+    Cors(Cors),
+    /// Whose tokens count.
+    Jwt(Jwt),
+    /// Another service decides who may call.
+    Authorizer(Authorizer),
+    /// Faults made on purpose.
+    Fault(Fault),
+    /// A filter that is only tried: what it would refuse is counted and told, and goes on.
+    Trial {
+        /// The policy it is of, `namespace/name`.
+        policy: String,
+        /// The filter: a guard or a limit.
+        filter: Box<Filter>,
+    },
 }
 
 /// What calls are counted by. Calls without the key share one bucket.
@@ -260,30 +278,6 @@ pub enum PathRewrite {
     Full(String),
     /// The prefix that the rule matched.
     Prefix(String),
-}
-
-/// Who may call.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Access {
-    /// What happens to calls that no rule names.
-    pub default_allow: bool,
-    /// Deny rules win over allow rules.
-    pub rules: Vec<AccessRule>,
-}
-
-/// One rule of [`Access`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessRule {
-    /// Allow or deny.
-    pub allow: bool,
-    /// Apps this is about (`namespace/name`); empty with empty namespaces means everybody.
-    pub apps: Vec<AppId>,
-    /// Namespaces this is about.
-    pub namespaces: Vec<String>,
-    /// Methods; empty means all.
-    pub methods: Vec<String>,
-    /// Paths: exact, or everything below with `/*` at the end; empty means all.
-    pub paths: Vec<String>,
 }
 
 /// What a rule does.
@@ -349,6 +343,9 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// Response statuses that are tried again (idempotent methods only).
     pub statuses: Vec<u16>,
+    /// What else is tried again, and nothing beside it; `None` is every failure where that is safe, and `statuses`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<Vec<RetryOn>>,
     /// The wait before the first retry; doubles, with jitter, unless it is `constant`.
     pub backoff: Duration,
     /// Whether every wait is just `backoff`.
@@ -366,6 +363,24 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// The longest wait where waits grow and nothing else is said.
     pub const LONGEST: Duration = Duration::from_secs(5);
+
+    /// Whether a failure of ours is one that is tried again, where that is safe.
+    pub fn covers(&self, kind: Kind) -> bool {
+        self.on.as_ref().is_none_or(|on| on.iter().any(|on| on.covers(kind)))
+    }
+
+    /// Whether an answer of this status is one that is tried again, where that is safe.
+    pub fn covers_status(&self, status: u16) -> bool {
+        match &self.on {
+            Some(on) => on.iter().any(|on| on.covers_status(status, &self.statuses)),
+            None => self.statuses.contains(&status),
+        }
+    }
+
+    /// Whether an answer that is nothing but this gRPC status is tried again.
+    pub fn covers_grpc(&self, status: u8) -> bool {
+        self.on.as_ref().is_some_and(|on| on.contains(&RetryOn::Grpc(status)))
+    }
 
     /// The wait after `retries` retries, before jitter.
     pub fn pause(&self, retries: u32) -> Duration {

@@ -4,6 +4,9 @@
 //! are data, for those who need the content and not the coding. Anything two readers could see differently
 //! (bare LF, spaces, signs, sizes over 16 hex digits) is an error.
 
+use dodai_core::call::tells_identity;
+use smallvec::SmallVec;
+
 /// Where we are in the coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
@@ -29,6 +32,8 @@ pub struct Chunks {
     trailers: usize,
     max_line: usize,
     max_trailers: usize,
+    /// The beginning of the trailer line under way, as far as a name of ours could reach.
+    name: SmallVec<[u8; 24]>,
 }
 
 /// What one call of [`Chunks::feed`] saw.
@@ -47,7 +52,8 @@ pub struct BadChunk(pub &'static str);
 impl Chunks {
     /// At the start of a body.
     pub fn new(max_line: usize, max_trailers: usize) -> Chunks {
-        Chunks { at: At::Size { digits: 0 }, left: 0, line: 0, trailers: 0, max_line, max_trailers }
+        let (at, name) = (At::Size { digits: 0 }, SmallVec::new());
+        Chunks { at, left: 0, line: 0, trailers: 0, max_line, max_trailers, name }
     }
 
     /// Whether the body has ended.
@@ -117,7 +123,11 @@ impl Chunks {
             At::DataLf if byte == b'\n' => Ok(At::Size { digits: 0 }),
             At::DataCr | At::DataLf => Err(BadChunk("a chunk is longer than its size says")),
             At::TrailerStart if byte == b'\r' => Ok(At::EndLf),
-            At::TrailerStart | At::Trailer => self.trailer(byte),
+            At::TrailerStart => {
+                self.name.clear();
+                self.trailer(byte)
+            }
+            At::Trailer => self.trailer(byte),
             At::TrailerLf if byte == b'\n' => Ok(At::TrailerStart),
             At::EndLf if byte == b'\n' => Ok(At::End),
             At::TrailerLf | At::EndLf => Err(BadChunk("a trailer line does not end with CR LF")),
@@ -147,6 +157,12 @@ impl Chunks {
 
     fn trailer(&mut self, byte: u8) -> Result<At, BadChunk> {
         self.trailers += 1;
+        if byte == b':' && tells_identity(&self.name) {
+            return Err(BadChunk("a trailer says who calls"));
+        }
+        if self.name.len() < self.name.inline_size() {
+            self.name.push(byte);
+        }
         match byte {
             b'\r' => Ok(At::TrailerLf),
             b'\n' => Err(BadChunk("a trailer line ends with a bare line feed")),

@@ -203,19 +203,56 @@ pub fn write_local_response(
     close: bool,
     to_head: bool,
 ) {
+    let pairs = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+    write_local(out, status, pairs, body, close, to_head);
+}
+
+/// Like [`write_local_response`], of headers in a map; one for the body's type takes the place of ours.
+pub fn write_local_map(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: &HeaderMap,
+    body: &str,
+    close: bool,
+    to_head: bool,
+) {
+    let pairs = headers.iter().filter(|(name, _)| !is_codecs_own(name));
+    write_local(
+        out,
+        status,
+        pairs.map(|(name, value)| (name.as_str(), value.as_bytes())),
+        body,
+        close,
+        to_head,
+    );
+}
+
+fn write_local<'a>(
+    out: &mut Vec<u8>,
+    status: u16,
+    headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    body: &str,
+    close: bool,
+    to_head: bool,
+) {
     let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
     out.extend_from_slice(b"\r\n");
+    let mut typed = body.is_empty();
     for (name, value) in headers {
-        push_line(out, name.as_bytes(), value.as_bytes());
+        typed |= name.eq_ignore_ascii_case("content-type");
+        push_line(out, name.as_bytes(), value);
     }
-    if !body.is_empty() {
+    if !typed {
         push_line(out, b"content-type", b"text/plain; charset=utf-8");
     }
-    push_line(out, b"content-length", itoa::Buffer::new().format(body.len()).as_bytes());
+    // A message that cannot have a body has no length either (RFC 9110 section 8.6).
+    if status != http::StatusCode::NO_CONTENT {
+        push_line(out, b"content-length", itoa::Buffer::new().format(body.len()).as_bytes());
+    }
     if close {
         out.extend_from_slice(b"connection: close\r\n");
     }

@@ -1,15 +1,21 @@
 //! The data plane over an in-memory network and paused time, against scripted peers that speak raw bytes.
 
+mod access;
+mod authorizer;
 mod calls;
 mod changes;
+mod deadlines;
 mod demand;
 mod egress;
 mod failures;
+mod faults;
 mod framing;
 mod h2;
 mod h2_bounds;
+mod pages;
 mod serve;
 mod support;
 mod timeouts;
 mod tls;
+mod tokens;
 mod tunnels;

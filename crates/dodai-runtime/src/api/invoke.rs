@@ -5,7 +5,7 @@
 //! data plane decides what a URL may reach, as for any call of the app. What the callee answers passes unchanged.
 
 use base64::Engine as _;
-use dodai_core::call::{Call, Caller, HOPS_HEADER};
+use dodai_core::call::{CALLER_HEADER, Call, Caller, HOPS_HEADER};
 use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::id::Name;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
@@ -169,7 +169,7 @@ impl Api {
             }
         };
         set(HOST, authority);
-        set(HeaderName::from_static("dapr-caller-app-id"), self.app.name.as_str());
+        set(HeaderName::from_static(CALLER_HEADER), self.app.name.as_str());
         set(HeaderName::from_static("dapr-callee-app-id"), callee);
         // An app that passes on the headers it got says how far the call has come.
         let told = headers.get(HOPS_HEADER).and_then(|hops| hops.to_str().ok()?.parse::<u8>().ok());

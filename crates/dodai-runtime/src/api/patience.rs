@@ -78,6 +78,7 @@ mod tests {
         let retry = attempts.map(|attempts| RetryPolicy {
             attempts,
             statuses: Vec::new(),
+            on: None,
             backoff: Duration::from_secs(1),
             constant: true,
             max_backoff: None,

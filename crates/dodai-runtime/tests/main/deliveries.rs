@@ -420,6 +420,7 @@ async fn a_component_s_retries_and_timeout_are_those_of_the_documents() {
     let retry = RetryPolicy {
         attempts: 2,
         statuses: Vec::new(),
+        on: None,
         backoff: Duration::from_secs(7),
         constant: true,
         max_backoff: None,

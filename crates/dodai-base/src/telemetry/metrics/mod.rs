@@ -14,6 +14,7 @@ use dodai_core::id::{AppId, InstanceId};
 use dodai_core::status::Phase;
 use dodai_dataplane::gauges;
 use dodai_dataplane::stats::{self, BUCKETS};
+use dodai_dataplane::tally;
 use dodai_modules::Metrics;
 
 pub use self::encode::Format;
@@ -58,6 +59,8 @@ pub struct Readings {
     pub listeners: u64,
     /// How full connections, pools and queues of the data plane are.
     pub plane: gauges::Reading,
+    /// What filters of rules and services did.
+    pub filters: Vec<tally::Reading>,
     /// What the sinks of call records did.
     pub sinks: Vec<SinkReading>,
     /// The base's own use of resources; see [`OwnUse::read`].
@@ -98,6 +101,7 @@ pub fn render(readings: &Readings, format: Format) -> String {
     base(&mut out, readings);
     plane(&mut out, &readings.plane);
     calls(&mut out, &readings.calls[..readings.calls.len().min(MAX_CALL_SERIES)]);
+    filters(&mut out, &readings.filters[..readings.filters.len().min(MAX_CALL_SERIES)]);
     instances(&mut out, &readings.instances);
     modules(&mut out, &readings.modules[..readings.modules.len().min(MAX_INSTANCES)]);
     processes(&mut out, &readings.processes[..readings.processes.len().min(MAX_INSTANCES)]);
@@ -194,6 +198,14 @@ fn calls(out: &mut Encoder, readings: &[stats::Reading]) {
     out.family("dodai_call_duration_seconds", Type::Histogram, help);
     for reading in readings {
         out.histogram(&call_labels(&reading.labels), &BUCKETS, &reading.buckets, reading.seconds);
+    }
+}
+
+fn filters(out: &mut Encoder, readings: &[tally::Reading]) {
+    let help = "What filters of rules and services did, by event.";
+    out.family("dodai_filter_events", Type::Counter, help);
+    for reading in readings {
+        out.whole(&[("rule", &reading.rule), ("event", reading.event.as_str())], reading.count);
     }
 }
 
@@ -334,6 +346,7 @@ fn omitted(out: &mut Encoder, readings: &Readings) {
     out.family("dodai_metrics_series_omitted", Type::Gauge, "Readings left out because there are too many.");
     for (of, count, most) in [
         ("calls", readings.calls.len(), MAX_CALL_SERIES),
+        ("filters", readings.filters.len(), MAX_CALL_SERIES),
         ("modules", readings.modules.len(), MAX_INSTANCES),
         ("processes", readings.processes.len(), MAX_INSTANCES),
     ] {

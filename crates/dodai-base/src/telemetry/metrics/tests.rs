@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use dodai_core::failure::Kind;
 use dodai_dataplane::stats::{Direction, Labels, Stats};
+use dodai_dataplane::tally;
 
 use super::*;
 use crate::telemetry::SinkReading;
@@ -61,6 +62,7 @@ fn readings() -> Readings {
             door_capacity: 2048,
             mirrors: 7,
         },
+        filters: vec![tally::Reading { rule: "carts".into(), event: tally::Event::Preflight, count: 4 }],
         sinks: vec![SinkReading { sink: "otlp", written: 5, dropped: 1, queued: 2, capacity: 2048 }],
         own: Some(OwnUse {
             resident_bytes: 9_000_000,

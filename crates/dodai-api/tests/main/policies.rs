@@ -1,0 +1,160 @@
+//! What a Policy guards calls by: what is refused in it, and what is said.
+
+use dodai_api::{Read, Severity};
+
+use crate::{good, read_text, told};
+
+fn policy(target: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {{name: p}}\nspec: {{targetRefs: [{{{target}}}], {spec}}}\n"
+    )
+}
+
+const GATEWAY: &str = "kind: Gateway, name: g";
+const APP: &str = "kind: App, name: a";
+
+fn errors(read: &Read) -> Vec<&str> {
+    assert!(
+        read.errors.iter().all(|problem| problem.severity == Severity::Error && problem.remedy.is_some())
+    );
+    read.errors.iter().map(|problem| problem.path.as_str()).collect()
+}
+
+/// The one error of a policy is at `path`.
+fn check(target: &str, spec: &str, path: &str) {
+    let read = read_text(&policy(target, spec));
+    assert_eq!(errors(&read), [path], "{spec}: {}", told(&read));
+}
+
+#[test]
+fn what_is_said_of_pages() {
+    good(&policy(
+        GATEWAY,
+        "cors: {allowOrigins: ['https://*.example.com', 'http://localhost:3000'], allowMethods: [PUT, '*'], allowCredentials: true}",
+    ));
+    good(&policy(GATEWAY, "cors: {allowOrigins: ['*'], allowHeaders: ['*', x-a], maxAge: 86400}"));
+    check(GATEWAY, "cors: {allowOrigins: []}", "spec.cors.allowOrigins");
+    check(GATEWAY, "cors: {allowOrigins: ['*'], allowCredentials: true}", "spec.cors.allowOrigins[0]");
+    check(GATEWAY, "cors: {allowOrigins: ['https://a.example/']}", "spec.cors.allowOrigins[0]");
+    check(GATEWAY, "cors: {allowOrigins: ['*'], allowMethods: [put]}", "spec.cors.allowMethods[0]");
+    check(GATEWAY, "cors: {allowOrigins: ['*'], exposeHeaders: ['a b']}", "spec.cors.exposeHeaders[0]");
+    check(GATEWAY, "cors: {allowOrigins: ['*'], maxAge: 0}", "spec.cors.maxAge");
+    check(APP, "cors: {allowOrigins: ['*']}", "spec.cors");
+}
+
+#[test]
+fn a_route_has_cors_as_a_filter() {
+    let route = |filter: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: Route\nmetadata: {{name: r}}\nspec: {{parentRefs: [{{name: g}}], \
+             rules: [{{backendRefs: [{{name: a}}], filters: [{filter}]}}]}}\n"
+        )
+    };
+    good(&route("{type: CORS, cors: {allowOrigins: ['https://a.example']}}"));
+    let read = read_text(&route("{type: CORS, cors: {allowOrigins: [a]}}"));
+    assert_eq!(errors(&read), ["spec.rules[0].filters[0].cors.allowOrigins[0]"]);
+    let read = read_text(&route("{type: CORS}"));
+    assert_eq!(errors(&read), ["spec.rules[0].filters[0].cors"]);
+}
+
+#[test]
+fn what_an_access_rule_may_ask_for() {
+    let rule = |text: &str| format!("access: {{rules: [{{action: allow, {text}}}]}}");
+    good(&policy(
+        GATEWAY,
+        &rule(
+            "from: {addresses: [10.0.0.0/8, '2001:db8::/32', 192.0.2.1]}, hosts: ['*.a.example'], headers: [{name: x-a, value: '1'}]",
+        ),
+    ));
+    good(&policy(APP, &rule("from: {identities: ['spiffe://cluster.local/ns/*/cart']}")));
+    for (text, path) in [
+        ("from: {addresses: [10.0.0.0/33]}", "from.addresses[0]"),
+        ("from: {addresses: [localhost]}", "from.addresses[0]"),
+        ("from: {identities: ['spiffe://cluster.local/ns/shop']}", "from.identities[0]"),
+        ("from: {}", "from"),
+        ("hosts: ['a.example:80']", "hosts[0]"),
+        ("headers: [{name: 'a b', value: x}]", "headers[0].name"),
+        ("headers: [{name: a, type: Present, value: x}]", "headers[0].value"),
+        ("headers: [{name: a, type: RegularExpression, value: '('}]", "headers[0].value"),
+    ] {
+        check(GATEWAY, &rule(text), &format!("spec.access.rules[0].{path}"));
+    }
+    check(APP, &rule("from: {addresses: [10.0.0.0/8]}"), "spec.access.rules[0].from.addresses");
+}
+
+#[test]
+fn what_is_said_of_tokens() {
+    let jwt = |text: &str| format!("jwt: {{issuers: [{{issuer: 'https://a', {text}}}]}}");
+    good(&policy(
+        APP,
+        &jwt(
+            "jwksUri: 'https://a/keys', audiences: [x], fromHeaders: [{name: x-token}], claimsToHeaders: [{claim: sub, header: x-user}]",
+        ),
+    ));
+    good(&policy(GATEWAY, &jwt("jwks: '{\"keys\": []}', forward: false, fromCookies: [session]")));
+    check(APP, "jwt: {issuers: []}", "spec.jwt.issuers");
+    for (text, path) in [
+        ("audiences: [x]", ""),
+        ("jwksUri: 'https://a', jwks: '{\"keys\": []}'", ""),
+        ("jwksUri: 'ftp://a'", ".jwksUri"),
+        ("jwksUri: 'https:///x'", ".jwksUri"),
+        ("jwks: 'https://a'", ".jwks"),
+        ("jwksUri: 'https://a', refresh: 1ms", ".refresh"),
+        (
+            "jwksUri: 'https://a', claimsToHeaders: [{claim: sub, header: 'x y'}]",
+            ".claimsToHeaders[0].header",
+        ),
+        ("jwksUri: 'https://a', claimsToHeaders: [{claim: '', header: x}]", ".claimsToHeaders[0].claim"),
+    ] {
+        check(APP, &jwt(text), &format!("spec.jwt.issuers[0]{path}"));
+    }
+    check(
+        APP,
+        "access: {rules: [{action: allow, claims: [{name: a, values: []}]}]}",
+        "spec.access.rules[0].claims[0].values",
+    );
+}
+
+#[test]
+fn what_is_said_of_authorizers() {
+    good(&policy(APP, "extAuthz: {backendRef: {name: authz}, pathPrefix: /check, callHeaders: [x-user]}"));
+    good(&policy(
+        APP,
+        "extAuthz: {backendRef: {name: authz, namespace: sec, port: 9000}, protocol: grpc, failOpen: true}",
+    ));
+    check(APP, "extAuthz: {backendRef: {name: authz}, timeout: 0s}", "spec.extAuthz.timeout");
+    check(APP, "extAuthz: {backendRef: {name: authz}, pathPrefix: check}", "spec.extAuthz.pathPrefix");
+    check(
+        APP,
+        "extAuthz: {backendRef: {name: authz}, protocol: grpc, callHeaders: [x]}",
+        "spec.extAuthz.callHeaders",
+    );
+    check(
+        APP,
+        "extAuthz: {backendRef: {name: authz}, clientHeaders: ['a b']}",
+        "spec.extAuthz.clientHeaders[0]",
+    );
+}
+
+#[test]
+fn what_is_said_of_faults_and_retries() {
+    good(&policy(
+        APP,
+        "fault: {delay: {time: 1s, percent: 0.5}, abort: {grpcStatus: 14}, resetPercent: 1, throttle: {bytesPerSecond: 100}}",
+    ));
+    good(&policy(APP, "retry: {on: [connect-failure, 5xx, deadline-exceeded], attempts: 2}"));
+    check(APP, "fault: {}", "spec.fault");
+    check(APP, "fault: {abort: {percent: 5}}", "spec.fault.abort");
+    check(APP, "fault: {abort: {status: 99}}", "spec.fault.abort.status");
+    check(APP, "fault: {abort: {grpcStatus: 17}}", "spec.fault.abort.grpcStatus");
+    check(APP, "fault: {resetPercent: 101}", "spec.fault.resetPercent");
+    check(APP, "fault: {throttle: {bytesPerSecond: 0}}", "spec.fault.throttle.bytesPerSecond");
+    check(APP, "retry: {on: [reset, reset]}", "spec.retry.on[1]");
+}
+
+#[test]
+fn only_guards_can_be_tried() {
+    good(&policy(APP, "dryRun: true, access: {default: deny}"));
+    check(APP, "dryRun: true", "spec.dryRun");
+    check(APP, "dryRun: true, rateLimit: {requestsPerSecond: 1}, timeouts: {request: 1s}", "spec.timeouts");
+}

@@ -1,0 +1,87 @@
+//! How calls are tried, and tested: conditions of retries, faults made on purpose.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::routing::ValueMatch;
+use crate::failure::Kind;
+
+/// What a failed call is made again for. All that is given counts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    /// There was no connection.
+    ConnectFailure,
+    /// The endpoint refused the stream without acting on it.
+    RefusedStream,
+    /// The connection broke before the head of an answer.
+    Reset,
+    /// One try took too long.
+    Timeout,
+    /// 502, 503 or 504.
+    GatewayError,
+    /// Any status from 500.
+    ServerError,
+    /// One of the policy's `statuses`.
+    Statuses,
+    /// This gRPC status, where the answer is that and nothing else. Whoever names it knows that the method may be called
+    /// twice.
+    Grpc(u8),
+}
+
+impl RetryOn {
+    /// Whether a failure of ours is of this sort.
+    pub fn covers(self, kind: Kind) -> bool {
+        let unreached = [Kind::Connect, Kind::Tls, Kind::NoEndpoint, Kind::QueueFull];
+        match self {
+            RetryOn::ConnectFailure => unreached.contains(&kind),
+            RetryOn::RefusedStream => matches!(kind, Kind::Refused | Kind::Draining),
+            RetryOn::Reset => matches!(kind, Kind::Reset | Kind::Stale | Kind::Protocol),
+            RetryOn::Timeout => kind == Kind::Timeout,
+            RetryOn::GatewayError => (502..=504).contains(&kind.http_status()),
+            RetryOn::ServerError => kind.http_status() >= 500,
+            RetryOn::Statuses => false,
+            RetryOn::Grpc(status) => kind.grpc_status() == status,
+        }
+    }
+
+    /// Whether an answer of this status is of this sort; `listed` are the policy's own.
+    pub fn covers_status(self, status: u16, listed: &[u16]) -> bool {
+        match self {
+            RetryOn::GatewayError => (502..=504).contains(&status),
+            RetryOn::ServerError => status >= 500,
+            RetryOn::Statuses => listed.contains(&status),
+            RetryOn::ConnectFailure
+            | RetryOn::RefusedStream
+            | RetryOn::Reset
+            | RetryOn::Timeout
+            | RetryOn::Grpc(_) => false,
+        }
+    }
+}
+
+/// Faults made on purpose. Shares are of 10,000 calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Calls that wait so long first.
+    pub delay: Option<(Duration, u16)>,
+    /// Calls that are answered so at once.
+    pub abort: Option<(FaultAbort, u16)>,
+    /// Calls whose connection or stream is cut.
+    pub reset: Option<u16>,
+    /// Calls whose answer comes at most so fast, in bytes a second.
+    pub throttle: Option<(u64, u16)>,
+    /// Only calls with all of these headers.
+    pub headers: Vec<ValueMatch>,
+}
+
+/// What a call is answered with at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultAbort {
+    /// An HTTP status.
+    Http(u16),
+    /// A gRPC status, for callers of gRPC; others get 503.
+    Grpc(u8),
+}

@@ -1,0 +1,128 @@
+//! How long a caller still waits, told from hop to hop: `grpc-timeout` of gRPC, and a header of ours between bases.
+//!
+//! What is told only shrinks: each hop honours it, and writes on what is left by its own policy.
+
+use std::time::Duration;
+
+use dodai_core::call::TIMEOUT_HEADER;
+use dodai_core::head::{Edits, RequestHead};
+use http::HeaderName;
+
+use crate::spine::Forward;
+
+const TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_HEADER);
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// What a head says of how long its caller waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    ours: Option<Duration>,
+    grpc: Option<Duration>,
+}
+
+impl Told {
+    fn of(head: &RequestHead<'_>) -> Told {
+        let mut told = Told::default();
+        head.for_each_header(|name, value| {
+            // Nearly all names are told apart by their length.
+            if name.len() == TIMEOUT_HEADER.len() && name.eq_ignore_ascii_case(TIMEOUT_HEADER) {
+                told.ours = told.ours.or(millis(value));
+            } else if name.len() == GRPC_TIMEOUT.as_str().len() && name.eq_ignore_ascii_case("grpc-timeout") {
+                told.grpc = told.grpc.or(grpc(value));
+            }
+        });
+        told
+    }
+
+    fn shortest(self) -> Option<Duration> {
+        match (self.ours, self.grpc) {
+            (Some(ours), Some(grpc)) => Some(ours.min(grpc)),
+            (ours, grpc) => ours.or(grpc),
+        }
+    }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+}
+
+fn millis(value: &[u8]) -> Option<Duration> {
+    (value.len() <= 12).then(|| number(value)).flatten().map(Duration::from_millis)
+}
+
+/// Up to eight digits and a unit (gRPC over HTTP/2).
+fn grpc(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let count = (digits.len() <= 8).then(|| number(digits)).flatten()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// Notes in `forward` how long the caller waits, and in `edits` what the next hop is told of it.
+pub fn shrink(forward: &mut Forward, head: &RequestHead<'_>, edits: &mut Edits) {
+    let told = Told::of(head);
+    let policies = forward.rule.iter().map(|rule| &rule.policy).chain([&forward.service.spec.policy]);
+    let own = policies.filter_map(|policy| policy.timeout).next();
+    forward.left = told.shortest();
+    let left = match (forward.left, own) {
+        (Some(left), Some(own)) => left.min(own),
+        (Some(left), None) => left,
+        // Only another base makes something of what a policy here says.
+        (None, Some(own)) if forward.service.is_remote() => own,
+        (None, _) => return,
+    };
+    if told.ours.is_some() || told.grpc.is_none() || forward.service.is_remote() {
+        let mut digits = itoa::Buffer::new();
+        edits.set(TIMEOUT, digits.format(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).as_bytes());
+    }
+    if told.grpc.is_some() {
+        let mut digits = itoa::Buffer::new();
+        let value = as_grpc(left, &mut digits);
+        edits.set(GRPC_TIMEOUT, &value);
+    }
+}
+
+/// As gRPC writes it, to the millisecond where that fits in eight digits.
+fn as_grpc(left: Duration, digits: &mut itoa::Buffer) -> smallvec::SmallVec<[u8; 16]> {
+    let (count, unit) = match u32::try_from(left.as_millis()) {
+        Ok(millis) if millis < 100_000_000 => (millis, b'm'),
+        Ok(_) | Err(_) => (u32::try_from(left.as_secs()).unwrap_or(u32::MAX).min(99_999_999), b'S'),
+    };
+    let mut value = smallvec::SmallVec::from_slice(digits.format(count).as_bytes());
+    value.push(unit);
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_and_written() {
+        for (text, expect) in [
+            ("1H", Some(Duration::from_secs(3600))),
+            ("5S", Some(Duration::from_secs(5))),
+            ("250m", Some(Duration::from_millis(250))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("999999999n", None),
+            ("5", None),
+            ("S", None),
+            ("-5S", None),
+            ("5s", None),
+        ] {
+            assert_eq!(grpc(text.as_bytes()), expect, "{text}");
+        }
+        assert_eq!(millis(b"1500"), Some(Duration::from_millis(1500)));
+        assert_eq!((millis(b"1.5"), millis(b""), millis(b"99999999999999")), (None, None, None));
+        let write = |left| String::from_utf8(as_grpc(left, &mut itoa::Buffer::new()).to_vec()).expect("text");
+        assert_eq!(write(Duration::from_millis(1500)), "1500m");
+        assert_eq!(write(Duration::from_secs(200_000)), "200000S");
+    }
+}

@@ -1,0 +1,80 @@
+//! The seldom parts of an HTTP/1 client's call, apart from the hot path: filters that wait, checks on arrival that
+//! change the call, faults.
+
+use std::time::Duration;
+
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::Edits;
+
+use crate::fault::{self, Drawn, End};
+use crate::h1;
+use crate::later;
+use crate::request::Request;
+use crate::serve_h1::{Client, Next};
+use crate::spine::{Decision, Forward, Outcome};
+
+impl Client {
+    /// Waits for what a filter needs, and decides.
+    #[cold]
+    pub async fn resume(&self, request: &mut Request, decision: &mut Result<Decision, Failure>) {
+        let head = match request.parts() {
+            Ok(head) => head,
+            Err(failure) => return *decision = Err(failure),
+        };
+        let waits = std::mem::replace(decision, Err(Failure::new(Kind::Internal, "the call still waits")));
+        let Ok(Decision::Later(later)) = waits else { return };
+        let mut edits = Edits::new();
+        let mut decided = later.resume(&self.worker, &self.side, &head, &mut edits).await;
+        if let Ok(Decision::Forward(_)) = decided
+            && let Err(failure) = request.edit(&self.worker, &edits)
+        {
+            decided = Err(failure);
+        }
+        *decision = decided;
+    }
+
+    /// Does to a call what a fault wants; the end of it, if it ends.
+    #[cold]
+    pub async fn befall(
+        &self,
+        request: &Request,
+        fault: &Drawn,
+        within: Duration,
+        outcome: &mut Outcome,
+    ) -> Option<Next> {
+        if let Some(delay) = fault.delay {
+            tokio::time::sleep(delay.min(within)).await;
+            if delay >= within {
+                let late =
+                    Failure::new(Kind::Timeout, "the delay of a `fault` was longer than the call may take");
+                return Some(self.failed(request, late, outcome).await);
+            }
+        }
+        outcome.failure = Some(fault::failure());
+        match fault.end {
+            None => {
+                outcome.failure = None;
+                None
+            }
+            Some(End::Reset) => Some(Next::Close),
+            Some(End::Status(abort)) => {
+                let reply = fault::answer(abort, request.is_grpc);
+                let close = !request.keep_alive || !request.is_whole() || request.http10 || self.is_ending();
+                outcome.status = reply.head.status.as_u16();
+                let mut out = self.worker.buffer();
+                let (headers, text) = (&reply.head.headers, fault::text(request.is_grpc));
+                h1::write_local_map(&mut out, outcome.status, headers, text, close, request.is_head);
+                self.send(out).await;
+                Some(if close { Next::Linger } else { Next::Keep })
+            }
+        }
+    }
+
+    /// The callee's own checks that may wait or change the call.
+    #[cold]
+    pub async fn arrive(&self, request: &mut Request, forward: &Forward) -> Result<(), Failure> {
+        let head = request.parts()?;
+        let edits = later::arrive(&self.worker, &forward.service, &self.side.caller, &head).await?;
+        request.edit(&self.worker, &edits)
+    }
+}

@@ -1,0 +1,312 @@
+//! Tokens of users: who an issuer says is calling, and what may be believed of it.
+//!
+//! Checking is synchronous as long as the issuer's keys are here. A call that comes before them waits for them; see
+//! [`source`]. Always holds: headers that tell an app of claims are ours, whatever the call brought.
+
+mod keys;
+mod source;
+mod token;
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::{Edit, Edits, RequestHead, Short};
+use dodai_core::snapshot::{self, ClaimMatch, JwtKeys};
+use http::HeaderName;
+use http::header::COOKIE;
+use serde_json::{Map, Value};
+
+use crate::route::BadRule;
+use crate::tally::{Event, Tally};
+
+pub use keys::KeySet;
+pub use source::{Source, Sources};
+pub use token::{Algorithm, BadToken, Material, PublicKey, Token};
+
+/// What a token claims, after it was proved.
+#[derive(Debug, Default)]
+pub struct Claims(Map<String, Value>);
+
+impl Claims {
+    /// A claim: by its whole name, else `a.b` as `b` within `a`.
+    fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).or_else(|| {
+            let (first, rest) = name.split_once('.')?;
+            rest.split('.').try_fold(self.0.get(first)?, |value, part| value.get(part))
+        })
+    }
+
+    /// Whether a claim is as a rule wants it.
+    pub fn have(&self, wanted: &ClaimMatch) -> bool {
+        let is = |value: &Value| text(value).is_some_and(|text| wanted.values.contains(&text));
+        match self.get(&wanted.name) {
+            Some(Value::Array(all)) => all.iter().any(is),
+            // Scopes are a list in one text (RFC 8693 section 4.2).
+            Some(Value::String(all)) if matches!(wanted.name.as_str(), "scope" | "scp") => {
+                all.split(' ').any(|one| wanted.values.iter().any(|value| value == one))
+            }
+            Some(one) => is(one),
+            None => false,
+        }
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(yes) => Some(yes.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Which tokens count, compiled.
+#[derive(Debug)]
+pub struct Jwt {
+    issuers: Vec<Issuer>,
+    optional: bool,
+    /// What it did.
+    pub tally: Tally,
+}
+
+#[derive(Debug)]
+struct Issuer {
+    spec: snapshot::JwtIssuer,
+    headers: Vec<(HeaderName, String)>,
+    claims: Vec<(String, HeaderName)>,
+    keys: Keys,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Here(KeySet),
+    /// Found when it is first needed.
+    There(OnceLock<Arc<Source>>),
+}
+
+/// Where a token was found in a call.
+#[derive(Clone, Copy, Debug)]
+enum Place<'a> {
+    Header(&'a HeaderName),
+    Cookie(&'a str),
+    Param(&'a str),
+}
+
+/// What a check came to.
+#[derive(Debug)]
+pub enum Checked {
+    /// A token that counts.
+    Token(Arc<Claims>),
+    /// There is none, and none is needed.
+    None,
+    /// The keys of this issuer must be had first.
+    Wait(usize),
+}
+
+impl Jwt {
+    /// Compiles `source` of `rule`.
+    pub fn compile(rule: &str, source: &snapshot::Jwt) -> Result<Jwt, BadRule> {
+        let name = |header: &String| {
+            let bad = |_| BadRule::Header { rule: rule.to_owned(), header: header.clone() };
+            HeaderName::from_bytes(header.as_bytes()).map_err(bad)
+        };
+        let issuer = |spec: &snapshot::JwtIssuer| {
+            let bad = |reason| BadRule::Keys { rule: rule.to_owned(), issuer: spec.issuer.clone(), reason };
+            let keys = match &spec.keys {
+                JwtKeys::Inline(text) => Keys::Here(KeySet::parse(text.as_bytes()).map_err(bad)?),
+                JwtKeys::Uri { .. } => Keys::There(OnceLock::new()),
+            };
+            let headers = spec.headers.iter().map(|(header, prefix)| Ok((name(header)?, prefix.clone())));
+            let claims =
+                spec.claims_to_headers.iter().map(|(claim, header)| Ok((claim.clone(), name(header)?)));
+            Ok(Issuer {
+                headers: headers.collect::<Result<_, BadRule>>()?,
+                claims: claims.collect::<Result<_, BadRule>>()?,
+                spec: spec.clone(),
+                keys,
+            })
+        };
+        let issuers = source.issuers.iter().map(issuer).collect::<Result<_, BadRule>>()?;
+        Ok(Jwt { issuers, optional: source.optional, tally: Tally::default() })
+    }
+
+    /// Checks the token of a call. `waited`: keys were waited for already, and are not waited for again.
+    pub fn check(&self, head: &RequestHead<'_>, waited: bool, edits: &mut Edits) -> Result<Checked, Failure> {
+        for (_, header) in self.issuers.iter().flat_map(|issuer| &issuer.claims) {
+            edits.push(Edit::Remove(header.clone()));
+        }
+        let mut reason = None;
+        for (index, issuer) in self.issuers.iter().enumerate() {
+            let Some((place, text)) = issuer.find(head) else { continue };
+            let token = match Token::parse(&text) {
+                Ok(token) => token,
+                Err(bad) => {
+                    reason = Some(bad);
+                    continue;
+                }
+            };
+            if token.claims.get("iss").and_then(Value::as_str) != Some(&issuer.spec.issuer) {
+                reason.get_or_insert(BadToken("it comes from an issuer that is not trusted here"));
+                continue;
+            }
+            match issuer.prove(&token, waited) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Checked::Wait(index)),
+                Err(Unproved::Bad(bad)) => return Err(self.bad(bad)),
+                Err(Unproved::NoKeys(failure)) => return Err(failure),
+            }
+            let claims = Claims(token.claims);
+            issuer.tell(&claims, edits);
+            if !issuer.spec.forward {
+                take_out(place, head, edits);
+            }
+            return Ok(Checked::Token(Arc::new(claims)));
+        }
+        match reason {
+            Some(bad) => Err(self.bad(bad)),
+            None if self.optional => Ok(Checked::None),
+            None => {
+                self.tally.count(Event::TokenMissing);
+                Err(Failure::new(Kind::Unauthenticated, "the call has no token, and this needs one"))
+            }
+        }
+    }
+
+    fn bad(&self, bad: BadToken) -> Failure {
+        self.tally.count(Event::TokenBad);
+        Failure::new(Kind::BadToken, format!("the token does not count: {}", bad.0))
+    }
+
+    /// Where the keys of an issuer come from, in a base that knows these `sources`.
+    pub fn source(&self, issuer: usize, sources: &Sources) -> Option<Arc<Source>> {
+        let issuer = self.issuers.get(issuer)?;
+        match (&issuer.keys, &issuer.spec.keys) {
+            (Keys::There(known), JwtKeys::Uri { uri, refresh }) => {
+                Some(known.get_or_init(|| sources.get(uri, *refresh)).clone())
+            }
+            (Keys::Here(_) | Keys::There(_), _) => None,
+        }
+    }
+}
+
+enum Unproved {
+    Bad(BadToken),
+    NoKeys(Failure),
+}
+
+impl Issuer {
+    /// The first token where this issuer's are looked for.
+    fn find<'a>(&'a self, head: &RequestHead<'_>) -> Option<(Place<'a>, String)> {
+        let of_header = |(name, prefix): &'a (HeaderName, String)| {
+            let value = std::str::from_utf8(head.header(name.as_str())?).ok()?;
+            let start = value.get(..prefix.len())?;
+            let token = start.eq_ignore_ascii_case(prefix).then(|| value[prefix.len()..].trim())?;
+            Some((Place::Header(name), token.to_owned()))
+        };
+        let of_cookie = |name: &'a String| {
+            let mut found = None;
+            for_each_cookie(head, |own, value| {
+                if own == name && found.is_none() {
+                    found = Some(value.to_owned());
+                }
+            });
+            Some((Place::Cookie(name.as_str()), found?))
+        };
+        let of_param = |name: &'a String| {
+            let pairs = head.query()?.split('&').filter_map(|pair| pair.split_once('='));
+            let value = pairs.into_iter().find(|(own, _)| own == name)?.1;
+            Some((Place::Param(name.as_str()), value.to_owned()))
+        };
+        let headers = self.headers.iter().find_map(of_header);
+        headers
+            .or_else(|| self.spec.cookies.iter().find_map(of_cookie))
+            .or_else(|| self.spec.params.iter().find_map(of_param))
+    }
+
+    /// Whether the token counts; `false` if keys must be had first.
+    fn prove(&self, token: &Token<'_>, waited: bool) -> Result<bool, Unproved> {
+        let bad = |text| Unproved::Bad(BadToken(text));
+        if !token.is_for(&self.spec.audiences) {
+            return Err(bad("it is for another audience"));
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        token.check_time(now.as_secs_f64(), self.spec.clock_skew.as_secs_f64()).map_err(Unproved::Bad)?;
+        let proved = match &self.keys {
+            Keys::Here(keys) => keys.proves(token),
+            Keys::There(source) => {
+                let Some(source) = source.get() else { return Ok(false) };
+                match source.keys() {
+                    Some(keys) if keys.proves(token) => true,
+                    // A key that is not known may be one that the issuer began to use since.
+                    Some(keys) if !keys.knows(token) && !waited && source.may_ask() => return Ok(false),
+                    Some(_) => false,
+                    None if !waited && source.may_ask() => return Ok(false),
+                    None => return Err(Unproved::NoKeys(source.missing())),
+                }
+            }
+        };
+        if proved { Ok(true) } else { Err(bad("none of the issuer's keys has signed it")) }
+    }
+
+    /// Tells the app what is claimed.
+    fn tell(&self, claims: &Claims, edits: &mut Edits) {
+        for (claim, header) in &self.claims {
+            let value = match claims.get(claim) {
+                Some(Value::Array(all)) => {
+                    let all: Option<Vec<String>> = all.iter().map(text).collect();
+                    all.map(|all| all.join(","))
+                }
+                Some(one) => text(one),
+                None => None,
+            };
+            let fits = |value: &String| http::HeaderValue::from_str(value).is_ok();
+            if let Some(value) = value.filter(fits) {
+                edits.push(Edit::Set(header.clone(), Short::from_slice(value.as_bytes())));
+            }
+        }
+    }
+}
+
+fn for_each_cookie(head: &RequestHead<'_>, mut visit: impl FnMut(&str, &str)) {
+    head.for_each_header(|name, value| {
+        if !name.eq_ignore_ascii_case("cookie") {
+            return;
+        }
+        for pair in std::str::from_utf8(value).unwrap_or("").split(';') {
+            if let Some((name, value)) = pair.trim().split_once('=') {
+                visit(name, value);
+            }
+        }
+    });
+}
+
+/// Takes the token out of what the app gets.
+fn take_out(place: Place<'_>, head: &RequestHead<'_>, edits: &mut Edits) {
+    match place {
+        Place::Header(name) => edits.push(Edit::Remove(name.clone())),
+        Place::Cookie(taken) => {
+            let mut rest = Short::new();
+            for_each_cookie(head, |name, value| {
+                if name != taken {
+                    rest.extend_from_slice(if rest.is_empty() { b"" } else { b"; " });
+                    rest.extend_from_slice(name.as_bytes());
+                    rest.push(b'=');
+                    rest.extend_from_slice(value.as_bytes());
+                }
+            });
+            edits.push(if rest.is_empty() { Edit::Remove(COOKIE) } else { Edit::Set(COOKIE, rest) });
+        }
+        Place::Param(taken) => {
+            let mut target = Short::from_slice(head.path().as_bytes());
+            let is_other = |pair: &&str| pair.split_once('=').is_none_or(|(name, _)| name != taken);
+            let mut mark = b'?';
+            for pair in head.query().unwrap_or("").split('&').filter(is_other) {
+                target.push(mark);
+                target.extend_from_slice(pair.as_bytes());
+                mark = b'&';
+            }
+            edits.push(Edit::Target(target));
+        }
+    }
+}

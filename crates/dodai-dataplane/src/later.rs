@@ -1,0 +1,176 @@
+//! Filters that must wait: the explicit "go async" of station four. Only a call that waits pays for it, with one box.
+//!
+//! A call that waits at a gateway or with its caller is a [`Later`]; what waits where a call arrives is in [`arrive`].
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use dodai_core::call::Caller;
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::{Edits, RequestHead};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use crate::authorizer::Verdict;
+use crate::deadline;
+use crate::filter::{self, Filter, Known, Passed, Ran, Seen, Wait};
+use crate::request::Side;
+use crate::route::Rule;
+use crate::service::Service;
+use crate::spine::{self, Decision};
+use crate::worker::Worker;
+
+/// What comes of waiting. Cancel safe: a call that leaves takes nothing along that others wait for.
+pub type Waiting<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + 'a>>;
+
+/// A call whose filters must wait before it can be decided.
+pub struct Later {
+    /// The rule that it matched.
+    pub rule: Arc<Rule>,
+    /// The filter that waits, and for what.
+    pub at: (usize, Wait),
+    /// What the filters before it said.
+    pub passed: Passed,
+    /// The path prefix that the rule matched.
+    pub prefix: Option<String>,
+}
+
+impl Later {
+    /// Waits and decides. `head` has the changes of the filters that ran before; further ones go to `edits`.
+    pub fn resume<'a>(
+        mut self: Box<Self>,
+        worker: &'a Rc<Worker>,
+        side: &'a Side,
+        head: &'a Parts,
+        edits: &'a mut Edits,
+    ) -> Waiting<'a, Decision> {
+        Box::pin(async move {
+            let entry = side.entry();
+            let head = RequestHead::Map(head);
+            let client = entry.client.filter(|client| !client.is_empty());
+            loop {
+                let seen =
+                    Seen { head, caller: entry.caller, client, now: Instant::now(), known: Known::All };
+                let rule = self.rule.clone();
+                let from = match wait_for(worker, &rule.filters, self.at, &seen, &mut self.passed, edits)
+                    .await
+                {
+                    Ok(Waited::Again) => self.at.0,
+                    Ok(Waited::Past) => self.at.0 + 1,
+                    Ok(Waited::Denied(status, headers, body)) => {
+                        return Ok(Decision::Answer(spine::Local::denied(
+                            status,
+                            headers,
+                            body,
+                            &rule,
+                            self.passed,
+                        )));
+                    }
+                    Err(failure) => {
+                        let table = worker.shared.table.load();
+                        let ran = Err(failure);
+                        return spine::settle(&table, entry.secure, &head, &rule, ran, self.passed, edits);
+                    }
+                };
+                let prefix = || self.prefix.clone();
+                let waited = from == self.at.0;
+                let ran = filter::run(&rule.filters, from, waited, &seen, prefix, &mut self.passed, edits);
+                if let Ok(Ran::Waits(next, wait)) = ran {
+                    self.at = (next, wait);
+                    continue;
+                }
+                let table = worker.shared.table.load();
+                let mut decided = spine::settle(&table, entry.secure, &head, &rule, ran, self.passed, edits)?;
+                if let Decision::Forward(forward) = &mut decided {
+                    deadline::shrink(forward, &head, edits);
+                }
+                return Ok(decided);
+            }
+        })
+    }
+}
+
+/// Whether filters on arrival may wait or change the call.
+pub fn is_deep(filters: &[Filter]) -> bool {
+    filters.iter().any(Filter::is_deep)
+}
+
+/// Runs the filters of `service` on a call that arrives; what changes in its head comes back.
+pub fn arrive<'a>(
+    worker: &'a Rc<Worker>,
+    service: &'a Service,
+    caller: &'a Caller,
+    head: &'a Parts,
+) -> Waiting<'a, Edits> {
+    Box::pin(async move {
+        let mut passed = Passed { arrived: true, ..Passed::default() };
+        let mut edits = Edits::new();
+        let (mut from, mut waited) = (0, false);
+        loop {
+            let head = RequestHead::Map(head);
+            let seen = Seen { head, caller, client: None, now: Instant::now(), known: Known::All };
+            match filter::run(&service.inbound, from, waited, &seen, || None, &mut passed, &mut edits)? {
+                Ran::Through => return Ok(edits),
+                Ran::Answered(..) => {
+                    let text = "a filter that answers stands where calls arrive";
+                    return Err(Failure::new(Kind::Internal, text));
+                }
+                Ran::Waits(at, wait) => {
+                    let found =
+                        wait_for(worker, &service.inbound, (at, wait), &seen, &mut passed, &mut edits)
+                            .await?;
+                    (from, waited) = match found {
+                        Waited::Again => (at, true),
+                        Waited::Past => (at + 1, false),
+                        // Between here and the client stands another base; what is said to the client is up to it.
+                        Waited::Denied(status, ..) => {
+                            let text = format!("the authorizer of {} answered {status}", service.label);
+                            return Err(Failure::new(Kind::Denied, text));
+                        }
+                    };
+                }
+            }
+        }
+    })
+}
+
+/// What waiting came to.
+enum Waited {
+    /// The filter that waited can say now.
+    Again,
+    /// It has said yes.
+    Past,
+    /// It has said no, with this answer.
+    Denied(StatusCode, HeaderMap, String),
+}
+
+async fn wait_for(
+    worker: &Rc<Worker>,
+    filters: &[Filter],
+    (at, wait): (usize, Wait),
+    seen: &Seen<'_>,
+    passed: &mut Passed,
+    edits: &mut Edits,
+) -> Result<Waited, Failure> {
+    match (filters.get(at), wait) {
+        (Some(Filter::Jwt(jwt)), Wait::Keys(issuer)) => {
+            if let Some(source) = jwt.source(issuer, &worker.shared.key_sources) {
+                source.wait(worker).await;
+            }
+            Ok(Waited::Again)
+        }
+        (Some(Filter::Authorizer(authorizer)), Wait::Verdict) => match authorizer.ask(worker, seen).await? {
+            Verdict::Allowed(call, reply) => {
+                edits.extend(&call);
+                if !reply.is_empty() {
+                    passed.reply.get_or_insert_default().extend(&reply);
+                }
+                Ok(Waited::Past)
+            }
+            Verdict::Denied(status, headers, body) => Ok(Waited::Denied(status, headers, body)),
+        },
+        (_, Wait::Keys(_) | Wait::Verdict) => Err(Failure::new(Kind::Internal, "nothing waits there")),
+    }
+}
