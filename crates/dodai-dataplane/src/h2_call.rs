@@ -23,7 +23,7 @@ use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
 use crate::service::{self, now_nanos};
 use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
 use crate::worker::Worker;
-use crate::{h2_body, h2_head, message};
+use crate::{h2_body, h2_head, h2_tunnel, message};
 
 /// How a head reads as a request.
 pub struct View<'a> {
@@ -60,6 +60,10 @@ pub async fn serve(
     sending: Sending,
     live: Live,
 ) {
+    if !head.is_oversized() && head.get(b":method") == Some(b"CONNECT") {
+        Box::pin(h2_tunnel::serve(&worker, &side, &head, receiving, sending)).await;
+        return drop(live);
+    }
     let epoch = worker.shared.epoch.load(Relaxed);
     let decided = decide(&worker, &side, &head).await;
     match decided {
@@ -109,10 +113,6 @@ async fn decide(worker: &Worker, side: &Side, head: &Block) -> Result<Decided, F
     if view.headers.len() > MAX_HEADERS {
         let text = format!("{} headers; at most {MAX_HEADERS} are taken", view.headers.len());
         return Err(Failure::new(Kind::HeadTooLarge, text));
-    }
-    if view.pseudo.method == "CONNECT" {
-        let text = "CONNECT over HTTP/2 is not served on this listener";
-        return Err(Failure::new(Kind::NotImplemented, text));
     }
     if let Role::Outbound { app } = &side.listener.role
         && let Some(wanted) = worker.shared.asks_for(view.head().host(), app.namespace.as_str())

@@ -29,6 +29,7 @@ mod h2_call;
 mod h2_drive;
 mod h2_head;
 mod h2_relay;
+mod h2_tunnel;
 mod identity;
 pub mod jwt;
 mod keep_alive;

@@ -76,6 +76,7 @@ pub enum Read {
 }
 
 /// Who is at the other end of a connection, and where it came in.
+#[derive(Clone)]
 pub struct Side {
     /// The listener.
     pub listener: std::sync::Arc<dodai_core::snapshot::Listener>,

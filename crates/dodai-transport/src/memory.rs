@@ -58,6 +58,11 @@ struct State {
     ports: u16,
 }
 
+/// The two ends of a connection that belongs to no network: both say that they are at `address`.
+pub fn connected(address: SocketAddr) -> (Line, Line) {
+    line::pair(Weak::new(), address, address, &Faults::default())
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -172,7 +177,7 @@ impl Host {
         let room = listener.reserve().await.map_err(|_| refused())?;
         let mut state = lock(&self.net.0.state);
         let from = SocketAddr::new(self.ip, state.next_port());
-        let (ours, theirs) = line::pair(&self.net, from, to, &faults);
+        let (ours, theirs) = line::pair(Arc::downgrade(&self.net.0), from, to, &faults);
         state.lines.retain(|line| line.strong_count() > 0);
         state.lines.push(Arc::downgrade(ours.shared()));
         room.send(theirs);

@@ -148,13 +148,13 @@ pub struct Sending {
 
 impl Sending {
     /// Sends the head that `write` encodes, or trailers.
-    pub fn head(&mut self, end: bool, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+    pub fn head(&self, end: bool, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         self.at.lock().head(self.key, end, write);
     }
 
     /// Sends `data` as the other side and the outbox have room for it; `end` if nothing follows. What is sent is taken
     /// off the front of `data`, so that it can be called again. Cancel safe.
-    pub fn poll_data(&mut self, cx: &Context<'_>, data: &mut Bytes, end: bool) -> Poll<Result<(), Gone>> {
+    pub fn poll_data(&self, cx: &Context<'_>, data: &mut Bytes, end: bool) -> Poll<Result<(), Gone>> {
         let mut connection = self.at.lock();
         loop {
             let Some(stream) = connection.streams.get(self.key) else { return Poll::Ready(Err(Gone::Lost)) };
@@ -185,7 +185,7 @@ impl Sending {
     }
 
     /// Ready when nothing more can be sent because the stream was cut. Cancel safe.
-    pub fn poll_gone(&mut self, cx: &Context<'_>) -> Poll<Gone> {
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<Gone> {
         let mut connection = self.at.lock();
         let Some(stream) = connection.streams.get_mut(self.key) else { return Poll::Ready(Gone::Lost) };
         if stream.cut.is_some() {
@@ -196,7 +196,7 @@ impl Sending {
     }
 
     /// Ends the stream at once.
-    pub fn reset(&mut self, reason: Reason) {
+    pub fn reset(&self, reason: Reason) {
         self.at.lock().reset(self.key, reason);
     }
 }

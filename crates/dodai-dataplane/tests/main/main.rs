@@ -12,6 +12,7 @@ mod faults;
 mod framing;
 mod h2;
 mod h2_bounds;
+mod h2_tunnels;
 mod pages;
 mod serve;
 mod support;
