@@ -1,6 +1,6 @@
 //! Routing rules: a program that is read runs to an end within its bounds, whatever the event holds.
 
-use dodai_runtime::cel::{Program, Value};
+use dodai_cel::{Program, Value};
 
 /// The first line is the program; the rest is the event, as JSON.
 pub fn target(data: &[u8]) {

@@ -1,7 +1,7 @@
 //! HTTP/2 connections: any split of the bytes gives the same streams and the same answers, and what is kept is bounded.
 
-use std::task::{Context, Poll, Waker};
 use std::io::IoSlice;
+use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
 use dodai_dataplane::h2::{PREFACE, Piece, Role, Settings, Shared};

@@ -13,4 +13,5 @@ pub mod h2;
 pub mod hpack;
 pub mod identity;
 pub mod messages;
+pub mod template;
 pub mod trace;

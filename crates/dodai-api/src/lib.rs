@@ -5,6 +5,7 @@
 
 mod app;
 mod authorizer;
+mod balancing;
 mod base;
 mod cors;
 pub mod dapr;
@@ -13,6 +14,7 @@ mod document;
 mod fault;
 mod folder;
 mod gateway;
+mod health;
 mod identity;
 mod jwt;
 mod metadata;
@@ -24,6 +26,7 @@ mod revision;
 mod route;
 mod schema;
 mod service;
+mod template;
 mod text;
 mod validate;
 mod workload;
@@ -34,6 +37,7 @@ pub use app::{
     Scale, StoreRef, TcpSocket, TrafficShare,
 };
 pub use authorizer::{Authorizer, AuthorizerBackend, AuthorizerProtocol};
+pub use balancing::{Algorithm, HashOn, HashedPart, LoadBalancing, Locality, SameSite, Sticky};
 pub use base::{BaseSpec, BaseStatus, Capacity};
 pub use cors::Cors;
 pub use diff::{Change, diff};
@@ -44,26 +48,27 @@ pub use document::{
 pub use fault::{Fault, FaultAbort, FaultDelay, FaultThrottle};
 pub use folder::{MANIFEST, Project, is_document_path, mentions_us, read_all};
 pub use gateway::{CertificateRef, GatewaySpec, Listener, ListenerProtocol, ListenerTls, TlsMode};
+pub use health::{Decimal, GrpcCheck, Health, HealthCheck, HttpCheck, Outliers, SuccessRate, TcpCheck};
 pub use identity::identity_parts;
 pub use jwt::{ClaimMatch, ClaimToHeader, Jwt, JwtHeader, JwtIssuer};
 pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};
 pub use policy::{
-    Access, AccessAction, AccessRule, AccessSource, Algorithm, CircuitBreaker, LoadBalancing, PolicyHeaders,
-    PolicyRetry, PolicySpec, PolicyTimeouts, RateLimit, RateLimitKey, RateLimitSource, RetryCondition,
-    TargetKind, TargetRef,
+    Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, PolicyHeaders, PolicyRetry, PolicySpec,
+    PolicyTimeouts, RateLimit, RateLimitKey, RateLimitSource, RetryCondition, TargetKind, TargetRef,
 };
 pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};
 pub use revision::{canonical_json, revision_id};
 pub use route::{
-    BackendKind, BackendRef, DirectResponse, Filter, FilterKind, HeaderModifier, HeaderValue, Match,
-    ParentKind, ParentRef, PathMatch, PathMatchKind, PathModifier, PathModifierKind, RequestMirror,
-    RequestRedirect, RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, UrlRewrite, ValueMatch,
-    ValueMatchKind,
+    BackendKind, BackendRef, DirectResponse, EXPRESSION_NAMES, Filter, FilterKind, GrpcMatch, HeaderModifier,
+    HeaderValue, Match, ParentKind, ParentRef, PathMatch, PathMatchKind, PathModifier, PathModifierKind,
+    RequestMirror, RequestRedirect, RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, SourceMatch,
+    UrlRewrite, ValueMatch, ValueMatchKind,
 };
 pub use schema::{combined_schema, schema, schemas};
 pub use service::{ServicePort, ServiceSelector, ServiceSpec};
+pub use template::{Segment, Template};
 pub use text::Invalid;
 pub use validate::{unknown_drivers, validate, validate_set};
 pub use workload::{

@@ -4,8 +4,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::authorizer::Authorizer;
+use crate::balancing::LoadBalancing;
 use crate::cors::Cors;
 use crate::fault::Fault;
+use crate::health::Health;
 use crate::jwt::{ClaimMatch, Jwt};
 use crate::name::Name;
 use crate::quantity::TimeSpan;
@@ -29,6 +31,9 @@ pub struct PolicySpec {
     /// How an instance is chosen. Default: `least_latency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancing>,
+    /// How instances are judged, beside the circuit breaker. Default: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// Who may call. What holds for an app does so whichever Service leads to it, beside what holds for that
     /// Service. Default: every app of the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -224,26 +229,6 @@ pub struct CircuitBreaker {
     /// Calls under way from one base to all instances; more are shed with 503. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u32>,
-}
-
-/// How an instance is chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LoadBalancing {
-    /// The rule. Default: `least_latency`.
-    #[serde(default)]
-    pub algorithm: Algorithm,
-}
-
-/// The rule an instance is chosen by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Algorithm {
-    /// One after the other.
-    RoundRobin,
-    /// The better of two chosen at random, by recent peak latency and calls under way.
-    #[default]
-    LeastLatency,
 }
 
 /// Who may call.

@@ -1,7 +1,11 @@
 //! Route: where calls go, shaped like the Gateway API's HTTPRoute, with its precedence.
 //!
-//! Among rules that match, the winner has, in this order: an exact path; the longest prefix; a method match; the most
-//! header matches; the most query matches; then the older route, then the smaller `namespace/name`, then the first rule.
+//! Among rules that match, the winner has, in this order: an exact path (or a gRPC service and method), a template, a
+//! regular expression, a prefix, of two alike the longer; a method match; the most header matches, query matches,
+//! cookie matches; the narrower source; an expression; then the older route, the smaller `namespace/name`, the first
+//! rule.
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -94,6 +98,49 @@ pub struct Match {
     /// Query parameters, all of which must match. Default: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query_params: Vec<ValueMatch>,
+    /// Cookies, all of which must match. Default: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cookies: Vec<ValueMatch>,
+    /// A gRPC method: a `POST` to its path. Not together with `path` and `method`. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcMatch>,
+    /// Which app calls. What comes in from outside the mesh never matches. Default: anyone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceMatch>,
+    /// A CEL expression over `request` (`method`, `path`, `host`, `headers`, `query`) and `source` (`app`,
+    /// `namespace`). One that has no answer for a call does not match it. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cel: Option<String>,
+}
+
+/// The names that expressions in matches may use.
+pub const EXPRESSION_NAMES: [&str; 2] = ["request", "source"];
+
+/// A match of a gRPC method; without a field, any.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcMatch {
+    /// The service with its package: `shop.v1.Catalog`. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The method: `GetProduct`. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+}
+
+/// Which app calls: everything given must hold; at least one is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceMatch {
+    /// This app: `name` in the route's namespace, or `namespace/name`. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<String>,
+    /// An app of this namespace. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<Name>,
+    /// An app with these labels. Default: any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A match of the path.
@@ -122,23 +169,26 @@ pub enum PathMatchKind {
     PathPrefix,
     /// A regular expression that matches the whole path.
     RegularExpression,
+    /// Segment by segment, as Envoy's URI templates: `*` and `{name}` are one segment, `**` at the end all that are
+    /// left: `/users/{id}/orders/**`.
+    Template,
 }
 
-/// A match of a header or a query parameter.
+/// A match of a header, a query parameter or a cookie.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ValueMatch {
     /// How `value` is compared. Default: `Exact`.
     #[serde(rename = "type", default)]
     pub kind: ValueMatchKind,
-    /// The header's (whatever its case) or parameter's name.
+    /// The header's (whatever its case), parameter's or cookie's name.
     pub name: String,
     /// The value or expression; not given with `Present`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
 
-/// How the value of a header or query parameter is compared.
+/// How the value of a header, query parameter or cookie is compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ValueMatchKind {
     /// To the letter.
@@ -361,6 +411,10 @@ pub struct BackendRef {
     /// Its share of calls, relative to the sum of all. Default: 1.
     #[serde(default)]
     pub weight: Weight,
+    /// Only instances with these labels: those of the app, and of the base an instance runs on; the app's win. Default:
+    /// all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// One revision of the app, whatever the app's own `traffic` says. Default: as `traffic` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<RevisionChoice>,

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app::Protocol;
+use crate::balancing::LoadBalancing;
 use crate::name::Name;
-use crate::policy::LoadBalancing;
 use crate::quantity::Port;
 
 /// What is wanted of a service.

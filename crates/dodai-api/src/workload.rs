@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::ObjectName;
-use crate::quantity::{ByteSize, SocketAddress, TimeSpan};
+use crate::quantity::{ByteSize, SocketAddress, TimeSpan, Weight};
 
 /// What a revision runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -282,6 +282,13 @@ impl Default for Logs {
 pub struct External {
     /// Where it listens. Calls are balanced over all.
     pub addresses: Vec<SocketAddress>,
+    /// Shares of the calls by address, as it stands in `addresses`. Default: 1 each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, Weight>,
+    /// Addresses that get calls only when those of a smaller number fail, by address as it stands in `addresses`.
+    /// Default: 0 each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub priorities: BTreeMap<String, u8>,
     /// How a person starts it, shown when no address answers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,

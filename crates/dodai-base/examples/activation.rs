@@ -187,10 +187,7 @@ fn snapshot(version: u64, artifact: &Digest) -> Result<Snapshot, Error> {
             Resource::App(App::new(app)),
             Resource::Workload(workload),
             Resource::Service(service),
-            Resource::Endpoints(Endpoints {
-                service: id,
-                list: vec![Endpoint { revision, target, weight: 1 }],
-            }),
+            Resource::Endpoints(Endpoints { service: id, list: vec![Endpoint::new(revision, target)] }),
             Resource::Routes(Routes {
                 name: "all".into(),
                 hosts: vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }],

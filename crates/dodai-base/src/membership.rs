@@ -420,7 +420,7 @@ mod tests {
         let owner = AppId::parse(name).expect("valid");
         let instance = InstanceId::new("a-1");
         let target = Target::Instance { instance, base: BaseId::new("one"), mesh: None };
-        let list = vec![Endpoint { revision: RevisionId::new("r"), target, weight: 1 }];
+        let list = vec![Endpoint::new(RevisionId::new("r"), target)];
         let service = ServiceId { owner, port: Name::new("http").expect("valid") };
         Arc::new(Snapshot::of(1, [Resource::Endpoints(Endpoints { service, list })]))
     }

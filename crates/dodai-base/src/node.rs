@@ -20,6 +20,7 @@ use dodai_core::task::{Kind, Tasks};
 use dodai_dataplane::demand::Demand;
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{self, DataPlane};
+use dodai_dataplane::service::Wish;
 use dodai_drivers::Folders;
 use dodai_modules::{Child, Compiler, Host, HostOptions};
 use dodai_runtime::Runtime;
@@ -411,6 +412,6 @@ impl Parts {
 
     /// Whether calls to an app would find an instance, here or elsewhere.
     pub fn serves(&self, app: &AppId) -> bool {
-        self.plane.table().default_service(app).is_some_and(|service| service.pick(None, &[], false).is_ok())
+        self.plane.table().default_service(app).is_some_and(|service| service.pick(&Wish::default()).is_ok())
     }
 }

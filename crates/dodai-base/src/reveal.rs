@@ -180,7 +180,7 @@ mod tests {
         let service = Service { rules: vec![rule], ..Service::new(id.clone()) };
         let tls = ClientTls { roots, ..ClientTls::default() };
         let target = Target::Tls { address: "pay.example:443".into(), tls };
-        let list = vec![Endpoint { revision: RevisionId::new("r"), target, weight: 1 }];
+        let list = vec![Endpoint::new(RevisionId::new("r"), target)];
         let endpoints = Endpoints { service: id, list };
         Arc::new(Snapshot::of(3, [Resource::Service(service), Resource::Endpoints(endpoints)]))
     }

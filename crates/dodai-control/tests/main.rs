@@ -24,6 +24,8 @@ mod placement;
 mod plans;
 #[path = "main/played.rs"]
 mod played;
+#[path = "main/routing.rs"]
+mod routing;
 #[path = "main/simulation.rs"]
 mod simulation;
 #[path = "main/snapshots.rs"]

@@ -13,12 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AppId, ServiceId};
 
+mod balancing;
 mod guard;
+mod health;
 mod resilience;
 mod routing;
 mod workload;
 
+pub use balancing::*;
 pub use guard::*;
+pub use health::*;
 pub use resilience::*;
 pub use routing::*;
 pub use workload::*;
@@ -58,7 +62,7 @@ pub struct Key {
 
 /// One resource.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "a resource always stands behind an Arc")]
+#[allow(clippy::large_enum_variant, reason = "a resource always stands behind an Arc")]
 #[serde(tag = "kind", content = "value", rename_all = "snake_case")]
 pub enum Resource {
     /// What every base knows of an app: identity, API scopes.
@@ -314,7 +318,7 @@ mod tests {
             }),
             5 => Resource::Endpoints(Endpoints {
                 service,
-                list: vec![Endpoint { revision: RevisionId::new("r"), target: here, weight: 1 }],
+                list: vec![Endpoint::new(RevisionId::new("r"), here)],
             }),
             6 => Resource::Routes(Routes {
                 name: app.to_string(),

@@ -71,8 +71,7 @@ fn resources(
         ..Rule::forward("all/0", id.clone())
     };
     let service = Service { protocol, balance: Balance::LeastLatency, ..Service::new(id.clone()) };
-    let endpoint =
-        Endpoint { revision: RevisionId::new("r1"), target: Target::Address(backend.to_owned()), weight: 1 };
+    let endpoint = Endpoint::new(RevisionId::new("r1"), Target::Address(backend.to_owned()));
     Ok(vec![
         Resource::Listener(Listener {
             name: "front".into(),

@@ -14,8 +14,9 @@ use dodai_core::snapshot::{self, IdentityPattern};
 
 use crate::filter::{Known, Seen};
 use crate::jwt::Claims;
+use crate::matcher::Named;
 use crate::path::Readings;
-use crate::route::{BadRule, Named};
+use crate::route::BadRule;
 
 /// Who may call, compiled.
 #[derive(Debug)]
@@ -163,7 +164,7 @@ impl Rule {
     fn has(&self, named: &Named, head: &RequestHead<'_>) -> bool {
         let (mut any, mut all) = (false, true);
         head.for_each_header(|name, value| {
-            if name.eq_ignore_ascii_case(named.name()) {
+            if name.eq_ignore_ascii_case(&named.name) {
                 let fits = named.matches(Some(value));
                 any |= fits;
                 all &= fits;

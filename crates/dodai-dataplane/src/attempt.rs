@@ -109,6 +109,8 @@ pub struct Tries {
     idempotent: bool,
     made: u32,
     tried: SmallVec<[u64; 4]>,
+    /// A kept connection that had been closed was met already.
+    forgiven: bool,
 }
 
 /// What went wrong with one try, as far as trying again is concerned.
@@ -138,6 +140,7 @@ impl Tries {
             idempotent,
             made: 0,
             tried: SmallVec::new(),
+            forgiven: false,
         }
     }
 
@@ -165,6 +168,19 @@ impl Tries {
     pub fn begin(&mut self, endpoint: u64) {
         self.made += 1;
         self.tried.push(endpoint);
+    }
+
+    /// Whether a try that met a kept connection which the endpoint had closed does not count: once in a call, if that
+    /// can be made again. The endpoint is as good as before, and no policy on retries is meant for this.
+    pub fn is_forgivable(&self, failure: &Failure, sent: Sent) -> bool {
+        failure.kind == Kind::Stale && !self.forgiven && self.idempotent && !sent.body
+    }
+
+    /// Forgets the last try.
+    pub fn forgive(&mut self) {
+        self.forgiven = true;
+        self.made = self.made.saturating_sub(1);
+        self.tried.pop();
     }
 
     /// Whether to try again after `failure`, and how long to wait first.

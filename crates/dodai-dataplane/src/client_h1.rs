@@ -16,7 +16,7 @@ use dodai_core::snapshot::Breaker;
 use dodai_core::task;
 use tokio::sync::oneshot;
 
-use crate::endpoint::{Keep, Taken};
+use crate::endpoint::{Keep, Need, Taken};
 use crate::h1::{self, Flow, Framing, HeaderList};
 use crate::h1_message::{push_data, push_end};
 use crate::reach::{Target, dial};
@@ -26,7 +26,8 @@ use crate::worker::Worker;
 
 /// Sends a call and waits for the head of the reply. The caller bounds the wait.
 pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breaker) -> Result<Reply, Failure> {
-    let (stream, keep, reused) = match worker.pools.take(&target.key, caps).await? {
+    let need = Need::of(RequestHead::Map(&call.head).is_idempotent());
+    let (stream, keep, reused) = match worker.pools.take(&target.key, caps, need).await? {
         Taken::Kept(lease) => {
             let (stream, keep) = lease.split();
             (stream, keep, true)
@@ -44,6 +45,7 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breake
         up: Wire::new(stream),
         deadline: worker.deadlines.register(),
         reused,
+        stale: std::cell::Cell::new(false),
         name,
     };
     // Boxed, as in `serve_h2`.
@@ -58,6 +60,8 @@ struct Drive {
     up: Wire,
     deadline: Deadline,
     reused: bool,
+    /// It had been closed before it took the call.
+    stale: std::cell::Cell<bool>,
     name: std::sync::Arc<str>,
 }
 
@@ -97,6 +101,7 @@ impl Drive {
         };
         match ended {
             Ok(true) if uploaded => keep.keep(self.up.into_inner(), tokio::time::Instant::now()),
+            Ok(_) if self.stale.get() => keep.died(),
             Ok(_) => {}
             Err(failure) => {
                 if let Some(answer) = answer {
@@ -319,6 +324,7 @@ impl Drive {
         match broken {
             Broken::TimedOut => Failure::new(Kind::Timeout, format!("{} did not answer in time", self.name)),
             Broken::Io(_) if self.reused && nothing_yet => {
+                self.stale.set(true);
                 Failure::new(Kind::Stale, format!("{} closed a kept connection", self.name))
             }
             Broken::Io(error) => {

@@ -2,12 +2,14 @@
 //!
 //! Pools belong to one thread and are keyed by endpoint (and by source app across the mesh). A kept
 //! connection is checked when it is taken: the endpoint may have closed it since. Whoever finds no
-//! connection below the cap waits in a bounded queue.
+//! connection below the cap waits in a bounded queue. How long an endpoint lets connections be idle is learnt from those
+//! it closes (`idle_life`), so that no call goes out on one that is about to end.
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::AppId;
@@ -17,6 +19,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::idle_life::IdleLife;
 use crate::secure::Secure;
 
 /// What a pool is kept for.
@@ -47,6 +50,7 @@ pub struct Pool {
     open: Cell<u32>,
     pending: Cell<u32>,
     freed: Notify,
+    life: IdleLife,
 }
 
 struct Idle {
@@ -58,6 +62,9 @@ struct Idle {
 pub struct Slot {
     pool: Rc<Pool>,
     counted: bool,
+    /// How long the connection had been idle when it was taken, in milliseconds; 0 for a new one. Small, as every
+    /// HTTP/1 connection of a client has room for it.
+    idle_ms: u32,
 }
 
 impl Drop for Slot {
@@ -78,6 +85,22 @@ pub struct Lease {
     slot: Slot,
 }
 
+/// What a call needs of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Any: if it turns out to be closed, the call can be made again.
+    Any,
+    /// One that is surely open, because the call cannot be made again.
+    Open,
+}
+
+impl Need {
+    /// Of a call that can be made again, or that cannot.
+    pub fn of(idempotent: bool) -> Need {
+        if idempotent { Need::Any } else { Need::Open }
+    }
+}
+
 /// What [`Pools::take`] found.
 pub enum Taken {
     /// A connection that was used before.
@@ -95,14 +118,14 @@ impl Pools {
     }
 
     /// A kept connection or leave to make one, if there is either at this moment.
-    pub fn try_take(&self, key: &Key, caps: &Breaker) -> Option<Taken> {
-        self.pool(key).try_take(caps)
+    pub fn try_take(&self, key: &Key, caps: &Breaker, need: Need) -> Option<Taken> {
+        self.pool(key).try_take(caps, need)
     }
 
     /// A kept connection or leave to make one, waiting in the queue if need be. Cancel safe.
-    pub async fn take(&self, key: &Key, caps: &Breaker) -> Result<Taken, Failure> {
+    pub async fn take(&self, key: &Key, caps: &Breaker, need: Need) -> Result<Taken, Failure> {
         let pool = self.pool(key);
-        if let Some(taken) = pool.try_take(caps) {
+        if let Some(taken) = pool.try_take(caps, need) {
             return Ok(taken);
         }
         if pool.pending.get() >= caps.max_pending {
@@ -115,24 +138,32 @@ impl Pools {
         let _waiting = Waiting(pool.clone());
         loop {
             pool.freed.notified().await;
-            if let Some(taken) = pool.try_take(caps) {
+            if let Some(taken) = pool.try_take(caps, need) {
                 return Ok(taken);
             }
         }
     }
 
-    /// Closes what has been idle since before `oldest` or was closed by the other side, and forgets empty
-    /// pools.
-    pub fn sweep(&self, oldest: Instant) {
+    /// Closes what has been idle for longer than `longest` at `now`, or than its endpoint lets it be, or was closed by
+    /// the other side; forgets empty pools of which nothing was learnt.
+    pub fn sweep(&self, now: Instant, longest: Duration) {
         self.h1.borrow_mut().retain(|_, pool| {
             let mut idle = std::mem::take(&mut *pool.idle.borrow_mut());
             let before = idle.len();
-            idle.retain_mut(|kept| kept.since > oldest && is_quiet(&mut kept.stream));
+            let longest = pool.life.limit(now).map_or(longest, |limit| longest.min(limit));
+            idle.retain_mut(|kept| {
+                let age = now.saturating_duration_since(kept.since);
+                let is_open = is_quiet(&mut kept.stream);
+                if !is_open {
+                    pool.life.closed_by(age, now);
+                }
+                is_open && age < longest
+            });
             let gone = (before - idle.len()) as u32;
             pool.open.set(pool.open.get() - gone);
             idle.shrink_to_fit();
             *pool.idle.borrow_mut() = idle;
-            pool.open.get() > 0 || pool.pending.get() > 0
+            pool.open.get() > 0 || pool.pending.get() > 0 || !pool.life.is_blank(now)
         });
     }
 
@@ -163,25 +194,44 @@ impl Drop for Waiting {
 }
 
 impl Pool {
-    fn try_take(self: &Rc<Pool>, caps: &Breaker) -> Option<Taken> {
+    fn try_take(self: &Rc<Pool>, caps: &Breaker, need: Need) -> Option<Taken> {
         loop {
             // Bound to a name, so that the list is not borrowed while the stream is looked at or dropped.
             let kept = self.idle.borrow_mut().pop();
             let Some(mut kept) = kept else { break };
-            let slot = Slot { pool: self.clone(), counted: true };
-            if is_quiet(&mut kept.stream) {
+            let now = Instant::now();
+            let idle_for = now.saturating_duration_since(kept.since);
+            let lives = self.life.limit(now).is_none_or(|limit| idle_for < limit);
+            if lives && need == Need::Open && !self.life.is_sure(idle_for) && is_quiet(&mut kept.stream) {
+                // It may do for another call; the ones below it are older still.
+                let has_room = self.open.get() < caps.max_connections;
+                if has_room {
+                    self.idle.borrow_mut().push(kept);
+                    break;
+                }
+            }
+            let idle_ms = u32::try_from(idle_for.as_millis()).unwrap_or(u32::MAX);
+            let slot = Slot { pool: self.clone(), counted: true, idle_ms };
+            let is_open = is_quiet(&mut kept.stream);
+            if !is_open {
+                self.life.closed_by(idle_for, now);
+            } else if lives && (need == Need::Any || self.life.is_sure(idle_for)) {
                 return Some(Taken::Kept(Lease { stream: kept.stream, reused: true, slot }));
             }
         }
         if self.open.get() < caps.max_connections {
             self.open.set(self.open.get() + 1);
-            return Some(Taken::New(Slot { pool: self.clone(), counted: true }));
+            return Some(Taken::New(Slot { pool: self.clone(), counted: true, idle_ms: 0 }));
         }
         None
     }
 }
 
 impl Slot {
+    fn idle_for(&self) -> Duration {
+        Duration::from_millis(self.idle_ms.into())
+    }
+
     /// Puts a new connection to use.
     pub fn fill(self, stream: Stream) -> Lease {
         Lease { stream, reused: false, slot: self }
@@ -202,7 +252,19 @@ impl Keep {
     /// Keeps the connection, idle since `since`, for the next call; it stays counted as open.
     pub fn keep(mut self, stream: Stream, since: Instant) {
         self.0.counted = false;
+        self.0.pool.life.survived(self.0.idle_for());
         self.0.pool.idle.borrow_mut().push(Idle { stream, since });
+    }
+}
+
+impl Keep {
+    /// The connection had been closed by the endpoint before it took the call. Those that have been idle for longer are
+    /// no better.
+    pub fn died(self) {
+        let pool = &self.0.pool;
+        pool.life.died(self.0.idle_for(), Instant::now());
+        let idle = std::mem::take(&mut *pool.idle.borrow_mut());
+        pool.open.set(pool.open.get() - idle.len() as u32);
     }
 }
 

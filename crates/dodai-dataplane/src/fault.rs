@@ -18,7 +18,8 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::attempt::Terms;
-use crate::route::{BadRule, Named};
+use crate::matcher::Named;
+use crate::route::BadRule;
 use crate::spine::Forward;
 use crate::tally::{Event, Tally};
 use crate::worker::Worker;
@@ -61,7 +62,7 @@ impl Fault {
 
     /// What befalls a call with this head; most often nothing.
     pub fn draw(&self, head: &RequestHead<'_>) -> Option<Box<Drawn>> {
-        if !self.headers.iter().all(|named| named.matches(head.header(named.name()))) {
+        if !self.headers.iter().all(|named| named.matches(head.header(&named.name))) {
             return None;
         }
         let spec = &self.spec;

@@ -27,6 +27,10 @@ pub struct Reading {
     pub door_capacity: usize,
     /// Calls under way to a mirror.
     pub mirrors: usize,
+    /// Endpoints that are left alone because they do worse than they should.
+    pub endpoints_ejected: usize,
+    /// Endpoints whose answers to health checks say that they are not well.
+    pub endpoints_unwell: usize,
 }
 
 /// What one thread holds.
@@ -54,7 +58,7 @@ impl Gauges {
         gauge
     }
 
-    /// The sums; limits and the door's queue are the plane's to add.
+    /// The sums; limits, the door's queue and how endpoints stand are the plane's to add.
     pub fn read(&self) -> Reading {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |of: usize| all.iter().map(|gauge| gauge.0[of].load(Relaxed)).sum();

@@ -41,8 +41,9 @@ pub async fn once(
         return Ended::Failed(failure, Sent::NOTHING);
     }
     let answer = |call| message::carry(&client.worker, reach, call, &forward.service.spec.breaker);
+    let endpoint = outcome.endpoint.clone();
     let edit = |reply: &mut Reply| {
-        forward.response_edits().apply_to(&mut reply.head.headers);
+        forward.response_edits(endpoint.as_deref()).apply_to(&mut reply.head.headers);
         forward.slow(reply);
     };
     let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
@@ -68,7 +69,7 @@ pub async fn to_api(client: &Client, request: &mut Request, outcome: &mut Outcom
             outcome.failure = Some(failure);
             Next::Close
         }
-        Ended::ClientGone | Ended::Again(_) => {
+        Ended::ClientGone | Ended::Again(..) => {
             outcome.failure = Some(Failure::new(Kind::ClientGone, "the client went away"));
             Next::Close
         }
@@ -133,8 +134,9 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
             Some(Err(failure)) => return Ended::Failed(failure, sent),
             None => return Ended::Failed(Failure::new(Kind::Timeout, "no answer in time"), sent),
         };
-        if let Some(wait) = again(reply.head.status.as_u16(), sent) {
-            return Ended::Again(wait);
+        let status = reply.head.status.as_u16();
+        if let Some(wait) = again(status, sent) {
+            return Ended::Again(status, wait);
         }
         edit(&mut reply);
         outcome.answered(&request.lap);

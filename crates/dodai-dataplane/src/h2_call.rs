@@ -20,7 +20,7 @@ use crate::limits::MAX_HEADERS;
 use crate::reach::{self, Reach};
 use crate::request::Side;
 use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
-use crate::service::{self, now_nanos};
+use crate::service::{self, Verdict, now_nanos};
 use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
 use crate::worker::Worker;
 use crate::{h2_body, h2_head, h2_tunnel, message};
@@ -209,8 +209,8 @@ async fn tries(
     let mut tries = Tries::new(&terms, idempotent, lap.start, told);
     loop {
         let now = if tries.tried().is_empty() { lap.start } else { Instant::now() };
-        let (revision, nanos) = (forward.revision.as_ref(), service::nanos(now));
-        let endpoint = service.pick_at(nanos, revision, tries.tried(), forward.local_only)?;
+        let nanos = service::nanos(now);
+        let endpoint = service.pick_at(nanos, &forward.wish(tries.tried()))?;
         tries.begin(endpoint.id);
         outcome.retries = tries.retries();
         outcome.endpoint = Some(endpoint.clone());
@@ -236,7 +236,8 @@ async fn tries(
         };
         match ended {
             Ended::Answered => {
-                attempt.succeeded(outcome.answered_at.map_or_else(now_nanos, service::nanos));
+                let at = outcome.answered_at.map_or_else(now_nanos, service::nanos);
+                service.answered(&attempt, outcome.status, at);
                 return Ok(());
             }
             Ended::ClientGone => {
@@ -244,7 +245,7 @@ async fn tries(
                 return Ok(());
             }
             Ended::Cut(failure) => {
-                attempt.failed(&service.spec.breaker);
+                service.failed(&attempt, Verdict::Broken);
                 outcome.failure = Some(failure);
                 return Ok(());
             }
@@ -253,7 +254,7 @@ async fn tries(
                     return Err(Stopped::Failed(failure));
                 }
                 if attempt::counts(failure.kind) {
-                    attempt.failed(&service.spec.breaker);
+                    service.failed(&attempt, Verdict::Broken);
                 }
                 drop(attempt);
                 match tries.again(retry, &failure, sent, &service.budget, Instant::now()) {
@@ -261,8 +262,8 @@ async fn tries(
                     None => return Err(Stopped::Failed(failure)),
                 }
             }
-            Ended::Again(wait) => {
-                attempt.failed(&service.spec.breaker);
+            Ended::Again(status, wait) => {
+                service.failed(&attempt, Verdict::Status(status));
                 drop(attempt);
                 Box::pin(tokio::time::sleep(wait)).await;
             }

@@ -60,7 +60,7 @@ pub enum Ended {
     /// It failed before; this much had been sent.
     Failed(Failure, Sent),
     /// The endpoint answered with a status that is tried again after this wait.
-    Again(Duration),
+    Again(u16, Duration),
 }
 
 /// Whether a status is tried again, and after which wait. A yes is charged to the retry budget.
@@ -214,7 +214,7 @@ enum Stop {
     /// The endpoint's stream ended early.
     Endpoint(Gone),
     Failed(Failure),
-    Again(Duration),
+    Again(u16, Duration),
 }
 
 impl Exchange<'_> {
@@ -368,13 +368,13 @@ impl Exchange<'_> {
         let status = head.get(b":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
         let status = status.unwrap_or(0);
         if let Some(wait) = (self.again)(status, self.client.sent()) {
-            return Some(Stop::Again(wait));
+            return Some(Stop::Again(status, wait));
         }
         self.outcome.status = status;
         self.outcome.answered(self.lap);
         self.outcome.grpc_status = grpc_status(head);
         let end = self.receiving.is_end();
-        let edits = self.forward.response_edits();
+        let edits = self.forward.response_edits(self.outcome.endpoint.as_deref());
         self.client.sending.head(end, |encoder, out| {
             h2::write_response(encoder, out, status, std::iter::empty());
             write_edited(encoder, out, head, &edits, false);
@@ -429,7 +429,7 @@ impl Exchange<'_> {
         let sent = self.client.sent();
         match stop {
             Stop::Answered => Ended::Answered,
-            Stop::Again(wait) => Ended::Again(wait),
+            Stop::Again(status, wait) => Ended::Again(status, wait),
             Stop::ClientGone => Ended::ClientGone,
             Stop::Endpoint(gone) => {
                 let failure = client_h2::answer_failure(gone, target, link);

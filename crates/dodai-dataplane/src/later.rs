@@ -54,26 +54,25 @@ impl Later {
                 let seen =
                     Seen { head, caller: entry.caller, client, now: Instant::now(), known: Known::All };
                 let rule = self.rule.clone();
-                let from = match wait_for(worker, &rule.filters, self.at, &seen, &mut self.passed, edits)
-                    .await
-                {
-                    Ok(Waited::Again) => self.at.0,
-                    Ok(Waited::Past) => self.at.0 + 1,
-                    Ok(Waited::Denied(status, headers, body)) => {
-                        return Ok(Decision::Answer(spine::Local::denied(
-                            status,
-                            headers,
-                            body,
-                            &rule,
-                            self.passed,
-                        )));
-                    }
-                    Err(failure) => {
-                        let table = worker.shared.table.load();
-                        let ran = Err(failure);
-                        return spine::settle(&table, entry.secure, &head, &rule, ran, self.passed, edits);
-                    }
-                };
+                let from =
+                    match wait_for(worker, &rule.filters, self.at, &seen, &mut self.passed, edits).await {
+                        Ok(Waited::Again) => self.at.0,
+                        Ok(Waited::Past) => self.at.0 + 1,
+                        Ok(Waited::Denied(status, headers, body)) => {
+                            return Ok(Decision::Answer(spine::Local::denied(
+                                status,
+                                headers,
+                                body,
+                                &rule,
+                                self.passed,
+                            )));
+                        }
+                        Err(failure) => {
+                            let table = worker.shared.table.load();
+                            let ran = Err(failure);
+                            return spine::settle(&table, &entry, &head, &rule, ran, self.passed, edits);
+                        }
+                    };
                 let prefix = || self.prefix.clone();
                 let waited = from == self.at.0;
                 let ran = filter::run(&rule.filters, from, waited, &seen, prefix, &mut self.passed, edits);
@@ -82,7 +81,7 @@ impl Later {
                     continue;
                 }
                 let table = worker.shared.table.load();
-                let mut decided = spine::settle(&table, entry.secure, &head, &rule, ran, self.passed, edits)?;
+                let mut decided = spine::settle(&table, &entry, &head, &rule, ran, self.passed, edits)?;
                 if let Decision::Forward(forward) = &mut decided {
                     deadline::shrink(forward, &head, edits);
                 }

@@ -20,6 +20,9 @@ pub const KEPT_BODY: usize = 64 * 1024;
 /// Copies of calls on their way to mirrors, per data-plane thread; calls beyond are not copied.
 pub const MAX_MIRRORS: usize = 64;
 
+/// Endpoints that are asked at once how they are, per data-plane thread; others wait for the next second.
+pub const MAX_CHECKS: usize = 64;
+
 /// Bytes that wait to be written on one HTTP/2 connection; senders of data wait beyond that.
 pub const H2_OUTBOX: usize = 64 * 1024;
 
@@ -224,6 +227,11 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
         ),
         ("h2_fragments", H2_FRAGMENTS.to_string(), "frames of one HTTP/2 head; more ends the connection"),
         ("h2_outbox", bytes(H2_OUTBOX), "bytes that wait to be written on one HTTP/2 connection"),
+        (
+            "checks",
+            MAX_CHECKS.to_string(),
+            "endpoints that are asked at once how they are, per thread; more wait for the next second",
+        ),
         (
             "demand_wait",
             seconds(DEMAND_WAIT),

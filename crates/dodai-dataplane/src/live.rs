@@ -15,8 +15,8 @@ use dodai_core::snapshot::{Listener, Role};
 use tokio::time::Instant;
 
 use crate::filter::{Filter, Known, Seen};
+use crate::matcher;
 use crate::request::Side;
-use crate::route;
 use crate::table::Table;
 
 /// The tunnels of one thread.
@@ -104,9 +104,11 @@ pub fn still_allowed(
 ) -> Result<(), Failure> {
     let service = service.and_then(|id| table.service(id));
     let rule = match &listener.role {
-        Role::Gateway { routes } => table.router(routes).and_then(|router| router.route(&seen.head)),
+        Role::Gateway { routes } => {
+            table.router(routes).and_then(|router| router.route(&seen.head, seen.caller))
+        }
         Role::Outbound { .. } | Role::Dependency { .. } => {
-            service.and_then(|service| route::route(&service.rules, &seen.head))
+            service.and_then(|service| service.rules.find(&matcher::Seen::new(&seen.head, seen.caller)))
         }
         Role::Mesh | Role::Api { .. } => None,
     };

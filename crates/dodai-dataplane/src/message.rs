@@ -27,7 +27,7 @@ use crate::reach::{self, Reach, Target};
 use crate::replay::Replay;
 use crate::request::Side;
 use crate::route::Rule;
-use crate::service::{self, Endpoint, Service};
+use crate::service::{self, Endpoint, Service, Verdict};
 use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
 use crate::worker::Worker;
 use crate::{client_h1, client_h2};
@@ -95,7 +95,8 @@ pub async fn decided(
                 Ok(None) => tries_of(worker, &forward, &head, &body, &context, &side.caller, &mut outcome)
                     .await
                     .map(|mut reply| {
-                        forward.response_edits().apply_to(&mut reply.head.headers);
+                        let edits = forward.response_edits(outcome.endpoint.as_deref());
+                        edits.apply_to(&mut reply.head.headers);
                         forward.slow(&mut reply);
                         reply
                     }),
@@ -191,8 +192,8 @@ async fn tries_of(
     let mut tries = Tries::new(&terms, idempotent, now, outer);
     loop {
         let now = Instant::now();
-        let (revision, nanos) = (forward.revision.as_ref(), service::nanos(now));
-        let endpoint = match service.pick_at(nanos, revision, tries.tried(), forward.local_only) {
+        let nanos = service::nanos(now);
+        let endpoint = match service.pick_at(nanos, &forward.wish(tries.tried())) {
             Ok(endpoint) => endpoint,
             Err(failure) => match forward.renewed(worker) {
                 Some(newer) => {
@@ -222,6 +223,13 @@ async fn tries_of(
             return Box::pin(tries_of(worker, &newer, head, body, context, caller, outcome)).await;
         }
         let sent = if body.is_whole() { Sent::HEAD } else { Sent::BODY };
+        if let Err(failure) = &result
+            && tries.is_forgivable(failure, sent)
+            && body.recall()
+        {
+            tries.forgive();
+            continue;
+        }
         let now = Instant::now();
         let wait = match &result {
             Ok(reply) => {
@@ -231,14 +239,14 @@ async fn tries_of(
                     None => tries.again_after_status(retry, status, sent, &service.budget, || now),
                 };
                 match wait {
-                    Some(_) => attempt.failed(&service.spec.breaker),
-                    None => attempt.succeeded(service::nanos(now)),
+                    Some(_) => service.failed(&attempt, Verdict::Status(status)),
+                    None => service.answered(&attempt, status, service::nanos(now)),
                 }
                 wait
             }
             Err(failure) => {
                 if attempt::counts(failure.kind) {
-                    attempt.failed(&service.spec.breaker);
+                    service.failed(&attempt, Verdict::Broken);
                 }
                 tries.again(retry, failure, sent, &service.budget, now)
             }

@@ -16,6 +16,7 @@ use crate::filter::Filter;
 use crate::limits::MAX_MIRRORS;
 use crate::message;
 use crate::reach;
+use crate::service::Wish;
 use crate::spine::Forward;
 use crate::worker::Worker;
 
@@ -39,7 +40,7 @@ pub fn send(
             return;
         }
         let Some(service) = worker.shared.table.load().service(&to.service).cloned() else { continue };
-        let revision = to.revision.clone();
+        let (revision, labels) = (to.revision.clone(), to.labels.clone());
         let under_way = UnderWay::new(worker);
         let (worker_too, caller) = (worker.clone(), caller.clone());
         let context = Context::new(caller.clone(), span.child());
@@ -50,7 +51,8 @@ pub fn send(
             let deadline = Instant::now() + worker.shared.limits.call_timeout;
             call.context.deadline = Some(deadline.into_std());
             let copy = async {
-                let endpoint = service.pick(revision.as_ref(), &[], false)?;
+                let (revision, labels) = (revision.as_ref(), labels.as_deref());
+                let endpoint = service.pick(&Wish { revision, labels, ..Wish::default() })?;
                 let reach = reach::of(&endpoint, &service, &caller, &worker.shared)?;
                 if reach.is_checked_here() {
                     let head = dodai_core::head::RequestHead::Map(&call.head);

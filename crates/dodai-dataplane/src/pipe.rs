@@ -8,19 +8,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 
-use dodai_core::call::Caller;
 use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::head::{host_of, port_of};
-use dodai_core::id::RevisionId;
-use dodai_core::snapshot::{Action, Protocol, Role};
+use dodai_core::snapshot::{Action, Backend, Protocol, Role};
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
 
+use crate::affinity::Affinity;
 use crate::live::Watch;
 use crate::reach::{self, Reach, dial};
 use crate::request::Side;
 use crate::serve_h1::Client;
-use crate::service::{Place, Service, now_nanos};
+use crate::service::{Place, Service, Verdict, Wish, now_nanos};
 use crate::spine::{self, Lap, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
@@ -64,7 +63,7 @@ pub async fn connect(client: Client, authority: &str) {
             );
             Err(Failure::new(Kind::NotImplemented, text))
         }
-        Some(service) => open(&worker, service, None, &client.side.caller, false).await,
+        Some(service) => open(&worker, service, None, &client.side).await,
         None => dial(&worker, &reach::external(authority, 443)).await.map(|stream| (stream, None)),
     };
     let mut outcome = Outcome::default();
@@ -102,12 +101,9 @@ pub async fn connect(client: Client, authority: &str) {
 pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
     let mut outcome = Outcome::default();
-    let (mut service, revision) = service_of(&worker, &side, stream.server_name()).unzip();
+    let (mut service, backend) = service_of(&worker, &side, stream.server_name()).unzip();
     let opened = match &mut service {
-        Some(service) => {
-            let local_only = matches!(side.listener.role, Role::Mesh);
-            open(&worker, service, revision.flatten().as_ref(), &side.caller, local_only).await
-        }
+        Some(service) => open(&worker, service, backend.flatten().as_ref(), &side).await,
         None => Err(Failure::new(Kind::NoRoute, "no route for this TCP listener")),
     };
     match opened {
@@ -133,29 +129,25 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
 }
 
-/// Where a connection of a TCP listener leads, and to which revision; the name wanted of TLS is matched as a host.
-fn service_of(
-    worker: &Worker,
-    side: &Side,
-    host: Option<&str>,
-) -> Option<(Arc<Service>, Option<RevisionId>)> {
+/// Where a connection of a TCP listener leads, and to which part of it; the name wanted of TLS is matched as a host.
+fn service_of(worker: &Worker, side: &Side, host: Option<&str>) -> Option<(Arc<Service>, Option<Backend>)> {
     let table = worker.shared.table.load();
-    let any_revision = |service: &Arc<Service>| (service.clone(), None);
+    let all = |service: &Arc<Service>| (service.clone(), None);
     match &side.listener.role {
-        Role::Dependency { service, .. } => table.service(service).map(any_revision),
+        Role::Dependency { service, .. } => table.service(service).map(all),
         Role::Gateway { routes } => {
             let parts = wanted(host);
             let head = dodai_core::head::RequestHead::Map(&parts);
-            let rule = table.router(routes)?.route(&head)?;
+            let rule = table.router(routes)?.route(&head, &side.caller)?;
             match &rule.action {
                 Action::Forward(backends) => {
                     let backend = spine::draw(backends, rule.total_weight)?;
-                    Some((table.service(&backend.service)?.clone(), backend.revision.clone()))
+                    Some((table.service(&backend.service)?.clone(), Some(backend.clone())))
                 }
                 Action::Redirect { .. } | Action::Respond { .. } => None,
             }
         }
-        Role::Mesh => table.service(side.service.as_ref()?).map(any_revision),
+        Role::Mesh => table.service(side.service.as_ref()?).map(all),
         Role::Outbound { .. } | Role::Api { .. } => None,
     }
 }
@@ -178,13 +170,12 @@ type Opened = (Stream, Option<crate::local::InFlight>);
 async fn open(
     worker: &Rc<Worker>,
     service: &mut Arc<Service>,
-    revision: Option<&RevisionId>,
-    caller: &Caller,
-    local_only: bool,
+    backend: Option<&Backend>,
+    side: &Side,
 ) -> Result<Opened, Failure> {
     let mut renewals = 0;
     loop {
-        let failure = match try_open(worker, service, revision, caller, local_only).await {
+        let failure = match try_open(worker, service, backend, side).await {
             Ok(opened) => return Ok(opened),
             Err(failure) => failure,
         };
@@ -207,13 +198,19 @@ fn is_about_endpoints(kind: Kind) -> bool {
 async fn try_open(
     worker: &Rc<Worker>,
     service: &Service,
-    revision: Option<&RevisionId>,
-    caller: &Caller,
-    local_only: bool,
+    backend: Option<&Backend>,
+    side: &Side,
 ) -> Result<Opened, Failure> {
+    let caller = &side.caller;
     let mut tried = Vec::new();
     loop {
-        let endpoint = service.pick(revision, &tried, local_only)?;
+        let endpoint = service.pick(&Wish {
+            revision: backend.and_then(|backend| backend.revision.as_ref()),
+            labels: backend.and_then(|backend| backend.labels.as_deref()),
+            affinity: Affinity::of_connection(service, side),
+            tried: &tried,
+            local_only: matches!(side.listener.role, Role::Mesh),
+        })?;
         let attempt = endpoint.attempt(now_nanos());
         if !matches!(endpoint.place, Place::Mesh { .. }) {
             let parts = tunnel();
@@ -222,7 +219,7 @@ async fn try_open(
         let failure = match reach::of(&endpoint, service, caller, &worker.shared)? {
             Reach::Http1(target) | Reach::Http2(target) => match dial(worker, &target).await {
                 Ok(stream) => {
-                    attempt.succeeded(now_nanos());
+                    service.answered(&attempt, 200, now_nanos());
                     return Ok((stream, target.in_flight));
                 }
                 Err(failure) => failure,
@@ -231,7 +228,7 @@ async fn try_open(
                 return Err(Failure::new(Kind::NotImplemented, "a module does not take TCP connections"));
             }
         };
-        attempt.failed(&service.spec.breaker);
+        service.failed(&attempt, Verdict::Broken);
         if tried.contains(&endpoint.id) || tried.len() >= 3 {
             return Err(failure);
         }

@@ -27,6 +27,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
 
+use crate::checks;
 use crate::connection;
 use crate::demand::Demand;
 use crate::door::{self, PlaneDoor, Visit};
@@ -36,6 +37,7 @@ use crate::limits::Limits;
 use crate::local::Locals;
 use crate::mesh::Mesh;
 use crate::secure::Outward;
+use crate::service;
 use crate::stats::Stats;
 use crate::table::{Refused, Table};
 use crate::timer::TICK;
@@ -228,7 +230,17 @@ impl DataPlane {
     pub fn gauges(&self) -> gauges::Reading {
         let (door_queued, door_capacity) = self.door.queued();
         let clients_limit = self.shared.limits.client_connections * self.commands.len();
-        gauges::Reading { door_queued, door_capacity, clients_limit, ..self.shared.gauges.read() }
+        let now = service::now_nanos();
+        let table = self.shared.table.load();
+        let all = || table.services().flat_map(|service| service.endpoints());
+        gauges::Reading {
+            door_queued,
+            door_capacity,
+            clients_limit,
+            endpoints_ejected: all().filter(|one| one.standing.is_ejected(now)).count(),
+            endpoints_unwell: all().filter(|one| one.standing.is_unwell()).count(),
+            ..self.shared.gauges.read()
+        }
     }
 
     /// The live table.
@@ -523,9 +535,11 @@ async fn sweep(worker: Rc<Worker>) {
         worker.live.review(&worker.shared.table.load(), worker.shared.epoch.load(Relaxed));
         count = count.wrapping_add(1);
         if count.is_multiple_of(20) {
-            let oldest = now.checked_sub(worker.shared.limits.pool_idle_timeout).unwrap_or(now);
-            worker.pools.sweep(oldest);
+            let longest = worker.shared.limits.pool_idle_timeout;
+            let oldest = now.checked_sub(longest).unwrap_or(now);
+            worker.pools.sweep(now, longest);
             worker.h2.sweep(oldest);
+            checks::sweep(&worker, now);
             worker.publish();
             worker.shared.key_sources.renew(&worker);
         }

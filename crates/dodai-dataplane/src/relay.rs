@@ -15,7 +15,7 @@ use dodai_core::head::Edits;
 use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
-use crate::endpoint::{Keep, Lease, Taken};
+use crate::endpoint::{Keep, Lease, Need, Taken};
 use crate::filter::{Known, Seen};
 use crate::h1::{self, Flow, HeaderList};
 use crate::live;
@@ -40,7 +40,7 @@ pub enum Ended {
     /// It failed before; this much had been sent.
     Failed(Failure, Sent),
     /// The endpoint answered with a status that is tried again after this wait.
-    Again(Duration),
+    Again(u16, Duration),
 }
 
 /// Whether a status is tried again, and after which wait. A yes is charged to the retry budget.
@@ -68,7 +68,7 @@ enum Response {
     /// The endpoint agreed to another protocol.
     Upgraded,
     /// A status that is tried again.
-    Again(Duration),
+    Again(u16, Duration),
     /// Before any response byte.
     Failed(Failure),
     /// After the head was sent.
@@ -114,7 +114,8 @@ async fn exchange(
     again: Again<'_>,
     outcome: &mut Outcome,
 ) -> Ended {
-    let (up, keep, reused) = match connection(client, target, caps).await {
+    let need = Need::of(request.idempotent);
+    let (up, keep, reused) = match connection(client, target, caps, need).await {
         Ok(found) => found,
         Err(failure) => return Ended::Failed(failure, Sent::NOTHING),
     };
@@ -169,8 +170,13 @@ async fn exchange(
             outcome.failure = Box::pin(upgraded(client, request, forward, &up, carry, up_carry)).await;
             Ended::Answered(Next::Close)
         }
-        Response::Again(wait) => Ended::Again(wait),
-        Response::Failed(failure) => Ended::Failed(failure, sent),
+        Response::Again(status, wait) => Ended::Again(status, wait),
+        Response::Failed(failure) => {
+            if failure.kind == Kind::Stale {
+                keep.died();
+            }
+            Ended::Failed(failure, sent)
+        }
         Response::Cut(failure) => Ended::Cut(failure),
         Response::ClientGone => Ended::ClientGone,
     }
@@ -197,12 +203,13 @@ async fn connection(
     client: &Client,
     target: &Target,
     caps: &dodai_core::snapshot::Breaker,
+    need: Need,
 ) -> Result<(Wire, Keep, bool), Failure> {
     let worker = &client.worker;
-    let lease = match worker.pools.try_take(&target.key, caps) {
+    let lease = match worker.pools.try_take(&target.key, caps, need) {
         Some(Taken::Kept(lease)) => lease,
         // Waiting and connecting are rare; boxed, they cost a connection nothing while it does neither.
-        other => Box::pin(fresh(client, target, caps, other)).await?,
+        other => Box::pin(fresh(client, target, caps, need, other)).await?,
     };
     let reused = lease.reused;
     let (stream, keep) = lease.split();
@@ -213,6 +220,7 @@ async fn fresh(
     client: &Client,
     target: &Target,
     caps: &dodai_core::snapshot::Breaker,
+    need: Need,
     taken: Option<Taken>,
 ) -> Result<Lease, Failure> {
     let worker = &client.worker;
@@ -221,7 +229,9 @@ async fn fresh(
     };
     let taken = match taken {
         Some(taken) => taken,
-        None => client.deadline.bound(worker.pools.take(&target.key, caps)).await.ok_or_else(late)??,
+        None => {
+            client.deadline.bound(worker.pools.take(&target.key, caps, need)).await.ok_or_else(late)??
+        }
     };
     match taken {
         Taken::Kept(lease) => Ok(lease),
@@ -348,7 +358,7 @@ impl Exchange<'_> {
                         format!("{} sent a response that is not HTTP/1.1: {reason}", target.key.address);
                     return Response::Failed(Failure::new(Kind::Protocol, text));
                 }
-                Step::Again(wait) => return Response::Again(wait),
+                Step::Again(status, wait) => return Response::Again(status, wait),
                 Step::Interim(out) => {
                     if self.tell(out).await.is_err() {
                         return Response::ClientGone;
@@ -373,7 +383,7 @@ impl Exchange<'_> {
                             Response::Whole { keep_up: keep_up && ended_well, close }
                         }
                         other @ (Response::Upgraded
-                        | Response::Again(_)
+                        | Response::Again(..)
                         | Response::Failed(_)
                         | Response::Cut(_)
                         | Response::ClientGone) => other,
@@ -452,12 +462,14 @@ impl Exchange<'_> {
             return (if upgraded { Step::Upgrade(out) } else { Step::Interim(out) }, parsed.len);
         }
         if let Some(wait) = again(response.status, Sent { any: true, body: self.body_sent.get() }) {
-            return (Step::Again(wait), all);
+            return (Step::Again(response.status, wait), all);
         }
         let until_close = parsed.framing == h1::Framing::UntilClose;
         let close =
             !self.request.keep_alive || until_close || !self.uploaded.get() || self.client.is_ending();
-        let edits = self.forward.map_or_else(Edits::new, Forward::response_edits);
+        let edits = self
+            .forward
+            .map_or_else(Edits::new, |forward| forward.response_edits(outcome.endpoint.as_deref()));
         h1::write_response(&mut out, bytes, &response, &headers, &parsed, &edits, close);
         let mut flow = Flow::new(parsed.framing, &worker.shared.limits);
         let rest = &bytes[parsed.len..];
@@ -578,7 +590,7 @@ enum Body {
 enum Step {
     More,
     Bad(String),
-    Again(Duration),
+    Again(u16, Duration),
     Interim(Vec<u8>),
     Upgrade(Vec<u8>),
     Final { out: Vec<u8>, body: Body, flow: Flow, keep_up: bool, close: bool },

@@ -5,16 +5,14 @@
 
 use std::sync::Arc;
 
+use dodai_core::call::Caller;
 use dodai_core::head::RequestHead;
-use dodai_core::snapshot::{self, PathMatch, ValuePattern};
-use regex::bytes::{Regex, RegexBuilder};
+use dodai_core::snapshot;
 use thiserror::Error;
 
 use crate::filter::{self, Filter};
-use crate::path;
-
-/// The largest compiled size of one regular expression, in bytes.
-const REGEX_BYTES: usize = 1 << 20;
+use crate::index::Rules;
+use crate::matcher::{Match, Path, Seen};
 
 /// Why a rule cannot be compiled.
 #[derive(Debug, Error)]
@@ -27,6 +25,14 @@ pub enum BadRule {
         /// The pattern.
         pattern: String,
         /// What the parser says.
+        reason: String,
+    },
+    /// An expression cannot be read.
+    #[error("rule {rule}: the expression is not usable: {reason}")]
+    Expression {
+        /// The rule's name.
+        rule: String,
+        /// What its reader says, and where.
         reason: String,
     },
     /// A header name or value cannot be sent.
@@ -82,7 +88,7 @@ pub enum BadRule {
 pub struct Rule {
     /// Its name in metrics and logs.
     pub name: Arc<str>,
-    matches: Vec<Match>,
+    pub(crate) matches: Vec<Match>,
     /// What happens to head and flow, in order.
     pub filters: Vec<Filter>,
     /// What is done at last.
@@ -92,44 +98,6 @@ pub struct Rule {
     /// Limits and retries of this rule.
     pub policy: snapshot::CallPolicy,
     source: snapshot::Rule,
-}
-
-#[derive(Debug)]
-struct Match {
-    path: Option<Path>,
-    method: Option<String>,
-    headers: Vec<Named>,
-    query: Vec<Named>,
-}
-
-#[derive(Debug)]
-enum Path {
-    Exact(String),
-    Prefix(String),
-    Regex(Regex),
-}
-
-/// A named value and what it must be.
-#[derive(Debug)]
-pub(crate) struct Named {
-    name: String,
-    pattern: Pattern,
-}
-
-#[derive(Debug)]
-enum Pattern {
-    Exact(Vec<u8>),
-    Regex(Regex),
-    Present,
-}
-
-fn regex(rule: &str, pattern: &str) -> Result<Regex, BadRule> {
-    let whole = format!("^(?:{pattern})$");
-    RegexBuilder::new(&whole).size_limit(REGEX_BYTES).build().map_err(|error| BadRule::Regex {
-        rule: rule.to_owned(),
-        pattern: pattern.to_owned(),
-        reason: error.to_string(),
-    })
 }
 
 impl Rule {
@@ -160,125 +128,44 @@ impl Rule {
     }
 
     /// Compiles `sources`, taking over from `old` what is the same, with its filters' state.
-    pub fn compile_all(sources: &[snapshot::Rule], old: &[Arc<Rule>]) -> Result<Vec<Arc<Rule>>, BadRule> {
-        let same = |source: &snapshot::Rule| old.iter().find(|rule| rule.source == *source).cloned();
-        sources
-            .iter()
-            .map(|source| same(source).map_or_else(|| Rule::compile(source).map(Arc::new), Ok))
-            .collect()
+    pub fn compile_all<'o>(
+        sources: &[snapshot::Rule],
+        old: impl IntoIterator<Item = &'o Arc<Rule>>,
+    ) -> Result<Rules, BadRule> {
+        let mut known: foldhash::HashMap<&str, Vec<&Arc<Rule>>> = Default::default();
+        for rule in old {
+            known.entry(&rule.name).or_default().push(rule);
+        }
+        let compile = |source: &snapshot::Rule| {
+            let same = known.get(&*source.name).into_iter().flatten().find(|rule| rule.source == *source);
+            same.map_or_else(|| Rule::compile(source).map(Arc::new), |rule| Ok(Arc::clone(rule)))
+        };
+        sources.iter().map(compile).collect::<Result<_, _>>().map(Rules::new)
     }
 
-    /// The path prefix by which `head` matched, for prefix rewrites.
-    pub fn matched_prefix(&self, head: &RequestHead<'_>) -> Option<&str> {
-        let path = path::normal(head.path());
-        self.matches.iter().find(|m| m.matches(head, &path)).and_then(|m| match &m.path {
+    /// The path prefix by which a call matched, for prefix rewrites.
+    pub fn matched_prefix(&self, head: &RequestHead<'_>, caller: &Caller) -> Option<&str> {
+        let seen = Seen::new(head, caller);
+        self.matches.iter().find(|m| m.matches(&seen)).and_then(|m| match &m.path {
             Some(Path::Prefix(prefix)) => Some(prefix.as_str()),
-            Some(Path::Exact(_) | Path::Regex(_)) | None => None,
+            Some(Path::Exact(_) | Path::Regex(_) | Path::Template(_)) | None => None,
         })
     }
 
-    /// Whether `head` matches, whose path is `path` in its normal form.
-    fn matches(&self, head: &RequestHead<'_>, path: &str) -> bool {
-        self.matches.is_empty() || self.matches.iter().any(|m| m.matches(head, path))
+    /// Whether a call matches.
+    pub fn matches(&self, seen: &Seen<'_>) -> bool {
+        self.matches.is_empty() || self.matches.iter().any(|m| m.matches(seen))
     }
-}
-
-/// The first rule that matches.
-pub fn route<'t>(rules: &'t [Arc<Rule>], head: &RequestHead<'_>) -> Option<&'t Arc<Rule>> {
-    route_by(rules, head, &path::normal(head.path()))
-}
-
-fn route_by<'t>(rules: &'t [Arc<Rule>], head: &RequestHead<'_>, path: &str) -> Option<&'t Arc<Rule>> {
-    rules.iter().find(|rule| rule.matches(head, path))
-}
-
-impl Match {
-    fn compile(rule: &str, source: &snapshot::Match) -> Result<Match, BadRule> {
-        let path = match &source.path {
-            None => None,
-            Some(PathMatch::Exact(path)) => Some(Path::Exact(path.clone())),
-            Some(PathMatch::Prefix(path)) if path == "/" || path.is_empty() => None,
-            Some(PathMatch::Prefix(path)) => Some(Path::Prefix(path.trim_end_matches('/').to_owned())),
-            Some(PathMatch::Regex(pattern)) => Some(Path::Regex(regex(rule, pattern)?)),
-        };
-        let named = |list: &[snapshot::ValueMatch]| {
-            list.iter().map(|one| Named::compile(rule, one)).collect::<Result<_, _>>()
-        };
-        Ok(Match {
-            path,
-            method: source.method.clone(),
-            headers: named(&source.headers)?,
-            query: named(&source.query)?,
-        })
-    }
-
-    fn matches(&self, head: &RequestHead<'_>, path: &str) -> bool {
-        self.method.as_ref().is_none_or(|method| method == head.method())
-            && self.path.as_ref().is_none_or(|wanted| wanted.matches(path))
-            && self.headers.iter().all(|named| named.pattern.matches(head.header(&named.name)))
-            && self.query.iter().all(|named| named.pattern.matches(query_value(head.query(), &named.name)))
-    }
-}
-
-impl Path {
-    fn matches(&self, path: &str) -> bool {
-        match self {
-            Path::Exact(exact) => path == exact,
-            Path::Prefix(prefix) => path::has_prefix(path, prefix),
-            Path::Regex(regex) => regex.is_match(path.as_bytes()),
-        }
-    }
-}
-
-impl Named {
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Whether a value fits; nothing fits none.
-    pub fn matches(&self, value: Option<&[u8]>) -> bool {
-        self.pattern.matches(value)
-    }
-
-    /// Compiles `source` of `rule`.
-    pub fn compile(rule: &str, source: &snapshot::ValueMatch) -> Result<Named, BadRule> {
-        let pattern = match &source.value {
-            ValuePattern::Exact(value) => Pattern::Exact(value.clone().into_bytes()),
-            ValuePattern::Regex(pattern) => Pattern::Regex(regex(rule, pattern)?),
-            ValuePattern::Present => Pattern::Present,
-        };
-        Ok(Named { name: source.name.clone(), pattern })
-    }
-}
-
-impl Pattern {
-    fn matches(&self, value: Option<&[u8]>) -> bool {
-        match (self, value) {
-            (_, None) => false,
-            (Pattern::Exact(exact), Some(value)) => exact == value,
-            (Pattern::Regex(regex), Some(value)) => regex.is_match(value),
-            (Pattern::Present, Some(_)) => true,
-        }
-    }
-}
-
-/// The first value of a query parameter, not percent-decoded.
-fn query_value<'a>(query: Option<&'a str>, name: &str) -> Option<&'a [u8]> {
-    query?.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then_some(value.as_bytes())
-    })
 }
 
 /// The virtual hosts of one gateway.
 #[derive(Debug, Default)]
 pub struct Router {
     exact: foldhash::HashMap<String, usize>,
-    /// Suffixes with their leading dot, longest first.
-    suffixes: Vec<(String, usize)>,
+    /// Suffixes with their leading dot.
+    suffixes: foldhash::HashMap<String, usize>,
     any: Option<usize>,
-    hosts: Vec<Vec<Arc<Rule>>>,
+    hosts: Vec<Rules>,
     source: Option<Arc<snapshot::Resource>>,
 }
 
@@ -292,58 +179,54 @@ impl Router {
         if let Some(old) = old.filter(|old| old.source.as_ref().is_some_and(|source| source == resource)) {
             return Ok(old.clone());
         }
-        let known: Vec<Arc<Rule>> = old.map(|old| old.hosts.concat()).unwrap_or_default();
         let mut router = Router { source: Some(resource.clone()), ..Router::default() };
         for (index, host) in routes.hosts.iter().enumerate() {
-            router.hosts.push(Rule::compile_all(&host.rules, &known)?);
+            let known = old.iter().flat_map(|old| &old.hosts).flat_map(Rules::list);
+            router.hosts.push(Rule::compile_all(&host.rules, known)?);
             for name in &host.names {
                 let name = name.to_ascii_lowercase();
                 if name == "*" {
                     router.any.get_or_insert(index);
                 } else if let Some(suffix) = name.strip_prefix('*') {
-                    router.suffixes.push((suffix.to_owned(), index));
+                    router.suffixes.entry(suffix.to_owned()).or_insert(index);
                 } else {
                     router.exact.entry(name).or_insert(index);
                 }
             }
         }
-        router.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         Ok(Arc::new(router))
     }
 
     /// All rules; one may come several times.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.hosts.iter().flatten()
+        self.hosts.iter().flat_map(Rules::list)
     }
 
-    /// The rule for `head`.
-    pub fn route(&self, head: &RequestHead<'_>) -> Option<&Arc<Rule>> {
-        let (host, path) = (head.host(), path::normal(head.path()));
+    /// The rule for a call.
+    pub fn route(&self, head: &RequestHead<'_>, caller: &Caller) -> Option<&Arc<Rule>> {
+        let (host, seen) = (head.host(), Seen::new(head, caller));
         if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return self.route_host(&host.to_ascii_lowercase(), head, &path);
+            return self.route_host(&host.to_ascii_lowercase(), &seen);
         }
-        self.route_host(host, head, &path)
+        self.route_host(host, &seen)
     }
 
     /// A more specific host wins, but one without a matching rule leaves the call to the next.
-    fn route_host(&self, host: &str, head: &RequestHead<'_>, path: &str) -> Option<&Arc<Rule>> {
-        let exact = self.exact.get(host).copied();
-        let suffixes = self
-            .suffixes
-            .iter()
-            .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(suffix.as_str()));
-        exact
-            .into_iter()
-            .chain(suffixes.map(|(_, index)| *index))
-            .chain(self.any)
-            .find_map(|index| route_by(&self.hosts[index], head, path))
+    fn route_host(&self, host: &str, seen: &Seen<'_>) -> Option<&Arc<Rule>> {
+        let exact = self.exact.get(host);
+        let dots = memchr::memchr_iter(b'.', host.as_bytes()).filter(|dot| *dot > 0);
+        // The longest suffix begins at the first dot.
+        let suffixes =
+            dots.filter(|_| !self.suffixes.is_empty()).filter_map(|dot| self.suffixes.get(&host[dot..]));
+        let mut hosts = exact.into_iter().chain(suffixes).chain(&self.any);
+        hosts.find_map(|index| self.hosts[*index].find(seen))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dodai_core::snapshot::{Action, CallPolicy, Match as Spec, ValueMatch, VirtualHost};
+    use dodai_core::snapshot::{Action, CallPolicy, Match as Spec, PathMatch, VirtualHost};
 
     fn rule(name: &str, matches: Vec<Spec>) -> snapshot::Rule {
         let action = Action::Respond { status: 200, body: name.to_owned() };
@@ -375,37 +258,6 @@ mod tests {
     }
 
     #[test]
-    fn matches_read_path_method_headers_and_query() {
-        let check = |spec: Spec, method: &str, uri: &str, headers: &[(&str, &str)], expect: bool| {
-            let rule = Rule::compile(&rule("r", vec![spec.clone()])).expect("compiles");
-            let parts = parts(method, uri, headers);
-            let head = RequestHead::Map(&parts);
-            assert_eq!(rule.matches(&head, &path::normal(head.path())), expect, "{spec:?} {uri}");
-        };
-        check(path(PathMatch::Exact("/a".into())), "GET", "/a?x", &[], true);
-        check(path(PathMatch::Exact("/a".into())), "GET", "/a/", &[], false);
-        check(path(PathMatch::Prefix("/a/".into())), "GET", "/a", &[], true);
-        check(path(PathMatch::Prefix("/a".into())), "GET", "/ab", &[], false);
-        check(path(PathMatch::Prefix("/".into())), "GET", "/ab", &[], true);
-        check(path(PathMatch::Regex("/[0-9]+".into())), "GET", "/12", &[], true);
-        check(path(PathMatch::Regex("/[0-9]+".into())), "GET", "/12x", &[], false);
-        let header =
-            |value| Spec { headers: vec![ValueMatch { name: "X-A".into(), value }], ..Spec::default() };
-        check(header(ValuePattern::Exact("1".into())), "GET", "/", &[("x-a", "1")], true);
-        check(header(ValuePattern::Exact("1".into())), "GET", "/", &[("x-a", "11")], false);
-        check(header(ValuePattern::Present), "GET", "/", &[("x-a", "")], true);
-        check(header(ValuePattern::Present), "GET", "/", &[], false);
-        let query = Spec {
-            query: vec![ValueMatch { name: "q".into(), value: ValuePattern::Regex("a+".into()) }],
-            ..Spec::default()
-        };
-        check(query.clone(), "GET", "/?p=1&q=aa", &[], true);
-        check(query, "GET", "/?q=ab", &[], false);
-        let method = Spec { method: Some("POST".into()), ..Spec::default() };
-        check(method, "GET", "/", &[], false);
-    }
-
-    #[test]
     fn hosts_match_exactly_then_by_longest_suffix_then_any() {
         let host = |names: &[&str], rule_name: &str, only: &str| VirtualHost {
             names: names.iter().map(|name| (*name).to_owned()).collect(),
@@ -419,7 +271,8 @@ mod tests {
         ]);
         let check = |authority: &str, uri: &str, expect: &str| {
             let parts = parts("GET", uri, &[("host", authority)]);
-            let found = router.route(&RequestHead::Map(&parts)).map(|rule| rule.name.to_string());
+            let found =
+                router.route(&RequestHead::Map(&parts), &Caller::Outside).map(|rule| rule.name.to_string());
             assert_eq!(found.as_deref(), Some(expect), "{authority}{uri}");
         };
         check("shop.example.com:80", "/", "exact");

@@ -21,7 +21,7 @@ use crate::pipe;
 use crate::reach::{self, Reach};
 use crate::relay::{self, Ended};
 use crate::request::{self, Decided, Read, Request, Side};
-use crate::service::{self, Place, nanos, now_nanos};
+use crate::service::{self, Place, Verdict, nanos, now_nanos};
 use crate::spine::{self, Decision, Forward, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
@@ -285,8 +285,8 @@ impl Client {
         loop {
             // The first try follows at once upon the head.
             let now = if tries.tried().is_empty() { start } else { tokio::time::Instant::now() };
-            let (revision, nanos) = (forward.revision.as_ref(), nanos(now));
-            let endpoint = match service.pick_at(nanos, revision, tries.tried(), forward.local_only) {
+            let nanos = nanos(now);
+            let endpoint = match service.pick_at(nanos, &forward.wish(tries.tried())) {
                 Ok(endpoint) => endpoint,
                 Err(failure) => match forward.renewed(&self.worker) {
                     Some(_) => return None,
@@ -318,7 +318,8 @@ impl Client {
             };
             match ended {
                 Ended::Answered(next) => {
-                    attempt.succeeded(outcome.answered_at.map_or_else(now_nanos, service::nanos));
+                    let at = outcome.answered_at.map_or_else(now_nanos, service::nanos);
+                    service.answered(&attempt, outcome.status, at);
                     return Some(next);
                 }
                 Ended::ClientGone => {
@@ -326,7 +327,7 @@ impl Client {
                     return Some(Next::Close);
                 }
                 Ended::Cut(failure) => {
-                    attempt.failed(&service.spec.breaker);
+                    service.failed(&attempt, Verdict::Broken);
                     outcome.failure = Some(failure);
                     return Some(Next::Close);
                 }
@@ -336,17 +337,21 @@ impl Client {
                         return None;
                     }
                     if attempt::counts(failure.kind) {
-                        attempt.failed(&service.spec.breaker);
+                        service.failed(&attempt, Verdict::Broken);
                     }
                     drop(attempt);
+                    if tries.is_forgivable(&failure, sent) {
+                        tries.forgive();
+                        continue;
+                    }
                     let now = tokio::time::Instant::now();
                     match tries.again(retry, &failure, sent, &service.budget, now) {
                         Some(wait) => pause(wait).await,
                         None => return Some(self.failed(request, failure, outcome).await),
                     }
                 }
-                Ended::Again(wait) => {
-                    attempt.failed(&service.spec.breaker);
+                Ended::Again(status, wait) => {
+                    service.failed(&attempt, Verdict::Status(status));
                     drop(attempt);
                     pause(wait).await;
                 }
@@ -411,7 +416,7 @@ impl Client {
                 outcome.failure = Some(failure);
                 Next::Close
             }
-            Ended::ClientGone | Ended::Again(_) => {
+            Ended::ClientGone | Ended::Again(..) => {
                 outcome.failure = Some(Failure::new(Kind::ClientGone, "the client went away"));
                 Next::Close
             }

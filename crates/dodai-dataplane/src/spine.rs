@@ -12,21 +12,24 @@ use dodai_core::call::{Caller, FAILURE_HEADER, HOPS_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead, Short, port_of};
 use dodai_core::id::{RevisionId, ServiceId};
-use dodai_core::snapshot::{Action, Backend, Listener, RetryOn, Role};
+use dodai_core::snapshot::{Action, Backend, Labels, Listener, RetryOn, Role};
 use dodai_core::trace::{Span, random};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::affinity::Affinity;
 use crate::deadline;
 use crate::fault::{self, Drawn};
 use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
 use crate::identity;
 use crate::later::Later;
-use crate::route::{self, Rule};
-use crate::service::Service;
+use crate::matcher;
+use crate::route::Rule;
+use crate::service::{Endpoint, Service, Wish};
 use crate::stats::Direction;
+use crate::subset;
 use crate::table::Table;
 use crate::worker::Worker;
 
@@ -73,6 +76,10 @@ pub struct Forward {
     pub rule: Option<Arc<Rule>>,
     /// Only to this revision.
     pub revision: Option<RevisionId>,
+    /// Only to endpoints with these labels.
+    pub labels: Option<Arc<Labels>>,
+    /// What ties it to other calls.
+    pub affinity: Affinity,
     /// With copies to these mirrors.
     pub mirrors: Mirrors,
     /// Only to instances of this base.
@@ -93,6 +100,8 @@ impl Forward {
             service,
             rule: self.rule.clone(),
             revision: self.revision.clone(),
+            labels: self.labels.clone(),
+            affinity: self.affinity,
             mirrors: self.mirrors.clone(),
             local_only: self.local_only,
             reply: self.reply.clone(),
@@ -123,14 +132,28 @@ impl Forward {
         }
     }
 
-    /// What changes in the response head.
-    pub fn response_edits(&self) -> Edits {
+    /// What it asks of its endpoint, when those of `tried` were.
+    pub fn wish<'a>(&'a self, tried: &'a [u64]) -> Wish<'a> {
+        Wish {
+            revision: self.revision.as_ref(),
+            labels: self.labels.as_deref(),
+            affinity: self.affinity,
+            tried,
+            local_only: self.local_only,
+        }
+    }
+
+    /// What changes in the head of a response of `endpoint`.
+    pub fn response_edits(&self, endpoint: Option<&Endpoint>) -> Edits {
         let of_rule = self.rule.iter().flat_map(|rule| &rule.filters);
         // At the base where a call arrives the one that sends it edits the response.
         let of_service = self.service.inbound.iter().filter(|_| !self.local_only);
         let mut edits = filter::response_edits(of_rule.chain(of_service));
         if let Some(reply) = &self.reply {
             edits.extend(reply);
+        }
+        if let (Some(session), Some(endpoint)) = (&self.service.session, endpoint) {
+            session.tell(endpoint, self.affinity, &mut edits);
         }
         edits
     }
@@ -247,7 +270,7 @@ fn lead(
     match &entry.listener.role {
         Role::Gateway { routes } => {
             let router = table.router(routes).ok_or_else(|| no_route(head))?;
-            let rule = router.route(head).ok_or_else(|| no_route(head))?;
+            let rule = router.route(head, entry.caller).ok_or_else(|| no_route(head))?;
             apply(table, entry, head, rule, now, edits)
         }
         Role::Outbound { app } => {
@@ -270,12 +293,17 @@ fn lead(
                     .split_once('.')
                     .and_then(|(name, namespace)| table.resolve(name, port_of(head.authority()), namespace)),
             };
-            let service = service.ok_or_else(|| no_route(head))?;
+            let service = service.ok_or_else(|| no_route(head))?.clone();
+            let affinity = Affinity::of(&service, head, entry);
+            let (revision, labels) = subset::read(head);
+            let mirrors = Mirrors::new();
             Ok(Decision::Forward(Forward {
-                service: service.clone(),
+                service,
                 rule: None,
-                revision: None,
-                mirrors: Mirrors::new(),
+                revision,
+                labels,
+                affinity,
+                mirrors,
                 local_only: true,
                 reply: None,
                 fault: None,
@@ -296,9 +324,10 @@ fn inside(
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
     if service.rules.is_empty() {
-        return Ok(forward(service.clone(), None, None, Passed::default(), head, edits));
+        let affinity = Affinity::of(service, head, entry);
+        return Ok(forward(service.clone(), affinity, None, Passed::default(), head, edits));
     }
-    let rule = route::route(&service.rules, head).ok_or_else(|| no_route(head))?;
+    let rule = service.rules.find(&matcher::Seen::new(head, entry.caller)).ok_or_else(|| no_route(head))?;
     apply(table, entry, head, rule, now, edits)
 }
 
@@ -345,6 +374,8 @@ fn mark(edits: &mut Edits, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Spa
     }
     let digits = [b'0' + (hops + 1) / 10, b'0' + (hops + 1) % 10];
     edits.set(HOPS, &digits);
+    // Only the base that sent a call says which of the endpoints it is for.
+    subset::strip(head, edits);
     if let (Role::Gateway { .. }, Some(client)) = (&entry.listener.role, entry.client) {
         let mut chain = Short::new();
         head.for_each_header(|name, value| {
@@ -369,18 +400,18 @@ fn apply(
     now: Instant,
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
-    let prefix = || rule.matched_prefix(head).map(str::to_owned);
+    let prefix = || rule.matched_prefix(head, entry.caller).map(str::to_owned);
     let client = entry.client.filter(|client| !client.is_empty());
     let seen = Seen { head: *head, caller: entry.caller, client, now, known: Known::All };
     let mut passed = Passed::default();
     let ran = filter::run(&rule.filters, 0, false, &seen, prefix, &mut passed, edits);
-    settle(table, entry.secure, head, rule, ran, passed, edits)
+    settle(table, entry, head, rule, ran, passed, edits)
 }
 
 /// What becomes of a call whose filters ran.
 pub fn settle(
     table: &Table,
-    secure: bool,
+    entry: &Entry<'_>,
     head: &RequestHead<'_>,
     rule: &Arc<Rule>,
     ran: Result<Ran, Failure>,
@@ -388,9 +419,9 @@ pub fn settle(
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
     match ran {
-        Ok(Ran::Through) => act(table, secure, head, rule, passed, edits),
+        Ok(Ran::Through) => act(table, entry, head, rule, passed, edits),
         Ok(Ran::Waits(at, wait)) => {
-            let prefix = rule.matched_prefix(head).map(str::to_owned);
+            let prefix = rule.matched_prefix(head, entry.caller).map(str::to_owned);
             Ok(Decision::Later(Box::new(Later { rule: rule.clone(), at: (at, wait), passed, prefix })))
         }
         Ok(Ran::Answered(status, answer)) => {
@@ -409,7 +440,7 @@ pub fn settle(
 /// What a rule does with a call that its filters let through.
 fn act(
     table: &Table,
-    secure: bool,
+    entry: &Entry<'_>,
     head: &RequestHead<'_>,
     rule: &Arc<Rule>,
     passed: Passed,
@@ -426,14 +457,14 @@ fn act(
             let service = table.service(&backend.service).ok_or_else(|| {
                 Failure::new(Kind::NoEndpoint, format!("{} is not known on this base", backend.service))
             })?;
-            let (rule, revision) = (Some(rule.clone()), backend.revision.clone());
-            Ok(forward(service.clone(), rule, revision, passed, head, edits))
+            let affinity = Affinity::of(service, head, entry);
+            Ok(forward(service.clone(), affinity, Some((rule, backend)), passed, head, edits))
         }
         Action::Respond { status, body } => {
             Ok(Decision::Answer(Local::new(*status, HeaderMap::new(), body.clone(), rule, passed)))
         }
         Action::Redirect { scheme, host, port, path, status } => {
-            let own = if secure { "https" } else { "http" };
+            let own = if entry.secure { "https" } else { "http" };
             let scheme = scheme.as_deref().unwrap_or(own);
             let host = host.as_deref().unwrap_or(head.host());
             let kept = if scheme == own { port_of(head.authority()) } else { None };
@@ -444,7 +475,7 @@ fn act(
                 .map(|port| format!(":{port}"))
                 .unwrap_or_default();
             let target = match path {
-                Some(path) => filter::rewrite(path, head, rule.matched_prefix(head)),
+                Some(path) => filter::rewrite(path, head, rule.matched_prefix(head, entry.caller)),
                 None => Short::from_slice(head.target().as_bytes()),
             };
             let location = format!("{scheme}://{host}{port}{}", String::from_utf8_lossy(&target));
@@ -458,8 +489,8 @@ fn act(
 /// To a service, with the changes to the head that it asks for itself.
 fn forward(
     service: Arc<Service>,
-    rule: Option<Arc<Rule>>,
-    revision: Option<RevisionId>,
+    affinity: Affinity,
+    by: Option<(&Arc<Rule>, &Backend)>,
     mut passed: Passed,
     head: &RequestHead<'_>,
     edits: &mut Edits,
@@ -472,11 +503,18 @@ fn forward(
             passed.fault = fault.draw(head);
         }
     }
+    let (mut revision, mut labels) = (None, None);
+    if let Some((_, backend)) = by {
+        (revision, labels) = (backend.revision.clone(), backend.labels.clone());
+        subset::write(revision.as_ref(), labels.as_deref(), edits);
+    }
     let Passed { mirrors, reply, fault, .. } = passed;
     Decision::Forward(Forward {
         service,
-        rule,
+        rule: by.map(|(rule, _)| rule.clone()),
         revision,
+        labels,
+        affinity,
         mirrors,
         local_only: false,
         reply,

@@ -134,7 +134,7 @@ impl Table {
                 counts.entry((name.clone(), event.as_str())).or_insert(empty).count += count;
             }
         };
-        let of_services = self.services.values().flat_map(|service| &service.rules);
+        let of_services = self.services.values().flat_map(|service| service.rules.list());
         for rule in self.routers.values().flat_map(|router| router.rules()).chain(of_services) {
             if seen.insert(Arc::as_ptr(rule)) {
                 add(&rule.name, &rule.filters);

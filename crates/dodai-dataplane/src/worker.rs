@@ -121,6 +121,8 @@ pub struct Worker {
     pub mirrors: Cell<usize>,
     /// Tunnels under way.
     pub live: Live,
+    /// Endpoints that are being asked how they are.
+    pub checks: Cell<usize>,
     gauge: Arc<Gauge>,
     ticked: Cell<Instant>,
     closing: Cell<bool>,
@@ -146,6 +148,7 @@ impl Worker {
             input: RefCell::default(),
             mirrors: Cell::default(),
             live: Live::default(),
+            checks: Cell::default(),
             ticked: Cell::new(Instant::now()),
             closing: Cell::new(false),
             buffers: RefCell::default(),

@@ -6,7 +6,6 @@
 
 mod api;
 mod callback;
-pub mod cel;
 mod components;
 mod delivery;
 mod error;

@@ -146,7 +146,7 @@ fn snapshot(app: &AppId, instance: &InstanceId, address: SocketAddr) -> anyhow::
                 breaker: Breaker { consecutive_failures: 0, ..Breaker::default() },
                 ..Service::new(service.clone())
             }),
-            Resource::Endpoints(Endpoints { service, list: vec![Endpoint { revision, target, weight: 1 }] }),
+            Resource::Endpoints(Endpoints { service, list: vec![Endpoint::new(revision, target)] }),
             Resource::Routes(Routes { name: "serve".to_owned(), hosts: vec![host] }),
             Resource::Listener(Listener {
                 name: "serve".to_owned(),

@@ -10,15 +10,16 @@ use super::Finding;
 
 /// Our crates and the crates of ours that each may depend on.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("dodai-api", &[]),
+    ("dodai-cel", &[]),
+    ("dodai-api", &["dodai-cel"]),
     ("dodai-core", &[]),
     ("dodai-proto", &[]),
     ("dodai-transport", &["dodai-core"]),
     ("dodai-capability", &["dodai-core"]),
     ("dodai-drivers", &["dodai-capability", "dodai-core"]),
     ("dodai-modules", &["dodai-core", "dodai-capability"]),
-    ("dodai-dataplane", &["dodai-core", "dodai-transport"]),
-    ("dodai-runtime", &["dodai-core", "dodai-proto", "dodai-capability"]),
+    ("dodai-dataplane", &["dodai-cel", "dodai-core", "dodai-transport"]),
+    ("dodai-runtime", &["dodai-cel", "dodai-core", "dodai-proto", "dodai-capability"]),
     ("dodai-store", &["dodai-api", "dodai-core"]),
     ("dodai-control", &["dodai-api", "dodai-core", "dodai-proto", "dodai-store", "dodai-transport"]),
     ("dodai-admin", &["dodai-api", "dodai-core", "dodai-control"]),

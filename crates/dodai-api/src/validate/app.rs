@@ -171,10 +171,36 @@ fn check_process(process: &Process, found: &mut Findings) {
     }
 }
 
+/// The last of the priorities.
+const MAX_PRIORITY: u8 = 15;
+
 fn check_external(spec: &AppSpec, external: &External, found: &mut Findings) {
     found.not_empty("spec.external.addresses", "address", &external.addresses);
     let addresses = external.addresses.iter().enumerate();
     found.unique("the address", addresses.map(|(i, a)| (format!("spec.external.addresses[{i}]"), *a)));
+    let is_there = |address: &str| external.addresses.iter().any(|one| one.to_string() == address);
+    let keys = external.weights.keys().map(|address| ("weights", address));
+    for (key, address) in keys.chain(external.priorities.keys().map(|address| ("priorities", address))) {
+        if !is_there(address) {
+            let message = format!("`{}` is not one of `addresses`", crate::Invalid::shorten(address));
+            let path = format!("spec.external.{key}[{address:?}]");
+            found.error(Code::UnknownReference, path, message, "write it as it stands there");
+        }
+    }
+    for (address, priority) in external.priorities.iter().filter(|(_, priority)| **priority > MAX_PRIORITY) {
+        let path = format!("spec.external.priorities[{address:?}]");
+        let message = format!("{priority} is out of range");
+        found.error(Code::InvalidValue, path, message, format!("write 0 to {MAX_PRIORITY}"));
+    }
+    for (address, share) in external.weights.iter().filter(|(address, _)| is_there(address)) {
+        let path = format!("spec.external.weights[{address:?}]");
+        if share.0 == 0 {
+            let remedy = "write 1 or more; to give an address no calls, take it out of `addresses`";
+            found.error(Code::InvalidValue, path, "0 would be no share at all", remedy);
+        } else {
+            super::route::weight(&path, *share, found);
+        }
+    }
     if let Some(tls) = &external.tls {
         super::outside::check_tls("spec.external.tls", tls, found);
     }

@@ -112,6 +112,9 @@ pub(super) fn check_service(spec: &ServiceSpec, found: &mut Findings) {
     found.unique("the port", names.map(|(i, p)| (format!("spec.ports[{i}].name"), p.name.clone())));
     let numbers = spec.ports.iter().enumerate();
     found.unique("the port", numbers.map(|(i, p)| (format!("spec.ports[{i}].port"), p.port)));
+    if let Some(balancing) = &spec.load_balancing {
+        super::balancing::check("spec.loadBalancing", balancing, found);
+    }
     if let Some(selector) = &spec.selector
         && selector.app.is_none()
         && selector.labels.is_empty()

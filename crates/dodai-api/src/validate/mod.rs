@@ -3,12 +3,14 @@
 mod access;
 mod app;
 mod authorizer;
+mod balancing;
 mod bounds;
 mod cors;
 mod dapr;
 mod drivers;
 mod fault;
 mod gateway;
+mod health;
 mod jwt;
 mod offered;
 mod outside;
@@ -203,6 +205,13 @@ impl Findings {
         if !is_token(name) {
             let message = format!("`{}` is not a header's name", crate::Invalid::shorten(name));
             self.error(Code::InvalidValue, path, message, "use letters, digits and `-`");
+        }
+    }
+
+    fn cookie_name(&mut self, path: &str, name: &str) {
+        if !is_token(name) {
+            let message = format!("`{}` is not a cookie's name", crate::Invalid::shorten(name));
+            self.error(Code::InvalidValue, path, message, "use letters, digits, `-` and `_`");
         }
     }
 

@@ -55,6 +55,7 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
     let of_called = [
         ("circuitBreaker", spec.circuit_breaker.is_some()),
         ("loadBalancing", spec.load_balancing.is_some()),
+        ("health", spec.health.is_some()),
     ];
     for (key, _) in of_called.iter().filter(|(_, given)| *given && has(&way)) {
         let message = "this belongs to what is called, not to the way there";

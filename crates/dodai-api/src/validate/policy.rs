@@ -48,6 +48,12 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
             );
         }
     }
+    if let Some(balancing) = &spec.load_balancing {
+        super::balancing::check("spec.loadBalancing", balancing, found);
+    }
+    if let Some(health) = &spec.health {
+        super::health::check(health, found);
+    }
     if let Some(access) = &spec.access {
         super::access::check(access, found);
     }

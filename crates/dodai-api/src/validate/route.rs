@@ -1,12 +1,14 @@
 //! Rules within a Route, and the parts it shares with others: header changes and weights.
 
 use super::Findings;
+use super::access::parse_app;
 use crate::quantity::Weight;
 use crate::read::Code;
 use crate::route::{
-    Filter, FilterKind, HeaderModifier, Match, PathMatchKind, PathModifier, PathModifierKind, RouteSpec,
-    Rule, ValueMatch, ValueMatchKind,
+    EXPRESSION_NAMES, Filter, FilterKind, GrpcMatch, HeaderModifier, Match, ParentKind, PathMatchKind,
+    PathModifier, PathModifierKind, RouteSpec, Rule, SourceMatch, ValueMatch, ValueMatchKind,
 };
+use crate::template::Template;
 
 const MAX_DIRECT_BODY: usize = 64 << 10;
 
@@ -20,6 +22,24 @@ pub(super) fn check(spec: &RouteSpec, found: &mut Findings) {
     found.unique("the rule", names.map(|(i, name)| (format!("spec.rules[{i}].name"), name)));
     for (i, rule) in spec.rules.iter().enumerate() {
         check_rule(&format!("spec.rules[{i}]"), rule, found);
+    }
+    if !spec.parent_refs.is_empty()
+        && spec.parent_refs.iter().all(|parent| parent.kind == ParentKind::Gateway)
+    {
+        warn_of_sources(spec, found);
+    }
+}
+
+/// What enters at a gateway comes from no app.
+fn warn_of_sources(spec: &RouteSpec, found: &mut Findings) {
+    let matches = |(i, rule): (usize, &Rule)| -> Vec<String> {
+        let of_source = rule.matches.iter().enumerate().filter(|(_, one)| one.source.is_some());
+        of_source.map(|(j, _)| format!("spec.rules[{i}].matches[{j}].source")).collect()
+    };
+    for path in spec.rules.iter().enumerate().flat_map(matches) {
+        let message = "calls that enter at a gateway come from no app, so this never matches";
+        let remedy = "hang the route on a Service (`parentRefs: [{kind: Service, name: ...}]`), or remove it";
+        found.warning(Code::NoEffect, path, message, remedy);
     }
 }
 
@@ -96,6 +116,11 @@ fn check_match(path: &str, one: &Match, found: &mut Findings) {
         match matched.kind {
             PathMatchKind::Exact | PathMatchKind::PathPrefix => found.absolute_path(&path, &matched.value),
             PathMatchKind::RegularExpression => found.regex(&path, &matched.value),
+            PathMatchKind::Template => {
+                if let Err(invalid) = matched.value.parse::<Template>() {
+                    found.error(Code::InvalidValue, path, invalid.message, invalid.remedy);
+                }
+            }
         }
     }
     if let Some(method) = &one.method {
@@ -120,6 +145,65 @@ fn check_match(path: &str, one: &Match, found: &mut Findings) {
             );
         }
         check_value(&path, param, found);
+    }
+    for (i, cookie) in one.cookies.iter().enumerate() {
+        let path = format!("{path}.cookies[{i}]");
+        found.cookie_name(&format!("{path}.name"), &cookie.name);
+        check_value(&path, cookie, found);
+    }
+    if let Some(grpc) = &one.grpc {
+        check_grpc(path, grpc, one, found);
+    }
+    if let Some(source) = &one.source {
+        check_source(&format!("{path}.source"), source, found);
+    }
+    if let Some(cel) = &one.cel
+        && let Err(malformed) = dodai_cel::Program::parse_over(cel, &EXPRESSION_NAMES)
+    {
+        let remedy =
+            "write, for example, `request.headers['x-tier'] == 'gold' && source.namespace != 'test'`";
+        found.error(Code::InvalidValue, format!("{path}.cel"), malformed.to_string(), remedy);
+    }
+}
+
+fn check_grpc(path: &str, grpc: &GrpcMatch, one: &Match, found: &mut Findings) {
+    for (key, given) in [("path", one.path.is_some()), ("method", one.method.is_some())] {
+        if given {
+            let message = format!("`grpc` says path and method already, so `{key}` does not go with it");
+            found.error(Code::Conflict, format!("{path}.{key}"), message, "keep one of the two");
+        }
+    }
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_service = |text: &str| text.split('.').all(|part| !part.is_empty() && part.chars().all(word));
+    if let Some(service) = grpc.service.as_ref().filter(|service| !is_service(service)) {
+        let message = format!("`{}` is not a gRPC service", crate::Invalid::shorten(service));
+        let remedy = "write it with its package and without slashes: `shop.v1.Catalog`";
+        found.error(Code::InvalidValue, format!("{path}.grpc.service"), message, remedy);
+    }
+    if let Some(method) = grpc.method.as_ref().filter(|text| text.is_empty() || !text.chars().all(word)) {
+        let message = format!("`{}` is not a gRPC method", crate::Invalid::shorten(method));
+        let remedy = "write its name alone: `GetProduct`";
+        found.error(Code::InvalidValue, format!("{path}.grpc.method"), message, remedy);
+    }
+}
+
+fn check_source(path: &str, source: &SourceMatch, found: &mut Findings) {
+    if source.app.is_none() && source.namespace.is_none() && source.labels.is_empty() {
+        let remedy = "add `app`, `namespace` or `labels`, or leave it out";
+        found.error(Code::MissingKey, path, "nobody is named", remedy);
+    }
+    if let Some(app) = &source.app {
+        match parse_app(app) {
+            Err(invalid) => {
+                let remedy = format!("{}, or `namespace/name`", invalid.remedy);
+                found.error(Code::InvalidValue, format!("{path}.app"), invalid.message, remedy);
+            }
+            Ok((Some(own), _)) if source.namespace.as_ref().is_some_and(|namespace| *namespace != own) => {
+                let message = format!("`{app}` is not in the namespace given beside it");
+                found.error(Code::Conflict, format!("{path}.namespace"), message, "keep one of the two");
+            }
+            Ok(_) => {}
+        }
     }
 }
 
@@ -244,8 +328,10 @@ fn check_rewrite(
             }
         }
         PathModifierKind::ReplacePrefixMatch => {
-            let prefixed =
-                |one: &Match| one.path.as_ref().is_none_or(|path| path.kind == PathMatchKind::PathPrefix);
+            let prefixed = |one: &Match| {
+                one.path.as_ref().is_none_or(|path| path.kind == PathMatchKind::PathPrefix)
+                    && one.grpc.is_none()
+            };
             if modifier.replace_prefix_match.is_none() && modifier.replace_full_path.is_some() {
                 let message = "the type is `ReplacePrefixMatch`";
                 found.error(Code::Conflict, path, message, "write `replacePrefixMatch`, or change the type");

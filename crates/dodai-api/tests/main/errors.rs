@@ -133,6 +133,75 @@ spec:
 }
 
 #[test]
+fn matches_within_routes() {
+    check(
+        "route_matches",
+        r#"apiVersion: dodai.dev/v1
+kind: Route
+metadata: { name: r }
+spec:
+  parentRefs: [{ name: front }]
+  rules:
+    - backendRefs: [{ name: shop }]
+      matches:
+        - { path: { type: Template, value: "/a/**/b" }, cookies: [{ name: "a b" }] }
+        - { grpc: { service: "/shop.Catalog", method: "Get Product" }, method: POST }
+        - { grpc: {}, path: { value: "/" }, source: { app: "store/shop", namespace: other } }
+        - { source: {} }
+        - { source: { app: "Shop" }, cel: "request.path == " }
+        - { cel: "event.type == 'x'" }
+"#,
+    );
+}
+
+#[test]
+fn balancing_and_health_within_policies() {
+    check(
+        "balancing_and_health",
+        r#"apiVersion: dodai.dev/v1
+kind: Policy
+metadata: { name: p }
+spec:
+  targetRefs: [{ kind: App, name: shop }]
+  loadBalancing:
+    algorithm: ring_hash
+    slowStart: 5s
+    sticky: { cookie: "a b", ttl: 0s, path: "x;y", sameSite: None }
+    locality: { spillBelow: 0 }
+  health:
+    panicThreshold: 101
+    outliers:
+      { interval: 10ms, ejectionTime: 1m, maxEjectionTime: 10s, maxEjectionPercent: 200,
+        successRate: { deviations: 0.01, minInstances: 1, minCalls: 0 } }
+    check: { http: { path: "a b", fromStatus: 300, toStatus: 200 }, tcp: {}, timeout: 0s, healthyThreshold: 0 }
+---
+apiVersion: dodai.dev/v1
+kind: Policy
+metadata: { name: q }
+spec:
+  targetRefs: [{ kind: Route, name: shop }]
+  loadBalancing: { algorithm: round_robin, hashOn: { header: "a b", call: path } }
+  health: { panicThreshold: 10, outliers: { consecutive5xx: 0, consecutiveGatewayErrors: 0 } }
+---
+apiVersion: dodai.dev/v1
+kind: Service
+metadata: { name: s }
+spec: { loadBalancing: { algorithm: maglev, hashOn: { header: "a b", call: path } } }
+---
+apiVersion: dodai.dev/v1
+kind: App
+metadata: { name: a }
+spec:
+  external:
+    addresses: ["10.0.0.1:80"]
+    weights: { "10.0.0.1:80": 0, "10.0.0.9:80": 1 }
+    priorities: { "10.0.0.1:80": 99 }
+  services: [{ name: http }]
+"#,
+    );
+}
+
+#[test]
 fn rules_within_policies() {
     check(
         "policy_rules",

@@ -4,11 +4,14 @@
 //! lead to, and what it asked for ([`Wants`]). Unchanged resources keep their `Arc` through
 //! [`next`], and the version grows only when something changed.
 
+mod balancing;
 mod component;
+mod endpoints;
 mod guard;
 mod listener;
 mod outside;
 mod policy;
+mod precedence;
 mod resilience;
 mod resiliency;
 mod route;
@@ -158,7 +161,8 @@ pub fn build(input: &Input<'_>, version: u64) -> Snapshot {
         let is_absent = |app: &AppId| !services.iter().any(|one| one.service.id.owner == *app);
         all.extend(wanted.into_iter().filter(is_absent).map(|app| Resource::Absent(Absent { app })));
     }
-    all.extend(services.iter().map(|one| Resource::Endpoints(service::endpoints(input, one))));
+    let traits = endpoints::Traits::of(input.documents);
+    all.extend(services.iter().map(|one| Resource::Endpoints(endpoints::endpoints(input, one, &traits))));
     all.extend(services.into_iter().map(|one| Resource::Service(one.service)));
     all.extend(outside::endpoints(input, &scope, &local));
     if input.has_gateways() {

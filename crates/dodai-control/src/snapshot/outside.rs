@@ -33,7 +33,7 @@ pub(super) fn endpoints(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId
         }
         let Some(url) = Url::read(&document.spec.base_url) else { continue };
         let target = target(document, &url);
-        let list = vec![Endpoint { revision: RevisionId::new(REVISION), target, weight: 1 }];
+        let list = vec![Endpoint::new(RevisionId::new(REVISION), target)];
         all.push(Resource::Endpoints(Endpoints { service: id.clone(), list }));
         all.push(Resource::Service(service(document, id, &url)));
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use dodai_api::{self as api, Metadata, Policy, PolicySpec, TargetKind};
 use dodai_core::id::{AppId, Name};
-use dodai_core::snapshot::{Balance, Breaker, CallPolicy, Filter, HeaderEdits, RateKey, RetryPolicy};
+use dodai_core::snapshot::{Breaker, CallPolicy, Filter, HeaderEdits, Health, RateKey, RetryPolicy};
 
+use super::balancing::{self, Balancing};
 use super::service::Offered;
 use super::{Input, guard, resilience, resiliency};
 use crate::documents::Documents;
@@ -24,7 +25,8 @@ pub(super) const BACKOFF: Duration = Duration::from_millis(25);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Effective {
     pub call: CallPolicy,
-    pub balance: Option<Balance>,
+    pub balancing: Option<Balancing>,
+    pub health: Option<Health>,
     pub breaker: Option<Breaker>,
     pub filters: Vec<Filter>,
     /// Which kinds of filters stand already.
@@ -162,13 +164,6 @@ pub(crate) fn contested(documents: &Documents) -> BTreeMap<String, String> {
     losers
 }
 
-pub(super) fn balance(balancing: &api::LoadBalancing) -> Balance {
-    match balancing.algorithm {
-        api::Algorithm::RoundRobin => Balance::RoundRobin,
-        api::Algorithm::LeastLatency => Balance::LeastLatency,
-    }
-}
-
 pub(super) fn bound(span: api::TimeSpan) -> Duration {
     if span.get().is_zero() { UNBOUNDED } else { span.get() }
 }
@@ -206,7 +201,8 @@ impl Effective {
                 refuses: breaker.consecutive_failures.is_some() || breaker.open_for.is_some(),
             });
         }
-        self.balance = self.balance.or(spec.load_balancing.as_ref().map(balance));
+        self.balancing = self.balancing.take().or_else(|| spec.load_balancing.as_ref().map(Balancing::of));
+        self.health = self.health.take().or_else(|| spec.health.as_ref().map(balancing::health));
         if let Some(cors) = spec.cors.as_ref().filter(|_| !self.seen.cors) {
             self.seen.cors = true;
             self.filters.push(guard::cors(cors));

@@ -11,7 +11,8 @@ use dodai_api::{self as api, Gateway, ListenerProtocol, ParentKind, ParentRef, R
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{Certificate, Listener, Protocol, Role, Routes, Rule, Tls, TlsName, VirtualHost};
 
-use super::policy::{Part, age, merged};
+use super::policy::{Part, merged};
+use super::precedence::Order;
 use super::service::Offered;
 use super::{Input, guard, rule};
 use crate::documents::Documents;
@@ -97,11 +98,6 @@ struct Ranked {
     rule: Rule,
 }
 
-/// Smaller goes first: see `dodai_api`'s words on the precedence of rules.
-type Order =
-    (u8, std::cmp::Reverse<usize>, bool, std::cmp::Reverse<usize>, std::cmp::Reverse<usize>, Age, usize);
-type Age = (Option<String>, String);
-
 /// The flat rules of one route.
 fn ranked(input: &Input<'_>, route: &Route) -> Vec<Ranked> {
     let mut all = Vec::new();
@@ -111,28 +107,11 @@ fn ranked(input: &Input<'_>, route: &Route) -> Vec<Ranked> {
             if one.matches.is_empty() { vec![None] } else { one.matches.iter().map(Some).collect() };
         for wanted in matches {
             let mut rule = compiled.clone();
-            rule.matches = wanted.map(rule::matching).into_iter().collect();
-            all.push(Ranked { order: order(wanted, route, index), rule });
+            rule.matches = wanted.map(|wanted| rule::matching(input, route, wanted)).into_iter().collect();
+            all.push(Ranked { order: Order::of(wanted, route, index), rule });
         }
     }
     all
-}
-
-fn order(wanted: Option<&api::Match>, route: &Route, index: usize) -> Order {
-    use std::cmp::Reverse;
-    let empty = api::Match::default();
-    let wanted = wanted.unwrap_or(&empty);
-    let (class, length) = match &wanted.path {
-        Some(path) => match path.kind {
-            api::PathMatchKind::Exact => (0, path.value.len()),
-            api::PathMatchKind::RegularExpression => (1, path.value.len()),
-            api::PathMatchKind::PathPrefix => (2, path.value.trim_end_matches('/').len()),
-        },
-        None => (2, 0),
-    };
-    let (headers, queries) = (wanted.headers.len(), wanted.query_params.len());
-    let no_method = wanted.method.is_none();
-    (class, Reverse(length), no_method, Reverse(headers), Reverse(queries), age(&route.metadata), index)
 }
 
 /// The rules of routes that hang on one service port.

@@ -1,17 +1,19 @@
 //! One rule of a route: matches, filters, backends, limits, in the words of the data path.
 
+use std::sync::Arc;
+
 use dodai_api::{
     self as api, BackendKind, BackendRef, FilterKind, PathModifierKind, RevisionChoice, Route, TargetKind,
 };
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{
-    Action, Backend, CallPolicy, Filter, Match, PathMatch, PathRewrite, RetryPolicy, Rule, ValueMatch,
-    ValuePattern,
+    Action, Backend, CallPolicy, Filter, Match, PathMatch, PathRewrite, RetryPolicy, Rule, SourceMatch,
+    TemplatePart, ValueMatch, ValuePattern,
 };
 
 use super::Input;
 use super::policy::{BACKOFF, Part, bound, edits, merged};
-use super::service::{Offered, resolve, straight};
+use super::service::{Offered, label, resolve, straight};
 use crate::documents::Documents;
 use crate::name;
 
@@ -133,21 +135,76 @@ fn to(input: &Input<'_>, route: &Route, reference: &BackendRef) -> Option<Backen
         }
         None => None,
     };
-    Some(Backend { service: found.id, revision, weight: reference.weight.0 })
+    let labels = (!reference.labels.is_empty()).then(|| Arc::new(reference.labels.clone()));
+    Some(Backend { service: found.id, revision, weight: reference.weight.0, labels })
 }
 
-pub(super) fn matching(wanted: &api::Match) -> Match {
-    let path = wanted.path.as_ref().map(|path| match path.kind {
-        api::PathMatchKind::Exact => PathMatch::Exact(path.value.clone()),
-        api::PathMatchKind::PathPrefix => PathMatch::Prefix(path.value.clone()),
-        api::PathMatchKind::RegularExpression => PathMatch::Regex(path.value.clone()),
+pub(super) fn matching(input: &Input<'_>, route: &Route, wanted: &api::Match) -> Match {
+    let path = wanted.path.as_ref().and_then(|path| match path.kind {
+        api::PathMatchKind::Exact => Some(PathMatch::Exact(path.value.clone())),
+        api::PathMatchKind::PathPrefix => Some(PathMatch::Prefix(path.value.clone())),
+        api::PathMatchKind::RegularExpression => Some(PathMatch::Regex(path.value.clone())),
+        api::PathMatchKind::Template => path.value.parse().ok().map(|read: api::Template| template(&read)),
     });
     let values = |list: &[api::ValueMatch]| list.iter().map(value).collect();
+    let post = wanted.grpc.as_ref().map(|_| "POST".to_owned());
     Match {
-        path,
-        method: wanted.method.clone(),
+        path: path.or_else(|| wanted.grpc.as_ref().and_then(grpc)),
+        method: wanted.method.clone().or(post),
         headers: values(&wanted.headers),
         query: values(&wanted.query_params),
+        cookies: values(&wanted.cookies),
+        source: wanted.source.as_ref().map(|source| from(input, route, source)),
+        cel: wanted.cel.clone(),
+    }
+}
+
+fn template(template: &api::Template) -> PathMatch {
+    let part = |segment: &api::Segment| match segment {
+        api::Segment::Literal(text) => TemplatePart::Literal(text.clone()),
+        api::Segment::One(end) => TemplatePart::One(end.clone()),
+        api::Segment::Rest(end) => TemplatePart::Rest(end.clone()),
+    };
+    PathMatch::Template(template.segments.iter().map(part).collect())
+}
+
+/// A gRPC method is called by a path of its service and its name.
+fn grpc(wanted: &api::GrpcMatch) -> Option<PathMatch> {
+    match (&wanted.service, &wanted.method) {
+        (Some(service), Some(method)) => Some(PathMatch::Exact(format!("/{service}/{method}"))),
+        (Some(service), None) => Some(PathMatch::Prefix(format!("/{service}"))),
+        (None, Some(method)) => {
+            let parts = [TemplatePart::One(String::new()), TemplatePart::Literal(method.clone())];
+            Some(PathMatch::Template(parts.into()))
+        }
+        (None, None) => None,
+    }
+}
+
+/// Labels are looked up here, so that a base need not know those of every app: only apps on it call through it.
+fn from(input: &Input<'_>, route: &Route, wanted: &api::SourceMatch) -> SourceMatch {
+    let own = route.metadata.namespace.as_str();
+    let app = wanted.app.as_ref().and_then(|text| match text.split_once('/') {
+        Some(_) => AppId::parse(text).ok(),
+        None => {
+            let namespace = wanted.namespace.as_ref().map_or(own, api::Name::as_str);
+            AppId::parse(&format!("{namespace}/{text}")).ok()
+        }
+    });
+    match (app, &wanted.namespace) {
+        (Some(app), _) if wanted.labels.is_empty() => SourceMatch::Apps(vec![app]),
+        (None, Some(namespace)) if wanted.labels.is_empty() => SourceMatch::Namespace(namespace.to_string()),
+        (app, namespace) => {
+            let fits = |id: &AppId| {
+                let named = app.as_ref().is_none_or(|app| app == id);
+                let there = namespace.as_ref().is_none_or(|one| one.as_str() == id.namespace.as_str());
+                let has = |(key, value): (&String, &String)| {
+                    label(input.documents, id, key).is_some_and(|found| found == value)
+                };
+                named && there && wanted.labels.iter().all(has)
+            };
+            SourceMatch::Apps(input.local().into_iter().filter(fits).collect())
+        }
     }
 }
 

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dodai_api::{self as api, App, RevisionChoice, ServiceSpec, Workload};
 use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
-use dodai_core::snapshot::{Endpoint, Endpoints, Protocol, Service, Target};
+use dodai_core::snapshot::{Health, Protocol, Service};
 
+use super::balancing::Balancing;
 use super::workload::protocol;
-use super::{Input, Scope, outside, policy, route};
+use super::{Input, Scope, policy, route};
 use crate::documents::Documents;
 use crate::name;
-use crate::plan::named_by_traffic;
 
 /// One port that can be called, before policies and rules.
 #[derive(Clone, Debug)]
@@ -47,7 +47,9 @@ impl Offered {
 /// One service of a snapshot and the apps behind it.
 pub(super) struct Compiled {
     pub service: Service,
-    apps: Vec<AppId>,
+    pub apps: Vec<AppId>,
+    /// Whether what is near the caller gets its calls first.
+    pub prefers_near: bool,
 }
 
 /// Everything that goes by a name which can be called.
@@ -136,12 +138,21 @@ pub(crate) fn selects(documents: &Documents, owner: &AppId) -> bool {
 fn selected(documents: &Documents, owner: &AppId, spec: &ServiceSpec) -> Vec<AppId> {
     let Some(selector) = &spec.selector else { return vec![owner.clone()] };
     let chosen = |app: &&App| {
-        let label = |key: &str| app.spec.labels.get(key).or_else(|| app.metadata.labels.get(key));
+        let label = |key: &str| label_of(app, key);
         app.metadata.namespace.as_str() == owner.namespace.as_str()
             && selector.app.as_ref().is_none_or(|own| app.metadata.name.as_str() == own.as_str())
             && selector.labels.iter().all(|(key, value)| label(key) == Some(value))
     };
     documents.apps().filter(chosen).map(|app| name::app_id(&app.metadata)).collect()
+}
+
+fn label_of<'a>(app: &'a App, key: &str) -> Option<&'a String> {
+    app.spec.labels.get(key).or_else(|| app.metadata.labels.get(key))
+}
+
+/// The value of a label of an app.
+pub(super) fn label<'a>(documents: &'a Documents, app: &AppId, key: &str) -> Option<&'a String> {
+    label_of(documents.app(app)?, key)
 }
 
 /// The port that a reference means: by name, by number, or the default one.
@@ -180,7 +191,12 @@ pub(super) fn services(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId>
 
 fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
     let effective = policy::for_service(input, one);
-    let balance = one.balance.as_ref().map(policy::balance).or(effective.balance).unwrap_or_default();
+    let balancing = one.balance.as_ref().map(Balancing::of).or(effective.balancing).unwrap_or_default();
+    let health = Health {
+        slow_start: balancing.slow_start,
+        spill_below_percent: balancing.spill_below.unwrap_or_default(),
+        ..effective.health.unwrap_or_default()
+    };
     let traffic = match one.apps.as_slice() {
         [app] => traffic(input, app),
         _ => Vec::new(),
@@ -193,12 +209,14 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         default: one.default,
         rules: route::service_rules(input, one),
         traffic,
-        balance,
+        balance: balancing.balance,
+        sticky: balancing.sticky,
         policy: effective.call,
         breaker: effective.breaker.unwrap_or_default(),
+        health,
         inbound: effective.filters,
     };
-    Compiled { service, apps: one.apps.clone() }
+    Compiled { service, apps: one.apps.clone(), prefers_near: balancing.spill_below.is_some() }
 }
 
 /// The shares of an app's revisions that can take calls; all to the newest ready one unless it says otherwise.
@@ -229,36 +247,13 @@ fn can_serve(input: &Input<'_>, app: &AppId, revision: &RevisionId) -> bool {
 }
 
 /// Where a revision listens that runs elsewhere; none if it does not.
-fn addresses<'a>(documents: &'a Documents, app: &AppId, revision: &RevisionId) -> Option<&'a api::External> {
+pub(super) fn addresses<'a>(
+    documents: &'a Documents,
+    app: &AppId,
+    revision: &RevisionId,
+) -> Option<&'a api::External> {
     match documents.revision(app, revision)?.spec.template.workload()? {
         Workload::External(external) => Some(external),
         Workload::Module(_) | Workload::Process(_) => None,
     }
-}
-
-pub(super) fn endpoints(input: &Input<'_>, one: &Compiled) -> Endpoints {
-    let mut list = Vec::new();
-    for app in &one.apps {
-        let record = input.records.apps.get(app);
-        let serving = record.and_then(|record| record.serving.as_ref());
-        // Without shares of traffic nobody would hold back the instances of a revision that is not whole yet.
-        let shown = |revision: &RevisionId| one.apps.len() == 1 || serving == Some(revision);
-        for instance in input.records.of(app) {
-            if input.observed.is_ready(instance) && shown(&instance.revision) {
-                let base = instance.base.clone();
-                let mesh = input.observed.bases.get(&base).and_then(|sighting| sighting.status.mesh);
-                let target = Target::Instance { instance: instance.id.clone(), base, mesh };
-                list.push(Endpoint { revision: instance.revision.clone(), target, weight: 1 });
-            }
-        }
-        let named = input.documents.app(app).map(|document| named_by_traffic(document, app, input.documents));
-        let outside: BTreeSet<RevisionId> = named.into_iter().flatten().chain(serving.cloned()).collect();
-        for revision in outside.into_iter().filter(|revision| shown(revision)) {
-            let external = addresses(input.documents, app, &revision);
-            for target in external.iter().flat_map(|external| outside::targets(input, app, external)) {
-                list.push(Endpoint { revision: revision.clone(), target, weight: 1 });
-            }
-        }
-    }
-    Endpoints { service: one.service.id.clone(), list }
 }

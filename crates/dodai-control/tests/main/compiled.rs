@@ -153,7 +153,11 @@ fn limits_of_an_app_hold_for_a_service_that_leads_to_it_alone() {
     let snapshot = snapshot(&text, &[]);
     for id in ["default/a/http", "default/front/http"] {
         let found = service(&snapshot, id);
-        assert_eq!((found.policy.timeout, found.balance), (Some(7 * SECOND), Balance::RoundRobin), "{id}");
+        assert_eq!(
+            (found.policy.timeout, found.balance.clone()),
+            (Some(7 * SECOND), Balance::RoundRobin),
+            "{id}"
+        );
     }
 }
 
@@ -527,7 +531,7 @@ fn apps_behind_one_selector_share_a_service_without_their_own_limits() {
     let snapshot = snapshot(&text, &[]);
     let both = service(&snapshot, "default/both/http");
     assert_eq!(
-        (both.policy.timeout, both.balance),
+        (both.policy.timeout, both.balance.clone()),
         (Some(8 * SECOND), Balance::RoundRobin),
         "the document wins"
     );

@@ -1,11 +1,15 @@
 //! Listeners, routes, services and endpoints: what matches a call and where it can go.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::balancing::{Balance, Sticky};
 use super::guard::{Access, Authorizer, Cors, Jwt};
+use super::health::{Breaker, Health};
 use super::resilience::{Fault, RetryOn};
 use super::workload::{Setting, Value};
 use crate::failure::Kind;
@@ -139,7 +143,7 @@ impl Rule {
             name: name.into(),
             matches: Vec::new(),
             filters: Vec::new(),
-            action: Action::Forward(vec![Backend { service, revision: None, weight: 1 }]),
+            action: Action::Forward(vec![Backend::new(service)]),
             policy: CallPolicy::default(),
         }
     }
@@ -156,6 +160,25 @@ pub struct Match {
     pub headers: Vec<ValueMatch>,
     /// Query parameters.
     pub query: Vec<ValueMatch>,
+    /// Cookies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cookies: Vec<ValueMatch>,
+    /// Who calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceMatch>,
+    /// An expression over `request` and `source`; one without an answer does not match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cel: Option<String>,
+}
+
+/// Where a call comes from. What comes from outside the mesh matches none of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceMatch {
+    /// One of these apps.
+    Apps(Vec<AppId>),
+    /// Any app of this namespace.
+    Namespace(String),
 }
 
 /// How a path is matched.
@@ -168,6 +191,20 @@ pub enum PathMatch {
     Prefix(String),
     /// A regular expression over the whole path.
     Regex(String),
+    /// Segment by segment.
+    Template(Vec<TemplatePart>),
+}
+
+/// What one segment of a path must be, or all that are left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TemplatePart {
+    /// This text.
+    Literal(String),
+    /// Anything that ends so and is more than that.
+    One(String),
+    /// Whatever is left of the path, slashes and all, if it ends so; the last part.
+    Rest(String),
 }
 
 /// How a named value is matched.
@@ -317,6 +354,19 @@ pub struct Backend {
     pub revision: Option<RevisionId>,
     /// The share among the rule's backends; 0 gets nothing.
     pub weight: u32,
+    /// Only endpoints with these labels, if set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Arc<Labels>>,
+}
+
+/// Labels: names to values.
+pub type Labels = BTreeMap<String, String>;
+
+impl Backend {
+    /// All of a service.
+    pub fn new(service: ServiceId) -> Backend {
+        Backend { service, revision: None, weight: 1, labels: None }
+    }
 }
 
 /// Limits and retries for one call. `None` means: what the next wider scope says, at last the default table.
@@ -411,10 +461,16 @@ pub struct Service {
     pub traffic: Vec<(RevisionId, u32)>,
     /// How one endpoint is picked.
     pub balance: Balance,
+    /// Whether clients stay where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
     /// Limits and retries of callers.
     pub policy: CallPolicy,
     /// When to stop sending.
     pub breaker: Breaker,
+    /// How endpoints are judged, beyond that.
+    #[serde(default, skip_serializing_if = "Health::is_default")]
+    pub health: Health,
     /// What is checked on arrival, by the base that runs the instance; for endpoints outside the mesh, and where
     /// headers are edited, by the base that sends the call.
     pub inbound: Vec<Filter>,
@@ -432,51 +488,11 @@ impl Service {
             rules: Vec::new(),
             traffic: Vec::new(),
             balance: Balance::default(),
+            sticky: None,
             policy: CallPolicy::default(),
             breaker: Breaker::default(),
+            health: Health::default(),
             inbound: Vec::new(),
-        }
-    }
-}
-
-/// How one endpoint is picked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn.
-    RoundRobin,
-    /// The better of two random ones by peak-EWMA of latency times load.
-    #[default]
-    LeastLatency,
-}
-
-/// Caps per endpoint of a service, and when a failing one is left alone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Breaker {
-    /// After so many failures in a row the endpoint is left alone; 0 switches that off.
-    pub consecutive_failures: u32,
-    /// For how long.
-    pub open_for: Duration,
-    /// Whether calls are refused when all endpoints are left alone, as who asks for a breaker wants it. Otherwise they
-    /// are called all the same: a service of one endpoint is not taken away by a few failures.
-    pub refuses: bool,
-    /// Open connections at most, per data-plane thread.
-    pub max_connections: u32,
-    /// Calls that wait for a connection at most, per data-plane thread.
-    pub max_pending: u32,
-    /// Calls of this base under way to the whole service at most; `None` is no limit.
-    pub max_requests: Option<u32>,
-}
-
-impl Default for Breaker {
-    fn default() -> Breaker {
-        Breaker {
-            consecutive_failures: 5,
-            open_for: Duration::from_secs(5),
-            refuses: false,
-            max_connections: 1024,
-            max_pending: 1024,
-            max_requests: None,
         }
     }
 }
@@ -499,6 +515,24 @@ pub struct Endpoint {
     pub target: Target,
     /// Its share beside the others; at least 1.
     pub weight: u32,
+    /// Calls go to the smallest tier as long as it is well.
+    #[serde(default, skip_serializing_if = "is_nearest")]
+    pub tier: u8,
+    /// The labels that rules ask about.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
+}
+
+impl Endpoint {
+    /// One like the others.
+    pub fn new(revision: RevisionId, target: Target) -> Endpoint {
+        Endpoint { revision, target, weight: 1, tier: 0, labels: Labels::new() }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_nearest(tier: &u8) -> bool {
+    *tier == 0
 }
 
 /// How an endpoint is reached.

@@ -283,7 +283,7 @@ async fn grpc_to_https_is_http2() {
 /// A service with one endpoint outside the mesh that is spoken to in TLS.
 fn outside(protocol: Protocol, at: SocketAddr, tls: ClientTls) -> Vec<Resource> {
     let target = Target::Tls { address: at.to_string(), tls };
-    let one = Endpoint { revision: RevisionId::new("r1"), target, weight: 1 };
+    let one = Endpoint::new(RevisionId::new("r1"), target);
     let bank = Service { protocol, ..service("shop/bank/http") };
     vec![Resource::Service(bank), endpoints("shop/bank/http", vec![one])]
 }

@@ -417,3 +417,48 @@ async fn a_body_over_the_limit_is_the_callers_fault() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cookie_names_the_endpoint_over_http_2_too() {
+    local(async {
+        let sticky = Sticky { name: "at".into(), ttl: None, path: "/".into(), same_site: SameSite::Lax };
+        let spoken =
+            Service { protocol: Protocol::Http2, sticky: Some(sticky), ..service("shop/catalog/http") };
+        let list = endpoints("shop/catalog/http", vec![endpoint(1, "r1"), endpoint(2, "r1")]);
+        let rest = vec![gateway(), routes(vec![filtered(vec![])]), Resource::Service(spoken)];
+        let world = World::of(rest.into_iter().chain([list]).collect()).await;
+        for last in 1..=2 {
+            let mut backends = world.backend(last);
+            beside(async move {
+                let mut server = Server::accept(&mut backends).await;
+                loop {
+                    let (_asked, mut respond) = server.next().await;
+                    let response =
+                        Response::builder().header("x-backend", last.to_string()).body(()).expect("valid");
+                    respond.send_response(response, true).expect("sent");
+                }
+            });
+        }
+        let mut sender = client(&world).await;
+        let mut ask = async |cookie: Option<&str>| {
+            let mut request = request("GET", "/a");
+            if let Some(cookie) = cookie {
+                request.headers_mut().insert("cookie", cookie.parse().expect("valid"));
+            }
+            let (response, _) = sender.send_request(request, true).expect("sent");
+            let response = response.await.expect("answered");
+            let text = |name: &str| {
+                response.headers().get(name).map(|value| value.to_str().expect("text").to_owned())
+            };
+            (text("x-backend"), text("set-cookie"))
+        };
+        let (first, set) = ask(None).await;
+        let set = set.expect("a cookie");
+        assert!(set.starts_with("at=") && set.ends_with("; Path=/; HttpOnly; SameSite=Lax"), "{set}");
+        let theirs = set.split(';').next().expect("a pair");
+        for _ in 0..5 {
+            assert_eq!(ask(Some(theirs)).await, (first.clone(), None));
+        }
+    })
+    .await;
+}

@@ -305,7 +305,7 @@ fn remote(port: u16) -> Endpoint {
         base: BaseId::new("far"),
         mesh: Some(([10, 0, 0, 2], port).into()),
     };
-    Endpoint { revision: dodai_core::id::RevisionId::new("r1"), target, weight: 1 }
+    Endpoint::new(dodai_core::id::RevisionId::new("r1"), target)
 }
 
 #[tokio::test(start_paused = true)]

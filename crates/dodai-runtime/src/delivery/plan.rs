@@ -10,10 +10,9 @@ use std::time::Duration;
 use dodai_capability::Metadata;
 use dodai_capability::event::Event;
 use dodai_capability::metadata::{RAW_PAYLOAD, is_true, lookup};
+use dodai_cel::{Program, Value};
 use dodai_core::snapshot::{self, BulkDelivery};
 use serde::{Deserialize, Serialize};
-
-use crate::cel::{Program, Value};
 
 /// Subscriptions one app may tell.
 const MAX_TOLD: usize = 1_000;

@@ -398,7 +398,7 @@ async fn hosts_outside_and_the_way_to_the_app_are_told() {
     {
         let id = ServiceId { owner: app(&format!("shop/{name}")), port: crate::world::name("http") };
         let target = Target::Address("a.example:80".into());
-        let list = vec![Endpoint { revision: RevisionId::new("outside"), target, weight: 1 }];
+        let list = vec![Endpoint::new(RevisionId::new("outside"), target)];
         all.push(Resource::Endpoints(Endpoints { service: id.clone(), list }));
         let rules = vec![AccessRule { allow: true, apps, ..AccessRule::default() }];
         let access = Filter::Access(Access { default_allow: false, rules });

@@ -145,6 +145,11 @@ fn plane(out: &mut Encoder, of: &gauges::Reading) {
     one("dodai_door_queued", "Calls from inside the base that wait for a thread.", of.door_queued);
     one("dodai_door_queue_capacity", "The most such calls that may wait.", of.door_capacity);
     one("dodai_mirrors_in_flight", "Calls under way to a mirror.", of.mirrors);
+    let left_out = [("ejected", of.endpoints_ejected), ("unwell", of.endpoints_unwell)];
+    out.family("dodai_endpoints_left_out", Type::Gauge, "Endpoints that get no calls, by reason.");
+    for (reason, count) in left_out {
+        out.whole(&[("reason", reason)], count as u64);
+    }
     let states = [("busy", of.endpoints_busy), ("idle", of.endpoints_idle), ("shared", of.endpoints_h2)];
     out.family("dodai_endpoint_connections", Type::Gauge, "Connections to endpoints by state.");
     for (state, count) in states {

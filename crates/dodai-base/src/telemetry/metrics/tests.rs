@@ -61,6 +61,8 @@ fn readings() -> Readings {
             door_queued: 6,
             door_capacity: 2048,
             mirrors: 7,
+            endpoints_ejected: 8,
+            endpoints_unwell: 9,
         },
         filters: vec![tally::Reading { rule: "carts".into(), event: tally::Event::Preflight, count: 4 }],
         sinks: vec![SinkReading { sink: "otlp", written: 5, dropped: 1, queued: 2, capacity: 2048 }],

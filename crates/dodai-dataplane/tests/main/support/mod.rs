@@ -97,12 +97,12 @@ pub fn service(text: &str) -> Service {
 
 pub fn endpoint(last: u8, revision: &str) -> Endpoint {
     let target = Target::Address(backend_addr(last).to_string());
-    Endpoint { revision: RevisionId::new(revision), target, weight: 1 }
+    Endpoint::new(RevisionId::new(revision), target)
 }
 
 pub fn instance(name: &str) -> Endpoint {
     let target = Target::Instance { instance: InstanceId::new(name), base: BaseId::new("b"), mesh: None };
-    Endpoint { revision: RevisionId::new("r1"), target, weight: 1 }
+    Endpoint::new(RevisionId::new("r1"), target)
 }
 
 pub fn endpoints(text: &str, list: Vec<Endpoint>) -> Resource {
@@ -110,7 +110,7 @@ pub fn endpoints(text: &str, list: Vec<Endpoint>) -> Resource {
 }
 
 pub fn to(text: &str) -> Backend {
-    Backend { service: id(text), revision: None, weight: 1 }
+    Backend::new(id(text))
 }
 
 pub fn rule(action: Action) -> Rule {
@@ -340,6 +340,14 @@ impl Peer {
 
     pub async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await
+    }
+
+    /// The next head; `None` if the other side ends before it begins.
+    pub async fn try_head(&mut self) -> Option<String> {
+        if self.seen.is_empty() && !self.more().await {
+            return None;
+        }
+        Some(self.head().await)
     }
 
     /// A message with the body its head announces; responses to HEAD are read with `head`.

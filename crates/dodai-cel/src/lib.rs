@@ -1,8 +1,8 @@
-//! CEL expressions over an event: what routing rules of subscriptions are written in.
+//! CEL expressions over an event or a request: what rules of subscriptions and of routes are written in.
 //!
-//! A program is read once and run for each message. The language is the common expression language without
-//! its time types and byte strings: literals, `event` and its fields, operators, `has`, `all`, `exists`,
-//! `exists_one`, `filter`, `map`, and the functions in `cel/eval.rs`. Always holds: running ends, within a bounded
+//! A program is read once and run for each message or call. The language is the common expression language without
+//! its time types and byte strings: literals, names and their fields, operators, `has`, `all`, `exists`,
+//! `exists_one`, `filter`, `map`, and the functions in `eval.rs`. Always holds: running ends, within a bounded
 //! number of steps, and never panics. Rejected: the `cel` crate, which brings a parser generator's runtime and
 //! a dozen crates into every base for the sake of `event.type == "x"`; see ADR 0010.
 
@@ -44,15 +44,23 @@ pub struct Program {
 }
 
 impl Program {
-    /// Reads a program.
+    /// Reads a program over one `event`.
     ///
     /// # Errors
     /// It cannot be understood, or uses what is not there.
     pub fn parse(source: &str) -> Result<Program, Malformed> {
+        Program::parse_over(source, &["event"])
+    }
+
+    /// Reads a program over these names.
+    ///
+    /// # Errors
+    /// It cannot be understood, or uses what is not there.
+    pub fn parse_over(source: &str, names: &[&str]) -> Result<Program, Malformed> {
         if source.len() > MAX_SOURCE {
             return Err(Malformed::new(MAX_SOURCE, format!("longer than {MAX_SOURCE} bytes; write less")));
         }
-        let root = parse::parse(lex::tokens(source)?)?;
+        let root = parse::parse(lex::tokens(source)?, names)?;
         Ok(Program { source: source.into(), root: Arc::new(root) })
     }
 
@@ -61,7 +69,16 @@ impl Program {
     /// # Errors
     /// A field is missing, types do not fit, or the answer is neither true nor false.
     pub fn holds(&self, event: &Value) -> Result<bool, Trouble> {
-        let found = eval::run(&self.root, event)?;
+        // A value is cheap to clone: what is large in it is shared.
+        self.holds_over(&[("event", event.clone())])
+    }
+
+    /// Whether the program holds for the values of its names.
+    ///
+    /// # Errors
+    /// As [`Program::holds`].
+    pub fn holds_over(&self, values: &[(&str, Value)]) -> Result<bool, Trouble> {
+        let found = eval::run(&self.root, values)?;
         let Value::Bool(truth) = found else {
             return Err(Trouble::new(format!("the rule gives a {}, not true or false", found.kind())));
         };

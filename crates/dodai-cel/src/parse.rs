@@ -17,7 +17,7 @@ pub(super) enum Expression {
     Uint(u64),
     Double(f64),
     Text(std::sync::Arc<str>),
-    /// `event`, or the variable of a macro.
+    /// What the program is about, or the variable of a macro.
     Variable(String),
     List(Vec<Expression>),
     Map(Vec<(Expression, Expression)>),
@@ -102,8 +102,10 @@ const MACROS: [(&str, Macro); 5] = [
     ("map", Macro::Map),
 ];
 
-struct Parser {
+struct Parser<'a> {
     tokens: std::iter::Peekable<std::vec::IntoIter<Token>>,
+    /// What the program is about.
+    names: &'a [&'a str],
     /// Variables of the macros around.
     bound: Vec<String>,
     depth: usize,
@@ -111,9 +113,9 @@ struct Parser {
 
 type Parsed = Result<Expression, Malformed>;
 
-/// Reads the one expression that the tokens are.
-pub(super) fn parse(tokens: Vec<Token>) -> Parsed {
-    let mut parser = Parser { tokens: tokens.into_iter().peekable(), bound: Vec::new(), depth: 0 };
+/// Reads the one expression over `names` that the tokens are.
+pub(super) fn parse(tokens: Vec<Token>, names: &[&str]) -> Parsed {
+    let mut parser = Parser { tokens: tokens.into_iter().peekable(), names, bound: Vec::new(), depth: 0 };
     let expression = parser.expression()?;
     match parser.take() {
         Token { kind: Kind::End, .. } => Ok(expression),
@@ -136,7 +138,7 @@ fn unexpected(token: &Token) -> Malformed {
     Malformed::new(token.at, format!("{} was not expected here", shown(&token.kind)))
 }
 
-impl Parser {
+impl Parser<'_> {
     fn take(&mut self) -> Token {
         self.tokens.next().unwrap_or(Token { at: 0, kind: Kind::End })
     }
@@ -377,12 +379,14 @@ impl Parser {
             let arguments = self.list(")")?;
             return call(&name, arguments, false, at);
         }
-        if name == "event" || self.bound.contains(&name) {
+        if self.names.contains(&name.as_str()) || self.bound.contains(&name) {
             return Ok(Expression::Variable(name));
         }
+        let known = self.names.iter().map(|known| format!("`{known}`")).collect::<Vec<_>>().join(" and ");
+        let first = self.names.first().copied().unwrap_or_default();
         Err(Malformed::new(
             at,
-            format!("`{name}` is not known; the message is `event`, so write `event.{name}`"),
+            format!("`{name}` is not known; expressions are about {known}: `{first}.{name}`"),
         ))
     }
 

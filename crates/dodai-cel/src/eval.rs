@@ -1,4 +1,4 @@
-//! An expression and an event to a value.
+//! An expression and what it is about to a value.
 //!
 //! As the language has it: `&&` and `||` look past a side that cannot be told when the other side decides;
 //! numbers of different sorts compare and never mix; nothing overflows unseen.
@@ -37,15 +37,16 @@ impl Trouble {
 type Found = Result<Value, Trouble>;
 
 struct Run<'a> {
-    event: &'a Value,
+    /// What the program is about, by name.
+    values: &'a [(&'a str, Value)],
     /// Variables of the macros around, innermost last.
     bound: Vec<(&'a str, Value)>,
     steps: usize,
 }
 
-/// The value of an expression for `event`.
-pub(super) fn run(root: &Expression, event: &Value) -> Found {
-    Run { event, bound: Vec::new(), steps: 0 }.value(root)
+/// The value of an expression over `values`.
+pub(super) fn run(root: &Expression, values: &[(&str, Value)]) -> Found {
+    Run { values, bound: Vec::new(), steps: 0 }.value(root)
 }
 
 fn unfit(what: &str, value: &Value) -> Trouble {
@@ -70,7 +71,7 @@ impl<'a> Run<'a> {
             Expression::Uint(number) => Ok(Value::Uint(*number)),
             Expression::Double(number) => Ok(Value::Double(*number)),
             Expression::Text(text) => Ok(Value::Text(text.clone())),
-            Expression::Variable(name) => Ok(self.variable(name)),
+            Expression::Variable(name) => self.variable(name),
             Expression::List(list) => {
                 let values: Result<Arc<[Value]>, Trouble> = list.iter().map(|one| self.value(one)).collect();
                 Ok(Value::List(values?))
@@ -113,9 +114,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn variable(&self, name: &str) -> Value {
-        let bound = self.bound.iter().rev().find(|(known, _)| *known == name);
-        bound.map_or_else(|| self.event.clone(), |(_, value)| value.clone())
+    fn variable(&self, name: &str) -> Found {
+        let bound = self.bound.iter().rev().chain(self.values).find(|(known, _)| *known == name);
+        bound
+            .map(|(_, value)| value.clone())
+            .ok_or_else(|| Trouble::new(format!("`{name}` has no value here")))
     }
 
     fn truth(&mut self, expression: &'a Expression) -> Result<bool, Trouble> {

@@ -1,0 +1,111 @@
+//! The part of a service that a call is for, told to the base where it arrives.
+//!
+//! A base that sends a call picks an endpoint, but the one that gets it picks again among its own instances; what a rule
+//! asks of them (a revision, labels) has to come along. It is a header that bases write for each other: what others
+//! put into it is taken away.
+
+use std::sync::Arc;
+
+use dodai_core::head::{Edit, Edits, RequestHead, Short};
+use dodai_core::id::RevisionId;
+use dodai_core::snapshot::Labels;
+use http::HeaderName;
+
+/// The header's name.
+const NAME: &str = "dodai-to";
+const HEADER: HeaderName = HeaderName::from_static(NAME);
+/// The most labels that are read.
+const MOST: usize = 64;
+
+/// Takes the header away, wherever it comes from.
+pub fn strip(head: &RequestHead<'_>, edits: &mut Edits) {
+    if head.header(NAME).is_some() {
+        edits.push(Edit::Remove(HEADER));
+    }
+}
+
+/// Says what a call is for, if it is not for any endpoint.
+pub fn write(revision: Option<&RevisionId>, labels: Option<&Labels>, edits: &mut Edits) {
+    if revision.is_none() && labels.is_none() {
+        return;
+    }
+    let mut value = Short::new();
+    if let Some(revision) = revision {
+        escape(revision.as_str(), &mut value);
+    }
+    for (key, label) in labels.into_iter().flatten() {
+        value.push(b'&');
+        escape(key, &mut value);
+        value.push(b'=');
+        escape(label, &mut value);
+    }
+    edits.set(HEADER, &value);
+}
+
+/// What a call from another base is for. The header itself has done its work.
+pub fn read(head: &RequestHead<'_>) -> (Option<RevisionId>, Option<Arc<Labels>>) {
+    let Some(value) = head.header(NAME).and_then(|value| std::str::from_utf8(value).ok()) else {
+        return (None, None);
+    };
+    let mut parts = value.split('&');
+    let revision = parts.next().and_then(unescape).filter(|revision| !revision.is_empty());
+    let label = |part: &str| {
+        let (key, label) = part.split_once('=')?;
+        Some((unescape(key)?, unescape(label)?))
+    };
+    let labels: Labels = parts.take(MOST).filter_map(label).collect();
+    (revision.map(RevisionId::new), (!labels.is_empty()).then(|| Arc::new(labels)))
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte)
+}
+
+fn escape(text: &str, out: &mut Short) {
+    for byte in text.bytes() {
+        if is_plain(byte) {
+            out.push(byte);
+        } else {
+            let digit = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble & 0xf)];
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+        }
+    }
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        out.push(u8::try_from(digit()? * 16 + digit()?).ok()?);
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let check = |revision: Option<&str>, labels: &[(&str, &str)]| {
+            let revision = revision.map(RevisionId::new);
+            let labels: Labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+            let labels = (!labels.is_empty()).then_some(labels);
+            let mut edits = Edits::new();
+            write(revision.as_ref(), labels.as_ref(), &mut edits);
+            let (mut parts, ()) = http::Request::get("/").body(()).expect("valid").into_parts();
+            edits.apply_to_request(&mut parts);
+            let found = read(&RequestHead::Map(&parts));
+            assert_eq!(found, (revision, labels.map(Arc::new)), "{:?}", parts.headers);
+        };
+        check(None, &[]);
+        check(Some("0123456789"), &[]);
+        check(None, &[("tier", "gold & more=%"), ("app.example/zone", "ü")]);
+        check(Some("0123456789"), &[("a", "")]);
+    }
+}
