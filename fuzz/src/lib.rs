@@ -14,4 +14,5 @@ pub mod hpack;
 pub mod identity;
 pub mod messages;
 pub mod template;
+pub mod tokens;
 pub mod trace;
