@@ -55,7 +55,8 @@ pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};
 pub use policy::{
     Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, PolicyHeaders, PolicyRetry, PolicySpec,
-    PolicyTimeouts, RateLimit, RateLimitKey, RateLimitSource, RetryCondition, TargetKind, TargetRef,
+    PolicyTimeouts, RateLimit, RateLimitKey, RateLimitScope, RateLimitSource, RetryCondition, TargetKind,
+    TargetRef,
 };
 pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};

@@ -315,6 +315,26 @@ pub struct RateLimit {
     /// What calls are counted by. Default: all together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<RateLimitKey>,
+    /// Whether each base keeps the limit by itself and for each rule, or all bases and rules together. Default: `local`.
+    #[serde(default, skip_serializing_if = "RateLimitScope::is_local")]
+    pub scope: RateLimitScope,
+}
+
+/// Who keeps a rate limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RateLimitScope {
+    /// Each base by itself, and for each rule.
+    #[default]
+    Local,
+    /// All bases together: each has a share, which follows what is asked of it.
+    Global,
+}
+
+impl RateLimitScope {
+    fn is_local(&self) -> bool {
+        *self == RateLimitScope::Local
+    }
 }
 
 /// What calls are counted by: exactly one is given.

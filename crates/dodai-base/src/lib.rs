@@ -5,6 +5,7 @@
 
 pub mod brought;
 mod certificates;
+mod demand;
 mod footprint;
 pub mod membership;
 pub mod node;

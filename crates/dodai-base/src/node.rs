@@ -30,6 +30,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::certificates;
+use crate::demand::Meter;
 use crate::footprint;
 use crate::membership::Membership;
 use crate::process::{self, Logs, Ports, Supervisor};
@@ -264,6 +265,7 @@ async fn calm(parts: &Parts) {
 async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>, tasks: Tasks) {
     let mut runners = BTreeMap::new();
     let (mut known, mut whole) = (0, true);
+    let mut meter = Meter::default();
     let mut looks = tokio::time::interval(LOOK);
     let mut retries = tokio::time::interval(RETRY);
     loop {
@@ -278,7 +280,10 @@ async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>
             tokio::select! {
                 // Waiting for a change, for a moment and for the end are all cancel safe.
                 changed = snapshots.changed() => break changed.is_ok(),
-                _ = looks.tick() => look(&parts),
+                now = looks.tick() => {
+                    look(&parts);
+                    measure(&parts, &mut meter, now);
+                }
                 _ = retries.tick(), if !whole || parts.status.borrow().refused.is_some() => break true,
                 () = tasks.closing() => break false,
             }
@@ -308,6 +313,15 @@ fn look(parts: &Parts) {
         }
         changed
     });
+}
+
+/// Reports how much is asked of limits that all bases keep together.
+fn measure(parts: &Parts, meter: &mut Meter, now: tokio::time::Instant) {
+    let limits = parts.plane.table();
+    let counts = limits.limits().iter().map(|(name, limit)| (name.clone(), limit.asked())).collect();
+    if let Some(demand) = meter.look(counts, now) {
+        parts.status.send_modify(|status| status.demand = demand);
+    }
 }
 
 /// Makes one snapshot the truth, as far as it can be. `false` if a secret in it could not be read yet.

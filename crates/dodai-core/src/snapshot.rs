@@ -49,6 +49,8 @@ pub enum ResourceKind {
     Listener,
     /// [`Absent`]
     Absent,
+    /// [`Share`]
+    Share,
 }
 
 /// The name of one resource.
@@ -83,6 +85,8 @@ pub enum Resource {
     Listener(Listener),
     /// A name that this base asked about and that nobody has.
     Absent(Absent),
+    /// What this base may take of a limit that all bases keep together.
+    Share(Share),
 }
 
 /// A name without a service: the answer to a base that wanted one.
@@ -105,6 +109,7 @@ impl Resource {
             Resource::Routes(routes) => (ResourceKind::Routes, routes.name.clone()),
             Resource::Listener(listener) => (ResourceKind::Listener, listener.name.clone()),
             Resource::Absent(absent) => (ResourceKind::Absent, absent.app.to_string()),
+            Resource::Share(share) => (ResourceKind::Share, share.limit.clone()),
         };
         Key { kind, name }
     }
@@ -177,6 +182,8 @@ impl Snapshot {
         listeners: Listener;
         /// The names that nobody has, of those that were asked about.
         absents: Absent;
+        /// The shares of limits that all bases keep together.
+        shares: Share;
     }
 }
 

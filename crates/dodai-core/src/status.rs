@@ -30,6 +30,9 @@ pub struct Status {
     pub mesh: Option<SocketAddr>,
     /// Which services this base wants to know beside those its workloads and listeners name.
     pub wants: Wants,
+    /// Calls per second that want to pass limits which all bases keep together, by limit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub demand: BTreeMap<String, u64>,
 }
 
 /// Which services a base wants to be told.

@@ -21,6 +21,7 @@ use crate::jwt::{Checked, Claims, Jwt};
 use crate::path;
 use crate::rate::RateLimit;
 use crate::route::BadRule;
+use crate::shared_rate::SharedRate;
 use crate::tally::Tally;
 use crate::trial::Trial;
 
@@ -47,6 +48,8 @@ pub enum Filter {
     },
     /// Refuses calls over a rate.
     RateLimit(RateLimit),
+    /// Refuses calls over a rate that all bases keep together.
+    SharedRate(Box<SharedRate>),
     /// Refuses callers.
     Access(Access),
     /// Asks for a token.
@@ -67,6 +70,24 @@ impl Filter {
         matches!(self, Filter::Jwt(_) | Filter::Authorizer(_))
     }
 
+    /// The limit that all bases keep together, if it is one.
+    pub fn shared_rate(&self) -> Option<&SharedRate> {
+        match self {
+            Filter::SharedRate(limit) => Some(limit),
+            Filter::Trial(trial) => trial.filter().shared_rate(),
+            Filter::Access(_)
+            | Filter::Authorizer(_)
+            | Filter::Cors(_)
+            | Filter::Fault(_)
+            | Filter::Jwt(_)
+            | Filter::Request(_)
+            | Filter::Response(_)
+            | Filter::Rewrite { .. }
+            | Filter::Mirror { .. }
+            | Filter::RateLimit(_) => None,
+        }
+    }
+
     /// What it counted, if it counts.
     pub fn tally(&self) -> Option<&Tally> {
         match self {
@@ -80,7 +101,8 @@ impl Filter {
             | Filter::Response(_)
             | Filter::Rewrite { .. }
             | Filter::Mirror { .. }
-            | Filter::RateLimit(_) => None,
+            | Filter::RateLimit(_)
+            | Filter::SharedRate(_) => None,
         }
     }
 }
@@ -110,6 +132,13 @@ fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule>
                 HeaderName::from_bytes(header.as_bytes()).map_err(bad)?;
             }
             Filter::RateLimit(RateLimit::new(*interval, *burst, key))
+        }
+        snapshot::Filter::SharedRateLimit { name, interval, burst, key } => {
+            if let RateKey::Header(header) = key {
+                let bad = |_| BadRule::Header { rule: rule.to_owned(), header: header.clone() };
+                HeaderName::from_bytes(header.as_bytes()).map_err(bad)?;
+            }
+            Filter::SharedRate(Box::new(SharedRate::new(name, *interval, *burst, key)))
         }
         snapshot::Filter::Access(access) => Filter::Access(Access::compile(rule, access)?),
         snapshot::Filter::Jwt(jwt) => Filter::Jwt(Box::new(Jwt::compile(rule, jwt)?)),
@@ -255,6 +284,11 @@ pub fn run(
             }
             Filter::RateLimit(limit) => {
                 if !limit.take(&seen.head, seen.caller, seen.client, seen.now) {
+                    return Err(used_up());
+                }
+            }
+            Filter::SharedRate(limit) => {
+                if !limit.take(seen) {
                     return Err(used_up());
                 }
             }

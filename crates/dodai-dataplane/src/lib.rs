@@ -62,6 +62,7 @@ mod secure;
 mod serve_h1;
 mod serve_h2;
 pub mod service;
+pub mod shared_rate;
 pub mod spine;
 mod standing;
 pub mod stats;

@@ -38,6 +38,7 @@ use crate::local::Locals;
 use crate::mesh::Mesh;
 use crate::secure::Outward;
 use crate::service;
+use crate::shared_rate;
 use crate::stats::Stats;
 use crate::table::{Refused, Table};
 use crate::timer::TICK;
@@ -302,6 +303,7 @@ impl DataPlane {
         let listeners = table.listeners.clone();
         self.shared.table.store(Arc::new(table));
         self.shared.epoch.fetch_add(1, Relaxed);
+        shared_rate::set(self.shared.table.load().limits(), snapshot.shares());
         if let Some(demand) = &self.shared.demand {
             demand.told();
         }

@@ -15,6 +15,8 @@ use dodai_core::head::RequestHead;
 use dodai_core::snapshot::RateKey;
 use tokio::time::Instant;
 
+/// All calls, in ten thousandths.
+pub const WHOLE: u32 = 10_000;
 /// Buckets that one limit keeps at most.
 const MAX_KEYS: usize = 10_000;
 
@@ -53,6 +55,12 @@ impl Pace {
         let due = next.max(now);
         (due - now <= self.tolerance).then(|| due.saturating_add(self.interval))
     }
+
+    /// The pace of a share of the calls. Fewer come over time and at once; the time that it takes to be full again stays.
+    fn scaled(self, share: u32) -> Pace {
+        let interval = u128::from(self.interval) * u128::from(WHOLE) / u128::from(share.max(1));
+        Pace { interval: u64::try_from(interval).unwrap_or(u64::MAX), ..self }
+    }
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -75,31 +83,55 @@ impl RateLimit {
 
     /// Whether a call at `now` fits. `client` is the client's address, where it is known.
     pub fn take(&self, head: &RequestHead<'_>, caller: &Caller, client: Option<&str>, now: Instant) -> bool {
-        let now = self.pace.now(now);
-        let Some(keyed) = &self.keyed else { return self.take_shared(now) };
+        self.take_at(self.pace, head, caller, client, now)
+    }
+
+    /// Like [`RateLimit::take`], of `share` in 10,000 of the calls only.
+    pub fn take_share(
+        &self,
+        head: &RequestHead<'_>,
+        caller: &Caller,
+        client: Option<&str>,
+        now: Instant,
+        share: u32,
+    ) -> bool {
+        let pace = if share >= WHOLE { self.pace } else { self.pace.scaled(share) };
+        self.take_at(pace, head, caller, client, now)
+    }
+
+    fn take_at(
+        &self,
+        pace: Pace,
+        head: &RequestHead<'_>,
+        caller: &Caller,
+        client: Option<&str>,
+        now: Instant,
+    ) -> bool {
+        let now = pace.now(now);
+        let Some(keyed) = &self.keyed else { return self.take_shared(pace, now) };
         let hash = match &keyed.key {
             RateKey::All => None,
             RateKey::Header(name) => head.header(name).map(|value| keyed.hasher.hash_one(value)),
             RateKey::App => caller.app().map(|app| keyed.hasher.hash_one(app)),
             RateKey::Address => client.map(|client| keyed.hasher.hash_one(client)),
         };
-        let Some(hash) = hash else { return self.take_shared(now) };
+        let Some(hash) = hash else { return self.take_shared(pace, now) };
         let mut buckets = keyed.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= MAX_KEYS && !buckets.contains_key(&hash) {
             buckets.retain(|_, next| *next > now);
             if buckets.len() >= MAX_KEYS {
                 drop(buckets);
-                return self.take_shared(now);
+                return self.take_shared(pace, now);
             }
         }
         let bucket = buckets.entry(hash).or_default();
-        let Some(next) = self.pace.step(*bucket, now) else { return false };
+        let Some(next) = pace.step(*bucket, now) else { return false };
         *bucket = next;
         true
     }
 
-    fn take_shared(&self, now: u64) -> bool {
-        self.shared.fetch_update(Relaxed, Relaxed, |next| self.pace.step(next, now)).is_ok()
+    fn take_shared(&self, pace: Pace, now: u64) -> bool {
+        self.shared.fetch_update(Relaxed, Relaxed, |next| pace.step(next, now)).is_ok()
     }
 }
 

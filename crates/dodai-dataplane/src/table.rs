@@ -14,6 +14,7 @@ use crate::filter::Filter;
 use crate::local::Locals;
 use crate::route::{BadRule, Router};
 use crate::service::Service;
+use crate::shared_rate::Limits;
 use crate::tally::{self, Tally};
 
 /// Why a snapshot is refused.
@@ -52,6 +53,8 @@ pub struct Table {
     services: foldhash::HashMap<ServiceId, Arc<Service>>,
     /// Services by namespace and owner name, the default one first.
     names: foldhash::HashMap<String, foldhash::HashMap<String, Vec<Arc<Service>>>>,
+    /// Limits that all bases keep together.
+    limits: Limits,
     /// Names that nobody has, of those that were asked about.
     absent: foldhash::HashSet<AppId>,
 }
@@ -65,6 +68,7 @@ impl Table {
             routers: Default::default(),
             services: Default::default(),
             names: Default::default(),
+            limits: Limits::new(),
             absent: Default::default(),
         }
     }
@@ -90,8 +94,32 @@ impl Table {
             table.routers.insert(routes.name.clone(), router);
         }
         table.add_listeners(snapshot, old)?;
+        table.join_limits(old);
         table.absent = snapshot.absents().map(|one| one.app.clone()).collect();
         Ok(table)
+    }
+
+    /// Every list of filters, with the name that it counts by.
+    fn filters(&self) -> impl Iterator<Item = (&Arc<str>, &[Filter])> {
+        let mut seen = HashSet::new();
+        let of_services = self.services.values().flat_map(|service| service.rules.list());
+        let rules = self.routers.values().flat_map(|router| router.rules()).chain(of_services);
+        let rules = rules.filter(move |rule| seen.insert(Arc::as_ptr(rule)));
+        let rules = rules.map(|rule| (&rule.name, rule.filters.as_slice()));
+        rules.chain(self.services.values().map(|service| (&service.label, service.inbound.as_slice())))
+    }
+
+    fn join_limits(&mut self, old: &Table) {
+        let mut limits = Limits::new();
+        for shared in self.filters().flat_map(|(_, filters)| filters).filter_map(Filter::shared_rate) {
+            shared.join(&mut limits, &old.limits);
+        }
+        self.limits = limits;
+    }
+
+    /// Limits that all bases keep together.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     fn add(&mut self, service: Arc<Service>) {
@@ -127,21 +155,11 @@ impl Table {
     /// What filters did, by rule, or by service for what is checked on arrival.
     pub fn tallies(&self) -> Vec<tally::Reading> {
         let mut counts: BTreeMap<(Arc<str>, &str), tally::Reading> = BTreeMap::new();
-        let mut seen = HashSet::new();
-        let mut add = |name: &Arc<str>, filters: &[Filter]| {
+        for (name, filters) in self.filters() {
             for (event, count) in filters.iter().filter_map(Filter::tally).flat_map(Tally::read) {
                 let empty = tally::Reading { rule: name.clone(), event, count: 0 };
                 counts.entry((name.clone(), event.as_str())).or_insert(empty).count += count;
             }
-        };
-        let of_services = self.services.values().flat_map(|service| service.rules.list());
-        for rule in self.routers.values().flat_map(|router| router.rules()).chain(of_services) {
-            if seen.insert(Arc::as_ptr(rule)) {
-                add(&rule.name, &rule.filters);
-            }
-        }
-        for service in self.services.values() {
-            add(&service.label, &service.inbound);
         }
         counts.into_values().collect()
     }

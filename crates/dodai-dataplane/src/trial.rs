@@ -25,6 +25,11 @@ impl Trial {
         Trial { policy: policy.to_owned(), filter, told: Seldom::default(), tally: Tally::default() }
     }
 
+    /// What is tried.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
     /// Counts and tells what the filter would refuse.
     pub fn run(&self, seen: &Seen<'_>, claims: Option<&Claims>) {
         let Err(failure) = self.verdict(seen, claims) else { return };
@@ -41,6 +46,13 @@ impl Trial {
             Filter::RateLimit(limit) => {
                 let taken = limit.take(&seen.head, seen.caller, seen.client, seen.now);
                 if taken { Ok(()) } else { Err(filter::used_up()) }
+            }
+            Filter::SharedRate(limit) => {
+                if limit.take(seen) {
+                    Ok(())
+                } else {
+                    Err(filter::used_up())
+                }
             }
             Filter::Request(_)
             | Filter::Response(_)

@@ -49,6 +49,11 @@ impl Collector {
     }
 }
 
+fn shares(table: &dodai_dataplane::table::Table) -> Vec<(String, f64)> {
+    let whole = f64::from(dodai_dataplane::rate::WHOLE);
+    table.limits().iter().map(|(name, limit)| (name.clone(), f64::from(limit.share()) / whole)).collect()
+}
+
 impl Source for Collector {
     fn read(&self) -> Readings {
         let parts = &self.parts;
@@ -71,6 +76,7 @@ impl Source for Collector {
             refused: status.refused.as_ref().map(|refused| refused.version),
             listeners: status.listeners.len() as u64,
             plane: parts.plane.gauges(),
+            shares: shares(&parts.plane.table()),
             filters: parts.plane.table().tallies(),
             sinks: self.sinks.iter().map(|read| read()).collect(),
             own: OwnUse::read(),

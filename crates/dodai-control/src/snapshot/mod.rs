@@ -17,6 +17,7 @@ mod resiliency;
 mod route;
 mod rule;
 mod service;
+mod share;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,6 +166,7 @@ pub fn build(input: &Input<'_>, version: u64) -> Snapshot {
     all.extend(services.iter().map(|one| Resource::Endpoints(endpoints::endpoints(input, one, &traits))));
     all.extend(services.into_iter().map(|one| Resource::Service(one.service)));
     all.extend(outside::endpoints(input, &scope, &local));
+    all.extend(share::shares(input));
     if input.has_gateways() {
         let (listeners, routes) = route::gateways(input);
         all.extend(listeners.into_iter().map(Resource::Listener));

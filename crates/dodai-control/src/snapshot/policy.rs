@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dodai_api::{self as api, Metadata, Policy, PolicySpec, TargetKind};
+use dodai_api::{self as api, Metadata, Policy, TargetKind};
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{Breaker, CallPolicy, Filter, HeaderEdits, Health, RateKey, RetryPolicy};
 
 use super::balancing::{self, Balancing};
 use super::service::Offered;
-use super::{Input, guard, resilience, resiliency};
+use super::{Input, guard, resilience, resiliency, share};
 use crate::documents::Documents;
 use crate::name;
 
@@ -117,12 +117,12 @@ fn folded(documents: &Documents, parts: &[Part<'_>]) -> Effective {
     let (trials, policies): (Vec<_>, Vec<_>) =
         policies_of(documents, parts).into_iter().partition(|policy| policy.spec.dry_run);
     for policy in policies {
-        effective.fold(&policy.spec);
+        effective.fold(policy);
     }
     for policy in trials {
-        effective
-            .filters
-            .extend(policy.spec.rate_limit.as_ref().map(|limit| guard::trial(policy, rate_limit(limit))));
+        effective.filters.extend(
+            policy.spec.rate_limit.as_ref().map(|limit| guard::trial(policy, rate_limit(policy, limit))),
+        );
     }
     effective
 }
@@ -169,8 +169,9 @@ pub(super) fn bound(span: api::TimeSpan) -> Duration {
 }
 
 impl Effective {
-    /// Adds what `spec` says and nothing before it did.
-    fn fold(&mut self, spec: &PolicySpec) {
+    /// Adds what `policy` says and nothing before it did.
+    fn fold(&mut self, policy: &Policy) {
+        let spec = &policy.spec;
         if let Some(timeouts) = &spec.timeouts {
             self.call.timeout = self.call.timeout.or(timeouts.request.map(bound));
             self.call.idle_timeout = self.call.idle_timeout.or(timeouts.idle.map(bound));
@@ -213,7 +214,7 @@ impl Effective {
         }
         if let Some(limit) = spec.rate_limit.as_ref().filter(|_| !self.seen.rate) {
             self.seen.rate = true;
-            self.filters.push(rate_limit(limit));
+            self.filters.push(rate_limit(policy, limit));
         }
         if let Some(headers) = spec.headers.as_ref().filter(|_| !self.seen.headers) {
             self.seen.headers = true;
@@ -224,7 +225,7 @@ impl Effective {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
-fn rate_limit(limit: &api::RateLimit) -> Filter {
+fn rate_limit(policy: &Policy, limit: &api::RateLimit) -> Filter {
     // Within the bounds that the document was checked against, so the interval is neither 0 nor endless.
     let rate = limit.requests_per_second.clamp(0.001, 1e9);
     let burst = limit.burst.unwrap_or(rate.min(f64::from(u32::MAX)) as u32).max(1);
@@ -234,7 +235,11 @@ fn rate_limit(limit: &api::RateLimit) -> Filter {
         Some(api::RateLimitKey { source: Some(api::RateLimitSource::Address), .. }) => RateKey::Address,
         Some(api::RateLimitKey { .. }) => RateKey::App,
     };
-    Filter::RateLimit { interval: Duration::from_secs_f64(1.0 / rate), burst, key }
+    let interval = Duration::from_secs_f64(1.0 / rate);
+    match share::limit_name(policy) {
+        Some(name) => Filter::SharedRateLimit { name, interval, burst, key },
+        None => Filter::RateLimit { interval, burst, key },
+    }
 }
 
 pub(super) fn edits(modifier: &api::HeaderModifier) -> HeaderEdits {

@@ -35,6 +35,7 @@ const KINDS: &[(ResourceKind, &str)] = &[
     (ResourceKind::Routes, "routes"),
     (ResourceKind::Listener, "listener"),
     (ResourceKind::Absent, "absent"),
+    (ResourceKind::Share, "share"),
 ];
 
 fn name(key: &Key) -> wire::Name {

@@ -1,8 +1,14 @@
 //! What guards calls, from documents to filters: their order, and whose they are.
 
+use dodai_control::documents::Documents;
+use dodai_control::records::{Observed, Records, Sighting};
+use dodai_control::snapshot::{BaseSettings, Input, build};
+use dodai_core::id::BaseId;
 use dodai_core::snapshot::{Access, Action, Cors, Filter, IdentityPattern, Rule, Snapshot};
+use dodai_core::status::Status;
 
 use super::compiled::{app, document, policy, service, snapshot};
+use super::played::yaml;
 
 /// The rules of the one host of the one gateway.
 fn rules(snapshot: &Snapshot) -> Vec<Rule> {
@@ -78,4 +84,52 @@ fn identities_of_another_mesh_are_nobodys() {
     let pattern =
         |namespace: &str, app: &str| IdentityPattern { namespace: namespace.into(), app: app.into() };
     assert_eq!(access.rules[0].identities, [pattern("shop", "c*"), pattern("", "")]);
+}
+
+#[test]
+fn shares_follow_what_is_asked_of_each_base() {
+    let check = |asked: &[(&str, Option<u64>, bool)], expect: &[Option<u16>]| {
+        let text = app("a", "{name: http}")
+            + &policy("p", "{kind: App, name: a}", "rateLimit: {requestsPerSecond: 100, scope: global}");
+        let documents: Documents = yaml(&text).into_iter().map(|one| one.value).collect();
+        let mut observed = Observed::default();
+        for (base, demand, connected) in asked {
+            let demand = demand.map(|asked| ("default/p".to_owned(), asked)).into_iter().collect();
+            let status = Status { demand, ..Status::default() };
+            let sighting = Sighting { status, connected: *connected, since: 0 };
+            observed.bases.insert(BaseId::new(*base), sighting);
+        }
+        let share = |base: &str| {
+            let base = BaseId::new(base);
+            let settings = BaseSettings::default();
+            let records = Records::default();
+            let input = Input {
+                documents: &documents,
+                records: &records,
+                observed: &observed,
+                base: &base,
+                settings: &settings,
+            };
+            build(&input, 1).shares().next().map(|share| share.per_ten_thousand)
+        };
+        let found: Vec<_> = asked.iter().map(|(base, ..)| share(base)).collect();
+        assert_eq!(found, expect, "{asked:?}");
+    };
+    check(&[("one", Some(0), true)], &[Some(10_000)]);
+    check(&[("one", Some(0), true), ("two", Some(0), true)], &[Some(5_000), Some(5_000)]);
+    check(&[("one", Some(300), true), ("two", Some(100), true)], &[Some(7_250), Some(2_750)]);
+    check(&[("one", Some(300), true), ("two", Some(0), true)], &[Some(9_500), Some(500)]);
+    check(&[("one", Some(300), true), ("two", None, true)], &[Some(10_000), None]);
+    // One that is away keeps what it was told last; the others share everything.
+    check(&[("one", Some(300), true), ("two", Some(300), false)], &[Some(10_000), Some(5_000)]);
+}
+
+#[test]
+fn a_limit_of_all_bases_is_one_for_all_rules() {
+    let global = policy("p", "{kind: Gateway, name: g}", "rateLimit: {requestsPerSecond: 10, scope: global}");
+    let found = rules(&snapshot(&(gateway("") + &global), &["a"]));
+    let Filter::SharedRateLimit { name, burst, .. } = &found[0].filters[0] else {
+        panic!("{:?}", found[0].filters)
+    };
+    assert_eq!((name.as_str(), *burst), ("default/p", 10));
 }

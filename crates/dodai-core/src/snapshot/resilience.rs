@@ -61,6 +61,15 @@ impl RetryOn {
     }
 }
 
+/// What a base may take of a limit that all bases keep together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The limit's name, as its filters have it.
+    pub limit: String,
+    /// Of 10,000 calls, how many.
+    pub per_ten_thousand: u16,
+}
+
 /// Faults made on purpose. Shares are of 10,000 calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {

@@ -259,6 +259,17 @@ pub enum Filter {
         /// What has a bucket of its own.
         key: RateKey,
     },
+    /// The same, kept by all bases together; see [`super::Share`].
+    SharedRateLimit {
+        /// The limit's name; filters of one name are one limit.
+        name: String,
+        /// Sustained, one call per so long.
+        interval: Duration,
+        /// How many may come at once.
+        burst: u32,
+        /// What has a bucket of its own.
+        key: RateKey,
+    },
     /// Who may call; a deny rule that matches wins over an allow rule.
     Access(Access),
     /// Which pages of other origins may call.

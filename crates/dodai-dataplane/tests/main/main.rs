@@ -19,6 +19,7 @@ mod matching;
 mod pages;
 mod picking;
 mod serve;
+mod shares;
 mod support;
 mod timeouts;
 mod tls;

@@ -59,6 +59,8 @@ pub struct Readings {
     pub listeners: u64,
     /// How full connections, pools and queues of the data plane are.
     pub plane: gauges::Reading,
+    /// The share that this base has of limits which all bases keep together, from 0 to 1.
+    pub shares: Vec<(String, f64)>,
     /// What filters of rules and services did.
     pub filters: Vec<tally::Reading>,
     /// What the sinks of call records did.
@@ -101,6 +103,7 @@ pub fn render(readings: &Readings, format: Format) -> String {
     base(&mut out, readings);
     plane(&mut out, &readings.plane);
     calls(&mut out, &readings.calls[..readings.calls.len().min(MAX_CALL_SERIES)]);
+    shares(&mut out, &readings.shares[..readings.shares.len().min(MAX_CALL_SERIES)]);
     filters(&mut out, &readings.filters[..readings.filters.len().min(MAX_CALL_SERIES)]);
     instances(&mut out, &readings.instances);
     modules(&mut out, &readings.modules[..readings.modules.len().min(MAX_INSTANCES)]);
@@ -211,6 +214,14 @@ fn filters(out: &mut Encoder, readings: &[tally::Reading]) {
     out.family("dodai_filter_events", Type::Counter, help);
     for reading in readings {
         out.whole(&[("rule", &reading.rule), ("event", reading.event.as_str())], reading.count);
+    }
+}
+
+fn shares(out: &mut Encoder, all: &[(String, f64)]) {
+    let help = "The share that this base has of a limit which all bases keep together.";
+    out.family("dodai_rate_limit_share_ratio", Type::Gauge, help);
+    for (limit, share) in all {
+        out.real(&[("limit", limit)], *share);
     }
 }
 

@@ -64,6 +64,7 @@ fn readings() -> Readings {
             endpoints_ejected: 8,
             endpoints_unwell: 9,
         },
+        shares: vec![("default/api".into(), 0.25)],
         filters: vec![tally::Reading { rule: "carts".into(), event: tally::Event::Preflight, count: 4 }],
         sinks: vec![SinkReading { sink: "otlp", written: 5, dropped: 1, queued: 2, capacity: 2048 }],
         own: Some(OwnUse {
