@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::cost::{Cost, Meter};
 use crate::process::{Tool, environment};
 use crate::workspace::Workspace;
-use crate::{defaults, deny, fuzz, guests, release, schema, spelling, testing, tidy};
+use crate::{conformance, defaults, deny, fuzz, guests, release, schema, spelling, testing, tidy};
 
 /// What a cold run may cost. Going over is reported, not failed: machines differ.
 const COLD_BUDGET: Duration = Duration::from_secs(4000);
@@ -40,6 +40,7 @@ const STAGES: &[Stage] = &[
     Stage { name: "schema", what: "schema/ matches the document types", run: schema::check },
     Stage { name: "defaults", what: "docs/defaults.md has the limits of the code", run: defaults::check },
     Stage { name: "test", what: "all tests", run: |w| testing::run(w, &[]).map(|()| Outcome::Passed) },
+    Stage { name: "h2spec", what: "a gateway passes the test suite of HTTP/2", run: conformance::check },
     Stage { name: "fuzz", what: "fuzz targets build and run", run: |w| fuzz::check(w, FUZZ_SECONDS) },
     Stage { name: "guests", what: "committed guests match their sources", run: guests::check },
     Stage { name: "release", what: "release build with few tools, tests against it", run: release::check },

@@ -6,6 +6,7 @@
 
 mod bench;
 mod ci;
+mod conformance;
 mod cost;
 mod defaults;
 mod deny;

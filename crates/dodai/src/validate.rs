@@ -148,9 +148,9 @@ fn add(path: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
 }
 
 /// Document files below a folder in name order. Hidden folders, build output and dependencies are left out.
-pub fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub fn files_below(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
+    let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let entries =
             std::fs::read_dir(&folder).with_context(|| format!("cannot read folder {}", folder.display()))?;
@@ -161,11 +161,33 @@ pub fn files_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
                 name.starts_with('.') || ["target", "node_modules", "artifacts"].contains(&name.as_str());
             if path.is_dir() && !skipped {
                 folders.push(path);
-            } else if path.is_file() && dodai_api::is_document_path(&path.to_string_lossy()) {
-                found.push(path);
+            } else if path.is_file() {
+                // Where the project itself lies says nothing about its files.
+                let below = path.strip_prefix(root).unwrap_or(&path);
+                if dodai_api::is_document_path(&below.to_string_lossy()) {
+                    found.push(path);
+                }
             }
         }
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_project_may_lie_anywhere() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join(".hidden/vendor/target/shop");
+        for (path, text) in [("dodai.yaml", "a"), ("apps/web.yaml", "b"), ("vendor/c.yaml", "c")] {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        let found = files_below(&root).expect("read");
+        assert_eq!(found, [root.join("apps/web.yaml"), root.join("dodai.yaml")]);
+    }
 }
