@@ -13,6 +13,7 @@ mod framing;
 mod h2;
 mod h2_bounds;
 mod h2_tunnels;
+mod hardship;
 mod health;
 mod idle;
 mod matching;
