@@ -244,13 +244,20 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breake
             (cut.clone(), worker.deadlines.register(), worker.shared.limits.idle_timeout);
         worker.tasks.spawn_local(task::Kind::Call, upload(sending, body, unwanted, cut, deadline, idle));
     }
-    let head = match poll_fn(|cx| receiving.poll_piece(cx)).await {
+    let piece = loop {
+        match poll_fn(|cx| receiving.poll_piece(cx)).await {
+            // Whoever wants to be told of these is told by the relay.
+            Some(Ok(Piece::Interim(_))) => {}
+            other => break other,
+        }
+    };
+    let head = match piece {
         Some(Ok(Piece::Head(head))) if head.is_oversized() => {
             let text = format!("{}: the response head is too large", target.key.address);
             return Err(Failure::new(Kind::Protocol, text));
         }
         Some(Ok(Piece::Head(head))) => h2_head::response(&head)?,
-        Some(Ok(Piece::Data(_) | Piece::Trailers(_))) | None => {
+        Some(Ok(Piece::Interim(_) | Piece::Data(_) | Piece::Trailers(_))) | None => {
             let text = format!("{}: the answer has no head", target.key.address);
             return Err(Failure::new(Kind::Protocol, text));
         }

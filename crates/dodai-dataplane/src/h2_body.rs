@@ -60,7 +60,7 @@ impl http_body::Body for Received {
                 Some(Err(Failure::new(self.too_large, "a trailer says who calls")))
             }
             Some(Ok(Piece::Trailers(block))) => Some(Ok(Frame::trailers(h2_head::fields(&block)))),
-            Some(Ok(Piece::Head(_))) => {
+            Some(Ok(Piece::Interim(_) | Piece::Head(_))) => {
                 Some(Err(Failure::new(Kind::Protocol, "the HTTP/2 stream has two heads")))
             }
             Some(Err(gone)) => Some(Err(failure(gone))),

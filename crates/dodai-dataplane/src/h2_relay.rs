@@ -304,7 +304,7 @@ impl Exchange<'_> {
                 self.client.ended = true;
             }
             None => self.client.ended = true,
-            Some(Ok(Piece::Head(_)) | Err(_)) => return Err(Stop::ClientGone),
+            Some(Ok(Piece::Interim(_) | Piece::Head(_)) | Err(_)) => return Err(Stop::ClientGone),
         }
         Ok(())
     }
@@ -333,6 +333,11 @@ impl Exchange<'_> {
                     self.progress();
                 }
                 Down::Head | Down::Next => match std::task::ready!(self.receiving.poll_piece(cx)) {
+                    Some(Ok(Piece::Interim(head))) => {
+                        self.client.sending.head(false, |encoder, out| {
+                            h2::write_fields(encoder, out, head.iter());
+                        });
+                    }
                     Some(Ok(Piece::Head(head))) => {
                         if let Some(stop) = self.head(&head) {
                             return Poll::Ready(stop);

@@ -189,7 +189,7 @@ impl Tunnel<'_> {
                     Some(Ok(Piece::Data(data))) => {
                         self.wire.write_all(&data, &self.never).await.map_err(broken)?;
                     }
-                    Some(Ok(Piece::Head(_) | Piece::Trailers(_))) => {}
+                    Some(Ok(Piece::Interim(_) | Piece::Head(_) | Piece::Trailers(_))) => {}
                     Some(Err(gone)) => return Err(crate::h2_body::failure(gone)),
                     None => return self.wire.shutdown(&self.never).await.map_err(broken),
                 }

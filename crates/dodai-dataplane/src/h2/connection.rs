@@ -164,6 +164,11 @@ impl Connection {
         }
     }
 
+    /// What the other side may send on a new stream. It may not have heard of a smaller window than the first one.
+    pub(super) fn stream_window(&self) -> u32 {
+        self.settings.stream_window.max(FIRST_WINDOW)
+    }
+
     /// What is to be written.
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.out

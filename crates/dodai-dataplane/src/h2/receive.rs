@@ -14,6 +14,9 @@ use crate::limits::H2_FRAGMENTS;
 /// Payloads from this size on stay in the buffer that they were read into.
 const LARGE: usize = 8192;
 
+/// Informational responses that wait to be taken.
+const MOST_INTERIM: usize = 4;
+
 /// What comes next.
 pub(super) enum Reading {
     Preface,
@@ -320,7 +323,15 @@ impl Connection {
         let fault = Err(Fault::Stream(id, Reason::PROTOCOL_ERROR));
         let Ok(status) = message::check_response(&block) else { return fault };
         if (100..200).contains(&status) {
-            return if end || status == 101 { fault } else { Ok(()) };
+            if end || status == 101 {
+                return fault;
+            }
+            // They are hints: those that nobody takes in time are dropped.
+            if stream.inbox.len() < MOST_INTERIM {
+                stream.inbox.push_back(Piece::Interim(block));
+                stream.wake_reader();
+            }
+            return Ok(());
         }
         stream.headed = true;
         stream.expected = match stream.bodiless || matches!(status, 204 | 304) {
@@ -367,7 +378,7 @@ impl Connection {
         if end && expected.is_some_and(|expected| expected > 0) {
             return fault;
         }
-        let mut stream = Stream::new(id, self.settings.stream_window, self.granted.stream_window);
+        let mut stream = Stream::new(id, self.stream_window(), self.granted.stream_window);
         stream.headed = true;
         stream.expected = expected;
         stream.inbox.push_back(Piece::Head(block));

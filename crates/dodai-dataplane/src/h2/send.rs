@@ -27,7 +27,7 @@ impl Connection {
         }
         let id = self.next_id;
         self.next_id += 2;
-        let mut stream = Stream::new(id, self.settings.stream_window, self.granted.stream_window);
+        let mut stream = Stream::new(id, self.stream_window(), self.granted.stream_window);
         stream.bodiless = bodiless;
         let key = self.streams.add(stream);
         self.head(key, end, write);
@@ -187,7 +187,7 @@ impl Connection {
             .drain(..)
             .map(|piece| match piece {
                 Piece::Data(data) => data.len(),
-                Piece::Head(_) | Piece::Trailers(_) => 0,
+                Piece::Interim(_) | Piece::Head(_) | Piece::Trailers(_) => 0,
             })
             .sum();
         self.give_back(None, left);

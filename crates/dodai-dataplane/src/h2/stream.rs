@@ -11,6 +11,8 @@ use super::block::Block;
 /// What comes on a stream.
 #[derive(Debug)]
 pub enum Piece {
+    /// The head of an informational response (1xx); others follow.
+    Interim(Block),
     /// The head: of a request, or of the final response.
     Head(Block),
     /// Bytes of the body.

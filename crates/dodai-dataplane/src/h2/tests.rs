@@ -232,7 +232,7 @@ fn a_head_that_is_too_large_is_cut_and_still_answered() {
     let coded = block(&fields);
     feed(&shared, &frame(frame::HEADERS, 1, 1, &coded[..4000]));
     feed(&shared, &frame(frame::CONTINUATION, 4, 1, &coded[4000..]));
-    let (head, _receiving, mut sending) = shared.accept().expect("it is there");
+    let (head, _receiving, sending) = shared.accept().expect("it is there");
     assert!(head.is_oversized() && head.get(b"x-long").is_none() && head.get(b"x-short").is_some());
     sending.head(true, |encoder, out| write_response(encoder, out, 431, std::iter::empty()));
     assert_eq!(frames(&take_out(&shared)).len(), 1);
@@ -348,7 +348,7 @@ proptest! {
         for size in bodies {
             let wanted: Bytes = (0..size).map(|at| (at % 251) as u8).collect::<Vec<u8>>().into();
             let head = Pseudo { method: "POST", scheme: "http", authority: "a", path: "/", protocol: None };
-            let (mut answer, mut sending) = client
+            let (mut answer, sending) = client
                 .open(false, false, |encoder, out| write_request(encoder, out, &head, std::iter::empty()))
                 .expect("room");
             let mut left = wanted.clone();
@@ -358,7 +358,7 @@ proptest! {
                 prop_assert!(round < 1000, "it stands still at {} of {size}", got.len());
                 sent = sent || sending.poll_data(&cx(), &mut left, true).is_ready();
                 carry(&client, &server, &mut up, &mut steps);
-                if let Some((_, receiving, mut sending)) = server.accept() {
+                if let Some((_, receiving, sending)) = server.accept() {
                     sending.head(false, |encoder, out| write_response(encoder, out, 200, std::iter::empty()));
                     echo = Some((receiving, sending));
                 }
@@ -384,7 +384,7 @@ proptest! {
                     match piece.transpose().expect("no reset") {
                         Some(Piece::Data(data)) => got.extend_from_slice(&data),
                         Some(Piece::Trailers(block)) => prop_assert_eq!(block.get(b"sum"), Some(&b"1"[..])),
-                        Some(Piece::Head(_)) => {}
+                        Some(Piece::Interim(_) | Piece::Head(_)) => {}
                         None => { ended = true; break }
                     }
                 }

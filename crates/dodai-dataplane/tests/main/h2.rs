@@ -462,3 +462,24 @@ async fn a_cookie_names_the_endpoint_over_http_2_too() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn hints_before_the_answer_are_passed_on() {
+    local(async {
+        let world = h2_world().await;
+        let mut backends = world.backend(1);
+        let mut sender = client(&world).await;
+        let (mut response, _) = sender.send_request(request("GET", "/a"), true).expect("sent");
+        let mut server = Server::accept(&mut backends).await;
+        let (_, mut respond) = server.next().await;
+        let hint = Response::builder().status(103).header("link", "</a.css>").body(()).expect("valid");
+        respond.send_informational(hint).expect("open");
+        let driven = server.drive();
+        let hint = poll_fn(|cx| response.poll_informational(cx)).await.expect("a hint").expect("whole");
+        assert_eq!((hint.status().as_u16(), hint.headers()["link"].as_bytes()), (103, &b"</a.css>"[..]));
+        respond.send_response(Response::new(()), true).expect("open");
+        assert_eq!(response.await.expect("answered").status(), 200);
+        driven.abort();
+    })
+    .await;
+}
