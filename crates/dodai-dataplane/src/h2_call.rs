@@ -12,7 +12,7 @@ use dodai_core::snapshot::{Protocol, Role};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::attempt::{self, DEFAULT_RETRY, Sent, Terms, Tries};
+use crate::attempt::{DEFAULT_RETRY, Sent, Terms, Tries};
 use crate::h2::{Block, Pseudo, Receiving, Sending};
 use crate::h2_relay::{self, Downstream, Ended};
 use crate::later;
@@ -253,10 +253,7 @@ async fn tries(
                 if failure.kind == Kind::NoEndpoint {
                     return Err(Stopped::Failed(failure));
                 }
-                if attempt::counts(failure.kind) {
-                    service.failed(&attempt, Verdict::Broken);
-                }
-                drop(attempt);
+                service.broke(attempt, failure.kind);
                 match tries.again(retry, &failure, sent, &service.budget, Instant::now()) {
                     Some(wait) => Box::pin(tokio::time::sleep(wait)).await,
                     None => return Err(Stopped::Failed(failure)),

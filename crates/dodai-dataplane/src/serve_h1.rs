@@ -13,7 +13,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_transport::stream::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::attempt::{self, DEFAULT_RETRY, Sent, Terms, Tries};
+use crate::attempt::{DEFAULT_RETRY, Sent, Terms, Tries};
 use crate::h1;
 use crate::h1_message;
 use crate::later;
@@ -336,10 +336,7 @@ impl Client {
                     if failure.kind == Kind::NoEndpoint && forward.renewed(&self.worker).is_some() {
                         return None;
                     }
-                    if attempt::counts(failure.kind) {
-                        service.failed(&attempt, Verdict::Broken);
-                    }
-                    drop(attempt);
+                    service.broke(attempt, failure.kind);
                     if tries.is_forgivable(&failure, sent) {
                         tries.forgive();
                         continue;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use dodai_core::failure::Kind;
 use dodai_core::id::{BaseId, ServiceId};
 use dodai_core::snapshot;
 
 use crate::affinity::Session;
-use crate::attempt::Budget;
+use crate::attempt::{self, Budget};
 use crate::balance::Balancer;
 use crate::filter::{self, Filter};
 use crate::index::Rules;
@@ -104,6 +105,13 @@ impl Service {
         attempt.succeeded(at);
         if let Some(rules) = &self.spec.health.outliers {
             self.judge.judge(rules, &self.endpoints, &attempt.endpoint, Verdict::Status(status), at);
+        }
+    }
+
+    /// A try ended with a failure of this kind, which may not be the endpoint's.
+    pub fn broke(&self, attempt: Attempt, kind: Kind) {
+        if attempt::counts(kind) {
+            self.failed(&attempt, Verdict::Broken);
         }
     }
 

@@ -398,3 +398,73 @@ async fn a_call_that_finds_its_instance_closed_goes_where_the_newer_table_leads(
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_rule_asks_of_instances_holds_on_another_base() {
+    local(async {
+        let (net, issuer) = (Net::new(), Issuer::new());
+        let near = World::on(net.clone(), Limits::default(), Some(issuer.mesh()));
+        let far = World::at(net, [10, 0, 0, 2], "far", Limits::default(), Some(issuer.mesh()));
+        let list: Vec<Endpoint> = [("i-1", "r1", "gold"), ("i-2", "r2", "gold"), ("i-3", "r2", "iron")]
+            .map(|(instance, revision, tier)| {
+                let (base, mesh) = (BaseId::new("far"), Some(([10, 0, 0, 2], 15_008).into()));
+                let target = Target::Instance { instance: InstanceId::new(instance), base, mesh };
+                let labels = [("tier".to_owned(), tier.to_owned())].into();
+                Endpoint { labels, ..Endpoint::new(dodai_core::id::RevisionId::new(revision), target) }
+            })
+            .into();
+        let sticky = Sticky { name: "at".into(), ttl: None, path: "/".into(), same_site: SameSite::Lax };
+        let catalog = Service { sticky: Some(sticky), ..service("shop/catalog/http") };
+        let mesh_listener = Listener {
+            name: "mesh".into(),
+            address: ([10, 0, 0, 2], 15_008).into(),
+            protocol: Protocol::Http,
+            role: Role::Mesh,
+            tls: None,
+        };
+        let told = endpoints("shop/catalog/http", list.clone());
+        far.apply(vec![Resource::Listener(mesh_listener), Resource::Service(catalog.clone()), told]).await;
+        for one in &list {
+            let Target::Instance { instance, .. } = &one.target else { panic!("an instance") };
+            let named = Arc::new(Named(instance.to_string()));
+            far.plane.locals().get(instance).set(Way::Serve(named));
+        }
+        let gold = Arc::new(Labels::from([("tier".to_owned(), "gold".to_owned())]));
+        let revision = || Some(dodai_core::id::RevisionId::new("r2"));
+        let some = || to("shop/catalog/http");
+        for (asked, expect) in [
+            (Backend { revision: revision(), ..some() }, vec!["i-2", "i-3"]),
+            (Backend { labels: Some(gold.clone()), ..some() }, vec!["i-1", "i-2"]),
+            (Backend { revision: revision(), labels: Some(gold.clone()), ..some() }, vec!["i-2"]),
+            (some(), vec!["i-1", "i-2", "i-3"]),
+        ] {
+            let rule = rule(Action::Forward(vec![asked.clone()]));
+            let rest = vec![gateway(), routes(vec![rule]), Resource::Service(catalog.clone())];
+            near.apply(rest.into_iter().chain([endpoints("shop/catalog/http", list.clone())]).collect())
+                .await;
+            let mut client = near.client().await;
+            let mut seen = std::collections::BTreeSet::new();
+            for _ in 0..12 {
+                // What a client says of this is no matter.
+                let first = client.ask("GET / HTTP/1.1\r\nHost: a\r\ndodai-to: r1\r\n\r\n").await;
+                let cookie = first.header("set-cookie").expect("a cookie").split(';').next().expect("a pair");
+                let again =
+                    client.ask(&format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n")).await;
+                assert_eq!((again.body.as_str(), again.header("set-cookie")), (first.body.as_str(), None));
+                seen.insert(first.body);
+            }
+            assert_eq!(seen.into_iter().collect::<Vec<_>>(), expect, "{asked:?}");
+        }
+    })
+    .await;
+}
+
+/// Answers with its name.
+struct Named(String);
+
+impl Serve for Named {
+    fn serve(&self, call: Call) -> Answer<'_> {
+        assert!(!call.head.headers.contains_key("dodai-to"), "what bases tell each other stays between them");
+        Box::pin(async { Ok(Reply::new(StatusCode::OK, self.0.clone())) })
+    }
+}
