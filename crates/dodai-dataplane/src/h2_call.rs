@@ -237,7 +237,7 @@ async fn tries(
         match ended {
             Ended::Answered => {
                 let at = outcome.answered_at.map_or_else(now_nanos, service::nanos);
-                service.answered(&attempt, outcome.status, at);
+                service.answered(&attempt, Verdict::of(outcome.status, outcome.grpc_status), at);
                 return Ok(());
             }
             Ended::ClientGone => {

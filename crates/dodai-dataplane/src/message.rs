@@ -240,7 +240,10 @@ async fn tries_of(
                 };
                 match wait {
                     Some(_) => service.failed(&attempt, Verdict::Status(status)),
-                    None => service.answered(&attempt, status, service::nanos(now)),
+                    None => {
+                        let verdict = Verdict::of(status, trailers_only(reply));
+                        service.answered(&attempt, verdict, service::nanos(now));
+                    }
                 }
                 wait
             }

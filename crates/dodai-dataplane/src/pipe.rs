@@ -219,7 +219,7 @@ async fn try_open(
         let failure = match reach::of(&endpoint, service, caller, &worker.shared)? {
             Reach::Http1(target) | Reach::Http2(target) => match dial(worker, &target).await {
                 Ok(stream) => {
-                    service.answered(&attempt, 200, now_nanos());
+                    service.answered(&attempt, Verdict::Status(200), now_nanos());
                     return Ok((stream, target.in_flight));
                 }
                 Err(failure) => failure,

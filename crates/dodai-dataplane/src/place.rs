@@ -52,9 +52,9 @@ pub struct Endpoint {
     /// The smaller goes first; larger ones are for when those fail.
     pub tier: u8,
     /// What is thought of it.
-    pub standing: Standing,
+    pub standing: Arc<Standing>,
     source: snapshot::Endpoint,
-    load: Load,
+    load: Arc<Load>,
 }
 
 /// What we know of an endpoint from our own calls.
@@ -117,15 +117,32 @@ impl Endpoint {
             label: label.into(),
             weight: source.weight.max(1),
             tier: source.tier,
-            standing: Standing::new(now_nanos()),
+            standing: Arc::new(Standing::new(now_nanos())),
             source: source.clone(),
-            load: Load::default(),
+            load: Arc::default(),
         })
     }
 
     /// Whether it was made from `source`.
     pub fn is_of(&self, source: &snapshot::Endpoint) -> bool {
         self.source == *source
+    }
+
+    /// The same endpoint with what `source` says of it now, if that is still the same place and revision. What is known
+    /// of it, and its pools, go on.
+    pub fn retold(&self, source: &snapshot::Endpoint) -> Option<Endpoint> {
+        (self.source.target == source.target && self.revision == source.revision).then(|| Endpoint {
+            id: self.id,
+            place: self.place.clone(),
+            revision: self.revision.clone(),
+            label: self.label.clone(),
+            token: self.token,
+            weight: source.weight.max(1),
+            tier: source.tier,
+            standing: self.standing.clone(),
+            source: source.clone(),
+            load: self.load.clone(),
+        })
     }
 
     /// Whether it has these labels.

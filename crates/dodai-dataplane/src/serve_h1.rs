@@ -319,7 +319,7 @@ impl Client {
             match ended {
                 Ended::Answered(next) => {
                     let at = outcome.answered_at.map_or_else(now_nanos, service::nanos);
-                    service.answered(&attempt, outcome.status, at);
+                    service.answered(&attempt, Verdict::of(outcome.status, outcome.grpc_status), at);
                     return Some(next);
                 }
                 Ended::ClientGone => {

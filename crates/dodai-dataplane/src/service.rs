@@ -58,8 +58,11 @@ impl Service {
             return Ok(old.clone());
         }
         let known: &[Arc<Endpoint>] = old.map_or(&[], |old| &old.endpoints);
-        let reuse =
-            |source: &snapshot::Endpoint| known.iter().find(|endpoint| endpoint.is_of(source)).cloned();
+        // One of which only a weight or a label is told anew stays who it is.
+        let reuse = |source: &snapshot::Endpoint| {
+            let same = known.iter().find(|endpoint| endpoint.is_of(source)).cloned();
+            same.or_else(|| known.iter().find_map(|endpoint| endpoint.retold(source)).map(Arc::new))
+        };
         let list = endpoints.map_or(&[] as &[_], |(endpoints, _)| &endpoints.list);
         let endpoints: Vec<Arc<Endpoint>> = list
             .iter()
@@ -100,11 +103,11 @@ impl Service {
         self.endpoints.iter().any(|endpoint| matches!(endpoint.place, Place::Mesh { .. }))
     }
 
-    /// An endpoint answered with this status; the head came at `at` on the clock of [`now_nanos`].
-    pub fn answered(&self, attempt: &Attempt, status: u16, at: u64) {
+    /// An endpoint answered so; the head came at `at` on the clock of [`now_nanos`].
+    pub fn answered(&self, attempt: &Attempt, verdict: Verdict, at: u64) {
         attempt.succeeded(at);
         if let Some(rules) = &self.spec.health.outliers {
-            self.judge.judge(rules, &self.endpoints, &attempt.endpoint, Verdict::Status(status), at);
+            self.judge.judge(rules, &self.endpoints, &attempt.endpoint, verdict, at);
         }
     }
 

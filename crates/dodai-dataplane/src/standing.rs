@@ -43,6 +43,21 @@ pub enum Verdict {
     Broken,
 }
 
+impl Verdict {
+    /// Of an answer; where gRPC says how a call went, the status of HTTP does not.
+    pub fn of(status: u16, grpc_status: Option<u8>) -> Verdict {
+        Verdict::Status(match grpc_status {
+            // UNKNOWN, INTERNAL, DATA_LOSS
+            Some(2 | 13 | 15) => 500,
+            // DEADLINE_EXCEEDED
+            Some(4) => 504,
+            // UNAVAILABLE
+            Some(14) => 503,
+            Some(_) | None => status,
+        })
+    }
+}
+
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX / 2)
 }
@@ -237,6 +252,14 @@ mod tests {
             ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(70),
             max_ejected_percent: 50,
+        }
+    }
+
+    #[test]
+    fn grpc_says_how_a_call_went() {
+        for (grpc, expect) in [(None, 200), (Some(0), 200), (Some(5), 200), (Some(14), 503), (Some(13), 500)]
+        {
+            assert_eq!(Verdict::of(200, grpc), Verdict::Status(expect), "{grpc:?}");
         }
     }
 

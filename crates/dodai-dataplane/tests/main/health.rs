@@ -100,6 +100,30 @@ async fn an_endpoint_that_answers_badly_is_left_alone_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_of_which_something_else_is_told_stays_who_it_is() {
+    local(async {
+        let health = Health { outliers: Some(outliers()), ..Health::default() };
+        let (world, backends) = world(health.clone(), several(3)).await;
+        let mut client = world.client().await;
+        backends[0].status.set(500);
+        spread(&mut client, 9).await;
+        assert_eq!(world.plane.gauges().endpoints_ejected, 1);
+        let idle = world.plane.gauges().endpoints_idle;
+        let mut list = several(3);
+        list[0].weight = 7;
+        list[1].labels = [("tier".to_owned(), "gold".to_owned())].into();
+        let breaker = Breaker { consecutive_failures: 0, ..Breaker::default() };
+        let catalog = Service { health, breaker, ..service(CATALOG) };
+        let rest = vec![gateway(), routes(vec![filtered(vec![])]), Resource::Service(catalog)];
+        world.apply(rest.into_iter().chain([endpoints(CATALOG, list)]).collect()).await;
+        assert_eq!(world.plane.gauges().endpoints_ejected, 1, "it is still left alone");
+        assert_eq!(spread(&mut client, 12).await.get("1"), None);
+        assert_eq!(world.plane.gauges().endpoints_idle, idle, "and connections are kept");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_so_many_are_left_alone() {
     local(async {
         let health = Health { outliers: Some(outliers()), ..Health::default() };
