@@ -33,6 +33,25 @@ pub struct Listener {
     /// TLS; needed for `HTTPS` and `TLS`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTls>,
+    /// What becomes of headers that say who calls (`dapr-caller-app-id`, `x-forwarded-client-cert`). Default: `Strip`.
+    #[serde(default, skip_serializing_if = "IdentityHeaders::is_default")]
+    pub identity_headers: IdentityHeaders,
+}
+
+/// What becomes of headers that say who calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum IdentityHeaders {
+    /// They are taken away: nobody who comes here has a name that apps may believe.
+    #[default]
+    Strip,
+    /// They go on. Only for listeners that nobody can reach but those who may speak for others, such as a proxy of yours.
+    Keep,
+}
+
+impl IdentityHeaders {
+    fn is_default(&self) -> bool {
+        *self == IdentityHeaders::Strip
+    }
 }
 
 fn loopback() -> String {

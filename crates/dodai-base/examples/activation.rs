@@ -191,6 +191,7 @@ fn snapshot(version: u64, artifact: &Digest) -> Result<Snapshot, Error> {
             Resource::Routes(Routes {
                 name: "all".into(),
                 hosts: vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }],
+                trusted: false,
             }),
             Resource::Listener(Listener {
                 name: "front".into(),

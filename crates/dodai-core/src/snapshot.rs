@@ -330,6 +330,7 @@ mod tests {
             6 => Resource::Routes(Routes {
                 name: app.to_string(),
                 hosts: vec![VirtualHost { names: vec![text], rules: vec![] }],
+                trusted: false,
             }),
             _ => Resource::Listener(Listener {
                 name: app.to_string(),

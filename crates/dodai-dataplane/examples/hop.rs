@@ -83,6 +83,7 @@ fn resources(
         Resource::Routes(Routes {
             name: "all".into(),
             hosts: vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }],
+            trusted: false,
         }),
         Resource::Service(service),
         Resource::Endpoints(Endpoints { service: id, list: vec![endpoint] }),

@@ -70,7 +70,7 @@ fn spent() -> Result<Duration, Failed> {
 
 /// What finding the rule takes, in nanoseconds.
 fn finding(hosts: &[VirtualHost], calls: usize) -> Result<f64, Failed> {
-    let routes = Routes { name: "all".into(), hosts: hosts.to_vec() };
+    let routes = Routes { name: "all".into(), hosts: hosts.to_vec(), trusted: false };
     let router = Router::compile(&routes, &std::sync::Arc::new(Resource::Routes(routes.clone())), None)?;
     let headers = [
         ("Host", "shop.example"),
@@ -200,7 +200,7 @@ fn resources(hosts: Vec<VirtualHost>, id: &ServiceId) -> Vec<Resource> {
             role: Role::Gateway { routes: "all".into() },
             tls: None,
         }),
-        Resource::Routes(Routes { name: "all".into(), hosts }),
+        Resource::Routes(Routes { name: "all".into(), hosts, trusted: false }),
         Resource::Service(Service::new(id.clone())),
         Resource::Endpoints(Endpoints { service: id.clone(), list }),
     ]

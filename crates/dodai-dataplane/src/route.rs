@@ -166,10 +166,16 @@ pub struct Router {
     suffixes: foldhash::HashMap<String, usize>,
     any: Option<usize>,
     hosts: Vec<Rules>,
+    trusted: bool,
     source: Option<Arc<snapshot::Resource>>,
 }
 
 impl Router {
+    /// Whether callers may say who makes a call.
+    pub fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// Compiles `routes`; `old` is the router that had this name before.
     pub fn compile(
         routes: &snapshot::Routes,
@@ -179,7 +185,8 @@ impl Router {
         if let Some(old) = old.filter(|old| old.source.as_ref().is_some_and(|source| source == resource)) {
             return Ok(old.clone());
         }
-        let mut router = Router { source: Some(resource.clone()), ..Router::default() };
+        let mut router =
+            Router { source: Some(resource.clone()), trusted: routes.trusted, ..Router::default() };
         for (index, host) in routes.hosts.iter().enumerate() {
             let known = old.iter().flat_map(|old| &old.hosts).flat_map(Rules::list);
             router.hosts.push(Rule::compile_all(&host.rules, known)?);
@@ -252,7 +259,7 @@ mod tests {
     }
 
     fn router(hosts: Vec<VirtualHost>) -> Arc<Router> {
-        let routes = snapshot::Routes { name: "r".to_owned(), hosts };
+        let routes = snapshot::Routes { name: "r".to_owned(), hosts, trusted: false };
         let resource = Arc::new(snapshot::Resource::Routes(routes.clone()));
         Router::compile(&routes, &resource, None).expect("compiles")
     }

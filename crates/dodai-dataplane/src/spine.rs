@@ -251,7 +251,7 @@ pub fn admit(
     now: Instant,
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
-    mark(edits, entry, head, span)?;
+    mark(edits, table, entry, head, span)?;
     let mut decided = lead(table, entry, head, now, edits)?;
     if let Decision::Forward(forward) = &mut decided {
         deadline::shrink(forward, head, edits);
@@ -362,8 +362,14 @@ pub fn hops(head: &RequestHead<'_>) -> u8 {
 }
 
 /// What every hop adds: the trace, the hop count and, at a gateway, where the call came from.
-fn mark(edits: &mut Edits, entry: &Entry<'_>, head: &RequestHead<'_>, span: &Span) -> Result<(), Failure> {
-    identity::settle(edits, &entry.listener.role, entry.caller, head);
+fn mark(
+    edits: &mut Edits,
+    table: &Table,
+    entry: &Entry<'_>,
+    head: &RequestHead<'_>,
+    span: &Span,
+) -> Result<(), Failure> {
+    identity::settle(edits, table, &entry.listener.role, entry.caller, head);
     edits.set(TRACEPARENT, &span.traceparent());
     let hops = hops(head);
     if hops >= MAX_HOPS {

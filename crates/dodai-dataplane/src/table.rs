@@ -302,7 +302,7 @@ mod tests {
                 tls: None,
             })
         };
-        let routes = Resource::Routes(Routes { name: "r".to_owned(), hosts: vec![] });
+        let routes = Resource::Routes(Routes { name: "r".to_owned(), hosts: vec![], trusted: false });
         let missing = compile(vec![listener("a", "x", 1), routes.clone()]).err().expect("refused");
         assert!(missing.to_string().contains("routes `x`"), "{missing}");
         let clash = compile(vec![listener("a", "r", 1), listener("b", "r", 1), routes.clone()])

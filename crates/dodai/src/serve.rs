@@ -147,7 +147,7 @@ fn snapshot(app: &AppId, instance: &InstanceId, address: SocketAddr) -> anyhow::
                 ..Service::new(service.clone())
             }),
             Resource::Endpoints(Endpoints { service, list: vec![Endpoint::new(revision, target)] }),
-            Resource::Routes(Routes { name: "serve".to_owned(), hosts: vec![host] }),
+            Resource::Routes(Routes { name: "serve".to_owned(), hosts: vec![host], trusted: false }),
             Resource::Listener(Listener {
                 name: "serve".to_owned(),
                 address,

@@ -141,6 +141,7 @@ pub(super) fn gateways(input: &Input<'_>) -> (Vec<Listener>, Vec<Routes>) {
     let names = gateway_listener_names(input.documents);
     let mut listeners: BTreeMap<String, Listener> = BTreeMap::new();
     let mut hosts: BTreeMap<String, BTreeMap<String, Vec<Ranked>>> = BTreeMap::new();
+    let mut strict: BTreeSet<String> = BTreeSet::new();
     for gateway in input.documents.gateways() {
         let id = name::app_id(&gateway.metadata);
         for one in &gateway.spec.listeners {
@@ -154,13 +155,20 @@ pub(super) fn gateways(input: &Input<'_>) -> (Vec<Listener>, Vec<Routes>) {
                 // One socket for both: what the client names during the handshake tells them apart.
                 Entry::Occupied(mut shared) => share(shared.get_mut(), listener(input, own, address, one)),
             }
+            // Where listeners share a socket, all of them must trust who comes.
+            if one.identity_headers == api::IdentityHeaders::Strip {
+                strict.insert(own.clone());
+            }
             let hosts = hosts.entry(own.clone()).or_default();
             for (host, rules) in attached(input, gateway, &id, one) {
                 hosts.entry(host).or_default().extend(rules);
             }
         }
     }
-    let routes = hosts.into_iter().map(|(name, hosts)| Routes { name, hosts: widened(hosts) });
+    let routes = hosts.into_iter().map(|(name, hosts)| {
+        let trusted = !strict.contains(&name);
+        Routes { name, hosts: widened(hosts), trusted }
+    });
     (listeners.into_values().collect(), routes.collect())
 }
 

@@ -110,6 +110,9 @@ pub struct Routes {
     pub name: String,
     /// The hosts.
     pub hosts: Vec<VirtualHost>,
+    /// Whether callers may say who makes a call, because they alone can be here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub trusted: bool,
 }
 
 /// Rules for some host names.

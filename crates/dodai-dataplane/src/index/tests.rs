@@ -187,7 +187,7 @@ proptest! {
             _ => false,
         };
         let expect = fit.iter().find(|(_, host)| takes(host)).map(|(_, host)| host.rules[0].name.clone());
-        let routes = snapshot::Routes { name: "r".to_owned(), hosts: hosts.clone() };
+        let routes = snapshot::Routes { name: "r".to_owned(), hosts: hosts.clone(), trusted: false };
         let resource = Arc::new(snapshot::Resource::Routes(routes.clone()));
         let router = Router::compile(&routes, &resource, None).expect("compiles");
         let call = ("GET", path.to_owned(), Vec::new());

@@ -78,6 +78,25 @@ async fn a_policy_on_trial_counts_and_lets_through() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_gateway_may_trust_who_comes() {
+    local(async {
+        let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
+        for resource in &mut resources {
+            if let Resource::Routes(routes) = resource {
+                routes.trusted = true;
+            }
+        }
+        let world = World::of(resources).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        client.send("GET /a HTTP/1.1\r\nHost: a\r\ndapr-caller-app-id: front\r\n\r\n").await;
+        let request = backends.accept().await.answer(OK).await;
+        assert_eq!(request.header("dapr-caller-app-id"), Some("front"));
+    })
+    .await;
+}
+
 const SPOOF: &str = "dapr-caller-app-id: admin\r\nDAPR-Callee-App-Id: x\r\nX-Forwarded-Client-Cert: y\r\n";
 
 #[tokio::test(start_paused = true)]

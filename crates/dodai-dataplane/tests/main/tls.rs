@@ -203,7 +203,7 @@ async fn names_tell_what_passes_through_from_what_ends_here() {
         ];
         let world = World::of(vec![
             secure(Protocol::Http, vec![site.issue("web", &["web.example"])], names),
-            Resource::Routes(Routes { name: "all".into(), hosts }),
+            Resource::Routes(Routes { name: "all".into(), hosts, trusted: false }),
             Resource::Service(service("shop/catalog/http")),
             Resource::Service(raw),
             endpoints("shop/catalog/http", vec![endpoint(1, "r1")]),

@@ -181,7 +181,7 @@ async fn raw_connections_are_shared_out_by_weight_and_revision() {
             resources.push(endpoints("shop/db/pg", vec![endpoint(2, "r1"), endpoint(3, "r2")]));
             let forward = rule(Action::Forward(vec![backend("r1", one), backend("r2", two)]));
             let hosts = vec![VirtualHost { names: vec!["*".into()], rules: vec![forward] }];
-            resources.push(Resource::Routes(Routes { name: "raw".into(), hosts }));
+            resources.push(Resource::Routes(Routes { name: "raw".into(), hosts, trusted: false }));
             let role = Role::Gateway { routes: "raw".into() };
             let address = (GATEWAY, 83).into();
             let (name, protocol) = ("raw".into(), Protocol::Tcp);

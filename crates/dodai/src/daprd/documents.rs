@@ -172,6 +172,8 @@ fn own_app(options: &Options, way: &Way, configuration: Option<&str>) -> Vec<Val
     if let Some(peers) = way.peers {
         let listener = json!({
             "name": "peers", "address": peers.ip(), "port": peers.port(), "protocol": "HTTP",
+            // Sidecars of one machine believe each other, as daprd's do without mutual TLS.
+            "identityHeaders": "Keep",
         });
         all.push(document("Gateway", app, "peers", json!({ "listeners": [listener] })));
         let parent = json!([{ "name": "peers" }]);

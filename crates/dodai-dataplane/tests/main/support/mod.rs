@@ -123,7 +123,7 @@ pub fn filtered(filters: Vec<Filter>) -> Rule {
 
 pub fn routes(rules: Vec<Rule>) -> Resource {
     let hosts = vec![VirtualHost { names: vec!["*".into()], rules }];
-    Resource::Routes(Routes { name: "all".into(), hosts })
+    Resource::Routes(Routes { name: "all".into(), hosts, trusted: false })
 }
 
 pub fn listener(name: &str, port: u16, role: Role) -> Resource {
