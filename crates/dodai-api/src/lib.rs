@@ -19,6 +19,7 @@ mod identity;
 mod jwt;
 mod metadata;
 mod name;
+mod overload;
 mod policy;
 mod quantity;
 mod read;
@@ -55,6 +56,7 @@ pub use identity::identity_parts;
 pub use jwt::{ClaimMatch, ClaimToHeader, Jwt, JwtHeader, JwtIssuer};
 pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};
+pub use overload::{Concurrency, Priority};
 pub use policy::{
     Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, PolicyHeaders, PolicyRetry, PolicySpec,
     PolicyTimeouts, RateLimit, RateLimitKey, RateLimitScope, RateLimitSource, RetryCondition, TargetKind,

@@ -10,6 +10,7 @@ use crate::fault::Fault;
 use crate::health::Health;
 use crate::jwt::{ClaimMatch, Jwt};
 use crate::name::Name;
+use crate::overload::{Concurrency, Priority};
 use crate::quantity::TimeSpan;
 use crate::route::{HeaderModifier, ValueMatch};
 
@@ -57,6 +58,13 @@ pub struct PolicySpec {
     /// Faults made on purpose. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
+    /// How many calls may be under way at once, for App and Service. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
+    /// How much calls matter where `concurrency` sheds some, for Gateway and Route; callers may say less by its header,
+    /// not more. Default: `normal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// Whether `access` and `rateLimit` are only tried: what they would refuse is counted and logged, and let through.
     /// Stands beside the policies that hold. Default: `false`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -88,6 +88,8 @@ kinds! {
     Denied => "denied", Policy, Never, 403, 7;
     /// A rate limit is used up.
     RateLimited => "rate_limited", Policy, Never, 429, 8;
+    /// More calls are under way than the endpoint bears.
+    Shed => "shed", Policy, Never, 503, 14;
     /// A policy ended the call on purpose, to see what its callers make of it.
     FaultInjected => "fault_injected", Policy, Never, 503, 14;
     /// A queue is full.
@@ -171,7 +173,8 @@ mod tests {
             match kind.blame() {
                 Blame::Client => assert!(!server_side || *kind == Kind::NotImplemented, "{kind:?}"),
                 Blame::Policy => {
-                    let overload = [Kind::QueueFull, Kind::BreakerOpen, Kind::Loop, Kind::FaultInjected];
+                    let overload =
+                        [Kind::QueueFull, Kind::BreakerOpen, Kind::Loop, Kind::FaultInjected, Kind::Shed];
                     assert!(!server_side || overload.contains(kind), "{kind:?}");
                 }
                 Blame::Endpoint | Blame::Us => assert!(server_side, "{kind:?}"),

@@ -14,7 +14,6 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use crate::authorizer::Verdict;
-use crate::deadline;
 use crate::filter::{self, Filter, Known, Passed, Ran, Seen, Wait};
 use crate::request::Side;
 use crate::route::Rule;
@@ -83,7 +82,7 @@ impl Later {
                 let table = worker.shared.table.load();
                 let mut decided = spine::settle(&table, &entry, &head, &rule, ran, self.passed, edits)?;
                 if let Decision::Forward(forward) = &mut decided {
-                    deadline::shrink(forward, &head, edits);
+                    forward.weigh(&head, edits);
                 }
                 return Ok(decided);
             }

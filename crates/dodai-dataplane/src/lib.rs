@@ -7,6 +7,7 @@
 
 mod access;
 mod affinity;
+mod answer;
 pub mod attempt;
 mod authorizer;
 mod balance;
@@ -47,6 +48,7 @@ pub mod matcher;
 pub mod mesh;
 mod message;
 mod mirror;
+mod overload;
 mod path;
 mod pick;
 mod pipe;

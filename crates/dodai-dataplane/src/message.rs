@@ -263,7 +263,8 @@ async fn tries_of(
             }
             body.commit();
             // Where calls under way are limited, one is until its body ends.
-            let under_way = service.spec.breaker.max_requests.map(|_| attempt);
+            let is_counted = service.spec.breaker.max_requests.is_some() || service.overload.is_some();
+            let under_way = is_counted.then_some(attempt);
             return result.map(|reply| guarded(idle_bounded(reply, terms.idle_timeout), under_way));
         };
         drop(attempt);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::RevisionId;
-use dodai_core::snapshot::Health;
+use dodai_core::snapshot::{Health, Priority};
 use dodai_core::trace::random;
 
 use crate::affinity::{Affinity, mixed};
@@ -29,6 +29,8 @@ pub struct Wish<'a> {
     pub tried: &'a [u64],
     /// Only instances of this base, for calls that arrive from other bases.
     pub local_only: bool,
+    /// How much it matters.
+    pub priority: Option<Priority>,
 }
 
 /// One pick.
@@ -50,7 +52,7 @@ impl Service {
 
     /// Picks an endpoint at `now` on the clock of [`now_nanos`].
     pub fn pick_at(&self, now: u64, wish: &Wish<'_>) -> Result<Arc<Endpoint>, Failure> {
-        self.has_room()?;
+        self.has_room(wish)?;
         if self.spec.health.check.is_some() {
             self.judge.called(now);
         }
@@ -67,7 +69,12 @@ impl Service {
 
     /// Refuses a call beyond the most that may be under way. Threads that ask at the same moment may each let
     /// one through.
-    fn has_room(&self) -> Result<(), Failure> {
+    fn has_room(&self, wish: &Wish<'_>) -> Result<(), Failure> {
+        if let Some(overload) = &self.overload {
+            let under_way = self.endpoints.iter().map(|one| one.in_flight()).sum();
+            let priority = wish.priority.unwrap_or(Priority::Normal);
+            overload.admit(priority, under_way, self.spec.id.owner.name.as_str())?;
+        }
         let Some(most) = self.spec.breaker.max_requests else { return Ok(()) };
         let under_way: u32 = self.endpoints.iter().map(|one| one.in_flight()).sum();
         if under_way < most {

@@ -210,6 +210,7 @@ async fn try_open(
             affinity: Affinity::of_connection(service, side),
             tried: &tried,
             local_only: matches!(side.listener.role, Role::Mesh),
+            priority: None,
         })?;
         let attempt = endpoint.attempt(now_nanos());
         if !matches!(endpoint.place, Place::Mesh { .. }) {

@@ -225,6 +225,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
+    /// How long it took until `at`, in nanoseconds.
+    pub fn took(&self, at: u64) -> u64 {
+        at.saturating_sub(self.start)
+    }
+
     /// The endpoint answered; its head came at `at` on the clock of [`now_nanos`]. How long the body took says
     /// as much about the caller, so it is not counted.
     pub fn succeeded(&self, at: u64) {

@@ -21,7 +21,7 @@ use crate::pipe;
 use crate::reach::{self, Reach};
 use crate::relay::{self, Ended};
 use crate::request::{self, Decided, Read, Request, Side};
-use crate::service::{self, Place, Verdict, nanos, now_nanos};
+use crate::service::{self, Verdict, nanos, now_nanos};
 use crate::spine::{self, Decision, Forward, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
@@ -263,14 +263,12 @@ impl Client {
 
     /// Tries endpoints of a service until one answers. `None` if all were closed and a newer table knows others.
     async fn forward(&self, request: &mut Request, forward: &Forward, outcome: &mut Outcome) -> Option<Next> {
-        let shared = &self.worker.shared;
-        let service = &forward.service;
-        let terms =
-            Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, &shared.limits);
+        let (service, limits) = (&forward.service, &self.worker.shared.limits);
+        let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, limits);
+        let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
         if let Some(failure) = over_limit(request, terms.max_body) {
             return Some(self.failed(request, failure, outcome).await);
         }
-        let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
         if let Some(fault) = &forward.fault
             && let Some(next) = Box::pin(self.befall(request, fault, terms.timeout, outcome)).await
         {
@@ -302,8 +300,7 @@ impl Client {
             let again = |status: u16, sent: Sent| {
                 tries.again_after_status(retry, status, sent, &service.budget, tokio::time::Instant::now)
             };
-            // Checked here is what no other base is there to check.
-            let deep = later::is_deep(&service.inbound) && !matches!(endpoint.place, Place::Mesh { .. });
+            let deep = forward.is_deep_at(&endpoint);
             let arrived = if deep { Box::pin(self.arrive(request, forward)).await } else { Ok(()) };
             let ended = match arrived.and_then(|()| self.reach(request, forward, &endpoint)) {
                 Err(failure) => Ended::Failed(failure, Sent::NOTHING),
@@ -311,9 +308,10 @@ impl Client {
                     relay::once(self, request, forward, &target, &terms, &again, outcome).await
                 }
                 Ok(other) => {
-                    let once =
-                        h1_message::once(self, request, forward, other, &terms, deadline, &again, outcome);
-                    Box::pin(once).await
+                    Box::pin(h1_message::once(
+                        self, request, forward, other, &terms, deadline, &again, outcome,
+                    ))
+                    .await
                 }
             };
             match ended {

@@ -12,6 +12,7 @@ use crate::balance::Balancer;
 use crate::filter::{self, Filter};
 use crate::index::Rules;
 use crate::local::Locals;
+use crate::overload::Overload;
 use crate::route::{BadRule, Rule};
 use crate::standing::Judge;
 
@@ -31,6 +32,8 @@ pub struct Service {
     pub inbound: Vec<Filter>,
     /// What retries may cost.
     pub budget: Arc<Budget>,
+    /// How many calls it bears.
+    pub overload: Option<Arc<Overload>>,
     /// The cookie that keeps a client's calls together.
     pub session: Option<Session>,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
@@ -77,6 +80,10 @@ impl Service {
             rules: Rule::compile_all(&spec.rules, rules)?,
             inbound: filter::compile(&spec.id.to_string(), &spec.inbound)?,
             budget: old.map(|old| old.budget.clone()).unwrap_or_default(),
+            overload: spec.concurrency.as_ref().map(|wanted| {
+                let same = old.and_then(|old| old.overload.as_ref()).filter(|known| known.is_of(wanted));
+                same.cloned().unwrap_or_else(|| Arc::new(Overload::new(wanted)))
+            }),
             session: spec.sticky.as_ref().map(Session::new),
             balancer: balancer.unwrap_or_else(|| Arc::new(Balancer::new(&spec.balance, &endpoints))),
             has_tiers: endpoints.windows(2).any(|pair| pair[0].tier != pair[1].tier),
@@ -106,6 +113,9 @@ impl Service {
     /// An endpoint answered so; the head came at `at` on the clock of [`now_nanos`].
     pub fn answered(&self, attempt: &Attempt, verdict: Verdict, at: u64) {
         attempt.succeeded(at);
+        if let Some(overload) = &self.overload {
+            overload.learn(attempt.took(at));
+        }
         if let Some(rules) = &self.spec.health.outliers {
             self.judge.judge(rules, &self.endpoints, &attempt.endpoint, verdict, at);
         }

@@ -12,10 +12,10 @@ use dodai_core::call::{Caller, FAILURE_HEADER, HOPS_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead, Short, port_of};
 use dodai_core::id::{RevisionId, ServiceId};
-use dodai_core::snapshot::{Action, Backend, Labels, Listener, RetryOn, Role};
+use dodai_core::snapshot::{Action, Backend, Labels, Listener, Priority, RetryOn, Role};
 use dodai_core::trace::{Span, random};
 use http::header::LOCATION;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -24,15 +24,17 @@ use crate::deadline;
 use crate::fault::{self, Drawn};
 use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
 use crate::identity;
-use crate::later::Later;
+use crate::later::{self, Later};
 use crate::matcher;
+use crate::overload;
 use crate::route::Rule;
-use crate::service::{Endpoint, Service, Wish};
+use crate::service::{Endpoint, Place, Service, Wish};
 use crate::stats::Direction;
 use crate::subset;
 use crate::table::Table;
 use crate::worker::Worker;
 
+pub use crate::answer::Local;
 pub use crate::lap::{Lap, Line, Outcome};
 
 const HOPS: HeaderName = HeaderName::from_static(HOPS_HEADER);
@@ -90,6 +92,8 @@ pub struct Forward {
     pub fault: Option<Box<Drawn>>,
     /// How long its caller still waits, if that is told.
     pub left: Option<Duration>,
+    /// How much it matters, where its service asks for that.
+    pub priority: Option<Priority>,
 }
 
 impl Forward {
@@ -108,7 +112,21 @@ impl Forward {
             // Once is enough.
             fault: None,
             left: self.left,
+            priority: self.priority,
         })
+    }
+
+    /// Notes what its head says of how long it may take and how much it matters.
+    pub fn weigh(&mut self, head: &RequestHead<'_>, edits: &mut Edits) {
+        deadline::shrink(self, head, edits);
+        if self.service.overload.is_some() {
+            self.priority = Some(overload::priority(self, head));
+        }
+    }
+
+    /// Whether its callee's checks may wait or change it, and are made here: no other base is there to make them.
+    pub fn is_deep_at(&self, endpoint: &Endpoint) -> bool {
+        later::is_deep(&self.service.inbound) && !matches!(endpoint.place, Place::Mesh { .. })
     }
 
     /// Whether it is tried again after statuses of gRPC.
@@ -140,6 +158,7 @@ impl Forward {
             affinity: self.affinity,
             tried,
             local_only: self.local_only,
+            priority: self.priority,
         }
     }
 
@@ -163,66 +182,6 @@ impl Forward {
 pub fn newer(service: &Arc<Service>, worker: &Worker) -> Option<Arc<Service>> {
     let table = worker.shared.table.load();
     table.service(&service.spec.id).filter(|found| !Arc::ptr_eq(found, service)).cloned()
-}
-
-/// An answer that needs no endpoint.
-pub struct Local {
-    /// The status.
-    pub status: u16,
-    /// Its headers, but for the body's type and length.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: String,
-    /// The rule that gave it.
-    pub rule: Arc<Rule>,
-    /// Why the call was refused, if it was.
-    pub failure: Option<Failure>,
-}
-
-impl Local {
-    /// An answer as the response filters of its rule and the call itself want it.
-    fn new(
-        status: u16,
-        mut headers: HeaderMap,
-        body: String,
-        rule: &Arc<Rule>,
-        passed: Passed,
-    ) -> Box<Local> {
-        filter::response_edits(rule.filters.iter()).apply_to(&mut headers);
-        if let Some(reply) = passed.reply {
-            reply.apply_to(&mut headers);
-        }
-        Box::new(Local { status, headers, body, rule: rule.clone(), failure: None })
-    }
-
-    /// What an authorizer wants the client to be told.
-    pub fn denied(
-        status: StatusCode,
-        mut headers: HeaderMap,
-        body: String,
-        rule: &Arc<Rule>,
-        passed: Passed,
-    ) -> Box<Local> {
-        if let Some(reply) = passed.reply {
-            reply.apply_to(&mut headers);
-        }
-        headers.insert(FAILURE_HEADER, HeaderValue::from_static(Kind::Denied.code()));
-        let kind = if status == StatusCode::UNAUTHORIZED { Kind::Unauthenticated } else { Kind::Denied };
-        let failure = Some(Failure::new(kind, format!("the authorizer answered {status}")));
-        Box::new(Local { status: status.as_u16(), headers, body, rule: rule.clone(), failure })
-    }
-
-    /// The answer to a call that `failure` ended before it was sent on, with the headers that its client needs to be
-    /// shown it.
-    fn refused(failure: Failure, rule: &Arc<Rule>, reply: &Edits) -> Box<Local> {
-        let (status, pairs, body) = failure_answer(&failure);
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        reply.apply_to(&mut headers);
-        Box::new(Local { status, headers, body, rule: rule.clone(), failure: Some(failure) })
-    }
 }
 
 /// The direction of calls on a listener.
@@ -254,7 +213,7 @@ pub fn admit(
     mark(edits, table, entry, head, span)?;
     let mut decided = lead(table, entry, head, now, edits)?;
     if let Decision::Forward(forward) = &mut decided {
-        deadline::shrink(forward, head, edits);
+        forward.weigh(head, edits);
     }
     Ok(decided)
 }
@@ -308,6 +267,7 @@ fn lead(
                 reply: None,
                 fault: None,
                 left: None,
+                priority: None,
             }))
         }
         Role::Api { .. } => Err(Failure::new(Kind::Internal, "an API listener has no routes")),
@@ -526,6 +486,7 @@ fn forward(
         reply,
         fault,
         left: None,
+        priority: None,
     })
 }
 

@@ -161,6 +161,13 @@ impl Table {
                 counts.entry((name.clone(), event.as_str())).or_insert(empty).count += count;
             }
         }
+        let overloads = self.services.values().filter_map(|one| Some((&one.label, one.overload.as_ref()?)));
+        for (rule, (event, count)) in
+            overloads.flat_map(|(label, one)| one.tally.read().map(move |read| (label, read)))
+        {
+            counts
+                .insert((rule.clone(), event.as_str()), tally::Reading { rule: rule.clone(), event, count });
+        }
         counts.into_values().collect()
     }
 

@@ -45,6 +45,8 @@ events! {
     FaultReset => "fault_reset";
     /// An answer was slowed down on purpose.
     FaultThrottled => "fault_throttled";
+    /// A call was shed: too many were under way.
+    Shed => "shed";
     /// A policy that is only tried would have refused a call.
     WouldRefuse => "would_refuse";
 }

@@ -157,6 +157,7 @@ pub(crate) fn wasi_error(failure: &Failure) -> HttpError {
         | Kind::KeysMissing
         | Kind::AuthorizerDown
         | Kind::FaultInjected
+        | Kind::Shed
         | Kind::Denied
         | Kind::RateLimited
         | Kind::QueueFull

@@ -99,6 +99,7 @@ impl Counters {
             | Kind::KeysMissing
             | Kind::AuthorizerDown
             | Kind::FaultInjected
+            | Kind::Shed
             | Kind::Denied
             | Kind::RateLimited
             | Kind::BreakerOpen

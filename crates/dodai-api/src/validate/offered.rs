@@ -54,12 +54,17 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
     let way = [TargetKind::Route, TargetKind::Gateway];
     let of_called = [
         ("circuitBreaker", spec.circuit_breaker.is_some()),
+        ("concurrency", spec.concurrency.is_some()),
         ("loadBalancing", spec.load_balancing.is_some()),
         ("health", spec.health.is_some()),
     ];
     for (key, _) in of_called.iter().filter(|(_, given)| *given && has(&way)) {
         let message = "this belongs to what is called, not to the way there";
         refuse(found, format!("spec.{key}"), message, "target the App or the Service in a Policy of its own");
+    }
+    if spec.priority.is_some() && has(&called) {
+        let message = "how much a call matters is a property of the way it comes";
+        refuse(found, "spec.priority", message, "target the Gateway or a Route in a Policy of its own");
     }
     if spec.cors.is_some() && has(&called) {
         let message = "pages are told of by the way they come in";

@@ -2,6 +2,7 @@
 
 use super::Findings;
 use super::route::{attempts, check_modifier};
+use crate::overload::Concurrency;
 use crate::policy::{PolicySpec, RateLimit};
 use crate::read::Code;
 
@@ -79,6 +80,9 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     if let Some(fault) = &spec.fault {
         super::fault::check(fault, found);
     }
+    if let Some(concurrency) = &spec.concurrency {
+        check_concurrency(concurrency, found);
+    }
     if spec.dry_run {
         check_dry_run(spec, found);
     }
@@ -90,6 +94,24 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
             "the policy says nothing about its targets",
             "add `timeouts`, `retry`, ...",
         );
+    }
+}
+
+fn check_concurrency(concurrency: &Concurrency, found: &mut Findings) {
+    let path = "spec.concurrency";
+    match (concurrency.limit, concurrency.adaptive) {
+        (None, false) => {
+            let remedy = "add `limit`, or `adaptive: true`";
+            found.error(Code::MissingKey, path, "nothing is limited", remedy);
+        }
+        (Some(0), _) => {
+            let message = "0 would refuse every call";
+            found.error(Code::InvalidValue, format!("{path}.limit"), message, "write 1 or more");
+        }
+        (Some(_), _) | (None, true) => {}
+    }
+    if let Some(header) = &concurrency.priority_header {
+        found.header_name(&format!("{path}.priorityHeader"), header);
     }
 }
 
@@ -109,6 +131,8 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
         ("jwt", spec.jwt.is_some()),
         ("extAuthz", spec.ext_authz.is_some()),
         ("fault", spec.fault.is_some()),
+        ("concurrency", spec.concurrency.is_some()),
+        ("priority", spec.priority.is_some()),
     ];
     for (key, _) in others.iter().filter(|(_, given)| *given) {
         let message = "only `access` and `rateLimit` can be tried";

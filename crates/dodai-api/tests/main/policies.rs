@@ -153,6 +153,18 @@ fn what_is_said_of_faults_and_retries() {
 }
 
 #[test]
+fn what_is_said_of_load() {
+    good(&policy(APP, "concurrency: {limit: 100, adaptive: true, priorityHeader: x-priority}"));
+    good(&policy(GATEWAY, "priority: low"));
+    good(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global}"));
+    check(APP, "concurrency: {}", "spec.concurrency");
+    check(APP, "concurrency: {limit: 0}", "spec.concurrency.limit");
+    check(APP, "concurrency: {adaptive: true, priorityHeader: 'a b'}", "spec.concurrency.priorityHeader");
+    check(GATEWAY, "concurrency: {limit: 1}", "spec.concurrency");
+    check(APP, "priority: high", "spec.priority");
+}
+
+#[test]
 fn only_guards_can_be_tried() {
     good(&policy(APP, "dryRun: true, access: {default: deny}"));
     check(APP, "dryRun: true", "spec.dryRun");

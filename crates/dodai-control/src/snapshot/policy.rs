@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use dodai_api::{self as api, Metadata, Policy, TargetKind};
 use dodai_core::id::{AppId, Name};
-use dodai_core::snapshot::{Breaker, CallPolicy, Filter, HeaderEdits, Health, RateKey, RetryPolicy};
+use dodai_core::snapshot::{
+    Breaker, CallPolicy, Concurrency, Filter, HeaderEdits, Health, RateKey, RetryPolicy,
+};
 
 use super::balancing::{self, Balancing};
 use super::service::Offered;
@@ -28,6 +30,7 @@ pub(super) struct Effective {
     pub balancing: Option<Balancing>,
     pub health: Option<Health>,
     pub breaker: Option<Breaker>,
+    pub concurrency: Option<Concurrency>,
     pub filters: Vec<Filter>,
     /// Which kinds of filters stand already.
     seen: Seen,
@@ -207,6 +210,10 @@ impl Effective {
         if let Some(cors) = spec.cors.as_ref().filter(|_| !self.seen.cors) {
             self.seen.cors = true;
             self.filters.push(guard::cors(cors));
+        }
+        self.call.priority = self.call.priority.or(spec.priority.map(resilience::priority));
+        if let Some(concurrency) = &spec.concurrency {
+            self.concurrency.get_or_insert_with(|| resilience::concurrency(concurrency));
         }
         if let Some(fault) = spec.fault.as_ref().filter(|_| !self.seen.fault) {
             self.seen.fault = true;

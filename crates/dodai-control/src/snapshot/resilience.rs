@@ -1,7 +1,7 @@
 //! How calls are tried, and tested, from documents to the words of the data path.
 
 use dodai_api::{self as api, RetryCondition};
-use dodai_core::snapshot::{Fault, FaultAbort, Filter, RetryOn};
+use dodai_core::snapshot::{Concurrency, Fault, FaultAbort, Filter, Priority, RetryOn};
 
 use super::rule::value;
 
@@ -22,6 +22,19 @@ pub(super) fn retry_on(conditions: &[RetryCondition]) -> Option<Vec<RetryOn>> {
         RetryCondition::Unavailable => RetryOn::Grpc(14),
     };
     (!conditions.is_empty()).then(|| conditions.iter().map(one).collect())
+}
+
+pub(super) fn concurrency(wanted: &api::Concurrency) -> Concurrency {
+    let priority_header = wanted.priority_header.as_ref().map(|header| header.to_ascii_lowercase());
+    Concurrency { limit: wanted.limit, adaptive: wanted.adaptive, priority_header }
+}
+
+pub(super) fn priority(wanted: api::Priority) -> Priority {
+    match wanted {
+        api::Priority::Low => Priority::Low,
+        api::Priority::Normal => Priority::Normal,
+        api::Priority::High => Priority::High,
+    }
 }
 
 /// Of 10,000 calls, how many.

@@ -237,6 +237,7 @@ fn limits(rule: &api::Rule) -> CallPolicy {
         connect_timeout: None,
         retry,
         max_body: None,
+        priority: None,
     }
 }
 
@@ -248,4 +249,5 @@ pub(super) fn fall_back(own: &mut CallPolicy, wider: &CallPolicy) {
     own.connect_timeout = own.connect_timeout.or(wider.connect_timeout);
     own.retry = own.retry.take().or_else(|| wider.retry.clone());
     own.max_body = own.max_body.or(wider.max_body);
+    own.priority = own.priority.or(wider.priority);
 }

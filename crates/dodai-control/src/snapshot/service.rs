@@ -213,6 +213,7 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         sticky: balancing.sticky,
         policy: effective.call,
         breaker: effective.breaker.unwrap_or_default(),
+        concurrency: effective.concurrency,
         health,
         inbound: effective.filters,
     };

@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::balancing::{Balance, Sticky};
 use super::guard::{Access, Authorizer, Cors, Jwt};
 use super::health::{Breaker, Health};
-use super::resilience::{Fault, RetryOn};
+use super::resilience::{Concurrency, Fault, Priority, RetryPolicy};
 use super::workload::{Setting, Value};
-use crate::failure::Kind;
 use crate::id::{AppId, BaseId, InstanceId, Name, RevisionId, ServiceId};
 
 /// What is spoken on a port.
@@ -398,61 +397,9 @@ pub struct CallPolicy {
     pub retry: Option<RetryPolicy>,
     /// The largest request body in bytes.
     pub max_body: Option<u64>,
-}
-
-/// When and how often a call is tried again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RetryPolicy {
-    /// Tries after the first.
-    pub attempts: u32,
-    /// Response statuses that are tried again (idempotent methods only).
-    pub statuses: Vec<u16>,
-    /// What else is tried again, and nothing beside it; `None` is every failure where that is safe, and `statuses`.
+    /// How much calls matter when too many come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<Vec<RetryOn>>,
-    /// The wait before the first retry; doubles, with jitter, unless it is `constant`.
-    pub backoff: Duration,
-    /// Whether every wait is just `backoff`.
-    #[serde(default)]
-    pub constant: bool,
-    /// The longest wait where waits grow; `None` means the default, 5 s.
-    #[serde(default)]
-    pub max_backoff: Option<Duration>,
-    /// Retries may add at most this share of the calls, in percent.
-    pub budget_percent: u32,
-    /// Retries per second that are always allowed.
-    pub min_per_second: u32,
-}
-
-impl RetryPolicy {
-    /// The longest wait where waits grow and nothing else is said.
-    pub const LONGEST: Duration = Duration::from_secs(5);
-
-    /// Whether a failure of ours is one that is tried again, where that is safe.
-    pub fn covers(&self, kind: Kind) -> bool {
-        self.on.as_ref().is_none_or(|on| on.iter().any(|on| on.covers(kind)))
-    }
-
-    /// Whether an answer of this status is one that is tried again, where that is safe.
-    pub fn covers_status(&self, status: u16) -> bool {
-        match &self.on {
-            Some(on) => on.iter().any(|on| on.covers_status(status, &self.statuses)),
-            None => self.statuses.contains(&status),
-        }
-    }
-
-    /// Whether an answer that is nothing but this gRPC status is tried again.
-    pub fn covers_grpc(&self, status: u8) -> bool {
-        self.on.as_ref().is_some_and(|on| on.contains(&RetryOn::Grpc(status)))
-    }
-
-    /// The wait after `retries` retries, before jitter.
-    pub fn pause(&self, retries: u32) -> Duration {
-        if self.constant {
-            return self.backoff;
-        }
-        self.backoff.saturating_mul(1 << retries.min(16)).min(self.max_backoff.unwrap_or(Self::LONGEST))
-    }
+    pub priority: Option<Priority>,
 }
 
 /// Something that can be called: one port of an app, or of a service that selects across apps.
@@ -482,6 +429,9 @@ pub struct Service {
     pub policy: CallPolicy,
     /// When to stop sending.
     pub breaker: Breaker,
+    /// How many calls it bears at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// How endpoints are judged, beyond that.
     #[serde(default, skip_serializing_if = "Health::is_default")]
     pub health: Health,
@@ -505,6 +455,7 @@ impl Service {
             sticky: None,
             policy: CallPolicy::default(),
             breaker: Breaker::default(),
+            concurrency: None,
             health: Health::default(),
             inbound: Vec::new(),
         }

@@ -16,6 +16,7 @@ mod h2_tunnels;
 mod hardship;
 mod health;
 mod idle;
+mod load;
 mod matching;
 mod pages;
 mod picking;

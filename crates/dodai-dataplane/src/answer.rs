@@ -1,0 +1,72 @@
+//! Answers that need no endpoint: redirects, texts of documents, refusals.
+
+use std::sync::Arc;
+
+use dodai_core::call::FAILURE_HEADER;
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::head::Edits;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::filter::{self, Passed};
+use crate::route::Rule;
+use crate::spine::failure_answer;
+
+/// An answer that needs no endpoint.
+pub struct Local {
+    /// The status.
+    pub status: u16,
+    /// Its headers, but for the body's type and length.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: String,
+    /// The rule that gave it.
+    pub rule: Arc<Rule>,
+    /// Why the call was refused, if it was.
+    pub failure: Option<Failure>,
+}
+
+impl Local {
+    /// An answer as the response filters of its rule and the call itself want it.
+    pub fn new(
+        status: u16,
+        mut headers: HeaderMap,
+        body: String,
+        rule: &Arc<Rule>,
+        passed: Passed,
+    ) -> Box<Local> {
+        filter::response_edits(rule.filters.iter()).apply_to(&mut headers);
+        if let Some(reply) = passed.reply {
+            reply.apply_to(&mut headers);
+        }
+        Box::new(Local { status, headers, body, rule: rule.clone(), failure: None })
+    }
+
+    /// What an authorizer wants the client to be told.
+    pub fn denied(
+        status: StatusCode,
+        mut headers: HeaderMap,
+        body: String,
+        rule: &Arc<Rule>,
+        passed: Passed,
+    ) -> Box<Local> {
+        if let Some(reply) = passed.reply {
+            reply.apply_to(&mut headers);
+        }
+        headers.insert(FAILURE_HEADER, HeaderValue::from_static(Kind::Denied.code()));
+        let kind = if status == StatusCode::UNAUTHORIZED { Kind::Unauthenticated } else { Kind::Denied };
+        let failure = Some(Failure::new(kind, format!("the authorizer answered {status}")));
+        Box::new(Local { status: status.as_u16(), headers, body, rule: rule.clone(), failure })
+    }
+
+    /// The answer to a call that `failure` ended before it was sent on, with the headers that its client needs to be
+    /// shown it.
+    pub fn refused(failure: Failure, rule: &Arc<Rule>, reply: &Edits) -> Box<Local> {
+        let (status, pairs, body) = failure_answer(&failure);
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        reply.apply_to(&mut headers);
+        Box::new(Local { status, headers, body, rule: rule.clone(), failure: Some(failure) })
+    }
+}

@@ -1,0 +1,106 @@
+//! Calls that are shed when more come than a service bears.
+
+use crate::support::*;
+use dodai_core::snapshot::*;
+use dodai_dataplane::tally::Event;
+
+fn bearing(limit: u32, adaptive: bool, rule_priority: Option<Priority>) -> Vec<Resource> {
+    let mut catalog = service("shop/catalog/http");
+    let priority_header = Some("x-priority".to_owned());
+    catalog.concurrency = Some(Concurrency { limit: Some(limit), adaptive, priority_header });
+    let mut rule = filtered(vec![]);
+    rule.policy.priority = rule_priority;
+    usual(catalog, rule)
+}
+
+fn call(priority: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: a\r\nX-Priority: {priority}\r\n\r\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_matters_less_is_shed_first() {
+    local(async {
+        let world = World::of(bearing(10, false, None)).await;
+        let mut backends = world.backend(1);
+        let mut held = Vec::new();
+        let shed = async |priority: &str| {
+            let answer = world.client().await.ask(&call(priority)).await;
+            assert_eq!((answer.status(), answer.header("dodai-failure")), (503, Some("shed")), "{priority}");
+        };
+        for under_way in 0..10 {
+            if under_way >= 7 {
+                shed("low").await;
+            }
+            if under_way >= 9 {
+                shed("normal").await;
+                shed("whatever").await;
+            }
+            let mut client = world.client().await;
+            client.send(call("high")).await;
+            held.push((client, backends.accept().await));
+        }
+        shed("high").await;
+        let told = world.plane.table().tallies();
+        let count = told.iter().find(|one| one.event == Event::Shed).map(|one| (&*one.rule, one.count));
+        assert_eq!(count, Some(("shop/catalog/http", 6)));
+        // Those that end make room.
+        let (mut client, mut backend) = held.pop().expect("ten");
+        backend.answer(OK).await;
+        assert_eq!(client.message().await.status(), 200);
+        client.send(call("high")).await;
+        backend.answer(OK).await;
+        assert_eq!(client.message().await.status(), 200);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_may_say_that_it_matters_less_but_not_more() {
+    local(async {
+        for (rule, header, expect) in [
+            (Some(Priority::Low), "high", 503),
+            (Some(Priority::High), "low", 503),
+            (Some(Priority::High), "high", 200),
+            (Some(Priority::Low), "", 503),
+        ] {
+            let world = World::of(bearing(2, false, rule)).await;
+            let mut backends = world.backend(1);
+            let (mut first, mut second) = (world.client().await, world.client().await);
+            first.send(call("low")).await;
+            let _held = backends.accept().await;
+            second.send(call(header)).await;
+            if expect == 200 {
+                backends.accept().await.answer(OK).await;
+            }
+            assert_eq!(second.message().await.status(), expect, "{rule:?} {header}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_count_until_they_end_over_http2_too() {
+    local(async {
+        let world = World::of(bearing(1, true, None)).await;
+        let mut backends = world.backend(1);
+        let (sender, connection) = h2::client::handshake(world.client().await.stream).await.expect("shaken");
+        beside(connection);
+        let mut sender = sender.ready().await.expect("ready");
+        let request = || http::Request::get("http://shop/b").body(()).expect("valid");
+        let (first, _) = sender.send_request(request(), true).expect("sent");
+        let mut backend = backends.accept().await;
+        backend.answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await;
+        let mut body = first.await.expect("answered").into_body();
+        assert_eq!(body.data().await.expect("more").expect("whole"), "a");
+        let (second, _) = sender.send_request(request(), true).expect("sent");
+        assert_eq!(second.await.expect("answered").headers()["dodai-failure"], "shed");
+        backend.send("0\r\n\r\n").await;
+        while let Some(data) = body.data().await {
+            assert!(data.expect("whole").is_empty());
+        }
+        let (third, _) = sender.send_request(request(), true).expect("sent");
+        backend.answer(OK).await;
+        assert_eq!(third.await.expect("answered").status(), 200);
+    })
+    .await;
+}
