@@ -11,6 +11,7 @@ use crate::h1;
 use crate::later;
 use crate::request::Request;
 use crate::serve_h1::{Client, Next};
+use crate::service::{Endpoint, Place};
 use crate::spine::{Decision, Forward, Outcome};
 
 impl Client {
@@ -72,9 +73,21 @@ impl Client {
 
     /// The callee's own checks that may wait or change the call.
     #[cold]
-    pub async fn arrive(&self, request: &mut Request, forward: &Forward) -> Result<(), Failure> {
+    pub async fn arrive(
+        &self,
+        request: &mut Request,
+        forward: &Forward,
+        endpoint: &Endpoint,
+    ) -> Result<(), Failure> {
+        // A further try begins with the head that the first one had: what was taken out of it is asked for again.
+        request.restore();
+        // Checked here is what no other base is there to check.
+        if matches!(endpoint.place, Place::Mesh { .. }) {
+            return Ok(());
+        }
         let head = request.parts()?;
         let edits = later::arrive(&self.worker, &forward.service, &self.side.caller, &head).await?;
+        request.keep();
         request.edit(&self.worker, &edits)
     }
 }

@@ -24,6 +24,8 @@ pub struct Request {
     pub bytes: Vec<u8>,
     /// Where the body starts in `bytes`.
     pub head_len: usize,
+    /// What `bytes` and `head_len` were before a try changed the head for itself.
+    kept: Option<Box<(Vec<u8>, usize)>>,
     /// What of the body is still to come from the client.
     pub upload: Flow,
     /// How the body ends.
@@ -182,6 +184,7 @@ fn assemble(
     let request = Request {
         bytes: out,
         head_len,
+        kept: None,
         upload,
         framing: parsed.framing,
         is_head: line.method == "HEAD",
@@ -212,6 +215,18 @@ impl Request {
         match h1::parse_request(&self.bytes[..self.head_len], &mut headers) {
             Ok(Some((line, _))) => Ok(with(&line, &headers)),
             Ok(None) | Err(_) => Err(Failure::new(Kind::Internal, "a head that we wrote does not parse")),
+        }
+    }
+
+    /// Keeps the head as it is, for a further try.
+    pub fn keep(&mut self) {
+        self.kept = Some(Box::new((self.bytes.clone(), self.head_len)));
+    }
+
+    /// Goes back to the head that was kept.
+    pub fn restore(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            (self.bytes, self.head_len) = *kept;
         }
     }
 

@@ -300,8 +300,9 @@ impl Client {
             let again = |status: u16, sent: Sent| {
                 tries.again_after_status(retry, status, sent, &service.budget, tokio::time::Instant::now)
             };
-            let deep = forward.is_deep_at(&endpoint);
-            let arrived = if deep { Box::pin(self.arrive(request, forward)).await } else { Ok(()) };
+            let deep = later::is_deep(&service.inbound);
+            let arrived =
+                if deep { Box::pin(self.arrive(request, forward, &endpoint)).await } else { Ok(()) };
             let ended = match arrived.and_then(|()| self.reach(request, forward, &endpoint)) {
                 Err(failure) => Ended::Failed(failure, Sent::NOTHING),
                 Ok(Reach::Http1(target)) if !request.http10 && !forward.is_throttled(request.upgrade) => {

@@ -24,11 +24,11 @@ use crate::deadline;
 use crate::fault::{self, Drawn};
 use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
 use crate::identity;
-use crate::later::{self, Later};
+use crate::later::Later;
 use crate::matcher;
 use crate::overload;
 use crate::route::Rule;
-use crate::service::{Endpoint, Place, Service, Wish};
+use crate::service::{Endpoint, Service, Wish};
 use crate::stats::Direction;
 use crate::subset;
 use crate::table::Table;
@@ -122,11 +122,6 @@ impl Forward {
         if self.service.overload.is_some() {
             self.priority = Some(overload::priority(self, head));
         }
-    }
-
-    /// Whether its callee's checks may wait or change it, and are made here: no other base is there to make them.
-    pub fn is_deep_at(&self, endpoint: &Endpoint) -> bool {
-        later::is_deep(&self.service.inbound) && !matches!(endpoint.place, Place::Mesh { .. })
     }
 
     /// Whether it is tried again after statuses of gRPC.

@@ -236,6 +236,31 @@ async fn access_looks_at_claims() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_further_try_has_the_token_too() {
+    local(async {
+        let login = Login::new();
+        let mut catalog = service("shop/catalog/http");
+        catalog.inbound = vec![jwt(JwtKeys::Inline(login.keys()))];
+        let retry = RetryPolicy { statuses: vec![503], ..dodai_dataplane::attempt::default_retry() };
+        catalog.policy.retry = Some(retry);
+        let world = World::of(usual(catalog, filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        client.send(bearer(&login.sign("ES256", &ada()))).await;
+        let mut backend = backends.accept().await;
+        for answer in ["HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", OK] {
+            let call = backend.answer(answer).await;
+            assert_eq!((call.header("x-user"), call.header("authorization")), (Some("ada"), None));
+            if answer != OK {
+                backend = backends.accept().await;
+            }
+        }
+        assert_eq!(client.message().await.status(), 200);
+    })
+    .await;
+}
+
 fn remote(refresh: Duration) -> JwtKeys {
     JwtKeys::Uri { uri: "http://10.0.1.9:8000/keys".into(), refresh }
 }
