@@ -1,4 +1,4 @@
-//! W3C trace context (Trace Context level 1, `traceparent` and its sampled flag).
+//! W3C trace context (Trace Context level 1, `traceparent` and its sampled flag), and B3 (openzipkin/b3-propagation).
 //!
 //! A hop keeps the caller's trace id and gives itself a new span id; without a valid `traceparent` it
 //! starts a trace. Parsing follows section 3.2 of the recommendation: version `ff` and all-zero ids are
@@ -52,12 +52,38 @@ impl Span {
         Some(Span { trace, id, parent: 0, sampled: flags & 1 == 1 })
     }
 
-    /// The span of a hop whose request carried `traceparent`: a child of it, or a new trace.
-    pub fn for_hop(traceparent: Option<&[u8]>, sample: impl FnOnce() -> bool) -> Span {
-        match traceparent.and_then(Span::parse) {
-            Some(parent) => parent.child(),
-            None => Span::root(sample()),
-        }
+    /// The span a caller sent in B3's single header, `trace-span-sampled-parent` without the last two or one of them;
+    /// `None` if it is malformed, or says no more than whether to sample.
+    pub fn parse_b3(value: &[u8]) -> Option<Span> {
+        let mut parts = value.split(|byte| *byte == b'-');
+        let (trace, id) = (parts.next()?, parts.next()?);
+        Span::of_b3(trace, id, parts.next())
+    }
+
+    /// The span a caller sent in B3's separate headers. A trace has 16 or 32 digits, a span 16.
+    pub fn of_b3(trace: &[u8], id: &[u8], sampled: Option<&[u8]>) -> Option<Span> {
+        let trace = match trace.len() {
+            16 => u128::from(hex(trace)?),
+            32 => (u128::from(hex(&trace[..16])?) << 64) | u128::from(hex(&trace[16..])?),
+            _ => return None,
+        };
+        let id = if id.len() == 16 { hex(id)? } else { return None };
+        let sampled = match sampled {
+            Some(b"1" | b"d" | b"true") => true,
+            Some(b"0" | b"false") | None => false,
+            Some(_) => return None,
+        };
+        (trace != 0 && id != 0).then_some(Span { trace, id, parent: 0, sampled })
+    }
+
+    /// Trace, span and parent as B3 writes them.
+    pub fn b3(&self) -> ([u8; 32], [u8; 16], [u8; 16]) {
+        let (mut trace, mut id, mut parent) = ([0; 32], [0; 16], [0; 16]);
+        write_hex(&mut trace[..16], (self.trace >> 64) as u64);
+        write_hex(&mut trace[16..], self.trace as u64);
+        write_hex(&mut id, self.id);
+        write_hex(&mut parent, self.parent);
+        (trace, id, parent)
     }
 
     /// The `traceparent` value, without allocating.

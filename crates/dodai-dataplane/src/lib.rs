@@ -11,6 +11,7 @@ mod answer;
 pub mod attempt;
 mod authorizer;
 mod balance;
+mod b3;
 mod bodies;
 mod checks;
 mod client_h1;

@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::affinity::Affinity;
+use crate::b3;
 use crate::deadline;
 use crate::fault::{self, Drawn};
 use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
@@ -192,7 +193,8 @@ pub fn direction(role: &Role) -> Direction {
 /// The span of a hop: a child of the caller's, or a new trace.
 pub fn span(head: &RequestHead<'_>, worker: &Worker) -> Span {
     let share = u64::from(worker.shared.sample_per_ten_thousand);
-    Span::for_hop(head.header("traceparent"), || random() % 10_000 < share)
+    let told = head.header("traceparent").and_then(Span::parse).or_else(|| b3::parent(head));
+    told.map_or_else(|| Span::root(random() % 10_000 < share), |parent| parent.child())
 }
 
 /// Stations route and filter, for a call that arrived at `now`. What changes in its head goes to `edits`, which
@@ -326,6 +328,7 @@ fn mark(
 ) -> Result<(), Failure> {
     identity::settle(edits, table, &entry.listener.role, entry.caller, head);
     edits.set(TRACEPARENT, &span.traceparent());
+    b3::tell(edits, head, span);
     let hops = hops(head);
     if hops >= MAX_HOPS {
         return Err(Failure::new(
