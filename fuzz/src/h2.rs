@@ -63,7 +63,9 @@ fn run(who: u8, pieces: &[&[u8]], now: Instant) -> Seen {
         loop {
             match receiving.poll_piece(&cx) {
                 Poll::Ready(Some(Ok(Piece::Data(data)))) => body.extend_from_slice(&data),
-                Poll::Ready(Some(Ok(Piece::Interim(block) | Piece::Head(block) | Piece::Trailers(block)))) => {
+                Poll::Ready(Some(Ok(
+                    Piece::Interim(block) | Piece::Head(block) | Piece::Trailers(block),
+                ))) => {
                     let fields: Vec<_> = block.iter().collect();
                     rest.push_str(&format!("{fields:?}"));
                 }

@@ -13,6 +13,7 @@ pub mod h2;
 pub mod hpack;
 pub mod identity;
 pub mod messages;
+pub mod proxy_protocol;
 pub mod template;
 pub mod tokens;
 pub mod trace;

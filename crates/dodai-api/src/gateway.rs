@@ -36,6 +36,10 @@ pub struct Listener {
     /// What becomes of headers that say who calls (`dapr-caller-app-id`, `x-forwarded-client-cert`). Default: `Strip`.
     #[serde(default, skip_serializing_if = "IdentityHeaders::is_default")]
     pub identity_headers: IdentityHeaders,
+    /// A proxy in front says in the PROXY protocol (version 1 or 2) whose each connection is; the client's address is
+    /// then what it says. The same for all listeners of a port. Default: nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// What becomes of headers that say who calls.
@@ -52,6 +56,39 @@ impl IdentityHeaders {
     fn is_default(&self) -> bool {
         *self == IdentityHeaders::Strip
     }
+}
+
+/// The PROXY protocol ahead of a listener's connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Whether connections without the header are refused. Default: `require`.
+    #[serde(default)]
+    pub mode: ProxyProtocolMode,
+    /// The proxies that may say it: addresses, or networks like `10.0.0.0/8`; at least one. Headers from elsewhere are
+    /// refused.
+    pub trusted: Vec<String>,
+}
+
+/// Whether connections without the header of the PROXY protocol are refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocolMode {
+    /// Every connection begins with the header.
+    #[default]
+    Require,
+    /// Connections may begin with the header; those without are their sender's own.
+    Accept,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocolVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 fn loopback() -> String {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::ProxyProtocolVersion;
 use crate::name::ObjectName;
 use crate::quantity::{ByteSize, SocketAddress, TimeSpan, Weight};
 
@@ -295,6 +296,10 @@ pub struct External {
     /// Speak TLS to it. Default: plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ExternalTls>,
+    /// Tell it at the beginning of each connection, in this version of the PROXY protocol, which client it is for. A
+    /// connection then carries the calls of one client. Default: it is not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
 }
 
 /// TLS towards something that runs elsewhere.

@@ -199,6 +199,7 @@ fn snapshot(version: u64, artifact: &Digest) -> Result<Snapshot, Error> {
                 protocol: Protocol::Http,
                 role: Role::Gateway { routes: "all".into() },
                 tls: None,
+                proxy: None,
             }),
         ],
     ))

@@ -69,8 +69,8 @@ pub async fn reveal(
 
 fn pems(target: &Target) -> impl Iterator<Item = &Pem> {
     let tls = match target {
-        Target::Tls { tls, .. } => Some(tls),
-        Target::Address(_) | Target::Instance { .. } => None,
+        Target::Tls { tls, .. } | Target::Announced { tls: Some(tls), .. } => Some(tls),
+        Target::Address(_) | Target::Announced { tls: None, .. } | Target::Instance { .. } => None,
     };
     let certificate = tls.and_then(|tls| tls.certificate.as_ref());
     tls.and_then(|tls| tls.roots.as_ref())
@@ -120,7 +120,9 @@ impl<V: Vault> Reading<'_, V> {
             }
         }
         for one in list.into_iter().flat_map(|list| &mut list.list) {
-            let Target::Tls { tls, .. } = &mut one.target else { continue };
+            let (Target::Tls { tls, .. } | Target::Announced { tls: Some(tls), .. }) = &mut one.target else {
+                continue;
+            };
             let certificate = tls.certificate.iter_mut().flat_map(|(chain, key)| [chain, key]);
             for pem in tls.roots.iter_mut().chain(certificate) {
                 if let Pem::Value(value) = pem

@@ -338,6 +338,7 @@ mod tests {
                 protocol: Protocol::Tcp,
                 role: Role::Mesh,
                 tls: None,
+                proxy: None,
             }),
         }
     }

@@ -79,6 +79,7 @@ fn resources(
             protocol: Protocol::Http,
             role: Role::Gateway { routes: "all".into() },
             tls: None,
+            proxy: None,
         }),
         Resource::Routes(Routes {
             name: "all".into(),

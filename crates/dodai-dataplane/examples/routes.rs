@@ -199,6 +199,7 @@ fn resources(hosts: Vec<VirtualHost>, id: &ServiceId) -> Vec<Resource> {
             protocol: Protocol::Http,
             role: Role::Gateway { routes: "all".into() },
             tls: None,
+            proxy: None,
         }),
         Resource::Routes(Routes { name: "all".into(), hosts, trusted: false }),
         Resource::Service(Service::new(id.clone())),

@@ -17,6 +17,7 @@ use dodai_transport::tls::Alpn;
 
 use crate::h2::PREFACE;
 use crate::pipe;
+use crate::proxied::Proxied;
 use crate::request::Side;
 use crate::spine::caller_label;
 use crate::timer::Deadline;
@@ -32,7 +33,16 @@ pub struct Serving(RefCell<Terms>);
 struct Terms {
     listener: Arc<Listener>,
     tls: Option<Tls>,
+    /// What a proxy in front says ahead of a connection.
+    proxied: Option<Rc<Proxied>>,
     retired: Retired,
+}
+
+impl Terms {
+    fn new(listener: Arc<Listener>, tls: Option<Tls>) -> Terms {
+        let proxied = listener.proxy.as_ref().map(|proxy| Rc::new(Proxied::new(proxy)));
+        Terms { listener, tls, proxied, retired: Retired::default() }
+    }
 }
 
 /// Whether the listener that a connection came in by is gone or serves something else by now. The connection then
@@ -42,12 +52,12 @@ pub type Retired = Rc<Cell<bool>>;
 impl Serving {
     /// Serves `listener`, behind TLS if there is any.
     pub fn new(listener: Arc<Listener>, tls: Option<Tls>) -> Serving {
-        Serving(RefCell::new(Terms { listener, tls, retired: Retired::default() }))
+        Serving(RefCell::new(Terms::new(listener, tls)))
     }
 
     /// From the next connection on, serves this; those that are open end when they can.
     pub fn replace(&self, listener: Arc<Listener>, tls: Option<Tls>) {
-        self.0.replace(Terms { listener, tls, retired: Retired::default() }).retired.set(true);
+        self.0.replace(Terms::new(listener, tls)).retired.set(true);
     }
 
     fn now(&self) -> Terms {
@@ -117,12 +127,22 @@ async fn connection(
     worker: Rc<Worker>,
     terms: Terms,
     stream: Stream,
-    peer: std::net::SocketAddr,
+    mut peer: std::net::SocketAddr,
     _open: Open,
 ) {
-    let Terms { listener, tls, retired } = terms;
+    let Terms { listener, tls, proxied, retired } = terms;
     if !worker.shared.users.admit(&listener.role, &stream) {
         return;
+    }
+    let (mut stream, mut wanted) = (stream, None);
+    if let Some(proxied) = proxied {
+        let patience = worker.shared.limits.head_timeout;
+        let heard = Box::pin(proxied.hear(stream, peer, &listener.name, patience)).await;
+        let Some((rest, ends)) = heard else { return };
+        stream = rest;
+        if let Some(ends) = ends {
+            (peer, wanted) = (ends.source, Some(Box::new(ends.destination)));
+        }
     }
     let stream = match tls {
         None => stream,
@@ -135,7 +155,7 @@ async fn connection(
         },
     };
     let secure = stream.is_tls();
-    let passes = matches!(stream, Stream::Early(_));
+    let passes = stream.passes_tls();
     let caller = caller(&listener.role, &stream);
     let label = caller_label(&caller);
     let client = match listener.role {
@@ -146,7 +166,8 @@ async fn connection(
     let tcp = protocol == Protocol::Tcp;
     let is_mesh = matches!(listener.role, Role::Mesh);
     let service = service(&listener.role, &stream);
-    let side = Side { listener, caller, label, client, secure, service, retired };
+    let port = peer.port();
+    let side = Side { listener, caller, label, client, port, wanted, secure, service, retired };
     let tcp = tcp || passes || side.service.as_ref().is_some_and(|id| speaks_tcp(&worker, id));
     if tcp {
         return Box::pin(pipe::serve(worker, stream, side)).await;

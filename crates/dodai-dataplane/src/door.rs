@@ -121,6 +121,7 @@ pub fn side_of(caller: &Caller) -> Side {
         protocol: Protocol::Http,
         role: Role::Outbound { app },
         tls: None,
+        proxy: None,
     };
     let label = caller_label(caller);
     Side {
@@ -128,6 +129,8 @@ pub fn side_of(caller: &Caller) -> Side {
         caller: caller.clone(),
         label,
         client: std::sync::Arc::default(),
+        port: 0,
+        wanted: None,
         secure: false,
         service: None,
         retired: crate::connection::Retired::default(),

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::idle_life::IdleLife;
+use crate::proxied::Announce;
 use crate::secure::Secure;
 
 /// What a pool is kept for.
@@ -35,6 +36,8 @@ pub struct Key {
     pub source: Option<AppId>,
     /// What it is secured by, outside the mesh.
     pub tls: Option<std::sync::Arc<Secure>>,
+    /// For whom it is told to be ahead: a connection carries the calls of one client only then.
+    pub announce: Option<std::sync::Arc<Announce>>,
 }
 
 /// The pools of one thread.

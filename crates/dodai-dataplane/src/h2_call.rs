@@ -219,7 +219,8 @@ async fn tries(
         let again = |status: u16, sent: Sent| {
             tries.again_after_status(retry, status, sent, &service.budget, Instant::now)
         };
-        let reach = reach::of(&endpoint, service, &side.caller, &worker.shared)?.by(forward.rule.as_deref());
+        let reach = reach::of(&endpoint, service, &side.caller, &worker.shared)?;
+        let reach = reach.by(forward.rule.as_deref()).behalf_of(side);
         if reach.is_checked_here() && !service.inbound.is_empty() {
             spine::admit_inbound(service, &View::of(&client.head).head(), &side.caller)?;
         }

@@ -55,6 +55,7 @@ mod pick;
 mod pipe;
 mod place;
 pub mod plane;
+mod proxied;
 pub mod rate;
 mod reach;
 mod relay;

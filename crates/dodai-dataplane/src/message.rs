@@ -92,14 +92,14 @@ pub async fn decided(
                     outcome.failure = Some(fault::failure());
                     Ok(reply)
                 }
-                Ok(None) => tries_of(worker, &forward, &head, &body, &context, &side.caller, &mut outcome)
-                    .await
-                    .map(|mut reply| {
+                Ok(None) => tries_of(worker, &forward, &head, &body, &context, side, &mut outcome).await.map(
+                    |mut reply| {
                         let edits = forward.response_edits(outcome.endpoint.as_deref());
                         edits.apply_to(&mut reply.head.headers);
                         forward.slow(&mut reply);
                         reply
-                    }),
+                    },
+                ),
                 Err(failure) => Err(failure),
             }
         }
@@ -177,7 +177,7 @@ async fn tries_of(
     head: &http::request::Parts,
     body: &Replay,
     context: &Context,
-    caller: &Caller,
+    side: &Side,
     outcome: &mut Outcome,
 ) -> Result<Reply, Failure> {
     let service = &forward.service;
@@ -197,7 +197,7 @@ async fn tries_of(
             Ok(endpoint) => endpoint,
             Err(failure) => match forward.renewed(worker) {
                 Some(newer) => {
-                    return Box::pin(tries_of(worker, &newer, head, body, context, caller, outcome)).await;
+                    return Box::pin(tries_of(worker, &newer, head, body, context, side, outcome)).await;
                 }
                 None => return Err(failure),
             },
@@ -208,7 +208,7 @@ async fn tries_of(
         let attempt = endpoint.attempt(nanos);
         let deadline = tries.try_deadline(&terms, now);
         let body_now = limit(body.lend(), terms.max_body)?;
-        let once = once_at(worker, forward, &endpoint, head.clone(), body_now, context, caller, deadline);
+        let once = once_at(worker, forward, &endpoint, head.clone(), body_now, context, side, deadline);
         let result = match tokio::time::timeout_at(deadline, once).await {
             Ok(result) => result,
             Err(_) => Err(Failure::new(Kind::Timeout, format!("{} did not answer in time", service.label))),
@@ -220,7 +220,7 @@ async fn tries_of(
         {
             // It was closed before it got anything.
             drop(attempt);
-            return Box::pin(tries_of(worker, &newer, head, body, context, caller, outcome)).await;
+            return Box::pin(tries_of(worker, &newer, head, body, context, side, outcome)).await;
         }
         let sent = if body.is_whole() { Sent::HEAD } else { Sent::BODY };
         if let Err(failure) = &result
@@ -259,7 +259,7 @@ async fn tries_of(
             if !forward.mirrors.is_empty()
                 && let Some(bytes) = body.copy()
             {
-                mirror::send(worker, forward, caller, context.span, head, &bytes);
+                mirror::send(worker, forward, &side.caller, context.span, head, &bytes);
             }
             body.commit();
             // Where calls under way are limited, one is until its body ends.
@@ -288,10 +288,12 @@ async fn once_at(
     mut head: http::request::Parts,
     body: Body,
     context: &Context,
-    caller: &Caller,
+    side: &Side,
     deadline: Instant,
 ) -> Result<Reply, Failure> {
-    let reach = reach::of(endpoint, &forward.service, caller, &worker.shared)?.by(forward.rule.as_deref());
+    let caller = &side.caller;
+    let reach = reach::of(endpoint, &forward.service, caller, &worker.shared)?;
+    let reach = reach.by(forward.rule.as_deref()).behalf_of(side);
     if reach.is_checked_here() && later::is_deep(&forward.service.inbound) {
         let edits = later::arrive(worker, &forward.service, caller, &head).await?;
         edits.apply_to_request(&mut head);

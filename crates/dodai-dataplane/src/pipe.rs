@@ -217,7 +217,7 @@ async fn try_open(
             let parts = tunnel();
             spine::admit_inbound(service, &dodai_core::head::RequestHead::Map(&parts), caller)?;
         }
-        let failure = match reach::of(&endpoint, service, caller, &worker.shared)? {
+        let failure = match reach::of(&endpoint, service, caller, &worker.shared)?.behalf_of(side) {
             Reach::Http1(target) | Reach::Http2(target) => match dial(worker, &target).await {
                 Ok(stream) => {
                     service.answered(&attempt, Verdict::Status(200), now_nanos());

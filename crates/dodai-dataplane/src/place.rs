@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use dodai_core::id::{BaseId, RevisionId};
-use dodai_core::snapshot::{self, Breaker, Target};
+use dodai_core::snapshot::{self, Breaker, ProxyVersion, Target};
 use tokio::time::Instant;
 
 use crate::affinity;
@@ -31,8 +31,8 @@ pub enum Place {
         /// Its mesh address.
         address: std::net::SocketAddr,
     },
-    /// An address outside the mesh, and what connections to it are secured by.
-    Address(Arc<str>, Address, Option<Arc<Secure>>),
+    /// An address outside the mesh, what connections to it are secured by, and how it is told for whom they are.
+    Address(Arc<str>, Address, Option<Arc<Secure>>, Option<ProxyVersion>),
 }
 
 /// One endpoint.
@@ -90,6 +90,13 @@ pub fn nanos(at: Instant) -> u64 {
     u64::try_from(at.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Where an address outside the mesh is.
+fn outside(address: &str, tls: Option<&snapshot::ClientTls>, told: Option<ProxyVersion>) -> Place {
+    let secure = tls.map(|tls| Arc::new(Secure::new(address, tls)));
+    let port = if secure.is_some() { 443 } else { 80 };
+    Place::Address(address.into(), Address::of(address, port), secure, told)
+}
+
 impl Endpoint {
     /// The live form of `source`; none if it cannot be reached yet.
     pub fn new(source: &snapshot::Endpoint, base: &BaseId, locals: &Locals) -> Option<Endpoint> {
@@ -100,13 +107,10 @@ impl Endpoint {
             Target::Instance { instance, base: on, mesh } => {
                 (Place::Mesh { base: on.clone(), address: (*mesh)? }, instance.as_str().to_owned())
             }
-            Target::Address(address) => {
-                (Place::Address(address.as_str().into(), Address::of(address, 80), None), address.clone())
-            }
-            Target::Tls { address, tls } => {
-                let secure = Some(Arc::new(Secure::new(address, tls)));
-                let place = Place::Address(address.as_str().into(), Address::of(address, 443), secure);
-                (place, address.clone())
+            Target::Address(address) => (outside(address, None, None), address.clone()),
+            Target::Tls { address, tls } => (outside(address, Some(tls), None), address.clone()),
+            Target::Announced { address, tls, version } => {
+                (outside(address, tls.as_ref(), Some(*version)), address.clone())
             }
         };
         Some(Endpoint {

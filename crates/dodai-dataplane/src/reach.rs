@@ -14,6 +14,8 @@ use http::uri::Scheme;
 use crate::endpoint::Key;
 use crate::local::{InFlight, Way};
 use crate::mesh::Callee;
+use crate::proxied::Announce;
+use crate::request::Side;
 use crate::route::Rule;
 use crate::secure::Secure;
 use crate::service::{Endpoint, Place, Service};
@@ -85,6 +87,17 @@ impl Reach {
         }
         self
     }
+
+    /// The same for the client at the other end of `side`, where the endpoint wants to know.
+    pub fn behalf_of(mut self, side: &Side) -> Reach {
+        if let Reach::Http1(target) | Reach::Http2(target) = &mut self
+            && let Some(announce) = &mut target.key.announce
+            && let Some(ends) = side.ends()
+        {
+            *announce = Arc::new(Announce { version: announce.version, ends: Some(ends) });
+        }
+        self
+    }
 }
 
 /// The way to `endpoint` for calls to `service`.
@@ -114,6 +127,7 @@ pub fn of(
                         at: Some(address),
                         source: None,
                         tls: None,
+                        announce: None,
                     };
                     let address = Address::Socket(address);
                     Ok(spoken(service, target(key, address, Some(in_flight))))
@@ -132,14 +146,17 @@ pub fn of(
                 at: Some(*address),
                 source: caller.app().cloned(),
                 tls: None,
+                announce: None,
             };
             let callee = Callee { caller: caller.clone(), service: service.spec.id.clone() };
             let callee = Some(Box::new(callee));
             Ok(spoken(service, Target { callee, ..target(key, Address::Socket(*address), None) }))
         }
-        Place::Address(name, address, tls) => {
+        Place::Address(name, address, tls, told) => {
+            let announce = told.map(|version| Arc::new(Announce { version, ends: None }));
             let (address_of, tls) = (name.clone(), tls.clone());
-            let key = Key { endpoint: endpoint.id, address: address_of, at: None, source: None, tls };
+            let key =
+                Key { endpoint: endpoint.id, address: address_of, at: None, source: None, tls, announce };
             Ok(spoken(service, target(key, address.clone(), None)))
         }
     }
@@ -184,7 +201,7 @@ pub fn url(authority: &str, scheme: &Scheme) -> Result<Target, Failure> {
 
 fn outside(authority: &str, default_port: u16, tls: Option<Arc<Secure>>) -> Target {
     let address = Address::of(authority, default_port);
-    let key = Key { endpoint: 0, address: authority.into(), at: None, source: None, tls };
+    let key = Key { endpoint: 0, address: authority.into(), at: None, source: None, tls, announce: None };
     target(key, address, None)
 }
 
@@ -195,10 +212,13 @@ pub async fn dial(worker: &Worker, target: &Target) -> Result<Stream, Failure> {
         0 => shared.limits.connect_timeout,
         millis => Duration::from_millis(millis.into()),
     };
-    let stream = match &target.address {
+    let mut stream = match &target.address {
         Address::Socket(address) => shared.network.connect_addr(*address, within).await?,
         Address::Host(host, port) => shared.network.connect(host, *port, within).await?,
     };
+    if let Some(announce) = &target.key.announce {
+        Box::pin(announce.tell(&mut stream, &target.key.address, within)).await?;
+    }
     let late = |_| {
         let text = format!("TLS handshake for {}: not done within {within:?}", target.key.address);
         Failure::new(Kind::Tls, text)

@@ -5,6 +5,7 @@
 //! is free again before the first await.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dodai_core::call::Caller;
@@ -12,6 +13,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::Role;
+use dodai_transport::proxy_protocol::Ends;
 use http::HeaderName;
 
 use crate::h1::{self, BadHead, Flow, Framing, HeaderList, Parsed, RequestLine};
@@ -88,6 +90,10 @@ pub struct Side {
     pub label: std::sync::Arc<str>,
     /// The client's address, for gateways.
     pub client: std::sync::Arc<str>,
+    /// The client's port, for gateways.
+    pub port: u16,
+    /// What the client connected to, if a proxy told.
+    pub wanted: Option<Box<SocketAddr>>,
     /// Whether it is encrypted.
     pub secure: bool,
     /// The service that another base asked for by SNI.
@@ -97,6 +103,12 @@ pub struct Side {
 }
 
 impl Side {
+    /// The client and what it connected to, for endpoints that want to be told.
+    pub fn ends(&self) -> Option<Ends> {
+        let source = SocketAddr::new(self.client.parse().ok()?, self.port);
+        Some(Ends { source, destination: self.wanted.as_deref().copied().unwrap_or(self.listener.address) })
+    }
+
     /// What the spine wants to know.
     pub fn entry(&self) -> Entry<'_> {
         Entry {

@@ -380,7 +380,7 @@ impl Client {
         endpoint: &std::sync::Arc<crate::service::Endpoint>,
     ) -> Result<Reach, Failure> {
         let reach = reach::of(endpoint, &forward.service, &self.side.caller, &self.worker.shared)?;
-        let reach = reach.by(forward.rule.as_deref());
+        let reach = reach.by(forward.rule.as_deref()).behalf_of(&self.side);
         let inbound = &forward.service.inbound;
         if reach.is_checked_here() && !inbound.is_empty() && !later::is_deep(inbound) {
             request.parse_again(|line, headers| {

@@ -307,6 +307,7 @@ mod tests {
                 protocol: Protocol::Http,
                 role: Role::Gateway { routes: routes.to_owned() },
                 tls: None,
+                proxy: None,
             })
         };
         let routes = Resource::Routes(Routes { name: "r".to_owned(), hosts: vec![], trusted: false });

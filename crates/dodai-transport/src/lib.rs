@@ -14,6 +14,7 @@ pub mod network;
 pub mod origin;
 pub mod pem;
 mod procfs;
+pub mod proxy_protocol;
 pub mod stream;
 pub mod tls;
 pub mod token;

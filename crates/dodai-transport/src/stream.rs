@@ -84,6 +84,21 @@ impl Stream {
         self.tls().is_some()
     }
 
+    /// Whether it is encrypted, and the key is the client's and somebody else's: the first message was looked at.
+    pub fn passes_tls(&self) -> bool {
+        matches!(self, Stream::Early(early) if early.is_tls)
+    }
+
+    /// The same with `bytes`, which were read from it, put back.
+    #[must_use]
+    pub fn with_early(self, bytes: Vec<u8>) -> Stream {
+        if bytes.is_empty() {
+            return self;
+        }
+        let early = Early { stream: self, bytes, taken: 0, server_name: None, is_tls: false };
+        Stream::Early(Box::new(early))
+    }
+
     /// The socket, where bytes of the stream are bytes of the socket: for splice and socket options.
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {

@@ -154,6 +154,7 @@ fn snapshot(app: &AppId, instance: &InstanceId, address: SocketAddr) -> anyhow::
                 protocol: Protocol::Http,
                 role: Role::Gateway { routes: "serve".to_owned() },
                 tls: None,
+                proxy: None,
             }),
         ],
     ))

@@ -13,6 +13,7 @@ mod packaging;
 mod probes;
 mod project;
 mod protocols;
+mod proxied;
 mod readme;
 mod running;
 mod serve;

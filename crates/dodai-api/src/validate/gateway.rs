@@ -1,7 +1,7 @@
 //! Rules within a Gateway and a Service.
 
 use super::Findings;
-use crate::gateway::{GatewaySpec, Listener, ListenerProtocol, TlsMode};
+use crate::gateway::{GatewaySpec, Listener, ListenerProtocol, ProxyProtocol, ProxyProtocolMode, TlsMode};
 use crate::read::Code;
 use crate::service::ServiceSpec;
 
@@ -15,6 +15,13 @@ pub(super) fn check(spec: &GatewaySpec, found: &mut Findings) {
         if let Some(other) = spec.listeners[..i].iter().find(|other| clash(other, listener)) {
             let message = format!("port {} is taken by the listener `{}`", listener.port, other.name);
             found.error(Code::PortClash, format!("{path}.port"), message, CLASH_REMEDY);
+        }
+        if let Some(other) = spec.listeners[..i].iter().find(|other| differ(other, listener)) {
+            let message = format!(
+                "the listener `{}` says something else of `proxyProtocol` on the same port",
+                other.name
+            );
+            found.error(Code::Conflict, format!("{path}.proxyProtocol"), message, DIFFER_REMEDY);
         }
     }
 }
@@ -33,6 +40,9 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
             let message = "a TCP listener cannot tell host names apart";
             found.error(Code::Conflict, format!("{path}.hostname"), message, "leave it out, or use `TLS`");
         }
+    }
+    if let Some(proxy) = &listener.proxy_protocol {
+        check_proxy(&format!("{path}.proxyProtocol"), listener, proxy, found);
     }
     let tls_path = format!("{path}.tls");
     match (listener.protocol, &listener.tls) {
@@ -72,6 +82,26 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
                 TlsMode::Passthrough | TlsMode::Terminate => {}
             }
         }
+    }
+}
+
+pub(super) const DIFFER_REMEDY: &str =
+    "say the same on all listeners of a port: the header comes before it is known which of them is meant";
+
+/// Whether two listeners share a port and disagree on what comes ahead of its connections.
+pub(super) fn differ(a: &Listener, b: &Listener) -> bool {
+    a.port == b.port && overlap(&a.address, &b.address) && a.proxy_protocol != b.proxy_protocol
+}
+
+fn check_proxy(path: &str, listener: &Listener, proxy: &ProxyProtocol, found: &mut Findings) {
+    found.not_empty(&format!("{path}.trusted"), "proxy", &proxy.trusted);
+    for (i, network) in proxy.trusted.iter().enumerate() {
+        super::access::check_network(&format!("{path}.trusted[{i}]"), network, found);
+    }
+    if proxy.mode == ProxyProtocolMode::Accept && listener.protocol == ListenerProtocol::Tcp {
+        let message =
+            "a TCP listener cannot wait to see whether the header comes: the server may have to speak first";
+        found.error(Code::Conflict, format!("{path}.mode"), message, "use `mode: require`");
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::gateway::{CLASH_REMEDY, clash};
+use super::gateway::{CLASH_REMEDY, DIFFER_REMEDY, clash, differ};
 use crate::app::{AppSpec, RevisionChoice};
 use crate::dapr::Component;
 use crate::document::{Document, DocumentKey, Kind};
@@ -464,6 +464,15 @@ impl<'a> World<'a> {
                             format!("port {port} is taken by the listener `{}` of `{owner}`", other.name);
                         let path = format!("spec.listeners[{i}].port");
                         self.add(document, Problem::new(Code::PortClash, path, message).remedy(CLASH_REMEDY));
+                    }
+                    if let Some((owner, other)) = listeners.iter().find(|(_, other)| differ(other, listener))
+                    {
+                        let message = format!(
+                            "the listener `{}` of `{owner}` says something else of `proxyProtocol` on the same port",
+                            other.name
+                        );
+                        let path = format!("spec.listeners[{i}].proxyProtocol");
+                        self.add(document, Problem::new(Code::Conflict, path, message).remedy(DIFFER_REMEDY));
                     }
                 }
                 listeners.extend(gateway.spec.listeners.iter().map(|listener| (key.clone(), listener)));

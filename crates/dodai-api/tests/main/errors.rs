@@ -551,3 +551,23 @@ fn a_weight_below_its_bound_is_told_the_bound() {
         assert!(remedy.contains("0 to 1000000") && !remedy.contains("4294967295"), "{weight}: {problem:?}");
     }
 }
+
+#[test]
+fn what_a_proxy_may_say_is_checked() {
+    let gateway = |listeners: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {{name: x}}\nspec:\n  listeners:\n{listeners}"
+        )
+    };
+    let one = |protocol: &str, proxy: &str| {
+        gateway(&format!("    - {{name: a, port: 80, protocol: {protocol}, proxyProtocol: {{{proxy}}}}}\n"))
+    };
+    let path = "spec.listeners[0].proxyProtocol";
+    said(&one("HTTP", "trusted: [nobody]"), &format!("{path}.trusted[0]"), "invalid_value");
+    said(&one("HTTP", "trusted: [10.0.0.0/33]"), &format!("{path}.trusted[0]"), "invalid_value");
+    said(&one("HTTP", "mode: accept"), &format!("{path}.trusted"), "missing_key");
+    said(&one("HTTP", "trusted: []"), &format!("{path}.trusted"), "missing_key");
+    said(&one("TCP", "mode: accept, trusted: [10.0.0.1]"), &format!("{path}.mode"), "conflict");
+    let two = "    - {name: a, port: 80, protocol: HTTP, hostname: a.test, proxyProtocol: {trusted: [10.0.0.1]}}\n    - {name: b, port: 80, protocol: HTTP, hostname: b.test}\n";
+    said(&gateway(two), "spec.listeners[1].proxyProtocol", "conflict");
+}

@@ -132,6 +132,7 @@ async fn where_an_app_has_its_own_user_only_that_speaks_for_it() {
         protocol: Protocol::Http,
         role: Role::Outbound { app: app() },
         tls: None,
+        proxy: None,
     });
     node.tell([listener.clone()]);
     let mut status = node.status.clone();

@@ -26,6 +26,7 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
                 protocol: Protocol::Http,
                 role: Role::Outbound { app: id.clone() },
                 tls: None,
+                proxy: None,
             });
         }
         if app.spec.dapr.as_ref().is_none_or(|dapr| dapr.enabled) {
@@ -35,7 +36,14 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
     }
     if let Some(address) = input.settings.mesh {
         let name = "mesh".to_owned();
-        all.push(Listener { name, address, protocol: Protocol::Http2, role: Role::Mesh, tls: None });
+        all.push(Listener {
+            name,
+            address,
+            protocol: Protocol::Http2,
+            role: Role::Mesh,
+            tls: None,
+            proxy: None,
+        });
     }
     all
 }
@@ -49,6 +57,7 @@ fn apis(input: &Input<'_>, id: &AppId) -> Vec<Listener> {
         protocol: Protocol::Http,
         role: Role::Api { app: id.clone() },
         tls: None,
+        proxy: None,
     };
     addresses.iter().enumerate().map(listener).collect()
 }
@@ -71,6 +80,7 @@ fn dependencies(input: &Input<'_>, id: &AppId, app: &App) -> Vec<Listener> {
             protocol: found.protocol,
             role: Role::Dependency { app: id.clone(), service: found.id },
             tls: None,
+            proxy: None,
         });
     }
     all

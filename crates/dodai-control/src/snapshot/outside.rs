@@ -5,12 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use dodai_api::External;
 use dodai_api::dapr::{HttpEndpoint, TlsItem};
+use dodai_api::{External, ProxyProtocolVersion};
 use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{
     Access, AccessRule, ClientTls, Endpoint, Endpoints, Filter, HeaderEdits, Match, PathMatch, PathRewrite,
-    Pem, Resource, Rule, Service, Setting, Target, Value,
+    Pem, ProxyVersion, Resource, Rule, Service, Setting, Target, Value,
 };
 
 use super::{Input, Scope, component};
@@ -116,9 +116,14 @@ pub(super) fn targets(input: &Input<'_>, app: &AppId, external: &External) -> Ve
         roots: tls.ca.as_ref().map(file).map(Pem::File),
         certificate: None,
     });
-    let target = |address: String| match &tls {
-        Some(tls) => Target::Tls { address, tls: tls.clone() },
-        None => Target::Address(address),
+    let version = external.proxy_protocol.map(|version| match version {
+        ProxyProtocolVersion::V1 => ProxyVersion::V1,
+        ProxyProtocolVersion::V2 => ProxyVersion::V2,
+    });
+    let target = |address: String| match (version, &tls) {
+        (Some(version), tls) => Target::Announced { address, tls: tls.clone(), version },
+        (None, Some(tls)) => Target::Tls { address, tls: tls.clone() },
+        (None, None) => Target::Address(address),
     };
     external.addresses.iter().map(ToString::to_string).map(target).collect()
 }

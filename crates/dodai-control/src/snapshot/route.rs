@@ -9,7 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use dodai_api::{self as api, Gateway, ListenerProtocol, ParentKind, ParentRef, Route, TargetKind, TlsMode};
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{Certificate, Listener, Protocol, Role, Routes, Rule, Tls, TlsName, VirtualHost};
+use dodai_core::snapshot::{
+    Certificate, Listener, Protocol, ProxyProtocol, Role, Routes, Rule, Tls, TlsName, VirtualHost,
+};
 
 use super::policy::{Part, merged};
 use super::precedence::Order;
@@ -178,7 +180,11 @@ fn listener(input: &Input<'_>, own: &str, address: SocketAddr, one: &api::Listen
         ListenerProtocol::Tcp | ListenerProtocol::Tls => Protocol::Tcp,
     };
     let role = Role::Gateway { routes: own.to_owned() };
-    Listener { name: own.to_owned(), address, protocol, role, tls: tls(input, one) }
+    let proxy = one.proxy_protocol.as_ref().map(|proxy| ProxyProtocol {
+        required: proxy.mode == api::ProxyProtocolMode::Require,
+        trusted: proxy.trusted.clone(),
+    });
+    Listener { name: own.to_owned(), address, protocol, role, tls: tls(input, one), proxy }
 }
 
 /// What happens to TLS on a listener. Certificates by name are below the base's data folder, so their paths

@@ -1,7 +1,9 @@
 //! What is outside the mesh: how TLS, names and secrets of external apps and HTTPEndpoints reach a base.
 
 use dodai_core::id::ServiceId;
-use dodai_core::snapshot::{ClientTls, Filter, Pem, Setting, Snapshot, Target, Value};
+use dodai_core::snapshot::{
+    ClientTls, Filter, Pem, ProxyProtocol, ProxyVersion, Role, Setting, Snapshot, Target, Value,
+};
 
 use super::played::yaml;
 use super::snapshots::settled;
@@ -28,6 +30,7 @@ async fn an_external_app_is_spoken_to_as_its_document_says() {
         app("plain", ""),
         app("usual", ", tls: { }"),
         app("own", ", tls: { serverName: bank.example, ca: certificates/bank.pem }"),
+        app("told", ", proxyProtocol: v2"),
     ];
     let (_control, snapshot, _tasks) = settled(&yaml(&all.join("---\n"))).await;
     let address = "10.0.0.9:8443".to_owned();
@@ -39,7 +42,25 @@ async fn an_external_app_is_spoken_to_as_its_document_says() {
         roots: Some(Pem::File("certificates/bank.pem".into())),
         certificate: None,
     };
-    assert_eq!(targets(&snapshot, "default/own/http"), [Target::Tls { address, tls }]);
+    assert_eq!(targets(&snapshot, "default/own/http"), [Target::Tls { address: address.clone(), tls }]);
+    let told = Target::Announced { address, tls: None, version: ProxyVersion::V2 };
+    assert_eq!(targets(&snapshot, "default/told/http"), [told]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_hears_the_proxies_it_trusts() {
+    let gateway = "apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: { name: front }\nspec:\n  listeners:\n    - { name: \
+                   http, port: 8080, protocol: HTTP, proxyProtocol: { mode: accept, trusted: ['10.0.0.0/8'] } }\n    - { \
+                   name: line, port: 8081, protocol: TCP, proxyProtocol: { trusted: ['::1'] } }\n    - { name: plain, \
+                   port: 8082, protocol: TCP }\n";
+    let (_control, snapshot, _tasks) = settled(&yaml(gateway)).await;
+    let heard: Vec<_> = snapshot
+        .listeners()
+        .filter(|listener| matches!(listener.role, Role::Gateway { .. }))
+        .map(|listener| listener.proxy.clone())
+        .collect();
+    let proxy = |required, trusted: &str| Some(ProxyProtocol { required, trusted: vec![trusted.into()] });
+    assert_eq!(heard, [proxy(false, "10.0.0.0/8"), proxy(true, "::1"), None]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,6 +42,28 @@ pub struct Listener {
     pub role: Role,
     /// What happens to TLS; `None` for a port without.
     pub tls: Option<Tls>,
+    /// Whether a proxy in front says whose the connections are; `None` where nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyProtocol>,
+}
+
+/// The PROXY protocol ahead of a listener's connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyProtocol {
+    /// Whether connections without its header are refused.
+    pub required: bool,
+    /// The proxies that may say it: addresses, or networks like `10.0.0.0/8`.
+    pub trusted: Vec<String>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// What connections on a listener are for.
@@ -521,6 +543,15 @@ pub enum Target {
         address: String,
         /// Whom it must prove to be, and who we are.
         tls: ClientTls,
+    },
+    /// Either of the last two, told ahead in the PROXY protocol for whom each connection is.
+    Announced {
+        /// `host:port`.
+        address: String,
+        /// Whom it must prove to be, if it is spoken to in TLS.
+        tls: Option<ClientTls>,
+        /// How it is told.
+        version: ProxyVersion,
     },
 }
 

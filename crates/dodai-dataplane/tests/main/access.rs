@@ -215,7 +215,14 @@ async fn a_tcp_connection_is_cut_by_the_policy_of_its_service() {
             let db = Service { protocol: Protocol::Tcp, port: Some(5432), inbound, ..service("shop/db/pg") };
             let role = Role::Dependency { app: app("shop/front"), service: id("shop/db/pg") };
             let address = (GATEWAY, 90).into();
-            let listener = Listener { name: "db".into(), address, protocol: Protocol::Tcp, role, tls: None };
+            let listener = Listener {
+                name: "db".into(),
+                address,
+                protocol: Protocol::Tcp,
+                role,
+                tls: None,
+                proxy: None,
+            };
             resources.extend([
                 Resource::Service(db),
                 endpoints("shop/db/pg", vec![endpoint(2, "r1")]),

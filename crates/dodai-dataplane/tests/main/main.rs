@@ -20,6 +20,7 @@ mod load;
 mod matching;
 mod pages;
 mod picking;
+mod proxied;
 mod serve;
 mod shares;
 mod support;

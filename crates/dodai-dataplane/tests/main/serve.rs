@@ -342,6 +342,7 @@ async fn bases_call_each_other_as_their_apps() {
                 protocol: Protocol::Http,
                 role: Role::Mesh,
                 tls: None,
+                proxy: None,
             };
             let list = endpoints("shop/catalog/http", vec![remote(15_008)]);
             far.apply(vec![Resource::Listener(mesh_listener), Resource::Service(catalog), list]).await;
@@ -421,6 +422,7 @@ async fn what_a_rule_asks_of_instances_holds_on_another_base() {
             protocol: Protocol::Http,
             role: Role::Mesh,
             tls: None,
+            proxy: None,
         };
         let told = endpoints("shop/catalog/http", list.clone());
         far.apply(vec![Resource::Listener(mesh_listener), Resource::Service(catalog.clone()), told]).await;

@@ -69,6 +69,7 @@ fn secure(protocol: Protocol, certificates: Vec<Certificate>, names: Vec<TlsName
         protocol,
         role,
         tls,
+        proxy: None,
     })
 }
 
@@ -268,6 +269,7 @@ async fn a_client_that_says_nothing_is_let_go() {
             protocol: Protocol::Tcp,
             role: Role::Gateway { routes: "all".into() },
             tls: Some(snapshot::Tls { certificates: vec![], names }),
+            proxy: None,
         }));
         let world = World::with(Limits::default(), all).await;
         for port in [443, 444] {

@@ -18,6 +18,8 @@ pub struct Early {
     /// How many of the bytes have been read again.
     pub(crate) taken: usize,
     pub(crate) server_name: Option<Box<str>>,
+    /// Whether it is the first message of TLS that was read.
+    pub(crate) is_tls: bool,
 }
 
 impl fmt::Debug for Early {
@@ -51,6 +53,8 @@ pub async fn peek(mut stream: Stream, timeout: Duration) -> Result<Stream, Hands
     match within(timeout, read).await {
         None => Err(HandshakeError::TimedOut(timeout)),
         Some(Err(error)) => Err(error),
-        Some(Ok(server_name)) => Ok(Stream::Early(Box::new(Early { stream, bytes, taken: 0, server_name }))),
+        Some(Ok(server_name)) => {
+            Ok(Stream::Early(Box::new(Early { stream, bytes, taken: 0, server_name, is_tls: true })))
+        }
     }
 }
