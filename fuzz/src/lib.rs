@@ -14,6 +14,7 @@ pub mod hpack;
 pub mod identity;
 pub mod messages;
 pub mod proxy_protocol;
+pub mod socks;
 pub mod template;
 pub mod tokens;
 pub mod trace;

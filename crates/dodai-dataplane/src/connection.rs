@@ -24,7 +24,7 @@ use crate::timer::Deadline;
 use crate::tls::Tls;
 use crate::wire::Wire;
 use crate::worker::Worker;
-use crate::{serve_h1, serve_h2};
+use crate::{foreign, serve_h1, serve_h2, socks};
 
 /// What a socket's connections are served as; a new table may change it between two connections.
 pub struct Serving(RefCell<Terms>);
@@ -178,11 +178,31 @@ async fn connection(
     }
     let deadline = worker.deadlines.register();
     let Some((stream, early)) = sniff(&worker, stream, &deadline).await else { return };
+    if early.first() == Some(&socks::VERSION) && matches!(side.listener.role, Role::Outbound { .. }) {
+        Box::pin(by_socks(worker, stream, side, early, deadline)).await;
+    } else {
+        speak(worker, stream, side, early, deadline).await;
+    }
+}
+
+/// Serves HTTP in the version that the first bytes show.
+async fn speak(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8>, deadline: Deadline) {
+    foreign::tell(&worker, &side, &early);
     if early.starts_with(PREFACE) {
         Box::pin(serve_h2::serve(worker, stream, side, early)).await;
     } else {
         Box::pin(serve_h1::serve(worker, stream, side, early, deadline)).await;
     }
+}
+
+/// Serves a client that began with SOCKS, and what follows if that is HTTP.
+async fn by_socks(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8>, deadline: Deadline) {
+    let Some((stream, side)) = socks::serve(worker.clone(), stream, side, early, deadline).await else {
+        return;
+    };
+    let deadline = worker.deadlines.register();
+    let Some((stream, early)) = sniff(&worker, stream, &deadline).await else { return };
+    speak(worker, stream, side, early, deadline).await;
 }
 
 /// Who is at the other end.

@@ -45,17 +45,10 @@ pub async fn join(
 /// Serves a CONNECT on an outbound listener: to a TCP service of the mesh or to a host outside.
 pub async fn connect(client: Client, authority: &str) {
     let worker = client.worker.clone();
-    let Role::Outbound { app } = &client.side.listener.role else { return };
     let lap =
         Lap::new(spine::direction(&client.side.listener.role), client.side.label.clone(), Span::root(false));
-    if let Some(wanted) = worker.shared.asks_for(host_of(authority), app.namespace.as_str()) {
-        worker.shared.wait_for(&wanted).await;
-    }
-    let mut service = {
-        let table = worker.shared.table.load();
-        table.resolve(host_of(authority), port_of(authority), app.namespace.as_str()).cloned()
-    };
-    let opened = match &mut service {
+    let mut service = named(&worker, &client.side, authority).await;
+    let opened = match &service {
         Some(service) if service.spec.protocol != Protocol::Tcp => {
             let text = format!(
                 "{} is called directly: CONNECT reaches TCP services and hosts outside",
@@ -63,8 +56,7 @@ pub async fn connect(client: Client, authority: &str) {
             );
             Err(Failure::new(Kind::NotImplemented, text))
         }
-        Some(service) => open(&worker, service, None, &client.side).await,
-        None => dial(&worker, &reach::external(authority, 443)).await.map(|stream| (stream, None)),
+        Some(_) | None => open_named(&worker, &client.side, &mut service, authority).await,
     };
     let mut outcome = Outcome::default();
     let line = || Line {
@@ -95,6 +87,42 @@ pub async fn connect(client: Client, authority: &str) {
         }
     }
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
+}
+
+/// The service of the mesh that a client of an outbound listener means; `None` for a host outside.
+pub async fn named(worker: &Worker, side: &Side, authority: &str) -> Option<Arc<Service>> {
+    let Role::Outbound { app } = &side.listener.role else { return None };
+    if let Some(wanted) = worker.shared.asks_for(host_of(authority), app.namespace.as_str()) {
+        worker.shared.wait_for(&wanted).await;
+    }
+    let table = worker.shared.table.load();
+    table.resolve(host_of(authority), port_of(authority), app.namespace.as_str()).cloned()
+}
+
+/// A connection to what [`named`] found, or else to the host outside.
+pub async fn open_named(
+    worker: &Rc<Worker>,
+    side: &Side,
+    service: &mut Option<Arc<Service>>,
+    authority: &str,
+) -> Result<Opened, Failure> {
+    match service {
+        Some(service) => open(worker, service, None, side).await,
+        None => dial(worker, &reach::external(authority, 443)).await.map(|stream| (stream, None)),
+    }
+}
+
+/// Joins a client of `side` and an endpoint; `early` came from the client too soon. How many bytes went each way.
+pub async fn carry(
+    worker: &Rc<Worker>,
+    side: &Side,
+    service: Option<&Service>,
+    (down, up): (&Wire, &Wire),
+    early: Vec<u8>,
+    deadline: &Deadline,
+) -> ([u64; 2], Option<Failure>) {
+    let watch = worker.live.enter(side, tunnel(), service.map(Service::id));
+    both_ways(worker, [(down, up, early), (up, down, Vec::new())], deadline, Some(&watch)).await
 }
 
 /// Serves one connection of a TCP listener.
@@ -163,7 +191,7 @@ fn tunnel() -> http::request::Parts {
 }
 
 /// A connection, and that it counts as one of a local process.
-type Opened = (Stream, Option<crate::local::InFlight>);
+pub type Opened = (Stream, Option<crate::local::InFlight>);
 
 /// A connection to an endpoint of `service`. If none can be had, a deploy may have come between: then `service`
 /// becomes what a newer table says of it, and is tried in turn.

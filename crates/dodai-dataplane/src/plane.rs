@@ -161,6 +161,7 @@ impl DataPlane {
             stats: Arc::new(Stats::default()),
             gauges: Gauges::default(),
             not_accepted: Seldom::default(),
+            not_http: Seldom::default(),
             sinks: config.sinks,
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,

@@ -67,6 +67,8 @@ pub struct Shared {
     pub(crate) gauges: Gauges,
     /// Connections that could not be accepted, by listener: of all threads together.
     pub not_accepted: Seldom,
+    /// Warnings about listeners that get something else than HTTP.
+    pub not_http: Seldom,
     /// Who wants call records.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// How connections are made.

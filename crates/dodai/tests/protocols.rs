@@ -54,6 +54,14 @@ fn apps_talk_in_every_protocol() {
     first.finish();
     assert_eq!(first.rest(), b"221 bye\r\n", "half a close is passed on");
 
+    let mut foreign = Wire::to(http);
+    foreign.send(b"\x16\x03\x01\x00\x05hello");
+    assert!(foreign.rest().starts_with(b"HTTP/1.1 400 "), "TLS where HTTP is spoken");
+    until("what came is told with its bytes", || {
+        let log = site.log();
+        log.contains("this is no HTTP") && log.contains("16 03 01 00 05 68 65 6c 6c 6f")
+    });
+
     let call = |path: &str| {
         let answer = get(http, &format!("/call{path}"));
         assert_eq!(answer.status(), 200, "{path}: {}", answer.text());
@@ -64,6 +72,7 @@ fn apps_talk_in_every_protocol() {
     assert!(heard.contains("host: plain.default"), "{heard}");
     assert_eq!(call("/line"), "220 ready\r\nyou said me\r\n221 bye\r\n", "a declared TCP dependency");
     assert_eq!(call("/tunnel"), "220 ready\r\n", "CONNECT to a TCP service");
+    assert_eq!(call("/socks"), "plain\n220 ready\r\n", "SOCKS 5: calls by curl, and bytes");
     assert_eq!(call("/rpc"), "grpc ok", "from app to app");
     assert_eq!(call("/declared"), "plain\nhello from v1\ngrpc ok", "by addresses of their own");
     site.down();

@@ -74,7 +74,7 @@ fn haproxy_says_who_calls_and_is_told() {
     );
     let mut haproxy = Command::new("haproxy");
     haproxy.args(["-db", "-f"]).arg(site.folder().join("haproxy.cfg"));
-    let _haproxy = Haproxy(haproxy.stdout(Stdio::null()).spawn().unwrap());
+    let running = Haproxy(haproxy.stdout(Stdio::null()).spawn().unwrap());
     until("haproxy listens", || std::net::TcpStream::connect(("127.0.0.1", teller)).is_ok());
     site.up();
 
@@ -100,5 +100,7 @@ fn haproxy_says_who_calls_and_is_told() {
         let log = site.log();
         log.contains("a connection is refused") && log.contains("proxyProtocol.mode: require")
     });
+    // Its command names the project's folder, of which nothing may be left.
+    drop(running);
     site.down();
 }

@@ -3,6 +3,7 @@ import http.client
 import os
 import signal
 import socket
+import subprocess
 import sys
 import traceback
 import urllib.request
@@ -38,10 +39,28 @@ def line():
 def tunnel():
     """CONNECT leads to a TCP service by name."""
     host, port = os.environ["DODAI_OUTBOUND"].removeprefix("http://").rsplit(":", 1)
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
-    connection.set_tunnel("line")
-    connection.connect()
-    return connection.sock.makefile("rb").readline().decode()
+    with socket.create_connection((host, int(port)), timeout=20) as stream:
+        # One reader for the answer and what follows it: they may come together.
+        heard = stream.makefile("rb")
+        stream.sendall(b"CONNECT line HTTP/1.1\r\nHost: line\r\n\r\n")
+        while heard.readline().strip():
+            pass
+        return heard.readline().decode()
+
+
+def socks():
+    """SOCKS 5 at the outbound address: HTTP by a client that has nothing else, and bytes to a TCP service by name."""
+    address = os.environ["DODAI_OUTBOUND"].removeprefix("http://")
+    curl = ["curl", "-sS", "--max-time", "20", "--socks5-hostname", address, "http://plain/plain"]
+    heard = subprocess.run(curl, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
+    host, port = address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=20) as stream:
+        answers = stream.makefile("rb")
+        stream.sendall(b"\x05\x01\x00")
+        assert answers.read(2) == b"\x05\x00"
+        stream.sendall(b"\x05\x01\x00\x03\x04line\x00\x50")
+        assert answers.read(10)[:2] == b"\x05\x00"
+        return (heard + answers.readline()).decode()
 
 
 def rpc():
@@ -66,7 +85,7 @@ class Caller(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        known = {f.__name__: f for f in (proxied, direct, line, tunnel, rpc, declared)}
+        known = {f.__name__: f for f in (proxied, direct, line, tunnel, socks, rpc, declared)}
         wanted = known.get(self.path.removeprefix("/call/"))
         try:
             status, text = (200, wanted()) if wanted else (404, "there is no such call")
