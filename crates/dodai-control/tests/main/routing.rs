@@ -197,7 +197,8 @@ fn what_is_near_is_told_by_zone_and_region() {
             .map(|one| match &one.target {
                 dodai_core::snapshot::Target::Instance { base, .. } => (base.to_string(), one.tier),
                 other @ (dodai_core::snapshot::Target::Address(_)
-                | dodai_core::snapshot::Target::Tls { .. }) => {
+                | dodai_core::snapshot::Target::Tls { .. }
+                | dodai_core::snapshot::Target::Announced { .. }) => {
                     panic!("{other:?}")
                 }
             })
