@@ -125,7 +125,7 @@ fn told(version: ProxyVersion) -> Vec<Resource> {
         names: vec!["*".into()],
         rules: vec![rule(Action::Forward(vec![to("shop/db/pg")]))],
     }];
-    resources.push(Resource::Routes(Routes { name: "raw".into(), hosts }));
+    resources.push(Resource::Routes(Routes { name: "raw".into(), hosts, trusted: false }));
     let role = Role::Gateway { routes: "raw".into() };
     let proxy = Some(ProxyProtocol { required: true, trusted: vec!["10.0.0.5".into()] });
     let address = (GATEWAY, 83).into();
