@@ -42,7 +42,7 @@ def tunnel():
     with socket.create_connection((host, int(port)), timeout=20) as stream:
         # One reader for the answer and what follows it: they may come together.
         heard = stream.makefile("rb")
-        stream.sendall(b"CONNECT line HTTP/1.1\r\nHost: line\r\n\r\n")
+        stream.sendall(b"CONNECT line:80 HTTP/1.1\r\nHost: line:80\r\n\r\n")
         while heard.readline().strip():
             pass
         return heard.readline().decode()
