@@ -60,16 +60,16 @@ impl Pipe {
     }
 }
 
-pub(super) fn pair(net: Weak<super::Shared>, from: SocketAddr, to: SocketAddr, faults: &Faults) -> (Line, Line) {
+pub(super) fn pair(
+    net: Weak<super::Shared>,
+    from: SocketAddr,
+    to: SocketAddr,
+    faults: &Faults,
+) -> (Line, Line) {
     let mut pipes = [Pipe::default(), Pipe::default()];
     pipes[DIALLER].left = faults.cut_inbound_after;
     pipes[LISTENER].left = faults.cut_outbound_after;
-    let shared = Arc::new(Shared {
-        net,
-        addrs: [from, to],
-        delay: faults.delay,
-        pipes: Mutex::new(pipes),
-    });
+    let shared = Arc::new(Shared { net, addrs: [from, to], delay: faults.delay, pipes: Mutex::new(pipes) });
     let end = |side| Line { shared: shared.clone(), side, arrival: None };
     (end(DIALLER), end(LISTENER))
 }
