@@ -237,7 +237,7 @@ pub enum Ran {
     Through,
     /// A filter answers it: with this status and these headers.
     Answered(u16, Box<Edits>),
-    /// The filter of this index must wait for something first: see [`crate::later`].
+    /// The filter of this index must wait for something first: see `later`.
     Waits(usize, Wait),
 }
 

@@ -6,12 +6,14 @@
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use dodai_transport::stream::Stream;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::h2;
+use crate::timer::Deadline;
 use crate::worker::Worker;
 
 /// The size of the shared read buffer.
@@ -29,12 +31,14 @@ pub struct Driver {
     rest: Vec<u8>,
     read: u64,
     flush: bool,
+    /// Whether the socket is of no more use.
+    gone: bool,
 }
 
 impl Driver {
     /// A driver for `at`; `early` are bytes that were read from `stream` already.
     pub fn new(stream: Stream, at: h2::Shared, early: Vec<u8>) -> Driver {
-        Driver { stream, at, rest: early, read: 0, flush: false }
+        Driver { stream, at, rest: early, read: 0, flush: false, gone: false }
     }
 
     /// Bytes that came in all.
@@ -48,6 +52,7 @@ impl Driver {
         {
             let mut connection = self.at.lock();
             if let Poll::Ready(Err(_)) = wrote {
+                self.gone = true;
                 connection.lost();
                 return Poll::Ready(());
             }
@@ -62,6 +67,7 @@ impl Driver {
         let read = self.poll_read(worker, cx);
         let mut connection = self.at.lock();
         if let Poll::Ready(Err(_)) = read {
+            self.gone = true;
             connection.lost();
             return Poll::Ready(());
         }
@@ -71,6 +77,23 @@ impl Driver {
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Ends our side and waits a moment for the other side's end: closed with bytes unread, the socket would take back
+    /// what was written last.
+    pub async fn linger(mut self, deadline: &Deadline, within: Duration) {
+        if self.gone {
+            return;
+        }
+        deadline.set(within);
+        let ending = async {
+            let mut rest = [0; 512];
+            if self.stream.shutdown().await.is_ok() {
+                while matches!(self.stream.read(&mut rest).await, Ok(1..)) {}
+            }
+        };
+        // Who does not end in time is cut.
+        let _in_time = deadline.bound(ending).await;
     }
 
     /// Writes what waits. Ready when nothing does.

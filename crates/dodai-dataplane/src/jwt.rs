@@ -1,7 +1,7 @@
 //! Tokens of users: who an issuer says is calling, and what may be believed of it.
 //!
 //! Checking is synchronous as long as the issuer's keys are here. A call that comes before them waits for them; see
-//! [`source`]. Always holds: headers that tell an app of claims are ours, whatever the call brought.
+//! `source`. Always holds: headers that tell an app of claims are ours, whatever the call brought.
 
 mod keys;
 mod source;

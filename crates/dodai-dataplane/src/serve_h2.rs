@@ -79,7 +79,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
                 deadline.clear();
                 at.lock().shut_down();
             }
-            Event::Ended => return,
+            Event::Ended => return Box::pin(driver.linger(&deadline, limits.linger_timeout)).await,
         }
     }
 }

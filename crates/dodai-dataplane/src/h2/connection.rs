@@ -204,10 +204,10 @@ impl Connection {
         self.pongs
     }
 
-    /// Whether all was said and done.
+    /// Whether all was said and done. A client that takes leave closes by itself.
     pub fn is_finished(&self) -> bool {
-        let over = self.failed.is_some()
-            || (self.leaving || self.closing == Closing::Done) && self.streams.live() == 0;
+        let left = self.closing == Closing::Done || (self.leaving && self.role == Role::Client);
+        let over = self.failed.is_some() || (left && self.streams.live() == 0);
         over && self.out.is_empty()
     }
 
