@@ -116,8 +116,13 @@ impl<'a> RequestHead<'a> {
 
     /// Whether the method is idempotent by RFC 9110 section 9.2.2.
     pub fn is_idempotent(&self) -> bool {
-        matches!(self.method(), "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+        is_idempotent(self.method().as_bytes())
     }
+}
+
+/// Whether `method` is idempotent by RFC 9110 section 9.2.2.
+pub fn is_idempotent(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
 }
 
 /// The host of `authority` without its port.

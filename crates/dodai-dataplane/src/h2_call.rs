@@ -3,11 +3,12 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dodai_core::call::{Call, Context, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::{Edits, RawHeader, RawRequest, RequestHead};
+use dodai_core::head::{Edits, RawHeader, RawRequest, RequestHead, is_idempotent};
 use dodai_core::snapshot::{Protocol, Role};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use crate::limits::MAX_HEADERS;
 use crate::reach::{self, Reach};
 use crate::request::Side;
 use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
-use crate::service::{self, Verdict, now_nanos};
+use crate::service::{self, Endpoint, Verdict, now_nanos};
 use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
 use crate::worker::Worker;
 use crate::{h2_body, h2_head, h2_tunnel, message};
@@ -204,7 +205,7 @@ async fn tries(
     let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
     service.budget.deposit(retry);
     over_limit(&client.head, terms.max_body)?;
-    let idempotent = View::of(&client.head).head().is_idempotent();
+    let idempotent = client.head.get(b":method").is_some_and(is_idempotent);
     let told = forward.left.map(|left| lap.start + left);
     let mut tries = Tries::new(&terms, idempotent, lap.start, told);
     loop {
@@ -219,18 +220,16 @@ async fn tries(
         let again = |status: u16, sent: Sent| {
             tries.again_after_status(retry, status, sent, &service.budget, Instant::now)
         };
-        let reach = reach::of(&endpoint, service, &side.caller, &worker.shared)?;
-        let reach = reach.by(forward.rule.as_deref()).behalf_of(side);
-        if reach.is_checked_here() && !service.inbound.is_empty() {
-            spine::admit_inbound(service, &View::of(&client.head).head(), &side.caller)?;
-        }
-        let ended = match &reach {
-            Reach::Http2(target) => {
-                h2_relay::once(worker, side, client, forward, target, &terms, deadline, &again, lap, outcome)
+        let ended = match way(worker, side, &client.head, forward, &endpoint) {
+            Err(failure) => Ended::Failed(failure, Sent::NOTHING),
+            Ok(Reach::Http2(target)) => {
+                h2_relay::once(worker, side, client, forward, &target, &terms, deadline, &again, lap, outcome)
                     .await
             }
-            Reach::Http1(_) | Reach::Serve(..) if client.received() == 0 => return Err(Stopped::InProcess),
-            Reach::Http1(_) | Reach::Serve(..) => {
+            Ok(Reach::Http1(_) | Reach::Serve(..)) if client.received() == 0 => {
+                return Err(Stopped::InProcess);
+            }
+            Ok(Reach::Http1(_) | Reach::Serve(..)) => {
                 let text = format!("{} came to run in this process between two tries", service.label);
                 return Err(Stopped::Failed(Failure::new(Kind::Reset, text)));
             }
@@ -251,7 +250,8 @@ async fn tries(
                 return Ok(());
             }
             Ended::Failed(failure, sent) => {
-                if failure.kind == Kind::NoEndpoint {
+                // One that was closed before it got anything: a deploy may have come between.
+                if failure.kind == Kind::NoEndpoint && forward.renewed(worker).is_some() {
                     return Err(Stopped::Failed(failure));
                 }
                 service.broke(attempt, failure.kind);
@@ -267,6 +267,23 @@ async fn tries(
             }
         }
     }
+}
+
+/// How to talk to the endpoint, after the callee's own checks if it is on this base.
+fn way(
+    worker: &Worker,
+    side: &Side,
+    head: &Block,
+    forward: &Forward,
+    endpoint: &Arc<Endpoint>,
+) -> Result<Reach, Failure> {
+    let service = &forward.service;
+    let reach = reach::of(endpoint, service, &side.caller, &worker.shared)?;
+    let reach = reach.by(forward.rule.as_deref()).behalf_of(side);
+    if reach.is_checked_here() && !service.inbound.is_empty() {
+        spine::admit_inbound(service, &View::of(head).head(), &side.caller)?;
+    }
+    Ok(reach)
 }
 
 /// Refuses a body that announces to be too long.

@@ -111,13 +111,6 @@ impl Outbox {
             self.written = 0;
         }
     }
-
-    /// Gives back memory that is not used; for connections that rest.
-    pub fn shrink(&mut self) {
-        if self.is_empty() {
-            *self = Outbox::default();
-        }
-    }
 }
 
 #[cfg(test)]

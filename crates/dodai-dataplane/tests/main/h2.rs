@@ -483,3 +483,35 @@ async fn hints_before_the_answer_are_passed_on() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_cannot_be_reached_is_passed_over() {
+    local(async {
+        let spoken = Service { protocol: Protocol::Http2, ..service("shop/catalog/http") };
+        let mut resources = usual(spoken, filtered(vec![]));
+        resources.push(endpoints("shop/catalog/http", vec![instance("i-1"), instance("i-2")]));
+        let world = World::of(resources).await;
+        let ports = |port: &str| {
+            let port = dodai_core::id::Name::new(port).expect("a name");
+            dodai_dataplane::local::Way::Ports(std::sync::Arc::new([(port, backend_addr(1))].into()))
+        };
+        for (name, port) in [("i-1", "other"), ("i-2", "http")] {
+            world.plane.locals().get(&dodai_core::id::InstanceId::new(name)).set(ports(port));
+        }
+        let mut backends = world.backend(1);
+        let serve = beside(async move {
+            let mut server = Server::accept(&mut backends).await;
+            loop {
+                let (_, mut respond) = server.next().await;
+                respond.send_response(Response::new(()), true).expect("open");
+            }
+        });
+        let mut sender = client(&world).await;
+        for _ in 0..4 {
+            let (response, _) = sender.send_request(request("GET", "/a"), true).expect("sent");
+            assert_eq!(response.await.expect("answered").status(), 200);
+        }
+        serve.abort();
+    })
+    .await;
+}
