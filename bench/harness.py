@@ -7,7 +7,7 @@ time of the process, all threads) as the figure to compare. Everything is on loo
 Settings by environment: BENCH_CPU=0, ROUNDS, SECS, CONNS, QUICK=1 (one short round), DODAI_BINARY, and BENCH_BATCH=1 to
 run everything under SCHED_BATCH, which takes the wake-up contests of a shared machine out of the figures.
 """
-import atexit, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, textwrap, time
+import atexit, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, textwrap, time, typing
 
 TICK = os.sysconf("SC_CLK_TCK")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -69,6 +69,11 @@ def start(command, pinned=True, **options):
     process = subprocess.Popen(placed(command) if pinned else command, **options)
     STARTED.append(process)
     return process
+
+
+def move(pid, cpu):
+    """Puts a running process with all its threads on another CPU."""
+    subprocess.run(["taskset", "-a", "-p", "-c", cpu, str(pid)], check=True, stdout=subprocess.DEVNULL)
 
 
 def stop(process):
@@ -298,11 +303,18 @@ HEADER = """
 |---|---|---|---|---|---|---|---|---|"""
 
 
+class Found(typing.NamedTuple):
+    """What one peer came to: CPU per request and p50, as ratios to the first peer, and failed requests."""
+    cpu: float
+    p50: float
+    errors: int
+
+
 def compare(what, peers, load):
     """Runs `load(port, seconds)` against every peer in turn, ROUNDS times, and prints a row for each.
 
-    `peers` maps names to `(port, pids)`; the first is what the others are compared with. Returns the median of each
-    peer's ratio and the sum of its errors.
+    `peers` maps names to `(port, pids)`; the first is what the others are compared with. Returns, of each peer, the
+    median of its CPU ratio, the median of its p50 ratio and the sum of its errors.
     """
     results = {name: [] for name in peers}
     for _ in range(ROUNDS):
@@ -321,7 +333,8 @@ def compare(what, peers, load):
         errors = sum(run["errors"] for run in runs)
         cpu = spread([run["cpu"] for run in runs], "%.1f")
         print(f"| {what} | {name} | {middle('rps'):.0f} | {middle('p50'):.3f} | {middle('p99'):.2f} | {cpu} | {spread(ratios, '%.2f')} | {middle('rss'):.1f} | {errors} |", flush=True)
-        found[name] = (median(ratios), errors)
+        waits = [run["p50"] / base["p50"] for run, base in zip(runs, first)]
+        found[name] = Found(median(ratios), median(waits), errors)
     return found
 
 
