@@ -6,7 +6,6 @@
 mod chunk;
 mod flow;
 mod head;
-mod scan;
 mod write;
 
 pub use chunk::{BadChunk, Chunks, Fed};

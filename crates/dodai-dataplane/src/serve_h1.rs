@@ -80,8 +80,7 @@ async fn run(client: Client) {
                 continue;
             }
             Read::Bad(failure) => client.refuse(&failure).await,
-            // Boxed, so that a connection between two calls does not pay for one.
-            Read::Request(request, _) => Box::pin(client.call(request)).await,
+            Read::Request(request, _) => client.call(request).await,
             Read::Connect { authority, .. } => return Box::pin(pipe::connect(client, &authority)).await,
         };
         if next == Next::Linger || (next == Next::Keep && client.is_ending()) {

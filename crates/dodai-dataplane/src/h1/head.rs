@@ -1,17 +1,16 @@
 //! Parsing of request and response heads, and the rules that make a message's length unambiguous.
 //!
-//! [`super::scan`] finds the lines; everything that decides where a message ends is here (RFC 9112 section 6) and
-//! errs on the side of refusing: both lengths, repeated lengths, transfer codings other than a lone `chunked`,
-//! a missing or repeated `Host`.
+//! Tokenising is `httparse`; everything that decides where a message ends is here (RFC 9112 section 6) and
+//! errs on the side of refusing: bare LF, both lengths, repeated lengths, transfer codings other than a
+//! lone `chunked`, spaces around names, a missing or repeated `Host`.
 
-use std::ops::Range;
+use std::mem::MaybeUninit;
 
 use dodai_core::head::{RawHeader, RawRequest};
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use super::scan::{Field, Fields, Scan, Stop};
-use crate::limits::MAX_AUTHORITY;
+use crate::limits::{MAX_AUTHORITY, MAX_HEADERS};
 
 /// The headers of one head.
 pub type HeaderList<'a> = SmallVec<[RawHeader<'a>; 24]>;
@@ -125,15 +124,21 @@ pub fn parse_request<'a>(
     bytes: &'a [u8],
     headers: &mut HeaderList<'a>,
 ) -> Result<Option<(RequestLine<'a>, Parsed)>, BadHead> {
-    let mut scan = Scan::new(bytes);
-    let start = scan.request_line();
-    let Some(((method, target, http10), fields)) = whole(start, &mut scan)? else { return Ok(None) };
-    let len = scan.at();
-    let text = Text::new(&bytes[..len]);
-    let (Some(method), Some(target)) = (text.get(method), text.get(target)) else {
-        return Err(BadHead::Syntax("method or target"));
+    let mut slots: [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS] =
+        [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut []);
+    let len = match request.parse_with_uninit_headers(bytes, &mut slots) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(syntax(error)),
     };
-    text.headers(&fields, headers);
+    lines_end_with_crlf(&bytes[..len])?;
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+        return Err(BadHead::Syntax("start line"));
+    };
+    headers.clear();
+    headers.extend(request.headers.iter().map(|header| RawHeader { name: header.name, value: header.value }));
+    let http10 = minor == 0;
     let mut parsed = survey(headers, len, http10)?;
     if http10 && parsed.framing == Framing::Chunked {
         return Err(BadHead::TransferEncoding);
@@ -157,16 +162,26 @@ pub fn parse_response<'a>(
     to_head: bool,
     to_connect: bool,
 ) -> Result<Option<(ResponseHead<'a>, Parsed)>, BadHead> {
-    let mut scan = Scan::new(bytes);
-    let start = scan.status_line();
-    let Some(((status, reason, http10), fields)) = whole(start, &mut scan)? else { return Ok(None) };
-    let len = scan.at();
-    let text = Text::new(&bytes[..len]);
+    let mut slots: [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS] =
+        [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let len = match config.parse_response_with_uninit_headers(&mut response, bytes, &mut slots) {
+        Ok(httparse::Status::Complete(len)) => len,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(error) => return Err(syntax(error)),
+    };
+    lines_end_with_crlf(&bytes[..len])?;
+    let (Some(status), Some(minor)) = (response.code, response.version) else {
+        return Err(BadHead::Syntax("start line"));
+    };
     if status < 100 {
         return Err(BadHead::Syntax("status"));
     }
-    text.headers(&fields, headers);
-    let mut parsed = survey(headers, len, http10)?;
+    headers.clear();
+    headers
+        .extend(response.headers.iter().map(|header| RawHeader { name: header.name, value: header.value }));
+    let mut parsed = survey(headers, len, minor == 0)?;
     let bodiless = (100..200).contains(&status) || status == 204;
     if bodiless {
         // Neither may stand there (RFC 9112 section 6.1, RFC 9110 section 8.6); a client might wait for the body.
@@ -179,46 +194,29 @@ pub fn parse_response<'a>(
     if parsed.framing == Framing::UntilClose {
         parsed.keep_alive = false;
     }
-    Ok(Some((ResponseHead { status, reason: text.get(reason).unwrap_or("") }, parsed)))
+    Ok(Some((ResponseHead { status, reason: response.reason.unwrap_or("") }, parsed)))
 }
 
-/// What follows a start line, if it and the rest of the head are there.
-fn whole<T>(start: Result<T, Stop>, scan: &mut Scan<'_>) -> Result<Option<(T, Fields)>, BadHead> {
-    match start.and_then(|start| Ok((start, scan.fields()?))) {
-        Ok(found) => Ok(Some(found)),
-        Err(Stop::More) => Ok(None),
-        Err(Stop::Bad(bad)) => Err(bad),
+fn syntax(error: httparse::Error) -> BadHead {
+    match error {
+        httparse::Error::TooManyHeaders => BadHead::TooLarge,
+        httparse::Error::Version => BadHead::Version,
+        httparse::Error::HeaderName => BadHead::Syntax("header name"),
+        httparse::Error::HeaderValue => BadHead::Syntax("header value"),
+        httparse::Error::NewLine => BadHead::Syntax("line end"),
+        httparse::Error::Status => BadHead::Syntax("status"),
+        httparse::Error::Token => BadHead::Syntax("method or target"),
     }
 }
 
-/// A head whose places are known, to be cut up.
-struct Text<'a> {
-    bytes: &'a [u8],
-    /// Looked through once for the whole head: nearly all are text throughout.
-    text: Option<&'a str>,
-}
-
-impl<'a> Text<'a> {
-    fn new(bytes: &'a [u8]) -> Text<'a> {
-        Text { bytes, text: std::str::from_utf8(bytes).ok() }
-    }
-
-    /// What stands at `place`, if it is text.
-    fn get(&self, place: Range<usize>) -> Option<&'a str> {
-        match self.text {
-            Some(text) => text.get(place),
-            None => std::str::from_utf8(&self.bytes[place]).ok(),
-        }
-    }
-
-    fn headers(&self, fields: &[Field], headers: &mut HeaderList<'a>) {
-        headers.clear();
-        headers.extend(fields.iter().map(|field| RawHeader {
-            // A name is a token, so that it is text.
-            name: self.get(field.name()).unwrap_or_default(),
-            value: &self.bytes[field.value()],
-        }));
-    }
+/// `httparse` takes a bare LF for a line end; others may not, so we do not.
+fn lines_end_with_crlf(head: &[u8]) -> Result<(), BadHead> {
+    // Every pair is looked at, without a way out: the compiler makes that many at once.
+    let bare = head
+        .iter()
+        .zip(&head[1.min(head.len())..])
+        .fold(0u8, |bare, (before, byte)| bare | (u8::from(*byte == b'\n') & u8::from(*before != b'\r')));
+    if bare != 0 || head.first() == Some(&b'\n') { Err(BadHead::BareLineFeed) } else { Ok(()) }
 }
 
 /// One pass over the headers for everything that concerns framing and this hop.
@@ -237,41 +235,39 @@ fn survey(headers: &[RawHeader<'_>], len: usize, http10: bool) -> Result<Parsed,
     let mut options = Options::default();
     for (index, header) in headers.iter().enumerate() {
         let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-        match (header.name.len(), header.name.as_bytes().first().map(u8::to_ascii_lowercase)) {
-            (2, Some(b't')) if is("te") => parsed.hop_by_hop |= 1 << index,
-            (4, Some(b'h')) if is("host") => {
+        match header.name.len() {
+            2 if is("te") => parsed.hop_by_hop |= 1 << index,
+            4 if is("host") => {
                 if parsed.host.is_some() {
                     return Err(BadHead::Host);
                 }
                 parsed.host = Some(index as u8);
             }
-            (6, Some(b'e')) if is("expect") => {
-                parsed.expect_continue = header.value.eq_ignore_ascii_case(b"100-continue")
-            }
-            (7, Some(b'u')) if is("upgrade") => {
+            6 if is("expect") => parsed.expect_continue = header.value.eq_ignore_ascii_case(b"100-continue"),
+            7 if is("upgrade") => {
                 upgrade = Some(upgrade.unwrap_or(true) && leaves_http(header.value));
                 parsed.hop_by_hop |= 1 << index;
             }
-            (10, Some(b'c')) if is("connection") => {
+            10 if is("connection") => {
                 parsed.hop_by_hop |= 1 << index;
                 options.read(header.value);
             }
-            (10, Some(b'k')) if is("keep-alive") => parsed.hop_by_hop |= 1 << index,
-            (14, Some(b'h')) if is("http2-settings") => parsed.hop_by_hop |= 1 << index,
-            (14, Some(b'c')) if is("content-length") => {
+            10 if is("keep-alive") => parsed.hop_by_hop |= 1 << index,
+            14 if is("http2-settings") => parsed.hop_by_hop |= 1 << index,
+            14 if is("content-length") => {
                 if length.is_some() {
                     return Err(BadHead::ContentLength);
                 }
                 length = Some(decimal(header.value).ok_or(BadHead::ContentLength)?);
             }
-            (16, Some(b'p')) if is("proxy-connection") => parsed.hop_by_hop |= 1 << index,
-            (17, Some(b't')) if is("transfer-encoding") => {
+            16 if is("proxy-connection") => parsed.hop_by_hop |= 1 << index,
+            17 if is("transfer-encoding") => {
                 if chunked || !header.value.eq_ignore_ascii_case(b"chunked") {
                     return Err(BadHead::TransferEncoding);
                 }
                 chunked = true;
             }
-            (19, Some(b'p')) if is("proxy-authorization") => parsed.hop_by_hop |= 1 << index,
+            19 if is("proxy-authorization") => parsed.hop_by_hop |= 1 << index,
             _ => {}
         }
     }

@@ -18,11 +18,13 @@ pub fn write_request(
 ) {
     let mut target = line.target.as_bytes();
     let mut authority = line.absolute.then_some(line.authority.as_bytes());
-    edits.iter().for_each(|edit| match edit {
-        Edit::Target(new) => target = new,
-        Edit::Authority(new) => authority = Some(new),
-        Edit::Set(..) | Edit::Append(..) | Edit::Remove(_) => {}
-    });
+    for edit in edits.iter() {
+        match edit {
+            Edit::Target(new) => target = new,
+            Edit::Authority(new) => authority = Some(new),
+            Edit::Set(..) | Edit::Append(..) | Edit::Remove(_) => {}
+        }
+    }
     out.extend_from_slice(line.method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target);
@@ -103,10 +105,14 @@ fn copy_headers(
     if let Some(from) = run {
         out.extend_from_slice(&head[from..start_of(headers.len())]);
     }
-    edits.iter().for_each(|edit| match edit {
-        Edit::Set(name, value) | Edit::Append(name, value) => push_line(out, name.as_str().as_bytes(), value),
-        Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => {}
-    });
+    for edit in edits.iter() {
+        match edit {
+            Edit::Set(name, value) | Edit::Append(name, value) => {
+                push_line(out, name.as_str().as_bytes(), value)
+            }
+            Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => {}
+        }
+    }
 }
 
 fn length_bit(length: usize) -> u64 {
