@@ -33,9 +33,7 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
         Ok(suite) => suite,
         Err(error) => return Ok(Outcome::Skipped(format!("h2spec cannot be had here: {error:#}"))),
     };
-    Tool::new("cargo", &workspace.root)
-        .args(["build", "--quiet", "--locked", "--workspace", "--bin", "dodai"])
-        .run()?;
+    let binary = workspace.binary()?;
     let folder = workspace.target.join("tmp/h2spec");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).context("removing what an earlier run left")?;
@@ -46,7 +44,6 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
     let _endpoint = Server::start("nghttpd", &["--no-tls", "-d", "/", &backend.to_string()])?;
     let data = folder.join("data");
     let (from, data) = (folder.to_string_lossy(), data.to_string_lossy());
-    let binary = workspace.target.join("debug/dodai");
     let _base = Server::start(&binary.to_string_lossy(), &["base", "--from", &from, "--data", &data])?;
     for port in [backend, plain, secure] {
         await_port(port)?;

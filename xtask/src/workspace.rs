@@ -66,6 +66,15 @@ impl Workspace {
         Ok(self.target.join("debug/examples").join(name))
     }
 
+    /// Builds the debug binary; where it is. An example is built along, because only then do dependencies have the
+    /// features that they have in the tests, and nothing is compiled for it a second time.
+    pub fn binary(&self) -> Result<PathBuf> {
+        Tool::new("cargo", &self.root)
+            .args(["build", "--quiet", "--locked", "--workspace", "--bin", "dodai", "--example", "limits"])
+            .run()?;
+        Ok(self.target.join("debug/dodai"))
+    }
+
     /// Downloaded tools, kept by version. Beside the target directory's contents, so that one cache holds both.
     pub fn tools(&self) -> PathBuf {
         self.target.join("tools")
