@@ -158,9 +158,27 @@ pub enum Edit {
     Authority(Short),
 }
 
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
+}
+
+impl Edit {
+    /// The bit of the length of the name that it replaces or removes.
+    fn length_bit(&self) -> u64 {
+        match self {
+            Edit::Set(name, _) | Edit::Remove(name) => length_bit(name.as_str().len()),
+            Edit::Append(..) | Edit::Target(_) | Edit::Authority(_) => 0,
+        }
+    }
+}
+
 /// The changes to one head, applied in order when it is written.
 #[derive(Clone, Debug, Default)]
-pub struct Edits(SmallVec<[Part; 6]>);
+pub struct Edits {
+    parts: SmallVec<[Part; 6]>,
+    /// A bit for each length that the name of a replaced or removed header has: most names are told apart by it.
+    lengths: u64,
+}
 
 #[derive(Clone, Debug)]
 enum Part {
@@ -186,17 +204,20 @@ impl Edits {
 
     /// Adds a change after the others.
     pub fn push(&mut self, edit: Edit) {
-        self.0.push(Part::One(edit));
+        self.lengths |= edit.length_bit();
+        self.parts.push(Part::One(edit));
     }
 
     /// Adds changes after the others without copying them.
     pub fn push_all(&mut self, edits: &Arc<[Edit]>) {
-        self.0.push(Part::All(edits.clone()));
+        self.lengths |= edits.iter().fold(0, |lengths, edit| lengths | edit.length_bit());
+        self.parts.push(Part::All(edits.clone()));
     }
 
     /// Adds the changes of `others` after these.
     pub fn extend(&mut self, others: &Edits) {
-        self.0.extend(others.0.iter().cloned());
+        self.lengths |= others.lengths;
+        self.parts.extend(others.parts.iter().cloned());
     }
 
     /// Sets a header.
@@ -206,7 +227,7 @@ impl Edits {
 
     /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Edit> {
-        self.0.iter().flat_map(Part::edits)
+        self.parts.iter().flat_map(Part::edits)
     }
 
     /// Whether there is nothing to change.
@@ -216,11 +237,15 @@ impl Edits {
 
     /// Forgets all changes.
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Edits::new();
     }
 
     /// Whether some change removes or replaces the header `name`.
     pub fn replaces(&self, name: &str) -> bool {
+        self.lengths & length_bit(name.len()) != 0 && self.names(name)
+    }
+
+    fn names(&self, name: &str) -> bool {
         self.iter().any(|edit| match edit {
             Edit::Set(edited, _) | Edit::Remove(edited) => edited.as_str().eq_ignore_ascii_case(name),
             Edit::Append(..) | Edit::Target(_) | Edit::Authority(_) => false,

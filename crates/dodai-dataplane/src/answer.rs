@@ -34,7 +34,9 @@ impl Local {
         rule: &Arc<Rule>,
         passed: Passed,
     ) -> Box<Local> {
-        filter::response_edits(rule.filters.iter()).apply_to(&mut headers);
+        let mut edits = Edits::new();
+        filter::response_edits(&rule.filters, &mut edits);
+        edits.apply_to(&mut headers);
         if let Some(reply) = passed.reply {
             reply.apply_to(&mut headers);
         }

@@ -324,15 +324,13 @@ pub fn used_up() -> Failure {
     Failure::new(Kind::RateLimited, "the rate limit is used up; wait, or raise `rateLimit` of the policy")
 }
 
-/// The changes that `filters` make to a response head.
-pub fn response_edits<'a>(filters: impl Iterator<Item = &'a Filter>) -> Edits {
-    let mut edits = Edits::new();
+/// Adds the changes that `filters` make to a response head.
+pub fn response_edits<'a>(filters: impl IntoIterator<Item = &'a Filter>, edits: &mut Edits) {
     for filter in filters {
         if let Filter::Response(changes) = filter {
             edits.push_all(changes);
         }
     }
-    edits
 }
 
 /// The new target of a path rewrite; the query stays.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use dodai_core::body::{Body, CREDIT, Writer, pipe};
 use dodai_core::call::{Call, Context, Reply, Serve};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::RequestHead;
+use dodai_core::head::{Edits, RequestHead};
 use dodai_core::snapshot::Role;
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -43,7 +43,9 @@ pub async fn once(
     let answer = |call| message::carry(&client.worker, reach, call, &forward.service.spec.breaker);
     let endpoint = outcome.endpoint.clone();
     let edit = |reply: &mut Reply| {
-        forward.response_edits(endpoint.as_deref()).apply_to(&mut reply.head.headers);
+        let mut edits = Edits::new();
+        forward.response_edits(endpoint.as_deref(), &mut edits);
+        edits.apply_to(&mut reply.head.headers);
         forward.slow(reply);
     };
     let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };

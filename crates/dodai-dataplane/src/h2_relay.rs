@@ -379,7 +379,8 @@ impl Exchange<'_> {
         self.outcome.answered(self.lap);
         self.outcome.grpc_status = grpc_status(head);
         let end = self.receiving.is_end();
-        let edits = self.forward.response_edits(self.outcome.endpoint.as_deref());
+        let mut edits = Edits::new();
+        self.forward.response_edits(self.outcome.endpoint.as_deref(), &mut edits);
         self.client.sending.head(end, |encoder, out| {
             h2::write_response(encoder, out, status, std::iter::empty());
             write_edited(encoder, out, head, &edits, false);

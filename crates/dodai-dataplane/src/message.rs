@@ -94,7 +94,8 @@ pub async fn decided(
                 }
                 Ok(None) => tries_of(worker, &forward, &head, &body, &context, side, &mut outcome).await.map(
                     |mut reply| {
-                        let edits = forward.response_edits(outcome.endpoint.as_deref());
+                        let mut edits = Edits::new();
+                        forward.response_edits(outcome.endpoint.as_deref(), &mut edits);
                         edits.apply_to(&mut reply.head.headers);
                         forward.slow(&mut reply);
                         reply

@@ -467,9 +467,10 @@ impl Exchange<'_> {
         let until_close = parsed.framing == h1::Framing::UntilClose;
         let close =
             !self.request.keep_alive || until_close || !self.uploaded.get() || self.client.is_ending();
-        let edits = self
-            .forward
-            .map_or_else(Edits::new, |forward| forward.response_edits(outcome.endpoint.as_deref()));
+        let mut edits = Edits::new();
+        if let Some(forward) = self.forward {
+            forward.response_edits(outcome.endpoint.as_deref(), &mut edits);
+        }
         h1::write_response(&mut out, bytes, &response, &headers, &parsed, &edits, close);
         let mut flow = Flow::new(parsed.framing, &worker.shared.limits);
         let rest = &bytes[parsed.len..];

@@ -158,19 +158,21 @@ impl Forward {
         }
     }
 
-    /// What changes in the head of a response of `endpoint`.
-    pub fn response_edits(&self, endpoint: Option<&Endpoint>) -> Edits {
-        let of_rule = self.rule.iter().flat_map(|rule| &rule.filters);
+    /// Adds what changes in the head of a response of `endpoint` to `edits`, which is large and so not handed around.
+    pub fn response_edits(&self, endpoint: Option<&Endpoint>, edits: &mut Edits) {
+        if let Some(rule) = &self.rule {
+            filter::response_edits(&rule.filters, edits);
+        }
         // At the base where a call arrives the one that sends it edits the response.
-        let of_service = self.service.inbound.iter().filter(|_| !self.local_only);
-        let mut edits = filter::response_edits(of_rule.chain(of_service));
+        if !self.local_only {
+            filter::response_edits(&self.service.inbound, edits);
+        }
         if let Some(reply) = &self.reply {
             edits.extend(reply);
         }
         if let (Some(session), Some(endpoint)) = (&self.service.session, endpoint) {
-            session.tell(endpoint, self.affinity, &mut edits);
+            session.tell(endpoint, self.affinity, edits);
         }
-        edits
     }
 }
 

@@ -83,16 +83,9 @@ fn copy_headers(
         Some(header) => header.name.as_ptr() as usize - head.as_ptr() as usize,
         None => parsed.len - 2,
     };
-    // Most names are told apart from the replaced ones by their length.
-    let lengths = edits.iter().fold(0, |lengths, edit| match edit {
-        Edit::Set(name, _) | Edit::Remove(name) => lengths | length_bit(name.as_str().len()),
-        Edit::Append(..) | Edit::Target(_) | Edit::Authority(_) => lengths,
-    });
     let mut run = None;
     for (index, header) in headers.iter().enumerate() {
-        let keep = !parsed.is_hop_by_hop(index)
-            && drop != Some(index)
-            && (lengths & length_bit(header.name.len()) == 0 || !edits.replaces(header.name));
+        let keep = !parsed.is_hop_by_hop(index) && drop != Some(index) && !edits.replaces(header.name);
         match (keep, run) {
             (true, None) => run = Some(start_of(index)),
             (false, Some(from)) => {
@@ -113,10 +106,6 @@ fn copy_headers(
             Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => {}
         }
     }
-}
-
-fn length_bit(length: usize) -> u64 {
-    1 << length.min(63)
 }
 
 fn push_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
