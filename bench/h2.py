@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An HTTP/2 hop without TLS beside nginx and HAProxy: 8 connections with 16 streams each.
+"""An HTTP/2 hop without TLS beside nginx, HAProxy and Envoy: 8 connections with 16 streams each.
 
 Bars: at most 0.80x nginx's CPU per request at 1 KB, 1.0x at 64 KB, no errors.
 
@@ -10,7 +10,7 @@ import subprocess, sys
 import harness as h
 
 h.need("nginx", "h2load", "nghttpd", "taskset")
-backend, proxy, balancer, ours = (h.free_port() for _ in range(4))
+backend, proxy, balancer, mesh, ours = (h.free_port() for _ in range(5))
 h.start(["nghttpd", "--no-tls", "-n1", "-m", "512", "-d", str(h.files()), str(backend)], stdout=subprocess.DEVNULL)
 peers = {"nginx": (proxy, [h.nginx("proxy", f"""
     upstream up {{ server 127.0.0.1:{backend}; keepalive 512; keepalive_requests 1000000000; }}
@@ -19,6 +19,9 @@ peers = {"nginx": (proxy, [h.nginx("proxy", f"""
 other = h.haproxy(balancer, backend, h2=True)
 if other:
     peers["haproxy"] = (balancer, [other])
+third = h.envoy(mesh, backend, h2=True)
+if third:
+    peers["envoy"] = (mesh, [third])
 dodai = h.base(h.write("h2", h.external("backend", backend, "http2"), h.gateway(ours), h.filtered_route("backend")))
 peers["dodai"] = (ours, [dodai.pid])
 for port in [backend] + [port for port, _ in peers.values()]:

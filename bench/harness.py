@@ -253,6 +253,56 @@ def haproxy(port, backend, h2=False):
     return start(["haproxy", "-db", "-q", "-f", str(WORK / "haproxy.cfg")]).pid
 
 
+ENVOY = """
+static_resources:
+  listeners:
+    - name: front
+      address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+      filter_chains:
+        - filters:
+            - name: envoy.filters.network.http_connection_manager
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                stat_prefix: front
+                codec_type: AUTO
+                route_config:
+                  virtual_hosts:
+                    - {{name: all, domains: ["*"], routes: [{{match: {{prefix: /}}, route: {{cluster: back, timeout: 10s}}}}]}}
+                http_filters:
+                  - name: envoy.filters.http.router
+                    typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+  clusters:
+    - name: back
+      type: STATIC
+      connect_timeout: 5s
+      circuit_breakers: {{thresholds: [{{max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}}]}}
+      load_assignment:
+        cluster_name: back
+        endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {backend}}}}}}}}}]}}]
+"""
+ENVOY_H2 = """
+      typed_extension_protocol_options:
+        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+          explicit_http_config: {http2_protocol_options: {}}
+"""
+
+
+def envoy(port, backend, h2=False):
+    """Starts Envoy with one thread if `ENVOY` says where it is, and returns its pid."""
+    program = os.environ.get("ENVOY") or shutil.which("envoy")
+    if program is None:
+        print("SKIPPED: envoy is not installed")
+        return None
+    script = open(program, "rb").read(2) == b"#!"
+    if script:  # what Python's installer puts there starts the real one in a new process
+        found = list(pathlib.Path(program).parent.parent.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+        program = str(found[0]) if found else program
+    (WORK / "envoy.yaml").write_text(ENVOY.format(port=port, backend=backend).rstrip() + (ENVOY_H2.rstrip() if h2 else "") + "\n")
+    command = [program, "-c", str(WORK / "envoy.yaml"), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    return start(command, stdout=subprocess.DEVNULL).pid
+
+
 # Load.
 
 

