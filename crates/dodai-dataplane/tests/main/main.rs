@@ -23,6 +23,7 @@ mod picking;
 mod proxied;
 mod serve;
 mod shares;
+mod smuggling;
 mod socks;
 mod support;
 mod timeouts;

@@ -295,8 +295,9 @@ impl Message {
     }
 
     pub fn headers<'a, 'b>(&'a self, name: &'b str) -> impl Iterator<Item = &'a str> + use<'a, 'b> {
-        let lines = self.head.split("\r\n").skip(1).filter_map(|line| line.split_once(": "));
-        lines.filter(move |(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let lines = self.head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+        let named = lines.filter(move |(found, _)| found.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.trim_matches([' ', '\t']))
     }
 }
 
