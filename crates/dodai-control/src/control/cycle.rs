@@ -77,9 +77,9 @@ async fn once(inner: &Inner) -> Result<Duration> {
             tokio::time::sleep(DEBOUNCE).await;
         }
     }
+    publish(inner, None);
     let view = inner.view.borrow().clone();
     let observed = inner.observed();
-    publish(inner, &view, &observed, now);
     write_statuses(inner, &view, &observed, now).await?;
     if !settled {
         return Ok(RETRY);
@@ -90,18 +90,22 @@ async fn once(inner: &Inner) -> Result<Duration> {
 }
 
 /// Gives each base its snapshot, if that changed. After a start nothing is told before every base that has
-/// instances was heard of: a snapshot without their endpoints would cut what works.
-fn publish(inner: &Inner, view: &View, observed: &Observed, now: Millis) {
+/// instances was heard of: a snapshot without their endpoints would cut what works. `only` leaves out all but one.
+fn publish(inner: &Inner, only: Option<&BaseId>) {
+    // Under the lock, so that no snapshot is made of what is older than the one before.
+    let bases = inner.bases();
+    let (view, observed) = (inner.view.borrow().clone(), inner.observed());
+    let now = millis(&inner.settings.clock);
     let waiting = |base: &BaseId| !observed.bases.contains_key(base);
     let unheard = view.records.instances.values().any(|instance| waiting(&instance.base));
     if unheard && !crate::plan::passed(observed.started, now, inner.settings.rules.lost_after) {
         return;
     }
-    for (base, connection) in inner.bases().iter() {
+    for (base, connection) in bases.iter().filter(|(base, _)| only.is_none_or(|only| only == *base)) {
         let input = snapshot::Input {
             documents: &view.documents,
             records: &view.records,
-            observed,
+            observed: &observed,
             base,
             settings: &connection.settings,
         };
@@ -177,6 +181,10 @@ pub(super) async fn attend(
         let report = reports.borrow_and_update().clone();
         tell(&control.0, &base, &before, &report);
         control.0.sighted(&base, serial, &report);
+        // A call waits for what a base asks about; a plan, which looks at everything, is not needed for that.
+        if report.wants != before.wants && control.0.is_current(&base, serial) {
+            publish(&control.0, Some(&base));
+        }
         before = report;
     }
 }

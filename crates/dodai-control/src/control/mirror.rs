@@ -137,14 +137,16 @@ async fn watch_from(
         if batch.events.is_empty() && view.borrow().revision >= batch.revision {
             continue;
         }
-        let mut next = View::clone(&view.borrow());
-        next.revision = batch.revision;
-        for event in &batch.events {
-            match event {
-                Event::Put { kv, .. } => next.put(kv),
-                Event::Delete { key, .. } => next.drop_key(key),
+        view.send_modify(|view| {
+            // Copied only while somebody looks at the one before: many changes in a row cost one copy.
+            let next = Arc::make_mut(view);
+            next.revision = batch.revision;
+            for event in &batch.events {
+                match event {
+                    Event::Put { kv, .. } => next.put(kv),
+                    Event::Delete { key, .. } => next.drop_key(key),
+                }
             }
-        }
-        view.send_replace(Arc::new(next));
+        });
     }
 }

@@ -1,13 +1,13 @@
 //! `apply`: checks documents with everything that is stored, writes what changes, prunes what is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dodai_api::{Code, Document, DocumentKey, Kind, Located, Problem, Severity, validate, validate_set};
 use dodai_store::{Cause, Txn};
 
 use super::merge::{ARTIFACT_DIGEST, ARTIFACT_PATH, Claim, FieldOwner, SCOPE, merge, undeploys};
-use super::{ATTEMPTS, DocumentStore, busy, decode, encode, is_in, parse_key, store_key, unchanged};
+use super::{ATTEMPTS, DocumentStore, busy, encode, is_in, parse_key, store_key, unchanged};
 use crate::error::{Error, Result};
 use crate::name;
 
@@ -79,7 +79,7 @@ impl Verdict {
 /// What stands in the store.
 #[derive(Default)]
 struct Stored {
-    documents: BTreeMap<DocumentKey, Document>,
+    documents: BTreeMap<DocumentKey, Arc<Document>>,
     /// What is no document, or none of this version: where it was written, and what is wrong with it. It can be
     /// overwritten and removed, and is not there for the others.
     unreadable: BTreeMap<DocumentKey, (u64, String)>,
@@ -103,13 +103,18 @@ impl DocumentStore {
         let (digests, unstored) = self.digests(apply)?;
         for _ in 0..ATTEMPTS {
             let stored = self.stored().await?;
-            let mut warnings = check(apply, &stored.documents)?;
+            let applied: BTreeSet<DocumentKey> =
+                apply.documents.iter().map(|document| document.value.key()).collect();
+            let gone = pruned(apply, &stored.documents, &applied);
+            let mut warnings = check(apply, &stored.documents, &applied, &gone)?;
             warnings.extend(unstored.iter().cloned());
             warnings
                 .extend(stored.unreadable.iter().filter_map(|(key, (_, why))| unreadable(apply, key, why)));
             warnings.extend(apply.documents.iter().filter(|_| self.remote).filter_map(unread));
-            let (written, mut writes) = self.decide(apply, &stored, &digests)?;
-            warnings.extend(apply.documents.iter().filter_map(|located| put_back(located, &stored, &writes)));
+            let (written, mut writes) = self.decide(apply, &stored, &digests, gone)?;
+            let next: BTreeMap<&DocumentKey, &Document> =
+                writes.iter().filter_map(|write| Some((&write.key, write.document.as_ref()?))).collect();
+            warnings.extend(apply.documents.iter().filter_map(|located| put_back(located, &stored, &next)));
             writes.sort_by_key(|write| (write.document.is_none(), rank(write)));
             if writes.len() > CHUNK {
                 warnings.push(in_parts(writes.len()));
@@ -126,7 +131,7 @@ impl DocumentStore {
         for kind in Kind::ALL {
             for kv in &self.store.list(&format!("/{kind}/")).await?.items {
                 let Some(key) = parse_key(&kv.key) else { continue };
-                match decode(kv) {
+                match self.decoded(kv) {
                     Ok(document) => {
                         stored.documents.insert(key, document);
                     }
@@ -136,6 +141,8 @@ impl DocumentStore {
                 }
             }
         }
+        let is_there = |key: &str| parse_key(key).is_some_and(|key| stored.documents.contains_key(&key));
+        self.keep_decoded(stored.documents.len(), is_there);
         Ok(stored)
     }
 
@@ -175,12 +182,13 @@ impl DocumentStore {
         apply: &Apply<'_>,
         stored: &Stored,
         digests: &BTreeMap<DocumentKey, String>,
+        gone: BTreeSet<DocumentKey>,
     ) -> Result<(Vec<Written>, Vec<Write>)> {
         let (mut written, mut writes) = (Vec::new(), Vec::new());
         let now = self.now();
         for located in apply.documents {
             let (wanted, key) = (&located.value, located.value.key());
-            let existing = stored.documents.get(&key);
+            let existing = stored.documents.get(&key).map(Arc::as_ref);
             let broken = || stored.unreadable.get(&key).map(|(revision, _)| *revision);
             let read = existing.and_then(|document| document.metadata().revision).or_else(broken);
             if let Some(expected) = wanted.metadata().revision
@@ -209,7 +217,7 @@ impl DocumentStore {
                 writes.push(Write { key, document: next, read });
             }
         }
-        for key in pruned(apply, &stored.documents) {
+        for key in gone {
             let read = stored.documents.get(&key).and_then(|document| document.metadata().revision);
             written.push(Written { key: key.clone(), verdict: Verdict::Pruned, generation: None });
             writes.push(Write { key, document: None, read });
@@ -243,9 +251,13 @@ impl DocumentStore {
 }
 
 /// A document that takes back what was deployed: it does what it says, and that may surprise.
-fn put_back(located: &Located<Document>, stored: &Stored, writes: &[Write]) -> Option<Problem> {
+fn put_back(
+    located: &Located<Document>,
+    stored: &Stored,
+    next: &BTreeMap<&DocumentKey, &Document>,
+) -> Option<Problem> {
     let key = located.value.key();
-    let next = writes.iter().find(|write| write.key == key)?.document.as_ref()?;
+    let next = *next.get(&key)?;
     let time = undeploys(stored.documents.get(&key)?, next)?;
     let Document::App(app) = next else { return None };
     let artifact = &app.spec.module.as_ref()?.artifact;
@@ -298,27 +310,34 @@ fn in_parts(count: usize) -> Problem {
 }
 
 /// What the owner wrote earlier in this scope and does not write now.
-fn pruned(apply: &Apply<'_>, stored: &BTreeMap<DocumentKey, Document>) -> Vec<DocumentKey> {
-    let Some(scope) = apply.prune else { return Vec::new() };
+fn pruned(
+    apply: &Apply<'_>,
+    stored: &BTreeMap<DocumentKey, Arc<Document>>,
+    applied: &BTreeSet<DocumentKey>,
+) -> BTreeSet<DocumentKey> {
+    let Some(scope) = apply.prune else { return BTreeSet::new() };
     let own = |document: &Document| {
         let metadata = document.metadata();
         metadata.field_owners.get("").is_some_and(|owner| owner == apply.owner.as_str())
             && metadata.annotations.get(SCOPE).is_some_and(|found| found == scope)
     };
-    let applied = |key: &DocumentKey| apply.documents.iter().any(|document| document.value.key() == *key);
-    let goes = |(key, document): &(&DocumentKey, &Document)| own(document) && !applied(key);
+    let goes = |(key, document): &(&DocumentKey, &Arc<Document>)| own(document) && !applied.contains(*key);
     // A namespace stays while anything is in it.
     let used = |namespace: &DocumentKey| {
         let mut left = stored.iter().filter(|one| !goes(one)).map(|(key, _)| key);
-        left.any(|key| is_in(key, namespace))
-            || apply.documents.iter().any(|one| is_in(&one.value.key(), namespace))
+        left.any(|key| is_in(key, namespace)) || applied.iter().any(|key| is_in(key, namespace))
     };
     let gone = stored.iter().filter(goes).map(|(key, _)| key);
     gone.filter(|key| key.kind != Kind::Namespace || !used(key)).cloned().collect()
 }
 
 /// Checks the documents by themselves and together with what will be beside them. Returns the warnings.
-fn check(apply: &Apply<'_>, stored: &BTreeMap<DocumentKey, Document>) -> Result<Vec<Problem>> {
+fn check(
+    apply: &Apply<'_>,
+    stored: &BTreeMap<DocumentKey, Arc<Document>>,
+    applied: &BTreeSet<DocumentKey>,
+    gone: &BTreeSet<DocumentKey>,
+) -> Result<Vec<Problem>> {
     let mut world = Vec::new();
     let mut found = Vec::new();
     for document in apply.documents {
@@ -334,11 +353,8 @@ fn check(apply: &Apply<'_>, stored: &BTreeMap<DocumentKey, Document>) -> Result<
         found.extend(validate(&document.value).into_iter().map(|problem| document.locate(problem)));
         world.push(document);
     }
-    let gone = pruned(apply, stored);
-    let others = stored.iter().filter(|(key, _)| {
-        !gone.contains(key) && !apply.documents.iter().any(|document| document.value.key() == **key)
-    });
-    world.extend(others.map(|(_, document)| Located::nowhere(document.clone())));
+    let others = stored.iter().filter(|(key, _)| !gone.contains(*key) && !applied.contains(*key));
+    world.extend(others.map(|(_, document)| Located::nowhere(document.as_ref().clone())));
     found.extend(validate_set(&world));
     let (errors, warnings): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|problem| problem.severity == Severity::Error);

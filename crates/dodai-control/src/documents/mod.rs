@@ -9,7 +9,8 @@ pub(crate) mod merge;
 mod restart;
 mod set;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use dodai_api::{Document, DocumentKey, Kind};
@@ -72,7 +73,11 @@ pub struct DocumentStore {
     artifacts: Arc<dyn Artifacts>,
     clock: Clock,
     remote: bool,
+    read: Arc<Read>,
 }
+
+/// What was read and decoded before, by where it stands, with the revision it had then.
+type Read = Mutex<HashMap<String, (u64, Arc<Document>)>>;
 
 /// Where a document stands in the store.
 pub(crate) fn store_key(key: &DocumentKey) -> String {
@@ -133,7 +138,29 @@ pub(crate) fn set_status(document: &mut Document, status: &Value) {
 impl DocumentStore {
     /// Documents in `store`; times come from `clock`, digests from `artifacts`.
     pub fn new(store: Arc<dyn Store>, artifacts: Arc<dyn Artifacts>, clock: Clock) -> DocumentStore {
-        DocumentStore { store, artifacts, clock, remote: false }
+        DocumentStore { store, artifacts, clock, remote: false, read: Arc::default() }
+    }
+
+    /// As [`decode`], but what has not changed since it was decoded last is not decoded again: every write looks at
+    /// every document.
+    fn decoded(&self, kv: &KeyValue) -> Result<Arc<Document>> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((revision, document)) = read.get(&kv.key)
+            && *revision == kv.mod_revision.0
+        {
+            return Ok(document.clone());
+        }
+        let document = Arc::new(decode(kv)?);
+        read.insert(kv.key.clone(), (kv.mod_revision.0, document.clone()));
+        Ok(document)
+    }
+
+    /// Forgets what was decoded and is not among these any more.
+    fn keep_decoded(&self, stored: usize, is_there: impl Fn(&str) -> bool) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() > stored {
+            read.retain(|key, _| is_there(key));
+        }
     }
 
     /// Tells writers of what only bases that read the documents themselves would act on.
@@ -168,7 +195,8 @@ impl DocumentStore {
             Some(namespace) => format!("/{kind}/{namespace}/"),
             None => format!("/{kind}/"),
         };
-        let statuses = self.store.list(&format!("{STATUS_PREFIX}{under}")).await?;
+        let statuses = self.store.list(&format!("{STATUS_PREFIX}{under}")).await?.items;
+        let statuses: HashMap<&str, &KeyValue> = statuses.iter().map(|kv| (kv.key.as_str(), kv)).collect();
         let mut documents = Vec::new();
         for kv in &self.store.list(&under).await?.items {
             let mut document = match decode(kv) {
@@ -180,7 +208,7 @@ impl DocumentStore {
                 }
             };
             let own = format!("{STATUS_PREFIX}{}", kv.key);
-            let status = statuses.items.iter().find(|status| status.key == own);
+            let status = statuses.get(own.as_str());
             if let Some(status) = status.and_then(|kv| serde_json::from_slice(&kv.value).ok()) {
                 set_status(&mut document, &status);
             }

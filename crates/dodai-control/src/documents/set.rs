@@ -1,4 +1,5 @@
-//! A set of documents in memory, by key, with typed access. Clones share the documents.
+//! A set of documents in memory, by kind and key, with typed access. Clones share the documents, and the kinds that
+//! do not change: a set of thousands is copied for each plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::name;
 /// Documents by key.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Documents {
-    by_key: BTreeMap<DocumentKey, Arc<Document>>,
+    by_kind: BTreeMap<Kind, Arc<BTreeMap<DocumentKey, Arc<Document>>>>,
 }
 
 macro_rules! of_kind {
@@ -59,39 +60,46 @@ of_kind! {
 
 impl FromIterator<Document> for Documents {
     fn from_iter<I: IntoIterator<Item = Document>>(documents: I) -> Documents {
-        let by_key = documents.into_iter().map(|document| (document.key(), Arc::new(document))).collect();
-        Documents { by_key }
+        let mut all = Documents::default();
+        documents.into_iter().for_each(|document| all.insert(Arc::new(document)));
+        all
     }
 }
 
 impl Documents {
     /// Adds or replaces a document.
     pub fn insert(&mut self, document: Arc<Document>) {
-        self.by_key.insert(document.key(), document);
+        let key = document.key();
+        Arc::make_mut(self.by_kind.entry(key.kind).or_default()).insert(key, document);
     }
 
     /// Removes a document.
     pub fn remove(&mut self, key: &DocumentKey) -> Option<Arc<Document>> {
-        self.by_key.remove(key)
+        let own = self.by_kind.get_mut(&key.kind)?;
+        let gone = Arc::make_mut(own).remove(key);
+        if own.is_empty() {
+            self.by_kind.remove(&key.kind);
+        }
+        gone
     }
 
     /// One document.
     pub fn get(&self, key: &DocumentKey) -> Option<&Arc<Document>> {
-        self.by_key.get(key)
+        self.by_kind.get(&key.kind)?.get(key)
     }
 
     /// Every document, in order of kind, namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (&DocumentKey, &Arc<Document>)> {
-        self.by_key.iter()
+        self.by_kind.values().flat_map(|own| own.iter())
     }
 
     /// The documents of one kind.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Document>> {
-        self.by_key.iter().filter(move |(key, _)| key.kind == kind).map(|(_, document)| document)
+        self.by_kind.get(&kind).into_iter().flat_map(|own| own.values())
     }
 
     fn named(&self, kind: Kind, namespace: &Name, name: ObjectName) -> Option<&Document> {
-        self.by_key.get(&DocumentKey { kind, namespace: namespace.clone(), name }).map(Arc::as_ref)
+        self.get(&DocumentKey { kind, namespace: namespace.clone(), name }).map(Arc::as_ref)
     }
 
     /// One app.
@@ -101,6 +109,16 @@ impl Documents {
             return None;
         };
         Some(app)
+    }
+
+    /// One namespace's document.
+    pub fn namespace(&self, name: &Name) -> Option<&dodai_api::Namespace> {
+        let Document::Namespace(namespace) =
+            self.named(Kind::Namespace, &Name::default_namespace(), name.clone().into())?
+        else {
+            return None;
+        };
+        Some(namespace)
     }
 
     /// One service document.
@@ -127,7 +145,7 @@ impl Documents {
     /// One revision of an app.
     pub fn revision(&self, app: &AppId, id: &RevisionId) -> Option<&Revision> {
         let key = revision_key(app, id);
-        let Document::Revision(revision) = self.by_key.get(&key)?.as_ref() else { return None };
+        let Document::Revision(revision) = self.get(&key)?.as_ref() else { return None };
         Some(revision)
     }
 

@@ -10,7 +10,7 @@ mod release;
 pub(crate) use place::Room;
 pub(crate) use release::{named_by_traffic, template_revision, wanted};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -256,20 +256,24 @@ impl Planner<'_> {
     }
 
     fn surplus_revisions(&self, apps: &BTreeSet<AppId>) -> Vec<DocumentKey> {
-        let mut owners: BTreeSet<AppId> = BTreeSet::new();
+        let mut owners: BTreeMap<AppId, Vec<&Revision>> = BTreeMap::new();
         for revision in self.documents.revisions() {
-            owners.insert(name::app_in(&revision.metadata.namespace, &revision.spec.app));
+            let owner = name::app_in(&revision.metadata.namespace, &revision.spec.app);
+            owners.entry(owner).or_default().push(revision);
         }
         let mut surplus = Vec::new();
-        for owner in &owners {
+        for (owner, mut all) in owners {
+            let kept = if apps.contains(&owner) { self.rules.revisions_kept } else { 0 };
+            if all.len() <= kept {
+                continue;
+            }
+            let owner = &owner;
             let used = self.active(owner);
             let run = |revision: &Revision| {
                 let id = name::revision(&revision.spec.id);
                 used.contains(&id) || self.records.of(owner).any(|instance| instance.revision == id)
             };
-            let mut all: Vec<&Revision> = self.documents.revisions_of(owner).collect();
             all.sort_by_key(|one| std::cmp::Reverse((&one.metadata.creation_timestamp, &one.metadata.name)));
-            let kept = if apps.contains(owner) { self.rules.revisions_kept } else { 0 };
             let old = all.into_iter().skip(kept).filter(|revision| !run(revision));
             surplus.extend(old.map(|revision| Document::from(revision.clone()).key()));
         }

@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""A server with thousands of services, and a base that calls three of them.
+
+Measured: how long it takes to apply everything through the API, the memory of server and base, what the first call to
+a service that the base was not told of costs more than the next one, and that changes of tables under load lose nothing.
+Bars: the base within 2 MB of a stand-alone one that knows only the three; a first call 50 ms over the next at p99; no
+lost call and flat memory at 100 changes a second.
+usage: bench/scale.py      env: SERVICES=5000, ENDPOINTS=10 (of each), FIRST=50, CHANGES=100 (a second), SETTLE=30,
+CHURN=20 (seconds), and see harness.py
+"""
+import http.client, json, os, statistics, subprocess, sys, threading, time
+import harness as h
+
+h.need("nginx", "wrk", "taskset")
+quick = h.QUICK
+services = int(os.environ.get("SERVICES", "200" if quick else "5000"))
+endpoints = int(os.environ.get("ENDPOINTS", "10"))
+first_calls = int(os.environ.get("FIRST", "10" if quick else "50"))
+changes = int(os.environ.get("CHANGES", "100"))
+settle = float(os.environ.get("SETTLE", "5" if quick else "30"))
+churn = float(os.environ.get("CHURN", "5" if quick else "20"))
+bar_memory, bar_first, bar_flat = 2.0, 50.0, 1.10
+missed = []
+backend, control, alone_port = h.free_port(), h.free_port(), h.free_port()
+# One backend on every address of the loopback network.
+h.nginx("backend", f"server {{ listen {backend}; root {h.files()}; }}")
+
+
+def address(service, endpoint, turn=0):
+    number = (service * endpoints + endpoint + turn * 7) % (250 * 250 * 250)
+    return f"127.{1 + number // 62500}.{number // 250 % 250}.{1 + number % 250}:{backend}"
+
+
+def app(service, turn=0):
+    listed = ", ".join(f'"{address(service, one, turn)}"' for one in range(endpoints))
+    return h.document("App", f"s{service}", f"""
+        external: {{addresses: [{listed}]}}
+        services: [{{name: main, port: {backend}, protocol: http}}]
+        """)
+
+
+class Api:
+    """The management API on one kept connection."""
+
+    def __init__(self, data):
+        end = time.time() + 60
+        while not (data / "admin.json").exists():
+            if time.time() > end:
+                sys.exit("the server did not start")
+            time.sleep(0.05)
+        told = json.loads((data / "admin.json").read_text())
+        self.at = told["address"].split("//")[-1]
+        self.headers = {"authorization": f"Bearer {told['token']}"}
+        self.connection = http.client.HTTPConnection(self.at, timeout=600)
+
+    def ask(self, method, path, body=None):
+        self.connection.request(method, path, body, self.headers)
+        answer = self.connection.getresponse()
+        text = answer.read()
+        if answer.status >= 300:
+            sys.exit(f"{method} {path}: {answer.status} {text[:2000].decode()}")
+        return json.loads(text) if text else None
+
+    def apply(self, *documents):
+        return self.ask("POST", "/v1/documents", "---\n".join(documents).encode())
+
+
+def wait(what, holds, seconds=300):
+    end = time.time() + seconds
+    while time.time() < end:
+        found = holds()
+        if found:
+            return found
+        time.sleep(0.05)
+    sys.exit(f"not within {seconds} s: {what}")
+
+
+def peak(pid):
+    status = open(f"/proc/{pid}/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+# The server, and everything it holds.
+data = h.WORK / "server"
+server = h.start([h.dodai_binary(), "server", "--data", str(data), "--listen", f"127.0.0.1:{control}", "--admin", "127.0.0.1:0",
+                  "--metrics", "off"], pinned=False, stdout=subprocess.DEVNULL)
+api = Api(data)
+empty = h.rss_mb(server.pid)
+begin = time.monotonic()
+for start in range(0, services, 500):
+    api.apply(*(app(one) for one in range(start, min(start + 500, services))))
+applied = time.monotonic() - begin
+wait("every service serves", lambda: all((one.get("status") or {}).get("latestReadyRevision") for one in api.ask("GET", "/v1/documents?kind=App")["items"]))
+ready = time.monotonic() - begin
+begin = time.monotonic()
+for turn in range(5):
+    api.apply(app(services - 1, turn + 1))
+single = (time.monotonic() - begin) / 5
+print(f"{services} services with {services * endpoints} endpoints: applied in {applied:.1f} s, all serve after {ready:.1f} s; one more change {single * 1000:.0f} ms")
+cpu = h.cpu_seconds(server.pid)
+time.sleep(settle)
+rest = (h.cpu_seconds(server.pid) - cpu) / settle * 100
+print(f"server: VmRSS {h.rss_mb(server.pid):.1f} MB (empty {empty:.1f} MB, peak {peak(server.pid):.1f} MB), {rest:.2f} % of a core at rest")
+
+# A base that joins, with one app that calls.
+token = api.ask("POST", "/v1/tokens", b"{}")
+joined = h.start([h.dodai_binary(), "base", "--join", f"127.0.0.1:{control}", "--token", token["token"], "--pin", token["pin"],
+                  "--name", f"scale{os.getpid()}", "--data", str(h.WORK / "base"), "--threads", "1", "--metrics", "off"],
+                 pinned=False, stdout=subprocess.DEVNULL)
+api.apply(h.document("App", "caller", """
+    process: {command: [sleep, "1000000"]}
+    """))
+
+
+def outbound():
+    listeners = api.ask("GET", "/v1/status")["node"]["listeners"]
+    return next((at for name, at in listeners.items() if name.endswith("outbound/default/caller")), None)
+
+
+out_host, out_port = wait("the caller's outbound listener", outbound).rsplit(":", 1)
+
+
+def call(service):
+    """One call on a connection of its own, in milliseconds."""
+    connection = http.client.HTTPConnection(out_host, int(out_port), timeout=30)
+    begin = time.monotonic()
+    connection.request("GET", "/1k", headers={"Host": f"s{service}"})
+    answer = connection.getresponse()
+    body = answer.read()
+    took = (time.monotonic() - begin) * 1000
+    connection.close()
+    if answer.status != 200 or len(body) != 1024:
+        sys.exit(f"a call to s{service}: {answer.status} {body[:300]!r}")
+    return took
+
+
+alone = h.start([h.dodai_binary(), "base", "--from",
+                 str(h.write("alone", *(h.external(f"s{one}", backend) for one in range(3)), h.gateway(alone_port), h.plain_route("s0"))),
+                 "--data", str(h.WORK / "alone-data"), "--threads", "1", "--metrics", "off"], pinned=False, stdout=subprocess.DEVNULL)
+h.wait_for_ok(f"http://127.0.0.1:{alone_port}/1k")
+time.sleep(settle)
+idle = h.rss_mb(joined.pid)
+for _ in range(2000):
+    call(_ % 3)
+for _ in range(2000):
+    connection = http.client.HTTPConnection("127.0.0.1", alone_port, timeout=30)
+    connection.request("GET", "/1k")
+    connection.getresponse().read()
+    connection.close()
+time.sleep(settle)
+called, beside = h.rss_mb(joined.pid), h.rss_mb(alone.pid)
+print(f"base: VmRSS {idle:.1f} MB idle, {called:.1f} MB after 2000 calls to 3 services; stand-alone with those 3: {beside:.1f} MB")
+if called - beside > bar_memory:
+    missed.append(f"the base of a large mesh has {called - beside:.1f} MB more than one that is alone")
+
+# First calls to services that the base knows nothing of.
+step = max(1, (services - 10) // first_calls)
+pairs = [(call(service), call(service)) for service in range(5, 5 + first_calls * step, step)]
+added = sorted(one - two for one, two in pairs)
+p50, p99 = statistics.median(added), added[int(len(added) * 0.99)]
+print(f"first call to a further service: {statistics.median(one for one, _ in pairs):.1f} ms, the next {statistics.median(two for _, two in pairs):.2f} ms; "
+      f"added p50 {p50:.1f} ms, p99 {p99:.1f} ms (bar {bar_first:.0f})")
+if p99 > bar_first:
+    missed.append(f"a first call takes {p99:.0f} ms more at p99")
+
+# Tables that change under load.
+script = h.WORK / "three.lua"
+script.write_text('local n = 0\nrequest = function() n = n + 1\n  return wrk.format("GET", "/1k", {Host = "s" .. (n % 3)}) end\n')
+before = h.rss_mb(joined.pid), h.rss_mb(server.pid)
+stop, made = threading.Event(), []
+
+
+def change():
+    own, turn, due = Api(data), 0, time.monotonic()
+    while not stop.is_set():
+        turn += 1
+        own.apply(app(turn % 3, turn))
+        made.append(time.monotonic())
+        due = max(due + 1 / changes, time.monotonic() - 1)
+        time.sleep(max(0, due - time.monotonic()))
+
+
+changing = threading.Thread(target=change)
+changing.start()
+run = h.wrk(f"http://{out_host}:{out_port}/1k", int(churn), 32, script=script)
+middle = h.rss_mb(joined.pid), h.rss_mb(server.pid)
+again = h.wrk(f"http://{out_host}:{out_port}/1k", int(churn), 32, script=script)
+stop.set()
+changing.join()
+after = h.rss_mb(joined.pid), h.rss_mb(server.pid)
+rate = len(made) / (2 * churn)
+errors = run["errors"] + again["errors"]
+print(f"{rate:.0f} changes a second under {run['rps']:.0f} calls a second: {errors} lost of {run['requests'] + again['requests']}; p99 {again['p99']:.1f} ms; "
+      f"base {before[0]:.1f}, {middle[0]:.1f}, {after[0]:.1f} MB, server {before[1]:.1f}, {middle[1]:.1f}, {after[1]:.1f} MB")
+if errors:
+    missed.append(f"{errors} calls were lost")
+if after[0] > middle[0] * bar_flat:
+    missed.append("the base grows with the changes")
+if rate < changes * 0.9:
+    missed.append(f"the server took {rate:.0f} changes a second, not {changes}")
+sys.exit("; ".join(f"the bar is missed: {one}" for one in missed) or 0)
