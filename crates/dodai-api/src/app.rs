@@ -53,6 +53,10 @@ pub struct AppSpec {
     /// Whether the app serves for ever or runs once to its end. Default: `service`.
     #[serde(default)]
     pub run: Run,
+    /// Whether callers must speak mutual TLS at the port of the base. Default: what the label `dodai.dev/mtls` of the
+    /// namespace says, else `strict`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MutualTls>,
     /// Shares of traffic by revision. Default: all to `latest`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<TrafficShare>,
@@ -324,6 +328,19 @@ impl Placement {
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
+}
+
+/// The label of a namespace that says what `mtls` is for its apps: `strict` or `permissive`.
+pub const MTLS_LABEL: &str = "dodai.dev/mtls";
+
+/// Whether callers of an app must speak mutual TLS at the port of the base that runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MutualTls {
+    /// Who proves no identity of the mesh is refused.
+    Strict,
+    /// Plain HTTP is taken too, from whoever reaches the port; such a caller is nobody to access rules.
+    Permissive,
 }
 
 /// Whether an app serves for ever or runs once.

@@ -34,8 +34,8 @@ mod workload;
 
 pub use app::{
     AppService, AppSpec, AppStatus, Call, ConfigUse, DaprApp, DaprProtocol, EnvVar, Exec, HttpGet, Limits,
-    Placement, Probe, Probes, Protocol, RevisionChoice, RevisionSpec, RevisionState, RevisionTemplate, Run,
-    Scale, StoreRef, TcpSocket, TrafficShare,
+    MTLS_LABEL, MutualTls, Placement, Probe, Probes, Protocol, RevisionChoice, RevisionSpec, RevisionState,
+    RevisionTemplate, Run, Scale, StoreRef, TcpSocket, TrafficShare,
 };
 pub use authorizer::{Authorizer, AuthorizerBackend, AuthorizerProtocol};
 pub use balancing::{Algorithm, HashOn, HashedPart, LoadBalancing, Locality, SameSite, Sticky};

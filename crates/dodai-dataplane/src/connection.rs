@@ -14,7 +14,7 @@ use dodai_transport::identity::MeshName;
 use dodai_transport::listen::{AfterFailure, after_accept_failure};
 use dodai_transport::network;
 use dodai_transport::stream::Stream;
-use dodai_transport::tls::Alpn;
+use dodai_transport::tls::{Alpn, HandshakeError};
 
 use crate::h2::PREFACE;
 use crate::pipe;
@@ -166,9 +166,11 @@ async fn begin(
             (peer, wanted) = (ends.source, Some(Box::new(ends.destination)));
         }
     }
+    let is_mesh = matches!(listener.role, Role::Mesh);
+    let either = is_mesh && worker.shared.table.load().takes_plain();
     let stream = match tls {
         None => stream,
-        Some(tls) => match Box::pin(tls.open(stream)).await {
+        Some(tls) => match Box::pin(opened(&tls, stream, either)).await {
             Ok(stream) => stream,
             Err(error) => {
                 tracing::debug!(listener = listener.name, %peer, %error, "a client did not get through the TLS handshake");
@@ -186,7 +188,9 @@ async fn begin(
     };
     let protocol = listener.protocol;
     let tcp = protocol == Protocol::Tcp;
-    let is_mesh = matches!(listener.role, Role::Mesh);
+    if is_mesh {
+        worker.shared.gauges.let_in(secure);
+    }
     let service = service(&listener.role, &stream);
     let port = peer.port();
     let side = Side { listener, caller, label, client, port, wanted, secure, service, retired };
@@ -205,6 +209,11 @@ async fn begin(
     } else {
         Some(speak(worker, stream, side, early, deadline))
     }
+}
+
+/// A connection that TLS has ended on, or with `either` one that began without.
+async fn opened(tls: &Tls, stream: Stream, either: bool) -> Result<Stream, HandshakeError> {
+    if either { tls.open_either(stream).await } else { tls.open(stream).await }
 }
 
 /// Serves HTTP in the version that the first bytes show.

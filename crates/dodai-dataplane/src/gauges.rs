@@ -3,7 +3,7 @@
 //! Pools and connections belong to one thread and are not locked, so each thread writes its counts to its
 //! `Gauge` once a second; a reading adds them up and is at most that old.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What all threads hold together.
@@ -29,6 +29,8 @@ pub struct Reading {
     pub mirrors: usize,
     /// Endpoints that are left alone because they do worse than they should.
     pub endpoints_ejected: usize,
+    /// Connections from other bases that were let in: by mutual TLS, and without.
+    pub mesh_let_in: [u64; 2],
     /// Endpoints whose answers to health checks say that they are not well.
     pub endpoints_unwell: usize,
 }
@@ -48,19 +50,27 @@ impl Gauge {
 
 /// The gauges of all threads.
 #[derive(Debug, Default)]
-pub(crate) struct Gauges(Mutex<Vec<Arc<Gauge>>>);
+pub(crate) struct Gauges {
+    all: Mutex<Vec<Arc<Gauge>>>,
+    mesh_let_in: [AtomicU64; 2],
+}
 
 impl Gauges {
     /// One more thread.
     pub fn register(&self) -> Arc<Gauge> {
         let gauge = Arc::new(Gauge::default());
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(gauge.clone());
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).push(gauge.clone());
         gauge
+    }
+
+    /// A connection at the port for other bases was let in, by mutual TLS or without.
+    pub fn let_in(&self, secure: bool) {
+        self.mesh_let_in[usize::from(!secure)].fetch_add(1, Relaxed);
     }
 
     /// The sums; limits, the door's queue and how endpoints stand are the plane's to add.
     pub fn read(&self) -> Reading {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = |of: usize| all.iter().map(|gauge| gauge.0[of].load(Relaxed)).sum();
         Reading {
             clients: sum(0),
@@ -69,6 +79,7 @@ impl Gauges {
             endpoints_h2: sum(3),
             endpoints_waiting: sum(4),
             mirrors: sum(5),
+            mesh_let_in: [0, 1].map(|of: usize| self.mesh_let_in[of].load(Relaxed)),
             ..Reading::default()
         }
     }

@@ -55,6 +55,8 @@ pub struct Table {
     names: foldhash::HashMap<String, foldhash::HashMap<String, Vec<Arc<Service>>>>,
     /// Limits that all bases keep together.
     limits: Limits,
+    /// Whether some service takes callers that do not speak mutual TLS.
+    takes_plain: bool,
     /// Names that nobody has, of those that were asked about.
     absent: foldhash::HashSet<AppId>,
 }
@@ -69,6 +71,7 @@ impl Table {
             services: Default::default(),
             names: Default::default(),
             limits: Limits::new(),
+            takes_plain: false,
             absent: Default::default(),
         }
     }
@@ -122,7 +125,13 @@ impl Table {
         &self.limits
     }
 
+    /// Whether some service takes callers that do not speak mutual TLS.
+    pub fn takes_plain(&self) -> bool {
+        self.takes_plain
+    }
+
     fn add(&mut self, service: Arc<Service>) {
+        self.takes_plain |= service.spec.plain;
         let owner = &service.spec.id.owner;
         let by_name = self.names.entry(owner.namespace.as_str().to_owned()).or_default();
         let list = by_name.entry(owner.name.as_str().to_owned()).or_default();

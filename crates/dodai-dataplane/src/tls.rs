@@ -1,11 +1,16 @@
 //! What a listener does with TLS: ends it with a certificate, or lets it through by the name the client wants.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
 use dodai_core::snapshot::{self, Protocol};
 use dodai_transport::stream::Stream;
 use dodai_transport::tls::{Acceptor, Alpn, Clock, HANDSHAKE_TIMEOUT, HandshakeError, files, hello};
+use tokio::io::AsyncReadExt;
+
+/// The first byte of a TLS handshake (RFC 8446, 5.1).
+const HANDSHAKE: u8 = 22;
 
 /// How the connections of a listener begin. Clones share it.
 #[derive(Clone)]
@@ -87,6 +92,19 @@ impl Tls {
             Some((_, true)) => Ok(stream),
             Some((_, false)) | None => self.end(stream).await,
         }
+    }
+
+    /// As [`Tls::open`], but who begins with something else than a handshake goes on without one, as nobody.
+    pub async fn open_either(&self, mut stream: Stream) -> Result<Stream, HandshakeError> {
+        let mut first = [0; 1];
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, stream.read(&mut first)).await {
+            Err(_) => return Err(HandshakeError::TimedOut(HANDSHAKE_TIMEOUT)),
+            Ok(Err(error)) => return Err(HandshakeError::Io(error)),
+            Ok(Ok(0)) => return Err(HandshakeError::Io(ErrorKind::UnexpectedEof.into())),
+            Ok(Ok(_)) => {}
+        }
+        let stream = stream.with_early(first.to_vec());
+        if first == [HANDSHAKE] { self.open(stream).await } else { Ok(stream) }
     }
 
     async fn end(&self, stream: Stream) -> Result<Stream, HandshakeError> {

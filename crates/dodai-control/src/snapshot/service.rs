@@ -178,6 +178,10 @@ pub(super) fn services(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId>
     let mut compiled: BTreeMap<ServiceId, Compiled> = BTreeMap::new();
     let apart = route::app_targets(input.documents);
     for owner in owners(input.documents) {
+        // What goes by its own name only is not looked at further: of thousands, few are told.
+        if !scope.has(&owner) && input.documents.service(&owner).is_none() && !apart.contains(&owner) {
+            continue;
+        }
         let more = if apart.contains(&owner) { straight(input.documents, &owner) } else { Vec::new() };
         for one in offered(input.documents, &owner).into_iter().chain(more) {
             let told = scope.has(&owner) || one.apps.iter().any(|app| local.contains(app));
@@ -215,9 +219,24 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         breaker: effective.breaker.unwrap_or_default(),
         concurrency: effective.concurrency,
         health,
+        plain: takes_plain(input.documents, &one.apps),
         inbound: effective.filters,
     };
     Compiled { service, apps: one.apps.clone(), prefers_near: balancing.spill_below.is_some() }
+}
+
+/// Whether all apps behind a service take callers without mutual TLS: as each says, or its namespace.
+fn takes_plain(documents: &Documents, apps: &[AppId]) -> bool {
+    let of_app = |id: &AppId| {
+        let app = documents.app(id)?;
+        let namespace = || documents.namespace(&app.metadata.namespace);
+        let label = || match namespace()?.metadata.labels.get(api::MTLS_LABEL)?.as_str() {
+            "permissive" => Some(api::MutualTls::Permissive),
+            _ => Some(api::MutualTls::Strict),
+        };
+        app.spec.mtls.or_else(label)
+    };
+    !apps.is_empty() && apps.iter().all(|app| of_app(app) == Some(api::MutualTls::Permissive))
 }
 
 /// The shares of an app's revisions that can take calls; all to the newest ready one unless it says otherwise.

@@ -457,6 +457,9 @@ pub struct Service {
     /// How endpoints are judged, beyond that.
     #[serde(default, skip_serializing_if = "Health::is_default")]
     pub health: Health,
+    /// Whether callers that do not speak mutual TLS are taken at the port for other bases, as nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain: bool,
     /// What is checked on arrival, by the base that runs the instance; for endpoints outside the mesh, and where
     /// headers are edited, by the base that sends the call.
     pub inbound: Vec<Filter>,
@@ -479,6 +482,7 @@ impl Service {
             breaker: Breaker::default(),
             concurrency: None,
             health: Health::default(),
+            plain: false,
             inbound: Vec::new(),
         }
     }

@@ -20,6 +20,7 @@ mod load;
 mod matching;
 mod pages;
 mod picking;
+mod plain;
 mod proxied;
 mod serve;
 mod shares;

@@ -25,7 +25,7 @@ use http::StatusCode;
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// A service whose calls the test answers by hand.
-struct Scripted(mpsc::Sender<(Call, oneshot::Sender<Result<Reply, Failure>>)>);
+pub struct Scripted(pub mpsc::Sender<(Call, oneshot::Sender<Result<Reply, Failure>>)>);
 
 impl Serve for Scripted {
     fn serve(&self, call: Call) -> Answer<'_> {
@@ -263,10 +263,10 @@ async fn an_apps_api_is_reached_by_both_protocols() {
 
 /// An authority that issues to everybody who asks.
 #[derive(Clone)]
-struct Issuer(Arc<(Mutex<()>, Authority, Trust)>);
+pub struct Issuer(Arc<(Mutex<()>, Authority, Trust)>);
 
 impl Issuer {
-    fn new() -> Issuer {
+    pub fn new() -> Issuer {
         let authority = Authority::create(TrustDomain::default(), SystemTime::now()).expect("created");
         let trust = Trust::new(TrustDomain::default(), authority.bundle().expect("bundle"));
         Issuer(Arc::new((Mutex::default(), authority, trust)))
@@ -279,7 +279,7 @@ impl Issuer {
     }
 
     /// The seam of a base that accepts for `catalog`.
-    fn mesh(&self) -> Mesh {
+    pub fn mesh(&self) -> Mesh {
         let issuer = self.clone();
         let connectors = Arc::new(move |caller: &Caller| {
             let identity = match caller {

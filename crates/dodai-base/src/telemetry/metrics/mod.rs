@@ -148,6 +148,14 @@ fn plane(out: &mut Encoder, of: &gauges::Reading) {
     one("dodai_door_queued", "Calls from inside the base that wait for a thread.", of.door_queued);
     one("dodai_door_queue_capacity", "The most such calls that may wait.", of.door_capacity);
     one("dodai_mirrors_in_flight", "Calls under way to a mirror.", of.mirrors);
+    out.family(
+        "dodai_mesh_connections",
+        Type::Counter,
+        "Connections of other bases and plain callers, as let in.",
+    );
+    for (security, count) in ["mutual_tls", "plain"].into_iter().zip(of.mesh_let_in) {
+        out.whole(&[("security", security)], count);
+    }
     let left_out = [("ejected", of.endpoints_ejected), ("unwell", of.endpoints_unwell)];
     out.family("dodai_endpoints_left_out", Type::Gauge, "Endpoints that get no calls, by reason.");
     for (reason, count) in left_out {

@@ -63,6 +63,7 @@ fn readings() -> Readings {
             mirrors: 7,
             endpoints_ejected: 8,
             endpoints_unwell: 9,
+            mesh_let_in: [10, 11],
         },
         shares: vec![("default/api".into(), 0.25)],
         filters: vec![tally::Reading { rule: "carts".into(), event: tally::Event::Preflight, count: 4 }],
