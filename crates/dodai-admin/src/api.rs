@@ -20,8 +20,8 @@ use tokio::sync::watch;
 
 use crate::gate::Gate;
 use crate::joining::{self, Joining};
-use crate::seam::{Artifacts, Ledger, Node, NotReady};
-use crate::{Refusal, apps, backup, documents, externals, node};
+use crate::seam::{Artifacts, Ledger, Node, NotReady, Roots};
+use crate::{Refusal, apps, backup, documents, externals, node, roots};
 
 /// The most bytes of documents in one request.
 pub const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
@@ -62,6 +62,8 @@ pub struct Parts {
     pub door: Arc<dyn Door>,
     /// How bases join, where they can.
     pub joining: Option<Joining>,
+    /// The roots that bases are known by, where there are any.
+    pub roots: Option<Arc<dyn Roots>>,
     /// Who may come in.
     pub gate: Gate,
     /// What the server is.
@@ -108,6 +110,9 @@ pub fn router(parts: Arc<Parts>) -> Router {
         )
         .route("/v1/publish/{pubsub}/{topic}", post(node::publish))
         .route("/v1/tokens", post(joining::create))
+        .route("/v1/ca", get(roots::show))
+        .route("/v1/ca/steps/{step}", post(roots::step))
+        .route("/v1/ca/revoked/{*whose}", put(roots::revoke).delete(roots::reinstate))
         .route("/v1/store", get(node::store))
         .route("/v1/store/backup", post(backup::backup))
         .fallback(|| async { Refusal::not_found("there is no such path in the management API") })

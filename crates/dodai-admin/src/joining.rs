@@ -8,6 +8,7 @@ use dodai_core::id::BaseId;
 use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::Refusal;
 use crate::api::{Answer, Shared, json as answer, read};
@@ -23,8 +24,8 @@ const MOST_TTL: Duration = Duration::from_secs(24 * 3600);
 pub struct Joining {
     /// `host:port` of the control stream, as bases reach it.
     pub address: String,
-    /// The pin of the certificate authority.
-    pub pin: String,
+    /// The pin of the certificate authority; a rotation changes it.
+    pub pin: watch::Receiver<String>,
     /// The trust domain.
     pub domain: String,
 }
@@ -64,7 +65,7 @@ pub(crate) async fn create(State(parts): Shared, headers: HeaderMap, body: Body)
         "base": base.map(|base| base.to_string()),
         "ttlSeconds": ttl.as_secs(),
         "server": joining.address,
-        "pin": joining.pin,
+        "pin": *joining.pin.borrow(),
         "trustDomain": joining.domain,
     }))
 }

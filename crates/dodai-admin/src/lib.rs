@@ -16,6 +16,7 @@ pub mod joining;
 pub mod mask;
 mod node;
 mod refusal;
+pub mod roots;
 pub mod seam;
 mod seats;
 pub mod server;

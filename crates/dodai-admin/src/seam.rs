@@ -8,8 +8,10 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use dodai_core::id::{AppId, Digest, InstanceId};
+use dodai_core::snapshot::Whose;
 use futures_util::Stream;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::Refusal;
 
@@ -25,6 +27,30 @@ pub struct Usage {
     pub cpu_ms: Option<u64>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
+}
+
+/// A step of exchanging the root of a mesh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RootStep {
+    /// Make a new root and make it known.
+    Rotate,
+    /// Let the new root sign.
+    Issue,
+    /// Take the old root out.
+    Finish,
+    /// Call it off.
+    Cancel,
+}
+
+/// The roots of a mesh, and what is revoked.
+pub trait Roots: Send + Sync + 'static {
+    /// Where things stand.
+    fn show(&self) -> Pending<'_, Value>;
+    /// Takes a step of a rotation; `force` passes over bases that have not confirmed the one before.
+    fn step(&self, step: RootStep, force: bool, actor: String) -> Pending<'_, Value>;
+    /// Makes certificates void, or takes that back.
+    fn revoke(&self, whose: Whose, undo: bool, actor: String) -> Pending<'_, Value>;
 }
 
 /// What a node says of itself.

@@ -97,6 +97,7 @@ impl World {
             artifacts: node.clone(),
             door: node.clone(),
             joining: None,
+            roots: None,
             gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
             about: About {
                 version: "1".to_owned(),

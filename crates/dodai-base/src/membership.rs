@@ -4,6 +4,10 @@
 //! certificate counts from the next handshake on; connections that stand are not touched. An app's key never
 //! leaves the base that made it.
 
+#[cfg(test)]
+mod tests;
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use dodai_core::call::Caller;
 use dodai_core::id::{AppId, BaseId, Name};
-use dodai_core::snapshot::{Endpoint, Snapshot, Target};
+use dodai_core::snapshot::{self, Endpoint, Snapshot, Target};
 use dodai_core::task::Tasks;
 use dodai_dataplane::mesh::Mesh;
 use dodai_transport::ca::Svid;
@@ -83,18 +87,26 @@ struct Inner {
     /// The names that can be answered for.
     held: watch::Sender<BTreeSet<AppId>>,
     brought: Brought,
+    /// What the server told last of trust.
+    told: RwLock<Option<snapshot::Trust>>,
+    /// Grows when something of that asks for other certificates.
+    turn: watch::Sender<u64>,
+    /// How many certificates here were signed by which root.
+    signed: watch::Sender<BTreeMap<String, u32>>,
 }
 
 /// One certificate and when it should be renewed.
 struct Kept {
     svid: LiveSvid,
     due: SystemTime,
+    /// The pin of the root that signed it.
+    signer: String,
 }
 
 impl Kept {
     /// Of a fresh certificate that is so short-lived that its time to be renewed has passed already, a third of
     /// the life is kept; one from disk is renewed at once then.
-    fn new(svid: LiveSvid, fresh: bool, now: SystemTime) -> Kept {
+    fn new(svid: LiveSvid, signer: String, fresh: bool, now: SystemTime) -> Kept {
         let current = svid.load();
         let due = if fresh && current.needs_renewal(now) {
             let left = current.not_after().duration_since(now).unwrap_or_default();
@@ -102,7 +114,7 @@ impl Kept {
         } else {
             current.renew_at()
         };
-        Kept { svid, due }
+        Kept { svid, due, signer }
     }
 }
 
@@ -115,8 +127,17 @@ impl Membership {
         let own = connector(&settings.own);
         let keyring = Keyring::new(settings.own.clone());
         let apps = RwLock::default();
-        let (held, brought) = (watch::Sender::default(), Brought::default());
-        Membership(Arc::new(Inner { settings, keyring, own, apps, held, brought }))
+        Membership(Arc::new(Inner {
+            settings,
+            keyring,
+            own,
+            apps,
+            held: watch::Sender::default(),
+            brought: Brought::default(),
+            told: RwLock::default(),
+            turn: watch::Sender::default(),
+            signed: watch::Sender::default(),
+        }))
     }
 
     /// What the server has brought for the configuration stores here.
@@ -164,7 +185,9 @@ impl Membership {
     pub(crate) async fn tend(self, mut snapshots: watch::Receiver<Arc<Snapshot>>, tasks: Tasks) {
         let inner = &*self.0;
         let now = inner.settings.clock.now();
-        let mut own = Kept::new(inner.settings.own.clone(), false, now);
+        let signer = inner.signer(&inner.settings.own.load());
+        let mut own = Kept::new(inner.settings.own.clone(), signer, false, now);
+        let mut turn = inner.turn.subscribe();
         let mut kept: BTreeMap<AppId, Kept> = BTreeMap::new();
         let mut retry = RETRY_FIRST;
         loop {
@@ -174,11 +197,18 @@ impl Membership {
                 inner.forget(&mut kept, &wanted);
                 inner.load(&mut kept, &wanted);
             }
+            turn.mark_unchanged();
+            inner.count(&own, &kept);
             let done = tokio::select! {
                 // A renewal that is cut is begun again at the next start.
                 () = tasks.closing() => return,
                 done = inner.renew(&mut own, &mut kept, &snapshot) => done,
             };
+            inner.count(&own, &kept);
+            // What another root signed than was told just now is asked for again, but not at once.
+            let outdated =
+                kept.values().chain([&own]).any(|one| inner.is_outdated(&one.svid.load(), &one.signer));
+            let done = done && !outdated;
             let now = inner.settings.clock.now();
             let next = kept.values().map(|one| one.due).chain([own.due]).min().unwrap_or(own.due);
             let wait = if done {
@@ -192,6 +222,8 @@ impl Membership {
                 // All only wait.
                 () = tasks.closing() => return,
                 () = tokio::time::sleep(wait) => {}
+                // The sender is ours.
+                _ = turn.changed() => {}
                 changed = snapshots.changed() => if changed.is_err() { return },
             }
         }
@@ -239,7 +271,8 @@ impl Inner {
             }
             match read(&path, &self.settings.trust) {
                 Ok(svid) => {
-                    kept.insert(name.clone(), Kept::new(svid, false, self.settings.clock.now()));
+                    let signer = self.signer(&svid.load());
+                    kept.insert(name.clone(), Kept::new(svid, signer, false, self.settings.clock.now()));
                 }
                 Err(error) => tracing::warn!(%name, %error, "a new certificate is asked for instead"),
             }
@@ -254,18 +287,19 @@ impl Inner {
         let mut done = true;
         let now = self.settings.clock.now();
         for name in names(snapshot, &self.settings.base) {
-            if kept.get(&name).is_some_and(|one| one.due > now) {
+            if kept.get(&name).is_some_and(|one| !self.is_due(one, now)) {
                 continue;
             }
             match self.issued(Some(&name)).await {
                 Ok(svid) => {
+                    let signer = self.signer(&svid);
                     let live = match kept.get(&name) {
                         Some(known) => known.svid.replace(svid).map(|()| known.svid.clone()),
                         None => LiveSvid::new(svid),
                     };
                     match live {
                         Ok(live) => {
-                            kept.insert(name, Kept::new(live, true, self.settings.clock.now()));
+                            kept.insert(name, Kept::new(live, signer, true, self.settings.clock.now()));
                             self.publish(kept);
                         }
                         Err(error) => tracing::error!(%name, %error, "a signed certificate is of no use"),
@@ -277,10 +311,12 @@ impl Inner {
                 }
             }
         }
-        if own.due <= now {
-            match self.issued(None).await.map(|svid| own.svid.replace(svid)) {
-                Ok(Ok(())) => *own = Kept::new(own.svid.clone(), true, self.settings.clock.now()),
-                Ok(Err(error)) => tracing::error!(%error, "a signed certificate is of no use"),
+        if self.is_due(own, now) {
+            match self.issued(None).await.map(|svid| (self.signer(&svid), own.svid.replace(svid))) {
+                Ok((signer, Ok(()))) => {
+                    *own = Kept::new(own.svid.clone(), signer, true, self.settings.clock.now());
+                }
+                Ok((_, Err(error))) => tracing::error!(%error, "a signed certificate is of no use"),
                 Err(error) => {
                     let until = own.svid.load().not_after();
                     let left = until.duration_since(self.settings.clock.now()).unwrap_or_default();
@@ -292,18 +328,29 @@ impl Inner {
         done
     }
 
+    /// Whether a certificate is to be exchanged now.
+    fn is_due(&self, one: &Kept, now: SystemTime) -> bool {
+        one.due <= now || self.is_outdated(&one.svid.load(), &one.signer)
+    }
+
+    /// Notes how many certificates were signed by which root.
+    fn count(&self, own: &Kept, kept: &BTreeMap<AppId, Kept>) {
+        let mut signed: BTreeMap<String, u32> = BTreeMap::new();
+        for one in kept.values().chain([own]) {
+            *signed.entry(one.signer.clone()).or_default() += 1;
+        }
+        self.signed.send_if_modified(|known| {
+            let is_news = *known != signed;
+            *known = signed;
+            is_news
+        });
+    }
+
     /// Asks for one certificate and keeps it on disk.
     async fn issued(&self, name: Option<&AppId>) -> Result<Svid, String> {
-        let before = self.settings.trust.bundle();
         let svid = self.settings.issuer.issue(name.cloned()).await?;
         let path = name.map_or_else(|| self.settings.folder.join(OWN_FILE), |name| self.path(name));
         write(&path, &svid).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        let after = self.settings.trust.bundle();
-        if before != after {
-            let path = self.settings.folder.join(BUNDLE_FILE);
-            pem::write_public(&path, &after.to_pem())
-                .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        }
         Ok(svid)
     }
 
@@ -379,107 +426,4 @@ pub fn load(
     let text = std::fs::read_to_string(&roots).map_err(|error| bad(&error))?;
     let trust = Trust::new(domain.clone(), Bundle::from_pem(&text).map_err(|error| bad(&error))?);
     Ok(Some((read(&own, &trust)?, trust)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use dodai_core::id::{InstanceId, RevisionId, ServiceId};
-    use dodai_core::snapshot::{Endpoints, Resource};
-    use dodai_core::task::Kind;
-    use dodai_transport::ca::{Authority, Names};
-    use dodai_transport::identity::{PeerIdentity, TrustDomain};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    struct Signs {
-        authority: Authority,
-        life: Duration,
-        asked: AtomicUsize,
-    }
-
-    impl Signs {
-        fn sign(&self, name: Option<&AppId>) -> Svid {
-            self.asked.fetch_add(1, Ordering::Relaxed);
-            let base = || PeerIdentity::Base(BaseId::new("one"));
-            let identity = name.map_or_else(base, |app| PeerIdentity::App(app.clone()));
-            let now = SystemTime::now();
-            self.authority.issue(&identity, &Names::default(), self.life, now).expect("signs")
-        }
-    }
-
-    struct Shared(Arc<Signs>);
-
-    impl Issuer for Shared {
-        fn issue(&self, name: Option<AppId>) -> BoxFuture<'static, Result<Svid, String>> {
-            let signs = self.0.clone();
-            Box::pin(async move { Ok(signs.sign(name.as_ref())) })
-        }
-    }
-
-    fn snapshot(name: &str) -> Arc<Snapshot> {
-        let owner = AppId::parse(name).expect("valid");
-        let instance = InstanceId::new("a-1");
-        let target = Target::Instance { instance, base: BaseId::new("one"), mesh: None };
-        let list = vec![Endpoint::new(RevisionId::new("r"), target)];
-        let service = ServiceId { owner, port: Name::new("http").expect("valid") };
-        Arc::new(Snapshot::of(1, [Resource::Endpoints(Endpoints { service, list })]))
-    }
-
-    #[tokio::test]
-    async fn certificates_are_had_kept_renewed_and_dropped() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let domain = TrustDomain::default();
-        let authority = Authority::create(domain.clone(), SystemTime::now()).expect("a root");
-        let bundle = authority.bundle().expect("a root");
-        let signs = Signs { authority, life: Duration::from_secs(6), asked: AtomicUsize::new(0) };
-        let signs = Arc::new(signs);
-        assert!(load(folder.path(), &domain).expect("reads").is_none());
-        keep(folder.path(), &signs.sign(None), &bundle).expect("writes");
-        let (own, trust) = load(folder.path(), &domain).expect("reads").expect("has joined");
-        let first = own.load().not_after();
-        let membership = Membership::new(Settings {
-            base: BaseId::new("one"),
-            own: own.clone(),
-            trust,
-            issuer: Arc::new(Shared(signs.clone())),
-            folder: folder.path().to_owned(),
-            advertise: None,
-            clock: Clock::system(),
-        });
-        let shop = AppId::parse("default/shop").expect("valid");
-        let caller = Caller::App(shop.clone());
-        assert!((membership.mesh().connectors)(&caller).is_none());
-        let (snapshots, seen) = watch::channel(snapshot("default/shop"));
-        let tasks = Tasks::new();
-        tasks.spawn(Kind::Loop, membership.clone().tend(seen, tasks.clone()));
-        let in_time = Duration::from_secs(20);
-        tokio::time::timeout(in_time, membership.held(&shop)).await.expect("a certificate comes");
-        assert!((membership.mesh().connectors)(&caller).is_some());
-        let file = folder.path().join("apps/default.shop.pem");
-        assert!(std::fs::read_to_string(&file).expect("on disk").contains("PRIVATE KEY"));
-        // The base's own is from disk and due at once; it is replaced in place.
-        let renewed = async {
-            while own.load().not_after() <= first {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(in_time, renewed).await.expect("renewed");
-        snapshots.send_replace(snapshot("default/other"));
-        let other = AppId::parse("default/other").expect("valid");
-        tokio::time::timeout(in_time, membership.held(&other)).await.expect("another comes");
-        assert!(!membership.holds(&shop) && !file.exists(), "and the first is gone");
-        assert!(signs.asked.load(Ordering::Relaxed) < 20, "nobody asks in a tight loop");
-        assert!(tasks.drain(in_time).await.is_empty());
-    }
-
-    #[test]
-    fn damage_is_told_with_a_remedy() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let authority = Authority::create(TrustDomain::default(), SystemTime::now()).expect("a root");
-        std::fs::write(folder.path().join(OWN_FILE), "junk").expect("writes");
-        let bundle = authority.bundle().expect("a root").to_pem();
-        std::fs::write(folder.path().join(BUNDLE_FILE), bundle).expect("writes");
-        let error = load(folder.path(), &TrustDomain::default()).map(drop).expect_err("damaged").to_string();
-        assert!(error.contains("base.pem") && error.contains("join again"), "{error}");
-    }
 }

@@ -201,6 +201,9 @@ impl Base {
         });
         let base = Base { parts: parts.clone(), tasks: tasks.child() };
         if let Some(membership) = parts.config.membership.clone() {
+            let (told, status) = (link.snapshots.clone(), parts.status.clone());
+            let heed = membership.clone().heed(told, status, base.tasks.clone());
+            base.tasks.spawn(Kind::Loop, heed);
             let tend = membership.tend(link.snapshots.clone(), base.tasks.clone());
             base.tasks.spawn(Kind::Loop, tend);
         }

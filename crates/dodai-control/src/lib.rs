@@ -14,3 +14,4 @@ pub mod records;
 pub mod snapshot;
 pub mod status;
 pub mod stream;
+pub mod trust;

@@ -18,6 +18,7 @@ mod guard;
 mod health;
 mod resilience;
 mod routing;
+mod trust;
 mod workload;
 
 pub use balancing::*;
@@ -25,6 +26,7 @@ pub use guard::*;
 pub use health::*;
 pub use resilience::*;
 pub use routing::*;
+pub use trust::*;
 pub use workload::*;
 
 /// The kinds of resources, in the order in which they are applied.
@@ -51,6 +53,8 @@ pub enum ResourceKind {
     Absent,
     /// [`Share`]
     Share,
+    /// [`Trust`]
+    Trust,
 }
 
 /// The name of one resource.
@@ -87,6 +91,8 @@ pub enum Resource {
     Absent(Absent),
     /// What this base may take of a limit that all bases keep together.
     Share(Share),
+    /// Whom it trusts.
+    Trust(Trust),
 }
 
 /// A name without a service: the answer to a base that wanted one.
@@ -110,6 +116,8 @@ impl Resource {
             Resource::Listener(listener) => (ResourceKind::Listener, listener.name.clone()),
             Resource::Absent(absent) => (ResourceKind::Absent, absent.app.to_string()),
             Resource::Share(share) => (ResourceKind::Share, share.limit.clone()),
+            // There is one.
+            Resource::Trust(_) => (ResourceKind::Trust, "mesh".to_owned()),
         };
         Key { kind, name }
     }
@@ -184,6 +192,8 @@ impl Snapshot {
         absents: Absent;
         /// The shares of limits that all bases keep together.
         shares: Share;
+        /// Whom this base trusts, if it is told.
+        trusts: Trust;
     }
 }
 

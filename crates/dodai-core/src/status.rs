@@ -33,6 +33,20 @@ pub struct Status {
     /// Calls per second that want to pass limits which all bases keep together, by limit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub demand: BTreeMap<String, u64>,
+    /// Whom it trusts, where it is told by a server; only those who say so are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Held>,
+}
+
+/// What a base holds of roots and certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The pins of the roots that it trusts.
+    pub roots: BTreeSet<String>,
+    /// How many of its certificates were signed by which root, by pin.
+    pub signers: BTreeMap<String, u32>,
+    /// How many entries of the list of revoked certificates it heeds.
+    pub revoked: u32,
 }
 
 /// Which services a base wants to be told.

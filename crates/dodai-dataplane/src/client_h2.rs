@@ -56,6 +56,8 @@ pub struct Link {
 enum State {
     Open,
     Closed,
+    /// It takes no further call: a certificate that it was made with has expired.
+    Retiring,
     /// It did not answer a PING.
     Dead,
 }
@@ -351,6 +353,10 @@ async fn connect(worker: &Rc<Worker>, target: &Target, pool: &Rc<Pool>) -> Resul
             }
             if over {
                 return Poll::Ready(State::Closed);
+            }
+            if driver.is_retiring() && state.get() == State::Open {
+                state.set(State::Retiring);
+                at.lock().retire();
             }
             watch.poll_dead(&at, driver.read(), cx).map(|()| State::Dead)
         })

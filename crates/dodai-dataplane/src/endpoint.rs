@@ -161,7 +161,7 @@ impl Pools {
                 if !is_open {
                     pool.life.closed_by(age, now);
                 }
-                is_open && age < longest
+                is_open && age < longest && !kept.stream.is_retiring()
             });
             let gone = (before - idle.len()) as u32;
             pool.open.set(pool.open.get() - gone);
@@ -203,6 +203,11 @@ impl Pool {
             // Bound to a name, so that the list is not borrowed while the stream is looked at or dropped.
             let kept = self.idle.borrow_mut().pop();
             let Some(mut kept) = kept else { break };
+            if kept.stream.is_retiring() {
+                // A certificate that it was made with has expired: the next one shows a new one.
+                self.open.set(self.open.get() - 1);
+                continue;
+            }
             let now = Instant::now();
             let idle_for = now.saturating_duration_since(kept.since);
             let lives = self.life.limit(now).is_none_or(|limit| idle_for < limit);
@@ -253,8 +258,12 @@ impl Lease {
 pub struct Keep(Slot);
 
 impl Keep {
-    /// Keeps the connection, idle since `since`, for the next call; it stays counted as open.
+    /// Keeps the connection, idle since `since`, for the next call; it stays counted as open. One that is retiring is
+    /// closed.
     pub fn keep(mut self, stream: Stream, since: Instant) {
+        if stream.is_retiring() {
+            return;
+        }
         self.0.counted = false;
         self.0.pool.life.survived(self.0.idle_for());
         self.0.pool.idle.borrow_mut().push(Idle { stream, since });

@@ -41,6 +41,11 @@ impl Driver {
         Driver { stream, at, rest: early, read: 0, flush: false, gone: false }
     }
 
+    /// Whether the connection should take no further call; see [`Stream::is_retiring`].
+    pub fn is_retiring(&self) -> bool {
+        self.stream.is_retiring()
+    }
+
     /// Bytes that came in all.
     pub fn read(&self) -> u64 {
         self.read

@@ -99,7 +99,8 @@ async fn run(client: Client) {
 impl Client {
     /// Whether the connection ends after the call under way.
     pub fn is_ending(&self) -> bool {
-        self.worker.is_closing() || self.side.retired.get()
+        let expired = || self.side.secure && self.wire.with(|stream| stream.is_retiring());
+        self.worker.is_closing() || self.side.retired.get() || expired()
     }
 
     /// The next request; `None` when the client is done or too slow to start one.

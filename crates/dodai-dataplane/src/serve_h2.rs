@@ -37,7 +37,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
     let live = Rc::new(std::cell::Cell::new(0usize));
     let (mut greeted, mut closing, mut idle) = (false, false, false);
     loop {
-        if greeted && !closing && (worker.tasks.is_closing() || side.retired.get()) {
+        if greeted && !closing && (worker.tasks.is_closing() || side.retired.get() || driver.is_retiring()) {
             closing = true;
             at.lock().shut_down();
         }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 use crate::identity::PeerIdentity;
+use crate::lives::Life;
 use crate::memory::Line;
 use crate::tls::Alpn;
 use crate::tls::hello::Early;
@@ -35,6 +37,8 @@ pub enum Stream {
 pub struct Tls {
     pub(crate) stream: TlsStream<Stream>,
     pub(crate) identity: Option<PeerIdentity>,
+    /// Where both sides proved who they are: whether that still holds.
+    pub(crate) life: Option<Arc<Life>>,
     pub(crate) alpn: Option<Alpn>,
     pub(crate) server_name: Option<Box<str>>,
 }
@@ -77,6 +81,11 @@ impl Stream {
             Stream::Early(early) => early.server_name.as_deref(),
             Stream::Tcp(_) | Stream::Memory(_) => None,
         }
+    }
+
+    /// Whether it should take no further call: a certificate that it was made with has expired or is revoked.
+    pub fn is_retiring(&self) -> bool {
+        self.tls().and_then(|tls| tls.life.as_ref()).is_some_and(|life| life.is_retiring())
     }
 
     /// Whether it is encrypted, and the key is ours.
@@ -139,10 +148,42 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Stream::Memory(line) => Pin::new(line).poll_read(cx, buf),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_read(cx, buf),
+            Stream::Tls(tls) => tls.poll_read(cx, buf),
             Stream::Early(early) => early.poll_read(cx, buf),
         }
     }
+}
+
+impl Tls {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(life) = &self.life else { return Pin::new(&mut self.stream).poll_read(cx, buf) };
+        if life.is_cut() {
+            return Poll::Ready(Err(revoked()));
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() && life.wait_read(cx.waker()) { Poll::Ready(Err(revoked())) } else { read }
+    }
+
+    /// Writes, unless the connection is cut; one that waits is woken when it is.
+    fn guarded<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TlsStream<Stream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.life.as_ref().is_some_and(|life| life.is_cut()) {
+            return Poll::Ready(Err(revoked()));
+        }
+        let written = write(Pin::new(&mut self.stream), cx);
+        let is_cut = |life: &Arc<Life>| life.wait_write(cx.waker());
+        if written.is_pending() && self.life.as_ref().is_some_and(is_cut) {
+            return Poll::Ready(Err(revoked()));
+        }
+        written
+    }
+}
+
+fn revoked() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the peer's certificate was revoked")
 }
 
 impl Early {
@@ -166,7 +207,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Stream::Memory(line) => Pin::new(line).poll_write(cx, buf),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write(cx, buf),
+            Stream::Tls(tls) => tls.guarded(cx, |stream, cx| stream.poll_write(cx, buf)),
             Stream::Early(early) => Pin::new(&mut early.stream).poll_write(cx, buf),
         }
     }
@@ -179,7 +220,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Stream::Memory(line) => Pin::new(line).poll_write_vectored(cx, bufs),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(tls) => tls.guarded(cx, |stream, cx| stream.poll_write_vectored(cx, bufs)),
             Stream::Early(early) => Pin::new(&mut early.stream).poll_write_vectored(cx, bufs),
         }
     }
@@ -197,7 +238,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Memory(line) => Pin::new(line).poll_flush(cx),
-            Stream::Tls(tls) => Pin::new(&mut tls.stream).poll_flush(cx),
+            Stream::Tls(tls) => tls.guarded(cx, |stream, cx| stream.poll_flush(cx)),
             Stream::Early(early) => Pin::new(&mut early.stream).poll_flush(cx),
         }
     }

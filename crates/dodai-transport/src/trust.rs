@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -14,12 +15,17 @@ use rustls::{CertificateError, OtherError};
 use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage};
 
+use crate::ca::Svid;
 use crate::identity::{BadIdentity, PeerIdentity, TrustDomain};
+use crate::lives::{Life, Lives};
 use crate::pem::{self, BadPem};
+use crate::revoked::{Facts, Revoked};
 use crate::tls::provider;
 
 /// The most roots that one bundle may hold; a rotation needs two.
 pub const MAX_ROOTS: usize = 16;
+
+pub use crate::lives::Swept;
 
 /// Why a set of roots cannot be trusted.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -131,17 +137,28 @@ pub enum Usage {
     Server,
 }
 
-/// A trust domain and its live bundle. Clones share the bundle.
+/// A trust domain, its live bundle, what is revoked, and the connections that were let in. Clones share all of it.
 #[derive(Clone)]
 pub struct Trust {
     domain: TrustDomain,
-    bundle: Arc<ArcSwap<Bundle>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    bundle: ArcSwap<Bundle>,
+    revoked: ArcSwap<Revoked>,
+    lives: Lives,
 }
 
 impl Trust {
     /// Trusts `bundle` for identities of `domain`.
     pub fn new(domain: TrustDomain, bundle: Bundle) -> Trust {
-        Trust { domain, bundle: Arc::new(ArcSwap::from_pointee(bundle)) }
+        let shared = Shared {
+            bundle: ArcSwap::from_pointee(bundle),
+            revoked: ArcSwap::default(),
+            lives: Lives::default(),
+        };
+        Trust { domain, shared: Arc::new(shared) }
     }
 
     /// The trust domain.
@@ -151,12 +168,48 @@ impl Trust {
 
     /// The bundle of this moment.
     pub fn bundle(&self) -> Arc<Bundle> {
-        self.bundle.load_full()
+        self.shared.bundle.load_full()
     }
 
     /// From the next handshake on, `bundle` is what counts.
     pub fn replace(&self, bundle: Bundle) {
-        self.bundle.store(Arc::new(bundle));
+        self.shared.bundle.store(Arc::new(bundle));
+    }
+
+    /// What is revoked at this moment.
+    pub fn revoked(&self) -> Arc<Revoked> {
+        self.shared.revoked.load_full()
+    }
+
+    /// From now on these certificates are void: no handshake takes them, and connections of theirs are cut.
+    pub fn revoke(&self, revoked: Revoked, now: SystemTime) -> Swept {
+        self.shared.revoked.store(Arc::new(revoked));
+        self.sweep(now)
+    }
+
+    /// Looks at every open connection: those made with a certificate that has expired take no further call, those
+    /// of a revoked one are cut. To be called now and then.
+    pub fn sweep(&self, now: SystemTime) -> Swept {
+        self.shared.lives.sweep(&self.shared.revoked.load(), now)
+    }
+
+    /// Follows a connection whose peer proved to be `identity` with `leaf`. `until` is when it shall take no
+    /// further call.
+    pub(crate) fn follow(
+        &self,
+        leaf: &CertificateDer<'_>,
+        identity: &PeerIdentity,
+        until: impl FnOnce(&Facts) -> SystemTime,
+        now: SystemTime,
+    ) -> Option<Arc<Life>> {
+        let facts = Facts::of(leaf, identity.clone())?;
+        let until = until(&facts);
+        let life = self.shared.lives.begin(facts, until);
+        // What was revoked between the handshake's look and this.
+        if !self.shared.revoked.load().is_empty() {
+            self.sweep(now);
+        }
+        Some(life)
     }
 
     /// Checks that a certificate chains to a root, is valid at `now` for `usage`, and reads its identity.
@@ -167,7 +220,7 @@ impl Trust {
         usage: Usage,
         now: UnixTime,
     ) -> Result<PeerIdentity, rustls::Error> {
-        let bundle = self.bundle.load();
+        let bundle = self.shared.bundle.load();
         let cert = EndEntityCert::try_from(leaf).map_err(as_rustls)?;
         let usage = match usage {
             Usage::Client => KeyUsage::client_auth(),
@@ -176,7 +229,33 @@ impl Trust {
         let algorithms = provider().signature_verification_algorithms.all;
         cert.verify_for_usage(algorithms, &bundle.anchors, intermediates, now, usage, None, None)
             .map_err(as_rustls)?;
-        Ok(identity(&cert, &self.domain)?)
+        let identity = identity(&cert, &self.domain)?;
+        let revoked = self.shared.revoked.load();
+        if !revoked.is_empty() && Facts::of(leaf, identity.clone()).is_none_or(|facts| revoked.has(&facts)) {
+            tracing::warn!(%identity, "a certificate was shown that is revoked; its owner is refused");
+            return Err(CertificateError::Revoked.into());
+        }
+        Ok(identity)
+    }
+
+    /// Whether a certificate of ours is revoked.
+    pub fn is_void(&self, svid: &Svid) -> bool {
+        let revoked = self.shared.revoked.load();
+        let facts = || Facts::of(svid.chain().first()?, svid.identity().clone());
+        !revoked.is_empty() && facts().is_some_and(|facts| revoked.has(&facts))
+    }
+
+    /// The root of the bundle that a chain leads up to. None if it does not.
+    pub fn signer_of(&self, chain: &[CertificateDer<'static>]) -> Option<CertificateDer<'static>> {
+        let (leaf, rest) = chain.split_first()?;
+        let (begins, _) = crate::ca::validity(leaf)?;
+        let begins = begins.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        let signed = |root: &&CertificateDer<'static>| {
+            let Ok(only) = Bundle::new([(*root).clone()]) else { return false };
+            let only = Trust::new(self.domain.clone(), only);
+            only.verify(leaf, rest, Usage::Server, UnixTime::since_unix_epoch(begins)).is_ok()
+        };
+        self.bundle().roots().iter().find(signed).cloned()
     }
 }
 

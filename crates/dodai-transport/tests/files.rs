@@ -10,7 +10,7 @@ use dodai_transport::tls::{Acceptor, Alpn};
 use crate::world::{World, app, echo, pair};
 
 fn write(world: &World, folder: &Path, stem: &str, dns: &[&str]) -> Pair {
-    let names = Names { dns: dns.iter().map(ToString::to_string).collect(), ips: Vec::new() };
+    let names = Names { dns: dns.iter().map(ToString::to_string).collect(), ..Names::default() };
     let svid = world.authority.issue(&app("edge/gate"), &names, LEAF_VALIDITY, world.hands.now());
     let svid = svid.expect("issued");
     let pair = Pair { chain: folder.join(format!("{stem}.pem")), key: folder.join(format!("{stem}.key")) };

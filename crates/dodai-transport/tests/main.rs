@@ -1,8 +1,10 @@
 //! Whole handshakes, real ports and in-memory networks.
 
 mod authority;
+mod ends;
 mod files;
 mod memory;
 mod mesh;
+mod rotation;
 mod sockets;
 mod world;

@@ -196,7 +196,7 @@ async fn a_keyring_answers_by_service_and_refuses_services_of_others() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_without_certificate_is_refused() {
     let world = World::new();
-    let names = Names { dns: vec!["cart.example".into()], ips: Vec::new() };
+    let names = Names { dns: vec!["cart.example".into()], ..Names::default() };
     let svid = world.authority.issue(&app("shop/cart"), &names, LEAF_VALIDITY, world.hands.now());
     let keys = Arc::new(LiveSvid::new(svid.expect("issued")).expect("svid"));
     let acceptor = mesh::acceptor(keys, world.trust.clone(), Alpn::HTTP, world.hands.clock());

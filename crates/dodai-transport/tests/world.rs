@@ -36,6 +36,10 @@ impl Hands {
         self.0.fetch_add(by.as_secs(), Ordering::Relaxed);
     }
 
+    pub fn back(&self, by: Duration) {
+        self.0.fetch_sub(by.as_secs(), Ordering::Relaxed);
+    }
+
     pub fn clock(&self) -> Clock {
         let hands = self.clone();
         Clock::from_fn(move || hands.now())

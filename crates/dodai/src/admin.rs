@@ -78,6 +78,8 @@ pub struct Works<'a> {
     pub metrics: Metrics,
     /// How bases join, if they can.
     pub joining: Option<Joining>,
+    /// The roots that bases are known by, if it signs for any.
+    pub roots: Option<Arc<dyn seam::Roots>>,
     /// The folder whose files it can read, if any.
     pub folder: Option<&'a Path>,
     /// The data folder.
@@ -122,6 +124,7 @@ impl Admin {
             door: Arc::new(parts.plane.door()),
             metrics: subject.metrics(),
             joining: None,
+            roots: None,
             folder: Some(subject.folder),
             data: subject.data,
             flags: subject.flags,
@@ -161,6 +164,7 @@ impl Admin {
             about,
             metrics: works.metrics,
             joining: works.joining,
+            roots: works.roots,
             stop,
             settled: is_settled,
             tasks: tasks.clone(),

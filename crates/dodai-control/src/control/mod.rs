@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dodai_api::{BaseSpec, Document, DocumentKey, Kind, Located, Metadata, Name};
 use dodai_core::id::{AppId, BaseId, Digest};
-use dodai_core::snapshot::Snapshot;
+use dodai_core::snapshot::{Snapshot, Trust};
 use dodai_core::status::{Link, Status};
 use dodai_core::task::{Kind as TaskKind, Tasks};
 use dodai_store::Store;
@@ -66,6 +66,8 @@ struct Inner {
     bases: Mutex<BTreeMap<BaseId, Connection>>,
     sightings: Mutex<Observed>,
     serial: Mutex<u64>,
+    /// Whom bases are told to trust, where that is told.
+    trust: Mutex<Option<Trust>>,
     woken: Notify,
     events: events::Events,
     tasks: Tasks,
@@ -96,6 +98,7 @@ impl Control {
             bases: Mutex::default(),
             sightings: Mutex::new(Observed { started, bases: BTreeMap::new() }),
             serial: Mutex::default(),
+            trust: Mutex::default(),
             woken: Notify::new(),
             events: events::Events::new(),
             tasks: tasks.clone(),
@@ -128,6 +131,7 @@ impl Control {
         let status = watch::Sender::new(first.clone());
         let serial = self.0.next_serial();
         let link = Link { base: base.clone(), snapshots: snapshots.subscribe(), status: status.clone() };
+        let settings = BaseSettings { trust: self.0.trust().clone(), ..settings };
         let connection = Connection { serial, settings, snapshots, status: status.subscribe() };
         self.0.bases().insert(base.clone(), connection);
         let before = self.0.sightings().bases.get(&base).map(|known| known.status.clone());
@@ -229,13 +233,22 @@ impl Control {
         self.0.bases().get(base).map(|one| one.snapshots.borrow().clone())
     }
 
+    /// From now on the bases are told to trust this.
+    pub fn tell_trust(&self, trust: &Trust) {
+        *self.0.trust() = Some(trust.clone());
+        for connection in self.0.bases().values_mut() {
+            connection.settings.trust = Some(trust.clone());
+        }
+        self.0.woken.notify_one();
+    }
+
     /// What happened after the event with number `sequence`; 0 for everything that is kept.
     pub fn events(&self, sequence: u64) -> Vec<Event> {
         self.0.events.after(sequence)
     }
 
     /// Takes note of something that happened.
-    pub(crate) fn note(&self, object: String, reason: &'static str, message: String) {
+    pub fn note(&self, object: String, reason: &'static str, message: String) {
         self.0.events.add(millis(&self.0.settings.clock), object, reason, message);
     }
 
@@ -268,6 +281,10 @@ impl Inner {
 
     fn sightings(&self) -> MutexGuard<'_, Observed> {
         self.sightings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trust(&self) -> MutexGuard<'_, Option<Trust>> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next_serial(&self) -> u64 {

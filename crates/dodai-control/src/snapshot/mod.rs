@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dodai_core::id::{AppId, BaseId};
-use dodai_core::snapshot::{Absent, Resource, Snapshot};
+use dodai_core::snapshot::{Absent, Resource, Snapshot, Trust};
 use dodai_core::status::Wants;
 use dodai_transport::identity::TrustDomain;
 
@@ -59,6 +59,8 @@ pub struct BaseSettings {
     /// Apps that run elsewhere and whose sidecar this base is. They have what local apps have, but for an
     /// outbound listener that `outbound` does not name.
     pub attached: BTreeSet<AppId>,
+    /// Whom it is told to trust, if it says that it listens to that.
+    pub trust: Option<Trust>,
 }
 
 /// Everything a snapshot is made of.
@@ -90,6 +92,11 @@ impl Input<'_> {
 
     fn wants(&self) -> Wants {
         self.observed.bases.get(self.base).map(|sighting| sighting.status.wants.clone()).unwrap_or_default()
+    }
+
+    /// Whether the base takes whom it trusts from the server.
+    fn heeds_trust(&self) -> bool {
+        self.observed.bases.get(self.base).is_some_and(|sighting| sighting.status.trust.is_some())
     }
 
     /// Whether gateways listen on this base.
@@ -167,6 +174,9 @@ pub fn build(input: &Input<'_>, version: u64) -> Snapshot {
     all.extend(services.into_iter().map(|one| Resource::Service(one.service)));
     all.extend(outside::endpoints(input, &scope, &local));
     all.extend(share::shares(input));
+    if input.heeds_trust() {
+        all.extend(input.settings.trust.clone().map(Resource::Trust));
+    }
     if input.has_gateways() {
         let (listeners, routes) = route::gateways(input);
         all.extend(listeners.into_iter().map(Resource::Listener));

@@ -36,6 +36,7 @@ const KINDS: &[(ResourceKind, &str)] = &[
     (ResourceKind::Listener, "listener"),
     (ResourceKind::Absent, "absent"),
     (ResourceKind::Share, "share"),
+    (ResourceKind::Trust, "trust"),
 ];
 
 fn name(key: &Key) -> wire::Name {

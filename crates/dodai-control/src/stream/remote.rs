@@ -12,7 +12,7 @@ use dodai_transport::network::Network;
 use dodai_transport::stream::Stream;
 use dodai_transport::tls::mesh::{Connector, LiveSvid};
 use dodai_transport::tls::pinned::{self, Pin};
-use dodai_transport::tls::{Alpn, Clock};
+use dodai_transport::tls::{Alpn, Clock, REVOKED, STRANGER, UNTRUSTED, reason};
 use dodai_transport::trust::{Bundle, Trust};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -45,13 +45,46 @@ pub enum RemoteError {
     Answer(String),
 }
 
+impl RemoteError {
+    /// Whether the server does not take this base's certificate, or the base not the server's, so that it has to join
+    /// again: it was revoked, or the root of the mesh was exchanged while it was away.
+    pub fn asks_to_join(&self) -> bool {
+        let text = self.to_string();
+        [UNTRUSTED, STRANGER, REVOKED].iter().any(|known| text.contains(known))
+    }
+}
+
 /// What a status says: the server's words, or what broke on the way.
 fn told(status: &tonic::Status) -> String {
-    let mut deepest: Option<&dyn std::error::Error> = status.source();
-    while let Some(next) = deepest.and_then(std::error::Error::source) {
-        deepest = Some(next);
+    match status.source() {
+        Some(source) => format!("{}: {}", status.message(), deepest(source)),
+        None => alerted(status.message().to_owned()),
     }
-    deepest.map_or_else(|| status.message().to_owned(), |cause| format!("{}: {cause}", status.message()))
+}
+
+/// The last of a chain of errors; what TLS says, in words of ours.
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut at = error;
+    loop {
+        if let Some(io) = at.downcast_ref::<std::io::Error>()
+            && io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+        {
+            return reason(io);
+        }
+        match at.source() {
+            Some(next) => at = next,
+            None => return alerted(at.to_string()),
+        }
+    }
+}
+
+/// HTTP/2 hands on what TLS said as text only.
+fn alerted(text: String) -> String {
+    let said = |alert: &str| text.contains(alert);
+    if said("CertificateRevoked") {
+        return REVOKED.to_owned();
+    }
+    if said("UnknownCA") { STRANGER.to_owned() } else { text }
 }
 
 /// The name that goes out as SNI: the server is known by its SPIFFE id, wherever it is.
@@ -136,8 +169,7 @@ where
         .http2_keep_alive_interval(Duration::from_secs(10))
         .keep_alive_while_idle(true);
     let channel = endpoint.connect_with_connector(connector).await.map_err(|error| {
-        let source = error.source().map(ToString::to_string);
-        let detail = source.unwrap_or_else(|| error.to_string());
+        let detail = deepest(&error);
         RemoteError::Unreachable { server: server.to_owned(), detail }
     })?;
     let client = ControlClient::new(channel);
@@ -198,7 +230,8 @@ impl Remote {
         &self.trust
     }
 
-    /// Asks for a new certificate: for an app that is placed here, or with `None` for the base itself.
+    /// Asks for a new certificate: for an app that is placed here, or with `None` for the base itself. Whom to trust
+    /// is not taken from the answer, which may be older than the snapshot that says so.
     ///
     /// # Errors
     /// When the server cannot be reached, or the app is not placed here.
@@ -216,7 +249,6 @@ impl Remote {
         let mut asked = tonic::Request::new(asked);
         asked.set_timeout(CALL_TIMEOUT);
         let renewed = self.client().await?.renew(asked).await?.into_inner();
-        self.trust.replace(Bundle::from_pem(&renewed.bundle).map_err(|error| answer(&error))?);
         request.accept(&renewed.certificate_chain, domain).map_err(|error| answer(&error))
     }
 }

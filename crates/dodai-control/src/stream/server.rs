@@ -15,7 +15,7 @@ use dodai_core::status::{Link, Refusal, Status as Report};
 use dodai_core::task::{Kind, Tasks};
 use dodai_proto::control::control_server::{Control as Service, ControlServer};
 use dodai_proto::control::{self as wire, base_message::Message};
-use dodai_transport::ca::{Authority, LEAF_VALIDITY, Names};
+use dodai_transport::ca::{Authorities, LEAF_VALIDITY, Names};
 use dodai_transport::identity::PeerIdentity;
 use dodai_transport::network::Listener;
 use dodai_transport::stream::Stream;
@@ -70,7 +70,7 @@ impl Blobs for NoBlobs {
 #[derive(Clone)]
 pub struct Server {
     control: Control,
-    authority: Arc<Authority>,
+    authorities: Arc<Authorities>,
     blobs: Arc<dyn Blobs>,
     validity: Duration,
     asker: Asker,
@@ -79,11 +79,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `control`; certificates come from `authority`, artefacts from `blobs`.
-    pub fn new(control: Control, authority: Arc<Authority>, blobs: Arc<dyn Blobs>, tasks: &Tasks) -> Server {
+    /// Serves `control`; certificates come from `authorities`, artefacts from `blobs`.
+    pub fn new(
+        control: Control,
+        authorities: Arc<Authorities>,
+        blobs: Arc<dyn Blobs>,
+        tasks: &Tasks,
+    ) -> Server {
         Server {
             control,
-            authority,
+            authorities,
             blobs,
             validity: LEAF_VALIDITY,
             asker: Asker::default(),
@@ -130,7 +135,7 @@ impl Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("authority", &self.authority).finish_non_exhaustive()
+        f.debug_struct("Server").field("authorities", &self.authorities).finish_non_exhaustive()
     }
 }
 
@@ -217,9 +222,12 @@ fn refused(error: Error) -> Status {
 }
 
 impl Server {
-    fn sign(&self, request: &str, identity: &PeerIdentity) -> Result<String, Status> {
-        let now = self.control.clock().now();
-        let signed = self.authority.sign(request, identity, &Names::default(), self.validity, now);
+    fn sign(&self, request: &str, identity: &PeerIdentity, base: &BaseId) -> Result<String, Status> {
+        // What is signed in the second in which the ones before were revoked must not be void as well.
+        let void = self.authorities.trust().revoked().until(identity, base);
+        let now = self.control.clock().now().max(void + Duration::from_secs(1));
+        let names = Names { holder: Some(base.clone()), ..Names::default() };
+        let signed = self.authorities.signer().sign(request, identity, &names, self.validity, now);
         signed.map_err(|error| Status::invalid_argument(error.to_string()))
     }
 
@@ -245,11 +253,8 @@ impl Server {
             || self.control.snapshot(base).is_some_and(behind)
     }
 
-    fn bundle(&self) -> Result<String, Status> {
-        self.authority
-            .bundle()
-            .map(|bundle| bundle.to_pem())
-            .map_err(|error| Status::internal(error.to_string()))
+    fn bundle(&self) -> String {
+        self.authorities.trust().bundle().to_pem()
     }
 }
 
@@ -269,10 +274,10 @@ impl Service for Server {
         let identity =
             PeerIdentity::base(&base).map_err(|error| Status::invalid_argument(error.to_string()))?;
         // Signed before the token is used up: a bad request must not cost the token.
-        let certificate_chain = self.sign(&request.certificate_request, &identity)?;
+        let certificate_chain = self.sign(&request.certificate_request, &identity, &base)?;
         self.control.use_token(&request.token, &base).await.map_err(refused)?;
-        let trust_domain = self.authority.domain().as_str().to_owned();
-        Ok(Response::new(wire::JoinResponse { certificate_chain, bundle: self.bundle()?, trust_domain }))
+        let trust_domain = self.authorities.domain().as_str().to_owned();
+        Ok(Response::new(wire::JoinResponse { certificate_chain, bundle: self.bundle(), trust_domain }))
     }
 
     async fn renew(
@@ -282,7 +287,7 @@ impl Service for Server {
         let base = base(&request)?;
         let request = request.into_inner();
         let identity = if request.app.is_empty() {
-            PeerIdentity::Base(base)
+            PeerIdentity::Base(base.clone())
         } else {
             let app = AppId::parse(&request.app).map_err(|bad| Status::invalid_argument(bad.to_string()))?;
             if !self.answers_for(&base, &app) {
@@ -290,8 +295,8 @@ impl Service for Server {
             }
             PeerIdentity::App(app)
         };
-        let certificate_chain = self.sign(&request.certificate_request, &identity)?;
-        Ok(Response::new(wire::RenewResponse { certificate_chain, bundle: self.bundle()? }))
+        let certificate_chain = self.sign(&request.certificate_request, &identity, &base)?;
+        Ok(Response::new(wire::RenewResponse { certificate_chain, bundle: self.bundle() }))
     }
 
     type SyncStream = BoxStream<'static, Result<wire::ServerMessage, Status>>;
@@ -313,7 +318,7 @@ impl Service for Server {
             }
         };
         let api_token = Some(hello.api_token).filter(|token| !token.is_empty());
-        let trust_domain = self.authority.domain().clone();
+        let trust_domain = self.authorities.domain().clone();
         let settings = BaseSettings { mesh, api_token, trust_domain, ..BaseSettings::default() };
         self.admit(&base, Process { run: hello.run, address })?;
         let first = tokio::time::timeout(FIRST_REPORT, first_report(&mut inbound)).await;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dodai_core::snapshot::Snapshot;
+use dodai_core::snapshot::{Resource, Snapshot, Trust};
 use dodai_core::status::{Link, Status as Report, Wants};
 use dodai_core::task::{Kind, Tasks};
 use dodai_core::trace::random;
@@ -41,7 +41,8 @@ pub enum Standing {
     Connected,
     /// It is not, for this reason.
     Away(String),
-    /// The server is there and does not let it in: another process runs under its name.
+    /// The server is there and does not let it in: another process runs under its name, or its certificate is worth
+    /// nothing any more.
     Refused(String),
 }
 
@@ -55,7 +56,12 @@ impl Remote {
         answers: Arc<dyn Answers>,
         tasks: &Tasks,
     ) -> (Link, watch::Receiver<Standing>) {
-        let last = last.unwrap_or_default();
+        let mut last = last.unwrap_or_default();
+        // Roots are on disk of their own, and newer there; who signs is told anew.
+        let known = last.trusts().next().cloned();
+        if let Some(known) = known {
+            last.insert(Resource::Trust(Trust { bundle: String::new(), signer: String::new(), ..known }));
+        }
         // What was called before is wanted again, before somebody calls it.
         let called = last.services().map(|service| service.id.owner.clone());
         let wants = Wants::Only(called.chain(last.absents().map(|one| one.app.clone())).collect());
@@ -124,6 +130,10 @@ impl Session {
             Err(RemoteError::Refused(status)) if status.code() == Code::AlreadyExists => {
                 Standing::Refused(status.message().to_owned())
             }
+            Err(error) if error.asks_to_join() => Standing::Refused(format!(
+                "{error}; if it shall come back, make a token with `dodai token create --base {base}` on the server, and start this base once with --token and --pin",
+                base = self.remote.base()
+            )),
             Err(error) => Standing::Away(error.to_string()),
         };
         let known = std::mem::discriminant(&*self.standing.borrow()) == std::mem::discriminant(&standing);

@@ -14,7 +14,7 @@ use dodai_core::id::{AppId, BaseId};
 use dodai_core::status::{Refusal, Wants};
 use dodai_core::task::{Kind, Tasks};
 use dodai_store::{MemoryStore, Store};
-use dodai_transport::ca::{Authority, KeyRequest, LEAF_VALIDITY, Names};
+use dodai_transport::ca::{Authorities, Authority, KeyRequest, LEAF_VALIDITY, Names};
 use dodai_transport::identity::{PeerIdentity, TrustDomain};
 use dodai_transport::listen::Options;
 use dodai_transport::network::Network;
@@ -28,7 +28,7 @@ use super::played::{ByPath, apply, module, play, yaml};
 
 struct Site {
     domain: TrustDomain,
-    authority: Arc<Authority>,
+    authorities: Arc<Authorities>,
     trust: Trust,
     store: Arc<dyn Store>,
 }
@@ -37,13 +37,15 @@ impl Site {
     fn new(tasks: &Tasks) -> Site {
         let domain = TrustDomain::new("cluster.local").expect("valid");
         let authority = Arc::new(Authority::create(domain.clone(), SystemTime::now()).expect("a root"));
-        let trust = Trust::new(domain.clone(), authority.bundle().expect("a bundle"));
-        Site { domain, authority, trust, store: Arc::new(MemoryStore::new(tasks)) }
+        let authorities = Arc::new(Authorities::only(authority).expect("a bundle"));
+        let trust = authorities.trust().clone();
+        Site { domain, authorities, trust, store: Arc::new(MemoryStore::new(tasks)) }
     }
 
     fn svid(&self, identity: &PeerIdentity) -> LiveSvid {
         let now = SystemTime::now();
-        let svid = self.authority.issue(identity, &Names::default(), LEAF_VALIDITY, now).expect("a leaf");
+        let svid =
+            self.authorities.signer().issue(identity, &Names::default(), LEAF_VALIDITY, now).expect("a leaf");
         LiveSvid::new(svid).expect("usable")
     }
 
@@ -54,7 +56,7 @@ impl Site {
         let address = listener.local_addr().expect("an address");
         let own = Arc::new(self.svid(&PeerIdentity::Server));
         let acceptor = acceptor(own, self.trust.clone(), &[Alpn::H2], Clock::system());
-        let server = Server::new(control.clone(), self.authority.clone(), Arc::new(NoBlobs), tasks);
+        let server = Server::new(control.clone(), self.authorities.clone(), Arc::new(NoBlobs), tasks);
         server.serve(listener, acceptor);
         (control, address)
     }
@@ -176,7 +178,7 @@ async fn a_token_is_good_once_and_for_its_base_only() {
     let tasks = Tasks::new();
     let site = Site::new(&tasks);
     let (control, _) = site.serve(anywhere(), &tasks).await;
-    let server = Server::new(control.clone(), site.authority.clone(), Arc::new(NoBlobs), &tasks);
+    let server = Server::new(control.clone(), site.authorities.clone(), Arc::new(NoBlobs), &tasks);
     let join = async |base: &str, token: &str| {
         let identity = PeerIdentity::base(&BaseId::new(base)).expect("valid");
         let request = KeyRequest::new(&identity, &Names::default(), &site.domain).expect("a request");
@@ -227,7 +229,7 @@ async fn a_server_asks_its_bases() {
     let tasks = Tasks::new();
     let site = Site::new(&tasks);
     let (control, _) = site.serve(anywhere(), &tasks).await;
-    let server = Server::new(control.clone(), site.authority.clone(), Arc::new(NoBlobs), &tasks);
+    let server = Server::new(control.clone(), site.authorities.clone(), Arc::new(NoBlobs), &tasks);
     let listener = Network::system().listen(anywhere(), &Options::named("test")).expect("binds");
     let at = listener.local_addr().expect("an address");
     let own = Arc::new(site.svid(&PeerIdentity::Server));

@@ -2,10 +2,11 @@
 //!
 //! Everything is a function of a wall clock that is passed in. Who may have which identity is decided
 //! before: [`Authority::sign`] is told the identity that the asker has proven a right to, and refuses a
-//! request that names anything else. A certificate that lives for a day needs no revocation list; a stolen
-//! root is dropped from the bundle (see [`crate::trust`]).
+//! request that names anything else. A root is exchanged by a rotation ([`Authorities`]); what is void before
+//! its time is named in a short list (see [`crate::revoked`]).
 
 mod request;
+mod rotation;
 mod svid;
 
 use std::fs;
@@ -14,6 +15,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use dodai_core::id::BaseId;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -27,6 +29,7 @@ use crate::tls::reason_of;
 use crate::trust::{BadBundle, Bundle, Trust, Usage};
 
 pub use request::{BadRequest, KeyRequest, MAX_REQUEST};
+pub use rotation::{Authorities, Phase, ROTATION_FILE, SECOND, StepError};
 pub(crate) use svid::validity;
 pub use svid::{BadSvid, Svid};
 
@@ -85,7 +88,7 @@ pub enum AuthorityError {
     /// A file could not be read or written.
     #[error("cannot {verb} {path}: {source}")]
     File {
-        /// `read` or `write`.
+        /// `read`, `write` or `remove`.
         verb: &'static str,
         /// The file.
         path: PathBuf,
@@ -94,9 +97,11 @@ pub enum AuthorityError {
     },
 }
 
-/// Further names in a leaf, for those who check host names instead of identities.
+/// Further names in a leaf, for those who check host names instead of identities, and who it is issued to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names {
+    /// The base that gets it: what is issued to a base is void when the base is revoked.
+    pub holder: Option<BaseId>,
     /// Host names.
     pub dns: Vec<String>,
     /// Addresses.
@@ -258,7 +263,8 @@ impl Authority {
         now: SystemTime,
     ) -> Result<String, AuthorityError> {
         let request = request::check(request, identity, names, &self.domain)?;
-        let chain = self.leaf(identity, &request.names, &request.public_key, validity, now)?;
+        let names = Names { holder: names.holder.clone(), ..request.names };
+        let chain = self.leaf(identity, &names, &request.public_key, validity, now)?;
         Ok(pem::encode_certificates(&chain))
     }
 
@@ -276,6 +282,9 @@ impl Authority {
         let wanted = now.checked_add(validity).unwrap_or(self.not_after);
         let mut params = bare(now, wanted.min(self.not_after), random_serial()?);
         params.subject_alt_names = alt_names(&identity.spiffe(&self.domain), names)?;
+        if let Some(holder) = &names.holder {
+            params.distinguished_name.push(DnType::CommonName, holder.as_str());
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -144,7 +144,11 @@ mod tests {
     #[test]
     fn only_the_proven_names_are_signed() {
         let (identity, domain) = server();
-        let names = Names { dns: vec!["a.example".into()], ips: vec![IpAddr::from([10, 0, 0, 1])] };
+        let names = Names {
+            dns: vec!["a.example".into()],
+            ips: vec![IpAddr::from([10, 0, 0, 1])],
+            ..Names::default()
+        };
         let request = KeyRequest::new(&identity, &names, &domain).expect("request");
         let checked = check(request.pem(), &identity, &names, &domain).expect("allowed");
         assert_eq!(checked.names, names);

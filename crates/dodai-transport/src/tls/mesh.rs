@@ -23,7 +23,7 @@ use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, version,
 };
 
-use super::{Acceptor, Alpn, Clock, HANDSHAKE_TIMEOUT, dial, provider, wire_names};
+use super::{Acceptor, Alpn, Callee, Clock, HANDSHAKE_TIMEOUT, dial, provider, wire_names};
 use crate::ca::{BadSvid, Svid};
 use crate::identity::{MeshName, PeerIdentity};
 use crate::stream::Stream;
@@ -159,7 +159,7 @@ fn members(
     protocols: &[Alpn],
     clock: Clock,
 ) -> Acceptor {
-    let domain = verifier.trust.domain().clone();
+    let members = (verifier.trust.clone(), clock.clone());
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
         .with_protocol_versions(&[&version::TLS13])
         .expect("the provider has suites for TLS 1.3")
@@ -168,14 +168,16 @@ fn members(
     config.alpn_protocols = wire_names(protocols);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Acceptor::new(config, Some(domain))
+    Acceptor::new(config, Some(members))
 }
 
 /// The dialling side: calls as one identity.
 #[derive(Clone)]
 pub struct Connector {
     config: ClientConfig,
+    own: LiveSvid,
     trust: Trust,
+    clock: Clock,
     timeout: Duration,
 }
 
@@ -183,15 +185,15 @@ impl Connector {
     /// Presents `svid`, offers `protocols`.
     pub fn new(svid: LiveSvid, trust: Trust, protocols: &[Alpn], clock: Clock) -> Connector {
         let nobody = Expected { trust: trust.clone(), identities: Vec::new() };
-        let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock))
+        let mut config = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
             .with_protocol_versions(&[&version::TLS13])
             .expect("the provider has suites for TLS 1.3")
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(nobody))
-            .with_client_cert_resolver(Arc::new(svid));
+            .with_client_cert_resolver(Arc::new(svid.clone()));
         config.alpn_protocols = wire_names(protocols);
         config.resumption = Resumption::disabled();
-        Connector { config, trust, timeout: HANDSHAKE_TIMEOUT }
+        Connector { config, own: svid, trust, clock, timeout: HANDSHAKE_TIMEOUT }
     }
 
     /// The same with another deadline.
@@ -210,7 +212,9 @@ impl Connector {
         let mut config = self.config.clone();
         let verifier = Expected { trust: self.trust.clone(), identities: expected.to_vec() };
         config.dangerous().set_certificate_verifier(Arc::new(verifier));
-        dial(Arc::new(config), name, Some(self.trust.domain()), stream, self.timeout).await
+        // A renewal in between makes the connection retire a little early.
+        let callee = Callee::Member(&self.trust, &self.clock, self.own.load().not_after());
+        dial(Arc::new(config), name, callee, stream, self.timeout).await
     }
 }
 

@@ -26,11 +26,13 @@ use thiserror::Error;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::identity::{PeerIdentity, TrustDomain};
+use crate::lives::Life;
+use crate::revoked::Facts;
 use crate::stream::{Stream, Tls};
-use crate::trust::identity_in;
+use crate::trust::{Trust, identity_in};
 
 pub(crate) use reason::of as reason_of;
-pub use reason::reason;
+pub use reason::{REVOKED, STRANGER, UNTRUSTED, reason};
 
 /// How long a handshake may take unless configured otherwise.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +51,10 @@ pub fn install_provider() {
         tracing::debug!("a cryptography provider is installed already");
     }
 }
+
+/// How long after a certificate has expired the side that was dialled lets its connection take calls: the side that
+/// dialled stops before, so that none is cut off.
+pub const EXPIRY_GRACE: Duration = Duration::from_secs(60);
 
 /// The wall clock that certificates are checked against.
 #[derive(Clone)]
@@ -131,16 +137,16 @@ pub enum HandshakeError {
 #[derive(Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
-    /// Whose identities peers prove; none where no client certificate is asked for.
-    domain: Option<TrustDomain>,
+    /// Whose identities peers prove, and by which clock; none where no client certificate is asked for.
+    members: Option<(Trust, Clock)>,
     /// Whether peers without a certificate get in, as nobody.
     open: bool,
     timeout: Duration,
 }
 
 impl Acceptor {
-    fn new(config: ServerConfig, domain: Option<TrustDomain>) -> Acceptor {
-        Acceptor { config: Arc::new(config), domain, open: false, timeout: HANDSHAKE_TIMEOUT }
+    fn new(config: ServerConfig, members: Option<(Trust, Clock)>) -> Acceptor {
+        Acceptor { config: Arc::new(config), members, open: false, timeout: HANDSHAKE_TIMEOUT }
     }
 
     /// The same with another deadline.
@@ -164,21 +170,28 @@ impl Acceptor {
             Some(Ok(tls)) => tls,
         };
         let (_, connection) = tls.get_ref();
-        let identity = if self.open && connection.peer_certificates().is_none() {
-            None
-        } else {
-            proven(connection, self.domain.as_ref())
-                .map_err(|error| HandshakeError::Refused(reason_of(&error)))?
+        let refused = |error| HandshakeError::Refused(reason_of(&error));
+        let (identity, life) = match &self.members {
+            Some(_) if self.open && connection.peer_certificates().is_none() => (None, None),
+            Some((trust, clock)) => {
+                let late = |facts: &Facts| facts.expires + EXPIRY_GRACE;
+                let identity = proven(connection, Some(trust.domain())).map_err(refused)?;
+                let life = followed(connection, identity.as_ref(), (trust, clock), late);
+                (identity, life)
+            }
+            None => (proven(connection, None).map_err(refused)?, None),
         };
         let alpn = connection.alpn_protocol().and_then(Alpn::read);
         let server_name = connection.server_name().map(Into::into);
-        Ok(Stream::Tls(Box::new(Tls { stream: tls.into(), identity, alpn, server_name })))
+        Ok(Stream::Tls(Box::new(Tls { stream: tls.into(), identity, life, alpn, server_name })))
     }
 }
 
 impl fmt::Debug for Acceptor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acceptor").field("mesh", &self.domain).finish_non_exhaustive()
+        f.debug_struct("Acceptor")
+            .field("mesh", &self.members.as_ref().map(|(trust, _)| trust))
+            .finish_non_exhaustive()
     }
 }
 
@@ -190,11 +203,21 @@ fn refused_or_gone(error: io::Error) -> HandshakeError {
     }
 }
 
+/// Whom a dialling side calls.
+enum Callee<'a> {
+    /// A host outside the mesh.
+    Host,
+    /// Somebody of this trust domain.
+    Unfollowed(&'a TrustDomain),
+    /// A member of the mesh, with a certificate of ours that lives until then.
+    Member(&'a Trust, &'a Clock, SystemTime),
+}
+
 /// Runs the dialling side of one handshake.
 async fn dial(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-    domain: Option<&TrustDomain>,
+    callee: Callee<'_>,
     stream: Stream,
     timeout: Duration,
 ) -> Result<Stream, Failure> {
@@ -209,9 +232,31 @@ async fn dial(
         Some(Ok(tls)) => tls,
     };
     let (_, connection) = tls.get_ref();
-    let identity = proven(connection, domain).map_err(|error| fail(reason_of(&error)))?;
+    let refused = |error| fail(reason_of(&error));
+    let (identity, life) = match callee {
+        Callee::Host => (proven(connection, None).map_err(refused)?, None),
+        Callee::Unfollowed(domain) => (proven(connection, Some(domain)).map_err(refused)?, None),
+        Callee::Member(trust, clock, own) => {
+            let identity = proven(connection, Some(trust.domain())).map_err(refused)?;
+            let early = |facts: &Facts| facts.expires.min(own);
+            let life = followed(connection, identity.as_ref(), (trust, clock), early);
+            (identity, life)
+        }
+    };
     let alpn = connection.alpn_protocol().and_then(Alpn::read);
-    Ok(Stream::Tls(Box::new(Tls { stream: tls.into(), identity, alpn, server_name: Some(server_name) })))
+    let server_name = Some(server_name);
+    Ok(Stream::Tls(Box::new(Tls { stream: tls.into(), identity, life, alpn, server_name })))
+}
+
+/// Follows a connection whose peer has proven who it is.
+fn followed(
+    connection: &rustls::CommonState,
+    identity: Option<&PeerIdentity>,
+    (trust, clock): (&Trust, &Clock),
+    until: impl FnOnce(&Facts) -> SystemTime,
+) -> Option<Arc<Life>> {
+    let leaf = connection.peer_certificates()?.first()?;
+    trust.follow(leaf, identity?, until, clock.now())
 }
 
 async fn within<T>(timeout: Duration, future: impl Future<Output = T>) -> Option<T> {

@@ -16,7 +16,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, 
 use thiserror::Error;
 
 use super::mesh::provider_signatures;
-use super::{Alpn, Clock, HANDSHAKE_TIMEOUT, dial, provider, wire_names};
+use super::{Alpn, Callee, Clock, HANDSHAKE_TIMEOUT, dial, provider, wire_names};
 use crate::identity::{PeerIdentity, TrustDomain};
 use crate::stream::Stream;
 use crate::trust::{Bundle, Trust, Usage, WrongPeer};
@@ -91,7 +91,7 @@ impl Connector {
 
     /// Runs one handshake; `name` goes out as SNI.
     pub async fn connect(&self, stream: Stream, name: ServerName<'static>) -> Result<Stream, Failure> {
-        dial(self.config.clone(), name, Some(&self.domain), stream, HANDSHAKE_TIMEOUT).await
+        dial(self.config.clone(), name, Callee::Unfollowed(&self.domain), stream, HANDSHAKE_TIMEOUT).await
     }
 }
 

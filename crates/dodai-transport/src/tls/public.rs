@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
-use super::{Alpn, Clock, HANDSHAKE_TIMEOUT, dial, provider, wire_names};
+use super::{Alpn, Callee, Clock, HANDSHAKE_TIMEOUT, dial, provider, wire_names};
 use crate::stream::Stream;
 
 /// Where Linux distributions keep the public roots (Debian, Fedora, openSUSE, Alpine), first match wins.
@@ -180,7 +180,7 @@ impl Connector {
         let host = host.strip_suffix('.').unwrap_or(host);
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Failure::new(Kind::Tls, format!("`{host}` is no host name for TLS")))?;
-        dial(self.config.clone(), name, None, stream, self.timeout).await
+        dial(self.config.clone(), name, Callee::Host, stream, self.timeout).await
     }
 }
 

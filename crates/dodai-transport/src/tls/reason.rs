@@ -6,6 +6,13 @@ use std::time::Duration;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
+/// The peer's certificate leads up to no root of ours.
+pub const UNTRUSTED: &str = "the peer's certificate is not signed by a root that is trusted here";
+/// Ours leads up to no root of the peer's.
+pub const STRANGER: &str = "the peer does not trust the root that signed our certificate";
+/// The peer says that ours is revoked.
+pub const REVOKED: &str = "our certificate is revoked";
+
 /// The reason of a failed handshake, or of a failed read or write on a TLS stream.
 pub fn reason(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
@@ -35,9 +42,8 @@ fn certificate(problem: &CertificateError) -> String {
     #[expect(clippy::wildcard_enum_match_arm, reason = "foreign enum, most of which speaks for itself")]
     match problem {
         CertificateError::Other(inner) => inner.0.to_string(),
-        CertificateError::UnknownIssuer => {
-            "the peer's certificate is not signed by a root that is trusted here".to_owned()
-        }
+        CertificateError::Revoked => "the peer's certificate is revoked".to_owned(),
+        CertificateError::UnknownIssuer => UNTRUSTED.to_owned(),
         CertificateError::ExpiredContext { time, not_after } => format!(
             "the peer's certificate expired {:?} ago; renew it, or set the clocks right",
             apart(*time, *not_after)
@@ -62,12 +68,11 @@ fn apart(later: UnixTime, earlier: UnixTime) -> Duration {
 fn refused(alert: AlertDescription) -> String {
     #[expect(clippy::wildcard_enum_match_arm, reason = "foreign enum; the rest speaks for itself")]
     match alert {
-        AlertDescription::UnknownCA => {
-            "the peer does not trust the root that signed our certificate".to_owned()
-        }
+        AlertDescription::UnknownCA => STRANGER.to_owned(),
         AlertDescription::CertificateExpired => {
             "the peer says that our certificate has expired; compare the clocks".to_owned()
         }
+        AlertDescription::CertificateRevoked => REVOKED.to_owned(),
         AlertDescription::CertificateRequired => "the peer requires a certificate of us".to_owned(),
         AlertDescription::BadCertificate
         | AlertDescription::CertificateUnknown

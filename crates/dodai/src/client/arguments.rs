@@ -90,6 +90,12 @@ pub enum Command {
         after_help = "Example:\n  dodai token create\n  dodai token create --base one --ttl 1h"
     )]
     Token(Token),
+    /// Exchange the root certificate of a server's mesh while it runs, and revoke certificates.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  dodai ca rotate --wait && dodai ca issue --wait && dodai ca finish\n  dodai ca revoke base/one"
+    )]
+    Ca(super::ca::Ca),
     /// Back up, restore and check the document store.
     #[command(
         subcommand,

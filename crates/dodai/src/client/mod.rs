@@ -1,6 +1,7 @@
 //! Commands that talk to a running server, and those around a project that need none.
 
 pub mod arguments;
+mod ca;
 mod change;
 pub mod connection;
 mod deploy;
@@ -62,6 +63,7 @@ pub async fn run(
         Command::Tap(arguments) => tap::run(&find()?, &arguments, output).await?,
         Command::Top(arguments) => instances::top(&find()?, &arguments, output).await?,
         Command::Token(arguments) => token::run(&find()?, &arguments, output).await?,
+        Command::Ca(arguments) => ca::run(&find()?, &arguments, output).await?,
         Command::Store(arguments) => store::run(arguments, server, environment, output).await?,
         Command::Build(arguments) => {
             let project = Project::open(&arguments.path)?;

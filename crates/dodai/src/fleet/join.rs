@@ -274,11 +274,12 @@ async fn identity(
         let pin = arguments.pin.as_deref().and_then(|pin| Pin::parse(pin).ok());
         let is_known = |pin| trust.bundle().roots().iter().any(|root| Pin::of(root) == pin);
         let moves = arguments.token.is_some() && pin.is_some_and(|pin| !is_known(pin));
-        if own.load().not_after() > clock.now() && !moves {
+        let is_valid = own.load().not_after() > clock.now();
+        if is_valid && !moves && !is_stranger(arguments, (host, port), base, &own, &trust).await {
             return Ok((own, trust));
         }
         anyhow::ensure!(
-            arguments.token.is_some(),
+            is_valid || arguments.token.is_some(),
             "the certificate of base {base} has expired: it was without a server for too long; get a token with `dodai token create --base {base}` there and start once with --token and --pin"
         );
     }
@@ -305,6 +306,23 @@ async fn identity(
     output.say(&format!("base {base}: joined {host}:{port}; its key is in {}", folder.display()));
     let trust = Trust::new(joined.domain, joined.bundle);
     Ok((LiveSvid::new(joined.svid)?, trust))
+}
+
+/// Whether the server does not know this base by its certificate any more. Asked only with a token at hand: without
+/// one the base goes on with what it was told.
+async fn is_stranger(
+    arguments: &cli::Base,
+    at: (&str, u16),
+    base: &BaseId,
+    own: &LiveSvid,
+    trust: &Trust,
+) -> bool {
+    if arguments.token.is_none() || arguments.pin.is_none() {
+        return false;
+    }
+    let remote =
+        Remote::new(Network::system(), at, base.clone(), own.clone(), trust.clone(), Clock::system());
+    remote.renew(None).await.is_err_and(|error| error.asks_to_join())
 }
 
 /// What apps here send to the runtime API: made at the first start.

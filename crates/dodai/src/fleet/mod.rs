@@ -4,6 +4,7 @@ pub mod join;
 mod kept;
 mod questions;
 mod remote;
+mod roots;
 mod server;
 
 pub use server::{AUTHORITY, run as serve};

@@ -19,18 +19,17 @@ use dodai_core::id::{AppId, Digest};
 use dodai_core::task::{Kind, Tasks};
 use dodai_modules::{Artifacts, Child, Compiler, Host, HostOptions};
 use dodai_store::{Options, SqliteStore};
-use dodai_transport::ca::{Authority, KEY_FILE, LEAF_VALIDITY, Names, Svid};
-use dodai_transport::identity::{PeerIdentity, TrustDomain};
+use dodai_transport::ca::{Authorities, KEY_FILE};
+use dodai_transport::identity::TrustDomain;
 use dodai_transport::listen;
 use dodai_transport::network::Network;
 use dodai_transport::tls::mesh::{LiveSvid, open_acceptor};
-use dodai_transport::tls::pinned::Pin;
 use dodai_transport::tls::{Alpn, Clock};
-use dodai_transport::trust::{Bundle, Trust};
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::remote::Fleet;
+use super::roots::{Signs, leaf};
 use crate::admin::{Admin, Works};
 use crate::cli;
 use crate::detach;
@@ -52,25 +51,27 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     let data = data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
     detach::refuse_second(&data)?;
     let tasks = Tasks::new();
-    let authority = Arc::new(authority(&data, &arguments.trust_domain)?);
-    let bundle = authority.bundle()?;
-    let pin = Pin::of(bundle.roots().first().context("the certificate authority has no root")?);
+    let authorities = Arc::new(authorities(&data, &arguments.trust_domain)?);
     let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
     let modules = Arc::new(modules(&data, &tasks)?);
     let stored = Stored(modules.artifacts().clone());
     let settings = Settings { artifacts: Arc::new(stored.clone()), remote: true, ..Settings::default() };
     let control = Control::start(Arc::new(store), settings, &tasks).await?;
     crate::sweep::spawn(&control, &modules, &tasks);
-    let own = identity(&authority, &bundle)?;
-    let (address, asker) = listen(&arguments, &control, &authority, (&own, &bundle), stored, &tasks)?;
-    let trust = Trust::new(authority.domain().clone(), bundle.clone());
-    let fleet = Arc::new(Fleet::new(control.clone(), own.clone(), trust, asker, &tasks));
+    let own = LiveSvid::new(leaf(&authorities)?)?;
+    let life = arguments.certificate_life.get();
+    let signs = Arc::new(Signs::new(authorities.clone(), own.clone(), control.clone(), life)?);
+    // Before anybody comes: what is revoked must not get in.
+    signs.tell().await?;
+    let (address, asker) = listen(&arguments, &control, &authorities, &own, stored, &tasks)?;
+    let trust = authorities.trust().clone();
+    let fleet = Arc::new(Fleet::new(control.clone(), own, trust, asker, &tasks));
     tasks.spawn(Kind::Loop, fleet.clone().bring_configuration(tasks.clone()));
-    tasks.spawn(Kind::Loop, renew(authority.clone(), bundle, own, tasks.clone()));
+    tasks.spawn(Kind::Loop, signs.clone().tend(tasks.clone()));
     let joining = Joining {
         address: shown(&arguments, address),
-        pin: pin.to_string(),
-        domain: authority.domain().to_string(),
+        pin: signs.pin(),
+        domain: authorities.domain().to_string(),
     };
     let mut signals = Signals::listen()?;
     let scraped = arguments.metrics.listener(Some(metrics::SERVER_PORT), output).await?;
@@ -88,16 +89,18 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
         metrics: page,
         door: fleet,
         joining: Some(joining.clone()),
+        roots: Some(signs),
         folder: None,
         data: &data,
         flags: &arguments.admin,
     };
     let admin = Admin::serve(works, output, &tasks).await?;
     admin.settled(Vec::new());
+    let pin = joining.pin.borrow().clone();
     output.say(&format!("control stream: {address}, certificate authority {pin}"));
     output.say(&format!("management API: http://{}", admin.address));
     output.say("bases join with what `dodai token create` prints; stop with Ctrl-C");
-    let value = json!({ "server": joining.address, "pin": joining.pin, "admin": admin.address });
+    let value = json!({ "server": joining.address, "pin": pin, "admin": admin.address });
     let _for_people = output.value(&value);
     tokio::select! {
         // Both only wait.
@@ -116,13 +119,13 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     Ok(signals.unless_hurried(stop, output).await)
 }
 
-/// The authority in the data folder; a new one at the first start.
-fn authority(data: &Path, domain: &str) -> anyhow::Result<Authority> {
+/// The authorities in the data folder; a new one at the first start.
+fn authorities(data: &Path, domain: &str) -> anyhow::Result<Authorities> {
     let folder = data.join(AUTHORITY);
     make_private(&folder)?;
     let domain = TrustDomain::new(domain)?;
     let now = Clock::system().now();
-    if let Some(known) = Authority::load(domain.clone(), &folder, now)? {
+    if let Some(known) = Authorities::load(domain.clone(), &folder, now)? {
         return Ok(known);
     }
     anyhow::ensure!(
@@ -131,9 +134,7 @@ fn authority(data: &Path, domain: &str) -> anyhow::Result<Authority> {
         data.display(),
         Path::new(AUTHORITY).join(KEY_FILE).display()
     );
-    let fresh = Authority::create(domain, now)?;
-    fresh.save(&folder)?;
-    Ok(fresh)
+    Ok(Authorities::create(domain, &folder, now)?)
 }
 
 /// The module host: it compiles what is deployed, and so refuses what no base could run. It runs nothing.
@@ -143,50 +144,21 @@ fn modules(data: &Path, tasks: &Tasks) -> anyhow::Result<Host> {
     Ok(Host::open(options, tasks)?)
 }
 
-/// The server's own certificate, its root along: who joins knows the root by its pin only.
-fn identity(authority: &Authority, bundle: &Bundle) -> anyhow::Result<LiveSvid> {
-    Ok(LiveSvid::new(leaf(authority, bundle)?)?)
-}
-
-fn leaf(authority: &Authority, bundle: &Bundle) -> anyhow::Result<Svid> {
-    let now = Clock::system().now();
-    let bare = authority.issue(&PeerIdentity::Server, &Names::default(), LEAF_VALIDITY, now)?;
-    let chain = format!("{}{}", bare.chain_pem(), bundle.to_pem());
-    Ok(Svid::from_pem(&chain, &bare.key_pem(), authority.domain())?)
-}
-
-/// Renews the server's own certificate until the tasks close.
-async fn renew(authority: Arc<Authority>, bundle: Bundle, own: LiveSvid, tasks: Tasks) {
-    const LEAST: Duration = Duration::from_secs(60);
-    loop {
-        let due = own.load().renew_at().duration_since(Clock::system().now()).unwrap_or_default();
-        tokio::select! {
-            // Both only wait.
-            () = tasks.closing() => return,
-            () = tokio::time::sleep(due.max(LEAST)) => {}
-        }
-        let renewed = leaf(&authority, &bundle).and_then(|fresh| Ok(own.replace(fresh)?));
-        if let Err(error) = renewed {
-            tracing::error!(%error, "the server's certificate cannot be renewed");
-        }
-    }
-}
-
 /// Opens the control stream.
 fn listen(
     arguments: &cli::Server,
     control: &Control,
-    authority: &Arc<Authority>,
-    (own, bundle): (&LiveSvid, &Bundle),
+    authorities: &Arc<Authorities>,
+    own: &LiveSvid,
     stored: Stored,
     tasks: &Tasks,
 ) -> anyhow::Result<(SocketAddr, Asker)> {
     let listener = Network::system().listen(arguments.listen, &listen::Options::named("--listen"))?;
     let address = listener.local_addr().context("the control stream has no address")?;
-    let trust = Trust::new(authority.domain().clone(), bundle.clone());
+    let trust = authorities.trust().clone();
     let acceptor = open_acceptor(Arc::new(own.clone()), trust, &[Alpn::H2], Clock::system());
     let validity = arguments.certificate_life.get();
-    let server = Server::new(control.clone(), authority.clone(), Arc::new(stored), tasks);
+    let server = Server::new(control.clone(), authorities.clone(), Arc::new(stored), tasks);
     server.clone().with_validity(validity).serve(listener, acceptor);
     Ok((address, server.asker()))
 }

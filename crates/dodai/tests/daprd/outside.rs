@@ -20,7 +20,7 @@ use super::sidecar::{Sidecar, World};
 /// A TLS server for `localhost`, whose root it writes to `roots.pem`; every head it gets, one per connection.
 fn bank(folder: &Path) -> (SocketAddr, Receiver<String>) {
     let authority = Authority::create(TrustDomain::default(), SystemTime::now()).unwrap();
-    let names = Names { dns: vec!["localhost".to_owned()], ips: Vec::new() };
+    let names = Names { dns: vec!["localhost".to_owned()], ..Names::default() };
     let identity = PeerIdentity::App(AppId::parse("default/bank").unwrap());
     let svid = authority.issue(&identity, &names, LEAF_VALIDITY, SystemTime::now()).unwrap();
     std::fs::write(folder.join("roots.pem"), authority.chain_pem()).unwrap();

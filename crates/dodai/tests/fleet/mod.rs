@@ -2,6 +2,7 @@
 //! the server is gone, and when somebody comes with the wrong papers.
 
 mod machines;
+mod trust;
 
 use std::cell::RefCell;
 use std::io::{Read, Write};

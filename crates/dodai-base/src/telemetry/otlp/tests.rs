@@ -284,7 +284,7 @@ async fn without_a_collector_spans_are_dropped_and_the_end_is_quick() {
 async fn a_collector_behind_tls_gets_spans_if_its_certificate_is_trusted() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::create(TrustDomain::default(), SystemTime::now()).unwrap();
-    let names = Names { dns: vec!["localhost".to_owned()], ips: Vec::new() };
+    let names = Names { dns: vec!["localhost".to_owned()], ..Names::default() };
     let identity = PeerIdentity::Base(BaseId::new("collector"));
     let svid = authority.issue(&identity, &names, Duration::from_secs(3600), SystemTime::now()).unwrap();
     let file = |name: &str, text: &str| {

@@ -1,0 +1,285 @@
+//! What the server does with its roots: signs for itself, tells the bases whom to trust, takes the steps of a
+//! rotation when the bases have confirmed the one before, revokes.
+//!
+//! A step is on disk before anybody hears of it. What was told is told again at every start, so a server that ended
+//! between two steps goes on where it was.
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::Context;
+use dodai_admin::Refusal;
+use dodai_admin::roots::{not_confirmed, out_of_order};
+use dodai_admin::seam::{self, Pending, RootStep};
+use dodai_control::control::Control;
+use dodai_control::trust::told;
+use dodai_core::id::BaseId;
+use dodai_core::snapshot::{self, Whose};
+use dodai_core::status::Held;
+use dodai_core::task::Tasks;
+use dodai_transport::ca::{Authorities, Authority, LEAF_VALIDITY, Names, Phase, Svid};
+use dodai_transport::identity::PeerIdentity;
+use dodai_transport::revoked::Revoked;
+use dodai_transport::tls::Clock;
+use dodai_transport::tls::mesh::LiveSvid;
+use dodai_transport::tls::pinned::Pin;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, watch};
+
+/// How often connections are looked at for certificates that have expired.
+const SWEEP: Duration = Duration::from_secs(15);
+
+/// The server's certificate: signed by the root that everybody knows, the roots along, since who joins knows the root
+/// by its pin only.
+pub fn leaf(authorities: &Authorities) -> anyhow::Result<Svid> {
+    let now = Clock::system().now();
+    let bare = authorities.senior().issue(&PeerIdentity::Server, &Names::default(), LEAF_VALIDITY, now)?;
+    let chain = format!("{}{}", bare.chain_pem(), authorities.trust().bundle().to_pem());
+    Ok(Svid::from_pem(&chain, &bare.key_pem(), authorities.domain())?)
+}
+
+fn pin_of(authority: &Authority) -> anyhow::Result<String> {
+    let bundle = authority.bundle()?;
+    let root = bundle.roots().first().context("the certificate authority has no root")?;
+    Ok(Pin::of(root).to_string())
+}
+
+/// What signs for the mesh.
+pub struct Signs {
+    authorities: Arc<Authorities>,
+    own: LiveSvid,
+    control: Control,
+    /// How long certificates live.
+    life: Duration,
+    pin: watch::Sender<String>,
+    /// One step at a time.
+    steps: Mutex<()>,
+}
+
+/// How far one base is.
+struct Standing {
+    base: BaseId,
+    connected: bool,
+    held: Option<Held>,
+    /// Why the next step has to wait for it.
+    waits: Option<String>,
+}
+
+impl Signs {
+    /// Signs with `authorities`, shows `own`.
+    pub fn new(
+        authorities: Arc<Authorities>,
+        own: LiveSvid,
+        control: Control,
+        life: Duration,
+    ) -> anyhow::Result<Signs> {
+        let pin = watch::Sender::new(pin_of(&authorities.senior())?);
+        Ok(Signs { authorities, own, control, life, pin, steps: Mutex::default() })
+    }
+
+    /// The pin of the root that the server shows.
+    pub fn pin(&self) -> watch::Receiver<String> {
+        self.pin.subscribe()
+    }
+
+    /// Tells the bases whom to trust, and heeds what is revoked.
+    pub async fn tell(&self) -> anyhow::Result<()> {
+        let revoked = told(&self.control.revocations().await?);
+        let trust = self.authorities.trust();
+        let swept = trust.revoke(Revoked::of(&revoked), self.control.clock().now());
+        if swept.cut > 0 {
+            tracing::info!(connections = swept.cut, "connections of revoked certificates were cut");
+        }
+        let signer = pin_of(&self.authorities.signer())?;
+        self.control.tell_trust(&snapshot::Trust { bundle: trust.bundle().to_pem(), signer, revoked });
+        Ok(())
+    }
+
+    /// Renews the server's own certificate, and looks at what has expired, until the tasks close.
+    pub async fn tend(self: Arc<Self>, tasks: Tasks) {
+        loop {
+            tokio::select! {
+                // Both only wait.
+                () = tasks.closing() => return,
+                () = tokio::time::sleep(SWEEP) => {}
+            }
+            let now = self.control.clock().now();
+            self.authorities.trust().sweep(now);
+            if self.own.load().needs_renewal(now)
+                && let Err(error) = self.show_own()
+            {
+                tracing::error!(%error, "the server's certificate cannot be renewed");
+            }
+        }
+    }
+
+    fn show_own(&self) -> anyhow::Result<()> {
+        self.own.replace(leaf(&self.authorities)?)?;
+        self.pin.send_replace(pin_of(&self.authorities.senior())?);
+        Ok(())
+    }
+
+    /// How far every base is that ever joined.
+    fn standings(&self) -> anyhow::Result<Vec<Standing>> {
+        let phase = self.authorities.phase();
+        let signer = pin_of(&self.authorities.signer())?;
+        let second = self.authorities.second().map(|second| pin_of(&second)).transpose()?;
+        let observed = self.control.observed();
+        let view = self.control.view();
+        let standing = |base: &dodai_api::Base| {
+            let base = BaseId::new(base.metadata.name.as_str());
+            let seen = observed.bases.get(&base);
+            let held = seen.and_then(|seen| seen.status.trust.clone());
+            let waits = match (&held, seen) {
+                _ if phase == Phase::Steady => None,
+                (None, None) => Some("it has not come since the server started".to_owned()),
+                (None, Some(_)) => Some("it does not say whom it trusts: an older version?".to_owned()),
+                (Some(held), _) => lacks(held, phase, &signer, second.as_deref()),
+            };
+            Standing { base, connected: seen.is_some_and(|seen| seen.connected), held, waits }
+        };
+        Ok(view.documents.bases().map(standing).collect())
+    }
+
+    fn shown(&self, revoked: Value) -> anyhow::Result<Value> {
+        let phase = self.authorities.phase();
+        let signer = pin_of(&self.authorities.signer())?;
+        let mut roots = Vec::new();
+        for authority in [Some(self.authorities.senior()), self.authorities.second()].into_iter().flatten() {
+            let pin = pin_of(&authority)?;
+            let signs = pin == signer;
+            let expires = authority.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
+            roots.push(json!({ "pin": pin, "signs": signs, "expiresMs": u64::try_from(expires.as_millis()).unwrap_or(u64::MAX) }));
+        }
+        let bases: Vec<Value> = self
+            .standings()?
+            .into_iter()
+            .map(|one| {
+                let held = one.held.unwrap_or_default();
+                json!({
+                    "name": one.base.to_string(),
+                    "connected": one.connected,
+                    "trusts": held.roots,
+                    "signedBy": held.signers,
+                    "revoked": held.revoked,
+                    "waitsFor": one.waits,
+                })
+            })
+            .collect();
+        Ok(json!({ "phase": phase.as_str(), "roots": roots, "bases": bases, "revoked": revoked }))
+    }
+
+    async fn all(&self) -> Result<Value, Refusal> {
+        let list = self.control.revocations().await?;
+        let list = serde_json::to_value(list).map_err(|error| Refusal::internal(error.to_string()))?;
+        self.shown(list).map_err(internal)
+    }
+
+    async fn take(&self, step: RootStep, force: bool, actor: String) -> Result<Value, Refusal> {
+        let _one = self.steps.lock().await;
+        let before = self.authorities.phase();
+        // Calling off asks nobody: both roots are trusted by all who may meet what either signed.
+        let needs = matches!(step, RootStep::Issue | RootStep::Finish);
+        let waits: Vec<String> = self
+            .standings()
+            .map_err(internal)?
+            .into_iter()
+            .filter_map(|one| one.waits.map(|why| format!("base {}: {why}", one.base)))
+            .collect();
+        if needs && !force && !waits.is_empty() {
+            return Err(not_confirmed(&waits));
+        }
+        let now = self.control.clock().now();
+        let done = match step {
+            RootStep::Rotate => self.authorities.announce(now),
+            RootStep::Issue => self.authorities.issue(),
+            RootStep::Finish => self.authorities.finish(),
+            RootStep::Cancel => self.authorities.cancel().map(|_| ()),
+        };
+        done.map_err(|error| out_of_order(error.to_string()))?;
+        // The certificate first: who hears of the new roots must be able to check who says so.
+        self.show_own().map_err(internal)?;
+        self.tell().await.map_err(internal)?;
+        let after = self.authorities.phase();
+        let without = if force && !waits.is_empty() {
+            format!(", without {}", waits.join("; "))
+        } else {
+            String::new()
+        };
+        let text = format!("the rotation of the root went from {before} to {after}, says {actor}{without}");
+        self.control.note("ca".to_owned(), "RootRotation", text);
+        self.all().await
+    }
+}
+
+/// What a base lacks that the next step needs of it.
+fn lacks(held: &Held, phase: Phase, signer: &str, second: Option<&str>) -> Option<String> {
+    if second.is_some_and(|second| !held.roots.contains(second)) {
+        return Some("it does not trust the new root yet".to_owned());
+    }
+    let all = !held.signers.is_empty() && held.signers.keys().all(|known| known == signer);
+    match phase {
+        Phase::Issuing | Phase::Returning if !all => {
+            Some("it has certificates of the root that is to be taken out".to_owned())
+        }
+        Phase::Steady | Phase::Announced | Phase::Issuing | Phase::Returning => None,
+    }
+}
+
+fn internal(error: anyhow::Error) -> Refusal {
+    Refusal::internal(format!("{error:#}"))
+}
+
+impl seam::Roots for Signs {
+    fn show(&self) -> Pending<'_, Value> {
+        Box::pin(self.all())
+    }
+
+    fn step(&self, step: RootStep, force: bool, actor: String) -> Pending<'_, Value> {
+        Box::pin(self.take(step, force, actor))
+    }
+
+    fn revoke(&self, whose: Whose, undo: bool, actor: String) -> Pending<'_, Value> {
+        Box::pin(async move {
+            let _one = self.steps.lock().await;
+            if undo {
+                if !self.control.reinstate(&whose, &actor).await? {
+                    return Err(Refusal::not_found(format!("{whose} is not revoked")));
+                }
+            } else {
+                // Certificates that were signed with another setting live on.
+                let longest = self.life.max(LEAF_VALIDITY) * 2;
+                self.control.revoke(&whose, longest, &actor).await?;
+            }
+            self.tell().await.map_err(internal)?;
+            self.all().await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_waited_for_until_it_has_what_the_next_step_needs() {
+        let held = |roots: &[&str], signers: &[(&str, u32)]| Held {
+            roots: roots.iter().map(ToString::to_string).collect(),
+            signers: signers.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
+            revoked: 0,
+        };
+        let check = |held: Held, phase: Phase, signer: &str, expect: Option<&str>| {
+            let lacks = lacks(&held, phase, signer, Some("b"));
+            assert_eq!(lacks.is_some(), expect.is_some(), "{held:?} {phase}: {lacks:?}");
+            assert!(lacks.unwrap_or_default().contains(expect.unwrap_or_default()));
+        };
+        check(held(&["a"], &[("a", 2)]), Phase::Announced, "a", Some("does not trust"));
+        check(held(&["a", "b"], &[("a", 2)]), Phase::Announced, "a", None);
+        check(held(&["a", "b"], &[("a", 2)]), Phase::Issuing, "b", Some("taken out"));
+        check(held(&["a", "b"], &[("a", 1), ("b", 1)]), Phase::Issuing, "b", Some("taken out"));
+        check(held(&["a", "b"], &[]), Phase::Issuing, "b", Some("taken out"));
+        check(held(&["a", "b"], &[("b", 2)]), Phase::Issuing, "b", None);
+        check(held(&["a", "b"], &[("b", 2)]), Phase::Returning, "a", Some("taken out"));
+        check(held(&["a", "b"], &[("a", 2)]), Phase::Returning, "a", None);
+    }
+}
