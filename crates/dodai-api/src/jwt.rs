@@ -16,7 +16,7 @@ pub struct Jwt {
     pub optional: bool,
 }
 
-/// An issuer of tokens, with exactly one of `jwksUri` and `jwks`.
+/// An issuer of tokens, with exactly one of `jwksUri`, `jwksFile` and `jwks`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtIssuer {
@@ -28,6 +28,10 @@ pub struct JwtIssuer {
     /// Where its public keys (a JSON Web Key Set) are: `https://...`, or `http://` and an app of the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks_uri: Option<String>,
+    /// A file with its public keys on each base that checks its tokens; relative paths begin at the base's data folder. It is
+    /// read again when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwks_file: Option<String>,
     /// Its public keys themselves, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jwks: Option<String>,

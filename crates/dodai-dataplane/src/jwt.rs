@@ -1,12 +1,14 @@
 //! Tokens of users: who an issuer says is calling, and what may be believed of it.
 //!
 //! Checking is synchronous as long as the issuer's keys are here. A call that comes before them waits for them; see
-//! `source`. Always holds: headers that tell an app of claims are ours, whatever the call brought.
+//! `source`. A token that was proved lately is known (`known`). Always holds: headers that tell an app of claims are ours, whatever the call brought.
 
 mod keys;
+mod known;
 mod source;
 mod token;
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -23,6 +25,8 @@ use crate::tally::{Event, Tally};
 pub use keys::KeySet;
 pub use source::{Source, Sources};
 pub use token::{Algorithm, BadToken, Material, PublicKey, Token};
+
+static NEXT_ISSUER: AtomicU64 = AtomicU64::new(1);
 
 /// What a token claims, after it was proved.
 #[derive(Debug, Default)]
@@ -72,6 +76,8 @@ pub struct Jwt {
 
 #[derive(Debug)]
 struct Issuer {
+    /// Unlike that of any other issuer in this process.
+    id: u64,
     spec: snapshot::JwtIssuer,
     headers: Vec<(HeaderName, String)>,
     claims: Vec<(String, HeaderName)>,
@@ -115,12 +121,13 @@ impl Jwt {
             let bad = |reason| BadRule::Keys { rule: rule.to_owned(), issuer: spec.issuer.clone(), reason };
             let keys = match &spec.keys {
                 JwtKeys::Inline(text) => Keys::Here(KeySet::parse(text.as_bytes()).map_err(bad)?),
-                JwtKeys::Uri { .. } => Keys::There(OnceLock::new()),
+                JwtKeys::Uri { .. } | JwtKeys::File(_) => Keys::There(OnceLock::new()),
             };
             let headers = spec.headers.iter().map(|(header, prefix)| Ok((name(header)?, prefix.clone())));
             let claims =
                 spec.claims_to_headers.iter().map(|(claim, header)| Ok((claim.clone(), name(header)?)));
             Ok(Issuer {
+                id: NEXT_ISSUER.fetch_add(1, Relaxed),
                 headers: headers.collect::<Result<_, BadRule>>()?,
                 claims: claims.collect::<Result<_, BadRule>>()?,
                 spec: spec.clone(),
@@ -139,6 +146,12 @@ impl Jwt {
         let mut reason = None;
         for (index, issuer) in self.issuers.iter().enumerate() {
             let Some((place, text)) = issuer.find(head) else { continue };
+            let now = now();
+            let mark = issuer.keys().and_then(|keys| known::mark(issuer.id, keys, &text));
+            if let Some(claims) = mark.and_then(|mark| known::recall(&mark, now)) {
+                self.tally.count(Event::TokenKnown);
+                return Ok(issuer.let_in(claims, place, head, edits));
+            }
             let token = match Token::parse(&text) {
                 Ok(token) => token,
                 Err(bad) => {
@@ -150,18 +163,18 @@ impl Jwt {
                 reason.get_or_insert(BadToken("it comes from an issuer that is not trusted here"));
                 continue;
             }
-            match issuer.prove(&token, waited) {
+            match issuer.prove(&token, now, waited) {
                 Ok(true) => {}
                 Ok(false) => return Ok(Checked::Wait(index)),
                 Err(Unproved::Bad(bad)) => return Err(self.bad(bad)),
                 Err(Unproved::NoKeys(failure)) => return Err(failure),
             }
-            let claims = Claims(token.claims);
-            issuer.tell(&claims, edits);
-            if !issuer.spec.forward {
-                take_out(place, head, edits);
+            let until = token.claims.get("exp").and_then(Value::as_f64).unwrap_or(f64::INFINITY);
+            let claims = Arc::new(Claims(token.claims));
+            if let Some(mark) = mark {
+                known::remember(mark, until, claims.clone());
             }
-            return Ok(Checked::Token(Arc::new(claims)));
+            return Ok(issuer.let_in(claims, place, head, edits));
         }
         match reason {
             Some(bad) => Err(self.bad(bad)),
@@ -183,7 +196,10 @@ impl Jwt {
         let issuer = self.issuers.get(issuer)?;
         match (&issuer.keys, &issuer.spec.keys) {
             (Keys::There(known), JwtKeys::Uri { uri, refresh }) => {
-                Some(known.get_or_init(|| sources.get(uri, *refresh)).clone())
+                Some(known.get_or_init(|| sources.at(uri, *refresh)).clone())
+            }
+            (Keys::There(known), JwtKeys::File(path)) => {
+                Some(known.get_or_init(|| sources.file(path)).clone())
             }
             (Keys::Here(_) | Keys::There(_), _) => None,
         }
@@ -195,7 +211,35 @@ enum Unproved {
     NoKeys(Failure),
 }
 
+/// In seconds since the epoch.
+fn now() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
 impl Issuer {
+    /// The generation of its keys, if they are here.
+    fn keys(&self) -> Option<u64> {
+        match &self.keys {
+            Keys::Here(keys) => Some(keys.generation()),
+            Keys::There(source) => Some(source.get()?.keys()?.generation()),
+        }
+    }
+
+    /// A call with a token that counts goes on.
+    fn let_in(
+        &self,
+        claims: Arc<Claims>,
+        place: Place<'_>,
+        head: &RequestHead<'_>,
+        edits: &mut Edits,
+    ) -> Checked {
+        self.tell(&claims, edits);
+        if !self.spec.forward {
+            take_out(place, head, edits);
+        }
+        Checked::Token(claims)
+    }
+
     /// The first token where this issuer's are looked for.
     fn find<'a>(&'a self, head: &RequestHead<'_>) -> Option<(Place<'a>, String)> {
         let of_header = |(name, prefix): &'a (HeaderName, String)| {
@@ -225,13 +269,12 @@ impl Issuer {
     }
 
     /// Whether the token counts; `false` if keys must be had first.
-    fn prove(&self, token: &Token<'_>, waited: bool) -> Result<bool, Unproved> {
+    fn prove(&self, token: &Token<'_>, now: f64, waited: bool) -> Result<bool, Unproved> {
         let bad = |text| Unproved::Bad(BadToken(text));
         if !token.is_for(&self.spec.audiences) {
             return Err(bad("it is for another audience"));
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        token.check_time(now.as_secs_f64(), self.spec.clock_skew.as_secs_f64()).map_err(Unproved::Bad)?;
+        token.check_time(now, self.spec.clock_skew.as_secs_f64()).map_err(Unproved::Bad)?;
         let proved = match &self.keys {
             Keys::Here(keys) => keys.proves(token),
             Keys::There(source) => {

@@ -18,7 +18,25 @@ fn check_issuer(path: &str, issuer: &JwtIssuer, found: &mut Findings) {
         let remedy = "write what its tokens have as `iss`, for example `https://login.example.com/`";
         found.error(Code::InvalidValue, format!("{path}.issuer"), "the issuer is empty", remedy);
     }
-    found.exactly_one(path, &[("jwksUri", issuer.jwks_uri.is_some()), ("jwks", issuer.jwks.is_some())]);
+    let from = [
+        ("jwksUri", issuer.jwks_uri.is_some()),
+        ("jwksFile", issuer.jwks_file.is_some()),
+        ("jwks", issuer.jwks.is_some()),
+    ];
+    found.exactly_one(path, &from);
+    if issuer.jwks_file.as_ref().is_some_and(String::is_empty) {
+        let remedy = "write a path, for example `/etc/dodai/login.jwks.json`";
+        found.error(Code::InvalidValue, format!("{path}.jwksFile"), "the path is empty", remedy);
+    }
+    if issuer.refresh.is_some() && issuer.jwks_uri.is_none() {
+        let remedy = "leave it out: a file is read again when it changes, and what is written here stays";
+        found.warning(
+            Code::NoEffect,
+            format!("{path}.refresh"),
+            "only keys at `jwksUri` are fetched anew",
+            remedy,
+        );
+    }
     if let Some(uri) = &issuer.jwks_uri {
         check_uri(&format!("{path}.jwksUri"), uri, found);
     }

@@ -70,9 +70,10 @@ const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 pub(super) fn jwt(jwt: &api::Jwt) -> Filter {
     let issuer = |one: &api::JwtIssuer| {
-        let keys = match (&one.jwks, &one.jwks_uri) {
-            (Some(keys), _) => JwtKeys::Inline(keys.clone()),
-            (None, uri) => JwtKeys::Uri {
+        let keys = match (&one.jwks, &one.jwks_file, &one.jwks_uri) {
+            (Some(keys), ..) => JwtKeys::Inline(keys.clone()),
+            (None, Some(path), _) => JwtKeys::File(path.clone()),
+            (None, None, uri) => JwtKeys::Uri {
                 uri: uri.clone().unwrap_or_default(),
                 refresh: one.refresh.map_or(REFRESH, api::TimeSpan::get),
             },

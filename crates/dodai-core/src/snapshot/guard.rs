@@ -134,6 +134,8 @@ pub struct JwtIssuer {
 pub enum JwtKeys {
     /// Here, as a JSON Web Key Set.
     Inline(String),
+    /// In a file on each base; relative paths begin at the base's data folder.
+    File(String),
     /// At an address.
     Uri {
         /// The address.

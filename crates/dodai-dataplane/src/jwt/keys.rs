@@ -1,5 +1,7 @@
 //! The public keys of an issuer (JSON Web Key Set, RFC 7517).
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
@@ -10,10 +12,20 @@ use super::token::{Algorithm, Material, PublicKey, Token};
 const MAX_KEYS: usize = 64;
 
 /// The keys of one issuer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct KeySet {
     keys: Vec<PublicKey>,
+    generation: u64,
 }
+
+/// Sets are the same if their keys are, whenever they were read.
+impl PartialEq for KeySet {
+    fn eq(&self, other: &KeySet) -> bool {
+        self.keys == other.keys
+    }
+}
+
+impl Eq for KeySet {}
 
 impl KeySet {
     /// Reads a set. Keys that are not for checking signatures, or of a kind that is not known, are left out; a set of
@@ -28,7 +40,13 @@ impl KeySet {
         if keys.is_empty() {
             return Err("it has no public key for signatures (RSA, P-256, P-384 or Ed25519)".to_owned());
         }
-        Ok(KeySet { keys })
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Ok(KeySet { keys, generation: NEXT.fetch_add(1, Relaxed) })
+    }
+
+    /// Unlike that of any other set that was read by this process.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Whether a key of it has signed `token`.

@@ -1,7 +1,8 @@
-//! Where an issuer's keys come from: they are fetched when they are first needed, renewed beside the calls, and kept
-//! while the issuer cannot be reached.
+//! Where an issuer's keys come from, an address or a file: they are fetched when they are first needed, renewed beside
+//! the calls, and kept while the issuer cannot be reached.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,14 +26,36 @@ use crate::worker::Worker;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause between two fetches, whatever calls ask for: a made-up key id must not make us a nuisance to an issuer.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How soon a file that has changed is read again, while its keys are used.
+const FILE_REFRESH: Duration = Duration::from_secs(2);
 /// The largest set that is read, in bytes.
 const MAX_BYTES: usize = 256 << 10;
 
-/// The keys of one address.
+/// Where keys are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// At an address.
+    Uri(String),
+    /// In a file.
+    File(PathBuf),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Uri(uri) => f.write_str(uri),
+            Origin::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// The keys of one place.
 #[derive(Debug)]
 pub struct Source {
-    uri: String,
+    from: Origin,
     refresh: Duration,
+    /// Between two fetches, whatever calls ask for.
+    pause: Duration,
     keys: ArcSwapOption<KeySet>,
     /// When they were last fetched and last asked for, on the clock of [`now_nanos`]; 0 is never.
     fetched: AtomicU64,
@@ -42,18 +65,35 @@ pub struct Source {
     done: Notify,
 }
 
-/// The key sources of a base, by address.
-#[derive(Default)]
-pub struct Sources(Mutex<HashMap<String, Arc<Source>>>);
+/// The key sources of a base, by place.
+pub struct Sources {
+    folder: PathBuf,
+    all: Mutex<HashMap<Origin, Arc<Source>>>,
+}
 
 impl Sources {
-    /// The source of `uri`, whose keys are renewed every `refresh`; whoever asks first says how often.
-    pub fn get(&self, uri: &str, refresh: Duration) -> Arc<Source> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// None yet. Relative paths begin at `folder`.
+    pub fn new(folder: PathBuf) -> Sources {
+        Sources { folder, all: Mutex::default() }
+    }
+
+    /// The source at `uri`, whose keys are renewed every `refresh`; whoever asks first says how often.
+    pub fn at(&self, uri: &str, refresh: Duration) -> Arc<Source> {
+        self.get(Origin::Uri(uri.to_owned()), refresh, PAUSE)
+    }
+
+    /// The source in the file at `path`.
+    pub fn file(&self, path: &str) -> Arc<Source> {
+        self.get(Origin::File(self.folder.join(path)), FILE_REFRESH, FILE_REFRESH)
+    }
+
+    fn get(&self, from: Origin, refresh: Duration, pause: Duration) -> Arc<Source> {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
             Arc::new(Source {
-                uri: uri.to_owned(),
+                from: from.clone(),
                 refresh,
+                pause,
                 keys: ArcSwapOption::empty(),
                 fetched: AtomicU64::new(0),
                 tried: AtomicU64::new(0),
@@ -62,12 +102,12 @@ impl Sources {
                 done: Notify::new(),
             })
         };
-        all.entry(uri.to_owned()).or_insert_with(new).clone()
+        all.entry(from.clone()).or_insert_with(new).clone()
     }
 
     /// Fetches what was used and is old, and forgets what no rule has any more.
     pub fn renew(&self, worker: &Rc<Worker>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if all.is_empty() {
             return;
         }
@@ -93,7 +133,7 @@ impl Source {
 
     /// Whether asking again may bring something new.
     pub fn may_ask(&self) -> bool {
-        self.fetching.load(Relaxed) || self.tried.load(Relaxed) == 0 || since(&self.tried) >= PAUSE
+        self.fetching.load(Relaxed) || self.tried.load(Relaxed) == 0 || since(&self.tried) >= self.pause
     }
 
     fn is_due(&self) -> bool {
@@ -115,7 +155,10 @@ impl Source {
             let _ended = Ended(source.clone());
             match tokio::time::timeout(FETCH_TIMEOUT, source.fetch(&with)).await {
                 Ok(Ok(keys)) => {
-                    source.keys.store(Some(Arc::new(keys)));
+                    // The same keys stay the same set, so that what they proved stays proved.
+                    if source.keys.load().as_ref().is_none_or(|known| **known != keys) {
+                        source.keys.store(Some(Arc::new(keys)));
+                    }
                     source.fetched.store(now_nanos(), Relaxed);
                 }
                 Ok(Err(reason)) => source.failed(&reason),
@@ -127,32 +170,14 @@ impl Source {
 
     fn failed(&self, reason: &str) {
         let kept = self.keys.load().is_some();
-        tracing::warn!(uri = self.uri, kept, reason, "the keys of an issuer were not fetched");
+        tracing::warn!(from = %self.from, kept, reason, "the keys of an issuer were not fetched");
     }
 
     async fn fetch(&self, worker: &Rc<Worker>) -> Result<KeySet, String> {
-        let request = http::Request::get(&self.uri).header(http::header::ACCEPT, "application/json").body(());
-        let (head, ()) =
-            request.map_err(|error| format!("`{}` is no address: {error}", self.uri))?.into_parts();
-        let context = Context::new(Caller::Base, Span::root(false));
-        let call = Call { head, body: Body::empty(), context };
-        let side = door::side_of(&Caller::Base);
-        let reply = message::forward(worker, &side, call, "in-process")
-            .await
-            .map_err(|failure| failure.to_string())?;
-        if !reply.head.status.is_success() {
-            return Err(format!("it answered {}", reply.head.status));
+        match &self.from {
+            Origin::Uri(uri) => fetch(worker, uri).await,
+            Origin::File(path) => read(path.clone()).await,
         }
-        let mut body = reply.body;
-        let mut text = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|failure| failure.to_string())?;
-            text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-            if text.len() > MAX_BYTES {
-                return Err(format!("it is larger than {MAX_BYTES} bytes"));
-            }
-        }
-        KeySet::parse(&text)
     }
 
     /// Waits until a fetch has ended, if one may bring something new. Cancel safe.
@@ -174,9 +199,47 @@ impl Source {
     pub fn missing(&self) -> Failure {
         Failure::new(
             Kind::KeysMissing,
-            format!("the keys of the token's issuer were not to be had from {}", self.uri),
+            format!("the keys of the token's issuer were not to be had from {}", self.from),
         )
     }
+}
+
+async fn fetch(worker: &Rc<Worker>, uri: &str) -> Result<KeySet, String> {
+    let request = http::Request::get(uri).header(http::header::ACCEPT, "application/json").body(());
+    let (head, ()) = request.map_err(|error| format!("`{uri}` is no address: {error}"))?.into_parts();
+    let context = Context::new(Caller::Base, Span::root(false));
+    let call = Call { head, body: Body::empty(), context };
+    let side = door::side_of(&Caller::Base);
+    let reply =
+        message::forward(worker, &side, call, "in-process").await.map_err(|failure| failure.to_string())?;
+    if !reply.head.status.is_success() {
+        return Err(format!("it answered {}", reply.head.status));
+    }
+    let mut body = reply.body;
+    let mut text = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|failure| failure.to_string())?;
+        text.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+        if text.len() > MAX_BYTES {
+            return Err(format!("it is larger than {MAX_BYTES} bytes"));
+        }
+    }
+    KeySet::parse(&text)
+}
+
+/// Reads a file, on a thread that may wait for it.
+async fn read(path: PathBuf) -> Result<KeySet, String> {
+    let work = move || {
+        use std::io::Read as _;
+        let file = std::fs::File::open(&path).map_err(|error| error.to_string())?;
+        let mut text = Vec::new();
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
+        if text.len() > MAX_BYTES {
+            return Err(format!("it is larger than {MAX_BYTES} bytes"));
+        }
+        KeySet::parse(&text)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| "reading it broke off".to_owned())?
 }
 
 /// However a fetch ends, those who wait hear of it.

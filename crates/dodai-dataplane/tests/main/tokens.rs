@@ -335,3 +335,77 @@ async fn without_keys_nobody_comes_in() {
     })
     .await;
 }
+
+fn known(world: &World) -> u64 {
+    world.plane.table().tallies().iter().find(|one| one.event == Event::TokenKnown).map_or(0, |one| one.count)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_proved_is_known_as_long_as_it_and_the_keys_count() {
+    local(async {
+        let (login, other) = (Login::new(), Login::new());
+        let resources =
+            |keys: String| usual(service("shop/catalog/http"), filtered(vec![jwt(JwtKeys::Inline(keys))]));
+        let world = World::of(resources(login.keys())).await;
+        echoing(world.backend(1));
+        let mut client = world.client().await;
+        let token = login.sign("ES256", &ada());
+        for calls in 0..3 {
+            let answer = client.ask(&bearer(&token)).await;
+            assert_eq!((answer.status(), known(&world)), (200, calls));
+            assert!(answer.body.contains("x-user: ada\r\n") && !answer.body.contains("uthorization"));
+        }
+        // Nothing but the very same token.
+        let (head, _) = token.rsplit_once('.').expect("three parts");
+        assert_eq!(client.ask(&bearer(&format!("{head}.{}", encode([7; 64])))).await.status(), 401);
+        // One that expired is looked at anew, and counts as long as clocks may differ.
+        let mut claims = ada();
+        claims["exp"] = json!(in_seconds(-30));
+        let late = login.sign("EdDSA", &claims);
+        for _ in 0..2 {
+            assert_eq!((client.ask(&bearer(&late)).await.status(), known(&world)), (200, 2));
+        }
+        world.apply(resources(other.keys())).await;
+        assert_eq!(client.ask(&bearer(&token)).await.status(), 401, "the keys are others");
+        assert_eq!(client.ask(&bearer(&other.sign("ES256", &ada()))).await.status(), 200);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_in_a_file_are_read_again_when_it_changes() {
+    local(async {
+        let (login, other) = (Login::new(), Login::new());
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys.json");
+        let filters = vec![jwt(JwtKeys::File(path.to_str().expect("text").to_owned()))];
+        let world = World::of(usual(service("shop/catalog/http"), filtered(filters))).await;
+        echoing(world.backend(1));
+        let mut client = world.client().await;
+        let (old, new) = (login.sign("ES256", &ada()), other.sign("ES256", &ada()));
+        let answer = client.ask(&bearer(&old)).await;
+        assert_eq!((answer.status(), answer.header("dodai-failure")), (503, Some("keys_missing")));
+        assert!(answer.body.contains("keys.json"), "{}", answer.body);
+        std::fs::write(&path, login.keys()).expect("written");
+        tokio::time::sleep(secs(3)).await;
+        for token in [&old, &old] {
+            assert_eq!(client.ask(&bearer(token)).await.status(), 200);
+        }
+        assert_eq!(known(&world), 1);
+        assert_eq!(client.ask(&bearer(&new)).await.status(), 401);
+        // What is no key set leaves the last good one.
+        std::fs::write(&path, "{").expect("written");
+        tokio::time::sleep(secs(5)).await;
+        assert_eq!(client.ask(&bearer(&old)).await.status(), 200);
+        std::fs::write(&path, other.keys()).expect("written");
+        // Keys that calls use are looked at beside them.
+        let mut status = 0;
+        for _ in 0..10 {
+            status = client.ask(&bearer(&new)).await.status();
+            tokio::time::sleep(secs(1)).await;
+        }
+        assert_eq!(status, 200);
+        assert_eq!(client.ask(&bearer(&old)).await.status(), 401, "it was known by keys that are gone");
+    })
+    .await;
+}
