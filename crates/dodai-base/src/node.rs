@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use dodai_capability::component::Registry;
 use dodai_capability::memory;
 use dodai_core::id::{AppId, BaseId, InstanceId};
@@ -132,6 +133,8 @@ pub struct Parts {
     pub tokens: std::sync::Mutex<BTreeMap<AppId, String>>,
     /// One artefact at a time comes from elsewhere.
     pub fetching: tokio::sync::Mutex<()>,
+    /// Whether each Redis by which rate limits are shared can be reached.
+    pub rate_stores: ArcSwap<BTreeMap<String, bool>>,
     /// Handles of process instances, for usage figures.
     pub handles: std::sync::Mutex<BTreeMap<InstanceId, Arc<process::Handle>>>,
 }
@@ -197,6 +200,7 @@ impl Base {
             apps: std::sync::Mutex::default(),
             tokens: std::sync::Mutex::default(),
             fetching: tokio::sync::Mutex::default(),
+            rate_stores: ArcSwap::default(),
             handles: std::sync::Mutex::default(),
         });
         let base = Base { parts: parts.clone(), tasks: tasks.child() };
@@ -210,6 +214,7 @@ impl Base {
         let tend = prune::tend(parts.clone(), link.snapshots.clone(), base.tasks.clone());
         base.tasks.spawn(Kind::Loop, tend);
         tasks.spawn(Kind::Loop, follow(parts.clone(), link.snapshots, base.tasks.clone()));
+        base.tasks.spawn(Kind::Loop, rates::tend(parts.clone(), base.tasks.clone()));
         base.tasks.spawn(Kind::Loop, certificates::tend(parts, base.tasks.clone()));
         base.tasks.spawn(Kind::Loop, footprint::tend(base.tasks.clone()));
         Ok(base)
@@ -321,7 +326,8 @@ fn look(parts: &Parts) {
 /// Reports how much is asked of limits that all bases keep together.
 fn measure(parts: &Parts, meter: &mut Meter, now: tokio::time::Instant) {
     let limits = parts.plane.table();
-    let counts = limits.limits().iter().map(|(name, limit)| (name.clone(), limit.asked())).collect();
+    let by_control = limits.limits().iter().filter(|(_, limit)| limit.store().is_none());
+    let counts = by_control.map(|(name, limit)| (name.clone(), limit.asked())).collect();
     if let Some(demand) = meter.look(counts, now) {
         parts.status.send_modify(|status| status.demand = demand);
     }

@@ -1,4 +1,5 @@
 //! Integration tests of one base.
 
 mod process;
+mod rates;
 mod workload;

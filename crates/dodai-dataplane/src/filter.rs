@@ -133,12 +133,12 @@ fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule>
             }
             Filter::RateLimit(RateLimit::new(*interval, *burst, key))
         }
-        snapshot::Filter::SharedRateLimit { name, interval, burst, key } => {
+        snapshot::Filter::SharedRateLimit { name, interval, burst, key, store } => {
             if let RateKey::Header(header) = key {
                 let bad = |_| BadRule::Header { rule: rule.to_owned(), header: header.clone() };
                 HeaderName::from_bytes(header.as_bytes()).map_err(bad)?;
             }
-            Filter::SharedRate(Box::new(SharedRate::new(name, *interval, *burst, key)))
+            Filter::SharedRate(Box::new(SharedRate::new(name, *interval, *burst, key, store.as_ref())))
         }
         snapshot::Filter::Access(access) => Filter::Access(Access::compile(rule, access)?),
         snapshot::Filter::Jwt(jwt) => Filter::Jwt(Box::new(Jwt::compile(rule, jwt)?)),

@@ -1,5 +1,5 @@
-//! Rate limits that all bases keep together: each has its share of the rate, which control sets by how much is asked of
-//! each.
+//! Rate limits that all bases keep together: each has its share of the rate, which control, or a Redis between the bases,
+//! sets by how much is asked of each.
 //!
 //! The share scales a local bucket, so a call never waits for another base. A base that hears nothing new keeps the
 //! share that it has. One bucket stands for a policy, whichever of its rules a call comes by.
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dodai_core::snapshot::{RateKey, Share};
+use dodai_core::snapshot::{RateKey, RateStore, Share};
 
 use crate::filter::Seen;
 use crate::rate::{RateLimit, WHOLE};
@@ -29,6 +29,7 @@ struct Spec {
     interval: Duration,
     burst: u32,
     key: RateKey,
+    store: Option<RateStore>,
 }
 
 /// One limit on this base.
@@ -47,6 +48,16 @@ impl Limit {
         self.asked.load(Relaxed)
     }
 
+    /// By what the bases share it; `None` for control.
+    pub fn store(&self) -> Option<&RateStore> {
+        self.spec.store.as_ref()
+    }
+
+    /// Sets how many of 10,000 calls that all bases may take this one may.
+    pub fn set_share(&self, per_ten_thousand: u32) {
+        self.share.store(per_ten_thousand.clamp(1, WHOLE), Relaxed);
+    }
+
     /// Of 10,000 calls that all bases may take, how many this one may.
     pub fn share(&self) -> u32 {
         self.share.load(Relaxed)
@@ -58,14 +69,20 @@ pub type Limits = BTreeMap<String, Arc<Limit>>;
 
 impl SharedRate {
     /// A limit called `name` of one call per `interval` over time and `burst` at once, all bases together.
-    pub fn new(name: &str, interval: Duration, burst: u32, key: &RateKey) -> SharedRate {
-        let spec = Spec { name: name.to_owned(), interval, burst, key: key.clone() };
+    pub fn new(
+        name: &str,
+        interval: Duration,
+        burst: u32,
+        key: &RateKey,
+        store: Option<&RateStore>,
+    ) -> SharedRate {
+        let spec = Spec { name: name.to_owned(), interval, burst, key: key.clone(), store: store.cloned() };
         SharedRate { spec, limit: OnceLock::new() }
     }
 
     /// Joins the others of its name: those of `limits`, else those that the table before had.
     pub fn join(&self, limits: &mut Limits, before: &Limits) {
-        let Spec { name, interval, burst, key } = &self.spec;
+        let Spec { name, interval, burst, key, .. } = &self.spec;
         let same = |known: &&Arc<Limit>| known.spec == self.spec;
         let known = self.limit.get().or(limits.get(name).filter(same)).or(before.get(name).filter(same));
         let limit = known.cloned().unwrap_or_else(|| {
@@ -89,7 +106,7 @@ impl SharedRate {
 pub fn set<'a>(limits: &Limits, shares: impl Iterator<Item = &'a Share>) {
     for share in shares {
         if let Some(limit) = limits.get(&share.limit) {
-            limit.share.store(u32::from(share.per_ten_thousand).clamp(1, WHOLE), Relaxed);
+            limit.set_share(share.per_ten_thousand.into());
         }
     }
 }

@@ -10,6 +10,8 @@ use dodai_capability::component::Registry;
 
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "redis")]
+pub mod rates;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

@@ -77,6 +77,7 @@ impl Source for Collector {
             listeners: status.listeners.len() as u64,
             plane: parts.plane.gauges(),
             shares: shares(&parts.plane.table()),
+            rate_stores: parts.rate_stores.load().as_ref().clone(),
             filters: parts.plane.table().tallies(),
             sinks: self.sinks.iter().map(|read| read()).collect(),
             own: OwnUse::read(),

@@ -1,17 +1,10 @@
 //! Shares of rate limits that all bases keep together, by how much is asked of each base.
-//!
-//! Together they are never more than the whole. Each base keeps a small part whatever is asked of it, so that the first
-//! calls there do not find nothing.
 
-use dodai_api::{Policy, RateLimitScope};
-use dodai_core::snapshot::{Resource, Share};
+use dodai_api::{Policy, RateLimitRedis, RateLimitScope};
+use dodai_core::snapshot::{RateStore, Resource, Share, Value};
 
 use super::Input;
-
-/// Everything, in ten thousandths.
-const WHOLE: u64 = 10_000;
-/// What is given out whatever is asked, all bases together.
-const EVEN: u64 = 1_000;
+use crate::name;
 
 /// What a shared limit of a policy is called; `None` if each base keeps its own.
 pub(super) fn limit_name(policy: &Policy) -> Option<String> {
@@ -22,7 +15,9 @@ pub(super) fn limit_name(policy: &Policy) -> Option<String> {
 
 /// The shares of the base that is told.
 pub(super) fn shares(input: &Input<'_>) -> Vec<Resource> {
-    let names = input.documents.policies().filter_map(limit_name);
+    let by_control =
+        |policy: &&Policy| policy.spec.rate_limit.as_ref().is_some_and(|limit| limit.redis.is_none());
+    let names = input.documents.policies().filter(by_control).filter_map(limit_name);
     names.filter_map(|limit| share(input, &limit).map(|of| (limit, of))).map(resource).collect()
 }
 
@@ -36,8 +31,22 @@ fn share(input: &Input<'_>, limit: &str) -> Option<u16> {
     let asked = connected.filter_map(|(base, one)| Some((base, *one.status.demand.get(limit)?)));
     let asked: Vec<_> = asked.collect();
     let own = asked.iter().find(|(base, _)| *base == input.base)?.1;
-    let (count, total) = (asked.len() as u64, asked.iter().map(|(_, asked)| asked).sum::<u64>());
-    let by_demand = ((WHOLE - EVEN) * own).checked_div(total);
-    let share = by_demand.map_or(WHOLE / count, |part| EVEN / count + part);
-    u16::try_from(share.clamp(1, WHOLE)).ok()
+    let (count, total) = (asked.len() as u64, asked.iter().map(|(_, asked)| asked).sum());
+    Some(Share::of(own, total, count))
+}
+
+/// The Redis by which bases share the limit of `policy`.
+pub(super) fn store(policy: &Policy, redis: &RateLimitRedis) -> RateStore {
+    let password = redis.password_ref.as_ref().map(|secret| Value::Secret {
+        store: secret.store.to_string(),
+        name: secret.key.clone(),
+        key: secret.key.clone(),
+    });
+    RateStore {
+        address: redis.address.clone(),
+        database: redis.database,
+        username: redis.username.clone(),
+        password,
+        namespace: name::name(&policy.metadata.namespace),
+    }
 }

@@ -5,7 +5,13 @@ use dodai_core::snapshot::*;
 use std::time::Duration;
 
 fn limit(key: RateKey) -> Filter {
-    Filter::SharedRateLimit { name: "shop/all".into(), interval: Duration::from_millis(100), burst: 10, key }
+    Filter::SharedRateLimit {
+        name: "shop/all".into(),
+        interval: Duration::from_millis(100),
+        burst: 10,
+        key,
+        store: None,
+    }
 }
 
 fn share(per_ten_thousand: u16) -> Resource {
@@ -77,6 +83,7 @@ async fn a_limit_that_changes_keeps_its_share() {
             interval: Duration::from_millis(100),
             burst: 20,
             key: RateKey::All,
+            store: None,
         };
         let answer =
             Rule { filters: vec![wider], ..rule(Action::Respond { status: 200, body: String::new() }) };

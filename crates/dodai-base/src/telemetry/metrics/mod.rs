@@ -61,6 +61,8 @@ pub struct Readings {
     pub plane: gauges::Reading,
     /// The share that this base has of limits which all bases keep together, from 0 to 1.
     pub shares: Vec<(String, f64)>,
+    /// Whether each Redis by which such limits are shared can be reached.
+    pub rate_stores: BTreeMap<String, bool>,
     /// What filters of rules and services did.
     pub filters: Vec<tally::Reading>,
     /// What the sinks of call records did.
@@ -104,6 +106,7 @@ pub fn render(readings: &Readings, format: Format) -> String {
     plane(&mut out, &readings.plane);
     calls(&mut out, &readings.calls[..readings.calls.len().min(MAX_CALL_SERIES)]);
     shares(&mut out, &readings.shares[..readings.shares.len().min(MAX_CALL_SERIES)]);
+    rate_stores(&mut out, &readings.rate_stores);
     filters(&mut out, &readings.filters[..readings.filters.len().min(MAX_CALL_SERIES)]);
     instances(&mut out, &readings.instances);
     modules(&mut out, &readings.modules[..readings.modules.len().min(MAX_INSTANCES)]);
@@ -165,6 +168,33 @@ fn plane(out: &mut Encoder, of: &gauges::Reading) {
     out.family("dodai_endpoint_connections", Type::Gauge, "Connections to endpoints by state.");
     for (state, count) in states {
         out.whole(&[("state", state)], count as u64);
+    }
+    datagrams(out, &of.datagrams);
+}
+
+/// What UDP listeners carried.
+fn datagrams(out: &mut Encoder, of: &dodai_dataplane::udp::Reading) {
+    out.family(
+        "dodai_udp_sessions_open",
+        Type::Gauge,
+        "Clients of UDP listeners that are not forgotten yet.",
+    );
+    out.whole(&[], of.open);
+    out.family("dodai_udp_sessions", Type::Counter, "Clients of UDP listeners that sent something.");
+    out.whole(&[], of.sessions);
+    let ways = ["from_client", "to_client"];
+    out.family("dodai_udp_datagrams", Type::Counter, "Datagrams that were passed on, by direction.");
+    for (way, count) in ways.iter().zip(of.datagrams) {
+        out.whole(&[("direction", way)], count);
+    }
+    out.family("dodai_udp_bytes", Type::Counter, "Bytes of those datagrams.");
+    for (way, count) in ways.iter().zip(of.bytes) {
+        out.whole(&[("direction", way)], count);
+    }
+    let reasons = [("sessions", of.refused), ("undeliverable", of.dropped)];
+    out.family("dodai_udp_dropped", Type::Counter, "Datagrams that were dropped, by reason.");
+    for (reason, count) in reasons {
+        out.whole(&[("reason", reason)], count);
     }
 }
 
@@ -230,6 +260,14 @@ fn shares(out: &mut Encoder, all: &[(String, f64)]) {
     out.family("dodai_rate_limit_share_ratio", Type::Gauge, help);
     for (limit, share) in all {
         out.real(&[("limit", limit)], *share);
+    }
+}
+
+fn rate_stores(out: &mut Encoder, all: &BTreeMap<String, bool>) {
+    let help = "Whether a Redis by which bases share rate limits can be reached.";
+    out.family("dodai_rate_limit_redis_up", Type::Gauge, help);
+    for (redis, up) in all {
+        out.whole(&[("redis", redis)], u64::from(*up));
     }
 }
 

@@ -64,8 +64,17 @@ fn readings() -> Readings {
             endpoints_ejected: 8,
             endpoints_unwell: 9,
             mesh_let_in: [10, 11],
+            datagrams: dodai_dataplane::udp::Reading {
+                open: 2,
+                sessions: 11,
+                refused: 1,
+                dropped: 3,
+                datagrams: [12, 13],
+                bytes: [1200, 1300],
+            },
         },
         shares: vec![("default/api".into(), 0.25)],
+        rate_stores: BTreeMap::from([("redis:6379/0".into(), true)]),
         filters: vec![tally::Reading { rule: "carts".into(), event: tally::Event::Preflight, count: 4 }],
         sinks: vec![SinkReading { sink: "otlp", written: 5, dropped: 1, queued: 2, capacity: 2048 }],
         own: Some(OwnUse {

@@ -1,0 +1,183 @@
+//! Rate limits that bases share through a Redis: once a second each tells what is asked of it, hears what is asked of all,
+//! and takes its share of the whole.
+//!
+//! No call waits for this: a share scales a bucket of the data plane. While the Redis is away the share stays for a
+//! moment; then each base keeps the whole limit by itself, rather than refuse calls that are within it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dodai_core::snapshot::{RateStore, Share};
+use dodai_core::task::Tasks;
+use dodai_dataplane::rate::WHOLE;
+use dodai_dataplane::shared_rate::{Limit, Limits};
+use dodai_drivers::rates::{LEASE_SECONDS, Rates};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::node::Parts;
+use crate::reveal::Vault;
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_secs(1);
+/// How long a round may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a share counts that nothing was heard of since.
+const LEASE: Duration = Duration::from_secs(LEASE_SECONDS);
+
+/// Keeps the shares of one base until told to stop.
+pub(crate) async fn tend(parts: Arc<Parts>, tasks: Tasks) {
+    let mut sharer = Sharer::new(parts.config.base.as_str());
+    let mut rounds = interval(ROUND);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // Waiting for a moment and for the end are both cancel safe.
+            now = rounds.tick() => {
+                let table = parts.plane.table();
+                sharer.round(table.limits(), &parts.runtime, now).await;
+                parts.rate_stores.store(Arc::new(sharer.readings()));
+            }
+            () = tasks.closing() => return,
+        }
+    }
+}
+
+/// The shares of one base.
+pub struct Sharer {
+    base: String,
+    links: BTreeMap<RateStore, Link>,
+}
+
+/// One Redis.
+#[derive(Default)]
+struct Link {
+    rates: Option<Rates>,
+    counts: BTreeMap<String, u64>,
+    looked: Option<Instant>,
+    heard: Option<Instant>,
+    away: bool,
+}
+
+type Shared<'a> = Vec<(&'a str, &'a Arc<Limit>)>;
+
+impl Sharer {
+    /// Of the base that is called so.
+    pub fn new(base: &str) -> Sharer {
+        Sharer { base: base.to_owned(), links: BTreeMap::new() }
+    }
+
+    /// One round at `now`: tells and hears of all `limits` that are shared through a Redis.
+    pub async fn round(&mut self, limits: &Limits, vault: &impl Vault, now: Instant) {
+        let mut stores: BTreeMap<&RateStore, Shared<'_>> = BTreeMap::new();
+        for (name, limit) in limits {
+            if let Some(store) = limit.store() {
+                stores.entry(store).or_default().push((name.as_str(), limit));
+            }
+        }
+        self.links.retain(|store, _| stores.contains_key(store));
+        for store in stores.keys() {
+            if !self.links.contains_key(*store) {
+                self.links.insert((*store).clone(), Link::default());
+            }
+        }
+        let base = self.base.as_str();
+        let rounds = self.links.iter_mut().filter_map(|(store, link)| {
+            let shared = stores.get(store)?;
+            Some(link.round(base, store, shared, vault, now))
+        });
+        futures_util::future::join_all(rounds).await;
+    }
+
+    /// Whether each Redis could be reached when it was last asked, by address and database.
+    pub fn readings(&self) -> BTreeMap<String, bool> {
+        let reading = |(store, link): (&RateStore, &Link)| {
+            (format!("{}/{}", store.address, store.database), !link.away)
+        };
+        self.links.iter().map(reading).collect()
+    }
+}
+
+impl Link {
+    async fn round(
+        &mut self,
+        base: &str,
+        store: &RateStore,
+        shared: &Shared<'_>,
+        vault: &impl Vault,
+        now: Instant,
+    ) {
+        let asked = self.measure(shared, now);
+        let told = match tokio::time::timeout(PATIENCE, self.tell(base, store, &asked, vault)).await {
+            Ok(told) => told,
+            Err(_) => Err(format!("the Redis at {}: no answer in time", store.address)),
+        };
+        match told {
+            Ok(all) => {
+                for (((_, limit), (_, own)), of) in shared.iter().zip(&asked).zip(all) {
+                    limit.set_share(Share::of(*own, of.total, of.bases).into());
+                }
+                self.heard = Some(now);
+                if std::mem::take(&mut self.away) {
+                    tracing::info!(redis = store.address, "rate limits are shared again");
+                }
+            }
+            Err(reason) => {
+                if !std::mem::replace(&mut self.away, true) {
+                    tracing::warn!(
+                        redis = store.address,
+                        reason,
+                        "rate limits are not shared; each base keeps them by itself until they are"
+                    );
+                }
+                if self.heard.is_none_or(|heard| now.saturating_duration_since(heard) >= LEASE) {
+                    shared.iter().for_each(|(_, limit)| limit.set_share(WHOLE));
+                }
+            }
+        }
+    }
+
+    /// Calls per second by limit since the last look.
+    fn measure<'a>(&mut self, shared: &Shared<'a>, now: Instant) -> Vec<(&'a str, u64)> {
+        let took = now.saturating_duration_since(*self.looked.get_or_insert(now)).as_secs_f64();
+        let counts: BTreeMap<String, u64> =
+            shared.iter().map(|(name, limit)| ((*name).to_owned(), limit.asked())).collect();
+        let rate = |(name, _): &(&'a str, &Arc<Limit>)| {
+            let count = counts.get(*name).copied().unwrap_or(0);
+            let more = count.saturating_sub(self.counts.get(*name).copied().unwrap_or(count)) as f64;
+            (*name, if took > 0.0 { (more / took).round() as u64 } else { 0 })
+        };
+        let rates = shared.iter().map(rate).collect();
+        (self.looked, self.counts) = (Some(now), counts);
+        rates
+    }
+
+    async fn tell(
+        &mut self,
+        base: &str,
+        store: &RateStore,
+        asked: &[(&str, u64)],
+        vault: &impl Vault,
+    ) -> Result<Vec<dodai_drivers::rates::Asked>, String> {
+        let mut rates = match self.rates.take() {
+            Some(rates) => rates,
+            None => {
+                let password = match &store.password {
+                    Some(value) => {
+                        let text = vault.read(&store.namespace, value).await;
+                        Some(text.map_err(|error| format!("its password cannot be read: {error}"))?)
+                    }
+                    None => None,
+                };
+                // A file that holds a secret ends with a line end as a rule.
+                let password = password.as_deref().map(|text| text.trim_end_matches(['\r', '\n']));
+                Rates::new(&store.address, store.database, store.username.as_deref(), password)
+                    .map_err(|error| error.to_string())?
+            }
+        };
+        // What fails is made anew, with the password that holds by then.
+        let all = rates.tell(base, asked).await.map_err(|error| error.to_string())?;
+        self.rates = Some(rates);
+        Ok(all)
+    }
+}

@@ -1,0 +1,201 @@
+//! Bases that share a rate limit through a real Redis, also when it is killed and comes back.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use dodai_base::rates::Sharer;
+use dodai_base::reveal::Vault;
+use dodai_core::id::{BaseId, Name};
+use dodai_core::snapshot::{
+    Action, CallPolicy, Filter, Listener, Protocol, RateKey, RateStore, Resource, Role, Routes, Rule,
+    Snapshot, Value, VirtualHost,
+};
+use dodai_dataplane::limits::Limits;
+use dodai_dataplane::plane::{Config, DataPlane};
+use dodai_transport::network::Network;
+use tokio::time::Instant;
+
+const PASSWORD: &str = "open sesame";
+
+/// A `redis-server` that ends with the test.
+struct Redis(Child);
+
+impl Redis {
+    fn start(port: u16) -> Redis {
+        let port = port.to_string();
+        let mut server = Command::new("redis-server")
+            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--requirepass", PASSWORD, "--daemonize", "no"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server runs (Debian package redis-server)");
+        let lines = BufReader::new(server.stdout.take().expect("piped")).lines();
+        let ready = lines.map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
+        assert!(ready, "redis-server ended before it was ready");
+        Redis(server)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.0.kill().expect("it can be killed");
+        self.0.wait().expect("it has ended");
+    }
+}
+
+/// Has the password, as a file would.
+struct Safe(&'static str);
+
+impl Vault for Safe {
+    async fn read(&self, namespace: &Name, _: &Value) -> Result<String, dodai_runtime::Error> {
+        assert_eq!(namespace.as_str(), "shop");
+        Ok(format!("{}\n", self.0))
+    }
+}
+
+/// A base with a gateway that answers by itself, below a limit that is shared through the Redis at this port.
+struct Base {
+    plane: DataPlane,
+    gateway: SocketAddr,
+    sharer: Sharer,
+}
+
+impl Base {
+    async fn start(name: &str, port: u16) -> Base {
+        let plane = DataPlane::start(Config {
+            base: BaseId::new(name),
+            limits: Limits::default(),
+            network: Network::system(),
+            threads: 1,
+            sinks: Vec::new(),
+            sample_per_ten_thousand: 0,
+            mesh: None,
+            demand: None,
+            data_dir: std::path::PathBuf::new(),
+            roots: Default::default(),
+        })
+        .expect("started");
+        let store = RateStore {
+            address: format!("127.0.0.1:{port}"),
+            database: 3,
+            username: None,
+            password: Some(Value::Secret {
+                store: "vault".into(),
+                name: "redis".into(),
+                key: "redis".into(),
+            }),
+            namespace: Name::new("shop").expect("a name"),
+        };
+        let limit = Filter::SharedRateLimit {
+            name: "shop/all".into(),
+            interval: Duration::from_millis(1),
+            burst: 1000,
+            key: RateKey::All,
+            store: Some(store),
+        };
+        let rule = Rule {
+            name: "r".into(),
+            matches: Vec::new(),
+            filters: vec![limit],
+            action: Action::Respond { status: 200, body: String::new() },
+            policy: CallPolicy::default(),
+        };
+        let hosts = vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }];
+        let listener = Listener {
+            name: "gateway".into(),
+            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            protocol: Protocol::Http,
+            role: Role::Gateway { routes: "all".into() },
+            tls: None,
+            proxy: None,
+        };
+        let resources = [
+            Resource::Listener(listener),
+            Resource::Routes(Routes { name: "all".into(), hosts, trusted: false }),
+        ];
+        let bound = plane.apply(&Snapshot::of(1, resources)).await.expect("applied");
+        Base { plane, gateway: bound["gateway"], sharer: Sharer::new(name) }
+    }
+
+    /// So many calls.
+    fn call(&self, count: usize) {
+        let mut client = TcpStream::connect(self.gateway).expect("connected");
+        for at in 0..count {
+            let end = if at + 1 == count { "Connection: close\r\n" } else { "" };
+            client.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{end}\r\n").as_bytes()).expect("sent");
+        }
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).expect("answered");
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), count);
+    }
+
+    async fn round(&mut self, vault: &Safe, now: Instant) {
+        self.sharer.round(self.plane.table().limits(), vault, now).await;
+    }
+
+    fn share(&self) -> u32 {
+        self.plane.table().limits()["shop/all"].share()
+    }
+
+    fn is_up(&self) -> bool {
+        self.sharer.readings().values().all(|up| *up)
+    }
+}
+
+fn free_port() -> u16 {
+    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    socket.local_addr().expect("bound").port()
+}
+
+#[tokio::test]
+async fn bases_share_by_what_is_asked_and_keep_the_whole_while_it_is_away() {
+    let (port, vault) = (free_port(), Safe(PASSWORD));
+    let redis = Redis::start(port);
+    let (mut a, mut b) = (Base::start("a", port).await, Base::start("b", port).await);
+    let start = Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    for base in [&mut a, &mut b] {
+        base.round(&vault, at(0)).await;
+        assert!(base.is_up());
+    }
+    a.round(&vault, at(0)).await;
+    assert_eq!((a.share(), b.share()), (5_000, 5_000), "nothing is asked yet");
+    a.call(30);
+    b.call(10);
+    for base in [&mut a, &mut b] {
+        base.round(&vault, at(1)).await;
+    }
+    a.call(30);
+    a.round(&vault, at(2)).await;
+    assert_eq!((a.share(), b.share()), (7_250, 2_750));
+    drop(redis);
+    for seconds in 3..=6 {
+        a.round(&vault, at(seconds)).await;
+        assert_eq!((a.share(), a.is_up()), (7_250, false), "what was heard counts for a moment");
+    }
+    a.round(&vault, at(7)).await;
+    assert_eq!(a.share(), 10_000, "then the whole, rather than refuse what is within it");
+    let _redis = Redis::start(port);
+    for base in [&mut b, &mut a] {
+        base.round(&vault, at(8)).await;
+        assert!(base.is_up());
+    }
+    a.round(&vault, at(9)).await;
+    b.round(&vault, at(9)).await;
+    assert_eq!((a.share(), b.share()), (5_000, 5_000), "it comes back empty, and nothing was asked of late");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_as_if_it_were_away_until_it_is_mended() {
+    let port = free_port();
+    let _redis = Redis::start(port);
+    let mut a = Base::start("a", port).await;
+    let start = Instant::now();
+    a.round(&Safe("closed"), start).await;
+    assert_eq!((a.share(), a.is_up()), (10_000, false));
+    a.round(&Safe(PASSWORD), start + Duration::from_secs(1)).await;
+    assert!(a.is_up());
+}
