@@ -95,6 +95,8 @@ pub enum Protocol {
     Grpc,
     /// Bytes that are not parsed.
     Tcp,
+    /// Datagrams that are not parsed.
+    Udp,
 }
 
 /// One environment variable: exactly one of `value`, `secretRef` and `configRef` is given.

@@ -105,6 +105,8 @@ pub enum ListenerProtocol {
     Https,
     /// Bytes that are not parsed.
     Tcp,
+    /// Datagrams that are not parsed; its routes lead to services of `udp`.
+    Udp,
     /// TLS of which only the wanted name is read (`Passthrough`), or that ends here (`Terminate`) and carries bytes.
     /// A port on which TLS ends carries HTTP or bytes, not both.
     Tls,

@@ -61,6 +61,12 @@ impl Serving {
         self.0.replace(Terms::new(listener, tls)).retired.set(true);
     }
 
+    /// The listener as it is now, and whether what begins under it has to end.
+    pub fn listener(&self) -> (Arc<Listener>, Retired) {
+        let now = self.0.borrow();
+        (now.listener.clone(), now.retired.clone())
+    }
+
     fn now(&self) -> Terms {
         self.0.borrow().clone()
     }

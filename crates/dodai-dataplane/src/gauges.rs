@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::udp;
+
 /// What all threads hold together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
@@ -33,6 +35,8 @@ pub struct Reading {
     pub mesh_let_in: [u64; 2],
     /// Endpoints whose answers to health checks say that they are not well.
     pub endpoints_unwell: usize,
+    /// What UDP listeners carried.
+    pub datagrams: udp::Reading,
 }
 
 /// What one thread holds.

@@ -87,6 +87,10 @@ pub struct Limits {
     pub h2_ping_interval: Duration,
     /// From a PING to its answer.
     pub h2_ping_timeout: Duration,
+    /// Clients of one UDP listener, on each data-plane thread.
+    pub udp_sessions: usize,
+    /// A UDP client and its endpoint that are both silent.
+    pub udp_idle_timeout: Duration,
     /// Calls from inside the base (modules, APIs, deliveries) waiting for a data-plane thread.
     pub door_queue: usize,
 }
@@ -111,6 +115,8 @@ impl Default for Limits {
             h2_connection_window: 1024 * 1024,
             h2_ping_interval: Duration::from_secs(10),
             h2_ping_timeout: Duration::from_secs(10),
+            udp_sessions: 4096,
+            udp_idle_timeout: Duration::from_secs(60),
             door_queue: 1024,
         }
     }
@@ -188,6 +194,16 @@ impl Limits {
                 "tls_handshake_timeout",
                 seconds(HANDSHAKE_TIMEOUT),
                 "a TLS handshake with a client; slower is closed",
+            ),
+            (
+                "udp_sessions",
+                self.udp_sessions.to_string(),
+                "clients of one UDP listener per data-plane thread; datagrams of more are dropped",
+            ),
+            (
+                "udp_idle_timeout",
+                seconds(self.udp_idle_timeout),
+                "a UDP client and its endpoint that are both silent; then the client is forgotten",
             ),
             (
                 "door_queue",

@@ -158,7 +158,11 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
 }
 
 /// Where a connection of a TCP listener leads, and to which part of it; the name wanted of TLS is matched as a host.
-fn service_of(worker: &Worker, side: &Side, host: Option<&str>) -> Option<(Arc<Service>, Option<Backend>)> {
+pub fn service_of(
+    worker: &Worker,
+    side: &Side,
+    host: Option<&str>,
+) -> Option<(Arc<Service>, Option<Backend>)> {
     let table = worker.shared.table.load();
     let all = |service: &Arc<Service>| (service.clone(), None);
     match &side.listener.role {
@@ -186,7 +190,7 @@ fn wanted(host: Option<&str>) -> http::request::Parts {
 }
 
 /// The head by which a connection is checked that has none.
-fn tunnel() -> http::request::Parts {
+pub fn tunnel() -> http::request::Parts {
     http::Request::connect("/").body(()).unwrap_or_default().into_parts().0
 }
 

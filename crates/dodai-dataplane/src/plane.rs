@@ -17,13 +17,15 @@ use dodai_core::call::Serve;
 use dodai_core::id::{AppId, BaseId};
 use dodai_core::record::Sink;
 use dodai_core::seldom::Seldom;
-use dodai_core::snapshot::{Listener, Role, Snapshot};
+use dodai_core::snapshot::{Listener, Protocol, Role, Snapshot};
 use dodai_core::task::{Cut, Kind, Tasks};
+use dodai_transport::datagram;
 use dodai_transport::listen::{self, BindError, Options};
 use dodai_transport::network::{self, Network};
 use dodai_transport::tls::files;
 use dodai_transport::tls::public::RootsFrom;
 use thiserror::Error;
+use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
 
@@ -43,6 +45,7 @@ use crate::stats::Stats;
 use crate::table::{Refused, Table};
 use crate::timer::TICK;
 use crate::tls::Tls;
+use crate::udp;
 use crate::users::Users;
 use crate::worker::{Shared, Worker};
 
@@ -123,28 +126,41 @@ struct Bound {
     files: Option<files::Files>,
 }
 
-/// Sockets are known by the address they got.
+/// Sockets are known by the address they got; TCP and UDP have ports of their own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct At {
+    udp: bool,
+    address: SocketAddr,
+}
+
+impl At {
+    fn of(listener: &Listener, address: SocketAddr) -> At {
+        At { udp: listener.protocol == Protocol::Udp, address }
+    }
+}
+
 enum Command {
     Listen {
-        at: SocketAddr,
+        at: At,
         listener: Arc<Listener>,
         socket: Socket,
         tls: Option<Tls>,
     },
     /// The socket stays open and serves something else from now on.
     Become {
-        at: SocketAddr,
+        at: At,
         listener: Arc<Listener>,
         tls: Option<Tls>,
     },
     Close {
-        at: SocketAddr,
+        at: At,
     },
 }
 
 enum Socket {
     Std(std::net::TcpListener),
     Ready(Box<network::Listener>),
+    Datagrams(std::net::UdpSocket),
 }
 
 impl DataPlane {
@@ -166,7 +182,8 @@ impl DataPlane {
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,
             mesh: config.mesh,
-            key_sources: Sources::default(),
+            key_sources: Sources::new(config.data_dir.clone()),
+            datagrams: udp::Counts::default(),
             demand: config.demand,
             outward: Outward::new(config.roots, config.data_dir.clone()),
         });
@@ -241,6 +258,7 @@ impl DataPlane {
             clients_limit,
             endpoints_ejected: all().filter(|one| one.standing.is_ejected(now)).count(),
             endpoints_unwell: all().filter(|one| one.standing.is_unwell()).count(),
+            datagrams: self.shared.datagrams.read(),
             ..self.shared.gauges.read()
         }
     }
@@ -285,17 +303,17 @@ impl DataPlane {
         };
         // Sockets of listeners that go, by the address that was asked for: a successor takes them over, so that
         // not one connection is refused in between.
-        let mut free: BTreeMap<SocketAddr, String> = BTreeMap::new();
+        let mut free: BTreeMap<At, String> = BTreeMap::new();
         for (name, known) in bound.iter() {
             let kept = table.listeners.get(name).is_some_and(|listener| **listener == *known.listener);
             if !kept && known.listener.address.port() != 0 {
-                free.insert(known.listener.address, name.clone());
+                free.insert(At::of(&known.listener, known.listener.address), name.clone());
             }
         }
         let mut fresh = Vec::new();
         for listener in table.listeners.values().filter(|listener| !stays(listener, &bound)) {
             let (tls, files) = self.tls(listener)?;
-            let source = match free.remove(&listener.address) {
+            let source = match free.remove(&At::of(listener, listener.address)) {
                 Some(was) => Source::Taken { address: bound[&was].address, was },
                 None => self.bind(listener)?,
             };
@@ -311,21 +329,17 @@ impl DataPlane {
         let mut old = std::mem::take(&mut *bound);
         for (listener, tls, files, source) in fresh {
             let (name, address) = (listener.name.clone(), source.address());
+            let at = At::of(&listener, address);
             match source {
                 Source::Taken { was, .. } => {
                     old.remove(&was);
-                    let tell =
-                        || Command::Become { at: address, listener: listener.clone(), tls: tls.clone() };
+                    let tell = || Command::Become { at, listener: listener.clone(), tls: tls.clone() };
                     self.tell(tell).await?;
                 }
                 Source::Bound { sockets, .. } => {
                     for (thread, socket) in self.commands.iter().zip(sockets) {
-                        let command = Command::Listen {
-                            at: address,
-                            listener: listener.clone(),
-                            socket,
-                            tls: tls.clone(),
-                        };
+                        let command =
+                            Command::Listen { at, listener: listener.clone(), socket, tls: tls.clone() };
                         thread.send(command).await.map_err(|_| NotApplied::Down)?;
                     }
                 }
@@ -336,7 +350,7 @@ impl DataPlane {
             if listeners.get(&name).is_some_and(|listener| **listener == *known.listener) {
                 bound.insert(name, known);
             } else {
-                self.tell(|| Command::Close { at: known.address }).await?;
+                self.tell(|| Command::Close { at: At::of(&known.listener, known.address) }).await?;
             }
         }
         Ok(bound.iter().map(|(name, bound)| (name.clone(), bound.address)).collect())
@@ -370,6 +384,11 @@ impl DataPlane {
         let options = Options { reuse_port: true, ..Options::named(listener.name.clone()) };
         let asked = listener.address;
         match &self.shared.network {
+            _ if listener.protocol == Protocol::Udp => {
+                let sockets = datagram::bind_set(asked, self.commands.len(), &options).map_err(failed)?;
+                let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(asked);
+                Ok(Source::Bound { sockets: sockets.into_iter().map(Socket::Datagrams).collect(), address })
+            }
             Network::System(_) => {
                 let sockets = listen::bind_set(asked, self.commands.len(), &options).map_err(failed)?;
                 let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(asked);
@@ -403,7 +422,7 @@ impl DataPlane {
         self.closed.store(true, Relaxed);
         let edges =
             bound.values().filter(|one| matches!(one.listener.role, Role::Gateway { .. } | Role::Mesh));
-        for at in edges.map(|one| one.address).collect::<Vec<_>>() {
+        for at in edges.map(|one| At::of(&one.listener, one.address)).collect::<Vec<_>>() {
             if self.tell(|| Command::Close { at }).await.is_err() {
                 return;
             }
@@ -495,22 +514,25 @@ async fn run(shared: Arc<Shared>, tasks: Tasks, inbox: Inbox) {
 }
 
 /// The accept loops of one thread by address, with what they serve at the moment.
-type Listeners = BTreeMap<SocketAddr, (AbortHandle, Rc<connection::Serving>)>;
+type Listeners = BTreeMap<At, (AbortHandle, Rc<connection::Serving>)>;
 
 fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
     match command {
         Command::Listen { at, listener, socket, tls } => {
-            let socket = match socket {
-                Socket::Std(socket) => network::Listener::from_std(socket),
-                Socket::Ready(socket) => Ok(*socket),
+            let name = listener.name.clone();
+            let serving = Rc::new(connection::Serving::new(listener, tls));
+            let accept = |socket| connection::accept(worker.clone(), serving.clone(), socket);
+            let spawned = match socket {
+                Socket::Ready(socket) => Ok(worker.tasks.spawn_local(Kind::Listener, accept(*socket))),
+                Socket::Std(socket) => network::Listener::from_std(socket)
+                    .map(|socket| worker.tasks.spawn_local(Kind::Listener, accept(socket))),
+                Socket::Datagrams(socket) => UdpSocket::from_std(socket)
+                    .map(|socket| udp::serve(worker.clone(), serving.clone(), socket))
+                    .map(|serve| worker.tasks.spawn_local(Kind::Listener, serve)),
             };
-            match socket {
-                Ok(socket) => {
-                    let serving = Rc::new(connection::Serving::new(listener, tls));
-                    let accept = connection::accept(worker.clone(), serving.clone(), socket);
-                    listeners.insert(at, (worker.tasks.spawn_local(Kind::Listener, accept), serving));
-                }
-                Err(error) => tracing::error!(listener = listener.name, %error, "cannot listen"),
+            match spawned {
+                Ok(task) => drop(listeners.insert(at, (task, serving))),
+                Err(error) => tracing::error!(listener = name, %error, "cannot listen"),
             }
         }
         Command::Become { at, listener, tls } => {

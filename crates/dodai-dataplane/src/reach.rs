@@ -107,6 +107,10 @@ pub fn of(
     caller: &Caller,
     shared: &Shared,
 ) -> Result<Reach, Failure> {
+    if service.spec.protocol == Protocol::Udp {
+        let text = format!("{} is reached by UDP only, at an address that `calls` declares", service.label);
+        return Err(Failure::new(Kind::NotImplemented, text));
+    }
     match &endpoint.place {
         Place::Local(local) => {
             let in_flight = local.enter();
@@ -175,7 +179,7 @@ fn spoken(service: &Service, mut target: Target) -> Reach {
     target.connect_timeout_ms = service.spec.policy.connect_timeout.map_or(0, millis);
     target.protocol = service.spec.protocol;
     match service.spec.protocol {
-        Protocol::Http | Protocol::Tcp => Reach::Http1(target),
+        Protocol::Http | Protocol::Tcp | Protocol::Udp => Reach::Http1(target),
         Protocol::Http2 | Protocol::Grpc => Reach::Http2(target),
     }
 }

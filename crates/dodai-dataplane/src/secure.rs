@@ -47,7 +47,7 @@ fn offer(protocol: Protocol) -> &'static [Alpn] {
     match protocol {
         Protocol::Http => &[Alpn::Http1],
         Protocol::Http2 | Protocol::Grpc => &[Alpn::H2],
-        Protocol::Tcp => &[],
+        Protocol::Tcp | Protocol::Udp => &[],
     }
 }
 

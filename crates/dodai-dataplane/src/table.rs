@@ -141,15 +141,17 @@ impl Table {
     }
 
     fn add_listeners(&mut self, snapshot: &Snapshot, old: &Table) -> Result<(), Refused> {
-        let mut addresses: HashMap<std::net::SocketAddr, &str> = HashMap::new();
+        // TCP and UDP have ports of their own.
+        let mut addresses: HashMap<(bool, std::net::SocketAddr), &str> = HashMap::new();
         for listener in snapshot.listeners() {
             if let snapshot::Role::Gateway { routes } = &listener.role
                 && !self.routers.contains_key(routes)
             {
                 return Err(Refused::Routes { listener: listener.name.clone(), routes: routes.clone() });
             }
+            let at = (listener.protocol == snapshot::Protocol::Udp, listener.address);
             if listener.address.port() != 0
-                && let Some(first) = addresses.insert(listener.address, &listener.name)
+                && let Some(first) = addresses.insert(at, &listener.name)
             {
                 let (first, second) = (first.to_owned(), listener.name.clone());
                 return Err(Refused::Address { first, second, address: listener.address });
@@ -170,9 +172,10 @@ impl Table {
                 counts.entry((name.clone(), event.as_str())).or_insert(empty).count += count;
             }
         }
-        let overloads = self.services.values().filter_map(|one| Some((&one.label, one.overload.as_ref()?)));
+        let of_services =
+            self.services.values().flat_map(|one| one.tallies().map(move |tally| (&one.label, tally)));
         for (rule, (event, count)) in
-            overloads.flat_map(|(label, one)| one.tally.read().map(move |read| (label, read)))
+            of_services.flat_map(|(label, tally)| tally.read().map(move |read| (label, read)))
         {
             counts
                 .insert((rule.clone(), event.as_str()), tally::Reading { rule: rule.clone(), event, count });

@@ -32,6 +32,7 @@ use crate::secure::Outward;
 use crate::stats::{Labels, Names, Series, Stats};
 use crate::table::Table;
 use crate::timer::{Deadline, Deadlines};
+use crate::udp;
 use crate::users::Users;
 
 /// Bytes of the scratch buffer: head and body of a 64 KiB response in one read.
@@ -81,6 +82,8 @@ pub struct Shared {
     pub sample_per_ten_thousand: u16,
     /// Where the keys of issuers of tokens come from.
     pub key_sources: Sources,
+    /// What UDP listeners carried.
+    pub datagrams: udp::Counts,
     /// How names are asked for that this base has not been told of; without it, it has been told of all.
     pub demand: Option<Demand>,
 }

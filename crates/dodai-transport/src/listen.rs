@@ -154,7 +154,7 @@ fn open(addr: SocketAddr, options: &Options) -> Result<TcpListener, BindError> {
     try_open().map(TcpListener::from).map_err(|error| explain(error, addr, options))
 }
 
-fn explain(source: io::Error, addr: SocketAddr, options: &Options) -> BindError {
+pub(crate) fn explain(source: io::Error, addr: SocketAddr, options: &Options) -> BindError {
     let setting = options.setting.clone();
     if source.kind() == io::ErrorKind::AddrInUse {
         BindError::Taken { addr, holder: find_holder(addr), setting }

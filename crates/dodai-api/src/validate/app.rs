@@ -133,9 +133,12 @@ fn check_module(spec: &AppSpec, module: &Module, found: &mut Findings) {
             found.hostname(&path, name);
         }
     }
-    for (i, service) in spec.services.iter().enumerate().filter(|(_, s)| s.protocol == Protocol::Tcp) {
-        let message =
-            format!("a module cannot serve `{}`: modules answer HTTP calls, not byte streams", service.name);
+    let raw = |service: &AppService| matches!(service.protocol, Protocol::Tcp | Protocol::Udp);
+    for (i, service) in spec.services.iter().enumerate().filter(|(_, service)| raw(service)) {
+        let message = format!(
+            "a module cannot serve `{}`: modules answer HTTP calls, not byte streams or datagrams",
+            service.name
+        );
         let path = format!("spec.services[{i}].protocol");
         found.error(Code::Conflict, path, message, "use `http` or `grpc`, or run the app as a process");
     }

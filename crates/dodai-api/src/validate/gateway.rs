@@ -36,7 +36,10 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
     }
     if let Some(host) = &listener.hostname {
         found.hostname(&format!("{path}.hostname"), host);
-        if listener.protocol == ListenerProtocol::Tcp {
+        if listener.protocol == ListenerProtocol::Udp {
+            let message = "a UDP listener cannot tell host names apart";
+            found.error(Code::Conflict, format!("{path}.hostname"), message, "leave it out");
+        } else if listener.protocol == ListenerProtocol::Tcp {
             let message = "a TCP listener cannot tell host names apart";
             found.error(Code::Conflict, format!("{path}.hostname"), message, "leave it out, or use `TLS`");
         }
@@ -46,11 +49,11 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
     }
     let tls_path = format!("{path}.tls");
     match (listener.protocol, &listener.tls) {
-        (ListenerProtocol::Http | ListenerProtocol::Tcp, Some(_)) => {
+        (ListenerProtocol::Http | ListenerProtocol::Tcp | ListenerProtocol::Udp, Some(_)) => {
             let message = "this protocol has no TLS";
             found.error(Code::Conflict, tls_path, message, "use `HTTPS` or `TLS`, or leave `tls` out");
         }
-        (ListenerProtocol::Http | ListenerProtocol::Tcp, None) => {}
+        (ListenerProtocol::Http | ListenerProtocol::Tcp | ListenerProtocol::Udp, None) => {}
         (ListenerProtocol::Https | ListenerProtocol::Tls, None) => {
             let remedy = "add `tls:` with `certificateFile` and `keyFile`";
             found.error(Code::MissingKey, tls_path, "this protocol needs TLS settings", remedy);
@@ -90,10 +93,17 @@ pub(super) const DIFFER_REMEDY: &str =
 
 /// Whether two listeners share a port and disagree on what comes ahead of its connections.
 pub(super) fn differ(a: &Listener, b: &Listener) -> bool {
-    a.port == b.port && overlap(&a.address, &b.address) && a.proxy_protocol != b.proxy_protocol
+    !apart(a, b)
+        && a.port == b.port
+        && overlap(&a.address, &b.address)
+        && a.proxy_protocol != b.proxy_protocol
 }
 
 fn check_proxy(path: &str, listener: &Listener, proxy: &ProxyProtocol, found: &mut Findings) {
+    if listener.protocol == ListenerProtocol::Udp {
+        let message = "the PROXY protocol goes ahead of connections, and UDP has none";
+        found.error(Code::Conflict, path, message, "leave it out");
+    }
     found.not_empty(&format!("{path}.trusted"), "proxy", &proxy.trusted);
     for (i, network) in proxy.trusted.iter().enumerate() {
         super::access::check_network(&format!("{path}.trusted[{i}]"), network, found);
@@ -105,15 +115,21 @@ fn check_proxy(path: &str, listener: &Listener, proxy: &ProxyProtocol, found: &m
     }
 }
 
+/// Whether two listeners have nothing to do with each other: TCP and UDP have ports of their own.
+fn apart(a: &Listener, b: &Listener) -> bool {
+    (a.protocol == ListenerProtocol::Udp) != (b.protocol == ListenerProtocol::Udp)
+}
+
 /// Whether two listeners cannot both have their port.
 pub(super) fn clash(a: &Listener, b: &Listener) -> bool {
-    if a.port != b.port || !overlap(&a.address, &b.address) {
+    if apart(a, b) || a.port != b.port || !overlap(&a.address, &b.address) {
         return false;
     }
     // A port does one thing with what is in TLS that ends here; only then can names tell listeners apart.
     let together = match (a.protocol, b.protocol) {
         (ListenerProtocol::Http, other) | (other, ListenerProtocol::Http) => other == ListenerProtocol::Http,
-        (ListenerProtocol::Tcp, _) | (_, ListenerProtocol::Tcp) => false,
+        (ListenerProtocol::Tcp | ListenerProtocol::Udp, _)
+        | (_, ListenerProtocol::Tcp | ListenerProtocol::Udp) => false,
         (a_protocol, b_protocol) => a_protocol == b_protocol || passes(a) || passes(b),
     };
     !together || same_host(a, b)

@@ -165,7 +165,7 @@ impl<'a> World<'a> {
     }
 
     /// A component of a type that begins with `block`.
-    fn component(&self, path: &str, namespace: &Name, name: &str, block: &str) -> Vec<Problem> {
+    pub(super) fn component(&self, path: &str, namespace: &Name, name: &str, block: &str) -> Vec<Problem> {
         let found =
             name.parse().ok().and_then(|name: ObjectName| self.get(Kind::Component, namespace, &name));
         match found {
@@ -282,8 +282,8 @@ impl<'a> World<'a> {
                 Err(problem) => found.push(*problem),
             }
         }
-        let bytes =
-            |listener: &&Listener| matches!(listener.protocol, ListenerProtocol::Tcp | ListenerProtocol::Tls);
+        let raw = [ListenerProtocol::Tcp, ListenerProtocol::Tls, ListenerProtocol::Udp];
+        let bytes = |listener: &&Listener| raw.contains(&listener.protocol);
         let carries_bytes = listeners.iter().find(|listener| bytes(listener));
         for (i, rule) in spec.rules.iter().enumerate() {
             let path = format!("spec.rules[{i}]");

@@ -62,7 +62,7 @@ fn apis(input: &Input<'_>, id: &AppId) -> Vec<Listener> {
     addresses.iter().enumerate().map(listener).collect()
 }
 
-/// One listener for each declared call over TCP, or with an address of its own.
+/// One listener for each declared call over TCP or UDP, or with an address of its own.
 fn dependencies(input: &Input<'_>, id: &AppId, app: &App) -> Vec<Listener> {
     let mut all = Vec::new();
     for call in &app.spec.calls {
@@ -70,7 +70,7 @@ fn dependencies(input: &Input<'_>, id: &AppId, app: &App) -> Vec<Listener> {
         let port = call.port.map(dodai_api::Port::get);
         let Some(found) = resolve(input.documents, &there, call.service.as_ref(), port) else { continue };
         let protocol = call.protocol.map_or(found.protocol, super::workload::protocol);
-        if protocol != Protocol::Tcp && call.listen.is_none() {
+        if !matches!(protocol, Protocol::Tcp | Protocol::Udp) && call.listen.is_none() {
             continue;
         }
         all.push(Listener {

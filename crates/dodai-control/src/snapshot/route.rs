@@ -22,13 +22,15 @@ use crate::name;
 
 /// The name of the core listener of each gateway listener. Those that share an address share the first's.
 pub(crate) fn gateway_listener_names(documents: &Documents) -> BTreeMap<(AppId, String), String> {
-    let mut by_address: BTreeMap<(String, api::Port), String> = BTreeMap::new();
+    let mut by_address: BTreeMap<(String, api::Port, bool), String> = BTreeMap::new();
     let mut names = BTreeMap::new();
     for gateway in documents.gateways() {
         let id = name::app_id(&gateway.metadata);
         for listener in &gateway.spec.listeners {
             let own = format!("gateway/{id}/{}", listener.name);
-            let shared = by_address.entry((listener.address.clone(), listener.port)).or_insert(own);
+            // TCP and UDP have ports of their own.
+            let key = (listener.address.clone(), listener.port, listener.protocol == ListenerProtocol::Udp);
+            let shared = by_address.entry(key).or_insert(own);
             names.insert((id.clone(), listener.name.to_string()), shared.clone());
         }
     }
@@ -178,6 +180,7 @@ fn listener(input: &Input<'_>, own: &str, address: SocketAddr, one: &api::Listen
     let protocol = match one.protocol {
         ListenerProtocol::Http | ListenerProtocol::Https => Protocol::Http,
         ListenerProtocol::Tcp | ListenerProtocol::Tls => Protocol::Tcp,
+        ListenerProtocol::Udp => Protocol::Udp,
     };
     let role = Role::Gateway { routes: own.to_owned() };
     let proxy = one.proxy_protocol.as_ref().map(|proxy| ProxyProtocol {

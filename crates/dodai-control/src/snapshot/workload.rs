@@ -144,6 +144,7 @@ pub(super) fn protocol(protocol: api::Protocol) -> Protocol {
         api::Protocol::Http2 => Protocol::Http2,
         api::Protocol::Grpc => Protocol::Grpc,
         api::Protocol::Tcp => Protocol::Tcp,
+        api::Protocol::Udp => Protocol::Udp,
     }
 }
 
@@ -166,10 +167,12 @@ fn probes(template: &api::RevisionTemplate) -> Probes {
         liveness: template.probes.liveness.as_ref().map(probe),
         startup: template.probes.startup.as_ref().map(probe),
     };
-    if probes.readiness.is_none() && template.process.is_some() && !template.services.is_empty() {
+    // Nobody can knock at a port of UDP.
+    let asked = template.services.iter().position(|service| service.protocol != api::Protocol::Udp);
+    if let Some(at) = asked.filter(|_| probes.readiness.is_none() && template.process.is_some()) {
         let second = std::time::Duration::from_secs(1);
         probes.readiness = Some(Probe {
-            check: Check::Tcp { service: None },
+            check: Check::Tcp { service: (at > 0).then(|| name::name(&template.services[at].name)) },
             period: second,
             timeout: second,
             failure_threshold: 3,

@@ -405,7 +405,7 @@ async fn a_body_over_the_limit_is_the_callers_fault() {
                             streams.push(stream);
                         }
                     }
-                    Protocol::Http | Protocol::Grpc | Protocol::Tcp => drop({
+                    Protocol::Http | Protocol::Grpc | Protocol::Tcp | Protocol::Udp => drop({
                         let mut peer = peer;
                         peer.rest().await
                     }),
