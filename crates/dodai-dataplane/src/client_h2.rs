@@ -227,6 +227,27 @@ pub async fn open(
     }
 }
 
+/// Like [`open`], of a stream that becomes a tunnel of another protocol (RFC 8441), if the endpoint says that it takes
+/// such. Cancel safe.
+pub async fn open_tunnel(
+    worker: &Rc<Worker>,
+    target: &Target,
+    caps: &Breaker,
+    with: impl Fn(&Link) -> Option<(Receiving, Sending)>,
+) -> Result<(Link, Receiving, Sending), Failure> {
+    let pool = worker.h2.pool(&target.key);
+    let (first, _) = link(worker, &pool, target, caps).await?;
+    let address = &target.key.address;
+    match poll_fn(|cx| first.at.lock().poll_takes_connect(cx)).await {
+        Some(true) => open(worker, target, caps, with).await,
+        Some(false) => {
+            let text = format!("{address} speaks HTTP/2 and takes no WebSockets over it (RFC 8441)");
+            Err(Failure::new(Kind::NotImplemented, text))
+        }
+        None => Err(answer_failure(Gone::Lost, target, &first)),
+    }
+}
+
 /// Sends a call and waits for the head of the reply. The caller bounds the wait.
 pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breaker) -> Result<Reply, Failure> {
     let Call { mut head, body, .. } = call;

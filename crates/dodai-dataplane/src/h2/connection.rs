@@ -1,7 +1,7 @@
 //! One connection: its settings, windows, tables and streams. [`super::receive`] reads, [`super::send`] writes.
 
 use std::collections::VecDeque;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use super::budget::Budget;
 use super::encode::Encoder;
@@ -40,6 +40,8 @@ pub struct Settings {
 
 /// What the other side grants us.
 pub(super) struct Granted {
+    /// Whether it takes CONNECT with a protocol (RFC 8441).
+    pub connect: bool,
     pub streams: usize,
     pub stream_window: i64,
     pub frame: usize,
@@ -84,6 +86,8 @@ pub struct Connection {
     pub(super) idle_frames: Budget,
     /// Whether the other side has sent its settings.
     pub(super) greeted: bool,
+    /// Who waits for that.
+    greeting: Vec<Waker>,
     /// Whether the other side opens no further streams, or takes none.
     pub(super) leaving: bool,
     pub(super) closing: Closing,
@@ -110,7 +114,12 @@ impl Connection {
         let mut connection = Connection {
             role,
             settings,
-            granted: Granted { streams: 100, stream_window: i64::from(FIRST_WINDOW), frame: frame::LARGEST },
+            granted: Granted {
+                connect: false,
+                streams: 100,
+                stream_window: i64::from(FIRST_WINDOW),
+                frame: frame::LARGEST,
+            },
             decoder: Decoder::default(),
             encoder: Encoder::new(role == Role::Server),
             streams: Streams::default(),
@@ -128,6 +137,7 @@ impl Connection {
             resets: Budget::new(H2_RESETS, H2_RESETS_PER_SECOND),
             idle_frames: Budget::new(H2_IDLE_FRAMES, H2_IDLE_FRAMES_PER_SECOND),
             greeted: false,
+            greeting: Vec::new(),
             leaving: false,
             closing: Closing::No,
             pongs: 0,
@@ -182,6 +192,26 @@ impl Connection {
     /// Whether the other side has said what it grants.
     pub fn is_greeted(&self) -> bool {
         self.greeted
+    }
+
+    /// Whether the other side takes CONNECT with a protocol, once it has said what it grants; `None` if the connection
+    /// ended before. Cancel safe.
+    pub fn poll_takes_connect(&mut self, cx: &Context<'_>) -> Poll<Option<bool>> {
+        if self.greeted {
+            return Poll::Ready(Some(self.granted.connect));
+        }
+        if self.failed.is_some() {
+            return Poll::Ready(None);
+        }
+        if !self.greeting.iter().any(|known| known.will_wake(cx.waker())) {
+            self.greeting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// The other side has said what it grants, or never will.
+    pub(super) fn greeting_is_over(&mut self) {
+        self.greeting.drain(..).for_each(Waker::wake);
     }
 
     /// Whether no more streams can be opened, or will be.
@@ -242,6 +272,7 @@ impl Connection {
     }
 
     fn lose(&mut self, why: Cut) {
+        self.greeting_is_over();
         let mut keys = Vec::new();
         for stream in self.streams.iter_mut() {
             if !stream.is_done() {

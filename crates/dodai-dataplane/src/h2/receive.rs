@@ -463,11 +463,13 @@ impl Connection {
                     return broken();
                 }
                 frame::MAX_FRAME_SIZE => self.granted.frame = value as usize,
+                frame::ENABLE_CONNECT_PROTOCOL => self.granted.connect = value == 1,
                 _ => {}
             }
         }
         if !self.greeted {
             self.greeted = true;
+            self.greeting_is_over();
         }
         self.out.frame(Header { length: 0, kind: frame::SETTINGS, flags: frame::ACK, stream: 0 }, &[]);
         self.bound_answers()
