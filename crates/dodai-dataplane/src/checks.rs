@@ -1,8 +1,8 @@
 //! Asking endpoints whether they are well, for services that want it.
 //!
 //! The sweep of every thread looks for endpoints that are due; an atomic lets one thread ask each. A service that
-//! nobody has called for a while is left in peace, and what was known of its endpoints stays. Instances on other bases
-//! are not asked: the base that runs one does that, and takes it out of the snapshot when it is not ready.
+//! nobody has called for a while is left in peace, and what was known of its endpoints stays. Of instances on other bases
+//! it is asked whether their base can be reached; how they are is known there, and what is not ready leaves the snapshot.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub fn sweep(worker: &Rc<Worker>, now: Instant) {
             continue;
         }
         for endpoint in service.endpoints() {
-            let can_be_asked = !matches!(endpoint.place, Place::Mesh { .. }) && endpoint.is_open();
+            let can_be_asked = endpoint.is_open();
             // Beyond the most at once the rest waits for a later sweep.
             if can_be_asked && worker.checks.get() < MAX_CHECKS && endpoint.standing.check_is_due(now, check)
             {
@@ -83,6 +83,9 @@ async fn ask(
     check: &HealthCheck,
 ) -> Result<(), Failure> {
     let reach = reach::of(endpoint, service, &Caller::Base, &worker.shared)?;
+    if let (Place::Mesh { .. }, Reach::Http1(target) | Reach::Http2(target)) = (&endpoint.place, &reach) {
+        return dial(worker, target).await.map(drop);
+    }
     match (&check.asks, reach) {
         // A module is in this process: whether it works is known without asking.
         (_, Reach::Serve(..)) => Ok(()),

@@ -1,7 +1,7 @@
 //! Endpoints in this process (modules, APIs), calls through the door, and calls between bases.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::support::*;
 use bytes::Bytes;
@@ -364,6 +364,61 @@ async fn bases_call_each_other_as_their_apps() {
             assert!(answer.status() == 503 && answer.body.contains("holds no certificate"), "{answer:?}");
             assert_eq!(far.records.take()[0].direction, "inbound");
         }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_base_that_cannot_be_reached_is_found_out_by_asking() {
+    local(async {
+        let (net, issuer) = (Net::new(), Issuer::new());
+        let near = World::on(net.clone(), Limits::default(), Some(issuer.mesh()));
+        let far = World::at(net, [10, 0, 0, 2], "far", Limits::default(), Some(issuer.mesh()));
+        let mut catalog = service("shop/catalog/http");
+        catalog.health.check = Some(HealthCheck {
+            asks: Question::Http { path: "/healthz".into(), host: None, statuses: (200, 299) },
+            interval: secs(1),
+            timeout: secs(1),
+            healthy_after: 1,
+            unhealthy_after: 2,
+            idle_after: secs(600),
+        });
+        // Nobody may call it, and it is well all the same: it is not a matter of calls.
+        catalog.inbound = vec![Filter::Access(Access { default_allow: false, rules: vec![] })];
+        let mut here = usual(catalog.clone(), filtered(vec![]));
+        here.push(endpoints("shop/catalog/http", vec![remote(15_008)]));
+        near.apply(here).await;
+        let mesh = Listener {
+            name: "mesh".into(),
+            address: ([10, 0, 0, 2], 15_008).into(),
+            protocol: Protocol::Http,
+            role: Role::Mesh,
+            tls: None,
+            proxy: None,
+        };
+        let there = || {
+            let list = endpoints("shop/catalog/http", vec![remote(15_008)]);
+            vec![Resource::Listener(mesh.clone()), Resource::Service(catalog.clone()), list]
+        };
+        far.apply(there()).await;
+        let (sender, _calls) = mpsc::channel(8);
+        far.plane.locals().get(&InstanceId::new("i-1")).set(Way::Serve(Arc::new(Scripted(sender))));
+        let unwell = async |expect: usize| {
+            for _ in 0..100 {
+                if near.plane.gauges().endpoints_unwell == expect {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            panic!("{:?}", near.plane.gauges());
+        };
+        assert_eq!(near.client().await.ask(GET).await.status(), 403);
+        tokio::time::sleep(secs(5)).await;
+        unwell(0).await;
+        far.apply(vec![]).await;
+        unwell(1).await;
+        far.apply(there()).await;
+        unwell(0).await;
     })
     .await;
 }
