@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::app::StoreRef;
 use crate::authorizer::Authorizer;
 use crate::balancing::LoadBalancing;
 use crate::cors::Cors;
@@ -26,6 +27,9 @@ pub struct PolicySpec {
     /// When a failed call is made again. Default: that of the base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<PolicyRetry>,
+    /// When a call that is slow is made a second time beside. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// When calls are refused to spare what they go to. Default: that of the base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
@@ -192,6 +196,25 @@ impl std::fmt::Display for RetryCondition {
     }
 }
 
+/// When a call that is slow is made a second time beside, to another instance: the first good answer counts, and the other
+/// try is cut. Such tries use up the budget of `retry`, and a body that is still on its way is not sent twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hedge {
+    /// How long a try may take before another is made beside it. Default: what 95 of 100 answers keep, as far as this base
+    /// has seen them; none is made before 20 were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<TimeSpan>,
+    /// Further tries at most, each `delay` after the one before. Default: 1.
+    #[serde(default = "attempts")]
+    #[schemars(range(min = 1, max = 4))]
+    pub attempts: u32,
+    /// Whether calls may be made twice whatever their method, as all of gRPC is POST. Default: `false`, only GET, HEAD,
+    /// OPTIONS, TRACE, PUT and DELETE.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_method: bool,
+}
+
 fn attempts() -> u32 {
     1
 }
@@ -326,6 +349,33 @@ pub struct RateLimit {
     /// Whether each base keeps the limit by itself and for each rule, or all bases and rules together. Default: `local`.
     #[serde(default, skip_serializing_if = "RateLimitScope::is_local")]
     pub scope: RateLimitScope,
+    /// With scope `global`: a Redis by which bases tell each other what is asked of them, in place of their server. So also
+    /// bases without a server, or of several, keep one limit. While it is away each base keeps the whole limit by itself.
+    /// Default: the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RateLimitRedis>,
+}
+
+/// A Redis by which bases share a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RateLimitRedis {
+    /// Where it is: `HOST:PORT`. It is spoken to without TLS.
+    pub address: String,
+    /// The number of the database. Default: 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub database: u16,
+    /// The user, for a Redis with several. Default: its default user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// The password, in a secret store that every base which keeps the limit has. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_ref: Option<StoreRef>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 /// Who keeps a rate limit.

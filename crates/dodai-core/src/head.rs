@@ -225,6 +225,15 @@ impl Edits {
         self.push(Edit::Set(name, Short::from_slice(value)));
     }
 
+    /// Gives a header another value where these changes set it; says whether they do.
+    pub fn set_anew(&mut self, name: &HeaderName, value: &[u8]) -> bool {
+        let values = self.0.iter_mut().filter_map(|part| match part {
+            Part::One(Edit::Set(own, old)) if own == name => Some(old),
+            Part::One(_) | Part::All(_) => None,
+        });
+        values.map(|old| *old = Short::from_slice(value)).count() > 0
+    }
+
     /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Edit> {
         self.parts.iter().flat_map(Part::edits)

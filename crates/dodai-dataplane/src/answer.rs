@@ -19,8 +19,8 @@ pub struct Local {
     pub headers: HeaderMap,
     /// The body.
     pub body: String,
-    /// The rule that gave it.
-    pub rule: Arc<Rule>,
+    /// The rule that gave it; none gives what is said where a call arrives.
+    pub rule: Option<Arc<Rule>>,
     /// Why the call was refused, if it was.
     pub failure: Option<Failure>,
 }
@@ -40,7 +40,7 @@ impl Local {
         if let Some(reply) = passed.reply {
             reply.apply_to(&mut headers);
         }
-        Box::new(Local { status, headers, body, rule: rule.clone(), failure: None })
+        Box::new(Local { status, headers, body, rule: Some(rule.clone()), failure: None })
     }
 
     /// What an authorizer wants the client to be told.
@@ -48,7 +48,7 @@ impl Local {
         status: StatusCode,
         mut headers: HeaderMap,
         body: String,
-        rule: &Arc<Rule>,
+        rule: Option<&Arc<Rule>>,
         passed: Passed,
     ) -> Box<Local> {
         if let Some(reply) = passed.reply {
@@ -57,7 +57,7 @@ impl Local {
         headers.insert(FAILURE_HEADER, HeaderValue::from_static(Kind::Denied.code()));
         let kind = if status == StatusCode::UNAUTHORIZED { Kind::Unauthenticated } else { Kind::Denied };
         let failure = Some(Failure::new(kind, format!("the authorizer answered {status}")));
-        Box::new(Local { status: status.as_u16(), headers, body, rule: rule.clone(), failure })
+        Box::new(Local { status: status.as_u16(), headers, body, rule: rule.cloned(), failure })
     }
 
     /// The answer to a call that `failure` ended before it was sent on, with the headers that its client needs to be
@@ -69,6 +69,6 @@ impl Local {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         reply.apply_to(&mut headers);
-        Box::new(Local { status, headers, body, rule: rule.clone(), failure: Some(failure) })
+        Box::new(Local { status, headers, body, rule: Some(rule.clone()), failure: Some(failure) })
     }
 }

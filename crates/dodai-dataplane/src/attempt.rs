@@ -103,7 +103,7 @@ impl<'a> Terms<'a> {
 }
 
 /// The tries of one call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tries {
     deadline: Instant,
     idempotent: bool,
@@ -167,6 +167,11 @@ impl Tries {
     /// An endpoint was chosen for the next try.
     pub fn begin(&mut self, endpoint: u64) {
         self.made += 1;
+        self.tried.push(endpoint);
+    }
+
+    /// An endpoint was chosen for a try beside the last one, which is no retry.
+    pub fn beside(&mut self, endpoint: u64) {
         self.tried.push(endpoint);
     }
 

@@ -1,6 +1,7 @@
 //! How long a caller still waits, told from hop to hop: `grpc-timeout` of gRPC, and a header of ours between bases.
 //!
-//! What is told only shrinks: each hop honours it, and writes on what is left by its own policy.
+//! What is told only shrinks: each hop honours it, and writes on what is left by its own policy. A further try tells
+//! what is left by then.
 
 use std::time::Duration;
 
@@ -68,8 +69,11 @@ fn grpc(value: &[u8]) -> Option<Duration> {
 /// Notes in `forward` how long the caller waits, and in `edits` what the next hop is told of it.
 pub fn shrink(forward: &mut Forward, head: &RequestHead<'_>, edits: &mut Edits) {
     let told = Told::of(head);
-    let policies = forward.rule.iter().map(|rule| &rule.policy).chain([&forward.service.spec.policy]);
-    let own = policies.filter_map(|policy| policy.timeout).next();
+    let policies = || forward.rule.iter().map(|rule| &rule.policy).chain([&forward.service.spec.policy]);
+    let (whole, each) =
+        (policies().find_map(|policy| policy.timeout), policies().find_map(|policy| policy.try_timeout));
+    // What goes out is one try; whatever it leaves of the call is for the next.
+    let own = whole.into_iter().chain(each).min();
     forward.left = told.shortest();
     let left = match (forward.left, own) {
         (Some(left), Some(own)) => left.min(own),
@@ -79,14 +83,36 @@ pub fn shrink(forward: &mut Forward, head: &RequestHead<'_>, edits: &mut Edits) 
         (None, _) => return,
     };
     if told.ours.is_some() || told.grpc.is_none() || forward.service.is_remote() {
-        let mut digits = itoa::Buffer::new();
-        edits.set(TIMEOUT, digits.format(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).as_bytes());
+        edits.set(TIMEOUT, as_millis(left, &mut itoa::Buffer::new()));
     }
     if told.grpc.is_some() {
-        let mut digits = itoa::Buffer::new();
-        let value = as_grpc(left, &mut digits);
-        edits.set(GRPC_TIMEOUT, &value);
+        edits.set(GRPC_TIMEOUT, &as_grpc(left, &mut itoa::Buffer::new()));
     }
+}
+
+/// What a further try, which may take as long as `left`, tells anew of what `head` says as it goes out.
+#[cold]
+pub fn anew(head: &RequestHead<'_>, left: Duration) -> Edits {
+    let (told, mut edits) = (Told::of(head), Edits::new());
+    if told.ours.is_some() {
+        edits.set(TIMEOUT, as_millis(left, &mut itoa::Buffer::new()));
+    }
+    if told.grpc.is_some() {
+        edits.set(GRPC_TIMEOUT, &as_grpc(left, &mut itoa::Buffer::new()));
+    }
+    edits
+}
+
+/// The same where what goes out is in `edits`.
+#[cold]
+pub fn retell(edits: &mut Edits, left: Duration) {
+    edits.set_anew(&TIMEOUT, as_millis(left, &mut itoa::Buffer::new()));
+    edits.set_anew(&GRPC_TIMEOUT, &as_grpc(left, &mut itoa::Buffer::new()));
+}
+
+/// As bases write it.
+fn as_millis(left: Duration, digits: &mut itoa::Buffer) -> &[u8] {
+    digits.format(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).as_bytes()
 }
 
 /// As gRPC writes it, to the millisecond where that fits in eight digits.

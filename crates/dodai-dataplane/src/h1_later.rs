@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::Edits;
+use dodai_core::head::{Edits, RequestHead};
 
+use crate::deadline;
 use crate::fault::{self, Drawn, End};
 use crate::h1;
-use crate::later;
+use crate::later::{self, Arrived};
 use crate::request::Request;
 use crate::serve_h1::{Client, Next};
 use crate::service::{Endpoint, Place};
@@ -71,23 +72,49 @@ impl Client {
         }
     }
 
-    /// The callee's own checks that may wait or change the call.
+    /// Tells in the head of a further try how long that may take. A head that cannot be read stays, and fails the try.
+    #[cold]
+    pub fn tell_left(&self, request: &mut Request, left: Duration) {
+        request.restore();
+        let anew =
+            request.parse_again(|line, headers| deadline::anew(&RequestHead::Raw(line.view(headers)), left));
+        if let Ok(edits) = anew {
+            let _unread = request.edit(&self.worker, &edits);
+        }
+    }
+
+    /// The callee's own checks that may wait or change the call; what becomes of the connection, if the call was answered
+    /// here.
     #[cold]
     pub async fn arrive(
         &self,
         request: &mut Request,
         forward: &Forward,
         endpoint: &Endpoint,
-    ) -> Result<(), Failure> {
+        outcome: &mut Outcome,
+    ) -> Result<Option<Next>, Failure> {
         // A further try begins with the head that the first one had: what was taken out of it is asked for again.
         request.restore();
         // Checked here is what no other base is there to check.
         if matches!(endpoint.place, Place::Mesh { .. }) {
-            return Ok(());
+            return Ok(None);
         }
         let head = request.parts()?;
-        let edits = later::arrive(&self.worker, &forward.service, &self.side.caller, &head).await?;
-        request.keep();
-        request.edit(&self.worker, &edits)
+        match later::arrive(&self.worker, &forward.service, &self.side.caller, &head).await? {
+            Arrived::Through { call, reply } => {
+                request.keep();
+                request.edit(&self.worker, &call)?;
+                request.reply = reply;
+                Ok(None)
+            }
+            Arrived::Denied(mut local) => {
+                let mut edits = Edits::new();
+                forward.response_edits(None, &mut edits);
+                edits.apply_to(&mut local.headers);
+                outcome.status = local.status;
+                outcome.failure.clone_from(&local.failure);
+                Ok(Some(self.answer_local(request, &local).await))
+            }
+        }
     }
 }

@@ -16,11 +16,14 @@ use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
 use crate::h1::{self, Flow, Framing};
+use crate::h2_upgrade;
+use crate::limits::KEPT_BODY;
 use crate::message;
 use crate::reach::Reach;
 use crate::relay::{Again, Ended};
+use crate::replay::Replay;
 use crate::request::Request;
-use crate::serve_h1::{Client, Next};
+use crate::serve_h1::{self, Client, Next};
 use crate::spine::{self, Forward, Outcome};
 use crate::wire::Broken;
 
@@ -36,20 +39,37 @@ pub async fn once(
     again: Again<'_>,
     outcome: &mut Outcome,
 ) -> Ended {
-    if request.upgrade && !matches!(reach, Reach::Http1(_)) {
-        let failure = Failure::new(Kind::NotImplemented, "this endpoint cannot take over a connection");
-        return Ended::Failed(failure, Sent::NOTHING);
-    }
+    let reach = match reach {
+        Reach::Http2(target) if request.upgrade => {
+            return h2_upgrade::once(client, request, forward, &target, terms, again, outcome).await;
+        }
+        Reach::Serve(..) if request.upgrade => {
+            let failure = Failure::new(Kind::NotImplemented, "this endpoint cannot take over a connection");
+            return Ended::Failed(failure, Sent::NOTHING);
+        }
+        reach @ (Reach::Http1(_) | Reach::Http2(_) | Reach::Serve(..)) => reach,
+    };
     let answer = |call| message::carry(&client.worker, reach, call, &forward.service.spec.breaker);
-    let endpoint = outcome.endpoint.clone();
+    let mut edits = Edits::new();
+    request.response_edits(Some(forward), outcome.endpoint.as_deref(), &mut edits);
     let edit = |reply: &mut Reply| {
-        let mut edits = Edits::new();
-        forward.response_edits(endpoint.as_deref(), &mut edits);
         edits.apply_to(&mut reply.head.headers);
         forward.slow(reply);
     };
     let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
     converse(client, request, answer, edit, again, bounds, outcome).await
+}
+
+/// Writes a reply to a client whose request has arrived whole.
+pub async fn write(
+    client: &Client,
+    request: &Request,
+    reply: Reply,
+    idle: Duration,
+    outcome: &mut Outcome,
+) -> Ended {
+    let progress = Progress { started: Cell::new(false), fed: Cell::new(true) };
+    Writing { client, request, progress: &progress, idle }.reply(reply, &mut outcome.sent).await
 }
 
 /// A call to the runtime API of the app that the listener belongs to.
@@ -64,7 +84,43 @@ pub async fn to_api(client: &Client, request: &mut Request, outcome: &mut Outcom
     client.deadline.set_at(deadline);
     let answer = |call| async move { serve_shared(api, call).await };
     let bounds = Bounds { deadline, idle: limits.idle_timeout, max: None };
-    match converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome).await {
+    let ended = converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome).await;
+    conclude(client, request, ended, outcome).await
+}
+
+/// A call whose tries are made side by side, for which it must be a parsed message.
+pub async fn hedged(
+    client: &Client,
+    request: &mut Request,
+    forward: &Forward,
+    outcome: &mut Outcome,
+) -> Next {
+    let limits = &client.worker.shared.limits;
+    let rule = forward.rule.as_ref().map(|rule| &rule.policy);
+    let terms = Terms::of(rule, &forward.service.spec.policy, limits);
+    if let Some(failure) = serve_h1::over_limit(request, terms.max_body) {
+        return client.failed(request, failure, outcome).await;
+    }
+    let deadline = request.lap.start + terms.timeout;
+    client.deadline.set_at(deadline);
+    let mut inner = Outcome::default();
+    let told = &mut inner;
+    let answer = move |call: Call| async move {
+        let Call { head, body, context } = call;
+        let body = Replay::new(body, KEPT_BODY);
+        message::send_on(&client.worker, &client.side, forward, &head, &body, &context, told).await
+    };
+    let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
+    let conversation = converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome);
+    let ended = Box::pin(conversation).await;
+    (outcome.retries, outcome.endpoint) = (inner.retries, inner.endpoint);
+    outcome.failure = inner.failure;
+    conclude(client, request, ended, outcome).await
+}
+
+/// What becomes of the connection after a conversation without another try.
+async fn conclude(client: &Client, request: &Request, ended: Ended, outcome: &mut Outcome) -> Next {
+    match ended {
         Ended::Answered(next) => next,
         Ended::Failed(failure, _) => client.failed(request, failure, outcome).await,
         Ended::Cut(failure) => {

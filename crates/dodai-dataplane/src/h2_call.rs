@@ -68,7 +68,7 @@ pub async fn serve(
     let epoch = worker.shared.epoch.load(Relaxed);
     let decided = decide(&worker, &side, &head).await;
     match decided {
-        Ok(Decided { decision: Ok(Decision::Forward(forward)), edits, lap }) if relays(&forward) => {
+        Ok(Decided { decision: Ok(Decision::Forward(forward)), edits, lap }) if relays(&forward, &head) => {
             relay(&worker, &side, Downstream::new(head, edits, receiving, sending, epoch), forward, lap)
                 .await;
         }
@@ -79,10 +79,11 @@ pub async fn serve(
 
 /// Whether a call is relayed as it is, unless its endpoint turns out to be in this process. What is seldom asked for
 /// is done with parsed messages only.
-fn relays(forward: &Forward) -> bool {
+fn relays(forward: &Forward, head: &Block) -> bool {
     let by_http2 = matches!(forward.service.spec.protocol, Protocol::Http2 | Protocol::Grpc);
     let is_plain = forward.mirrors.is_empty() && forward.fault.is_none();
-    by_http2 && is_plain && !later::is_deep(&forward.service.inbound) && !forward.retries_grpc()
+    let hedges = || forward.hedge(head.get(b":method").is_some_and(is_idempotent)).is_some();
+    by_http2 && is_plain && !hedges() && !later::is_deep(&forward.service.inbound) && !forward.retries_grpc()
 }
 
 /// Why no try brought an answer.
@@ -216,7 +217,11 @@ async fn tries(
         outcome.retries = tries.retries();
         outcome.endpoint = Some(endpoint.clone());
         let attempt = endpoint.attempt(nanos);
-        deadline.set_at(tries.try_deadline(&terms, now));
+        let until = tries.try_deadline(&terms, now);
+        deadline.set_at(until);
+        if now > lap.start {
+            crate::deadline::retell(&mut client.edits, until.saturating_duration_since(now));
+        }
         let again = |status: u16, sent: Sent| {
             tries.again_after_status(retry, status, sent, &service.budget, Instant::now)
         };

@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use bytes::Bytes;
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::RequestHead;
+use dodai_core::head::{Edits, RequestHead};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, request};
 
@@ -70,7 +70,8 @@ pub async fn once(
         Ok(parts) => parts,
         Err(failure) => return Ended::Failed(failure, Sent::HEAD),
     };
-    let edits = request.response_edits(Some(forward), outcome.endpoint.as_deref());
+    let mut edits = Edits::new();
+    request.response_edits(Some(forward), outcome.endpoint.as_deref(), &mut edits);
     edits.apply_to(&mut parts.headers);
     if !parts.status.is_success() {
         if let Some(wait) = again(parts.status.as_u16(), Sent::HEAD) {

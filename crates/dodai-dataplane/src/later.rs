@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
+use crate::answer::Local;
 use crate::authorizer::Verdict;
 use crate::filter::{self, Filter, Known, Passed, Ran, Seen, Wait};
 use crate::request::Side;
@@ -58,11 +59,11 @@ impl Later {
                         Ok(Waited::Again) => self.at.0,
                         Ok(Waited::Past) => self.at.0 + 1,
                         Ok(Waited::Denied(status, headers, body)) => {
-                            return Ok(Decision::Answer(spine::Local::denied(
+                            return Ok(Decision::Answer(Local::denied(
                                 status,
                                 headers,
                                 body,
-                                &rule,
+                                Some(&rule),
                                 self.passed,
                             )));
                         }
@@ -95,13 +96,26 @@ pub fn is_deep(filters: &[Filter]) -> bool {
     filters.iter().any(Filter::is_deep)
 }
 
-/// Runs the filters of `service` on a call that arrives; what changes in its head comes back.
+/// What becomes of a call that arrives.
+pub enum Arrived {
+    /// It goes on, changed so; and so is its answer.
+    Through {
+        /// What changes in its head.
+        call: Box<Edits>,
+        /// What changes in the head of its answer.
+        reply: Option<Box<Edits>>,
+    },
+    /// An authorizer wants its client to be told this. Bases on the way pass it on as they do any answer.
+    Denied(Box<Local>),
+}
+
+/// Runs the filters of `service` on a call that arrives.
 pub fn arrive<'a>(
     worker: &'a Rc<Worker>,
     service: &'a Service,
     caller: &'a Caller,
     head: &'a Parts,
-) -> Waiting<'a, Edits> {
+) -> Waiting<'a, Arrived> {
     Box::pin(async move {
         let mut passed = Passed { arrived: true, ..Passed::default() };
         let mut edits = Edits::new();
@@ -110,7 +124,9 @@ pub fn arrive<'a>(
             let head = RequestHead::Map(head);
             let seen = Seen { head, caller, client: None, now: Instant::now(), known: Known::All };
             match filter::run(&service.inbound, from, waited, &seen, || None, &mut passed, &mut edits)? {
-                Ran::Through => return Ok(edits),
+                Ran::Through => {
+                    return Ok(Arrived::Through { call: Box::new(edits), reply: passed.reply });
+                }
                 Ran::Answered(..) => {
                     let text = "a filter that answers stands where calls arrive";
                     return Err(Failure::new(Kind::Internal, text));
@@ -122,10 +138,9 @@ pub fn arrive<'a>(
                     (from, waited) = match found {
                         Waited::Again => (at, true),
                         Waited::Past => (at + 1, false),
-                        // Between here and the client stands another base; what is said to the client is up to it.
-                        Waited::Denied(status, ..) => {
-                            let text = format!("the authorizer of {} answered {status}", service.label);
-                            return Err(Failure::new(Kind::Denied, text));
+                        Waited::Denied(status, headers, body) => {
+                            let local = Local::denied(status, headers, body, None, passed);
+                            return Ok(Arrived::Denied(local));
                         }
                     };
                 }

@@ -15,20 +15,17 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead};
 use dodai_core::snapshot::{Protocol, Role};
 use dodai_core::trace::Span;
-use tokio::time::Instant;
 
-use crate::attempt::{self, DEFAULT_RETRY, Sent, Terms, Tries};
-use crate::bodies::{guarded, idle_bounded, limit};
+use crate::bodies::{guarded, idle_bounded};
 use crate::fault;
-use crate::later;
 use crate::limits::KEPT_BODY;
-use crate::mirror;
 use crate::reach::{self, Reach, Target};
 use crate::replay::Replay;
 use crate::request::Side;
 use crate::route::Rule;
-use crate::service::{self, Endpoint, Service, Verdict};
+use crate::service::Service;
 use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
+use crate::tries;
 use crate::worker::Worker;
 use crate::{client_h1, client_h2};
 
@@ -83,30 +80,11 @@ pub async fn decided(
     let result = match decision {
         Ok(Decision::Forward(forward)) => {
             went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
-            let befallen = match &forward.fault {
-                Some(fault) => Box::pin(fault::befall(worker, &forward, fault, &head)).await,
-                None => Ok(None),
-            };
-            match befallen {
-                Ok(Some(reply)) => {
-                    outcome.failure = Some(fault::failure());
-                    Ok(reply)
-                }
-                Ok(None) => tries_of(worker, &forward, &head, &body, &context, side, &mut outcome).await.map(
-                    |mut reply| {
-                        let mut edits = Edits::new();
-                        forward.response_edits(outcome.endpoint.as_deref(), &mut edits);
-                        edits.apply_to(&mut reply.head.headers);
-                        forward.slow(&mut reply);
-                        reply
-                    },
-                ),
-                Err(failure) => Err(failure),
-            }
+            send_on(worker, side, &forward, &head, &body, &context, &mut outcome).await
         }
         Ok(Decision::External) => external(worker, head.clone(), body.lend()).await,
         Ok(Decision::Answer(local)) => {
-            went.rule = Some(local.rule.clone());
+            went.rule.clone_from(&local.rule);
             outcome.failure = local.failure.clone();
             Ok(local_reply(&local, RequestHead::Map(&head).is_grpc()))
         }
@@ -140,6 +118,30 @@ pub async fn decided(
     }
 }
 
+/// Sends a call to its service and waits for the head of the reply, with what the way changes in it.
+pub async fn send_on(
+    worker: &Rc<Worker>,
+    side: &Side,
+    forward: &Forward,
+    head: &http::request::Parts,
+    body: &Replay,
+    context: &Context,
+    outcome: &mut Outcome,
+) -> Result<Reply, Failure> {
+    if let Some(fault) = &forward.fault
+        && let Some(reply) = Box::pin(fault::befall(worker, forward, fault, head)).await?
+    {
+        outcome.failure = Some(fault::failure());
+        return Ok(reply);
+    }
+    let mut reply = tries::run(worker, forward, head, body, context, side, outcome).await?;
+    let mut edits = Edits::new();
+    forward.response_edits(outcome.endpoint.as_deref(), &mut edits);
+    edits.apply_to(&mut reply.head.headers);
+    forward.slow(&mut reply);
+    Ok(reply)
+}
+
 /// Decides a call and changes its head, if it is sent on.
 fn admit(
     worker: &Worker,
@@ -157,7 +159,8 @@ fn admit(
     Ok(decided)
 }
 
-fn local_reply(local: &spine::Local, is_grpc: bool) -> Reply {
+/// An answer of this base's own.
+pub fn local_reply(local: &spine::Local, is_grpc: bool) -> Reply {
     if let Some(failure) = local.failure.as_ref().filter(|_| is_grpc) {
         return crate::serve_h2::grpc_failure(failure);
     }
@@ -169,140 +172,6 @@ fn local_reply(local: &spine::Local, is_grpc: bool) -> Reply {
         reply.head.headers.entry(http::header::CONTENT_TYPE).or_insert(text);
     }
     reply
-}
-
-/// Tries endpoints until one answers.
-async fn tries_of(
-    worker: &Rc<Worker>,
-    forward: &Forward,
-    head: &http::request::Parts,
-    body: &Replay,
-    context: &Context,
-    side: &Side,
-    outcome: &mut Outcome,
-) -> Result<Reply, Failure> {
-    let service = &forward.service;
-    let limits = &worker.shared.limits;
-    let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, limits);
-    let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
-    service.budget.deposit(retry);
-    let now = Instant::now();
-    let idempotent = RequestHead::Map(head).is_idempotent();
-    let told = forward.left.map(|left| now + left);
-    let outer = context.deadline.map(Instant::from_std).into_iter().chain(told).min();
-    let mut tries = Tries::new(&terms, idempotent, now, outer);
-    loop {
-        let now = Instant::now();
-        let nanos = service::nanos(now);
-        let endpoint = match service.pick_at(nanos, &forward.wish(tries.tried())) {
-            Ok(endpoint) => endpoint,
-            Err(failure) => match forward.renewed(worker) {
-                Some(newer) => {
-                    return Box::pin(tries_of(worker, &newer, head, body, context, side, outcome)).await;
-                }
-                None => return Err(failure),
-            },
-        };
-        tries.begin(endpoint.id);
-        outcome.retries = tries.retries();
-        outcome.endpoint = Some(endpoint.clone());
-        let attempt = endpoint.attempt(nanos);
-        let deadline = tries.try_deadline(&terms, now);
-        let body_now = limit(body.lend(), terms.max_body)?;
-        let once = once_at(worker, forward, &endpoint, head.clone(), body_now, context, side, deadline);
-        let result = match tokio::time::timeout_at(deadline, once).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::new(Kind::Timeout, format!("{} did not answer in time", service.label))),
-        };
-        if let Err(failure) = &result
-            && failure.kind == Kind::NoEndpoint
-            && let Some(newer) = forward.renewed(worker)
-            && body.recall()
-        {
-            // It was closed before it got anything.
-            drop(attempt);
-            return Box::pin(tries_of(worker, &newer, head, body, context, side, outcome)).await;
-        }
-        let sent = if body.is_whole() { Sent::HEAD } else { Sent::BODY };
-        if let Err(failure) = &result
-            && tries.is_forgivable(failure, sent)
-            && body.recall()
-        {
-            tries.forgive();
-            continue;
-        }
-        let now = Instant::now();
-        let wait = match &result {
-            Ok(reply) => {
-                let status = reply.head.status.as_u16();
-                let wait = match trailers_only(reply) {
-                    Some(code) => tries.again_after_grpc(retry, code, sent, &service.budget, now),
-                    None => tries.again_after_status(retry, status, sent, &service.budget, || now),
-                };
-                match wait {
-                    Some(_) => service.failed(&attempt, Verdict::Status(status)),
-                    None => {
-                        let verdict = Verdict::of(status, trailers_only(reply));
-                        service.answered(&attempt, verdict, service::nanos(now));
-                    }
-                }
-                wait
-            }
-            Err(failure) => {
-                if attempt::counts(failure.kind) {
-                    service.failed(&attempt, Verdict::Broken);
-                }
-                tries.again(retry, failure, sent, &service.budget, now)
-            }
-        };
-        // The old try may still be reading; it must stop before another begins, or this answer is the last.
-        let Some(wait) = wait.filter(|_| body.recall()) else {
-            if !forward.mirrors.is_empty()
-                && let Some(bytes) = body.copy()
-            {
-                mirror::send(worker, forward, &side.caller, context.span, head, &bytes);
-            }
-            body.commit();
-            // Where calls under way are limited, one is until its body ends.
-            let is_counted = service.spec.breaker.max_requests.is_some() || service.overload.is_some();
-            let under_way = is_counted.then_some(attempt);
-            return result.map(|reply| guarded(idle_bounded(reply, terms.idle_timeout), under_way));
-        };
-        drop(attempt);
-        drop(result);
-        tokio::time::sleep(wait).await;
-    }
-}
-
-/// The status of a gRPC answer that has nothing else.
-fn trailers_only(reply: &Reply) -> Option<u8> {
-    let status = reply.head.headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
-    (status != 0).then_some(status)
-}
-
-/// One try at one endpoint.
-#[expect(clippy::too_many_arguments, reason = "one call's parts")]
-async fn once_at(
-    worker: &Rc<Worker>,
-    forward: &Forward,
-    endpoint: &Arc<Endpoint>,
-    mut head: http::request::Parts,
-    body: Body,
-    context: &Context,
-    side: &Side,
-    deadline: Instant,
-) -> Result<Reply, Failure> {
-    let caller = &side.caller;
-    let reach = reach::of(endpoint, &forward.service, caller, &worker.shared)?;
-    let reach = reach.by(forward.rule.as_deref()).behalf_of(side);
-    if reach.is_checked_here() && later::is_deep(&forward.service.inbound) {
-        let edits = later::arrive(worker, &forward.service, caller, &head).await?;
-        edits.apply_to_request(&mut head);
-    } else if reach.is_checked_here() {
-        spine::admit_inbound(&forward.service, &RequestHead::Map(&head), caller)?;
-    }
-    let context = Context { deadline: Some(deadline.into_std()), ..context.clone() };
-    carry(worker, reach, Call { head, body, context }, &forward.service.spec.breaker).await
 }
 
 /// Hands a call to its endpoint.

@@ -468,9 +468,7 @@ impl Exchange<'_> {
         let close =
             !self.request.keep_alive || until_close || !self.uploaded.get() || self.client.is_ending();
         let mut edits = Edits::new();
-        if let Some(forward) = self.forward {
-            forward.response_edits(outcome.endpoint.as_deref(), &mut edits);
-        }
+        self.request.response_edits(self.forward, outcome.endpoint.as_deref(), &mut edits);
         h1::write_response(&mut out, bytes, &response, &headers, &parsed, &edits, close);
         let mut flow = Flow::new(parsed.framing, &worker.shared.limits);
         let rest = &bytes[parsed.len..];

@@ -17,7 +17,8 @@ use dodai_transport::proxy_protocol::Ends;
 use http::HeaderName;
 
 use crate::h1::{self, BadHead, Flow, Framing, HeaderList, Parsed, RequestLine};
-use crate::spine::{self, Decision, Entry, Lap};
+use crate::service::Endpoint;
+use crate::spine::{self, Decision, Entry, Forward, Lap};
 use crate::worker::Worker;
 
 /// A request on its way through this base.
@@ -36,6 +37,8 @@ pub struct Request {
     pub is_head: bool,
     /// Whether the method is idempotent.
     pub idempotent: bool,
+    /// What changes in the response because of what was said where the call arrived.
+    pub reply: Option<Box<Edits>>,
     /// Whether the client keeps its connection.
     pub keep_alive: bool,
     /// Whether the client speaks HTTP/1.0.
@@ -201,6 +204,7 @@ fn assemble(
         framing: parsed.framing,
         is_head: line.method == "HEAD",
         idempotent: view.is_idempotent(),
+        reply: None,
         keep_alive: parsed.keep_alive,
         http10: parsed.http10,
         upgrade: parsed.upgrade,
@@ -227,6 +231,16 @@ impl Request {
         match h1::parse_request(&self.bytes[..self.head_len], &mut headers) {
             Ok(Some((line, _))) => Ok(with(&line, &headers)),
             Ok(None) | Err(_) => Err(Failure::new(Kind::Internal, "a head that we wrote does not parse")),
+        }
+    }
+
+    /// Adds what changes in the head of the response of `endpoint`.
+    pub fn response_edits(&self, forward: Option<&Forward>, endpoint: Option<&Endpoint>, edits: &mut Edits) {
+        if let Some(forward) = forward {
+            forward.response_edits(endpoint, edits);
+        }
+        if let Some(reply) = &self.reply {
+            edits.extend(reply);
         }
     }
 

@@ -210,6 +210,13 @@ impl Client {
         let mut outcome = Outcome::default();
         let (mut service, mut rule) = (None, None);
         let next = match decision {
+            Ok(Decision::Forward(forward))
+                if !request.upgrade && forward.hedge(request.idempotent).is_some() =>
+            {
+                let next = Box::pin(h1_message::hedged(self, request, forward, &mut outcome)).await;
+                (service, rule) = (Some(&*forward.service), forward.rule.as_deref());
+                next
+            }
             Ok(Decision::Forward(forward)) => {
                 let next = loop {
                     if let Some(next) = self.forward(request, forward, &mut outcome).await {
@@ -233,7 +240,7 @@ impl Client {
                 outcome.status = local.status;
                 outcome.failure = local.failure.clone();
                 let next = Box::pin(self.answer_local(request, local)).await;
-                rule = Some(&*local.rule);
+                rule = local.rule.as_deref();
                 next
             }
             Err(failure) => {
@@ -267,17 +274,8 @@ impl Client {
         let (service, limits) = (&forward.service, &self.worker.shared.limits);
         let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, limits);
         let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
-        if let Some(failure) = over_limit(request, terms.max_body) {
-            return Some(self.failed(request, failure, outcome).await);
-        }
-        if let Some(fault) = &forward.fault
-            && let Some(next) = Box::pin(self.befall(request, fault, terms.timeout, outcome)).await
-        {
+        if let Some(next) = self.begin(request, forward, &terms, outcome).await {
             return Some(next);
-        }
-        service.budget.deposit(retry);
-        if !forward.mirrors.is_empty() {
-            self.mirror(request, forward);
         }
         let start = request.lap.start;
         let mut tries = Tries::new(&terms, request.idempotent, start, forward.left.map(|left| start + left));
@@ -298,12 +296,21 @@ impl Client {
             let attempt = endpoint.attempt(nanos);
             let deadline = tries.try_deadline(&terms, now);
             self.deadline.set_at(deadline);
+            if now > start {
+                self.tell_left(request, deadline.saturating_duration_since(now));
+            }
             let again = |status: u16, sent: Sent| {
                 tries.again_after_status(retry, status, sent, &service.budget, tokio::time::Instant::now)
             };
-            let deep = later::is_deep(&service.inbound);
-            let arrived =
-                if deep { Box::pin(self.arrive(request, forward, &endpoint)).await } else { Ok(()) };
+            let arrived = if later::is_deep(&service.inbound) {
+                match Box::pin(self.arrive(request, forward, &endpoint, outcome)).await {
+                    Ok(Some(next)) => return Some(next),
+                    Ok(None) => Ok(()),
+                    Err(failure) => Err(failure),
+                }
+            } else {
+                Ok(())
+            };
             let ended = match arrived.and_then(|()| self.reach(request, forward, &endpoint)) {
                 Err(failure) => Ended::Failed(failure, Sent::NOTHING),
                 Ok(Reach::Http1(target)) if !request.http10 && !forward.is_throttled(request.upgrade) => {
@@ -354,6 +361,29 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// What comes before the first try; what becomes of the connection, if none is made.
+    async fn begin(
+        &self,
+        request: &Request,
+        forward: &Forward,
+        terms: &Terms<'_>,
+        outcome: &mut Outcome,
+    ) -> Option<Next> {
+        if let Some(failure) = over_limit(request, terms.max_body) {
+            return Some(self.failed(request, failure, outcome).await);
+        }
+        if let Some(fault) = &forward.fault
+            && let Some(next) = Box::pin(self.befall(request, fault, terms.timeout, outcome)).await
+        {
+            return Some(next);
+        }
+        forward.service.budget.deposit(terms.retry.unwrap_or(&DEFAULT_RETRY));
+        if !forward.mirrors.is_empty() {
+            self.mirror(request, forward);
+        }
+        None
     }
 
     /// Sends copies of a call whose body is here whole.
@@ -480,7 +510,7 @@ impl Client {
         self.send(out).await;
     }
 
-    async fn answer_local(&self, request: &Request, local: &spine::Local) -> Next {
+    pub async fn answer_local(&self, request: &Request, local: &spine::Local) -> Next {
         let close = !request.keep_alive || !request.is_whole() || request.http10 || self.is_ending();
         let mut out = self.worker.buffer();
         match &local.failure {

@@ -1,6 +1,6 @@
 //! Services in live form: what a call to one needs, made from the snapshot and taken over from table to table.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dodai_core::failure::Kind;
 use dodai_core::id::{BaseId, ServiceId};
@@ -10,11 +10,13 @@ use crate::affinity::Session;
 use crate::attempt::{self, Budget};
 use crate::balance::Balancer;
 use crate::filter::{self, Filter};
+use crate::hedge::Hedges;
 use crate::index::Rules;
 use crate::local::Locals;
 use crate::overload::Overload;
 use crate::route::{BadRule, Rule};
 use crate::standing::Judge;
+use crate::tally::Tally;
 
 pub use crate::pick::Wish;
 pub use crate::place::{Attempt, Endpoint, Place, nanos, now_nanos};
@@ -34,6 +36,8 @@ pub struct Service {
     pub budget: Arc<Budget>,
     /// How many calls it bears.
     pub overload: Option<Arc<Overload>>,
+    /// What hedged calls have taught; nothing before the first.
+    hedges: OnceLock<Arc<Hedges>>,
     /// The cookie that keeps a client's calls together.
     pub session: Option<Session>,
     pub(crate) endpoints: Vec<Arc<Endpoint>>,
@@ -84,6 +88,7 @@ impl Service {
                 let same = old.and_then(|old| old.overload.as_ref()).filter(|known| known.is_of(wanted));
                 same.cloned().unwrap_or_else(|| Arc::new(Overload::new(wanted)))
             }),
+            hedges: old.map(|old| old.hedges.clone()).unwrap_or_default(),
             session: spec.sticky.as_ref().map(Session::new),
             balancer: balancer.unwrap_or_else(|| Arc::new(Balancer::new(&spec.balance, &endpoints))),
             has_tiers: endpoints.windows(2).any(|pair| pair[0].tier != pair[1].tier),
@@ -134,6 +139,17 @@ impl Service {
         if let Some(rules) = &self.spec.health.outliers {
             self.judge.judge(rules, &self.endpoints, &attempt.endpoint, verdict, now_nanos());
         }
+    }
+
+    /// What hedged calls have taught.
+    pub fn hedges(&self) -> &Arc<Hedges> {
+        self.hedges.get_or_init(Arc::default)
+    }
+
+    /// What was counted of its calls, apart from any rule.
+    pub fn tallies(&self) -> impl Iterator<Item = &Tally> {
+        let overload = self.overload.as_ref().map(|overload| &overload.tally);
+        overload.into_iter().chain(self.hedges.get().map(|hedges| &hedges.tally))
     }
 
     /// Its endpoints.

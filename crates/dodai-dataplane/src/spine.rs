@@ -12,7 +12,7 @@ use dodai_core::call::{Caller, FAILURE_HEADER, HOPS_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead, Short, port_of};
 use dodai_core::id::{RevisionId, ServiceId};
-use dodai_core::snapshot::{Action, Backend, Labels, Listener, Priority, RetryOn, Role};
+use dodai_core::snapshot::{Action, Backend, Hedge, Labels, Listener, Priority, RetryOn, Role};
 use dodai_core::trace::{Span, random};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -131,6 +131,13 @@ impl Forward {
         let retry = of_rule.or(self.service.spec.policy.retry.as_ref());
         let on = retry.and_then(|retry| retry.on.as_ref());
         on.is_some_and(|on| on.iter().any(|on| matches!(on, RetryOn::Grpc(_))))
+    }
+
+    /// How it gets a further try beside one that is slow, if it is `idempotent` or need not be.
+    pub fn hedge(&self, idempotent: bool) -> Option<&Hedge> {
+        let of_rule = self.rule.as_ref().and_then(|rule| rule.policy.hedge.as_ref());
+        let hedge = of_rule.or(self.service.spec.policy.hedge.as_ref());
+        hedge.filter(|hedge| hedge.any_method || idempotent)
     }
 
     /// Whether its answer is slowed down; a connection that is taken over cannot be.
@@ -408,7 +415,13 @@ pub fn settle(
             let mut headers = HeaderMap::new();
             answer.apply_to(&mut headers);
             let body = String::new();
-            Ok(Decision::Answer(Box::new(Local { status, headers, body, rule: rule.clone(), failure: None })))
+            Ok(Decision::Answer(Box::new(Local {
+                status,
+                headers,
+                body,
+                rule: Some(rule.clone()),
+                failure: None,
+            })))
         }
         Err(failure) => match passed.reply {
             Some(reply) => Ok(Decision::Answer(Local::refused(failure, rule, &reply))),

@@ -31,6 +31,8 @@ events! {
     TokenMissing => "token_missing";
     /// A call had a token that does not count.
     TokenBad => "token_bad";
+    /// A call had a token that had been proved before.
+    TokenKnown => "token_known";
     /// The service that decides who may call allowed a call.
     AuthorizerAllowed => "authorizer_allowed";
     /// It refused one.
@@ -47,6 +49,10 @@ events! {
     FaultThrottled => "fault_throttled";
     /// A call was shed: too many were under way.
     Shed => "shed";
+    /// A call got a further try beside one that was slow.
+    Hedged => "hedged";
+    /// That try was the first with a good answer.
+    HedgeWon => "hedge_won";
     /// A policy that is only tried would have refused a call.
     WouldRefuse => "would_refuse";
 }

@@ -3,7 +3,7 @@
 use super::Findings;
 use super::route::{attempts, check_modifier};
 use crate::overload::Concurrency;
-use crate::policy::{PolicySpec, RateLimit};
+use crate::policy::{Hedge, PolicyRetry, PolicySpec, RateLimit, RateLimitRedis, RateLimitScope};
 use crate::read::Code;
 
 pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
@@ -14,18 +14,10 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     });
     found.unique("the target", targets);
     if let Some(retry) = &spec.retry {
-        attempts("spec.retry.attempts", retry.attempts, found);
-        found.status_codes("spec.retry.codes", &retry.codes);
-        let on = retry.on.iter().enumerate().map(|(i, one)| (format!("spec.retry.on[{i}]"), *one));
-        found.unique("the condition", on);
-        if retry.per_try.is_some_and(|time| time.get().is_zero()) {
-            found.error(
-                Code::InvalidValue,
-                "spec.retry.perTry",
-                "must be more than 0",
-                "write a time, or leave it out",
-            );
-        }
+        check_retry(retry, found);
+    }
+    if let Some(hedge) = &spec.hedge {
+        check_hedge(hedge, found);
     }
     if let Some(timeouts) = &spec.timeouts
         && timeouts.connect.is_some_and(|time| time.get().is_zero())
@@ -97,6 +89,32 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     }
 }
 
+fn check_retry(retry: &PolicyRetry, found: &mut Findings) {
+    attempts("spec.retry.attempts", retry.attempts, found);
+    found.status_codes("spec.retry.codes", &retry.codes);
+    let on = retry.on.iter().enumerate().map(|(i, one)| (format!("spec.retry.on[{i}]"), *one));
+    found.unique("the condition", on);
+    if retry.per_try.is_some_and(|time| time.get().is_zero()) {
+        found.error(
+            Code::InvalidValue,
+            "spec.retry.perTry",
+            "must be more than 0",
+            "write a time, or leave it out",
+        );
+    }
+}
+
+fn check_hedge(hedge: &Hedge, found: &mut Findings) {
+    if hedge.delay.is_some_and(|delay| delay.get().is_zero()) {
+        let message = "every call would be made twice at once";
+        found.error(Code::InvalidValue, "spec.hedge.delay", message, "write a time, or leave it out");
+    }
+    if !(1..=4).contains(&hedge.attempts) {
+        let message = format!("{} is out of range", hedge.attempts);
+        found.error(Code::InvalidValue, "spec.hedge.attempts", message, "write a number from 1 to 4");
+    }
+}
+
 fn check_concurrency(concurrency: &Concurrency, found: &mut Findings) {
     let path = "spec.concurrency";
     match (concurrency.limit, concurrency.adaptive) {
@@ -124,6 +142,7 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
     let others = [
         ("timeouts", spec.timeouts.is_some()),
         ("retry", spec.retry.is_some()),
+        ("hedge", spec.hedge.is_some()),
         ("circuitBreaker", spec.circuit_breaker.is_some()),
         ("loadBalancing", spec.load_balancing.is_some()),
         ("headers", spec.headers.is_some()),
@@ -159,6 +178,9 @@ fn check_rate_limit(limit: &RateLimit, found: &mut Findings) {
             "write 1 or more",
         );
     }
+    if let Some(redis) = &limit.redis {
+        check_redis(limit, redis, found);
+    }
     if let Some(key) = &limit.key {
         found.exactly_one(
             "spec.rateLimit.key",
@@ -167,5 +189,39 @@ fn check_rate_limit(limit: &RateLimit, found: &mut Findings) {
         if let Some(header) = &key.header {
             found.header_name("spec.rateLimit.key.header", header);
         }
+    }
+}
+
+fn check_redis(limit: &RateLimit, redis: &RateLimitRedis, found: &mut Findings) {
+    let path = "spec.rateLimit.redis";
+    if limit.scope != RateLimitScope::Global {
+        let message = "each base keeps this limit by itself";
+        found.error(Code::Conflict, path, message, "add `scope: global`, or leave `redis` out");
+    }
+    let host_and_port = redis.address.rsplit_once(':');
+    let fits =
+        |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
+    if !host_and_port.is_some_and(fits) || redis.address.contains(['/', '@', ' ']) {
+        let message = format!("`{}` is not HOST:PORT", crate::Invalid::shorten(&redis.address));
+        let remedy =
+            "write for example `redis.internal:6379`; user, password and database have keys of their own";
+        found.error(Code::InvalidValue, format!("{path}.address"), message, remedy);
+    }
+    if redis.password_ref.as_ref().is_some_and(|reference| reference.key.is_empty()) {
+        found.error(
+            Code::InvalidValue,
+            format!("{path}.passwordRef.key"),
+            "the key is empty",
+            "name the item",
+        );
+    }
+    if redis.username.is_some() && redis.password_ref.is_none() {
+        let remedy = "add `passwordRef`, or leave `username` out";
+        found.error(
+            Code::MissingKey,
+            format!("{path}.passwordRef"),
+            "a user proves itself by a password",
+            remedy,
+        );
     }
 }

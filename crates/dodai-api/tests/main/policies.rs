@@ -91,11 +91,14 @@ fn what_is_said_of_tokens() {
             "jwksUri: 'https://a/keys', audiences: [x], fromHeaders: [{name: x-token}], claimsToHeaders: [{claim: sub, header: x-user}]",
         ),
     ));
+    good(&policy(GATEWAY, &jwt("jwksFile: /etc/keys.json")));
     good(&policy(GATEWAY, &jwt("jwks: '{\"keys\": []}', forward: false, fromCookies: [session]")));
     check(APP, "jwt: {issuers: []}", "spec.jwt.issuers");
     for (text, path) in [
         ("audiences: [x]", ""),
         ("jwksUri: 'https://a', jwks: '{\"keys\": []}'", ""),
+        ("jwksUri: 'https://a', jwksFile: keys.json", ""),
+        ("jwksFile: ''", ".jwksFile"),
         ("jwksUri: 'ftp://a'", ".jwksUri"),
         ("jwksUri: 'https:///x'", ".jwksUri"),
         ("jwks: 'https://a'", ".jwks"),
@@ -157,6 +160,21 @@ fn what_is_said_of_load() {
     good(&policy(APP, "concurrency: {limit: 100, adaptive: true, priorityHeader: x-priority}"));
     good(&policy(GATEWAY, "priority: low"));
     good(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global}"));
+    let shared =
+        "redis: {address: 'redis:6379', database: 2, username: u, passwordRef: {store: vault, key: p}}";
+    good(&policy(APP, &format!("rateLimit: {{requestsPerSecond: 5, scope: global, {shared}}}")));
+    for (redis, path) in [
+        ("scope: local, redis: {address: 'redis:6379'}", "spec.rateLimit.redis"),
+        ("scope: global, redis: {address: redis}", "spec.rateLimit.redis.address"),
+        ("scope: global, redis: {address: 'redis://u@redis:6379'}", "spec.rateLimit.redis.address"),
+        ("scope: global, redis: {address: 'redis:6379', username: u}", "spec.rateLimit.redis.passwordRef"),
+    ] {
+        check(APP, &format!("rateLimit: {{requestsPerSecond: 5, {redis}}}"), path);
+    }
+    good(&policy(APP, "hedge: {delay: 20ms, attempts: 2, anyMethod: true}"));
+    good(&policy(GATEWAY, "hedge: {}"));
+    check(APP, "hedge: {attempts: 5}", "spec.hedge.attempts");
+    check(APP, "hedge: {delay: 0s}", "spec.hedge.delay");
     check(APP, "concurrency: {}", "spec.concurrency");
     check(APP, "concurrency: {limit: 0}", "spec.concurrency.limit");
     check(APP, "concurrency: {adaptive: true, priorityHeader: 'a b'}", "spec.concurrency.priorityHeader");

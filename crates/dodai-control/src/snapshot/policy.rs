@@ -194,6 +194,7 @@ impl Effective {
                 min_per_second: retry.min_retries_per_second,
             });
         }
+        self.call.hedge = self.call.hedge.take().or_else(|| spec.hedge.as_ref().map(resilience::hedge));
         if let Some(breaker) = &spec.circuit_breaker {
             let default = Breaker::default();
             self.breaker.get_or_insert_with(|| Breaker {
@@ -244,7 +245,10 @@ fn rate_limit(policy: &Policy, limit: &api::RateLimit) -> Filter {
     };
     let interval = Duration::from_secs_f64(1.0 / rate);
     match share::limit_name(policy) {
-        Some(name) => Filter::SharedRateLimit { name, interval, burst, key },
+        Some(name) => {
+            let store = limit.redis.as_ref().map(|redis| share::store(policy, redis));
+            Filter::SharedRateLimit { name, interval, burst, key, store }
+        }
         None => Filter::RateLimit { interval, burst, key },
     }
 }

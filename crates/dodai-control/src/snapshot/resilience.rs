@@ -1,7 +1,7 @@
 //! How calls are tried, and tested, from documents to the words of the data path.
 
 use dodai_api::{self as api, RetryCondition};
-use dodai_core::snapshot::{Concurrency, Fault, FaultAbort, Filter, Priority, RetryOn};
+use dodai_core::snapshot::{Concurrency, Fault, FaultAbort, Filter, Hedge, Priority, RetryOn};
 
 use super::rule::value;
 
@@ -22,6 +22,11 @@ pub(super) fn retry_on(conditions: &[RetryCondition]) -> Option<Vec<RetryOn>> {
         RetryCondition::Unavailable => RetryOn::Grpc(14),
     };
     (!conditions.is_empty()).then(|| conditions.iter().map(one).collect())
+}
+
+pub(super) fn hedge(wanted: &api::Hedge) -> Hedge {
+    let delay = wanted.delay.map(api::TimeSpan::get);
+    Hedge { delay, attempts: wanted.attempts, any_method: wanted.any_method }
 }
 
 pub(super) fn concurrency(wanted: &api::Concurrency) -> Concurrency {

@@ -236,6 +236,7 @@ fn limits(rule: &api::Rule) -> CallPolicy {
         idle_timeout: None,
         connect_timeout: None,
         retry,
+        hedge: None,
         max_body: None,
         priority: None,
     }
@@ -248,6 +249,7 @@ pub(super) fn fall_back(own: &mut CallPolicy, wider: &CallPolicy) {
     own.idle_timeout = own.idle_timeout.or(wider.idle_timeout);
     own.connect_timeout = own.connect_timeout.or(wider.connect_timeout);
     own.retry = own.retry.take().or_else(|| wider.retry.clone());
+    own.hedge = own.hedge.take().or_else(|| wider.hedge.clone());
     own.max_body = own.max_body.or(wider.max_body);
     own.priority = own.priority.or(wider.priority);
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::balancing::{Balance, Sticky};
 use super::guard::{Access, Authorizer, Cors, Jwt};
 use super::health::{Breaker, Health};
-use super::resilience::{Concurrency, Fault, Priority, RetryPolicy};
+use super::resilience::{Concurrency, Fault, Hedge, Priority, RateStore, RetryPolicy};
 use super::workload::{Setting, Value};
 use crate::id::{AppId, BaseId, InstanceId, Name, RevisionId, ServiceId};
 
@@ -27,6 +27,8 @@ pub enum Protocol {
     Grpc,
     /// Bytes that are not parsed.
     Tcp,
+    /// Datagrams that are not parsed.
+    Udp,
 }
 
 /// A socket this base listens on.
@@ -293,6 +295,9 @@ pub enum Filter {
         burst: u32,
         /// What has a bucket of its own.
         key: RateKey,
+        /// By what the bases share it; `None` for control.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        store: Option<RateStore>,
     },
     /// Who may call; a deny rule that matches wins over an allow rule.
     Access(Access),
@@ -417,6 +422,9 @@ pub struct CallPolicy {
     pub connect_timeout: Option<Duration>,
     /// Retries.
     pub retry: Option<RetryPolicy>,
+    /// Further tries beside one that is slow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// The largest request body in bytes.
     pub max_body: Option<u64>,
     /// How much calls matter when too many come.

@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use bytes::Bytes;
+use dodai_core::failure::Kind;
 use dodai_core::snapshot::*;
 use dodai_dataplane::tally::Event;
 use http::{HeaderMap, HeaderName, Response};
@@ -58,22 +59,24 @@ async fn its_status_decides_and_headers_pass() {
             assert_eq!((call.header("x-user"), call.header("x-other")), (Some("ada"), None));
             assert_eq!((call.header("x-b"), call.body.as_str()), (Some("2"), "body"));
             assert_eq!(client.message().await.status(), 200);
-            // A refusal is the authorizer's own, for those who ask at the border.
+            // A refusal is the authorizer's own, wherever it is asked.
             client.send(CALL).await;
             let denied = "HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nX-Why: no\r\nX-Not: 1\r\nContent-Length: 3\r\n\r\nwho";
             decider.answer(denied).await;
             let answer = client.message().await;
-            if inbound {
-                assert_eq!((answer.status(), answer.header("dodai-failure")), (403, Some("denied")));
-            } else {
-                assert_eq!((answer.status(), answer.body.as_str()), (401, "who"));
-                assert_eq!(answer.header("www-authenticate"), Some("Basic"));
-                assert_eq!((answer.header("x-why"), answer.header("x-not")), (Some("no"), None));
-            }
+            assert_eq!((answer.status(), answer.body.as_str()), (401, "who"));
+            assert_eq!((answer.header("www-authenticate"), answer.header("dodai-failure")), (Some("Basic"), Some("denied")));
+            assert_eq!((answer.header("x-why"), answer.header("x-not")), (Some("no"), None));
+            assert_eq!(world.records.take().iter().filter(|one| one.failure == Some(Kind::Unauthenticated)).count(), 1);
+            // The connection serves on.
+            client.send(CALL).await;
+            decider.answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            backend.answer(OK).await;
+            assert_eq!(client.message().await.status(), 200);
             assert!(backend.is_quiet().await);
             let told = world.plane.table().tallies();
             let count = |event| told.iter().find(|one| one.event == event).map(|one| one.count);
-            assert_eq!((count(Event::AuthorizerAllowed), count(Event::AuthorizerDenied)), (Some(1), Some(1)));
+            assert_eq!((count(Event::AuthorizerAllowed), count(Event::AuthorizerDenied)), (Some(2), Some(1)));
         }
     })
     .await;
@@ -231,6 +234,30 @@ async fn over_grpc_it_says_itself_what_changes() {
         answered.recv().await.expect("asked");
         let answer = client.message().await;
         assert_eq!((answer.status(), answer.body.as_str(), answer.header("x-why")), (418, "tea", Some("no")));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_refusal_reaches_clients_of_http2_where_calls_arrive() {
+    local(async {
+        let world = World::of(asking(authorizer(http(), false), Protocol::Http, true)).await;
+        let mut deciders = world.backend(2);
+        let (sender, connection) = h2::client::handshake(world.client().await.stream).await.expect("shaken");
+        beside(connection);
+        let mut sender = sender.ready().await.expect("ready");
+        let (answer, _) = sender
+            .send_request(http::Request::get("http://shop/b").body(()).expect("valid"), true)
+            .expect("sent");
+        let denied = "HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 2\r\n\r\ngo";
+        deciders.accept().await.answer(denied).await;
+        let answer = answer.await.expect("answered");
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["location"]),
+            (302, &"/login".parse().unwrap())
+        );
+        let mut body = answer.into_body();
+        assert_eq!(body.data().await.expect("more").expect("whole"), "go");
     })
     .await;
 }
