@@ -36,6 +36,7 @@ use crate::footprint;
 use crate::membership::Membership;
 use crate::process::{self, Logs, Ports, Supervisor};
 use crate::prune;
+use crate::rates;
 use crate::refused;
 use crate::reveal;
 use crate::workload::{self, Order, Runner};

@@ -227,7 +227,7 @@ impl Edits {
 
     /// Gives a header another value where these changes set it; says whether they do.
     pub fn set_anew(&mut self, name: &HeaderName, value: &[u8]) -> bool {
-        let values = self.0.iter_mut().filter_map(|part| match part {
+        let values = self.parts.iter_mut().filter_map(|part| match part {
             Part::One(Edit::Set(own, old)) if own == name => Some(old),
             Part::One(_) | Part::All(_) => None,
         });
