@@ -182,7 +182,7 @@ async fn with_one_instance_nothing_is_doubled() {
 
 #[tokio::test(start_paused = true)]
 async fn grpc_is_hedged_where_the_policy_says_that_it_may_be() {
-    local(async {
+    local(Box::pin(async {
         let world = World::of(three(Protocol::Grpc, hedge(true))).await;
         let mut backends = Three::of(&world);
         let (sender, connection) = h2::client::handshake(world.client().await.stream).await.expect("shaken");
@@ -215,6 +215,6 @@ async fn grpc_is_hedged_where_the_policy_says_that_it_may_be() {
         assert_eq!(answer.status(), 200);
         assert_eq!(cut.await.expect("no panic").expect("reset"), h2::Reason::CANCEL);
         assert_eq!(count(&world, Event::HedgeWon), 1);
-    })
+    }))
     .await;
 }
