@@ -121,6 +121,7 @@ fn scheme(protocol: ListenerProtocol) -> &'static str {
         ListenerProtocol::Https => "https",
         ListenerProtocol::Tcp => "tcp",
         ListenerProtocol::Tls => "tls",
+        ListenerProtocol::Udp => "udp",
     }
 }
 
