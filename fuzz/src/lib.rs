@@ -7,6 +7,7 @@ pub mod chunks;
 pub mod credentials;
 pub mod documents;
 pub mod event;
+pub mod guess;
 pub mod h1_request;
 pub mod h1_response;
 pub mod h2;

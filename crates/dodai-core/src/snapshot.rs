@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AppId, ServiceId};
 
 mod balancing;
+mod capture;
 mod guard;
 mod health;
 mod resilience;
@@ -22,6 +23,7 @@ mod trust;
 mod workload;
 
 pub use balancing::*;
+pub use capture::*;
 pub use guard::*;
 pub use health::*;
 pub use resilience::*;

@@ -41,7 +41,7 @@ pub fn mixed(mut hash: u64) -> u64 {
 pub struct Affinity {
     /// Calls with the same key go the same way.
     pub key: Option<u64>,
-    /// The endpoint that the call's cookie names.
+    /// The endpoint that the call's cookie names, or that its client connected to.
     pub session: Option<u64>,
     /// Whether the client's side is encrypted.
     pub secure: bool,
@@ -54,6 +54,9 @@ impl Affinity {
             Balance::RingHash(key) | Balance::Maglev(key) => key_of(key, head, entry),
             Balance::RoundRobin | Balance::LeastLatency | Balance::LeastRequest | Balance::Weighted => None,
         };
+        if let Some(session) = entry.captured.and_then(|captured| captured.endpoint) {
+            return Affinity { key, session: Some(session), secure: entry.secure };
+        }
         let Some(session) = &service.session else { return Affinity { key, ..Affinity::default() } };
         let mut named = None;
         matcher::each_cookie(head, |name, value| {
@@ -84,7 +87,8 @@ impl Affinity {
             | Balance::LeastRequest
             | Balance::Weighted => None,
         };
-        Affinity { key, ..Affinity::default() }
+        let session = side.captured().and_then(|captured| captured.endpoint);
+        Affinity { key, session, ..Affinity::default() }
     }
 }
 

@@ -16,10 +16,11 @@ use dodai_transport::network;
 use dodai_transport::stream::Stream;
 use dodai_transport::tls::{Alpn, HandshakeError};
 
+use crate::capture::{self, Arrival};
 use crate::h2::PREFACE;
 use crate::pipe;
 use crate::proxied::Proxied;
-use crate::request::Side;
+use crate::request::{Side, Wanted};
 use crate::spine::caller_label;
 use crate::timer::Deadline;
 use crate::tls::Tls;
@@ -169,8 +170,12 @@ async fn begin(
         let (rest, ends) = heard?;
         stream = rest;
         if let Some(ends) = ends {
-            (peer, wanted) = (ends.source, Some(Box::new(ends.destination)));
+            (peer, wanted) =
+                (ends.source, Some(Box::new(Wanted { address: ends.destination, captured: None })));
         }
+    }
+    if let Role::Captured(_) = &listener.role {
+        return Some(Box::pin(captured(worker, Arrival { listener, stream, peer, wanted, retired })));
     }
     let is_mesh = matches!(listener.role, Role::Mesh);
     let either = is_mesh && worker.shared.table.load().takes_plain();
@@ -190,7 +195,11 @@ async fn begin(
     let label = caller_label(&caller);
     let client = match listener.role {
         Role::Gateway { .. } => peer.ip().to_string().into(),
-        Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh | Role::Api { .. } => Arc::default(),
+        Role::Outbound { .. }
+        | Role::Dependency { .. }
+        | Role::Mesh
+        | Role::Api { .. }
+        | Role::Captured(_) => Arc::default(),
     };
     let protocol = listener.protocol;
     let tcp = protocol == Protocol::Tcp;
@@ -232,6 +241,14 @@ fn speak(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8>, deadlin
     }
 }
 
+/// Serves a client whose connection the kernel led here.
+async fn captured(worker: Rc<Worker>, arrival: Arrival) {
+    let Some((stream, side, early)) = Box::pin(capture::serve(worker.clone(), arrival)).await else { return };
+    let deadline = worker.deadlines.register();
+    deadline.set(worker.shared.limits.head_timeout);
+    speak(worker, stream, side, early, deadline).await;
+}
+
 /// Serves a client that began with SOCKS, and what follows if that is HTTP.
 async fn by_socks(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8>, deadline: Deadline) {
     let Some((stream, side)) = socks::serve(worker.clone(), stream, side, early, deadline).await else {
@@ -252,6 +269,7 @@ fn caller(role: &Role, stream: &Stream) -> Caller {
             Some(Caller::App(app)) => Caller::App(app),
             Some(Caller::Base | Caller::Outside) | None => Caller::Outside,
         },
+        Role::Captured(_) => Caller::Outside,
     }
 }
 
@@ -259,7 +277,11 @@ fn caller(role: &Role, stream: &Stream) -> Caller {
 fn service(role: &Role, stream: &Stream) -> Option<ServiceId> {
     match role {
         Role::Mesh => MeshName::parse(stream.server_name()?).ok().map(|name| name.service),
-        Role::Gateway { .. } | Role::Outbound { .. } | Role::Dependency { .. } | Role::Api { .. } => None,
+        Role::Gateway { .. }
+        | Role::Outbound { .. }
+        | Role::Dependency { .. }
+        | Role::Api { .. }
+        | Role::Captured(_) => None,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::captures::Counts;
 use crate::udp;
 
 /// What all threads hold together.
@@ -37,6 +38,8 @@ pub struct Reading {
     pub endpoints_unwell: usize,
     /// What UDP listeners carried.
     pub datagrams: udp::Reading,
+    /// What became of connections that the kernel led here.
+    pub captured: Counts,
 }
 
 /// What one thread holds.

@@ -126,7 +126,11 @@ async fn decide(worker: &Worker, side: &Side, head: &Block) -> Result<Decided, F
     let mut edits = Edits::new();
     let decision = match &side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),
-        Role::Gateway { .. } | Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh => {
+        Role::Gateway { .. }
+        | Role::Outbound { .. }
+        | Role::Dependency { .. }
+        | Role::Mesh
+        | Role::Captured(_) => {
             let table = worker.shared.table.load();
             spine::admit(&table, &side.entry(), &view.head(), &span, lap.start, &mut edits)
         }

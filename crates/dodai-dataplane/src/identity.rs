@@ -21,7 +21,11 @@ pub fn settle(edits: &mut Edits, table: &Table, role: &Role, caller: &Caller, he
         let is_caller = name.eq_ignore_ascii_case(CALLER_HEADER);
         match (role, caller) {
             (
-                Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh | Role::Api { .. },
+                Role::Outbound { .. }
+                | Role::Dependency { .. }
+                | Role::Mesh
+                | Role::Api { .. }
+                | Role::Captured(_),
                 Caller::App(app),
             ) => {
                 if is_caller && value != app.name.as_str().as_bytes() {

@@ -110,7 +110,7 @@ pub fn still_allowed(
         Role::Outbound { .. } | Role::Dependency { .. } => {
             service.and_then(|service| service.rules.find(&matcher::Seen::new(&seen.head, seen.caller)))
         }
-        Role::Mesh | Role::Api { .. } => None,
+        Role::Mesh | Role::Api { .. } | Role::Captured(_) => None,
     };
     if let Some(rule) = rule {
         guards(&rule.filters, seen)?;

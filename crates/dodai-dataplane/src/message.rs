@@ -82,7 +82,7 @@ pub async fn decided(
             went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
             send_on(worker, side, &forward, &head, &body, &context, &mut outcome).await
         }
-        Ok(Decision::External) => external(worker, head.clone(), body.lend()).await,
+        Ok(Decision::External) => external(worker, side, head.clone(), body.lend()).await,
         Ok(Decision::Answer(local)) => {
             went.rule.clone_from(&local.rule);
             outcome.failure = local.failure.clone();
@@ -203,13 +203,24 @@ pub async fn carry(
 }
 
 /// A call to a host outside the mesh, as its URL says: `https` goes out in TLS or not at all.
-async fn external(worker: &Rc<Worker>, head: http::request::Parts, body: Body) -> Result<Reply, Failure> {
+async fn external(
+    worker: &Rc<Worker>,
+    side: &Side,
+    head: http::request::Parts,
+    body: Body,
+) -> Result<Reply, Failure> {
     let limits = &worker.shared.limits;
     let view = RequestHead::Map(&head);
     let (authority, is_grpc) = (view.authority().to_owned(), view.is_grpc());
-    let target = reach::url(&authority, head.uri.scheme().unwrap_or(&http::uri::Scheme::HTTP))?;
-    // gRPC is carried by HTTP/2 only, so its callers' scheme decides no more than whether that is in TLS.
-    let reach = if is_grpc {
+    let is_captured = side.captured().is_some();
+    let target = if is_captured {
+        reach::beyond(side, &authority)?
+    } else {
+        reach::url(&authority, head.uri.scheme().unwrap_or(&http::uri::Scheme::HTTP))?
+    };
+    // gRPC is carried by HTTP/2 only, so its callers' scheme decides no more than whether that is in TLS. A server that
+    // the client meant to speak HTTP/2 to itself does so.
+    let reach = if is_grpc || (is_captured && head.version == http::Version::HTTP_2) {
         Reach::Http2(Target { protocol: Protocol::Grpc, ..target })
     } else {
         Reach::Http1(target)

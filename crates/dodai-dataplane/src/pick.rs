@@ -27,7 +27,7 @@ pub struct Wish<'a> {
     pub affinity: Affinity,
     /// Endpoints that were tried already; one of them only if nothing else is left.
     pub tried: &'a [u64],
-    /// Only instances of this base, for calls that arrive from other bases.
+    /// Only instances of this base, for calls that arrive from elsewhere.
     pub local_only: bool,
     /// How much it matters.
     pub priority: Option<Priority>,
@@ -120,9 +120,12 @@ impl Service {
 }
 
 impl<'a> Pick<'a> {
-    /// Whether the call may go there, whatever its state.
+    /// Whether the call may go there, whatever its state. An address outside the mesh is an instance of this base for
+    /// those that were on their way to it.
     fn is_here(&self, endpoint: &Endpoint) -> bool {
-        (!self.wish.local_only || matches!(endpoint.place, Place::Local(_)))
+        (!self.wish.local_only
+            || matches!(endpoint.place, Place::Local(_))
+            || self.wish.affinity.session == Some(endpoint.token))
             && self.wish.labels.is_none_or(|labels| endpoint.has(labels))
             && self.tier.is_none_or(|tier| endpoint.tier == tier)
     }

@@ -112,17 +112,17 @@ pub async fn open_named(
     }
 }
 
-/// Joins a client of `side` and an endpoint; `early` came from the client too soon. How many bytes went each way.
+/// Joins a client of `side` and an endpoint; `early` came from each of them too soon. How many bytes went each way.
 pub async fn carry(
     worker: &Rc<Worker>,
     side: &Side,
     service: Option<&Service>,
     (down, up): (&Wire, &Wire),
-    early: Vec<u8>,
+    [asked, answered]: [Vec<u8>; 2],
     deadline: &Deadline,
 ) -> ([u64; 2], Option<Failure>) {
     let watch = worker.live.enter(side, tunnel(), service.map(Service::id));
-    both_ways(worker, [(down, up, early), (up, down, Vec::new())], deadline, Some(&watch)).await
+    both_ways(worker, [(down, up, asked), (up, down, answered)], deadline, Some(&watch)).await
 }
 
 /// Serves one connection of a TCP listener.
@@ -180,7 +180,7 @@ pub fn service_of(
             }
         }
         Role::Mesh => table.service(side.service.as_ref()?).map(all),
-        Role::Outbound { .. } | Role::Api { .. } => None,
+        Role::Outbound { .. } | Role::Api { .. } | Role::Captured(_) => None,
     }
 }
 

@@ -29,6 +29,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
 
+use crate::captures::{self, Captures};
 use crate::checks;
 use crate::connection;
 use crate::demand::Demand;
@@ -178,6 +179,7 @@ impl DataPlane {
             gauges: Gauges::default(),
             not_accepted: Seldom::default(),
             not_http: Seldom::default(),
+            captures: Captures::default(),
             sinks: config.sinks,
             network: config.network,
             sample_per_ten_thousand: config.sample_per_ten_thousand,
@@ -259,6 +261,7 @@ impl DataPlane {
             endpoints_ejected: all().filter(|one| one.standing.is_ejected(now)).count(),
             endpoints_unwell: all().filter(|one| one.standing.is_unwell()).count(),
             datagrams: self.shared.datagrams.read(),
+            captured: self.shared.captures.read(),
             ..self.shared.gauges.read()
         }
     }
@@ -298,6 +301,7 @@ impl DataPlane {
         }
         let old = self.shared.table.load_full();
         let table = Table::compile(snapshot, &old, &self.shared.base, &self.shared.locals)?;
+        self.shared.captures.prepare(table.listeners.values(), &self.shared.network);
         let stays = |listener: &Arc<Listener>, bound: &BTreeMap<String, Bound>| {
             bound.get(&listener.name).is_some_and(|known| *known.listener == **listener)
         };
@@ -315,7 +319,14 @@ impl DataPlane {
             let (tls, files) = self.tls(listener)?;
             let source = match free.remove(&At::of(listener, listener.address)) {
                 Some(was) => Source::Taken { address: bound[&was].address, was },
-                None => self.bind(listener)?,
+                None => match self.bind(listener) {
+                    Ok(source) => source,
+                    Err(NotApplied::Bind { source, .. }) if captures::is_dispensable(listener, &source) => {
+                        tracing::info!(listener = listener.name, reason = %source, "connections over IPv6 are not intercepted");
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             fresh.push((listener.clone(), tls, files, source));
         }
@@ -381,7 +392,10 @@ impl DataPlane {
     /// Binds a listener for every thread.
     fn bind(&self, listener: &Arc<Listener>) -> Result<Source, NotApplied> {
         let failed = |source| NotApplied::Bind { listener: listener.name.clone(), source };
-        let options = Options { reuse_port: true, ..Options::named(listener.name.clone()) };
+        let captures = matches!(listener.role, Role::Captured(_));
+        let mark = if captures { self.shared.captures.mark() } else { 0 };
+        let named = Options::named(listener.name.clone());
+        let options = Options { reuse_port: true, captures, mark, ..named };
         let asked = listener.address;
         match &self.shared.network {
             _ if listener.protocol == Protocol::Udp => {

@@ -11,6 +11,7 @@ use dodai_core::snapshot::{ClientTls, Protocol};
 use dodai_transport::stream::Stream;
 use http::uri::Scheme;
 
+use crate::capture;
 use crate::endpoint::Key;
 use crate::local::{InFlight, Way};
 use crate::mesh::Callee;
@@ -187,6 +188,21 @@ fn spoken(service: &Service, mut target: Target) -> Reach {
 /// An address outside the mesh, without TLS.
 pub fn external(authority: &str, default_port: u16) -> Target {
     outside(authority, default_port, None)
+}
+
+/// An address as it is.
+pub fn straight(address: SocketAddr) -> Target {
+    external(&address.to_string(), address.port())
+}
+
+/// Where a call goes that is for a host outside the mesh: there, or for a client whose connections the kernel leads
+/// here, where it connected to.
+pub fn beyond(side: &Side, authority: &str) -> Result<Target, Failure> {
+    match (&side.wanted, side.captured()) {
+        (Some(wanted), Some(captured)) if captured.allow_unknown => Ok(straight(wanted.address)),
+        (Some(wanted), Some(_)) => Err(capture::denied(wanted.address)),
+        (Some(_) | None, _) => Ok(external(authority, 80)),
+    }
 }
 
 /// A host outside the mesh as a URL means it: `https` is TLS, on port 443 unless the URL names one, to whoever

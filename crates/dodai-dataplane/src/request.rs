@@ -82,6 +82,24 @@ pub enum Read {
     },
 }
 
+/// What the client of a connection meant to reach.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The address.
+    pub address: SocketAddr,
+    /// What holds because the kernel led the connection here; `None` where a proxy told.
+    pub captured: Option<Captured>,
+}
+
+/// What holds for a connection that the kernel led here.
+#[derive(Clone, Copy, Debug)]
+pub struct Captured {
+    /// Whether it goes on to its address where nothing is known of that.
+    pub allow_unknown: bool,
+    /// The endpoint with that address, for a connection that came from elsewhere: only that one is meant.
+    pub endpoint: Option<u64>,
+}
+
 /// Who is at the other end of a connection, and where it came in.
 #[derive(Clone)]
 pub struct Side {
@@ -95,8 +113,8 @@ pub struct Side {
     pub client: std::sync::Arc<str>,
     /// The client's port, for gateways.
     pub port: u16,
-    /// What the client connected to, if a proxy told.
-    pub wanted: Option<Box<SocketAddr>>,
+    /// What the client connected to, if a proxy or the kernel told.
+    pub wanted: Option<Box<Wanted>>,
     /// Whether it is encrypted.
     pub secure: bool,
     /// The service that another base asked for by SNI.
@@ -109,7 +127,10 @@ impl Side {
     /// The client and what it connected to, for endpoints that want to be told.
     pub fn ends(&self) -> Option<Ends> {
         let source = SocketAddr::new(self.client.parse().ok()?, self.port);
-        Some(Ends { source, destination: self.wanted.as_deref().copied().unwrap_or(self.listener.address) })
+        Some(Ends {
+            source,
+            destination: self.wanted.as_ref().map_or(self.listener.address, |wanted| wanted.address),
+        })
     }
 
     /// What the spine wants to know.
@@ -120,7 +141,13 @@ impl Side {
             client: Some(&self.client),
             secure: self.secure,
             service: self.service.as_ref(),
+            captured: self.captured(),
         }
+    }
+
+    /// What holds because the kernel led the connection here, if it did.
+    pub fn captured(&self) -> Option<&Captured> {
+        self.wanted.as_ref()?.captured.as_ref()
     }
 }
 
@@ -138,7 +165,11 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     if line.method == "CONNECT" {
         return match side.listener.role {
             Role::Outbound { .. } => Read::Connect { authority: line.authority.to_owned(), used: parsed.len },
-            Role::Gateway { .. } | Role::Dependency { .. } | Role::Mesh | Role::Api { .. } => {
+            Role::Gateway { .. }
+            | Role::Dependency { .. }
+            | Role::Mesh
+            | Role::Api { .. }
+            | Role::Captured(_) => {
                 Read::Bad(Failure::new(Kind::NotImplemented, "CONNECT is served on outbound listeners only"))
             }
         };
@@ -154,7 +185,11 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     let mut edits = Edits::new();
     let decision = match side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),
-        Role::Gateway { .. } | Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh => {
+        Role::Gateway { .. }
+        | Role::Outbound { .. }
+        | Role::Dependency { .. }
+        | Role::Mesh
+        | Role::Captured(_) => {
             spine::admit(&worker.shared.table.load(), &side.entry(), &view, &span, lap.start, &mut edits)
         }
     };

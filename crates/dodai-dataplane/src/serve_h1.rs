@@ -429,11 +429,9 @@ impl Client {
         let terms = Terms::of(None, &policy, &shared.limits);
         self.deadline.set(terms.timeout);
         let authority = request.parse_again(|line, _| line.authority.to_owned());
-        let ended = match authority {
-            Ok(authority) => {
-                let target = reach::external(&authority, 80);
-                relay::external(self, request, &target, &terms, outcome).await
-            }
+        let target = authority.and_then(|authority| reach::beyond(&self.side, &authority));
+        let ended = match target {
+            Ok(target) => relay::external(self, request, &target, &terms, outcome).await,
             Err(failure) => Ended::Failed(failure, Sent::NOTHING),
         };
         match ended {

@@ -239,8 +239,8 @@ pub async fn serve(
             outcome.status = 200;
             if client.say(&reply(0)).await {
                 let (seen, up) = (std::mem::take(&mut client.seen), Wire::new(up));
-                let joined =
-                    pipe::carry(&worker, &side, service.as_deref(), (&client.wire, &up), seen, &deadline);
+                let (wires, early) = ((&client.wire, &up), [seen, Vec::new()]);
+                let joined = pipe::carry(&worker, &side, service.as_deref(), wires, early, &deadline);
                 ([outcome.received, outcome.sent], outcome.failure) = joined.await;
             }
         }

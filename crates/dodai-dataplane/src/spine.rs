@@ -28,6 +28,7 @@ use crate::identity;
 use crate::later::Later;
 use crate::matcher;
 use crate::overload;
+use crate::request::Captured;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service, Wish};
 use crate::stats::Direction;
@@ -55,6 +56,8 @@ pub struct Entry<'a> {
     pub secure: bool,
     /// The service that another base asked for by SNI.
     pub service: Option<&'a ServiceId>,
+    /// What holds because the kernel led the connection here.
+    pub captured: Option<&'a Captured>,
 }
 
 /// What becomes of a call.
@@ -194,7 +197,7 @@ pub fn direction(role: &Role) -> Direction {
     match role {
         Role::Gateway { .. } => Direction::Gateway,
         Role::Outbound { .. } | Role::Dependency { .. } => Direction::Outbound,
-        Role::Mesh => Direction::Inbound,
+        Role::Mesh | Role::Captured(_) => Direction::Inbound,
         Role::Api { .. } => Direction::Api,
     }
 }
@@ -259,7 +262,7 @@ fn lead(
                     .and_then(|(name, namespace)| table.resolve(name, port_of(head.authority()), namespace)),
             };
             let service = service.ok_or_else(|| no_route(head))?.clone();
-            if !entry.secure && !service.spec.plain {
+            if !entry.secure && entry.captured.is_none() && !service.spec.plain {
                 return Err(strict(&service));
             }
             let affinity = Affinity::of(&service, head, entry);
@@ -279,7 +282,9 @@ fn lead(
                 priority: None,
             }))
         }
-        Role::Api { .. } => Err(Failure::new(Kind::Internal, "an API listener has no routes")),
+        Role::Api { .. } | Role::Captured(_) => {
+            Err(Failure::new(Kind::Internal, "this listener has no routes of its own"))
+        }
     }
 }
 

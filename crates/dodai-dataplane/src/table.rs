@@ -4,16 +4,19 @@
 //! whole; a snapshot that does not compile leaves the old table in place and says why.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use dodai_core::id::{AppId, BaseId, Name, ServiceId};
-use dodai_core::snapshot::{self, Listener, Resource, ResourceKind, Snapshot};
+use dodai_core::snapshot::{self, Listener, Resource, ResourceKind, Role, Snapshot};
 use thiserror::Error;
 
+use crate::capture;
 use crate::filter::Filter;
 use crate::local::Locals;
+use crate::reach::Address;
 use crate::route::{BadRule, Router};
-use crate::service::Service;
+use crate::service::{Place, Service};
 use crate::shared_rate::Limits;
 use crate::tally::{self, Tally};
 
@@ -57,6 +60,9 @@ pub struct Table {
     limits: Limits,
     /// Whether some service takes callers that do not speak mutual TLS.
     takes_plain: bool,
+    /// Services by their addresses outside the mesh, and which endpoint that is; for connections that the kernel leads
+    /// here.
+    owners: foldhash::HashMap<SocketAddr, (Arc<Service>, u64)>,
     /// Names that nobody has, of those that were asked about.
     absent: foldhash::HashSet<AppId>,
 }
@@ -72,6 +78,7 @@ impl Table {
             names: Default::default(),
             limits: Limits::new(),
             takes_plain: false,
+            owners: Default::default(),
             absent: Default::default(),
         }
     }
@@ -98,6 +105,7 @@ impl Table {
         }
         table.add_listeners(snapshot, old)?;
         table.join_limits(old);
+        table.find_owners();
         table.absent = snapshot.absents().map(|one| one.app.clone()).collect();
         Ok(table)
     }
@@ -118,6 +126,43 @@ impl Table {
             shared.join(&mut limits, &old.limits);
         }
         self.limits = limits;
+    }
+
+    fn find_owners(&mut self) {
+        if !self.listeners.values().any(|listener| matches!(listener.role, Role::Captured(_))) {
+            return;
+        }
+        let mut services: Vec<&Arc<Service>> = self.services.values().collect();
+        services.sort_by_key(|service| (!service.spec.default, service.id()));
+        let mut owners = foldhash::HashMap::default();
+        for service in services {
+            for endpoint in service.endpoints() {
+                if let Place::Address(_, Address::Socket(address), ..) = &endpoint.place {
+                    owners.entry(*address).or_insert_with(|| (service.clone(), endpoint.token));
+                }
+            }
+        }
+        self.owners = owners;
+    }
+
+    /// The service that has this address outside the mesh, and which of its endpoints that is. Known only where the
+    /// kernel leads connections here.
+    pub fn owner(&self, address: &SocketAddr) -> Option<&(Arc<Service>, u64)> {
+        self.owners.get(address)
+    }
+
+    /// The service that a connection is for which came to `address` of this machine, and the endpoint with that address
+    /// if it is outside the mesh.
+    pub fn arrival(&self, address: &SocketAddr) -> Option<(Arc<Service>, Option<u64>)> {
+        let loopback = match address {
+            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        let outside = self.owner(address).or_else(|| self.owner(&SocketAddr::new(loopback, address.port())));
+        if let Some((service, endpoint)) = outside {
+            return Some((service.clone(), Some(*endpoint)));
+        }
+        capture::serving(self.services.values(), address.port()).map(|service| (service.clone(), None))
     }
 
     /// Limits that all bases keep together.
@@ -257,7 +302,7 @@ fn mesh_name<'a>(host: &'a str, namespace: &'a str) -> Option<(&'a str, &'a str)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dodai_core::snapshot::{Protocol, Role, Routes};
+    use dodai_core::snapshot::{Protocol, Routes};
 
     fn service(id: &str, port: Option<u16>, default: bool) -> Resource {
         Resource::Service(snapshot::Service {

@@ -41,7 +41,7 @@ impl Users {
     pub(crate) fn admit(&self, role: &Role, stream: &Stream) -> bool {
         let app = match role {
             Role::Outbound { app } | Role::Dependency { app, .. } | Role::Api { app } => app,
-            Role::Gateway { .. } | Role::Mesh => return true,
+            Role::Gateway { .. } | Role::Mesh | Role::Captured(_) => return true,
         };
         if self.claims.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return true;
@@ -54,6 +54,16 @@ impl Users {
             tracing::warn!(%app, user, times, "refused connections to the app's own listener: only the app's user may speak for it");
         }
         admitted
+    }
+
+    /// The app that has `user` for its own, if one has; and whether any app has one is asked first.
+    pub(crate) fn app_of(&self, user: impl FnOnce() -> Option<u32>) -> Option<AppId> {
+        if self.claims.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return None;
+        }
+        let user = user()?;
+        let claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        claims.iter().find(|(_, own)| own.contains(&user)).map(|(app, _)| app.clone())
     }
 
     /// `None` is a far end that has closed already: whose it was cannot be told any more.

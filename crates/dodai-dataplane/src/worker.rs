@@ -18,6 +18,7 @@ use dodai_core::task::Tasks;
 use dodai_transport::network::Network;
 use tokio::time::Instant;
 
+use crate::captures::Captures;
 use crate::client_h2::Connections;
 use crate::connection::Clients;
 use crate::demand::Demand;
@@ -70,6 +71,8 @@ pub struct Shared {
     pub not_accepted: Seldom,
     /// Warnings about listeners that get something else than HTTP.
     pub not_http: Seldom,
+    /// What became of connections that the kernel led here.
+    pub captures: Captures,
     /// Who wants call records.
     pub sinks: Vec<Arc<dyn Sink>>,
     /// How connections are made.

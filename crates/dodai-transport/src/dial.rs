@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
 use crate::stream::Stream;
@@ -18,6 +19,35 @@ pub const NAME_LIFE: Duration = Duration::from_secs(10);
 
 /// How many names are remembered.
 pub const MAX_NAMES: usize = 1024;
+
+/// How the machine's own network is used. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct System {
+    /// Looks up names.
+    pub resolver: Resolver,
+    /// What connections are marked with (SO_MARK); 0 for nothing.
+    mark: Arc<AtomicU32>,
+}
+
+impl System {
+    /// Marks connections from now on, if that is allowed.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        let probe = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        put_mark(socket2::SockRef::from(&probe), mark)?;
+        self.mark.store(mark, Relaxed);
+        Ok(())
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn put_mark(socket: socket2::SockRef<'_>, mark: u32) -> io::Result<()> {
+    socket.set_mark(mark)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn put_mark(_socket: socket2::SockRef<'_>, _mark: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// Looks up host names, with a small memory. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -82,14 +112,9 @@ async fn look_up(host: &str) -> io::Result<Arc<[IpAddr]>> {
 }
 
 /// Connects to `host`, an IP address or a name, all within `timeout`.
-pub async fn connect(
-    resolver: &Resolver,
-    host: &str,
-    port: u16,
-    timeout: Duration,
-) -> Result<Stream, Failure> {
+pub async fn connect(system: &System, host: &str, port: u16, timeout: Duration) -> Result<Stream, Failure> {
     let deadline = Instant::now() + timeout;
-    let ips = match tokio::time::timeout_at(deadline, resolver.resolve(host)).await {
+    let ips = match tokio::time::timeout_at(deadline, system.resolver.resolve(host)).await {
         Ok(Ok(ips)) => ips,
         Ok(Err(error)) => {
             return Err(Failure::new(Kind::Connect, format!("no address for host `{host}`: {error}")));
@@ -100,16 +125,24 @@ pub async fn connect(
             return Err(Failure::new(Kind::Connect, detail));
         }
     };
-    in_turn(ips.iter().map(|ip| SocketAddr::new(*ip, port)), deadline, tcp).await
+    let mark = system.mark.load(Relaxed);
+    in_turn(ips.iter().map(|ip| SocketAddr::new(*ip, port)), deadline, |addr| tcp(addr, mark)).await
 }
 
 /// Connects to one address within `timeout`.
-pub async fn connect_addr(addr: SocketAddr, timeout: Duration) -> Result<Stream, Failure> {
-    in_turn([addr].into_iter(), Instant::now() + timeout, tcp).await
+pub async fn connect_addr(system: &System, addr: SocketAddr, timeout: Duration) -> Result<Stream, Failure> {
+    let mark = system.mark.load(Relaxed);
+    in_turn([addr].into_iter(), Instant::now() + timeout, |addr| tcp(addr, mark)).await
 }
 
-async fn tcp(addr: SocketAddr) -> io::Result<Stream> {
-    let stream = TcpStream::connect(addr).await?;
+async fn tcp(addr: SocketAddr, mark: u32) -> io::Result<Stream> {
+    let stream = if mark == 0 {
+        TcpStream::connect(addr).await?
+    } else {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        put_mark(socket2::SockRef::from(&socket), mark)?;
+        socket.connect(addr).await?
+    };
     // Without it a request split over two writes waits for the far side's delayed acknowledgement.
     stream.set_nodelay(true)?;
     Ok(stream.into())

@@ -22,13 +22,25 @@ pub struct Options {
     pub share: bool,
     /// Whether a socket on `::` leaves IPv4 alone.
     pub v6_only: bool,
+    /// Whether connections are for addresses that are not ours: the kernel leads them here.
+    pub captures: bool,
+    /// The mark (SO_MARK) of the socket and of what it accepts; 0 for none.
+    pub mark: u32,
     /// The setting a user changes to get another port, for error messages: `listeners[0].port`.
     pub setting: Cow<'static, str>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { backlog: 1024, reuse_port: false, share: false, v6_only: true, setting: "the port".into() }
+        Options {
+            backlog: 1024,
+            reuse_port: false,
+            share: false,
+            v6_only: true,
+            captures: false,
+            mark: 0,
+            setting: "the port".into(),
+        }
     }
 }
 
@@ -147,11 +159,32 @@ fn open(addr: SocketAddr, options: &Options) -> Result<TcpListener, BindError> {
         if addr.is_ipv6() {
             socket.set_only_v6(options.v6_only)?;
         }
+        #[cfg(target_os = "linux")]
+        capture(&socket, addr, options)?;
         socket.bind(&addr.into())?;
         socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
         Ok(socket)
     };
     try_open().map(TcpListener::from).map_err(|error| explain(error, addr, options))
+}
+
+/// Prepares a socket for connections that the kernel leads to it.
+#[cfg(target_os = "linux")]
+fn capture(socket: &Socket, addr: SocketAddr, options: &Options) -> io::Result<()> {
+    if options.captures {
+        let taken = match addr {
+            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
+            SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
+        };
+        if let Err(error) = taken {
+            // What is redirected comes in all the same.
+            tracing::debug!(%addr, %error, "connections cannot be taken by TPROXY here");
+        }
+    }
+    if options.mark != 0 {
+        socket.set_mark(options.mark)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn explain(source: io::Error, addr: SocketAddr, options: &Options) -> BindError {

@@ -8,7 +8,7 @@ use dodai_core::failure::{Failure, Kind};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::dial::{self, Resolver, in_turn};
+use crate::dial::{self, System, in_turn};
 use crate::listen::{self, BindError, Options};
 use crate::memory;
 use crate::stream::Stream;
@@ -17,7 +17,7 @@ use crate::stream::Stream;
 #[derive(Clone, Debug)]
 pub enum Network {
     /// The machine's own.
-    System(Resolver),
+    System(System),
     /// A host of an in-memory network.
     Memory(memory::Host),
 }
@@ -25,7 +25,16 @@ pub enum Network {
 impl Network {
     /// The machine's own network.
     pub fn system() -> Network {
-        Network::System(Resolver::new())
+        Network::System(System::default())
+    }
+
+    /// Gives all connections that are opened from now on this mark (SO_MARK). Fails where the system does not let us,
+    /// which on Linux needs CAP_NET_ADMIN; then none is given.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        match self {
+            Network::System(system) => system.set_mark(mark),
+            Network::Memory(_) => Ok(()),
+        }
     }
 
     /// Listens on `addr`. In memory, the address is always the host's own, whatever `addr` says.
@@ -50,7 +59,7 @@ impl Network {
     /// Connects to `host`, an IP address or a name, within `timeout`. Cancel safe.
     pub async fn connect(&self, host: &str, port: u16, timeout: Duration) -> Result<Stream, Failure> {
         match self {
-            Network::System(resolver) => dial::connect(resolver, host, port, timeout).await,
+            Network::System(system) => dial::connect(system, host, port, timeout).await,
             Network::Memory(from) => {
                 let ips = from.resolve(host).map_err(|error| {
                     Failure::new(Kind::Connect, format!("no address for host `{host}`: {error}"))
@@ -64,7 +73,7 @@ impl Network {
     /// Connects to one address within `timeout`. Cancel safe.
     pub async fn connect_addr(&self, addr: SocketAddr, timeout: Duration) -> Result<Stream, Failure> {
         match self {
-            Network::System(_) => dial::connect_addr(addr, timeout).await,
+            Network::System(system) => dial::connect_addr(system, addr, timeout).await,
             Network::Memory(from) => in_memory(from, &[addr], timeout).await,
         }
     }

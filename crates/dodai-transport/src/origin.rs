@@ -1,6 +1,6 @@
 //! Where a connection comes from and was meant to go, as the kernel tells.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -18,6 +18,31 @@ pub fn peer_uid(local: SocketAddr, peer: SocketAddr) -> Option<u32> {
             procfs::owner(peer, local)
         }
     }
+}
+
+/// The mark (SO_MARK) of a base's own connections, by which rules of interception know them.
+pub const OWN_MARK: u32 = 0xd0da;
+
+/// Where a connection that the kernel led to a listener on `port` was meant to go: one that was redirected, or one that
+/// was taken with its address as it is (TPROXY). None when it was meant for the listener itself.
+pub fn meant_for(stream: &TcpStream, port: u16) -> Option<SocketAddr> {
+    let original = match original_destination(stream) {
+        Some(original) => original,
+        None => stream.local_addr().ok()?,
+    };
+    let original = SocketAddr::new(original.ip().to_canonical(), original.port());
+    (original.port() != port || !is_own(original.ip())).then_some(original)
+}
+
+/// Whether this machine has that address.
+fn is_own(ip: IpAddr) -> bool {
+    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// The user that this process runs as, where that can be told.
+pub fn own_uid() -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").ok().map(|own| own.uid())
 }
 
 /// Where a connection that netfilter redirected to us was meant to go. None when it was meant for us.

@@ -108,6 +108,14 @@ impl Stream {
         Stream::Early(Box::new(early))
     }
 
+    /// Closes it at once: the far side gets a reset, as if nobody had listened.
+    pub fn abort(self) {
+        if let Some(tcp) = self.as_tcp() {
+            // Where it fails, the connection is gone already.
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
     /// The socket, where bytes of the stream are bytes of the socket: for splice and socket options.
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {

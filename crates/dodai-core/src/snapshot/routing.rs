@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::balancing::{Balance, Sticky};
+use super::capture::Capture;
 use super::guard::{Access, Authorizer, Cors, Jwt};
 use super::health::{Breaker, Health};
 use super::resilience::{Concurrency, Fault, Hedge, Priority, RateStore, RetryPolicy};
@@ -96,6 +97,8 @@ pub enum Role {
         /// The app whose sidecar this is.
         app: AppId,
     },
+    /// Connections whose clients meant another address: the kernel led them here, and knows which one it was.
+    Captured(Capture),
 }
 
 /// What happens to TLS on a listener.

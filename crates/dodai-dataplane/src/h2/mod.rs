@@ -15,6 +15,7 @@ mod hpack;
 mod huffman;
 mod message;
 mod outbox;
+mod peek;
 mod receive;
 mod send;
 mod stream;
@@ -27,6 +28,7 @@ pub use encode::Encoder;
 pub use half::{Gone, Receiving, Sending, Shared};
 pub use hpack::{Broken, Decoder};
 pub use message::{Malformed, Pseudo, write_fields, write_request, write_response};
+pub use peek::{First, first};
 pub use stream::Piece;
 
 /// How a client announces HTTP/2 (RFC 9113 section 3.4).

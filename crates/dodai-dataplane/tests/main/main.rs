@@ -3,6 +3,7 @@
 mod access;
 mod authorizer;
 mod calls;
+mod captured;
 mod changes;
 mod datagrams;
 mod deadlines;

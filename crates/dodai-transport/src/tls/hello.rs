@@ -28,6 +28,34 @@ impl fmt::Debug for Early {
     }
 }
 
+/// What first bytes say that may begin TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hello {
+    /// The first message has not come whole.
+    More,
+    /// The host that the client wants, if it names one.
+    Wants(Option<String>),
+    /// This is no TLS.
+    None,
+}
+
+/// Reads the first bytes of a client.
+pub fn read(bytes: &[u8]) -> Hello {
+    let mut parser = Acceptor::default();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        if parser.read_tls(&mut rest).is_err() {
+            return Hello::None;
+        }
+        match parser.accept() {
+            Ok(Some(hello)) => return Hello::Wants(hello.client_hello().server_name().map(str::to_owned)),
+            Ok(None) => {}
+            Err(_) => return Hello::None,
+        }
+    }
+    Hello::More
+}
+
 /// Reads the client's first message, within `timeout`. The stream that comes back begins with that message
 /// and knows the name in it. Dropping the future closes the connection.
 pub async fn peek(mut stream: Stream, timeout: Duration) -> Result<Stream, HandshakeError> {

@@ -164,6 +164,11 @@ fn plane(out: &mut Encoder, of: &gauges::Reading) {
     for (reason, count) in left_out {
         out.whole(&[("reason", reason)], count as u64);
     }
+    let help = "Connections that rules of the kernel led here, by what became of them.";
+    out.family("dodai_intercepted_connections", Type::Counter, help);
+    for (way, fate, count) in of.captured.iter() {
+        out.whole(&[("way", way), ("fate", fate)], count);
+    }
     let states = [("busy", of.endpoints_busy), ("idle", of.endpoints_idle), ("shared", of.endpoints_h2)];
     out.family("dodai_endpoint_connections", Type::Gauge, "Connections to endpoints by state.");
     for (state, count) in states {

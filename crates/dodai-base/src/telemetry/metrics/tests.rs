@@ -72,6 +72,7 @@ fn readings() -> Readings {
                 datagrams: [12, 13],
                 bytes: [1200, 1300],
             },
+            captured: dodai_dataplane::captures::Counts([[10, 0, 11, 0, 0], [0, 0, 0, 0, 12]]),
         },
         shares: vec![("default/api".into(), 0.25)],
         rate_stores: BTreeMap::from([("redis:6379/0".into(), true)]),
