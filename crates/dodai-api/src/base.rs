@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::interception::Interception;
 use crate::metadata::Condition;
 use crate::quantity::{ByteSize, MilliCpu};
 
@@ -21,12 +22,20 @@ pub struct BaseSpec {
     /// Whether new instances may be placed on it. Default: true.
     #[serde(default = "yes")]
     pub schedulable: bool,
+    /// Connections of programs that know nothing of Dodai. Default: none are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interception: Option<Interception>,
 }
 
 impl Default for BaseSpec {
     /// What an empty document says: a base that takes instances.
     fn default() -> BaseSpec {
-        BaseSpec { labels: BTreeMap::new(), capacity: Capacity::default(), schedulable: true }
+        BaseSpec {
+            labels: BTreeMap::new(),
+            capacity: Capacity::default(),
+            schedulable: true,
+            interception: None,
+        }
     }
 }
 

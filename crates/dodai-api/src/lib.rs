@@ -16,6 +16,7 @@ mod folder;
 mod gateway;
 mod health;
 mod identity;
+mod interception;
 mod jwt;
 mod metadata;
 mod name;
@@ -54,6 +55,9 @@ pub use gateway::{
 };
 pub use health::{Decimal, GrpcCheck, Health, HealthCheck, HttpCheck, Outliers, SuccessRate, TcpCheck};
 pub use identity::identity_parts;
+pub use interception::{
+    INBOUND_PORT, InterceptedCaller, InterceptedInbound, InterceptedOutbound, Interception, OUTBOUND_PORT,
+};
 pub use jwt::{ClaimMatch, ClaimToHeader, Jwt, JwtHeader, JwtIssuer};
 pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};

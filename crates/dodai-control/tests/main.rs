@@ -14,6 +14,8 @@ mod documents;
 mod gateways;
 #[path = "main/guards.rs"]
 mod guards;
+#[path = "main/interception.rs"]
+mod interception;
 #[path = "main/looping.rs"]
 mod looping;
 #[path = "main/outside.rs"]

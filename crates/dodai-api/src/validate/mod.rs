@@ -4,6 +4,7 @@ mod access;
 mod app;
 mod authorizer;
 mod balancing;
+mod base;
 mod bounds;
 mod cors;
 mod dapr;
@@ -46,7 +47,8 @@ pub fn validate(document: &Document) -> Vec<Problem> {
         labels(metadata, &mut found);
     }
     match document {
-        Document::Namespace(_) | Document::Base(_) => {}
+        Document::Namespace(_) => {}
+        Document::Base(base) => base::check(&base.spec, &mut found),
         Document::App(app) => {
             app::check(&app.spec, &mut found);
             bounds::check(&app.spec, &mut found);

@@ -44,6 +44,33 @@ spec:
 }
 
 #[test]
+fn rules_within_a_base() {
+    check(
+        "base_rules",
+        r#"apiVersion: dodai.dev/v1
+kind: Base
+metadata: { name: local }
+spec: { interception: {} }
+---
+apiVersion: dodai.dev/v1
+kind: Base
+metadata: { name: local }
+spec:
+  interception:
+    outbound: { callers: [{ app: web, user: 33 }, { app: all }, { app: late, user: 33 }], unknown: refuse }
+    inbound: { port: 0 }
+---
+apiVersion: dodai.dev/v1
+kind: Base
+metadata: { name: local }
+spec:
+  interception: { inbound: { port: 15001 },
+    outbound: { callers: [{ app: web, user: 33 }, { app: all }, { app: late, user: 33 }] } }
+"#,
+    );
+}
+
+#[test]
 fn rules_within_an_app() {
     check(
         "app_rules",

@@ -1,11 +1,11 @@
 //! The listeners of local apps: egress, the runtime API, declared TCP dependencies; and the mesh port.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use dodai_api::App;
+use dodai_api::{AccessAction, App, InterceptedCaller, Interception, Port};
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{Listener, Protocol, Role};
+use dodai_core::snapshot::{Capture, CaptureWay, CapturedCaller, Listener, Protocol, Role};
 
 use super::Input;
 use super::service::resolve;
@@ -34,6 +34,7 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
         }
         all.extend(dependencies(input, id, app));
     }
+    all.extend(captured(input));
     if let Some(address) = input.settings.mesh {
         let name = "mesh".to_owned();
         all.push(Listener {
@@ -46,6 +47,43 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
         });
     }
     all
+}
+
+/// What takes connections that rules of the kernel lead to this base, in both families.
+fn captured(input: &Input<'_>) -> Vec<Listener> {
+    let Some(interception) = interception(input) else { return Vec::new() };
+    let listener = |name: &str, ip: IpAddr, port: Port, way: &CaptureWay, unknown| Listener {
+        name: format!("intercept/{name}/{}", if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
+        address: SocketAddr::new(ip, port.get()),
+        protocol: Protocol::Tcp,
+        role: Role::Captured(Capture { way: way.clone(), allow_unknown: unknown == AccessAction::Allow }),
+        tls: None,
+        proxy: None,
+    };
+    let mut all = Vec::new();
+    if let Some(outbound) = &interception.outbound {
+        let caller = |one: &InterceptedCaller| CapturedCaller {
+            user: one.user,
+            app: name::app_in(&one.namespace, &one.app),
+        };
+        let way = CaptureWay::Outbound { callers: outbound.callers.iter().map(caller).collect() };
+        let ips = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        all.extend(ips.map(|ip| listener("outbound", ip, outbound.port, &way, outbound.unknown)));
+    }
+    if let Some(inbound) = &interception.inbound {
+        // Redirected connections come to the address of the interface that they came by.
+        let ips = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        let way = CaptureWay::Inbound;
+        all.extend(ips.map(|ip| listener("inbound", ip, inbound.port, &way, inbound.unknown)));
+    }
+    all
+}
+
+/// What the document of this base says of connections that are led to it.
+pub(super) fn interception<'a>(input: &Input<'a>) -> Option<&'a Interception> {
+    let mut bases = input.documents.bases();
+    let own = bases.find(|base| base.metadata.name.as_str() == input.base.as_str())?;
+    own.spec.interception.as_ref()
 }
 
 /// The runtime API of one app, at each of its addresses.

@@ -134,6 +134,16 @@ impl Scope {
         if input.has_gateways() {
             apps.extend(route::gateway_targets(input.documents));
         }
+        if listener::interception(input).is_some() {
+            // Who calls by address is understood only where it is known who has it.
+            apps.extend(
+                input
+                    .documents
+                    .apps()
+                    .filter(|app| app.spec.external.is_some())
+                    .map(|app| name::app_id(&app.metadata)),
+            );
+        }
         // Where policies are kept, who is asked by them is called.
         apps.extend(guard::authorizers(input.documents));
         let all = match input.wants() {
