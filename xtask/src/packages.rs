@@ -19,6 +19,9 @@ const TESTS: &[Need] = &[
     Need { program: "curl", package: "curl", reason: "end-to-end tests call listeners as a user would" },
     Need { program: "python3", package: "python3", reason: "the example process app, and small fake peers" },
     Need { program: "ip", package: "iproute2", reason: "tests of redirection build network namespaces" },
+    Need { program: "nft", package: "nftables", reason: "tests of interception install rules" },
+    Need { program: "iptables", package: "iptables", reason: "the same where there is no nft" },
+    Need { program: "nginx", package: "nginx", reason: "an example intercepts one that knows nothing of us" },
     Need { program: "openssl", package: "openssl", reason: "tests of TLS make certificates as a user would" },
     Need {
         program: "nghttp",

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::client;
+use crate::{client, intercept};
 
 /// One binary that business code of any kind stands on: mesh, runtime, module host, control plane.
 #[derive(Debug, Parser)]
@@ -80,6 +80,11 @@ pub enum Command {
         after_help = "Example:\n  dodai daprd --app-id orders --app-port 8000 --resources-path ./components"
     )]
     Daprd(Daprd),
+    /// Lead connections of programs that know nothing of Dodai to a base on this machine, by rules of the kernel.
+    #[command(
+        after_help = "Example:\n  dodai intercept install --exclude-users dodai\n  dodai intercept show\n  dodai intercept remove"
+    )]
+    Intercept(intercept::Intercept),
     /// Check documents without applying them.
     #[command(after_help = "Example:\n  dodai validate examples/shop")]
     Validate(Validate),

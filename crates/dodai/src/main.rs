@@ -12,6 +12,7 @@ mod detach;
 mod environment;
 mod exit;
 mod fleet;
+mod intercept;
 mod local;
 mod metrics;
 mod output;
@@ -69,6 +70,7 @@ fn run(cli: Cli, environment: &Environment, output: &Output) -> anyhow::Result<E
             },
             Command::Serve(arguments) => serve::run(arguments, environment, output).await,
             Command::Daprd(arguments) => Ok(daprd::run(arguments.list, environment).await),
+            Command::Intercept(arguments) => intercept::run(arguments, environment, output),
             Command::Validate(arguments) => validate::run(&arguments, output),
             Command::Client(command) => client::run(command, &cli.global.server, environment, output).await,
             Command::Completion(arguments) => Ok(cli::completion(&arguments)),

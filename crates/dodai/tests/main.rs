@@ -9,6 +9,7 @@ mod daprd;
 mod failure;
 mod fleet;
 mod formats;
+mod intercept;
 mod packaging;
 mod probes;
 mod project;
