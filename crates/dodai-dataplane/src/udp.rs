@@ -317,12 +317,16 @@ fn side(serving: &Serving, client: SocketAddr) -> Side {
     let (listener, retired) = serving.listener();
     let caller = match &listener.role {
         Role::Outbound { app } | Role::Dependency { app, .. } | Role::Api { app } => Caller::App(app.clone()),
-        Role::Gateway { .. } | Role::Mesh => Caller::Outside,
+        Role::Gateway { .. } | Role::Mesh | Role::Captured(_) => Caller::Outside,
     };
     let label = spine::caller_label(&caller);
     let text: Arc<str> = match listener.role {
         Role::Gateway { .. } => client.ip().to_string().into(),
-        Role::Outbound { .. } | Role::Dependency { .. } | Role::Mesh | Role::Api { .. } => Arc::default(),
+        Role::Outbound { .. }
+        | Role::Dependency { .. }
+        | Role::Mesh
+        | Role::Api { .. }
+        | Role::Captured(_) => Arc::default(),
     };
     let port = client.port();
     Side { listener, caller, label, client: text, port, wanted: None, secure: false, service: None, retired }
@@ -414,7 +418,7 @@ async fn address(
                 return Err(none("there are no datagrams in memory"));
             };
             let within = worker.shared.limits.connect_timeout;
-            Ok((datagram::resolve(resolver, host, *port, within).await?, None))
+            Ok((datagram::resolve(&resolver.resolver, host, *port, within).await?, None))
         }
         Place::Address(..) => Err(none("datagrams go in no TLS, and nothing is told ahead of them")),
         Place::Mesh { .. } => Err(none("it is on another base")),
