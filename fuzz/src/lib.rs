@@ -13,6 +13,7 @@ pub mod h1_response;
 pub mod h2;
 pub mod hpack;
 pub mod identity;
+pub mod line_format;
 pub mod messages;
 pub mod proxy_protocol;
 pub mod socks;

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::gate::Gate;
 use crate::joining::{self, Joining};
 use crate::seam::{Artifacts, Ledger, Node, NotReady, Roots};
-use crate::{Refusal, apps, backup, documents, externals, node, roots};
+use crate::{Refusal, apps, backup, debug, documents, externals, node, roots};
 
 /// The most bytes of documents in one request.
 pub const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
@@ -104,6 +104,7 @@ pub fn router(parts: Arc<Parts>) -> Router {
         .route("/v1/apps/{namespace}/{name}/logs", get(apps::logs))
         .route("/v1/call", post(apps::call))
         .route("/v1/calls", get(node::calls))
+        .route("/debug/{view}", get(debug::look))
         .route(
             "/v1/config/{store}/{key}",
             put(node::config_set).get(node::config_get).delete(node::config_delete),

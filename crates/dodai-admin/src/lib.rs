@@ -8,6 +8,7 @@
 pub mod api;
 pub mod apps;
 mod backup;
+mod debug;
 mod documents;
 pub mod externals;
 mod feed;

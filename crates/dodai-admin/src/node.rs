@@ -80,18 +80,77 @@ pub(crate) async fn events(State(parts): Shared, uri: Uri) -> Answer {
 #[serde(deny_unknown_fields)]
 struct CallsQuery {
     app: Option<String>,
-    status: Option<u16>,
+    status: Option<String>,
     #[serde(default)]
     failures: bool,
+    #[serde(default)]
+    errors: bool,
+    route: Option<String>,
+    method: Option<String>,
+    path: Option<String>,
+    slower_than_us: Option<u64>,
+    header: Option<String>,
+    caller: Option<String>,
 }
 
-/// `GET /v1/calls?app=default/shop&status=400&failures=false`: calls as they end, without end.
+/// `GET /v1/calls?app=default/shop&status=400&failures=false&path=/a&header=x-lane:blue`: calls as they end, without
+/// end. What is given must all hold.
 pub(crate) async fn calls(State(parts): Shared, uri: Uri) -> Answer {
-    let CallsQuery { app, status, failures } = query(&uri)?;
-    let app = app.map(|app| AppId::parse(&app)).transpose();
+    let asked: CallsQuery = query(&uri)?;
+    let app = asked.app.map(|app| AppId::parse(&app)).transpose();
     let app = app.map_err(|error| Refusal::bad_request(format!("app: {error}")))?;
-    let calls = parts.node.calls(CallFilter { app, least_status: status, failures });
+    let header = asked.header.as_deref().map(header_of).transpose()?;
+    let (least_status, statuses) = asked.status.as_deref().map_or(Ok((None, None)), statuses_of)?;
+    let calls = parts.node.calls(CallFilter {
+        app,
+        least_status,
+        statuses,
+        failures: asked.failures,
+        route: asked.route,
+        method: asked.method,
+        path: asked.path,
+        slower_than_us: asked.slower_than_us,
+        header,
+        caller: asked.caller,
+        errors: asked.errors,
+    });
     Ok(feed::respond(calls, parts.tasks.clone()))
+}
+
+/// `name` or `name:value`.
+fn header_of(text: &str) -> Result<(String, Option<String>), Refusal> {
+    let (name, value) = match text.split_once(':') {
+        Some((name, value)) => (name, Some(value.trim().to_owned())),
+        None => (text, None),
+    };
+    let name = http::HeaderName::from_bytes(name.trim().as_bytes());
+    let name =
+        name.map_err(|_| Refusal::bad_request(format!("header: `{text}` is no header; write name:value")))?;
+    Ok((name.as_str().to_owned(), value))
+}
+
+/// The least status, and the first and last of a range.
+type Statuses = (Option<u16>, Option<(u16, u16)>);
+
+/// `400` is at least that; `4xx` and `500-503` are those.
+fn statuses_of(text: &str) -> Result<Statuses, Refusal> {
+    let is_status = |status: &u16| (100..600).contains(status);
+    let read = |text: &str| text.parse::<u16>().ok().filter(is_status);
+    let class =
+        |text: &str| text.strip_suffix("xx")?.parse::<u16>().ok().filter(|class| (1..=5).contains(class));
+    let range = |text: &str| {
+        let (least, most) = text.split_once('-')?;
+        Some((read(least)?, read(most)?)).filter(|(least, most)| least <= most)
+    };
+    match (read(text), class(text), range(text)) {
+        (Some(least), _, _) => Ok((Some(least), None)),
+        (None, Some(class), _) => Ok((None, Some((class * 100, class * 100 + 99)))),
+        (None, None, Some(range)) => Ok((None, Some(range))),
+        (None, None, None) => {
+            let text = format!("status: `{text}` is none; write 400 (at least), 4xx or 500-503");
+            Err(Refusal::bad_request(text))
+        }
+    }
 }
 
 #[derive(Deserialize)]

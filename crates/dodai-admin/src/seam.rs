@@ -94,15 +94,63 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// Which calls a listener wants to see.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Which calls a listener wants to see: those for which everything holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CallFilter {
     /// Only calls that this app makes or gets.
     pub app: Option<AppId>,
     /// Only calls whose status is at least this, and those whose caller left.
     pub least_status: Option<u16>,
+    /// Only calls with a status from the first to the second.
+    pub statuses: Option<(u16, u16)>,
     /// Only calls that the base answered itself.
     pub failures: bool,
+    /// Only calls by this rule.
+    pub route: Option<String>,
+    /// Only calls with this method.
+    pub method: Option<String>,
+    /// Only calls whose path begins so.
+    pub path: Option<String>,
+    /// Only calls that took at least so long, in microseconds.
+    pub slower_than_us: Option<u64>,
+    /// Only calls with this request header (in small letters), with this value if any is given.
+    pub header: Option<(String, Option<String>)>,
+    /// Only calls of this caller: an app, `outside`, `base`, or a proven SPIFFE id.
+    pub caller: Option<String>,
+    /// Only calls that end in an error: a status of 400 or more, a failure, or a caller that left.
+    pub errors: bool,
+}
+
+/// What of a running base somebody looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// The compiled rules, in the order in which calls ask them.
+    Table,
+    /// Services with their endpoints and how each stands.
+    Clusters,
+    /// Connections from clients.
+    Connections,
+    /// Certificates that the base shows others.
+    Certificates,
+}
+
+/// Which page of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// What is looked at.
+    pub view: View,
+    /// Where the page begins: what the one before said, or 0.
+    pub after: u64,
+    /// How many items at most.
+    pub limit: usize,
+    /// Only of this service, listener or rule.
+    pub only: Option<String>,
+    /// Only of this app.
+    pub app: Option<AppId>,
+    /// The base, where there are several.
+    pub base: Option<String>,
 }
 
 /// A message to publish.
@@ -146,6 +194,8 @@ pub trait Node: Send + Sync + 'static {
     /// Calls as they end, one JSON object each; `{"missed": N}` where the listener was too slow. Calls that
     /// ended before somebody listened are not kept.
     fn calls(&self, filter: CallFilter) -> Flow<serde_json::Value>;
+    /// A page of what the base is at this moment: `items`, and `next` where there are more.
+    fn look(&self, look: Look) -> Pending<'_, serde_json::Value>;
     /// Publishes a message.
     fn publish(&self, message: Message) -> Pending<'_, ()>;
     /// Reads a configuration value.

@@ -12,7 +12,7 @@ use dodai_admin::Refusal;
 use dodai_admin::api::{About, Parts, router};
 use dodai_admin::gate::Gate;
 use dodai_admin::seam::{
-    Artifacts, CallFilter, Change, ConfigKey, Flow, Ledger, LogLine, Message, Node, NodeState, Pending,
+    Artifacts, CallFilter, Change, ConfigKey, Flow, Ledger, LogLine, Look, Message, Node, NodeState, Pending,
     StoreState, Usage,
 };
 use dodai_control::control::{Control, Settings};
@@ -218,6 +218,10 @@ impl Node for FakeNode {
     fn calls(&self, filter: CallFilter) -> Flow<serde_json::Value> {
         let call = serde_json::json!({ "asked": format!("{filter:?}"), "sequence": 1 });
         futures_util::stream::iter([call]).boxed()
+    }
+
+    fn look(&self, look: Look) -> Pending<'_, serde_json::Value> {
+        Box::pin(async move { Ok(serde_json::json!({ "items": [format!("{look:?}")], "next": null })) })
     }
 
     fn publish(&self, message: Message) -> Pending<'_, ()> {

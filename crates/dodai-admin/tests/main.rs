@@ -332,6 +332,20 @@ async fn configuration_messages_logs_and_the_store_reach_the_node() {
     assert!(calls.ends().await);
     assert_eq!(world.get("/v1/calls?app=a/b/c").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(world.get("/v1/calls?colour=red").await.status, StatusCode::BAD_REQUEST);
+    for bad in ["status=99", "status=6xx", "status=503-500", "header=a%20b"] {
+        assert_eq!(world.get(&format!("/v1/calls?{bad}")).await.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+    let path = "/v1/calls?status=500-503&header=X-Lane:blue&path=/a&slower_than_us=250&errors=true";
+    let call = world.stream(path).await.next().await;
+    let asked = call["asked"].as_str().unwrap();
+    for part in ["Some((500, 503))", "\"x-lane\", Some(\"blue\")", "\"/a\"", "Some(250)", "errors: true"] {
+        assert!(asked.contains(part), "{part}: {asked}");
+    }
+    let page = world.get("/debug/connections?after=7&limit=5&only=web").await.json();
+    let asked = page["items"][0].as_str().unwrap();
+    assert!(asked.contains("Connections") && asked.contains("after: 7, limit: 5"), "{asked}");
+    assert_eq!(world.get("/debug/keys").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(world.get("/debug/table?colour=red").await.status, StatusCode::BAD_REQUEST);
     assert_eq!(world.get("/v1/store").await.json()["backend"], "fake");
     assert_eq!(world.get("/v1/changes?prefix=App/").await.json()["items"][0]["key"], "/App/");
     assert_eq!(world.get("/v1/instances").await.json()["items"], json!([]));

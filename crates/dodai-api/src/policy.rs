@@ -69,6 +69,9 @@ pub struct PolicySpec {
     /// not more. Default: `normal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    /// Which calls are traced, for Gateway and Route. Default: what the base samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<PolicyTracing>,
     /// Whether `access` and `rateLimit` are only tried: what they would refuse is counted and logged, and let through.
     /// Stands beside the policies that hold. Default: `false`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -101,6 +104,15 @@ pub enum TargetKind {
     Route,
     /// Calls that enter at a gateway.
     Gateway,
+}
+
+/// Which calls are traced. A caller that has decided is always followed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyTracing {
+    /// Of a hundred traces that start here, how many are sampled.
+    #[schemars(range(min = 0, max = 100))]
+    pub sample_percent: f64,
 }
 
 /// Bounds on waiting.

@@ -38,6 +38,11 @@ impl Brought {
         });
     }
 
+    /// Whether the server is there.
+    pub fn is_connected(&self) -> bool {
+        self.0.borrow().expects
+    }
+
     /// These stores, `namespace/name`, have everything.
     pub fn mark(&self, stores: BTreeSet<String>) {
         self.0.send_modify(|state| state.stores = stores);

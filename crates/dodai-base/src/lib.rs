@@ -6,6 +6,7 @@
 pub mod brought;
 mod certificates;
 mod demand;
+pub mod dump;
 mod footprint;
 pub mod membership;
 pub mod node;

@@ -145,6 +145,11 @@ impl Membership {
         &self.0.brought
     }
 
+    /// The certificates that are held: the base's own without a name, and those of the names it answers for.
+    pub fn certificates(&self) -> Vec<(Option<AppId>, Arc<Svid>)> {
+        self.0.keyring.all().into_iter().map(|(name, svid)| (name, svid.load())).collect()
+    }
+
     /// What the data plane needs.
     pub fn mesh(&self) -> Mesh {
         let settings = &self.0.settings;

@@ -234,6 +234,11 @@ impl Edits {
         values.map(|old| *old = Short::from_slice(value)).count() > 0
     }
 
+    /// Takes back what was set for a header.
+    pub fn unset(&mut self, name: &HeaderName) {
+        self.parts.retain(|part| !matches!(part, Part::One(Edit::Set(known, _)) if known == name));
+    }
+
     /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Edit> {
         self.parts.iter().flat_map(Part::edits)

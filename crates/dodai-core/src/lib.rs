@@ -8,6 +8,7 @@ pub mod call;
 pub mod failure;
 pub mod head;
 pub mod id;
+pub mod line_format;
 pub mod record;
 pub mod secrecy;
 pub mod seldom;

@@ -16,6 +16,14 @@ pub struct Record {
     pub direction: &'static str,
     /// The listener's name, or the crate-internal way in.
     pub listener: Arc<str>,
+    /// Whether a tunnel begins here; its end has a record of its own.
+    pub is_opening: bool,
+    /// The client's address and port, at gateways; empty elsewhere.
+    pub client: String,
+    /// The name that the other side has proven; empty if it has not.
+    pub identity: Arc<str>,
+    /// The version of TLS between the client and this base; empty without.
+    pub tls: &'static str,
     /// The caller: an app, `outside` or `base`.
     pub caller: Arc<str>,
     /// The service called; empty when no route matched.
@@ -32,6 +40,10 @@ pub struct Record {
     pub target: String,
     /// The authority as it arrived, cut at [`MAX_TEXT`].
     pub authority: String,
+    /// Request headers that a sink asked for, by lower-case name, cut at [`MAX_TEXT`].
+    pub request_headers: Vec<(Box<str>, String)>,
+    /// Response headers that a sink asked for.
+    pub response_headers: Vec<(Box<str>, String)>,
     /// `HTTP/1.1`, `HTTP/2`, `gRPC`, `TCP`.
     pub protocol: &'static str,
     /// The status sent; 0 when the caller went away first.
@@ -67,16 +79,72 @@ pub struct Stations {
     pub route: Duration,
     /// The filters let it through.
     pub filter: Duration,
+    /// The last try began.
+    pub attempt: Duration,
     /// A connection or instance was ready.
     pub endpoint: Duration,
     /// The response head arrived.
     pub response: Duration,
 }
 
+/// What is known of a call that ended before a record is built of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Brief<'a> {
+    /// The span.
+    pub span: &'a Span,
+    /// The status sent; 0 when the caller went away first.
+    pub status: u16,
+    /// Why we answered ourselves, if we did.
+    pub failure: Option<Kind>,
+    /// How long it took.
+    pub took: Duration,
+    /// The caller: an app, `outside` or `base`.
+    pub caller: &'a str,
+    /// The service called.
+    pub service: &'a str,
+    /// The rule that matched.
+    pub route: &'a str,
+}
+
+/// What sinks ask for beyond a plain record. Data-plane threads look it up now and then, so a change counts a moment
+/// later; what nobody asks for costs a call nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heeds {
+    /// When calls leave each station.
+    pub stations: bool,
+    /// Request headers; which, [`Sink::request_headers`] says.
+    pub request_headers: bool,
+    /// Response headers; which, [`Sink::response_headers`] says.
+    pub response_headers: bool,
+    /// That a tunnel begins.
+    pub openings: bool,
+}
+
+impl Heeds {
+    /// What both ask for together.
+    #[must_use]
+    pub fn and(self, other: Heeds) -> Heeds {
+        Heeds {
+            stations: self.stations || other.stations,
+            request_headers: self.request_headers || other.request_headers,
+            response_headers: self.response_headers || other.response_headers,
+            openings: self.openings || other.openings,
+        }
+    }
+}
+
 /// Takes records. Called on data-plane threads: it must not block, and bounds its own queue.
 pub trait Sink: Send + Sync {
     /// Whether a record should be built for this call.
-    fn wants(&self, span: &Span, status: u16, failure: Option<Kind>) -> bool;
+    fn wants(&self, call: &Brief<'_>) -> bool;
+    /// What it asks for at this moment.
+    fn heeds(&self) -> Heeds {
+        Heeds::default()
+    }
+    /// Names the request headers that it asks for, in small letters.
+    fn request_headers(&self, _ask: &mut dyn FnMut(&str)) {}
+    /// Names the response headers that it asks for, in small letters.
+    fn response_headers(&self, _ask: &mut dyn FnMut(&str)) {}
     /// Takes the record, which every sink that wants the call shares; when its queue is full, drops and counts
     /// it.
     fn record(&self, record: &Arc<Record>);

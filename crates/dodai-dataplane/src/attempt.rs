@@ -46,6 +46,7 @@ pub struct Budget {
     /// Thousandths of a retry.
     balance: AtomicI64,
     refilled: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// The most that can be saved up, in thousandths of a retry.
@@ -68,7 +69,21 @@ impl Budget {
         let floor = i64::try_from(elapsed * u64::from(policy.min_per_second) / 1_000_000).unwrap_or(0);
         self.balance.fetch_add(floor, Relaxed);
         let take = |balance: i64| (balance >= 1_000).then(|| balance.min(BUDGET_CAP) - 1_000);
-        self.balance.fetch_update(Relaxed, Relaxed, take).is_ok()
+        let is_within = self.balance.fetch_update(Relaxed, Relaxed, take).is_ok();
+        if !is_within {
+            self.refused.fetch_add(1, Relaxed);
+        }
+        is_within
+    }
+
+    /// Retries that could be made at once, without what time adds.
+    pub fn left(&self) -> f64 {
+        self.balance.load(Relaxed).min(BUDGET_CAP) as f64 / 1000.0
+    }
+
+    /// Retries that were not made for want of budget.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
     }
 }
 

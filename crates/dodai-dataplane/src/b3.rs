@@ -12,14 +12,61 @@ const SPAN: HeaderName = HeaderName::from_static("x-b3-spanid");
 const PARENT: HeaderName = HeaderName::from_static("x-b3-parentspanid");
 const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
 
-/// The caller's span.
-pub fn parent(head: &RequestHead<'_>) -> Option<Span> {
-    if let Some(single) = head.header("b3") {
-        return Span::parse_b3(single);
+/// What a caller told: its span, and whether to sample, each of which may be missing. Without a word on sampling it is
+/// for the next hop to decide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Its span.
+    pub span: Option<Span>,
+    /// Its decision.
+    pub sampled: Option<bool>,
+}
+
+fn decision(text: &[u8]) -> Option<bool> {
+    match text {
+        b"1" | b"d" | b"true" => Some(true),
+        b"0" | b"false" => Some(false),
+        _ => None,
     }
-    let trace = head.header("x-b3-traceid")?;
-    let debug = head.header("x-b3-flags").filter(|flags| *flags == b"1");
-    Span::of_b3(trace, head.header("x-b3-spanid")?, debug.or_else(|| head.header("x-b3-sampled")))
+}
+
+/// What the caller told.
+pub fn told(head: &RequestHead<'_>) -> Told {
+    // One pass: most calls have none of them.
+    let (mut single, mut trace, mut id, mut sampled, mut flags) = (None, None, None, None, None);
+    head.for_each_header(|name, value| {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let place = match name.len() {
+            2 if is("b3") => &mut single,
+            12 if is("x-b3-traceid") => &mut trace,
+            11 if is("x-b3-spanid") => &mut id,
+            12 if is("x-b3-sampled") => &mut sampled,
+            10 if is("x-b3-flags") => &mut flags,
+            _ => return,
+        };
+        place.get_or_insert(value);
+    });
+    if let Some(single) = single {
+        let span = Span::parse_b3(single);
+        // `b3: 0` is a whole message; behind two ids the third part may be missing.
+        let word = match span {
+            Some(_) => single.split(|byte| *byte == b'-').nth(2),
+            None => Some(single),
+        };
+        return Told { span, sampled: word.and_then(decision) };
+    }
+    let word = flags.filter(|flags| *flags == b"1").or(sampled);
+    let span = trace.zip(id).and_then(|(trace, id)| Span::of_b3(trace, id, word));
+    Told { span, sampled: word.and_then(decision) }
+}
+
+/// Takes back what [`tell`] told, and tells anew: the decision has changed.
+#[cold]
+pub fn tell_anew(edits: &mut Edits, head: &RequestHead<'_>, span: &Span) {
+    for name in [SINGLE, TRACE, SPAN, PARENT, SAMPLED] {
+        edits.unset(&name);
+    }
+    tell(edits, head, span);
 }
 
 /// Tells the next hop of `span` in the form in which the caller told of its own.
@@ -65,7 +112,7 @@ mod tests {
         }
         let (mut parts, ()) = request.body(()).expect("valid").into_parts();
         let head = RequestHead::Map(&parts);
-        let found = parent(&head);
+        let found = told(&head).span;
         let mut edits = Edits::new();
         let span = found.unwrap_or_else(|| Span::root(false)).child();
         tell(&mut edits, &head, &Span { id: 1, ..span });
@@ -100,6 +147,34 @@ mod tests {
         assert_eq!(value("x-b3-spanid"), Some("0000000000000001"));
         assert_eq!(value("x-b3-parentspanid"), Some("e457b5a2e4d86bd1"));
         assert_eq!(value("x-b3-sampled"), Some("1"));
+    }
+
+    #[test]
+    fn a_decision_may_come_without_a_span_and_a_span_without_a_decision() {
+        let check = |headers: &[(&str, &str)], has_span: bool, sampled: Option<bool>| {
+            let mut request = http::Request::get("/");
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let (parts, ()) = request.body(()).expect("valid").into_parts();
+            let found = told(&RequestHead::Map(&parts));
+            assert_eq!((found.span.is_some(), found.sampled), (has_span, sampled), "{headers:?}");
+        };
+        let ids = format!("{TRACE_ID}-e457b5a2e4d86bd1");
+        check(&[("b3", "0")], false, Some(false));
+        check(&[("b3", "1")], false, Some(true));
+        check(&[("b3", "d")], false, Some(true));
+        check(&[("b3", &ids)], true, None);
+        check(&[("b3", &format!("{ids}-0"))], true, Some(false));
+        check(&[("b3", &format!("{ids}-d"))], true, Some(true));
+        check(&[("b3", "nonsense")], false, None);
+        check(&[("x-b3-sampled", "0")], false, Some(false));
+        check(&[("x-b3-sampled", "1")], false, Some(true));
+        check(&[("x-b3-flags", "1")], false, Some(true));
+        let trace = [("x-b3-traceid", TRACE_ID), ("x-b3-spanid", "e457b5a2e4d86bd1")];
+        check(&trace, true, None);
+        check(&[trace[0], trace[1], ("x-b3-sampled", "0")], true, Some(false));
+        check(&[], false, None);
     }
 
     #[test]

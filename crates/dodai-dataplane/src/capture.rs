@@ -17,11 +17,11 @@ use dodai_transport::origin;
 use dodai_transport::stream::Stream;
 
 use crate::captures::Fate;
-use crate::connection::Retired;
 use crate::converse::{Converse, Heard};
 use crate::guess::Guess;
 use crate::pipe;
 use crate::request::{Captured, Side, Wanted};
+use crate::roll::{Entrant, Tenure};
 use crate::service::Service;
 use crate::spine::caller_label;
 use crate::worker::Worker;
@@ -36,8 +36,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Where it was meant to go, if a proxy told.
     pub wanted: Option<Box<Wanted>>,
-    /// Whether the listener is gone by now.
-    pub retired: Retired,
+    /// What it shares with the others of its listener.
+    pub tenure: Rc<Tenure>,
 }
 
 /// A connection that is to be served as one that speaks HTTP: with whom, and what was read of it.
@@ -98,23 +98,26 @@ async fn outbound(
     (capture, callers): (&Capture, &[CapturedCaller]),
     destination: SocketAddr,
 ) -> Option<Spoken> {
-    let Arrival { listener, stream, peer, retired, .. } = arrival;
+    let Arrival { listener, stream, peer, tenure, .. } = arrival;
     let (app, caller) = who(&worker, callers, destination, peer);
     let owner = worker.shared.table.load().owner(&destination).map(|(service, _)| service.clone());
     let captured = Captured { allow_unknown: capture.allow_unknown, endpoint: None };
+    let label = caller_label(&caller);
+    let entrant = Entrant { tenure, peer, caller: &label, identity: None, tls: None };
+    let facts = Some(worker.roll.enter(entrant));
     let mut side = Side {
         listener: Arc::new(Listener {
             role: Role::Outbound { app: app.clone() },
             ..listener.as_ref().clone()
         }),
-        label: caller_label(&caller),
+        label: label.clone(),
         caller,
         client: Arc::default(),
         port: 0,
         wanted: Some(Box::new(Wanted { address: destination, captured: Some(captured) })),
         secure: false,
         service: None,
-        retired,
+        facts,
     };
     let mut talk = Converse::new(worker.clone(), stream, destination);
     if let Some(service) = owner.clone().filter(|service| service.spec.protocol == Protocol::Tcp) {
@@ -195,21 +198,24 @@ async fn inbound(
     capture: &Capture,
     destination: SocketAddr,
 ) -> Option<Spoken> {
-    let Arrival { listener, stream, peer, retired, .. } = arrival;
+    let Arrival { listener, stream, peer, tenure, .. } = arrival;
     let arrives = worker.shared.table.load().arrival(&destination);
     let (service, endpoint) = arrives.unzip();
     let captured = Captured { allow_unknown: capture.allow_unknown, endpoint: endpoint.flatten() };
+    let label = caller_label(&Caller::Outside);
+    let entrant = Entrant { tenure, peer, caller: &label, identity: None, tls: None };
+    let facts = Some(worker.roll.enter(entrant));
     let side = Side {
         listener: Arc::new(Listener { role: Role::Mesh, ..listener.as_ref().clone() }),
         // No connection without a handshake says who its client is.
         caller: Caller::Outside,
-        label: caller_label(&Caller::Outside),
+        label: label.clone(),
         client: peer.ip().to_canonical().to_string().into(),
         port: peer.port(),
         wanted: Some(Box::new(Wanted { address: destination, captured: Some(captured) })),
         secure: false,
         service: service.as_ref().map(|service| service.id().clone()),
-        retired,
+        facts,
     };
     let mut talk = Converse::new(worker, stream, destination);
     let Some(service) = service else {

@@ -25,7 +25,7 @@ use crate::reach::{Target, dial};
 use crate::serve_h2::clean;
 use crate::timer::Deadline;
 use crate::worker::Worker;
-use crate::{h2_body, h2_head};
+use crate::{gauges, h2_body, h2_head};
 
 /// The HTTP/2 connections of one thread.
 #[derive(Default)]
@@ -101,6 +101,16 @@ impl Connections {
     /// Open connections, all endpoints together.
     pub fn count(&self) -> usize {
         self.0.borrow().values().map(|pool| pool.live.borrow().len()).sum()
+    }
+
+    /// What there is for each endpoint.
+    pub fn tell(&self, pools: &mut Vec<(u64, gauges::Pool)>) {
+        pools.extend(self.0.borrow().iter().map(|(key, pool)| {
+            let live = pool.live.borrow();
+            let streams = live.iter().map(|one| one.at.lock().live() as u64).sum();
+            let (shared, waiting) = (live.len() as u64, u64::from(pool.pending.get()));
+            (key.endpoint, gauges::Pool { shared, streams, waiting, ..gauges::Pool::default() })
+        }));
     }
 
     fn pool(&self, key: &Key) -> Rc<Pool> {

@@ -21,6 +21,7 @@ use crate::h2::PREFACE;
 use crate::pipe;
 use crate::proxied::Proxied;
 use crate::request::{Side, Wanted};
+use crate::roll::{Entrant, Facts, Tenure};
 use crate::spine::caller_label;
 use crate::timer::Deadline;
 use crate::tls::Tls;
@@ -37,35 +38,33 @@ struct Terms {
     tls: Option<Tls>,
     /// What a proxy in front says ahead of a connection.
     proxied: Option<Rc<Proxied>>,
-    retired: Retired,
+    tenure: Rc<Tenure>,
 }
 
 impl Terms {
-    fn new(listener: Arc<Listener>, tls: Option<Tls>) -> Terms {
+    fn new(listener: Arc<Listener>, tls: Option<Tls>, worker: &Worker) -> Terms {
         let proxied = listener.proxy.as_ref().map(|proxy| Rc::new(Proxied::new(proxy)));
-        Terms { listener, tls, proxied, retired: Retired::default() }
+        let counts = worker.shared.arrivals.of(&listener.name);
+        let tenure = Rc::new(Tenure::new(listener.clone(), counts));
+        Terms { listener, tls, proxied, tenure }
     }
 }
 
-/// Whether the listener that a connection came in by is gone or serves something else by now. The connection then
-/// ends after the call under way.
-pub type Retired = Rc<Cell<bool>>;
-
 impl Serving {
     /// Serves `listener`, behind TLS if there is any.
-    pub fn new(listener: Arc<Listener>, tls: Option<Tls>) -> Serving {
-        Serving(RefCell::new(Terms::new(listener, tls)))
+    pub fn new(listener: Arc<Listener>, tls: Option<Tls>, worker: &Worker) -> Serving {
+        Serving(RefCell::new(Terms::new(listener, tls, worker)))
     }
 
     /// From the next connection on, serves this; those that are open end when they can.
-    pub fn replace(&self, listener: Arc<Listener>, tls: Option<Tls>) {
-        self.0.replace(Terms::new(listener, tls)).retired.set(true);
+    pub fn replace(&self, listener: Arc<Listener>, tls: Option<Tls>, worker: &Worker) {
+        self.0.replace(Terms::new(listener, tls, worker)).tenure.end();
     }
 
     /// The listener as it is now, and whether what begins under it has to end.
-    pub fn listener(&self) -> (Arc<Listener>, Retired) {
+    pub fn listener(&self) -> (Arc<Listener>, Rc<Tenure>) {
         let now = self.0.borrow();
-        (now.listener.clone(), now.retired.clone())
+        (now.listener.clone(), now.tenure.clone())
     }
 
     fn now(&self) -> Terms {
@@ -75,7 +74,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.borrow().retired.set(true);
+        self.0.borrow().tenure.end();
     }
 }
 
@@ -92,6 +91,7 @@ pub async fn accept(worker: Rc<Worker>, serving: Rc<Serving>, mut socket: networ
         match accepted {
             Ok((stream, peer)) => {
                 failures = 0;
+                terms.tenure.counts().accepted();
                 let open = Open::new(&worker);
                 let connection = connection(worker.clone(), terms, stream, peer, open);
                 worker.tasks.spawn_local(task::Kind::Connection, connection);
@@ -159,7 +159,7 @@ async fn begin(
     stream: Stream,
     mut peer: std::net::SocketAddr,
 ) -> Option<Serve> {
-    let Terms { listener, tls, proxied, retired } = terms;
+    let Terms { listener, tls, proxied, tenure } = terms;
     if !worker.shared.users.admit(&listener.role, &stream) {
         return None;
     }
@@ -175,7 +175,7 @@ async fn begin(
         }
     }
     if let Role::Captured(_) = &listener.role {
-        return Some(Box::pin(captured(worker, Arrival { listener, stream, peer, wanted, retired })));
+        return Some(Box::pin(captured(worker, Arrival { listener, stream, peer, wanted, tenure })));
     }
     let is_mesh = matches!(listener.role, Role::Mesh);
     let either = is_mesh && worker.shared.table.load().takes_plain();
@@ -184,6 +184,7 @@ async fn begin(
         Some(tls) => match Box::pin(opened(&tls, stream, either)).await {
             Ok(stream) => stream,
             Err(error) => {
+                tenure.counts().failed(error.why());
                 tracing::debug!(listener = listener.name, %peer, %error, "a client did not get through the TLS handshake");
                 return None;
             }
@@ -208,7 +209,8 @@ async fn begin(
     }
     let service = service(&listener.role, &stream);
     let port = peer.port();
-    let side = Side { listener, caller, label, client, port, wanted, secure, service, retired };
+    let facts = Some(enter(&worker, tenure, peer, &label, &stream));
+    let side = Side { listener, caller, label, client, port, wanted, secure, service, facts };
     let tcp = tcp || passes || side.service.as_ref().is_some_and(|id| speaks_tcp(&worker, id));
     if tcp {
         return Some(Box::pin(pipe::serve(worker, stream, side)));
@@ -229,6 +231,23 @@ async fn begin(
 /// A connection that TLS has ended on, or with `either` one that began without.
 async fn opened(tls: &Tls, stream: Stream, either: bool) -> Result<Stream, HandshakeError> {
     if either { tls.open_either(stream).await } else { tls.open(stream).await }
+}
+
+/// Writes a connection down that is served from now on.
+fn enter(
+    worker: &Worker,
+    tenure: Rc<Tenure>,
+    peer: std::net::SocketAddr,
+    caller: &Arc<str>,
+    stream: &Stream,
+) -> Rc<Facts> {
+    let tls = stream.tls_version();
+    if let Some(version) = tls {
+        tenure.counts().secured(version);
+    }
+    let identity = stream.identity().zip(worker.shared.mesh.as_ref());
+    let identity = identity.map(|(identity, mesh)| identity.spiffe(&mesh.domain).into());
+    worker.roll.enter(Entrant { tenure, peer, caller, identity, tls })
 }
 
 /// Serves HTTP in the version that the first bytes show.

@@ -23,8 +23,9 @@ use crate::guess::{Guess, guess};
 use crate::pipe;
 use crate::reach::{self, dial};
 use crate::request::Side;
+use crate::roll::Speaks;
 use crate::service::Service;
-use crate::spine::{self, Lap, Line, Outcome};
+use crate::spine::{self, Headers, Lap, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
 use crate::worker::Worker;
@@ -257,6 +258,7 @@ impl Converse {
         let early = [std::mem::take(&mut self.asked), said];
         let Converse { worker, client, deadline, .. } = &self;
         worker.shared.captures.count(way, fate);
+        side.speaks(Speaks::Tcp);
         let (bytes, failure) =
             pipe::carry(worker, &side, service.as_deref(), (client, &up), early, deadline).await;
         let [received, sent] = bytes;
@@ -281,6 +283,8 @@ impl Converse {
         let authority = self.destination.to_string();
         let line = || Line {
             listener: &side.listener.name,
+            from: side.from(),
+            headers: Headers::None,
             method: "-",
             target: "-",
             authority: &authority,

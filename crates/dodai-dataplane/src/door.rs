@@ -133,6 +133,6 @@ pub fn side_of(caller: &Caller) -> Side {
         wanted: None,
         secure: false,
         service: None,
-        retired: crate::connection::Retired::default(),
+        facts: None,
     }
 }

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::gauges;
 use crate::idle_life::IdleLife;
 use crate::proxied::Announce;
 use crate::secure::Secure;
@@ -178,6 +179,16 @@ impl Pools {
         let idle = pools.values().map(|pool| pool.idle.borrow().len() as u32).sum();
         let waiting = pools.values().map(|pool| pool.pending.get()).sum();
         (open, idle, waiting)
+    }
+
+    /// What there is for each endpoint.
+    pub fn tell(&self, pools: &mut Vec<(u64, gauges::Pool)>) {
+        pools.extend(self.h1.borrow().iter().map(|(key, pool)| {
+            let (open, idle) = (u64::from(pool.open.get()), pool.idle.borrow().len() as u64);
+            let waiting = u64::from(pool.pending.get());
+            let busy = open.saturating_sub(idle);
+            (key.endpoint, gauges::Pool { busy, idle, waiting, ..gauges::Pool::default() })
+        }));
     }
 
     /// Closes every kept connection.

@@ -3,6 +3,7 @@
 //! Pools and connections belong to one thread and are not locked, so each thread writes its counts to its
 //! `Gauge` once a second; a reading adds them up and is at most that old.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,14 +43,54 @@ pub struct Reading {
     pub captured: Counts,
 }
 
+/// The connections to one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// HTTP/1 connections that carry a call.
+    pub busy: u64,
+    /// HTTP/1 connections that are kept for the next call.
+    pub idle: u64,
+    /// Calls that wait for a connection or a stream.
+    pub waiting: u64,
+    /// HTTP/2 connections.
+    pub shared: u64,
+    /// Streams under way on them.
+    pub streams: u64,
+}
+
+impl Pool {
+    /// Adds the counts of another.
+    pub fn add(&mut self, other: &Pool) {
+        self.busy += other.busy;
+        self.idle += other.idle;
+        self.waiting += other.waiting;
+        self.shared += other.shared;
+        self.streams += other.streams;
+    }
+}
+
 /// What one thread holds.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge([AtomicUsize; 6]);
+pub(crate) struct Gauge {
+    counts: [AtomicUsize; 6],
+    /// By endpoint; as many as have pools. Only locked once a second, and by who reads.
+    pools: Mutex<Vec<(u64, Pool)>>,
+}
 
 impl Gauge {
+    /// Writes the pools anew.
+    pub fn set_pools(&self, tell: impl FnOnce(&mut Vec<(u64, Pool)>)) {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.clear();
+        tell(&mut pools);
+        if pools.capacity() > 64 && pools.capacity() / 4 > pools.len() {
+            pools.shrink_to_fit();
+        }
+    }
+
     /// Open client connections; busy, kept and HTTP/2 connections to endpoints; calls waiting for one; mirrors.
     pub fn set(&self, counts: [usize; 6]) {
-        for (cell, count) in self.0.iter().zip(counts) {
+        for (cell, count) in self.counts.iter().zip(counts) {
             cell.store(count, Relaxed);
         }
     }
@@ -78,7 +119,7 @@ impl Gauges {
     /// The sums; limits, the door's queue and how endpoints stand are the plane's to add.
     pub fn read(&self) -> Reading {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = |of: usize| all.iter().map(|gauge| gauge.0[of].load(Relaxed)).sum();
+        let sum = |of: usize| all.iter().map(|gauge| gauge.counts[of].load(Relaxed)).sum();
         Reading {
             clients: sum(0),
             endpoints_busy: sum(1),
@@ -89,6 +130,18 @@ impl Gauges {
             mesh_let_in: [0, 1].map(|of: usize| self.mesh_let_in[of].load(Relaxed)),
             ..Reading::default()
         }
+    }
+
+    /// The pools of all threads by endpoint.
+    pub fn pools(&self) -> BTreeMap<u64, Pool> {
+        let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums: BTreeMap<u64, Pool> = BTreeMap::new();
+        for gauge in all.iter() {
+            for (endpoint, pool) in &*gauge.pools.lock().unwrap_or_else(PoisonError::into_inner) {
+                sums.entry(*endpoint).or_default().add(pool);
+            }
+        }
+        sums
     }
 }
 
@@ -104,5 +157,16 @@ mod tests {
         let reading = gauges.read();
         assert_eq!((reading.clients, reading.endpoints_busy, reading.endpoints_idle), (11, 22, 33));
         assert_eq!((reading.endpoints_h2, reading.endpoints_waiting, reading.mirrors), (44, 55, 66));
+    }
+
+    #[test]
+    fn pools_add_up_by_endpoint_and_are_written_anew() {
+        let gauges = Gauges::default();
+        let (one, other) = (gauges.register(), gauges.register());
+        let pool = |busy, idle| Pool { busy, idle, ..Pool::default() };
+        one.set_pools(|pools| pools.push((9, pool(9, 9))));
+        one.set_pools(|pools| pools.extend([(1, pool(1, 2)), (2, pool(3, 4)), (1, pool(1, 0))]));
+        other.set_pools(|pools| pools.push((1, pool(5, 6))));
+        assert_eq!(gauges.pools(), BTreeMap::from([(1, pool(7, 8)), (2, pool(3, 4))]));
     }
 }

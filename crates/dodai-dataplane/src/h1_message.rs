@@ -198,6 +198,9 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
         }
         edit(&mut reply);
         outcome.answered(&request.lap);
+        request
+            .lap
+            .note(&client.worker, |name| reply.head.headers.get(name).map(http::HeaderValue::as_bytes));
         outcome.status = reply.head.status.as_u16();
         Writing { client, request, progress: &progress, idle: bounds.idle }
             .reply(reply, &mut outcome.sent)

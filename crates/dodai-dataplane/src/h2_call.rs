@@ -1,6 +1,7 @@
 //! One call that arrived over HTTP/2: decided on its head as it came, then relayed to another HTTP/2 stream, or
 //! carried as a parsed message to everything else.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::reach::{self, Reach};
 use crate::request::Side;
 use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
 use crate::service::{self, Endpoint, Verdict, now_nanos};
-use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
+use crate::spine::{self, Decision, Entry, Forward, Headers, Lap, Line, Outcome};
 use crate::worker::Worker;
 use crate::{h2_body, h2_head, h2_tunnel, message};
 
@@ -121,8 +122,12 @@ async fn decide(worker: &Worker, side: &Side, head: &Block) -> Result<Decided, F
     {
         worker.shared.wait_for(&wanted).await;
     }
-    let span = spine::span(&view.head(), worker);
-    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let (span, ours) = spine::span(&view.head(), worker);
+    let drawn = Cell::new(span);
+    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let (routed, stamps) = (Cell::new(None), worker.stamps(&span));
+    let redraws = ours.then_some(&drawn);
+    let entry = Entry { routed: stamps.then_some(&routed), redraws, ..side.entry() };
     let mut edits = Edits::new();
     let decision = match &side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),
@@ -132,9 +137,13 @@ async fn decide(worker: &Worker, side: &Side, head: &Block) -> Result<Decided, F
         | Role::Mesh
         | Role::Captured(_) => {
             let table = worker.shared.table.load();
-            spine::admit(&table, &side.entry(), &view.head(), &span, lap.start, &mut edits)
+            spine::admit(&table, &entry, &view.head(), &span, lap.start, &mut edits)
         }
     };
+    lap.span = drawn.get();
+    if worker.stamps(&lap.span) {
+        lap.admitted(routed.get());
+    }
     Ok(Decided { decision, edits, lap })
 }
 
@@ -183,6 +192,8 @@ async fn relay(worker: &Rc<Worker>, side: &Side, mut client: Downstream, mut for
     let view = View::of(&client.head);
     let line = || Line {
         listener: &side.listener.name,
+        from: side.from(),
+        headers: Headers::Raw(&view.headers),
         method: view.pseudo.method,
         target: view.pseudo.path,
         authority: view.pseudo.authority,
@@ -218,6 +229,7 @@ async fn tries(
         let nanos = service::nanos(now);
         let endpoint = service.pick_at(nanos, &forward.wish(tries.tried()))?;
         tries.begin(endpoint.id);
+        lap.tried();
         outcome.retries = tries.retries();
         outcome.endpoint = Some(endpoint.clone());
         let attempt = endpoint.attempt(nanos);
@@ -383,6 +395,8 @@ async fn api(
     };
     let line = Line {
         listener: &side.listener.name,
+        from: side.from(),
+        headers: Headers::None,
         method: method.as_str(),
         target: &target,
         authority: "",

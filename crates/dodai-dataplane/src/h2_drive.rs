@@ -30,6 +30,7 @@ pub struct Driver {
     /// The beginning of a frame that has not arrived whole.
     rest: Vec<u8>,
     read: u64,
+    wrote: u64,
     flush: bool,
     /// Whether the socket is of no more use.
     gone: bool,
@@ -38,7 +39,7 @@ pub struct Driver {
 impl Driver {
     /// A driver for `at`; `early` are bytes that were read from `stream` already.
     pub fn new(stream: Stream, at: h2::Shared, early: Vec<u8>) -> Driver {
-        Driver { stream, at, rest: early, read: 0, flush: false, gone: false }
+        Driver { stream, at, rest: early, read: 0, wrote: 0, flush: false, gone: false }
     }
 
     /// Whether the connection should take no further call; see [`Stream::is_retiring`].
@@ -49,6 +50,11 @@ impl Driver {
     /// Bytes that came in all.
     pub fn read(&self) -> u64 {
         self.read
+    }
+
+    /// Bytes that came in, and that went out.
+    pub fn passed(&self) -> (u64, u64) {
+        (self.read, self.wrote)
     }
 
     /// Moves what can be moved now. Ready when the connection is over. Cancel safe.
@@ -116,6 +122,7 @@ impl Driver {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             connection.wrote(wrote);
+            self.wrote += wrote as u64;
             self.flush = self.stream.is_tls();
         }
         if self.flush {

@@ -147,6 +147,7 @@ pub async fn once(
         Ok(opened) => opened,
         Err(failure) => return Ended::Failed(failure, Sent::NOTHING),
     };
+    lap.reached();
     let mut exchange = Exchange {
         client,
         receiving,
@@ -377,6 +378,7 @@ impl Exchange<'_> {
         }
         self.outcome.status = status;
         self.outcome.answered(self.lap);
+        self.lap.note(self.worker, |name| head.get(name.as_bytes()));
         self.outcome.grpc_status = grpc_status(head);
         let end = self.receiving.is_end();
         let mut edits = Edits::new();

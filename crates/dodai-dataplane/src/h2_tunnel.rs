@@ -27,8 +27,9 @@ pub async fn serve(worker: &Rc<Worker>, side: &Side, head: &Block, receiving: Re
     let (ours, theirs) = memory::connected(SocketAddr::from(([127, 0, 0, 1], 0)));
     let deadline = worker.deadlines.register();
     deadline.set(worker.shared.limits.head_timeout);
-    let served =
-        serve_h1::serve(worker.clone(), Stream::Memory(theirs), side.clone(), written(head), deadline);
+    // What is known of the connection is told of its streams, not of what one of them carries.
+    let inner = Side { facts: None, ..side.clone() };
+    let served = serve_h1::serve(worker.clone(), Stream::Memory(theirs), inner, written(head), deadline);
     let pseudo = Pseudo::of(head);
     let tunnel = Tunnel {
         worker,

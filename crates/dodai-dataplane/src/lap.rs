@@ -2,6 +2,7 @@
 //!
 //! Counting a call is a few atomic adds; a record with owned strings is built only for a sink that wants it.
 
+use std::cell::{Cell, OnceCell};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
@@ -12,15 +13,16 @@ use bytes::Bytes;
 use dodai_core::body::Body;
 use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::RequestHead;
+use dodai_core::head::{RawHeader, RequestHead};
 use dodai_core::id::{AppId, ServiceId};
-use dodai_core::record::{MAX_METHOD, MAX_TEXT, Record, Sink, clipped};
+use dodai_core::record::{Brief, MAX_METHOD, MAX_TEXT, Record, Sink, Stations, clipped};
 use dodai_core::snapshot::Listener;
-use dodai_core::trace::Span;
+use dodai_core::trace::{Span, random};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
+use crate::b3;
 use crate::filter::{Known, Seen};
 use crate::live;
 use crate::request::Side;
@@ -40,6 +42,10 @@ pub struct Lap {
     pub start: Instant,
     /// The span.
     pub span: Span,
+    /// When it left each station, if somebody wants to know.
+    pub(crate) stations: Option<Box<Cell<Stations>>>,
+    /// Response headers that a sink asked for. Here, because a lap lies in a box and an outcome in every connection.
+    pub(crate) headers: OnceCell<Box<Named>>,
 }
 
 /// How a call ended.
@@ -65,6 +71,9 @@ pub struct Outcome {
     pub endpoint: Option<Arc<Endpoint>>,
 }
 
+/// Headers by lower-case name.
+pub type Named = Vec<(Box<str>, String)>;
+
 impl Outcome {
     /// The response head is there.
     pub fn answered(&mut self, lap: &Lap) {
@@ -74,10 +83,64 @@ impl Outcome {
     }
 }
 
+/// Where a request came from.
+#[derive(Clone, Copy, Default)]
+pub struct Origin<'a> {
+    /// The client's address, at gateways; empty elsewhere.
+    pub client: Option<&'a Arc<str>>,
+    /// Its port.
+    pub port: u16,
+    /// The name it has proven.
+    pub identity: Option<&'a Arc<str>>,
+    /// The version of TLS.
+    pub tls: Option<&'static str>,
+}
+
+/// The headers of a request, however it arrived.
+#[derive(Clone, Copy, Default)]
+pub enum Headers<'a> {
+    /// It has none.
+    #[default]
+    None,
+    /// A head as HTTP/1 writes it.
+    Text(&'a str),
+    /// A parsed head.
+    Map(&'a HeaderMap),
+    /// Those of an HTTP/2 stream.
+    Raw(&'a [RawHeader<'a>]),
+    /// Those that were kept.
+    Kept(&'a Named),
+}
+
+impl<'a> Headers<'a> {
+    /// The first of a name in small letters.
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        match self {
+            Headers::None => None,
+            Headers::Text(head) => {
+                let fields = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+                let mut found = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+                found.next().map(|(_, value)| value.trim().as_bytes())
+            }
+            Headers::Map(map) => map.get(name).map(http::HeaderValue::as_bytes),
+            Headers::Raw(all) => {
+                all.iter().find(|one| one.name.eq_ignore_ascii_case(name)).map(|one| one.value)
+            }
+            Headers::Kept(all) => {
+                all.iter().find(|(kept, _)| **kept == *name).map(|(_, value)| value.as_bytes())
+            }
+        }
+    }
+}
+
 /// What the access log says of the request.
 pub struct Line<'a> {
     /// The listener's name.
     pub listener: &'a str,
+    /// Where it came from.
+    pub from: Origin<'a>,
+    /// Its headers.
+    pub headers: Headers<'a>,
     /// The method.
     pub method: &'a str,
     /// Path and query.
@@ -91,7 +154,57 @@ pub struct Line<'a> {
 impl Lap {
     /// A lap that starts now.
     pub fn new(direction: Direction, caller: Arc<str>, span: Span) -> Lap {
-        Lap { direction, caller, start: Instant::now(), span }
+        Lap { direction, caller, start: Instant::now(), span, stations: None, headers: OnceCell::new() }
+    }
+
+    /// The route was found at `routed`, and the filters have let the call through by now. Called only where somebody
+    /// wants to know.
+    #[cold]
+    pub fn admitted(&mut self, routed: Option<Instant>) {
+        let filter = self.start.elapsed();
+        let route = routed.map_or(filter, |at| at.saturating_duration_since(self.start));
+        self.stations = Some(Box::new(Cell::new(Stations { route, filter, ..Stations::default() })));
+    }
+
+    /// Keeps the headers of a response that some sink asks for.
+    pub fn note<'h>(&self, worker: &Worker, find: impl Fn(&str) -> Option<&'h [u8]>) {
+        if worker.heeds().response_headers {
+            self.keep(&worker.shared, find);
+        }
+    }
+
+    fn keep<'h>(&self, shared: &Shared, find: impl Fn(&str) -> Option<&'h [u8]>) {
+        let named = asked(&shared.sinks, |sink, ask| sink.response_headers(ask), find);
+        // The first answer that counts is the only one.
+        let _known = self.headers.set(Box::new(named));
+    }
+
+    /// A try begins.
+    pub fn tried(&self) {
+        if let Some(stations) = &self.stations {
+            let attempt = self.start.elapsed();
+            stations.set(Stations { attempt, endpoint: attempt, ..stations.get() });
+        }
+    }
+
+    /// The endpoint of the try is reached.
+    pub fn reached(&self) {
+        if let Some(stations) = &self.stations {
+            stations.set(Stations { endpoint: self.start.elapsed(), ..stations.get() });
+        }
+    }
+
+    /// Tells those who want to know that a tunnel begins.
+    pub fn opened<'a>(&self, worker: &Worker, service: Option<&Service>, line: impl FnOnce() -> Line<'a>) {
+        if !worker.heeds().openings {
+            return;
+        }
+        let (sinks, names) = (&worker.shared.sinks, self.names(service, None));
+        let record =
+            Arc::new(Record { is_opening: true, ..self.record(sinks, &names, &Outcome::default(), line()) });
+        for sink in sinks.iter().filter(|sink| sink.heeds().openings) {
+            sink.record(&record);
+        }
     }
 
     /// Counts the call and hands its record to whoever wants it. `line` is only asked for then.
@@ -118,7 +231,21 @@ impl Lap {
         received: Option<Arc<AtomicU64>>,
     ) -> Ending {
         let labels = self.names(service, rule).labels();
+        let headers = match worker.heeds().request_headers {
+            true => asked(
+                &worker.shared.sinks,
+                |sink, ask| sink.request_headers(ask),
+                |name| line.headers.get(name),
+            ),
+            false => Named::new(),
+        };
         Ending {
+            notes: worker.heeds().response_headers,
+            headers,
+            client: line.from.client.cloned(),
+            port: line.from.port,
+            identity: line.from.identity.cloned(),
+            tls: line.from.tls,
             shared: worker.shared.clone(),
             series: worker.series(labels.clone()),
             labels,
@@ -151,19 +278,60 @@ impl Lap {
         let took = self.start.elapsed();
         let kind = outcome.failure.as_ref().map(|failure| failure.kind);
         series.record(outcome.status, kind, took, outcome.retries);
-        let wanted = |sink: &&Arc<dyn Sink>| sink.wants(&self.span, outcome.status, kind);
+        if self.span.sampled {
+            series.exemplify(&self.span, took);
+        }
+        let brief = Brief {
+            span: &self.span,
+            status: outcome.status,
+            failure: kind,
+            took,
+            caller: names.caller,
+            service: names.service,
+            route: names.route,
+        };
+        let wanted = |sink: &&Arc<dyn Sink>| sink.wants(&brief);
         if !sinks.iter().any(|sink| wanted(&sink)) {
             return;
         }
-        let line = line();
+        let record = Arc::new(self.record(sinks, names, outcome, line()));
+        for sink in sinks.iter().filter(wanted) {
+            sink.record(&record);
+        }
+    }
+
+    /// The record of a call that ends now.
+    fn record(
+        &self,
+        sinks: &[Arc<dyn Sink>],
+        names: &Names<'_>,
+        outcome: &Outcome,
+        line: Line<'_>,
+    ) -> Record {
+        let took = self.start.elapsed();
+        let kind = outcome.failure.as_ref().map(|failure| failure.kind);
         let (endpoint, revision) = match &outcome.endpoint {
             Some(endpoint) => (endpoint.label.clone(), endpoint.revision.as_str().into()),
             None => (EMPTY.clone(), EMPTY.clone()),
         };
         let detail = outcome.failure.as_ref().map_or("", |failure| &*failure.detail);
-        let record = Arc::new(Record {
+        let (client, port) = (line.from.client.map_or("", |client| &**client), line.from.port);
+        let client = match client.contains(':') {
+            _ if client.is_empty() => String::new(),
+            true => format!("[{client}]:{port}"),
+            false => format!("{client}:{port}"),
+        };
+        let request_headers =
+            asked(sinks, |sink, ask| sink.request_headers(ask), |name| line.headers.get(name));
+        let first_byte = outcome.first_byte;
+        let ended = |stations: Stations| Stations { response: first_byte.unwrap_or(took), ..stations };
+        Record {
             direction: self.direction.as_str(),
             listener: line.listener.into(),
+            is_opening: false,
+            client,
+            identity: line.from.identity.unwrap_or(&*EMPTY).clone(),
+            tls: line.from.tls.unwrap_or_default(),
             caller: names.caller.clone(),
             service: names.service.clone(),
             route: names.route.clone(),
@@ -172,6 +340,8 @@ impl Lap {
             method: clipped(line.method, MAX_METHOD).to_owned(),
             target: clipped(line.target, MAX_TEXT).to_owned(),
             authority: clipped(line.authority, MAX_TEXT).to_owned(),
+            request_headers,
+            response_headers: self.headers.get().map(|named| Named::clone(named)).unwrap_or_default(),
             protocol: line.protocol,
             status: outcome.status,
             grpc_status: outcome.grpc_status,
@@ -182,14 +352,47 @@ impl Lap {
             retries: outcome.retries,
             start: SystemTime::now() - took,
             took,
-            first_byte: outcome.first_byte,
+            first_byte,
             span: self.span,
-            stations: None,
-        });
-        for sink in sinks.iter().filter(wanted) {
-            sink.record(&record);
+            stations: self.stations.as_deref().map(|stations| Box::new(ended(stations.get()))),
         }
     }
+}
+
+/// The span of a hop, a child of the caller's or a new trace, and whether it is ours to say if that is sampled.
+pub fn span(head: &RequestHead<'_>, worker: &Worker) -> (Span, bool) {
+    if let Some(parent) = head.header("traceparent").and_then(Span::parse) {
+        return (parent.child(), false);
+    }
+    let told = b3::told(head);
+    let sampled = told.sampled.unwrap_or_else(|| draws(worker.shared.sample_per_ten_thousand));
+    let span = told.span.map_or_else(|| Span::root(sampled), |parent| Span { sampled, ..parent.child() });
+    (span, told.sampled.is_none())
+}
+
+/// Whether a call is one of so many of 10,000.
+pub fn draws(per_ten_thousand: u16) -> bool {
+    random() % 10_000 < u64::from(per_ten_thousand)
+}
+
+/// The headers that sinks ask for, as far as there are any.
+fn asked<'h>(
+    sinks: &[Arc<dyn Sink>],
+    names: impl Fn(&dyn Sink, &mut dyn FnMut(&str)),
+    find: impl Fn(&str) -> Option<&'h [u8]>,
+) -> Named {
+    let mut kept = Named::new();
+    for sink in sinks {
+        names(&**sink, &mut |name| {
+            if !kept.iter().any(|(known, _)| **known == *name)
+                && let Some(value) = find(name)
+            {
+                let value = String::from_utf8_lossy(value);
+                kept.push((name.into(), clipped(&value, MAX_TEXT).to_owned()));
+            }
+        });
+    }
+    kept
 }
 
 static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
@@ -206,6 +409,13 @@ pub struct Ending {
     protocol: &'static str,
     /// Listener, method, target, authority.
     words: [String; 4],
+    /// Whether headers of the response are asked for.
+    notes: bool,
+    headers: Named,
+    client: Option<Arc<str>>,
+    port: u16,
+    identity: Option<Arc<str>>,
+    tls: Option<&'static str>,
 }
 
 /// What a call is looked at again by when there is a new table.
@@ -255,6 +465,10 @@ impl Ending {
     /// Ends the call now if the reply has no body, else with it.
     pub fn with(mut self, reply: Reply) -> Reply {
         self.outcome.grpc_status = grpc_status(&reply.head.headers);
+        if self.notes {
+            let find = |name: &str| reply.head.headers.get(name).map(http::HeaderValue::as_bytes);
+            self.lap.keep(&self.shared, find);
+        }
         if http_body::Body::is_end_stream(&reply.body) {
             self.finish();
             return reply;
@@ -268,7 +482,10 @@ impl Ending {
             self.outcome.received = received.load(Relaxed);
         }
         let [listener, method, target, authority] = &self.words;
-        let line = || Line { listener, method, target, authority, protocol: self.protocol };
+        let identity = self.identity.as_ref();
+        let from = Origin { client: self.client.as_ref(), port: self.port, identity, tls: self.tls };
+        let headers = Headers::Kept(&self.headers);
+        let line = || Line { listener, from, headers, method, target, authority, protocol: self.protocol };
         let Labels { direction, caller, service, route } = &self.labels;
         let names = Names { direction: *direction, caller, service, route };
         self.lap.close(&self.shared.sinks, &self.series, &names, &self.outcome, line);

@@ -5,6 +5,7 @@
 //! that are pulled, so nothing is buffered beyond their credit, but for small request bodies that are kept
 //! for another try.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,7 +25,7 @@ use crate::replay::Replay;
 use crate::request::Side;
 use crate::route::Rule;
 use crate::service::Service;
-use crate::spine::{self, Decision, Forward, Lap, Line, Outcome};
+use crate::spine::{self, Decision, Entry, Forward, Headers, Lap, Line, Outcome};
 use crate::tries;
 use crate::worker::Worker;
 use crate::{client_h1, client_h2};
@@ -45,13 +46,18 @@ pub async fn forward(
 ) -> Result<Reply, Failure> {
     let Call { mut head, body, context } = call;
     let span = context.span;
-    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
     if let Role::Outbound { app } = &side.listener.role
         && let Some(wanted) = worker.shared.asks_for(RequestHead::Map(&head).host(), app.namespace.as_str())
     {
         worker.shared.wait_for(&wanted).await;
     }
-    let decision = admit(worker, side, &mut head, &lap);
+    let (routed, stamps) = (Cell::new(None), worker.stamps(&span));
+    let entry = Entry { routed: stamps.then_some(&routed), ..side.entry() };
+    let decision = admit(worker, &entry, &mut head, &lap);
+    if stamps {
+        lap.admitted(routed.get());
+    }
     decided(worker, side, Call { head, body, context }, protocol, lap, decision).await
 }
 
@@ -79,6 +85,7 @@ pub async fn decided(
     let body = Replay::new(body, KEPT_BODY);
     let result = match decision {
         Ok(Decision::Forward(forward)) => {
+            lap.tried();
             went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
             send_on(worker, side, &forward, &head, &body, &context, &mut outcome).await
         }
@@ -95,6 +102,8 @@ pub async fn decided(
     let view = RequestHead::Map(&head);
     let line = Line {
         listener: &side.listener.name,
+        from: side.from(),
+        headers: Headers::Map(&head.headers),
         method: view.method(),
         target: view.target(),
         authority: view.authority(),
@@ -145,14 +154,13 @@ pub async fn send_on(
 /// Decides a call and changes its head, if it is sent on.
 fn admit(
     worker: &Worker,
-    side: &Side,
+    entry: &Entry<'_>,
     head: &mut http::request::Parts,
     lap: &Lap,
 ) -> Result<Decision, Failure> {
     let mut edits = Edits::new();
     let table = worker.shared.table.load();
-    let decided =
-        spine::admit(&table, &side.entry(), &RequestHead::Map(head), &lap.span, lap.start, &mut edits)?;
+    let decided = spine::admit(&table, entry, &RequestHead::Map(head), &lap.span, lap.start, &mut edits)?;
     if let Decision::Forward(_) | Decision::External | Decision::Later(_) = decided {
         edits.apply_to_request(head);
     }

@@ -18,9 +18,10 @@ use crate::affinity::Affinity;
 use crate::live::Watch;
 use crate::reach::{self, Reach, dial};
 use crate::request::Side;
+use crate::roll::{Facts, Speaks};
 use crate::serve_h1::Client;
 use crate::service::{Place, Service, Verdict, Wish, now_nanos};
-use crate::spine::{self, Lap, Line, Outcome};
+use crate::spine::{self, Headers, Lap, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
 use crate::worker::Worker;
@@ -39,7 +40,8 @@ pub async fn join(
 ) -> Option<Failure> {
     let worker = &client.worker;
     let sides = [(&client.wire, up, client_carry), (up, &client.wire, up_carry)];
-    both_ways(worker, sides, &client.deadline, watch.as_deref()).await.1
+    let facts = client.side.facts.as_deref();
+    both_ways(worker, sides, &client.deadline, watch.as_deref(), facts).await.1
 }
 
 /// Serves a CONNECT on an outbound listener: to a TCP service of the mesh or to a host outside.
@@ -61,6 +63,8 @@ pub async fn connect(client: Client, authority: &str) {
     let mut outcome = Outcome::default();
     let line = || Line {
         listener: &client.side.listener.name,
+        from: client.side.from(),
+        headers: Headers::None,
         method: "CONNECT",
         target: authority,
         authority,
@@ -70,6 +74,7 @@ pub async fn connect(client: Client, authority: &str) {
     match opened {
         Ok((stream, _in_flight)) => {
             outcome.status = 200;
+            lap.opened(&worker, service.as_deref(), line);
             if client.wire.write_all(b"HTTP/1.1 200 OK\r\n\r\n", &client.deadline).await.is_ok() {
                 let carry = std::mem::take(&mut *client.carry.borrow_mut());
                 let watch =
@@ -122,11 +127,13 @@ pub async fn carry(
     deadline: &Deadline,
 ) -> ([u64; 2], Option<Failure>) {
     let watch = worker.live.enter(side, tunnel(), service.map(Service::id));
-    both_ways(worker, [(down, up, asked), (up, down, answered)], deadline, Some(&watch)).await
+    let sides = [(down, up, asked), (up, down, answered)];
+    both_ways(worker, sides, deadline, Some(&watch), side.facts.as_deref()).await
 }
 
 /// Serves one connection of a TCP listener.
 pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
+    side.speaks(Speaks::Tcp);
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
     let mut outcome = Outcome::default();
     let (mut service, backend) = service_of(&worker, &side, stream.server_name()).unzip();
@@ -134,9 +141,19 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
         Some(service) => open(&worker, service, backend.flatten().as_ref(), &side).await,
         None => Err(Failure::new(Kind::NoRoute, "no route for this TCP listener")),
     };
+    let line = || Line {
+        listener: &side.listener.name,
+        from: side.from(),
+        headers: Headers::None,
+        method: "-",
+        target: "-",
+        authority: "",
+        protocol: "TCP",
+    };
     match opened {
         Ok((up, _in_flight)) => {
             outcome.status = 200;
+            lap.opened(&worker, service.as_deref(), line);
             let (down, up) = (Wire::new(stream), Wire::new(up));
             let deadline = worker.deadlines.register();
             let sides = [(&down, &up, Vec::new()), (&up, &down, Vec::new())];
@@ -148,12 +165,10 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
             };
             let watch = worker.live.enter(&side, head, service.as_deref().map(Service::id));
             ([outcome.received, outcome.sent], outcome.failure) =
-                both_ways(&worker, sides, &deadline, Some(&watch)).await;
+                both_ways(&worker, sides, &deadline, Some(&watch), side.facts.as_deref()).await;
         }
         Err(failure) => outcome.failure = Some(failure),
     }
-    let line =
-        || Line { listener: &side.listener.name, method: "-", target: "-", authority: "", protocol: "TCP" };
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
 }
 
@@ -275,12 +290,16 @@ async fn both_ways(
     sides: [(&Wire, &Wire, Vec<u8>); 2],
     deadline: &Deadline,
     watch: Option<&Watch>,
+    facts: Option<&Facts>,
 ) -> ([u64; 2], Option<Failure>) {
     let [first, second] = sides;
-    let counts = [std::cell::Cell::new(0u64), std::cell::Cell::new(0u64)];
+    let own = [std::cell::Cell::new(0u64), std::cell::Cell::new(0u64)];
+    // Counted where others can see it while the tunnel is under way.
+    let counts = facts.map_or([&own[0], &own[1]], |facts| [&facts.received, &facts.sent]);
+    let before = counts.map(std::cell::Cell::get);
     let cut = {
-        let mut ahead = std::pin::pin!(one_way(worker, first, deadline, &counts[0]));
-        let mut back = std::pin::pin!(one_way(worker, second, deadline, &counts[1]));
+        let mut ahead = std::pin::pin!(one_way(worker, first, deadline, counts[0]));
+        let mut back = std::pin::pin!(one_way(worker, second, deadline, counts[1]));
         let (mut ahead_open, mut back_open) = (true, true);
         poll_fn(|cx| {
             if let Some(failure) = watch.and_then(|watch| watch.poll_cut(cx)) {
@@ -298,7 +317,7 @@ async fn both_ways(
         })
         .await
     };
-    (counts.map(|count| count.get()), cut)
+    (std::array::from_fn(|at| counts[at].get() - before[at]), cut)
 }
 
 fn poll_way<F: Future<Output = Result<(), Broken>>>(
@@ -318,7 +337,7 @@ async fn one_way(
     let idle = worker.shared.limits.pipe_idle_timeout;
     deadline.set(idle);
     if !early.is_empty() {
-        count.set(early.len() as u64);
+        count.set(count.get() + early.len() as u64);
         to.write_all(&early, deadline).await?;
         to.flush(deadline).await?;
     }

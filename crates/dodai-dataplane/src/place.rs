@@ -159,6 +159,12 @@ impl Endpoint {
         self.load.in_flight.load(Relaxed)
     }
 
+    /// The latency that is expected of it in nanoseconds, failures in a row, and until when its breaker is open.
+    pub(crate) fn learnt(&self) -> (u64, u32, u64) {
+        let load = &self.load;
+        (load.latency.load(Relaxed), load.failures.load(Relaxed), load.open_until.load(Relaxed))
+    }
+
     /// Whether its breaker is open at `now`.
     pub fn is_left_alone(&self, now: u64) -> bool {
         self.load.open_until.load(Relaxed) > now

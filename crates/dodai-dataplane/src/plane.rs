@@ -20,15 +20,16 @@ use dodai_core::seldom::Seldom;
 use dodai_core::snapshot::{Listener, Protocol, Role, Snapshot};
 use dodai_core::task::{Cut, Kind, Tasks};
 use dodai_transport::datagram;
-use dodai_transport::listen::{self, BindError, Options};
+use dodai_transport::listen::{self, Options};
 use dodai_transport::network::{self, Network};
 use dodai_transport::tls::files;
 use dodai_transport::tls::public::RootsFrom;
-use thiserror::Error;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, LocalSet};
+use tokio::time::Instant;
 
+use crate::arrivals::{Arrivals, Dialled};
 use crate::captures::{self, Captures};
 use crate::checks;
 use crate::connection;
@@ -39,16 +40,22 @@ use crate::jwt::Sources;
 use crate::limits::Limits;
 use crate::local::Locals;
 use crate::mesh::Mesh;
+use crate::roll;
 use crate::secure::Outward;
 use crate::service;
 use crate::shared_rate;
 use crate::stats::Stats;
-use crate::table::{Refused, Table};
+use crate::table::Table;
 use crate::timer::TICK;
 use crate::tls::Tls;
 use crate::udp;
 use crate::users::Users;
 use crate::worker::{Shared, Worker};
+
+mod look;
+mod not_applied;
+
+pub use not_applied::NotApplied;
 
 /// What a data plane is made with.
 pub struct Config {
@@ -74,39 +81,6 @@ pub struct Config {
     pub roots: RootsFrom,
 }
 
-/// Why a snapshot was not applied.
-#[derive(Debug, Error)]
-pub enum NotApplied {
-    /// It does not compile.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// A listener cannot be bound.
-    #[error("listener {listener}: {source}")]
-    Bind {
-        /// The listener.
-        listener: String,
-        /// Why.
-        source: BindError,
-    },
-    /// A listener's certificate cannot be used.
-    #[error("listener {listener}: {source}")]
-    Certificate {
-        /// The listener.
-        listener: String,
-        /// Why.
-        source: files::BadFiles,
-    },
-    /// A listener for other bases on a base that has no identity.
-    #[error("listener {listener} is for other bases, and this base is not part of a mesh")]
-    NoMesh {
-        /// The listener.
-        listener: String,
-    },
-    /// The data plane has been shut down.
-    #[error("the data plane has shut down")]
-    Down,
-}
-
 /// A running data plane.
 pub struct DataPlane {
     shared: Arc<Shared>,
@@ -116,6 +90,8 @@ pub struct DataPlane {
     stop: watch::Sender<Option<Duration>>,
     stopped: tokio::sync::Mutex<mpsc::Receiver<()>>,
     bound: tokio::sync::Mutex<BTreeMap<String, Bound>>,
+    /// The certificate files of bound listeners, for those who look.
+    files: ArcSwap<Vec<(String, files::Files)>>,
     /// No snapshot is taken any more.
     closed: AtomicBool,
     data_dir: PathBuf,
@@ -156,6 +132,11 @@ enum Command {
     Close {
         at: At,
     },
+    /// Somebody wants to see who is connected; one thread's answer.
+    Roll {
+        wanted: Arc<roll::Wanted>,
+        answer: mpsc::Sender<Vec<roll::Connection>>,
+    },
 }
 
 enum Socket {
@@ -177,6 +158,8 @@ impl DataPlane {
             apis: ArcSwap::default(),
             stats: Arc::new(Stats::default()),
             gauges: Gauges::default(),
+            arrivals: Arrivals::default(),
+            dialled: Dialled::default(),
             not_accepted: Seldom::default(),
             not_http: Seldom::default(),
             captures: Captures::default(),
@@ -222,6 +205,7 @@ impl DataPlane {
             stop,
             stopped: tokio::sync::Mutex::new(stopped),
             bound: tokio::sync::Mutex::default(),
+            files: ArcSwap::default(),
             closed: AtomicBool::new(false),
             data_dir: config.data_dir,
         })
@@ -364,6 +348,8 @@ impl DataPlane {
                 self.tell(|| Command::Close { at: At::of(&known.listener, known.address) }).await?;
             }
         }
+        let with_files = bound.iter().filter_map(|(name, one)| Some((name.clone(), one.files.clone()?)));
+        self.files.store(Arc::new(with_files.collect()));
         Ok(bound.iter().map(|(name, bound)| (name.clone(), bound.address)).collect())
     }
 
@@ -534,7 +520,7 @@ fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
     match command {
         Command::Listen { at, listener, socket, tls } => {
             let name = listener.name.clone();
-            let serving = Rc::new(connection::Serving::new(listener, tls));
+            let serving = Rc::new(connection::Serving::new(listener, tls, worker));
             let accept = |socket| connection::accept(worker.clone(), serving.clone(), socket);
             let spawned = match socket {
                 Socket::Ready(socket) => Ok(worker.tasks.spawn_local(Kind::Listener, accept(*socket))),
@@ -551,13 +537,17 @@ fn obey(worker: &Rc<Worker>, listeners: &mut Listeners, command: Command) {
         }
         Command::Become { at, listener, tls } => {
             if let Some((_, serving)) = listeners.get(&at) {
-                serving.replace(listener, tls);
+                serving.replace(listener, tls, worker);
             }
         }
         Command::Close { at } => {
             if let Some((task, _)) = listeners.remove(&at) {
                 task.abort();
             }
+        }
+        Command::Roll { wanted, answer } => {
+            // Who asked may be gone.
+            let _gone = answer.try_send(worker.roll.read(&wanted, Instant::now()));
         }
     }
 }

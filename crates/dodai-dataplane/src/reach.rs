@@ -245,12 +245,17 @@ pub async fn dial(worker: &Worker, target: &Target) -> Result<Stream, Failure> {
     };
     if let Some(tls) = &target.key.tls {
         let secured = Box::pin(shared.outward.secure(stream, tls, target.protocol));
-        return tokio::time::timeout(within, secured).await.map_err(late)?;
+        let secured = tokio::time::timeout(within, secured).await.map_err(late).flatten();
+        shared.dialled.count(secured.as_ref().ok().and_then(Stream::tls_version));
+        return secured;
     }
     match (&target.callee, &shared.mesh) {
         (None, _) => Ok(stream),
         (Some(callee), Some(mesh)) => {
-            tokio::time::timeout(within, Box::pin(mesh.secure(stream, callee))).await.map_err(late)?
+            let secured = tokio::time::timeout(within, Box::pin(mesh.secure(stream, callee))).await;
+            let secured = secured.map_err(late).flatten();
+            shared.dialled.count(secured.as_ref().ok().and_then(Stream::tls_version));
+            secured
         }
         (Some(_), None) => Err(Failure::new(Kind::NoEndpoint, "this base is not part of a mesh")),
     }

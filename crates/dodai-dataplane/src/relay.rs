@@ -23,7 +23,7 @@ use crate::pipe;
 use crate::reach::{Target, dial};
 use crate::request::Request;
 use crate::serve_h1::{Client, Next};
-use crate::spine::{Forward, Outcome};
+use crate::spine::{Forward, Headers, Outcome};
 use crate::wire::{Broken, Wire};
 
 /// Response bodies up to this size are copied behind the head; larger ones are written beside it.
@@ -119,6 +119,7 @@ async fn exchange(
         Ok(found) => found,
         Err(failure) => return Ended::Failed(failure, Sent::NOTHING),
     };
+    request.lap.reached();
     let took_it = match up.write_all(&request.bytes, &client.deadline).await {
         Ok(()) => !up.with(|stream| stream.is_tls()) || up.flush(&client.deadline).await.is_ok(),
         // An endpoint may answer, close, and never read the rest: its answer counts, if there is one.
@@ -478,6 +479,7 @@ impl Exchange<'_> {
         };
         outcome.status = response.status;
         outcome.answered(&self.request.lap);
+        self.request.lap.note(worker, |name| Headers::Raw(&headers).get(name));
         let body = if !in_scratch || used <= COPY {
             out.extend_from_slice(&rest[..used]);
             Body::Copied(used)

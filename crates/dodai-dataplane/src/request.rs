@@ -17,6 +17,7 @@ use dodai_transport::proxy_protocol::Ends;
 use http::HeaderName;
 
 use crate::h1::{self, BadHead, Flow, Framing, HeaderList, Parsed, RequestLine};
+use crate::roll::Speaks;
 use crate::service::Endpoint;
 use crate::spine::{self, Decision, Entry, Forward, Lap};
 use crate::worker::Worker;
@@ -119,8 +120,8 @@ pub struct Side {
     pub secure: bool,
     /// The service that another base asked for by SNI.
     pub service: Option<dodai_core::id::ServiceId>,
-    /// Whether the listener is not there any more.
-    pub retired: crate::connection::Retired,
+    /// What is known of the connection, if it is one.
+    pub facts: Option<std::rc::Rc<crate::roll::Facts>>,
 }
 
 impl Side {
@@ -133,6 +134,18 @@ impl Side {
         })
     }
 
+    /// Whether the listener that it came in by is not there any more.
+    pub fn is_retired(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.is_retired())
+    }
+
+    /// Notes what is spoken.
+    pub fn speaks(&self, speaks: Speaks) {
+        if let Some(facts) = &self.facts {
+            facts.speaks(speaks);
+        }
+    }
+
     /// What the spine wants to know.
     pub fn entry(&self) -> Entry<'_> {
         Entry {
@@ -142,6 +155,20 @@ impl Side {
             secure: self.secure,
             service: self.service.as_ref(),
             captured: self.captured(),
+            routed: None,
+            redraws: None,
+        }
+    }
+
+    /// What records say of where a call came from.
+    pub fn from(&self) -> crate::lap::Origin<'_> {
+        let facts = self.facts.as_deref();
+        let client = Some(&self.client).filter(|client| !client.is_empty());
+        crate::lap::Origin {
+            client,
+            port: self.port,
+            identity: facts.and_then(|facts| facts.identity()),
+            tls: facts.and_then(|facts| facts.tls()),
         }
     }
 
@@ -180,8 +207,12 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     {
         return Read::Ask(wanted);
     }
-    let span = spine::span(&view, worker);
-    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let (span, ours) = spine::span(&view, worker);
+    let drawn = Cell::new(span);
+    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let (routed, stamps) = (Cell::new(None), worker.stamps(&span));
+    let redraws = ours.then_some(&drawn);
+    let entry = Entry { routed: stamps.then_some(&routed), redraws, ..side.entry() };
     let mut edits = Edits::new();
     let decision = match side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),
@@ -190,9 +221,13 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
         | Role::Dependency { .. }
         | Role::Mesh
         | Role::Captured(_) => {
-            spine::admit(&worker.shared.table.load(), &side.entry(), &view, &span, lap.start, &mut edits)
+            spine::admit(&worker.shared.table.load(), &entry, &view, &span, lap.start, &mut edits)
         }
     };
+    lap.span = drawn.get();
+    if worker.stamps(&lap.span) {
+        lap.admitted(routed.get());
+    }
     if !matches!(decision, Ok(Decision::Forward(_) | Decision::External | Decision::Later(_))) {
         // It goes nowhere; its head stays as it came, for the log.
         edits.clear();

@@ -152,6 +152,11 @@ impl Rule {
         })
     }
 
+    /// What it was made from.
+    pub fn source(&self) -> &snapshot::Rule {
+        &self.source
+    }
+
     /// Whether a call matches.
     pub fn matches(&self, seen: &Seen<'_>) -> bool {
         self.matches.is_empty() || self.matches.iter().any(|m| m.matches(seen))
@@ -202,6 +207,15 @@ impl Router {
             }
         }
         Ok(Arc::new(router))
+    }
+
+    /// The hosts that calls are told apart by, each with its names and its rules in order of precedence.
+    pub fn hosts(&self) -> impl Iterator<Item = (&[String], &Rules)> {
+        let named = match self.source.as_deref() {
+            Some(snapshot::Resource::Routes(routes)) => routes.hosts.as_slice(),
+            Some(_) | None => &[],
+        };
+        named.iter().map(|host| host.names.as_slice()).zip(&self.hosts)
     }
 
     /// All rules; one may come several times.

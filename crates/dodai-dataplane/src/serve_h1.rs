@@ -21,8 +21,9 @@ use crate::pipe;
 use crate::reach::{self, Reach};
 use crate::relay::{self, Ended};
 use crate::request::{self, Decided, Read, Request, Side};
+use crate::roll::Speaks;
 use crate::service::{self, Verdict, nanos, now_nanos};
-use crate::spine::{self, Decision, Forward, Line, Outcome};
+use crate::spine::{self, Decision, Forward, Headers, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
 use crate::worker::Worker;
@@ -64,6 +65,7 @@ pub fn serve(
     deadline: Deadline,
 ) -> impl Future<Output = ()> {
     let upload = worker.deadlines.register();
+    side.speaks(Speaks::Http1);
     let client = Client { wire: Wire::new(stream), side, deadline, upload, carry: early.into(), worker };
     // A future keeps its arguments beside what is made of them, so they are put together before it begins.
     run(client)
@@ -100,7 +102,7 @@ impl Client {
     /// Whether the connection ends after the call under way.
     pub fn is_ending(&self) -> bool {
         let expired = || self.side.secure && self.wire.with(|stream| stream.is_retiring());
-        self.worker.is_closing() || self.side.retired.get() || expired()
+        self.worker.is_closing() || self.side.is_retired() || expired()
     }
 
     /// The next request; `None` when the client is done or too slow to start one.
@@ -190,6 +192,8 @@ impl Client {
         };
         let line = || Line {
             listener: &self.side.listener.name,
+            from: self.side.from(),
+            headers: Headers::None,
             method: "-",
             target: "-",
             authority: "",
@@ -264,9 +268,12 @@ impl Client {
     ) {
         let line = || {
             let text = std::str::from_utf8(&request.bytes[..request.head_len]).unwrap_or("");
-            head_line(text, &self.side.listener.name)
+            head_line(text, &self.side)
         };
         request.lap.finish(&self.worker, service, rule, outcome, line);
+        if let Some(facts) = &self.side.facts {
+            facts.called(outcome.received, outcome.sent, self.worker.ticked());
+        }
     }
 
     /// Tries endpoints of a service until one answers. `None` if all were closed and a newer table knows others.
@@ -410,6 +417,7 @@ impl Client {
         forward: &Forward,
         endpoint: &std::sync::Arc<crate::service::Endpoint>,
     ) -> Result<Reach, Failure> {
+        request.lap.tried();
         let reach = reach::of(endpoint, &forward.service, &self.side.caller, &self.worker.shared)?;
         let reach = reach.by(forward.rule.as_deref()).behalf_of(&self.side);
         let inbound = &forward.service.inbound;
@@ -554,11 +562,13 @@ pub fn over_limit(request: &Request, max: Option<u64>) -> Option<Failure> {
 }
 
 /// The access log's view of a written head.
-fn head_line<'a>(head: &'a str, listener: &'a str) -> Line<'a> {
+fn head_line<'a>(head: &'a str, side: &'a Side) -> Line<'a> {
     let mut lines = head.split("\r\n");
     let mut words = lines.next().unwrap_or("").split(' ');
     let (method, target) = (words.next().unwrap_or("-"), words.next().unwrap_or("-"));
     let host =
         lines.find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("host")));
-    Line { listener, method, target, authority: host.map_or("", |(_, value)| value), protocol: "HTTP/1.1" }
+    let authority = host.map_or("", |(_, value)| value);
+    let (listener, from, headers) = (&side.listener.name, side.from(), Headers::Text(head));
+    Line { listener, from, headers, method, target, authority, protocol: "HTTP/1.1" }
 }

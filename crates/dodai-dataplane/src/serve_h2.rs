@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::h2_drive::Driver;
 use crate::limits::Limits;
 use crate::request::Side;
+use crate::roll::Speaks;
 use crate::worker::Worker;
 use crate::{h2, h2_call, spine};
 
@@ -33,11 +34,12 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
     let mut driver = Driver::new(stream, at.clone(), early);
     let deadline = worker.deadlines.register();
     deadline.set(limits.head_timeout);
+    side.speaks(Speaks::Http2);
     let side = Rc::new(side);
     let live = Rc::new(std::cell::Cell::new(0usize));
     let (mut greeted, mut closing, mut idle) = (false, false, false);
     loop {
-        if greeted && !closing && (worker.tasks.is_closing() || side.retired.get() || driver.is_retiring()) {
+        if greeted && !closing && (worker.tasks.is_closing() || side.is_retired() || driver.is_retiring()) {
             closing = true;
             at.lock().shut_down();
         }
@@ -48,9 +50,16 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
             let over = driver.poll(&worker, cx).is_ready();
             while let Some((head, receiving, sending)) = at.accept() {
                 let (worker, live) = (worker.clone(), Live::new(&live));
+                if let Some(facts) = &side.facts {
+                    facts.began();
+                }
                 let call = h2_call::serve(worker.clone(), side.clone(), head, receiving, sending, live);
                 // Boxed, because a task is moved several times before it runs, and a call is large.
                 worker.tasks.spawn_local(task::Kind::Call, Box::pin(call));
+            }
+            if let Some(facts) = &side.facts {
+                let (received, sent) = driver.passed();
+                facts.carried(received, sent, live.get(), worker.ticked());
             }
             if !greeted && at.lock().is_greeted() {
                 greeted = true;

@@ -16,7 +16,8 @@ use thiserror::Error;
 use crate::lap::Lap;
 use crate::pipe;
 use crate::request::Side;
-use crate::spine::{self, Line, Outcome};
+use crate::roll::Speaks;
+use crate::spine::{self, Headers, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::Wire;
 use crate::worker::Worker;
@@ -232,13 +233,24 @@ pub async fn serve(
         return told.then(|| (wire.into_inner().with_early(seen), side));
     }
     let mut outcome = Outcome::default();
+    let line = || Line {
+        listener: &side.listener.name,
+        from: side.from(),
+        headers: Headers::None,
+        method: "CONNECT",
+        target: &authority,
+        authority: &authority,
+        protocol: "SOCKS5",
+    };
     let opened = pipe::open_named(&worker, &side, &mut service, &authority).await;
     deadline.set(worker.shared.limits.linger_timeout);
     match opened {
         Ok((up, _in_flight)) => {
             outcome.status = 200;
+            lap.opened(&worker, service.as_deref(), line);
             if client.say(&reply(0)).await {
                 let (seen, up) = (std::mem::take(&mut client.seen), Wire::new(up));
+                side.speaks(Speaks::Socks);
                 let (wires, early) = ((&client.wire, &up), [seen, Vec::new()]);
                 let joined = pipe::carry(&worker, &side, service.as_deref(), wires, early, &deadline);
                 ([outcome.received, outcome.sent], outcome.failure) = joined.await;
@@ -250,13 +262,6 @@ pub async fn serve(
             outcome.failure = Some(failure);
         }
     }
-    let line = || Line {
-        listener: &side.listener.name,
-        method: "CONNECT",
-        target: &authority,
-        authority: &authority,
-        protocol: "SOCKS5",
-    };
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
     None
 }

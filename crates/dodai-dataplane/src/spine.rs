@@ -11,8 +11,8 @@ use dodai_core::body::Body;
 use dodai_core::call::{Caller, FAILURE_HEADER, HOPS_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead, Short, port_of};
-use dodai_core::id::{RevisionId, ServiceId};
-use dodai_core::snapshot::{Action, Backend, Hedge, Labels, Listener, Priority, RetryOn, Role};
+use dodai_core::id::RevisionId;
+use dodai_core::snapshot::{Action, Backend, Hedge, Labels, Priority, RetryOn, Role};
 use dodai_core::trace::{Span, random};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -25,10 +25,10 @@ use crate::deadline;
 use crate::fault::{self, Drawn};
 use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
 use crate::identity;
+use crate::lap;
 use crate::later::Later;
 use crate::matcher;
 use crate::overload;
-use crate::request::Captured;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service, Wish};
 use crate::stats::Direction;
@@ -37,28 +37,13 @@ use crate::table::Table;
 use crate::worker::Worker;
 
 pub use crate::answer::Local;
-pub use crate::lap::{Lap, Line, Outcome};
+pub use crate::entry::Entry;
+pub use crate::lap::{Headers, Lap, Line, Outcome, span};
 
 const HOPS: HeaderName = HeaderName::from_static(HOPS_HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// How a call came in.
-pub struct Entry<'a> {
-    /// The listener, or the in-process way in.
-    pub listener: &'a Listener,
-    /// Who calls.
-    pub caller: &'a Caller,
-    /// The client's address in text, for gateways.
-    pub client: Option<&'a str>,
-    /// Whether the client's side is encrypted.
-    pub secure: bool,
-    /// The service that another base asked for by SNI.
-    pub service: Option<&'a ServiceId>,
-    /// What holds because the kernel led the connection here.
-    pub captured: Option<&'a Captured>,
-}
 
 /// What becomes of a call.
 pub enum Decision {
@@ -200,13 +185,6 @@ pub fn direction(role: &Role) -> Direction {
         Role::Mesh | Role::Captured(_) => Direction::Inbound,
         Role::Api { .. } => Direction::Api,
     }
-}
-
-/// The span of a hop: a child of the caller's, or a new trace.
-pub fn span(head: &RequestHead<'_>, worker: &Worker) -> Span {
-    let share = u64::from(worker.shared.sample_per_ten_thousand);
-    let told = head.header("traceparent").and_then(Span::parse).or_else(|| b3::parent(head));
-    told.map_or_else(|| Span::root(random() % 10_000 < share), |parent| parent.child())
 }
 
 /// Stations route and filter, for a call that arrived at `now`. What changes in its head goes to `edits`, which
@@ -392,6 +370,15 @@ fn apply(
     now: Instant,
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
+    if let Some(routed) = entry.routed {
+        routed.set(Some(Instant::now()));
+    }
+    if let (Some(span), Some(share)) = (entry.redraws, rule.policy.sample_per_ten_thousand) {
+        span.set(Span { sampled: lap::draws(share), ..span.get() });
+        edits.unset(&TRACEPARENT);
+        edits.set(TRACEPARENT, &span.get().traceparent());
+        b3::tell_anew(edits, head, &span.get());
+    }
     let prefix = || rule.matched_prefix(head, entry.caller).map(str::to_owned);
     let client = entry.client.filter(|client| !client.is_empty());
     let seen = Seen { head: *head, caller: entry.caller, client, now, known: Known::All };

@@ -73,6 +73,16 @@ impl Standing {
         self.ejected_until.load(Relaxed) > now
     }
 
+    /// Until when it is left alone; in the past, or 0, if it is not.
+    pub fn ejected_until(&self) -> u64 {
+        self.ejected_until.load(Relaxed)
+    }
+
+    /// How often it was left alone, less the quiet intervals since.
+    pub fn ejections(&self) -> u32 {
+        self.ejections.load(Relaxed)
+    }
+
     /// Whether it said that it is not well.
     pub fn is_unwell(&self) -> bool {
         self.unwell.load(Relaxed) != 0

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 
 use dodai_core::failure::Kind;
+use dodai_core::trace::Span;
 
 /// Upper bounds of the latency buckets in seconds; the last bucket has none.
 pub const BUCKETS: [f64; 14] =
@@ -109,6 +110,24 @@ pub struct Series {
     buckets: [AtomicU64; BUCKETS.len() + 1],
     nanos: AtomicU64,
     retries: AtomicU64,
+    /// The last sampled call of each bucket; made with the first of them.
+    exemplars: OnceLock<Box<Exemplars>>,
+}
+
+/// One place per bucket. Taken without waiting: when two calls come at once, one is as good an example as the other.
+type Exemplars = [Mutex<Option<Exemplar>>; BUCKETS.len() + 1];
+
+/// A sampled call that stands for others of its bucket.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Exemplar {
+    /// Its trace.
+    pub trace: u128,
+    /// Its span.
+    pub span: u64,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+    /// When it ended.
+    pub at: SystemTime,
 }
 
 /// A copy of a series' counters.
@@ -126,6 +145,8 @@ pub struct Reading {
     pub seconds: f64,
     /// Tries after the first.
     pub retries: u64,
+    /// The last sampled call of each bucket; empty before the first.
+    pub exemplars: Vec<Option<Exemplar>>,
 }
 
 impl Reading {
@@ -144,6 +165,7 @@ impl Series {
             buckets: [const { AtomicU64::new(0) }; BUCKETS.len() + 1],
             nanos: AtomicU64::new(0),
             retries: AtomicU64::new(0),
+            exemplars: OnceLock::new(),
         }
     }
 
@@ -151,8 +173,7 @@ impl Series {
     pub fn record(&self, status: u16, failure: Option<Kind>, took: Duration, retries: u32) {
         let class = usize::from(status / 100).min(5);
         self.classes[class].fetch_add(1, Relaxed);
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BUCKET_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BUCKETS.len());
+        let (nanos, bucket) = bucket_of(took);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.nanos.fetch_add(nanos, Relaxed);
         if let Some(kind) = failure {
@@ -160,6 +181,16 @@ impl Series {
         }
         if retries > 0 {
             self.retries.fetch_add(u64::from(retries), Relaxed);
+        }
+    }
+
+    /// Keeps a sampled call as the example of its bucket. Never waits.
+    #[cold]
+    pub fn exemplify(&self, span: &Span, took: Duration) {
+        let places = self.exemplars.get_or_init(Box::default);
+        if let Ok(mut place) = places[bucket_of(took).1].try_lock() {
+            let (trace, seconds, at) = (span.trace, took.as_secs_f64(), SystemTime::now());
+            *place = Some(Exemplar { trace, span: span.id, seconds, at });
         }
     }
 
@@ -174,8 +205,17 @@ impl Series {
             buckets: std::array::from_fn(|i| get(&self.buckets[i])),
             seconds: Duration::from_nanos(get(&self.nanos)).as_secs_f64(),
             retries: get(&self.retries),
+            exemplars: self.exemplars.get().map_or_else(Vec::new, |places| {
+                places.iter().map(|place| *place.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+            }),
         }
     }
+}
+
+/// A time in nanoseconds and its bucket.
+fn bucket_of(took: Duration) -> (u64, usize) {
+    let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+    (nanos, BUCKET_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BUCKETS.len()))
 }
 
 /// Every series of one base. A series whose users are gone is kept until it has been read once more, so that
@@ -246,6 +286,23 @@ mod tests {
         assert_eq!((reading.calls(), reading.classes[2], reading.classes[5], reading.retries), (2, 1, 1, 2));
         assert_eq!((reading.buckets[1], reading.buckets[BUCKETS.len()]), (1, 1));
         assert_eq!(reading.failures, [(Kind::Connect, 1)]);
+    }
+
+    #[test]
+    fn a_sampled_call_stands_for_its_bucket() {
+        let stats = Stats::default();
+        let series = stats.series(labels("r"));
+        series.record(200, None, Duration::from_micros(200), 0);
+        assert!(stats.read()[0].exemplars.is_empty(), "calls that are not sampled leave nothing");
+        let (first, last) = (Span::root(true), Span::root(true));
+        series.exemplify(&first, Duration::from_micros(150));
+        series.exemplify(&last, Duration::from_micros(200));
+        series.exemplify(&first, Duration::from_secs(60));
+        let exemplars = &stats.read()[0].exemplars;
+        let kept = |at: usize| exemplars[at].map(|one| (one.trace, one.span));
+        assert_eq!(kept(1), Some((last.trace, last.id)));
+        assert_eq!(kept(BUCKETS.len()), Some((first.trace, first.id)));
+        assert_eq!(exemplars.iter().flatten().count(), 2);
     }
 
     #[test]

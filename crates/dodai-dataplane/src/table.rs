@@ -238,6 +238,11 @@ impl Table {
         self.services.values()
     }
 
+    /// The routes of all gateways, by name.
+    pub fn routers(&self) -> impl Iterator<Item = (&str, &Arc<Router>)> {
+        self.routers.iter().map(|(name, router)| (name.as_str(), router))
+    }
+
     /// The routes of a gateway.
     pub fn router(&self, name: &str) -> Option<&Arc<Router>> {
         self.routers.get(name)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dodai_core::snapshot::{self, Protocol};
 use dodai_transport::stream::Stream;
-use dodai_transport::tls::{Acceptor, Alpn, Clock, HANDSHAKE_TIMEOUT, HandshakeError, files, hello};
+use dodai_transport::tls::{Acceptor, Alpn, Clock, HANDSHAKE_TIMEOUT, HandshakeError, Why, files, hello};
 use tokio::io::AsyncReadExt;
 
 /// The first byte of a TLS handshake (RFC 8446, 5.1).
@@ -112,9 +112,8 @@ impl Tls {
             Some(acceptor) => acceptor.accept(stream).await,
             None => {
                 let name = stream.server_name().unwrap_or("no name").to_owned();
-                Err(HandshakeError::Refused(format!(
-                    "the client wants {name}, which does not go through here"
-                )))
+                let text = format!("the client wants {name}, which does not go through here");
+                Err(HandshakeError::Refused(text, Why::Name))
             }
         }
     }

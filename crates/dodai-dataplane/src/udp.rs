@@ -35,8 +35,9 @@ use crate::local::{InFlight, Way};
 use crate::pipe;
 use crate::reach::Address;
 use crate::request::Side;
+use crate::roll::{Entrant, Speaks};
 use crate::service::{Attempt, Endpoint, Place, Service, Verdict, Wish, now_nanos};
-use crate::spine::{self, Lap, Line, Outcome};
+use crate::spine::{self, Headers, Lap, Line, Outcome};
 use crate::worker::Worker;
 
 pub use counts::{Counts, Reading};
@@ -189,7 +190,7 @@ impl Session {
 /// One session from its first datagram on.
 async fn run(relay: Rc<Relay>, session: Rc<Session>) {
     let worker = relay.worker.clone();
-    let side = side(&relay.serving, session.client);
+    let side = side(&worker, &relay.serving, session.client);
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
     relay.counts().opened();
     let mut outcome = Outcome::default();
@@ -209,8 +210,15 @@ async fn run(relay: Rc<Relay>, session: Rc<Session>) {
     relay.sessions.borrow_mut().remove(&session.client);
     relay.counts().closed();
     [outcome.received, outcome.sent] = [&session.bytes[0], &session.bytes[1]].map(Cell::get);
-    let line =
-        || Line { listener: &side.listener.name, method: "-", target: "-", authority: "", protocol: "UDP" };
+    let line = || Line {
+        listener: &side.listener.name,
+        from: side.from(),
+        headers: Headers::None,
+        method: "-",
+        target: "-",
+        authority: "",
+        protocol: "UDP",
+    };
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
 }
 
@@ -313,8 +321,8 @@ fn refused(opened: &Opened, error: &std::io::Error) -> Failure {
 }
 
 /// Who is at the other end.
-fn side(serving: &Serving, client: SocketAddr) -> Side {
-    let (listener, retired) = serving.listener();
+fn side(worker: &Worker, serving: &Serving, client: SocketAddr) -> Side {
+    let (listener, tenure) = serving.listener();
     let caller = match &listener.role {
         Role::Outbound { app } | Role::Dependency { app, .. } | Role::Api { app } => Caller::App(app.clone()),
         Role::Gateway { .. } | Role::Mesh | Role::Captured(_) => Caller::Outside,
@@ -329,7 +337,21 @@ fn side(serving: &Serving, client: SocketAddr) -> Side {
         | Role::Captured(_) => Arc::default(),
     };
     let port = client.port();
-    Side { listener, caller, label, client: text, port, wanted: None, secure: false, service: None, retired }
+    let arrival = Entrant { tenure, peer: client, caller: &label, identity: None, tls: None };
+    let facts = Some(worker.roll.enter(arrival));
+    let side = Side {
+        listener,
+        caller,
+        label,
+        client: text,
+        port,
+        wanted: None,
+        secure: false,
+        service: None,
+        facts,
+    };
+    side.speaks(Speaks::Udp);
+    side
 }
 
 /// A way to an endpoint for a client of `side`; else the service, if there is one, and why not.

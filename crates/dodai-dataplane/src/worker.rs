@@ -12,12 +12,14 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use dodai_core::call::Serve;
 use dodai_core::id::{AppId, BaseId};
-use dodai_core::record::Sink;
+use dodai_core::record::{Heeds, Sink};
 use dodai_core::seldom::Seldom;
 use dodai_core::task::Tasks;
+use dodai_core::trace::Span;
 use dodai_transport::network::Network;
 use tokio::time::Instant;
 
+use crate::arrivals::{Arrivals, Dialled};
 use crate::captures::Captures;
 use crate::client_h2::Connections;
 use crate::connection::Clients;
@@ -29,6 +31,7 @@ use crate::limits::Limits;
 use crate::live::Live;
 use crate::local::Locals;
 use crate::mesh::Mesh;
+use crate::roll::Roll;
 use crate::secure::Outward;
 use crate::stats::{Labels, Names, Series, Stats};
 use crate::table::Table;
@@ -67,6 +70,10 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// How full the threads are.
     pub(crate) gauges: Gauges,
+    /// What happens at the listeners.
+    pub arrivals: Arrivals,
+    /// Handshakes with those that are called.
+    pub dialled: Dialled,
     /// Connections that could not be accepted, by listener: of all threads together.
     pub not_accepted: Seldom,
     /// Warnings about listeners that get something else than HTTP.
@@ -107,6 +114,10 @@ impl Shared {
     }
 }
 
+fn heeds_of(sinks: &[Arc<dyn Sink>]) -> Heeds {
+    sinks.iter().fold(Heeds::default(), |all, sink| all.and(sink.heeds()))
+}
+
 /// One data-plane thread's own state.
 pub struct Worker {
     /// What all threads share.
@@ -129,11 +140,14 @@ pub struct Worker {
     pub mirrors: Cell<usize>,
     /// Tunnels under way.
     pub live: Live,
+    /// Who is connected.
+    pub roll: Roll,
     /// Endpoints that are being asked how they are.
     pub checks: Cell<usize>,
     gauge: Arc<Gauge>,
     ticked: Cell<Instant>,
     closing: Cell<bool>,
+    heeds: Cell<Heeds>,
     buffers: RefCell<Vec<Vec<u8>>>,
     spares: RefCell<Vec<Deadline>>,
     series: RefCell<HashMap<Labels, Arc<Series>>>,
@@ -146,6 +160,7 @@ impl Worker {
     pub fn new(shared: Arc<Shared>, tasks: Tasks) -> Worker {
         Worker {
             gauge: shared.gauges.register(),
+            heeds: Cell::new(heeds_of(&shared.sinks)),
             shared,
             deadlines: Deadlines::default(),
             pools: Pools::default(),
@@ -156,6 +171,7 @@ impl Worker {
             input: RefCell::default(),
             mirrors: Cell::default(),
             live: Live::default(),
+            roll: Roll::default(),
             checks: Cell::default(),
             ticked: Cell::new(Instant::now()),
             closing: Cell::new(false),
@@ -202,6 +218,17 @@ impl Worker {
     /// A tick has passed.
     pub fn tick(&self, now: Instant) {
         self.ticked.set(now);
+        self.heeds.set(heeds_of(&self.shared.sinks));
+    }
+
+    /// What sinks ask for, as of the last tick.
+    pub fn heeds(&self) -> Heeds {
+        self.heeds.get()
+    }
+
+    /// Whether somebody wants to know when a call of this span leaves each station.
+    pub fn stamps(&self, span: &Span) -> bool {
+        span.sampled || self.heeds.get().stations
     }
 
     /// Whether connections are to end after the call they carry.
@@ -250,6 +277,11 @@ impl Worker {
         let (busy, idle) = (open.saturating_sub(idle) as usize, idle as usize);
         let (h2, mirrors) = (self.h2.count(), self.mirrors.get());
         self.gauge.set([self.clients.get(), busy, idle, h2, waiting as usize, mirrors]);
+        self.gauge.set_pools(|pools| {
+            self.pools.tell(pools);
+            self.h2.tell(pools);
+        });
+        self.roll.prune();
     }
 
     /// Gives memory back that only a burst needed.

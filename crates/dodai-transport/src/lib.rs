@@ -6,6 +6,7 @@
 //! caller's, so shutdown and drain belong to the `dodai_core::task::Tasks` of whoever polls it.
 
 pub mod ca;
+pub mod certificate;
 pub mod datagram;
 pub mod dial;
 pub mod identity;

@@ -74,6 +74,14 @@ impl Stream {
         self.tls().and_then(|tls| tls.alpn)
     }
 
+    /// The version of TLS agreed on during the handshake, such as `1.3`.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        let (_, connection) = self.tls()?.stream.get_ref();
+        // There are but two that are offered here.
+        let is_newer = connection.protocol_version()? == rustls::ProtocolVersion::TLSv1_3;
+        Some(if is_newer { "1.3" } else { "1.2" })
+    }
+
     /// The host name that the dialling side named during the handshake, or wants in one that goes through.
     pub fn server_name(&self) -> Option<&str> {
         match self {

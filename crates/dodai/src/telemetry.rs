@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use dodai_api::Document;
 use dodai_api::dapr::{Otel, Tracing};
-use dodai_base::telemetry::access_log::{self, AccessLog, Filter};
+use dodai_base::telemetry::access_log::{self, AccessLog, Filter, Filters, Format};
 use dodai_base::telemetry::collect::ReadSink;
 use dodai_base::telemetry::otlp::{Exporter, Settings};
 use dodai_base::telemetry::ring::{CAPACITY, Ring};
@@ -39,22 +40,38 @@ pub struct Flags {
     /// Log calls to this file, `-` for standard output, `off`; default: failures to `access.log` in the data folder.
     #[arg(long, value_name = "FILE", help_heading = "Telemetry")]
     pub access_log: Option<String>,
-    /// Which calls are logged: all, failures, status>=400, sampled; default: all where --access-log is given.
-    #[arg(long, value_name = "FILTER", help_heading = "Telemetry")]
-    pub access_log_filter: Option<Filter>,
-    /// How lines look.
-    #[arg(long, value_enum, default_value_t, help_heading = "Telemetry")]
-    pub access_log_format: Format,
+    /// Which calls are logged: all, failures, sampled, status=4xx, duration>=250ms, ..., joined by && (repeat: one of
+    /// them is enough); default: all where --access-log is given.
+    #[arg(long = "access-log-filter", value_name = "FILTER", help_heading = "Telemetry")]
+    pub access_log_filters: Vec<Filter>,
+    /// How lines look: json, text, envoy, or a format string such as `%START_TIME% %RESPONSE_CODE%`; default: json.
+    #[arg(long, value_name = "FORMAT", help_heading = "Telemetry")]
+    pub access_log_format: Option<Format>,
+    /// A request header that JSON lines carry, or of the response as `response:NAME` (repeat).
+    #[arg(long = "access-log-header", value_name = "NAME", help_heading = "Telemetry")]
+    pub access_log_headers: Vec<LoggedHeader>,
 }
 
-/// How lines of the access log look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// One JSON object per line.
-    #[default]
-    Json,
-    /// Words, for people.
-    Text,
+/// A header that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedHeader {
+    name: String,
+    of_response: bool,
+}
+
+impl FromStr for LoggedHeader {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LoggedHeader, String> {
+        let (name, of_response) = match text.split_once(':') {
+            Some(("response", name)) => (name, true),
+            Some(("request", name)) => (name, false),
+            Some(_) => return Err("write NAME, or response:NAME for a header of the response".to_owned()),
+            None => (text, false),
+        };
+        let name = http::HeaderName::from_bytes(name.as_bytes()).map_err(|error| error.to_string())?;
+        Ok(LoggedHeader { name: name.as_str().to_owned(), of_response })
+    }
 }
 
 /// What is set up. Its parts go to the base ([`Telemetry::sinks`]) and to the metrics.
@@ -137,16 +154,21 @@ fn log_config(flags: &Flags, data: &Path) -> Option<access_log::Config> {
     let file = |path: PathBuf| access_log::Output::File { path, max_bytes: MAX_BYTES, keep: KEEP };
     let (output, filter) = match flags.access_log.as_deref() {
         Some("off") => return None,
-        Some("-") => (access_log::Output::Stdout, Filter::All),
-        Some(path) => (file(path.into()), Filter::All),
-        None => (file(data.join(FILE)), Filter::Failures),
+        Some("-") => (access_log::Output::Stdout, Filter::all()),
+        Some(path) => (file(path.into()), Filter::all()),
+        None => (file(data.join(FILE)), Filter::failures()),
     };
-    let format = match flags.access_log_format {
-        Format::Json => access_log::Format::Json,
-        Format::Text => access_log::Format::Text,
+    let filters = match flags.access_log_filters.as_slice() {
+        [] => filter.into(),
+        several => Filters(several.into()),
     };
-    let filter = flags.access_log_filter.unwrap_or(filter);
-    Some(access_log::Config { format, filter, ..access_log::Config::to(output) })
+    let mut headers = access_log::Headers::default();
+    for header in &flags.access_log_headers {
+        let all = if header.of_response { &mut headers.response } else { &mut headers.request };
+        all.insert(header.name.clone());
+    }
+    let format = flags.access_log_format.clone().unwrap_or_default();
+    Some(access_log::Config { format, filters, headers, ..access_log::Config::to(output) })
 }
 
 /// Whether the environment says in so many words that no traces are to be exported.
@@ -337,12 +359,26 @@ mod tests {
     fn failures_are_logged_unless_the_flags_say_otherwise() {
         let data = Path::new("/data");
         let config = log_config(&Flags::default(), data).unwrap();
-        assert_eq!(config.filter, Filter::Failures);
+        assert_eq!(config.filters, Filter::failures().into());
         assert!(matches!(config.output, access_log::Output::File { path, .. } if path == data.join(FILE)));
         let with = |text: &str| Flags { access_log: Some(text.to_owned()), ..Flags::default() };
         assert!(log_config(&with("off"), data).is_none());
         let config = log_config(&with("-"), data).unwrap();
-        assert_eq!((config.output, config.filter), (access_log::Output::Stdout, Filter::All));
+        assert_eq!((config.output, config.filters), (access_log::Output::Stdout, Filter::all().into()));
+    }
+
+    #[test]
+    fn headers_are_of_requests_unless_the_flag_says_otherwise() {
+        let flags = Flags {
+            access_log_headers: ["X-Request-Id", "response:Server"].map(|text| text.parse().unwrap()).into(),
+            access_log_filters: ["status=4xx", "failures"].map(|text| text.parse().unwrap()).into(),
+            ..Flags::default()
+        };
+        let config = log_config(&flags, Path::new("/data")).unwrap();
+        assert_eq!(config.headers.request, ["x-request-id".to_owned()].into());
+        assert_eq!(config.headers.response, ["server".to_owned()].into());
+        assert_eq!(config.filters.0.len(), 2);
+        assert!("a b".parse::<LoggedHeader>().is_err() && "trailer:x".parse::<LoggedHeader>().is_err());
     }
 
     #[test]

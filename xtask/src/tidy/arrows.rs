@@ -31,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 const BASE: &[&str] = &[
     "dodai-api",
+    "dodai-cel",
     "dodai-core",
     "dodai-proto",
     "dodai-transport",

@@ -66,6 +66,10 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
         let message = "how much a call matters is a property of the way it comes";
         refuse(found, "spec.priority", message, "target the Gateway or a Route in a Policy of its own");
     }
+    if spec.tracing.is_some() && has(&called) {
+        let message = "whether a trace begins is decided on the way that a call comes in";
+        refuse(found, "spec.tracing", message, "target the Gateway or a Route in a Policy of its own");
+    }
     if spec.cors.is_some() && has(&called) {
         let message = "pages are told of by the way they come in";
         refuse(found, "spec.cors", message, "target the Gateway or a Route in a Policy of its own");

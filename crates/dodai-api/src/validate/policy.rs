@@ -3,7 +3,9 @@
 use super::Findings;
 use super::route::{attempts, check_modifier};
 use crate::overload::Concurrency;
-use crate::policy::{Hedge, PolicyRetry, PolicySpec, RateLimit, RateLimitRedis, RateLimitScope};
+use crate::policy::{
+    CircuitBreaker, Hedge, PolicyRetry, PolicySpec, PolicyTracing, RateLimit, RateLimitRedis, RateLimitScope,
+};
 use crate::read::Code;
 
 pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
@@ -30,16 +32,7 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
         );
     }
     if let Some(breaker) = &spec.circuit_breaker {
-        let zero = [("maxConnections", breaker.max_connections), ("maxRequests", breaker.max_requests)];
-        for (key, _) in zero.iter().filter(|(_, limit)| *limit == Some(0)) {
-            let path = format!("spec.circuitBreaker.{key}");
-            found.error(
-                Code::InvalidValue,
-                path,
-                "0 would refuse every call",
-                "write 1 or more, or leave it out",
-            );
-        }
+        check_breaker(breaker, found);
     }
     if let Some(balancing) = &spec.load_balancing {
         super::balancing::check("spec.loadBalancing", balancing, found);
@@ -75,6 +68,9 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     if let Some(concurrency) = &spec.concurrency {
         check_concurrency(concurrency, found);
     }
+    if let Some(tracing) = &spec.tracing {
+        check_tracing(tracing, found);
+    }
     if spec.dry_run {
         check_dry_run(spec, found);
     }
@@ -104,6 +100,19 @@ fn check_retry(retry: &PolicyRetry, found: &mut Findings) {
     }
 }
 
+fn check_breaker(breaker: &CircuitBreaker, found: &mut Findings) {
+    let zero = [("maxConnections", breaker.max_connections), ("maxRequests", breaker.max_requests)];
+    for (key, _) in zero.iter().filter(|(_, limit)| *limit == Some(0)) {
+        let path = format!("spec.circuitBreaker.{key}");
+        found.error(
+            Code::InvalidValue,
+            path,
+            "0 would refuse every call",
+            "write 1 or more, or leave it out",
+        );
+    }
+}
+
 fn check_hedge(hedge: &Hedge, found: &mut Findings) {
     if hedge.delay.is_some_and(|delay| delay.get().is_zero()) {
         let message = "every call would be made twice at once";
@@ -112,6 +121,15 @@ fn check_hedge(hedge: &Hedge, found: &mut Findings) {
     if !(1..=4).contains(&hedge.attempts) {
         let message = format!("{} is out of range", hedge.attempts);
         found.error(Code::InvalidValue, "spec.hedge.attempts", message, "write a number from 1 to 4");
+    }
+}
+
+fn check_tracing(tracing: &PolicyTracing, found: &mut Findings) {
+    let percent = tracing.sample_percent;
+    if !(0.0..=100.0).contains(&percent) {
+        let remedy = "write a number from 0 to 100, such as 5 or 0.1";
+        let message = format!("{percent} is out of range");
+        found.error(Code::InvalidValue, "spec.tracing.samplePercent", message, remedy);
     }
 }
 
@@ -152,6 +170,7 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
         ("fault", spec.fault.is_some()),
         ("concurrency", spec.concurrency.is_some()),
         ("priority", spec.priority.is_some()),
+        ("tracing", spec.tracing.is_some()),
     ];
     for (key, _) in others.iter().filter(|(_, given)| *given) {
         let message = "only `access` and `rateLimit` can be tried";

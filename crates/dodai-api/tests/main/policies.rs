@@ -159,6 +159,7 @@ fn what_is_said_of_faults_and_retries() {
 fn what_is_said_of_load() {
     good(&policy(APP, "concurrency: {limit: 100, adaptive: true, priorityHeader: x-priority}"));
     good(&policy(GATEWAY, "priority: low"));
+    good(&policy(GATEWAY, "tracing: {samplePercent: 0.5}"));
     good(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global}"));
     let shared =
         "redis: {address: 'redis:6379', database: 2, username: u, passwordRef: {store: vault, key: p}}";
@@ -180,6 +181,8 @@ fn what_is_said_of_load() {
     check(APP, "concurrency: {adaptive: true, priorityHeader: 'a b'}", "spec.concurrency.priorityHeader");
     check(GATEWAY, "concurrency: {limit: 1}", "spec.concurrency");
     check(APP, "priority: high", "spec.priority");
+    check(APP, "tracing: {samplePercent: 5}", "spec.tracing");
+    check(GATEWAY, "tracing: {samplePercent: 101}", "spec.tracing.samplePercent");
 }
 
 #[test]

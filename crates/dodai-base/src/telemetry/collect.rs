@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use dodai_core::id::InstanceId;
 
 use super::SinkReading;
-use super::metrics::{ModuleReading, OwnUse, ProcessReading, Readings, Source};
+use super::metrics::{CertificateReading, ModuleReading, OwnUse, ProcessReading, Readings, Source};
 use crate::node::Parts;
 use crate::process;
 
@@ -49,6 +49,24 @@ impl Collector {
     }
 }
 
+/// The certificates that a base shows others.
+fn certificates(parts: &Parts) -> Vec<CertificateReading> {
+    let of_listener = |(name, served): (String, dodai_transport::tls::files::Served)| {
+        let (file, not_after) = (served.pair.chain.display().to_string(), served.not_after);
+        CertificateReading { kind: "listener", name, file, not_after }
+    };
+    let mut all: Vec<_> = parts.plane.certificates().into_iter().map(of_listener).collect();
+    let held = parts.config.membership.iter().flat_map(|membership| membership.certificates());
+    all.extend(held.map(|(app, svid)| {
+        let (kind, name) = match app {
+            Some(app) => ("app", app.to_string()),
+            None => ("base", parts.config.base.to_string()),
+        };
+        CertificateReading { kind, name, file: String::new(), not_after: svid.not_after() }
+    }));
+    all
+}
+
 fn shares(table: &dodai_dataplane::table::Table) -> Vec<(String, f64)> {
     let whole = f64::from(dodai_dataplane::rate::WHOLE);
     table.limits().iter().map(|(name, limit)| (name.clone(), f64::from(limit.share()) / whole)).collect()
@@ -79,6 +97,11 @@ impl Source for Collector {
             shares: shares(&parts.plane.table()),
             rate_stores: parts.rate_stores.load().as_ref().clone(),
             filters: parts.plane.table().tallies(),
+            arrivals: parts.plane.arrivals(),
+            dialled: parts.plane.dialled(),
+            services: parts.plane.survey(),
+            certificates: certificates(parts),
+            connected: parts.config.membership.as_ref().map(|membership| membership.brought().is_connected()),
             sinks: self.sinks.iter().map(|read| read()).collect(),
             own: OwnUse::read(),
         }

@@ -17,8 +17,20 @@ pub struct Line<'a> {
     pub time: String,
     /// `gateway`, `outbound`, `inbound` or `api`.
     pub direction: &'static str,
+    /// `open` where a tunnel begins; left out for calls that ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<&'static str>,
     /// The listener.
     pub listener: &'a str,
+    /// The client's address and port, at gateways.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub client: &'a str,
+    /// The SPIFFE id that the other side has proven.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub identity: &'a str,
+    /// The version of TLS between the client and this base.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub tls: &'static str,
     /// The caller: an app, `outside` or `base`.
     pub caller: &'a str,
     /// The service called; empty when no route matched.
@@ -71,6 +83,17 @@ pub struct Line<'a> {
     /// When each station was left, counted from the start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stations: Option<Stations>,
+    /// Request headers that somebody asked for by name.
+    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "named")]
+    pub request_headers: &'a [(Box<str>, String)],
+    /// Response headers that somebody asked for by name.
+    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "named")]
+    pub response_headers: &'a [(Box<str>, String)],
+}
+
+/// Headers as one object.
+fn named<S: serde::Serializer>(all: &&[(Box<str>, String)], out: S) -> Result<S::Ok, S::Error> {
+    out.collect_map(all.iter().map(|(name, value)| (name, value)))
 }
 
 /// When each station was left, in microseconds from the start.
@@ -80,6 +103,8 @@ pub struct Stations {
     pub route_us: u64,
     /// The filters let it through.
     pub filter_us: u64,
+    /// The last try began.
+    pub attempt_us: u64,
     /// A connection or instance was ready.
     pub endpoint_us: u64,
     /// The response head arrived.
@@ -92,7 +117,13 @@ impl<'a> From<&'a Record> for Line<'a> {
         Line {
             time: time(record.start),
             direction: record.direction,
+            event: record.is_opening.then_some("open"),
             listener: &record.listener,
+            client: &record.client,
+            identity: &record.identity,
+            tls: record.tls,
+            request_headers: &record.request_headers,
+            response_headers: &record.response_headers,
             caller: &record.caller,
             service: &record.service,
             route: &record.route,
@@ -118,6 +149,7 @@ impl<'a> From<&'a Record> for Line<'a> {
             stations: record.stations.as_deref().map(|stations| Stations {
                 route_us: micros(stations.route),
                 filter_us: micros(stations.filter),
+                attempt_us: micros(stations.attempt),
                 endpoint_us: micros(stations.endpoint),
                 response_us: micros(stations.response),
             }),
@@ -140,6 +172,15 @@ impl fmt::Display for Line<'_> {
             escape(f, if word.is_empty() { "-" } else { word }, true)?;
         }
         write!(f, " {} {} {} {}", self.received_bytes, self.sent_bytes, self.took_us, self.trace_id)
+    }
+}
+
+/// Text that cannot end its field or its line.
+pub(super) struct Escaped<'a>(pub &'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(f, self.0, false)
     }
 }
 
@@ -179,6 +220,12 @@ pub(super) mod tests {
         Record {
             direction: "gateway",
             listener: "web".into(),
+            is_opening: false,
+            client: "192.0.2.7:4711".to_owned(),
+            identity: "".into(),
+            tls: "",
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
             caller: "outside".into(),
             service: "shop/cart/http".into(),
             route: "carts".into(),

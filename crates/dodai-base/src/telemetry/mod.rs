@@ -49,6 +49,11 @@ impl Meter {
         self.dropped.fetch_add(1, Relaxed);
     }
 
+    /// Records left the queue and are not for this sink after all.
+    fn passed(&self, count: u64) {
+        self.queued.fetch_sub(count, Relaxed);
+    }
+
     /// Records left the queue and arrived.
     fn wrote(&self, count: u64) {
         self.queued.fetch_sub(count, Relaxed);

@@ -4,13 +4,11 @@
 //! has a sequence number without gaps; a subscriber that is too slow learns how many it missed instead of
 //! slowing calls down.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use dodai_core::failure::Kind;
-use dodai_core::record::{Record, Sink};
-use dodai_core::trace::Span;
+use dodai_core::record::{Brief, Heeds, Record, Sink};
 use tokio::sync::broadcast;
 
 use super::line::Line;
@@ -53,6 +51,8 @@ struct Shared {
     capacity: usize,
     /// Read for every call, so not behind the lock.
     subscribers: AtomicUsize,
+    /// Request headers that subscribers want to see, with how many of them do.
+    headers: RwLock<BTreeMap<String, usize>>,
     state: Mutex<State>,
     meter: Meter,
 }
@@ -70,16 +70,26 @@ impl Ring {
         let (sender, _) = broadcast::channel(capacity);
         let state = State { sequence: 0, recent: VecDeque::new(), sender };
         let subscribers = AtomicUsize::new(0);
-        Ring(Arc::new(Shared { capacity, subscribers, state: Mutex::new(state), meter: Meter::default() }))
+        let (state, headers) = (Mutex::new(state), RwLock::default());
+        Ring(Arc::new(Shared { capacity, subscribers, headers, state, meter: Meter::default() }))
     }
 
     /// Starts listening: what is kept already, oldest first, and everything from now on, without a gap
     /// between the two. Records are made from the first call that ends after this.
     pub fn subscribe(&self) -> Subscription {
+        self.subscribe_to(None)
+    }
+
+    /// Like [`Ring::subscribe`], for somebody who wants to see a request header too; `header` is in small letters.
+    pub fn subscribe_to(&self, header: Option<String>) -> Subscription {
+        if let Some(name) = &header {
+            let mut headers = self.0.headers.write().unwrap_or_else(PoisonError::into_inner);
+            *headers.entry(name.clone()).or_default() += 1;
+        }
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.subscribers.fetch_add(1, Ordering::SeqCst);
         let recent = state.recent.iter().cloned().collect();
-        Subscription { recent, receiver: state.sender.subscribe(), shared: self.0.clone() }
+        Subscription { recent, header, receiver: state.sender.subscribe(), shared: self.0.clone() }
     }
 
     /// How many listen now.
@@ -94,8 +104,21 @@ impl Ring {
 }
 
 impl Sink for Ring {
-    fn wants(&self, _span: &Span, _status: u16, _failure: Option<Kind>) -> bool {
+    fn wants(&self, _call: &Brief<'_>) -> bool {
         self.subscribers() > 0
+    }
+
+    fn heeds(&self) -> Heeds {
+        let listens = self.subscribers() > 0;
+        let headers = listens && !self.0.headers.read().unwrap_or_else(PoisonError::into_inner).is_empty();
+        Heeds { stations: listens, request_headers: headers, response_headers: false, openings: listens }
+    }
+
+    fn request_headers(&self, ask: &mut dyn FnMut(&str)) {
+        if self.subscribers() > 0 {
+            let headers = self.0.headers.read().unwrap_or_else(PoisonError::into_inner);
+            headers.keys().for_each(|name| ask(name));
+        }
     }
 
     fn record(&self, record: &Arc<Record>) {
@@ -121,6 +144,7 @@ impl Sink for Ring {
 pub struct Subscription {
     /// What the ring held at the start, oldest first.
     pub recent: Vec<Arc<Entry>>,
+    header: Option<String>,
     receiver: broadcast::Receiver<Arc<Entry>>,
     shared: Arc<Shared>,
 }
@@ -141,6 +165,13 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
+        if let Some(name) = &self.header {
+            let mut headers = self.shared.headers.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = headers.get_mut(name) {
+                *count -= 1;
+            }
+            headers.retain(|_, count| *count > 0);
+        }
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if self.shared.subscribers.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.shared.meter.wrote(state.recent.len() as u64);
@@ -161,7 +192,37 @@ mod tests {
     }
 
     fn wants(ring: &Ring) -> bool {
-        ring.wants(&record().span, 200, None)
+        let span = record().span;
+        let took = std::time::Duration::ZERO;
+        ring.wants(&Brief {
+            span: &span,
+            status: 200,
+            failure: None,
+            took,
+            caller: "",
+            service: "",
+            route: "",
+        })
+    }
+
+    #[test]
+    fn it_asks_for_headers_as_long_as_somebody_wants_them() {
+        let ring = Ring::new(4);
+        let asked = |ring: &Ring| {
+            let mut names = Vec::new();
+            ring.request_headers(&mut |name| names.push(name.to_owned()));
+            names
+        };
+        assert_eq!(ring.heeds(), Heeds::default());
+        let _plain = ring.subscribe();
+        assert!(ring.heeds().stations && !ring.heeds().request_headers);
+        let first = ring.subscribe_to(Some("x-lane".to_owned()));
+        let second = ring.subscribe_to(Some("x-lane".to_owned()));
+        drop(first);
+        assert_eq!(asked(&ring), ["x-lane"]);
+        assert!(ring.heeds().request_headers);
+        drop(second);
+        assert!(asked(&ring).is_empty() && !ring.heeds().request_headers);
     }
 
     fn sequence(next: Next) -> u64 {

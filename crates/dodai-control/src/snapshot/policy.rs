@@ -213,6 +213,8 @@ impl Effective {
             self.filters.push(guard::cors(cors));
         }
         self.call.priority = self.call.priority.or(spec.priority.map(resilience::priority));
+        let share = spec.tracing.as_ref().map(|tracing| per_ten_thousand(tracing.sample_percent));
+        self.call.sample_per_ten_thousand = self.call.sample_per_ten_thousand.or(share);
         if let Some(concurrency) = &spec.concurrency {
             self.concurrency.get_or_insert_with(|| resilience::concurrency(concurrency));
         }
@@ -230,6 +232,11 @@ impl Effective {
             self.filters.extend(headers.response.as_ref().map(|one| Filter::ResponseHeaders(edits(one))));
         }
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
+fn per_ten_thousand(percent: f64) -> u16 {
+    (percent.clamp(0.0, 100.0) * 100.0).round() as u16
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]

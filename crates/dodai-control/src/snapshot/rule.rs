@@ -239,6 +239,7 @@ fn limits(rule: &api::Rule) -> CallPolicy {
         hedge: None,
         max_body: None,
         priority: None,
+        sample_per_ten_thousand: None,
     }
 }
 
@@ -252,4 +253,5 @@ pub(super) fn fall_back(own: &mut CallPolicy, wider: &CallPolicy) {
     own.hedge = own.hedge.take().or_else(|| wider.hedge.clone());
     own.max_body = own.max_body.or(wider.max_body);
     own.priority = own.priority.or(wider.priority);
+    own.sample_per_ten_thousand = own.sample_per_ten_thousand.or(wider.sample_per_ten_thousand);
 }

@@ -445,7 +445,11 @@ fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
     let text = app("a", "{name: http}")
         + &gateway
         + &route
-        + &policy("one", "{kind: Route, name: r, sectionName: plain}", "timeouts: {request: 2s}")
+        + &policy(
+            "one",
+            "{kind: Route, name: r, sectionName: plain}",
+            "timeouts: {request: 2s}, tracing: {samplePercent: 0.5}",
+        )
         + &policy(
             "all",
             "{kind: Route, name: r}",
@@ -454,7 +458,7 @@ fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
         + &policy(
             "door",
             "{kind: Gateway, name: g}",
-            "timeouts: {request: 9s, idle: 9s, connect: 9s}, access: {default: allow}",
+            "timeouts: {request: 9s, idle: 9s, connect: 9s}, access: {default: allow}, tracing: {samplePercent: 100}",
         );
     let snapshot = snapshot(&text, &[]);
     let rules = &snapshot.routes().next().expect("a table").hosts[0].rules;
@@ -466,6 +470,8 @@ fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
         (format!("default/r/{name}"), Some(request * SECOND), Some(4 * SECOND), Some(9 * SECOND))
     };
     assert_eq!(rules.iter().map(told).collect::<Vec<_>>(), [expect("own", 1), expect("plain", 2)]);
+    let sampled = |rule: &Rule| rule.policy.sample_per_ten_thousand;
+    assert_eq!(rules.iter().map(sampled).collect::<Vec<_>>(), [Some(10_000), Some(50)]);
     let kinds = |rule: &Rule| matches!(&rule.filters[..], [Filter::Access(_), Filter::RateLimit { .. }]);
     assert!(rules.iter().all(kinds), "the gateway's stand first: {rules:?}");
     let retry = rules[0].policy.retry.as_ref().expect("it is tried again");

@@ -433,6 +433,9 @@ pub struct CallPolicy {
     /// How much calls matter when too many come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<Priority>,
+    /// Of 10,000 traces that start here, how many are sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample_per_ten_thousand: Option<u16>,
 }
 
 /// Something that can be called: one port of an app, or of a service that selects across apps.

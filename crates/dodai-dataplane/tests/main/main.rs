@@ -33,4 +33,5 @@ mod support;
 mod timeouts;
 mod tls;
 mod tokens;
+mod told;
 mod tunnels;

@@ -16,7 +16,7 @@ use dodai_transport::tls::{Alpn, Clock};
 
 use crate::support::{
     GATEWAY, GET, OK, Peer, World, app, beside, endpoint, endpoints, filtered, local, routes, rule, secs,
-    service, to, usual,
+    service, settle, to, usual,
 };
 
 /// A certificate authority whose clients trust it, and a folder of what it issued.
@@ -99,6 +99,32 @@ async fn the_wanted_name_chooses_the_certificate_and_alpn_the_protocol() {
         assert!(why.contains("not for three.example"), "{why}");
         let h2 = site.dial(&world, 443, "one.example", Alpn::HTTP).await.expect("through");
         assert_eq!(h2.alpn(), Some(Alpn::H2), "HTTP/2 is preferred");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn handshakes_are_counted_by_version_and_by_why_they_failed() {
+    local(async {
+        let site = Site::new();
+        let world = World::of(https(vec![site.issue("one", &["one.example"])])).await;
+        let _client = site.client(&world, "one.example").await;
+        let mut plain = world.client_of(443).await;
+        plain.send(GET).await;
+        plain.rest_bytes().await;
+        let refused = site.dial(&world, 443, "other.example", Alpn::HTTP).await.expect_err("not that name");
+        assert!(refused.contains("not for other.example"), "{refused}");
+        drop(world.client_of(443).await);
+        settle().await;
+        let arrivals = world.plane.arrivals();
+        let secure = arrivals.iter().find(|one| one.listener == "secure").expect("it counts");
+        assert_eq!((secure.accepted, secure.handshakes), (4, [0, 1]));
+        let mut why: Vec<&str> = secure.failures.iter().map(|(why, _)| why.as_str()).collect();
+        why.sort_unstable();
+        assert_eq!(why, ["alert", "gone", "not_tls"]);
+        let served = world.plane.certificates();
+        assert_eq!(served.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["secure"]);
+        assert!(served[0].1.leaf.names.contains(&"DNS:one.example".to_owned()), "{:?}", served[0].1.leaf);
     })
     .await;
 }

@@ -18,7 +18,7 @@ use thiserror::Error;
 use webpki::EndEntityCert;
 
 use super::{Acceptor, Alpn, Clock, provider, wire_names};
-use crate::ca::validity;
+use crate::certificate::Facts;
 use crate::pem::{self, BadPem};
 
 /// One certificate on disk.
@@ -73,6 +73,8 @@ pub struct Served {
     pub names: Vec<String>,
     /// When it expires.
     pub not_after: SystemTime,
+    /// What the leaf says of itself.
+    pub leaf: Facts,
 }
 
 struct Loaded {
@@ -176,15 +178,16 @@ fn load_one(pair: Pair) -> Result<(Bytes, Served, Arc<CertifiedKey>), BadFiles> 
     let chain = pem::certificates(&chain_text).map_err(in_chain)?;
     let key =
         pem::private_key(&key_text).map_err(|problem| BadFiles::Pem { path: key_path.clone(), problem })?;
-    let leaf = EndEntityCert::try_from(&chain[0]).map_err(|_| in_chain(BadPem::Certificate(1)))?;
-    let names = leaf.valid_dns_names().map(str::to_ascii_lowercase).collect();
-    let (_, not_after) = validity(&chain[0]).ok_or_else(|| in_chain(BadPem::Certificate(1)))?;
+    let end = EndEntityCert::try_from(&chain[0]).map_err(|_| in_chain(BadPem::Certificate(1)))?;
+    let names = end.valid_dns_names().map(str::to_ascii_lowercase).collect();
+    let leaf = Facts::of(&chain[0]).ok_or_else(|| in_chain(BadPem::Certificate(1)))?;
+    let not_after = leaf.not_after;
     let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| BadFiles::Mismatch {
         key: key_path.clone(),
         chain: chain_path.clone(),
         why: error.to_string(),
     })?;
-    Ok(((chain_text, key_text), Served { pair, names, not_after }, Arc::new(certified)))
+    Ok(((chain_text, key_text), Served { pair, names, not_after, leaf }, Arc::new(certified)))
 }
 
 fn read(path: &PathBuf) -> Result<Vec<u8>, BadFiles> {

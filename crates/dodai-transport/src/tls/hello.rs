@@ -73,7 +73,7 @@ pub async fn peek(mut stream: Stream, timeout: Duration) -> Result<Stream, Hands
                 match parser.accept() {
                     Ok(Some(hello)) => return Ok(hello.client_hello().server_name().map(Into::into)),
                     Ok(None) => {}
-                    Err((error, _)) => return Err(HandshakeError::Refused(super::reason_of(&error))),
+                    Err((error, _)) => return Err(HandshakeError::refused(&error)),
                 }
             }
         }

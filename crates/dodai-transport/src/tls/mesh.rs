@@ -110,6 +110,13 @@ impl Keyring {
         &self.0.own
     }
 
+    /// Every name answered for, with the SVID behind it; the base's own without a name.
+    pub fn all(&self) -> Vec<(Option<AppId>, LiveSvid)> {
+        let services = self.0.services.load();
+        let named = services.iter().map(|(name, svid)| (Some(name.clone()), svid.clone()));
+        std::iter::once((None, self.0.own.clone())).chain(named).collect()
+    }
+
     /// The SVID for a service.
     pub fn get(&self, service: &AppId) -> Option<LiveSvid> {
         self.0.services.load().get(service).cloned()

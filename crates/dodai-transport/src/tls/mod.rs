@@ -32,7 +32,8 @@ use crate::stream::{Stream, Tls};
 use crate::trust::{Trust, identity_in};
 
 pub(crate) use reason::of as reason_of;
-pub use reason::{REVOKED, STRANGER, UNTRUSTED, reason};
+pub(crate) use reason::why;
+pub use reason::{REVOKED, STRANGER, UNTRUSTED, Why, reason};
 
 /// How long a handshake may take unless configured otherwise.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -130,7 +131,22 @@ pub enum HandshakeError {
     Io(#[source] io::Error),
     /// One side refused the other.
     #[error("TLS handshake: {0}")]
-    Refused(String),
+    Refused(String, Why),
+}
+
+impl HandshakeError {
+    /// What kind of failure it is, for counters.
+    pub fn why(&self) -> Why {
+        match self {
+            HandshakeError::TimedOut(_) => Why::TimedOut,
+            HandshakeError::Io(_) => Why::Gone,
+            HandshakeError::Refused(_, why) => *why,
+        }
+    }
+
+    fn refused(error: &rustls::Error) -> HandshakeError {
+        HandshakeError::Refused(reason_of(error), why(error))
+    }
 }
 
 /// Runs the accepting side of handshakes.
@@ -170,7 +186,7 @@ impl Acceptor {
             Some(Ok(tls)) => tls,
         };
         let (_, connection) = tls.get_ref();
-        let refused = |error| HandshakeError::Refused(reason_of(&error));
+        let refused = |error| HandshakeError::refused(&error);
         let (identity, life) = match &self.members {
             Some(_) if self.open && connection.peer_certificates().is_none() => (None, None),
             Some((trust, clock)) => {
@@ -196,10 +212,9 @@ impl fmt::Debug for Acceptor {
 }
 
 fn refused_or_gone(error: io::Error) -> HandshakeError {
-    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
-        HandshakeError::Refused(reason(&error))
-    } else {
-        HandshakeError::Io(error)
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(refusal) => HandshakeError::refused(refusal),
+        None => HandshakeError::Io(error),
     }
 }
 

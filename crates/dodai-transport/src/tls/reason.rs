@@ -13,6 +13,87 @@ pub const STRANGER: &str = "the peer does not trust the root that signed our cer
 /// The peer says that ours is revoked.
 pub const REVOKED: &str = "our certificate is revoked";
 
+/// Why a handshake failed, by kind: a closed set, for counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It was not finished in time.
+    TimedOut,
+    /// The connection ended.
+    Gone,
+    /// The other side does not speak TLS.
+    NotTls,
+    /// A certificate was asked for, and none came.
+    NoCertificate,
+    /// A certificate of a root that is not trusted here.
+    UnknownIssuer,
+    /// A certificate that is valid no more, or not yet.
+    Expired,
+    /// A certificate for somebody else, or one that proves nothing.
+    BadCertificate,
+    /// No version, cipher or application protocol in common.
+    NothingInCommon,
+    /// The other side refused, with an alert.
+    Alert,
+    /// The client wants a name that is not served here.
+    Name,
+    /// Anything else.
+    Other,
+}
+
+impl Why {
+    /// Every kind.
+    pub const ALL: [Why; 11] = [
+        Why::TimedOut,
+        Why::Gone,
+        Why::NotTls,
+        Why::NoCertificate,
+        Why::UnknownIssuer,
+        Why::Expired,
+        Why::BadCertificate,
+        Why::NothingInCommon,
+        Why::Alert,
+        Why::Name,
+        Why::Other,
+    ];
+
+    /// The label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::TimedOut => "timeout",
+            Why::Gone => "gone",
+            Why::NotTls => "not_tls",
+            Why::NoCertificate => "no_certificate",
+            Why::UnknownIssuer => "unknown_issuer",
+            Why::Expired => "expired",
+            Why::BadCertificate => "bad_certificate",
+            Why::NothingInCommon => "nothing_in_common",
+            Why::Alert => "alert",
+            Why::Name => "name",
+            Why::Other => "other",
+        }
+    }
+}
+
+/// The kind of an error.
+pub(crate) fn why(error: &Error) -> Why {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "foreign enums, most of which are seldom met")]
+    match error {
+        Error::InvalidCertificate(problem) => match problem {
+            CertificateError::UnknownIssuer => Why::UnknownIssuer,
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => Why::Expired,
+            _ => Why::BadCertificate,
+        },
+        Error::InvalidMessage(_) => Why::NotTls,
+        Error::NoCertificatesPresented => Why::NoCertificate,
+        Error::NoApplicationProtocol | Error::PeerIncompatible(_) => Why::NothingInCommon,
+        Error::AlertReceived(_) => Why::Alert,
+        _ => Why::Other,
+    }
+}
+
 /// The reason of a failed handshake, or of a failed read or write on a TLS stream.
 pub fn reason(error: &io::Error) -> String {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
@@ -81,5 +162,31 @@ fn refused(alert: AlertDescription) -> String {
         AlertDescription::ProtocolVersion => "no TLS version in common".to_owned(),
         AlertDescription::UnrecognisedName => "the peer has no certificate for that name".to_owned(),
         other => format!("the peer refused with alert {other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_a_kind_and_kinds_have_names_of_their_own() {
+        for (error, expect) in [
+            (Error::InvalidCertificate(CertificateError::UnknownIssuer), Why::UnknownIssuer),
+            (Error::InvalidCertificate(CertificateError::Expired), Why::Expired),
+            (Error::InvalidCertificate(CertificateError::BadSignature), Why::BadCertificate),
+            (Error::NoCertificatesPresented, Why::NoCertificate),
+            (Error::NoApplicationProtocol, Why::NothingInCommon),
+            (Error::AlertReceived(AlertDescription::UnknownCA), Why::Alert),
+            (Error::EncryptError, Why::Other),
+        ] {
+            assert_eq!(why(&error), expect, "{error}");
+        }
+        let names: std::collections::BTreeSet<&str> = Why::ALL.iter().map(|why| why.as_str()).collect();
+        assert_eq!(names.len(), Why::ALL.len());
+        assert!(
+            Why::ALL.iter().enumerate().all(|(at, why)| *why as usize == at),
+            "counters are indexed by it"
+        );
     }
 }

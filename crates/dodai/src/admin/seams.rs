@@ -8,8 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, Change, ConfigKey, Flow, LogLine, Message, NodeState, Pending, StoreState, Usage,
+    self, CallFilter, Change, ConfigKey, Flow, LogLine, Look, Message, NodeState, Pending, StoreState, Usage,
+    View,
 };
+use dodai_base::dump::{self, Page};
 use dodai_base::node;
 use dodai_base::process::{Followed, Line, Logs};
 use dodai_base::telemetry::ring::{Next, Ring};
@@ -42,9 +44,32 @@ fn wants(filter: &CallFilter, line: &dodai_base::telemetry::line::Line<'_>) -> b
         let app = app.to_string();
         line.caller == app || line.service.strip_prefix(&app).is_some_and(|rest| rest.starts_with('/'))
     };
-    filter.app.as_ref().is_none_or(of_app)
+    let of_caller = |caller: &String| {
+        line.caller == caller || line.caller == format!("default/{caller}") || line.identity == caller
+    };
+    let has = |(name, wanted): &(String, Option<String>)| {
+        let mut found = line.request_headers.iter().filter(|(known, _)| **known == **name);
+        found.any(|(_, value)| wanted.as_ref().is_none_or(|wanted| wanted == value))
+    };
+    // A tunnel that begins has no end yet to be judged by.
+    let ended = line.event.is_none();
+    let judged = filter.least_status.is_some()
+        || filter.statuses.is_some()
+        || filter.slower_than_us.is_some()
+        || filter.failures
+        || filter.errors;
+    (ended || !judged)
+        && filter.app.as_ref().is_none_or(of_app)
         && filter.least_status.is_none_or(|least| line.status >= least || line.status == 0)
+        && filter.statuses.is_none_or(|(least, most)| (least..=most).contains(&line.status))
         && (!filter.failures || line.failure.is_some())
+        && (!filter.errors || line.failure.is_some() || line.status >= 400 || line.status == 0)
+        && filter.route.as_ref().is_none_or(|route| line.route == route)
+        && filter.method.as_ref().is_none_or(|method| line.method.eq_ignore_ascii_case(method))
+        && filter.path.as_ref().is_none_or(|path| line.target.starts_with(path.as_str()))
+        && filter.slower_than_us.is_none_or(|least| line.took_us >= least)
+        && filter.header.as_ref().is_none_or(has)
+        && filter.caller.as_ref().is_none_or(of_caller)
 }
 
 /// What a listener gets for one step of the ring; `None` if it does not want it.
@@ -197,7 +222,7 @@ impl seam::Node for Node {
     }
 
     fn calls(&self, filter: CallFilter) -> Flow<Value> {
-        let mut subscription = self.ring.subscribe();
+        let mut subscription = self.ring.subscribe_to(filter.header.as_ref().map(|(name, _)| name.clone()));
         let recent: VecDeque<Next> =
             std::mem::take(&mut subscription.recent).into_iter().map(Next::Entry).collect();
         futures_util::stream::unfold((subscription, recent, filter), |mut state| async move {
@@ -215,6 +240,23 @@ impl seam::Node for Node {
             }
         })
         .boxed()
+    }
+
+    fn look(&self, look: Look) -> Pending<'_, Value> {
+        Box::pin(async move {
+            let Look { view, after, limit, only, app, base } = look;
+            let own = self.base.config.base.as_str();
+            if let Some(other) = base.filter(|base| base != own) {
+                return Err(Refusal::not_found(format!("there is no base {other} here; this one is {own}")));
+            }
+            let page = Page { after, limit, only, app };
+            Ok(match view {
+                View::Table => dump::table(&self.base, &page),
+                View::Clusters => dump::clusters(&self.base, &page),
+                View::Connections => dump::connections(&self.base, &page).await,
+                View::Certificates => dump::certificates(&self.base, &page),
+            })
+        })
     }
 
     fn publish(&self, message: Message) -> Pending<'_, ()> {

@@ -78,9 +78,14 @@ pub enum Command {
     Config(Config),
     /// Follow calls as they end: who called what, how it ended, how long it took.
     #[command(
-        after_help = "Example:\n  dodai tap\n  dodai tap shop --status 400\n  dodai tap --failures -o json"
+        after_help = "Example:\n  dodai tap\n  dodai tap shop --status 5xx --tree\n  dodai tap --path /api --slower-than 250ms --header x-lane:blue -o json"
     )]
-    Tap(Tap),
+    Tap(super::tap::Tap),
+    /// Show what a running base is at this moment: its rules, services, connections, certificates.
+    #[command(
+        after_help = "Example:\n  dodai debug clusters\n  dodai debug connections --only web --limit 20\n  dodai debug table -o json"
+    )]
+    Debug(super::debug::Debug),
     /// Show what instances use, refreshed on a terminal.
     #[command(after_help = "Example:\n  dodai top\n  dodai top -o json")]
     Top(Top),
@@ -306,22 +311,6 @@ pub struct ConfigKey {
     /// The namespace.
     #[arg(short, long, default_value = "default")]
     pub namespace: String,
-}
-
-/// `dodai tap`.
-#[derive(Args, Debug)]
-pub struct Tap {
-    /// Only calls that this app makes or gets: `name` or `namespace/name`.
-    pub app: Option<String>,
-    /// Only calls whose status is at least this, and those whose caller left.
-    #[arg(long, value_name = "STATUS")]
-    pub status: Option<u16>,
-    /// Only calls that the base answered itself.
-    #[arg(long)]
-    pub failures: bool,
-    /// End after so many calls.
-    #[arg(long, value_name = "N")]
-    pub limit: Option<u64>,
 }
 
 /// `dodai top`.

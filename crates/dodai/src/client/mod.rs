@@ -4,6 +4,7 @@ pub mod arguments;
 mod ca;
 mod change;
 pub mod connection;
+mod debug;
 mod deploy;
 mod instances;
 mod new;
@@ -61,6 +62,7 @@ pub async fn run(
         Command::Publish(arguments) => talk::publish(&find()?, &arguments, output).await?,
         Command::Config(arguments) => talk::config(&find()?, &arguments, output).await?,
         Command::Tap(arguments) => tap::run(&find()?, &arguments, output).await?,
+        Command::Debug(arguments) => debug::run(&find()?, &arguments, output).await?,
         Command::Top(arguments) => instances::top(&find()?, &arguments, output).await?,
         Command::Token(arguments) => token::run(&find()?, &arguments, output).await?,
         Command::Ca(arguments) => ca::run(&find()?, &arguments, output).await?,

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use dodai_admin::Refusal;
-use dodai_admin::seam::{CallFilter, ConfigKey, Message, Node as _};
+use dodai_admin::seam::{CallFilter, ConfigKey, Look, Message, Node as _};
 use dodai_control::stream::{Answer, Answers};
 use dodai_core::id::{AppId, InstanceId};
 use futures_util::StreamExt;
@@ -33,14 +33,9 @@ pub enum Question {
         follow: bool,
     },
     /// Calls as they end.
-    Calls {
-        /// Only of this app.
-        app: Option<AppId>,
-        /// Only with at least this status.
-        least_status: Option<u16>,
-        /// Only failures.
-        failures: bool,
-    },
+    Calls(CallFilter),
+    /// A page of what the base is.
+    Look(Look),
     /// Publish a message.
     Publish {
         /// The namespace of the component.
@@ -134,18 +129,17 @@ impl Answers for Local {
             Question::Logs { app, instance, tail, follow } => {
                 node.logs(&app, instance.as_ref(), tail, follow).map(|line| json(&line)).boxed()
             }
-            Question::Calls { app, least_status, failures } => {
-                node.calls(CallFilter { app, least_status, failures }).map(|call| json(&call)).boxed()
-            }
+            Question::Calls(filter) => node.calls(filter).map(|call| json(&call)).boxed(),
             Question::ConfigBrought { stores } => {
                 if let Some(membership) = &node.base.config.membership {
                     membership.brought().mark(stores);
                 }
                 iter([json(&())]).boxed()
             }
-            other @ (Question::Publish { .. } | Question::ConfigGet { .. } | Question::ConfigSet { .. }) => {
-                once(async move { one(&node, other).await }).boxed()
-            }
+            other @ (Question::Look(_)
+            | Question::Publish { .. }
+            | Question::ConfigGet { .. }
+            | Question::ConfigSet { .. }) => once(async move { one(&node, other).await }).boxed(),
         }
     }
 }
@@ -165,7 +159,8 @@ async fn one(node: &Node, question: Question) -> Answer {
             let done = node.config_set(ConfigKey { namespace, store, key }, value).await;
             json(&done.map_err(|refusal| told(&refusal))?)
         }
-        Question::Logs { .. } | Question::Calls { .. } | Question::ConfigBrought { .. } => {
+        Question::Look(look) => json(&node.look(look).await.map_err(|refusal| told(&refusal))?),
+        Question::Logs { .. } | Question::Calls(_) | Question::ConfigBrought { .. } => {
             Err("its answers have no end".to_owned())
         }
     }

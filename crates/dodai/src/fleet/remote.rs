@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use dodai_admin::Refusal;
-use dodai_admin::seam::{self, CallFilter, ConfigKey, Flow, LogLine, Message, NodeState, Pending, Usage};
+use dodai_admin::seam::{
+    self, CallFilter, ConfigKey, Flow, LogLine, Look, Message, NodeState, Pending, Usage,
+};
 use dodai_control::control::Control;
 use dodai_control::records::InstanceRecord;
 use dodai_control::stream::{Answer as Told, Asker};
@@ -258,8 +260,7 @@ impl seam::Node for Fleet {
     }
 
     fn calls(&self, filter: CallFilter) -> Flow<Value> {
-        let CallFilter { app, least_status, failures } = filter;
-        let question = Question::Calls { app, least_status, failures };
+        let question = Question::Calls(filter);
         let mut all = SelectAll::new();
         for base in self.connected() {
             let name = base.to_string();
@@ -273,6 +274,29 @@ impl seam::Node for Fleet {
             all.push(calls.boxed());
         }
         all.boxed()
+    }
+
+    fn look(&self, look: Look) -> Pending<'_, Value> {
+        Box::pin(async move {
+            let connected = self.connected();
+            let base = match (&look.base, connected.as_slice()) {
+                (Some(wanted), all) => all.iter().find(|base| base.as_str() == wanted).ok_or_else(|| {
+                    Refusal::not_found(format!("there is no base {wanted} that is connected"))
+                })?,
+                (None, [only]) => only,
+                (None, []) => return Err(nobody()),
+                (None, several) => {
+                    let names: Vec<&str> = several.iter().take(20).map(BaseId::as_str).collect();
+                    let text = format!("several bases are connected: {}", names.join(", "));
+                    return Err(
+                        Refusal::bad_request(text).remedy("name one, with `--base NAME` or `?base=NAME`")
+                    );
+                }
+            };
+            let mut page: Value = self.answer(base, &Question::Look(look.clone())).await?;
+            page["base"] = base.as_str().into();
+            Ok(page)
+        })
     }
 
     fn publish(&self, message: Message) -> Pending<'_, ()> {

@@ -4,23 +4,26 @@
 //! queue is full the record is dropped and counted: a slow disk costs lines, never latency. A thread and not
 //! a task, because writing blocks. Lines are flushed whenever the queue runs empty.
 
+mod custom;
 mod file;
+mod filter;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dodai_core::failure::Kind;
-use dodai_core::record::{Record, Sink};
-use dodai_core::trace::Span;
+use dodai_core::line_format::{ENVOY, LineFormat};
+use dodai_core::record::{Brief, Heeds, Record, Sink};
 use thiserror::Error;
 
 use self::file::File;
+pub use self::filter::{BadFilter, Filter, Filters};
 use super::line::Line;
 use super::{Meter, SinkReading};
 
@@ -44,62 +47,47 @@ pub enum Output {
 }
 
 /// How lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object per line.
     #[default]
     Json,
     /// Words, for people.
     Text,
+    /// As the operator writes it.
+    Custom(LineFormat),
 }
 
-/// Which calls are logged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Filter {
-    /// All.
-    #[default]
-    All,
-    /// Those the base answered itself, those whose status is 500 or more, and those whose caller left.
-    Failures,
-    /// Those whose status is at least this, and those whose caller left.
-    Status(u16),
-    /// Those of sampled traces.
-    Sampled,
-}
+/// Text that is no format.
+pub type BadFormat = dodai_core::line_format::BadFormat;
 
-/// Text that names no filter.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error(
-    "`{0}` is no access log filter; use all, failures, status>=400 (any status from 100 to 599) or sampled"
-)]
-pub struct BadFilter(String);
+impl FromStr for Format {
+    type Err = BadFormat;
 
-impl FromStr for Filter {
-    type Err = BadFilter;
-
-    fn from_str(text: &str) -> Result<Filter, BadFilter> {
+    /// `json`, `text`, `envoy` for the format that Envoy has by itself, or a format string.
+    fn from_str(text: &str) -> Result<Format, BadFormat> {
         match text {
-            "all" => Ok(Filter::All),
-            "failures" => Ok(Filter::Failures),
-            "sampled" => Ok(Filter::Sampled),
-            _ => {
-                let status = text.strip_prefix("status>=").and_then(|status| status.parse().ok());
-                let status = status.filter(|status| (100..600).contains(status));
-                status.map(Filter::Status).ok_or_else(|| BadFilter(text.to_owned()))
+            "json" => Ok(Format::Json),
+            "text" => Ok(Format::Text),
+            "envoy" => LineFormat::parse(ENVOY).map(Format::Custom),
+            text if text.contains('%') => LineFormat::parse(text).map(Format::Custom),
+            text => {
+                let what = format!(
+                    "`{text}` is no format; use json, text, envoy, or a format string such as `%START_TIME% %RESPONSE_CODE%`"
+                );
+                Err(BadFormat { at: 1, what })
             }
         }
     }
 }
 
-impl Filter {
-    fn lets(self, span: &Span, status: u16, failure: Option<Kind>) -> bool {
-        match self {
-            Filter::All => true,
-            Filter::Failures => failure.is_some() || status >= 500 || status == 0,
-            Filter::Status(least) => status >= least || status == 0,
-            Filter::Sampled => span.sampled,
-        }
-    }
+/// Headers that lines carry because they were named, in small letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Of requests.
+    pub request: BTreeSet<String>,
+    /// Of responses.
+    pub response: BTreeSet<String>,
 }
 
 /// How the log is set up.
@@ -110,7 +98,10 @@ pub struct Config {
     /// How they look.
     pub format: Format,
     /// Which calls are logged.
-    pub filter: Filter,
+    pub filters: Filters,
+    /// Headers that JSON lines carry, and that expressions can ask for; those that format and filters name come by
+    /// themselves.
+    pub headers: Headers,
     /// How many records may wait for the writer.
     pub queue: usize,
 }
@@ -118,7 +109,8 @@ pub struct Config {
 impl Config {
     /// Every call as JSON to `output`.
     pub fn to(output: Output) -> Config {
-        Config { output, format: Format::default(), filter: Filter::default(), queue: QUEUE }
+        let (format, filters, headers) = (Format::default(), Filter::all().into(), Headers::default());
+        Config { output, format, filters, headers, queue: QUEUE }
     }
 }
 
@@ -140,7 +132,8 @@ pub enum Error {
 
 /// An open access log. Close it after the data plane has drained, or the last lines are missing.
 pub struct AccessLog {
-    filter: Filter,
+    filters: Filters,
+    headers: Headers,
     capacity: usize,
     /// `None` once closed. Taken for writing only then, so that readers never wait.
     queue: RwLock<Option<SyncSender<Arc<Record>>>>,
@@ -156,7 +149,7 @@ struct Writer {
 
 impl fmt::Debug for AccessLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessLog").field("filter", &self.filter).finish_non_exhaustive()
+        f.debug_struct("AccessLog").field("filters", &self.filters).finish_non_exhaustive()
     }
 }
 
@@ -170,27 +163,35 @@ impl AccessLog {
                 Box::new(opened.map_err(|source| Error::Open { path, source })?)
             }
         };
-        AccessLog::over(target, config.format, config.filter, config.queue)
+        let Config { format, filters, headers, queue, .. } = config;
+        AccessLog::over(target, format, filters, headers, queue)
     }
 
     fn over(
         mut target: Box<dyn Target>,
         format: Format,
-        filter: Filter,
+        filters: Filters,
+        mut headers: Headers,
         queue: usize,
     ) -> Result<AccessLog, Error> {
+        if let Format::Custom(format) = &format {
+            headers.request.extend(format.request_headers().map(str::to_owned));
+            headers.response.extend(format.response_headers().map(str::to_owned));
+        }
+        headers.request.extend(filters.0.iter().flat_map(Filter::headers).map(str::to_owned));
         let capacity = queue.max(1);
         let (sender, records) = sync_channel(capacity);
         let (alive, ended) = sync_channel(0);
         let meter = Arc::new(Meter::default());
-        let counts = meter.clone();
+        let (counts, wanted) = (meter.clone(), filters.clone());
         let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || {
             let _alive: SyncSender<()> = alive;
-            write_all(target.as_mut(), format, &records, &counts);
+            write_all(target.as_mut(), &format, &wanted, &records, &counts);
         });
         let writer = Writer { thread: thread.map_err(Error::Thread)?, ended };
         Ok(AccessLog {
-            filter,
+            filters,
+            headers,
             capacity,
             queue: RwLock::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
@@ -228,8 +229,24 @@ impl Drop for AccessLog {
 }
 
 impl Sink for AccessLog {
-    fn wants(&self, span: &Span, status: u16, failure: Option<Kind>) -> bool {
-        self.filter.lets(span, status, failure)
+    fn wants(&self, call: &Brief<'_>) -> bool {
+        self.filters.may_let(call)
+    }
+
+    fn heeds(&self) -> Heeds {
+        Heeds {
+            request_headers: !self.headers.request.is_empty(),
+            response_headers: !self.headers.response.is_empty(),
+            ..Heeds::default()
+        }
+    }
+
+    fn request_headers(&self, ask: &mut dyn FnMut(&str)) {
+        self.headers.request.iter().for_each(|name| ask(name));
+    }
+
+    fn response_headers(&self, ask: &mut dyn FnMut(&str)) {
+        self.headers.response.iter().for_each(|name| ask(name));
     }
 
     fn record(&self, record: &Arc<Record>) {
@@ -261,26 +278,42 @@ impl Target for io::Stdout {
 const CHUNK: usize = 32 * 1024;
 
 /// The writer's life: until the queue is closed and empty.
-fn write_all(target: &mut dyn Target, format: Format, records: &Receiver<Arc<Record>>, meter: &Meter) {
+fn write_all(
+    target: &mut dyn Target,
+    format: &Format,
+    filters: &Filters,
+    records: &Receiver<Arc<Record>>,
+    meter: &Meter,
+) {
     let mut lines = Vec::with_capacity(CHUNK);
     let mut failing = false;
     while let Ok(record) = records.recv() {
-        let mut count = 1;
-        render(&mut lines, format, &record);
-        while lines.len() < CHUNK {
-            match records.try_recv() {
-                Ok(record) => render(&mut lines, format, &record),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+        let (mut written, mut passed) = (0, 0);
+        let mut next = Some(record);
+        while let Some(record) = next.take() {
+            // What needs the whole record is asked here, where it costs no call anything.
+            if filters.lets(&record) {
+                render(&mut lines, format, &record);
+                written += 1;
+            } else {
+                passed += 1;
             }
-            count += 1;
+            if lines.len() >= CHUNK {
+                break;
+            }
+            next = records.try_recv().ok();
+        }
+        meter.passed(passed);
+        if written == 0 {
+            continue;
         }
         match target.write(&lines) {
             Ok(()) => {
-                meter.wrote(count);
+                meter.wrote(written);
                 failing = false;
             }
             Err(error) => {
-                meter.lost(count);
+                meter.lost(written);
                 if !failing {
                     tracing::warn!(%error, "the access log cannot be written; lines are dropped until it can");
                 }
@@ -291,12 +324,16 @@ fn write_all(target: &mut dyn Target, format: Format, records: &Receiver<Arc<Rec
     }
 }
 
-fn render(lines: &mut Vec<u8>, format: Format, record: &Record) {
-    let line = Line::from(record);
+fn render(lines: &mut Vec<u8>, format: &Format, record: &Record) {
     let start = lines.len();
     let rendered = match format {
-        Format::Json => serde_json::to_writer(&mut *lines, &line).map_err(io::Error::from),
-        Format::Text => write!(lines, "{line}"),
+        Format::Json => serde_json::to_writer(&mut *lines, &Line::from(record)).map_err(io::Error::from),
+        Format::Text => write!(lines, "{}", Line::from(record)),
+        Format::Custom(format) => {
+            let mut text = String::new();
+            let made = custom::write(&mut text, format, record).map_err(io::Error::other);
+            made.and_then(|()| lines.write_all(text.as_bytes()))
+        }
     };
     match rendered {
         Ok(()) => lines.push(b'\n'),

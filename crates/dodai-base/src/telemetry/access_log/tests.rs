@@ -32,7 +32,14 @@ impl Target for Gate {
 fn gated(queue: usize) -> (AccessLog, Receiver<()>, SyncSender<io::Result<()>>) {
     let (entered, entries) = mpsc::sync_channel(16);
     let (word, go_on) = mpsc::sync_channel(16);
-    let log = AccessLog::over(Box::new(Gate { entered, go_on }), Format::Json, Filter::All, queue).unwrap();
+    let log = AccessLog::over(
+        Box::new(Gate { entered, go_on }),
+        Format::Json,
+        Filter::all().into(),
+        Headers::default(),
+        queue,
+    );
+    let log = log.unwrap();
     (log, entries, word)
 }
 
@@ -122,30 +129,48 @@ fn an_output_that_cannot_be_opened_is_named() {
 }
 
 #[test]
-fn filters() {
-    let span = |sampled| Span { sampled, ..record().span };
-    for (text, sampled, status, failure, expect) in [
-        ("all", false, 200, None, true),
-        ("failures", true, 404, None, false),
-        ("failures", false, 404, Some(Kind::NoRoute), true),
-        ("failures", false, 500, None, true),
-        ("failures", false, 0, None, true),
-        ("status>=400", false, 399, None, false),
-        ("status>=400", false, 400, None, true),
-        ("sampled", true, 200, None, true),
-        ("sampled", false, 500, Some(Kind::Internal), false),
-    ] {
-        let filter: Filter = text.parse().unwrap();
-        assert_eq!(filter.lets(&span(sampled), status, failure), expect, "{text} {status}");
-    }
-    for bad in ["", "ALL", "status>=", "status>=99", "status>=600", "status>400"] {
-        assert!(bad.parse::<Filter>().unwrap_err().to_string().contains("status>=400"), "{bad}");
-    }
+fn text_lines_are_an_option() {
+    let mut lines = Vec::new();
+    render(&mut lines, &Format::Text, &record());
+    assert!(lines.starts_with(b"[2023-11-14T22:13:20.000042Z] \"GET ") && lines.ends_with(b"\n"));
 }
 
 #[test]
-fn text_lines_are_an_option() {
-    let mut lines = Vec::new();
-    render(&mut lines, Format::Text, &record());
-    assert!(lines.starts_with(b"[2023-11-14T22:13:20.000042Z] \"GET ") && lines.ends_with(b"\n"));
+fn what_format_and_filters_name_is_asked_for_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let plain = AccessLog::open(file(&path, u64::MAX, 1)).unwrap();
+    assert_eq!(plain.heeds(), Heeds::default());
+    let config = Config {
+        format: "%REQ(X-Request-Id)% %RESP(Server)%".parse().unwrap(),
+        filters: "header:x-lane=blue".parse::<Filter>().unwrap().into(),
+        ..file(&path, u64::MAX, 1)
+    };
+    let log = AccessLog::open(config).unwrap();
+    let mut asked = Vec::new();
+    log.request_headers(&mut |name| asked.push(name.to_owned()));
+    log.response_headers(&mut |name| asked.push(name.to_owned()));
+    assert_eq!(asked, ["x-lane", "x-request-id", "server"]);
+    assert!(log.heeds().request_headers && log.heeds().response_headers && !log.heeds().stations);
+    let lane = |lane: &str, id: &str| {
+        let named = |name: &str, value: &str| (name.into(), value.to_owned());
+        let request_headers = vec![named("x-lane", lane), named("x-request-id", id)];
+        Arc::new(Record { request_headers, ..record() })
+    };
+    log.record(&lane("red", "1"));
+    log.record(&lane("blue", "2"));
+    assert!(log.close(SOON));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "2 -\n");
+    assert_eq!((log.reading().written, log.reading().dropped, log.reading().queued), (1, 0, 0));
+}
+
+#[test]
+fn formats_are_named_or_written_out() {
+    assert_eq!("json".parse(), Ok(Format::Json));
+    assert!(matches!("envoy".parse(), Ok(Format::Custom(_))));
+    assert!(matches!("%PROTOCOL%".parse(), Ok(Format::Custom(_))));
+    let wrong = "xml".parse::<Format>().unwrap_err().to_string();
+    assert!(wrong.contains("json, text, envoy"), "{wrong}");
+    let wrong = "a %PROTOCL%".parse::<Format>().unwrap_err().to_string();
+    assert!(wrong.contains("character 3") && wrong.contains("%PROTOCOL%?"), "{wrong}");
 }

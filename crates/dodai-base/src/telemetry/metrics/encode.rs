@@ -4,6 +4,7 @@
 //! a family once. Label values are escaped; names are ours and checked by tests.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 /// A text format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,14 @@ pub(super) enum Type {
     Histogram,
     /// Facts as labels, with the value 1; its sample ends in `_info`.
     Info,
+}
+
+/// A call that stands for others of its bucket; OpenMetrics calls it an exemplar.
+pub(super) struct Example {
+    pub trace: u128,
+    pub span: u64,
+    pub value: f64,
+    pub at: Duration,
 }
 
 /// Label names and values of one sample.
@@ -108,20 +117,31 @@ impl Encoder {
         self
     }
 
-    /// A histogram from the calls per bucket, not cumulated; the last bucket has no bound.
+    /// A histogram from the calls per bucket, not cumulated; the last bucket has no bound. The format of Prometheus has
+    /// no place for examples.
     pub fn histogram(
         &mut self,
         labels: Labels<'_>,
         bounds: &[f64],
         counts: &[u64],
         sum: f64,
+        examples: &[Option<Example>],
     ) -> &mut Encoder {
         let mut below = 0;
         for (index, count) in counts.iter().enumerate() {
             below += count;
             let bound = bounds.get(index).map_or_else(|| "+Inf".to_owned(), |bound| format!("{bound:?}"));
             self.start("_bucket", labels, Some(&bound));
-            let _ = writeln!(self.text, " {below}");
+            let _ = write!(self.text, " {below}");
+            if let (Format::OpenMetrics, Some(Some(one))) = (self.format, examples.get(index)) {
+                let (trace, span, value) = (one.trace, one.span, one.value);
+                let at = one.at.as_millis() as f64 / 1000.0;
+                let _ = write!(
+                    self.text,
+                    " # {{trace_id=\"{trace:032x}\",span_id=\"{span:016x}\"}} {value:?} {at:.3}"
+                );
+            }
+            self.text.push('\n');
         }
         self.start("_sum", labels, None);
         let _ = writeln!(self.text, " {sum:?}");
@@ -214,17 +234,30 @@ mod tests {
                 &[0.5, 1.0],
                 &[1, 0, 2],
                 7.0,
+                &[
+                    None,
+                    None,
+                    Some(Example { trace: 0xabc, span: 0x12, value: 3.5, at: Duration::from_millis(1_500) }),
+                ],
             );
             encoder.family("b", Type::Info, "B.").whole(&[("v", "1")], 1);
             encoder.finish()
         };
-        let histogram = "h_seconds_bucket{a=\"b\",le=\"0.5\"} 1\nh_seconds_bucket{a=\"b\",le=\"1.0\"} 1\n\
-                         h_seconds_bucket{a=\"b\",le=\"+Inf\"} 3\nh_seconds_sum{a=\"b\"} 7.0\nh_seconds_count{a=\"b\"} 3\n";
+        let histogram = |exemplar: &str| {
+            format!(
+                "h_seconds_bucket{{a=\"b\",le=\"0.5\"}} 1\nh_seconds_bucket{{a=\"b\",le=\"1.0\"}} 1\n\
+                 h_seconds_bucket{{a=\"b\",le=\"+Inf\"}} 3{exemplar}\nh_seconds_sum{{a=\"b\"}} 7.0\nh_seconds_count{{a=\"b\"}} 3\n"
+            )
+        };
+        let plain = histogram("");
+        let exemplified = histogram(
+            " # {trace_id=\"00000000000000000000000000000abc\",span_id=\"0000000000000012\"} 3.5 1.500",
+        );
         assert_eq!(
             write(Format::Prometheus),
             format!(
                 "# HELP t_seconds_total T.\n# TYPE t_seconds_total counter\nt_seconds_total 0.5\n\
-                 # HELP h_seconds H.\n# TYPE h_seconds histogram\n{histogram}\
+                 # HELP h_seconds H.\n# TYPE h_seconds histogram\n{plain}\
                  # HELP b_info B.\n# TYPE b_info gauge\nb_info{{v=\"1\"}} 1\n"
             )
         );
@@ -232,7 +265,7 @@ mod tests {
             write(Format::OpenMetrics),
             format!(
                 "# HELP t_seconds T.\n# TYPE t_seconds counter\n# UNIT t_seconds seconds\nt_seconds_total 0.5\n\
-                 # HELP h_seconds H.\n# TYPE h_seconds histogram\n# UNIT h_seconds seconds\n{histogram}\
+                 # HELP h_seconds H.\n# TYPE h_seconds histogram\n# UNIT h_seconds seconds\n{exemplified}\
                  # HELP b B.\n# TYPE b info\nb_info{{v=\"1\"}} 1\n# EOF\n"
             )
         );

@@ -7,18 +7,21 @@
 
 mod encode;
 mod host;
+mod standing;
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use dodai_core::id::{AppId, InstanceId};
 use dodai_core::status::Phase;
-use dodai_dataplane::gauges;
 use dodai_dataplane::stats::{self, BUCKETS};
+use dodai_dataplane::survey::ServiceView;
 use dodai_dataplane::tally;
+use dodai_dataplane::{arrivals, gauges};
 use dodai_modules::Metrics;
 
 pub use self::encode::Format;
-use self::encode::{Encoder, Type};
+use self::encode::{Encoder, Example, Type};
 pub use self::host::OwnUse;
 use super::SinkReading;
 
@@ -65,10 +68,33 @@ pub struct Readings {
     pub rate_stores: BTreeMap<String, bool>,
     /// What filters of rules and services did.
     pub filters: Vec<tally::Reading>,
+    /// What happened at the listeners.
+    pub arrivals: Vec<arrivals::Reading>,
+    /// TLS handshakes with endpoints: that ended well, by version, and that failed.
+    pub dialled: ([u64; arrivals::VERSIONS.len()], u64),
+    /// How services stand, with the connections to their endpoints.
+    pub services: Vec<(ServiceView, gauges::Pool)>,
+    /// Certificates that this base shows others.
+    pub certificates: Vec<CertificateReading>,
+    /// Whether there is a connection to the server, where there is to be one.
+    pub connected: Option<bool>,
     /// What the sinks of call records did.
     pub sinks: Vec<SinkReading>,
     /// The base's own use of resources; see [`OwnUse::read`].
     pub own: Option<OwnUse>,
+}
+
+/// One certificate that this base shows others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateReading {
+    /// Whose it is: `listener`, `base` or `app`.
+    pub kind: &'static str,
+    /// The listener, the base or the app.
+    pub name: String,
+    /// The file that it was read from; empty for those that the base keeps itself.
+    pub file: String,
+    /// When it expires.
+    pub not_after: SystemTime,
 }
 
 /// The counters of one module.
@@ -104,6 +130,7 @@ pub fn render(readings: &Readings, format: Format) -> String {
     let mut out = Encoder::new(format);
     base(&mut out, readings);
     plane(&mut out, &readings.plane);
+    standing::render(&mut out, readings);
     calls(&mut out, &readings.calls[..readings.calls.len().min(MAX_CALL_SERIES)]);
     shares(&mut out, &readings.shares[..readings.shares.len().min(MAX_CALL_SERIES)]);
     rate_stores(&mut out, &readings.rate_stores);
@@ -135,6 +162,11 @@ fn base(out: &mut Encoder, readings: &Readings) {
     )
     .whole(&[], readings.refused.unwrap_or(0));
     out.family("dodai_listeners", Type::Gauge, "Open listeners.").whole(&[], readings.listeners);
+    let help = "1 while there is a connection to the server, else 0.";
+    out.family("dodai_control_connected", Type::Gauge, help);
+    if let Some(connected) = readings.connected {
+        out.whole(&[], u64::from(connected));
+    }
     out.family("dodai_component_ready", Type::Gauge, "1 if the component can be used, else 0.");
     for (component, ready) in &readings.components {
         out.whole(&[("component", component)], u64::from(*ready));
@@ -248,8 +280,16 @@ fn calls(out: &mut Encoder, readings: &[stats::Reading]) {
     let help = "From the request's head to the last byte of the response.";
     out.family("dodai_call_duration_seconds", Type::Histogram, help);
     for reading in readings {
-        out.histogram(&call_labels(&reading.labels), &BUCKETS, &reading.buckets, reading.seconds);
+        let examples = reading.exemplars.iter().map(|one| one.as_ref().map(example)).collect::<Vec<_>>();
+        let labels = call_labels(&reading.labels);
+        out.histogram(&labels, &BUCKETS, &reading.buckets, reading.seconds, &examples);
     }
+}
+
+/// A sampled call as both formats' readers know it: by its trace.
+fn example(of: &stats::Exemplar) -> Example {
+    let at = of.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Example { trace: of.trace, span: of.span, value: of.seconds, at }
 }
 
 fn filters(out: &mut Encoder, readings: &[tally::Reading]) {
@@ -414,6 +454,8 @@ fn omitted(out: &mut Encoder, readings: &Readings) {
     for (of, count, most) in [
         ("calls", readings.calls.len(), MAX_CALL_SERIES),
         ("filters", readings.filters.len(), MAX_CALL_SERIES),
+        ("services", readings.services.len(), MAX_CALL_SERIES),
+        ("certificates", readings.certificates.len(), MAX_CALL_SERIES),
         ("modules", readings.modules.len(), MAX_INSTANCES),
         ("processes", readings.processes.len(), MAX_INSTANCES),
     ] {

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use dodai_core::failure::Kind;
 use dodai_dataplane::stats::{Direction, Labels, Stats};
+use dodai_dataplane::survey::{EndpointView, State};
 use dodai_dataplane::tally;
 
 use super::*;
@@ -14,6 +15,34 @@ fn labels(caller: &str) -> Labels {
         caller: caller.into(),
         service: "shop/cart/http".into(),
         route: "carts".into(),
+    }
+}
+
+fn service() -> ServiceView {
+    let one = |id, state, in_flight| EndpointView {
+        id,
+        label: "cart-1".into(),
+        place: "address",
+        address: "10.0.0.1:80".into(),
+        revision: dodai_core::id::RevisionId::new("r1"),
+        weight: 1,
+        tier: 0,
+        state,
+        in_flight,
+        latency: None,
+        failures: 0,
+        open_for: None,
+        ejected_for: None,
+        ejections: 0,
+        age: Duration::ZERO,
+    };
+    ServiceView {
+        label: "shop/cart/http".into(),
+        endpoints: vec![one(1, State::Ready, 2), one(2, State::Ejected, 1), one(3, State::Ready, 0)],
+        panics: Some(false),
+        retry_budget: 12.5,
+        retries_refused: 3,
+        concurrency_limit: Some(40),
     }
 }
 
@@ -77,6 +106,23 @@ fn readings() -> Readings {
         shares: vec![("default/api".into(), 0.25)],
         rate_stores: BTreeMap::from([("redis:6379/0".into(), true)]),
         filters: vec![tally::Reading { rule: "carts".into(), event: tally::Event::Preflight, count: 4 }],
+        arrivals: vec![arrivals::Reading {
+            listener: "web".into(),
+            open: 3,
+            accepted: 9,
+            handshakes: [1, 4],
+            failures: vec![(dodai_transport::tls::Why::NotTls, 2)],
+            peers: vec![("spiffe://cluster.local/ns/shop/front".into(), 4)],
+        }],
+        dialled: ([0, 5], 1),
+        services: vec![(service(), gauges::Pool { busy: 1, idle: 2, waiting: 3, shared: 4, streams: 5 })],
+        certificates: vec![CertificateReading {
+            kind: "listener",
+            name: "web".into(),
+            file: "certs/web.pem".into(),
+            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        }],
+        connected: Some(true),
         sinks: vec![SinkReading { sink: "otlp", written: 5, dropped: 1, queued: 2, capacity: 2048 }],
         own: Some(OwnUse {
             resident_bytes: 9_000_000,
@@ -142,4 +188,75 @@ fn the_text_is_bounded_and_says_what_it_leaves_out() {
     let text = render(&Readings { calls: stats.read(), ..Readings::default() }, Format::Prometheus);
     assert_eq!(text.lines().filter(|line| line.starts_with("dodai_calls_total{")).count(), MAX_CALL_SERIES);
     assert!(text.contains("dodai_metrics_series_omitted{of=\"calls\"} 5\n"));
+}
+
+/// Names of metrics in a text: words that begin as ours do.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == ':'));
+    words.filter(|word| word.starts_with("dodai_") || word.starts_with("process_")).collect()
+}
+
+/// What the server tells of its bases, which is not told here.
+const OF_THE_SERVER: [&str; 2] = ["dodai_bases", "dodai_placed_instances"];
+
+#[test]
+fn rules_and_docs_ask_only_for_what_there_is() {
+    let text = render(&readings(), Format::Prometheus);
+    let families = families(&text);
+    let is_known = |name: &str| {
+        let ends = ["", "_bucket", "_sum", "_count"];
+        OF_THE_SERVER.contains(&name)
+            || ends.iter().any(|end| name.strip_suffix(end).is_some_and(|name| families.contains(name)))
+    };
+    let rules = include_str!("../../../../../packaging/prometheus/alerts.yaml");
+    let asked = named(rules);
+    assert!(asked.len() > 15, "{asked:?}");
+    let unknown: Vec<&&str> = asked.iter().filter(|name| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "the rules ask for {unknown:?}");
+    // A rule that stands on another's result names it with a colon, and that one is there.
+    let recorded: BTreeSet<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- record: ")).collect();
+    let words = rules.split(|c: char| !(c.is_ascii_alphanumeric() || "_:".contains(c)));
+    let used: BTreeSet<&str> = words.filter(|word| word.starts_with("service:dodai_")).collect();
+    assert_eq!(used, recorded);
+    let docs = include_str!("../../../../../docs/telemetry.md");
+    let unknown: Vec<&str> = named(docs).into_iter().filter(|name| !is_known(name)).collect();
+    assert!(unknown.is_empty(), "docs/telemetry.md names {unknown:?}");
+}
+
+/// Labels that a rule or the docs select by are labels of that family.
+#[test]
+fn rules_select_by_labels_that_there_are() {
+    let text = render(&readings(), Format::Prometheus);
+    let rules = include_str!("../../../../../packaging/prometheus/alerts.yaml");
+    let mut selected = 0;
+    for (name, labels) in rules.lines().flat_map(selectors) {
+        if OF_THE_SERVER.contains(&name) {
+            continue;
+        }
+        let sample = |line: &&str| line.split(['{', ' ']).next() == Some(name);
+        let line = text.lines().find(sample).unwrap_or_else(|| panic!("no sample of {name}"));
+        for label in labels {
+            assert!(line.contains(&format!("{label}=\"")), "{name} has no label {label}: {line}");
+            selected += 1;
+        }
+    }
+    assert!(selected > 8, "{selected}");
+}
+
+/// The selectors of a line: `name{label="value",...}`.
+fn selectors(line: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut found = Vec::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('{') {
+        let start = before.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).map_or(0, |at| at + 1);
+        let Some((inside, behind)) = after.split_once('}') else { break };
+        let name = &before[start..];
+        if name.starts_with("dodai_") {
+            let pairs = inside.split("\",").filter_map(|pair| pair.split(['=', '!']).next());
+            found.push((name, pairs.map(str::trim).collect()));
+        }
+        rest = behind;
+    }
+    found
 }

@@ -13,11 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dodai_core::failure::Kind;
 use dodai_core::id::BaseId;
-use dodai_core::record::{Record, Sink};
+use dodai_core::record::{Brief, Record, Sink};
 use dodai_core::task::{self, Tasks};
-use dodai_core::trace::Span;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -59,8 +57,8 @@ impl Exporter {
 }
 
 impl Sink for Exporter {
-    fn wants(&self, span: &Span, _status: u16, _failure: Option<Kind>) -> bool {
-        span.sampled
+    fn wants(&self, call: &Brief<'_>) -> bool {
+        call.span.sampled
     }
 
     fn record(&self, record: &Arc<Record>) {

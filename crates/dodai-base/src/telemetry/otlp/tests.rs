@@ -12,6 +12,8 @@ use opentelemetry_proto::tonic::trace::v1::{self as otlp, span::SpanKind, status
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
+use dodai_core::failure::Kind;
+use dodai_core::trace::Span;
 use dodai_transport::ca::{Authority, Names};
 use dodai_transport::identity::{PeerIdentity, TrustDomain};
 use dodai_transport::tls::files::{Files, Pair};

@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dodai_core::failure::Kind;
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
-use dodai_core::record::{Record, Sink};
+use dodai_core::record::{Brief, Heeds, Record, Sink};
 use dodai_core::snapshot::{
     Action, Backend, Balance, CallPolicy, Endpoint, Endpoints, Filter, Listener, Protocol, Resource, Role,
     Routes, Rule, Service, Snapshot, Target, VirtualHost,
 };
-use dodai_core::trace::Span;
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{Config, DataPlane};
 use dodai_transport::memory::{Host, Net};
@@ -39,13 +37,22 @@ pub fn beside<F: Future<Output = T> + 'static, T: 'static>(script: F) -> tokio::
     tokio::task::spawn_local(script)
 }
 
-/// Every record of every call.
+/// Every record of every call, with what was asked for.
 #[derive(Default)]
-pub struct Records(Mutex<Vec<Record>>);
+pub struct Records(Mutex<Vec<Record>>, Heeds);
 
 impl Sink for Records {
-    fn wants(&self, _: &Span, _: u16, _: Option<Kind>) -> bool {
+    fn wants(&self, _: &Brief<'_>) -> bool {
         true
+    }
+    fn heeds(&self) -> Heeds {
+        self.1
+    }
+    fn request_headers(&self, ask: &mut dyn FnMut(&str)) {
+        ask("x-asked");
+    }
+    fn response_headers(&self, ask: &mut dyn FnMut(&str)) {
+        ask("x-told");
     }
     fn record(&self, record: &Arc<Record>) {
         self.0.lock().expect("no panic").push(record.as_ref().clone());
@@ -191,6 +198,19 @@ impl World {
         World::start(Net::new(), GATEWAY, "b", Limits::default(), None, Some(demand))
     }
 
+    /// A base whose sink asks for more than plain records.
+    pub fn heeding(heeds: Heeds) -> World {
+        World::recording(
+            Net::new(),
+            GATEWAY,
+            "b",
+            Limits::default(),
+            None,
+            None,
+            Records(Mutex::default(), heeds),
+        )
+    }
+
     fn start(
         net: Net,
         ip: [u8; 4],
@@ -199,7 +219,19 @@ impl World {
         mesh: Option<dodai_dataplane::mesh::Mesh>,
         demand: Option<dodai_dataplane::demand::Demand>,
     ) -> World {
-        let records = Arc::new(Records::default());
+        World::recording(net, ip, base, limits, mesh, demand, Records::default())
+    }
+
+    fn recording(
+        net: Net,
+        ip: [u8; 4],
+        base: &str,
+        limits: Limits,
+        mesh: Option<dodai_dataplane::mesh::Mesh>,
+        demand: Option<dodai_dataplane::demand::Demand>,
+        records: Records,
+    ) -> World {
+        let records = Arc::new(records);
         let plane = DataPlane::start(Config {
             base: BaseId::new(base),
             limits,

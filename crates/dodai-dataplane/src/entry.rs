@@ -1,0 +1,31 @@
+//! How a call came in, as the spine wants to know it.
+
+use std::cell::Cell;
+
+use dodai_core::call::Caller;
+use dodai_core::id::ServiceId;
+use dodai_core::snapshot::Listener;
+use dodai_core::trace::Span;
+use tokio::time::Instant;
+
+use crate::request::Captured;
+
+/// How a call came in.
+pub struct Entry<'a> {
+    /// The listener, or the in-process way in.
+    pub listener: &'a Listener,
+    /// Who calls.
+    pub caller: &'a Caller,
+    /// The client's address in text, for gateways.
+    pub client: Option<&'a str>,
+    /// Whether the client's side is encrypted.
+    pub secure: bool,
+    /// The service that another base asked for by SNI.
+    pub service: Option<&'a ServiceId>,
+    /// What holds because the kernel led the connection here.
+    pub captured: Option<&'a Captured>,
+    /// Where it is noted when the route was found, if somebody wants to know.
+    pub routed: Option<&'a Cell<Option<Instant>>>,
+    /// The span, where it is ours to say if it is sampled: a rule may say otherwise than the base.
+    pub redraws: Option<&'a Cell<Span>>,
+}
