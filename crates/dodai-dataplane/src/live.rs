@@ -94,9 +94,21 @@ impl Watch {
     }
 }
 
-/// Whether `table` would let in a call that went to `service`. Where no rule leads any more nothing is said: that
-/// endpoints go is not a matter of who may call.
+/// Whether `table` would let in a call that went to `service`.
 pub fn still_allowed(
+    table: &Table,
+    listener: &Listener,
+    service: Option<&ServiceId>,
+    seen: &Seen<'_>,
+) -> Result<(), Failure> {
+    allowed(table, listener, service, seen).map_err(|failure| {
+        Failure::new(Kind::Denied, format!("{} any more: the policy changed meanwhile", failure.detail))
+    })
+}
+
+/// Whether `table` lets in what `seen` tells of a call to `service`. Where no rule leads nothing is said: that endpoints
+/// go is not a matter of who may call.
+pub fn allowed(
     table: &Table,
     listener: &Listener,
     service: Option<&ServiceId>,
@@ -122,12 +134,9 @@ pub fn still_allowed(
 }
 
 fn guards(filters: &[Filter], seen: &Seen<'_>) -> Result<(), Failure> {
-    let denied = |failure: Failure| {
-        Failure::new(Kind::Denied, format!("{} any more: the policy changed meanwhile", failure.detail))
-    };
     for filter in filters {
         if let Filter::Access(access) = filter {
-            access.check(seen, None).map_err(denied)?;
+            access.check(seen, None)?;
         }
     }
     Ok(())

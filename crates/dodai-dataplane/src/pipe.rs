@@ -13,9 +13,11 @@ use dodai_core::head::{host_of, port_of};
 use dodai_core::snapshot::{Action, Backend, Protocol, Role};
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
+use tokio::time::Instant;
 
 use crate::affinity::Affinity;
-use crate::live::Watch;
+use crate::filter::{Known, Seen};
+use crate::live::{self, Watch};
 use crate::reach::{self, Reach, dial};
 use crate::request::Side;
 use crate::roll::{Facts, Speaks};
@@ -138,7 +140,10 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     let mut outcome = Outcome::default();
     let (mut service, backend) = service_of(&worker, &side, stream.server_name()).unzip();
     let opened = match &mut service {
-        Some(service) => open(&worker, service, backend.flatten().as_ref(), &side).await,
+        Some(service) => match enters(&worker, &side, service, stream.server_name()) {
+            Ok(()) => open(&worker, service, backend.flatten().as_ref(), &side).await,
+            Err(failure) => Err(failure),
+        },
         None => Err(Failure::new(Kind::NoRoute, "no route for this TCP listener")),
     };
     let line = || Line {
@@ -170,6 +175,20 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
         Err(failure) => outcome.failure = Some(failure),
     }
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
+}
+
+/// Whether who connects to a gateway is let in by its rules, which nobody asks on the way to an endpoint.
+fn enters(worker: &Worker, side: &Side, service: &Service, host: Option<&str>) -> Result<(), Failure> {
+    let Role::Gateway { .. } = side.listener.role else { return Ok(()) };
+    let parts = wanted(host);
+    let seen = Seen {
+        head: dodai_core::head::RequestHead::Map(&parts),
+        caller: &side.caller,
+        client: Some(&*side.client).filter(|client| !client.is_empty()),
+        now: Instant::now(),
+        known: Known::Head,
+    };
+    live::allowed(&worker.shared.table.load(), &side.listener, Some(service.id()), &seen)
 }
 
 /// Where a connection of a TCP listener leads, and to which part of it; the name wanted of TLS is matched as a host.

@@ -384,7 +384,7 @@ async fn way(
         now: Instant::now(),
         known: Known::Head,
     };
-    live::still_allowed(&worker.shared.table.load(), &side.listener, Some(service.id()), &seen)?;
+    live::allowed(&worker.shared.table.load(), &side.listener, Some(service.id()), &seen)?;
     spine::admit_inbound(service, &seen.head, &side.caller)?;
     let endpoint = pick(service, side, backend)?;
     let attempt = endpoint.attempt(now_nanos());

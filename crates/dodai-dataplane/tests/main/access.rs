@@ -284,3 +284,38 @@ async fn long_answers_are_cut_with_their_next_bytes() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tcp_listener_of_a_gateway_asks_who_connects() {
+    local(async {
+        let raw = |from: &str| {
+            let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
+            let rule = AccessRule { addresses: vec![from.into()], ..AccessRule::default() };
+            let rule = Rule { filters: vec![allow(rule)], ..rule_to("shop/db/pg") };
+            let hosts = vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }];
+            let role = Role::Gateway { routes: "raw".into() };
+            let Resource::Listener(listener) = listener("raw", 91, role) else { unreachable!() };
+            resources.extend([
+                Resource::Service(Service { protocol: Protocol::Tcp, ..service("shop/db/pg") }),
+                endpoints("shop/db/pg", vec![endpoint(2, "r1")]),
+                Resource::Routes(Routes { name: "raw".into(), hosts, trusted: false }),
+                Resource::Listener(Listener { protocol: Protocol::Tcp, ..listener }),
+            ]);
+            resources
+        };
+        let world = World::of(raw("192.0.2.0/24")).await;
+        let mut database = world.backend(2);
+        world.client_of(91).await.ended().await;
+        let record = world.records.next().await;
+        assert_eq!(record.failure.map(|kind| kind.code()), Some("denied"), "{}", record.detail);
+        world.apply(raw("10.0.0.0/24")).await;
+        let mut client = world.client_of(91).await;
+        client.send("hello").await;
+        assert_eq!(database.accept().await.text(5).await, "hello");
+    })
+    .await;
+}
+
+fn rule_to(service: &str) -> Rule {
+    rule(Action::Forward(vec![to(service)]))
+}
