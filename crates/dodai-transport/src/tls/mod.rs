@@ -23,6 +23,7 @@ use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig};
 use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::identity::{PeerIdentity, TrustDomain};
@@ -37,6 +38,8 @@ pub use reason::{REVOKED, STRANGER, UNTRUSTED, Why, reason};
 
 /// How long a handshake may take unless configured otherwise.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client that is refused is heard on, so that it can read why.
+const TOLD: Duration = Duration::from_secs(1);
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> =
     LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
@@ -179,10 +182,16 @@ impl Acceptor {
 
     /// Runs one handshake. Dropping the future closes the connection.
     pub async fn accept(&self, stream: Stream) -> Result<Stream, HandshakeError> {
-        let handshake = TlsAcceptor::from(self.config.clone()).accept(stream);
+        let handshake = TlsAcceptor::from(self.config.clone()).accept(stream).into_failable();
         let tls = match within(self.timeout, handshake).await {
             None => return Err(HandshakeError::TimedOut(self.timeout)),
-            Some(Err(error)) => return Err(refused_or_gone(error)),
+            Some(Err((error, stream))) => {
+                let failed = refused_or_gone(error);
+                if matches!(failed, HandshakeError::Refused(..)) {
+                    Box::pin(told(stream)).await;
+                }
+                return Err(failed);
+            }
             Some(Ok(tls)) => tls,
         };
         let (_, connection) = tls.get_ref();
@@ -209,6 +218,19 @@ impl fmt::Debug for Acceptor {
             .field("mesh", &self.members.as_ref().map(|(trust, _)| trust))
             .finish_non_exhaustive()
     }
+}
+
+/// Lets a client read why it is refused. One that has sent more than was read would else find the connection reset, and
+/// the alert gone with it.
+async fn told(mut stream: Stream) {
+    let listen = async {
+        stream.shutdown().await?;
+        let mut unread = [0; 256];
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // How it goes does not matter: the client is gone in any case.
+    let _ended = tokio::time::timeout(TOLD, listen).await;
 }
 
 fn refused_or_gone(error: io::Error) -> HandshakeError {
