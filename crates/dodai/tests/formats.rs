@@ -19,7 +19,7 @@ enum Results {
 use Results::{Many, One};
 
 /// Commands that end by themselves while the project runs, in an order that works.
-const COMMANDS: [(&[&str], Results); 35] = [
+const COMMANDS: [(&[&str], Results); 38] = [
     (&["version"], One),
     (&["validate", "dodai.yaml"], One),
     (&["build", "."], One),
@@ -29,6 +29,9 @@ const COMMANDS: [(&[&str], Results); 35] = [
     (&["ps"], One),
     (&["ps", "hello"], One),
     (&["top"], One),
+    (&["debug", "table"], One),
+    (&["debug", "certificates"], One),
+    (&["intercept", "show"], One),
     (&["get", "app", "hello"], One),
     (&["get", "routes"], One),
     (&["get", "components", "-A"], One),
@@ -80,7 +83,7 @@ const ENDLESS: [(&[&str], Results); 6] = [
 ];
 /// Commands with words of their own: a script for a shell, a log like daprd's, a token that only a server makes
 /// (its test is that of joined bases), and the help.
-const OTHER: [&str; 4] = ["completion", "daprd", "token", "help"];
+const OTHER: [&str; 5] = ["ca", "completion", "daprd", "token", "help"];
 
 const MORE: &str = "apiVersion: dapr.io/v1alpha1
 kind: Component

@@ -182,7 +182,7 @@ impl Acceptor {
 
     /// Runs one handshake. Dropping the future closes the connection.
     pub async fn accept(&self, stream: Stream) -> Result<Stream, HandshakeError> {
-        let handshake = TlsAcceptor::from(self.config.clone()).accept(stream).into_failable();
+        let handshake = TlsAcceptor::from(self.config.clone()).accept(stream).into_fallible();
         let tls = match within(self.timeout, handshake).await {
             None => return Err(HandshakeError::TimedOut(self.timeout)),
             Some(Err((error, stream))) => {
