@@ -193,14 +193,12 @@ fn snapshot(version: u64, artifact: &Digest) -> Result<Snapshot, Error> {
                 hosts: vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }],
                 trusted: false,
             }),
-            Resource::Listener(Listener {
-                name: "front".into(),
-                address: ([127, 0, 0, 1], 0).into(),
-                protocol: Protocol::Http,
-                role: Role::Gateway { routes: "all".into() },
-                tls: None,
-                proxy: None,
-            }),
+            Resource::Listener(Listener::new(
+                "front",
+                ([127, 0, 0, 1], 0).into(),
+                Protocol::Http,
+                Role::Gateway { routes: "all".into() },
+            )),
         ],
     ))
 }

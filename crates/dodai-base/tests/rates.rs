@@ -104,14 +104,12 @@ impl Base {
             policy: CallPolicy::default(),
         };
         let hosts = vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }];
-        let listener = Listener {
-            name: "gateway".into(),
-            address: (Ipv4Addr::LOCALHOST, 0).into(),
-            protocol: Protocol::Http,
-            role: Role::Gateway { routes: "all".into() },
-            tls: None,
-            proxy: None,
-        };
+        let listener = Listener::new(
+            "gateway",
+            (Ipv4Addr::LOCALHOST, 0).into(),
+            Protocol::Http,
+            Role::Gateway { routes: "all".into() },
+        );
         let resources = [
             Resource::Listener(listener),
             Resource::Routes(Routes { name: "all".into(), hosts, trusted: false }),

@@ -344,14 +344,12 @@ mod tests {
                 hosts: vec![VirtualHost { names: vec![text], rules: vec![] }],
                 trusted: false,
             }),
-            _ => Resource::Listener(Listener {
-                name: app.to_string(),
-                address: ([127, 0, 0, 1], content.into()).into(),
-                protocol: Protocol::Tcp,
-                role: Role::Mesh,
-                tls: None,
-                proxy: None,
-            }),
+            _ => Resource::Listener(Listener::new(
+                app.to_string(),
+                ([127, 0, 0, 1], content.into()).into(),
+                Protocol::Tcp,
+                Role::Mesh,
+            )),
         }
     }
 

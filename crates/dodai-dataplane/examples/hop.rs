@@ -73,14 +73,12 @@ fn resources(
     let service = Service { protocol, balance: Balance::LeastLatency, ..Service::new(id.clone()) };
     let endpoint = Endpoint::new(RevisionId::new("r1"), Target::Address(backend.to_owned()));
     Ok(vec![
-        Resource::Listener(Listener {
-            name: "front".into(),
-            address: listen,
-            protocol: Protocol::Http,
-            role: Role::Gateway { routes: "all".into() },
-            tls: None,
-            proxy: None,
-        }),
+        Resource::Listener(Listener::new(
+            "front",
+            listen,
+            Protocol::Http,
+            Role::Gateway { routes: "all".into() },
+        )),
         Resource::Routes(Routes {
             name: "all".into(),
             hosts: vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }],

@@ -193,14 +193,12 @@ fn resources(hosts: Vec<VirtualHost>, id: &ServiceId) -> Vec<Resource> {
     let target = Target::Address(std::net::SocketAddr::from((BACKEND, 8000)).to_string());
     let list = vec![Endpoint::new(RevisionId::new("r1"), target)];
     vec![
-        Resource::Listener(Listener {
-            name: "front".into(),
-            address: (GATEWAY, 80).into(),
-            protocol: Protocol::Http,
-            role: Role::Gateway { routes: "all".into() },
-            tls: None,
-            proxy: None,
-        }),
+        Resource::Listener(Listener::new(
+            "front",
+            (GATEWAY, 80).into(),
+            Protocol::Http,
+            Role::Gateway { routes: "all".into() },
+        )),
         Resource::Routes(Routes { name: "all".into(), hosts, trusted: false }),
         Resource::Service(Service::new(id.clone())),
         Resource::Endpoints(Endpoints { service: id.clone(), list }),

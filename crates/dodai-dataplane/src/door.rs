@@ -115,14 +115,12 @@ pub fn side_of(caller: &Caller) -> Side {
         AppId::new(name("default"), name("base"))
     };
     let app = caller.app().cloned().unwrap_or_else(base);
-    let listener = Listener {
-        name: format!("door/{caller}"),
-        address: ([127, 0, 0, 1], 0).into(),
-        protocol: Protocol::Http,
-        role: Role::Outbound { app },
-        tls: None,
-        proxy: None,
-    };
+    let listener = Listener::new(
+        format!("door/{caller}"),
+        ([127, 0, 0, 1], 0).into(),
+        Protocol::Http,
+        Role::Outbound { app },
+    );
     let label = caller_label(caller);
     Side {
         listener: Arc::new(listener),

@@ -296,14 +296,7 @@ mod tests {
     use dodai_core::snapshot::{Protocol, Role};
 
     fn listener() -> Arc<Listener> {
-        Arc::new(Listener {
-            name: "web".into(),
-            address: ([127, 0, 0, 1], 80).into(),
-            protocol: Protocol::Http,
-            role: Role::Mesh,
-            tls: None,
-            proxy: None,
-        })
+        Arc::new(Listener::new("web", ([127, 0, 0, 1], 80).into(), Protocol::Http, Role::Mesh))
     }
 
     #[test]

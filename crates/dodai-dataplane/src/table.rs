@@ -363,14 +363,12 @@ mod tests {
     #[test]
     fn listeners_that_cannot_stand_are_refused() {
         let listener = |name: &str, routes: &str, port: u16| {
-            Resource::Listener(Listener {
-                name: name.to_owned(),
-                address: ([127, 0, 0, 1], port).into(),
-                protocol: Protocol::Http,
-                role: Role::Gateway { routes: routes.to_owned() },
-                tls: None,
-                proxy: None,
-            })
+            Resource::Listener(Listener::new(
+                name,
+                ([127, 0, 0, 1], port).into(),
+                Protocol::Http,
+                Role::Gateway { routes: routes.to_owned() },
+            ))
         };
         let routes = Resource::Routes(Routes { name: "r".to_owned(), hosts: vec![], trusted: false });
         let missing = compile(vec![listener("a", "x", 1), routes.clone()]).err().expect("refused");

@@ -148,14 +148,12 @@ fn snapshot(app: &AppId, instance: &InstanceId, address: SocketAddr) -> anyhow::
             }),
             Resource::Endpoints(Endpoints { service, list: vec![Endpoint::new(revision, target)] }),
             Resource::Routes(Routes { name: "serve".to_owned(), hosts: vec![host], trusted: false }),
-            Resource::Listener(Listener {
-                name: "serve".to_owned(),
+            Resource::Listener(Listener::new(
+                "serve",
                 address,
-                protocol: Protocol::Http,
-                role: Role::Gateway { routes: "serve".to_owned() },
-                tls: None,
-                proxy: None,
-            }),
+                Protocol::Http,
+                Role::Gateway { routes: "serve".to_owned() },
+            )),
         ],
     ))
 }

@@ -126,14 +126,12 @@ async fn where_an_app_has_its_own_user_only_that_speaks_for_it() {
         return;
     }
     let node = Node::new().await;
-    let listener = Resource::Listener(Listener {
-        name: "outbound".to_owned(),
-        address: ([127, 0, 0, 1], 0).into(),
-        protocol: Protocol::Http,
-        role: Role::Outbound { app: app() },
-        tls: None,
-        proxy: None,
-    });
+    let listener = Resource::Listener(Listener::new(
+        "outbound",
+        ([127, 0, 0, 1], 0).into(),
+        Protocol::Http,
+        Role::Outbound { app: app() },
+    ));
     node.tell([listener.clone()]);
     let mut status = node.status.clone();
     let at = status.wait_for(|status| status.listeners.contains_key("outbound")).await.unwrap().listeners["outbound"];

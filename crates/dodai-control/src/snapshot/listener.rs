@@ -20,14 +20,12 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
         let Some(app) = input.documents.app(id) else { continue };
         let outbound = input.settings.outbound.get(id).copied();
         if outbound.is_some() || !input.settings.attached.contains(id) {
-            all.push(Listener {
-                name: format!("outbound/{id}"),
-                address: outbound.unwrap_or(ANY),
-                protocol: Protocol::Http,
-                role: Role::Outbound { app: id.clone() },
-                tls: None,
-                proxy: None,
-            });
+            all.push(Listener::new(
+                format!("outbound/{id}"),
+                outbound.unwrap_or(ANY),
+                Protocol::Http,
+                Role::Outbound { app: id.clone() },
+            ));
         }
         if app.spec.dapr.as_ref().is_none_or(|dapr| dapr.enabled) {
             all.extend(apis(input, id));
@@ -37,14 +35,7 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
     all.extend(captured(input));
     if let Some(address) = input.settings.mesh {
         let name = "mesh".to_owned();
-        all.push(Listener {
-            name,
-            address,
-            protocol: Protocol::Http2,
-            role: Role::Mesh,
-            tls: None,
-            proxy: None,
-        });
+        all.push(Listener::new(name, address, Protocol::Http2, Role::Mesh));
     }
     all
 }
@@ -52,13 +43,13 @@ pub(super) fn listeners(input: &Input<'_>, local: &BTreeSet<AppId>) -> Vec<Liste
 /// What takes connections that rules of the kernel lead to this base, in both families.
 fn captured(input: &Input<'_>) -> Vec<Listener> {
     let Some(interception) = interception(input) else { return Vec::new() };
-    let listener = |name: &str, ip: IpAddr, port: Port, way: &CaptureWay, unknown| Listener {
-        name: format!("intercept/{name}/{}", if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
-        address: SocketAddr::new(ip, port.get()),
-        protocol: Protocol::Tcp,
-        role: Role::Captured(Capture { way: way.clone(), allow_unknown: unknown == AccessAction::Allow }),
-        tls: None,
-        proxy: None,
+    let listener = |name: &str, ip: IpAddr, port: Port, way: &CaptureWay, unknown| {
+        Listener::new(
+            format!("intercept/{name}/{}", if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
+            SocketAddr::new(ip, port.get()),
+            Protocol::Tcp,
+            Role::Captured(Capture { way: way.clone(), allow_unknown: unknown == AccessAction::Allow }),
+        )
     };
     let mut all = Vec::new();
     if let Some(outbound) = &interception.outbound {
@@ -89,13 +80,13 @@ pub(super) fn interception<'a>(input: &Input<'a>) -> Option<&'a Interception> {
 /// The runtime API of one app, at each of its addresses.
 fn apis(input: &Input<'_>, id: &AppId) -> Vec<Listener> {
     let addresses = input.settings.api.get(id).map_or(&[ANY][..], Vec::as_slice);
-    let listener = |(at, address): (usize, &SocketAddr)| Listener {
-        name: if at == 0 { format!("api/{id}") } else { format!("api/{id}/{at}") },
-        address: *address,
-        protocol: Protocol::Http,
-        role: Role::Api { app: id.clone() },
-        tls: None,
-        proxy: None,
+    let listener = |(at, address): (usize, &SocketAddr)| {
+        Listener::new(
+            if at == 0 { format!("api/{id}") } else { format!("api/{id}/{at}") },
+            *address,
+            Protocol::Http,
+            Role::Api { app: id.clone() },
+        )
     };
     addresses.iter().enumerate().map(listener).collect()
 }

@@ -50,6 +50,13 @@ pub struct Listener {
     pub proxy: Option<ProxyProtocol>,
 }
 
+impl Listener {
+    /// A listener without TLS that nobody speaks for.
+    pub fn new(name: impl Into<String>, address: SocketAddr, protocol: Protocol, role: Role) -> Listener {
+        Listener { name: name.into(), address, protocol, role, tls: None, proxy: None }
+    }
+}
+
 /// The PROXY protocol ahead of a listener's connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProxyProtocol {

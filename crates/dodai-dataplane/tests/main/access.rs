@@ -215,14 +215,7 @@ async fn a_tcp_connection_is_cut_by_the_policy_of_its_service() {
             let db = Service { protocol: Protocol::Tcp, port: Some(5432), inbound, ..service("shop/db/pg") };
             let role = Role::Dependency { app: app("shop/front"), service: id("shop/db/pg") };
             let address = (GATEWAY, 90).into();
-            let listener = Listener {
-                name: "db".into(),
-                address,
-                protocol: Protocol::Tcp,
-                role,
-                tls: None,
-                proxy: None,
-            };
+            let listener = Listener::new("db", address, Protocol::Tcp, role);
             resources.extend([
                 Resource::Service(db),
                 endpoints("shop/db/pg", vec![endpoint(2, "r1")]),
@@ -294,12 +287,12 @@ async fn a_tcp_listener_of_a_gateway_asks_who_connects() {
             let rule = Rule { filters: vec![allow(rule)], ..rule_to("shop/db/pg") };
             let hosts = vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }];
             let role = Role::Gateway { routes: "raw".into() };
-            let Resource::Listener(listener) = listener("raw", 91, role) else { unreachable!() };
+            let listener = Listener::new("raw", (GATEWAY, 91).into(), Protocol::Tcp, role);
             resources.extend([
                 Resource::Service(Service { protocol: Protocol::Tcp, ..service("shop/db/pg") }),
                 endpoints("shop/db/pg", vec![endpoint(2, "r1")]),
                 Resource::Routes(Routes { name: "raw".into(), hosts, trusted: false }),
-                Resource::Listener(Listener { protocol: Protocol::Tcp, ..listener }),
+                Resource::Listener(listener),
             ]);
             resources
         };

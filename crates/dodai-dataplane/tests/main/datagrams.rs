@@ -61,14 +61,7 @@ impl Base {
 
 fn udp(role: Role) -> Resource {
     let address = (Ipv4Addr::LOCALHOST, 0).into();
-    Resource::Listener(Listener {
-        name: "udp".into(),
-        address,
-        protocol: Protocol::Udp,
-        role,
-        tls: None,
-        proxy: None,
-    })
+    Resource::Listener(Listener::new("udp", address, Protocol::Udp, role))
 }
 
 /// A way of the app `front` to a UDP service at these addresses.

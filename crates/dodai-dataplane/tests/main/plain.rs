@@ -13,14 +13,7 @@ const PORT: u16 = 15_008;
 /// A base whose port for others leads to `catalog` and to `strict`, both behind one instance.
 async fn base(plain: bool) -> World {
     let world = World::on(Net::new(), Limits::default(), Some(Issuer::new().mesh()));
-    let mesh = Listener {
-        name: "mesh".into(),
-        address: (GATEWAY, PORT).into(),
-        protocol: Protocol::Http2,
-        role: Role::Mesh,
-        tls: None,
-        proxy: None,
-    };
+    let mesh = Listener::new("mesh", (GATEWAY, PORT).into(), Protocol::Http2, Role::Mesh);
     let services = [Service { plain, ..service("shop/catalog/http") }, service("shop/strict/http")];
     let mut all: Vec<Resource> = services.into_iter().map(Resource::Service).collect();
     all.push(Resource::Listener(mesh));

@@ -336,14 +336,8 @@ async fn bases_call_each_other_as_their_apps() {
             here.push(endpoints("shop/catalog/http", vec![remote(15_008)]));
             here.push(listener("stranger", 82, Role::Outbound { app: app("shop/stranger") }));
             near.apply(here).await;
-            let mesh_listener = Listener {
-                name: "mesh".into(),
-                address: ([10, 0, 0, 2], 15_008).into(),
-                protocol: Protocol::Http,
-                role: Role::Mesh,
-                tls: None,
-                proxy: None,
-            };
+            let mesh_listener =
+                Listener::new("mesh", ([10, 0, 0, 2], 15_008).into(), Protocol::Http, Role::Mesh);
             let list = endpoints("shop/catalog/http", vec![remote(15_008)]);
             far.apply(vec![Resource::Listener(mesh_listener), Resource::Service(catalog), list]).await;
             let (sender, mut calls) = mpsc::channel(8);
@@ -388,14 +382,7 @@ async fn a_base_that_cannot_be_reached_is_found_out_by_asking() {
         let mut here = usual(catalog.clone(), filtered(vec![]));
         here.push(endpoints("shop/catalog/http", vec![remote(15_008)]));
         near.apply(here).await;
-        let mesh = Listener {
-            name: "mesh".into(),
-            address: ([10, 0, 0, 2], 15_008).into(),
-            protocol: Protocol::Http,
-            role: Role::Mesh,
-            tls: None,
-            proxy: None,
-        };
+        let mesh = Listener::new("mesh", ([10, 0, 0, 2], 15_008).into(), Protocol::Http, Role::Mesh);
         let there = || {
             let list = endpoints("shop/catalog/http", vec![remote(15_008)]);
             vec![Resource::Listener(mesh.clone()), Resource::Service(catalog.clone()), list]
@@ -471,14 +458,7 @@ async fn what_a_rule_asks_of_instances_holds_on_another_base() {
             .into();
         let sticky = Sticky { name: "at".into(), ttl: None, path: "/".into(), same_site: SameSite::Lax };
         let catalog = Service { sticky: Some(sticky), ..service("shop/catalog/http") };
-        let mesh_listener = Listener {
-            name: "mesh".into(),
-            address: ([10, 0, 0, 2], 15_008).into(),
-            protocol: Protocol::Http,
-            role: Role::Mesh,
-            tls: None,
-            proxy: None,
-        };
+        let mesh_listener = Listener::new("mesh", ([10, 0, 0, 2], 15_008).into(), Protocol::Http, Role::Mesh);
         let told = endpoints("shop/catalog/http", list.clone());
         far.apply(vec![Resource::Listener(mesh_listener), Resource::Service(catalog.clone()), told]).await;
         for one in &list {

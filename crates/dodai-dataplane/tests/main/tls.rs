@@ -63,14 +63,7 @@ impl Site {
 fn secure(protocol: Protocol, certificates: Vec<Certificate>, names: Vec<TlsName>) -> Resource {
     let role = Role::Gateway { routes: "all".into() };
     let tls = Some(snapshot::Tls { certificates, names });
-    Resource::Listener(Listener {
-        name: "secure".into(),
-        address: (GATEWAY, 443).into(),
-        protocol,
-        role,
-        tls,
-        proxy: None,
-    })
+    Resource::Listener(Listener { tls, ..Listener::new("secure", (GATEWAY, 443).into(), protocol, role) })
 }
 
 fn https(certificates: Vec<Certificate>) -> Vec<Resource> {
@@ -112,6 +105,7 @@ async fn handshakes_are_counted_by_version_and_by_why_they_failed() {
         let mut plain = world.client_of(443).await;
         plain.send(GET).await;
         plain.rest_bytes().await;
+        drop(plain);
         let refused = site.dial(&world, 443, "other.example", Alpn::HTTP).await.expect_err("not that name");
         assert!(refused.contains("not for other.example"), "{refused}");
         drop(world.client_of(443).await);
@@ -290,12 +284,13 @@ async fn a_client_that_says_nothing_is_let_go() {
         let names = vec![TlsName { host: "*".into(), passes: true }];
         let mut all = https(vec![site.issue("one", &["one.example"])]);
         all.push(Resource::Listener(Listener {
-            name: "passing".into(),
-            address: (GATEWAY, 444).into(),
-            protocol: Protocol::Tcp,
-            role: Role::Gateway { routes: "all".into() },
             tls: Some(snapshot::Tls { certificates: vec![], names }),
-            proxy: None,
+            ..Listener::new(
+                "passing",
+                (GATEWAY, 444).into(),
+                Protocol::Tcp,
+                Role::Gateway { routes: "all".into() },
+            )
         }));
         let world = World::with(Limits::default(), all).await;
         for port in [443, 444] {

@@ -66,7 +66,7 @@ fn tcp(mut resources: Vec<Resource>) -> Vec<Resource> {
     resources.push(endpoints("shop/db/pg", vec![endpoint(2, "r1")]));
     let role = Role::Dependency { app: app("shop/front"), service: id("shop/db/pg") };
     let address = (GATEWAY, 90).into();
-    let db = Listener { name: "db".into(), address, protocol: Protocol::Tcp, role, tls: None, proxy: None };
+    let db = Listener::new("db", address, Protocol::Tcp, role);
     resources.push(Resource::Listener(db));
     resources
 }
@@ -184,15 +184,7 @@ async fn raw_connections_are_shared_out_by_weight_and_revision() {
             resources.push(Resource::Routes(Routes { name: "raw".into(), hosts, trusted: false }));
             let role = Role::Gateway { routes: "raw".into() };
             let address = (GATEWAY, 83).into();
-            let (name, protocol) = ("raw".into(), Protocol::Tcp);
-            resources.push(Resource::Listener(Listener {
-                name,
-                address,
-                protocol,
-                role,
-                tls: None,
-                proxy: None,
-            }));
+            resources.push(Resource::Listener(Listener::new("raw", address, Protocol::Tcp, role)));
             resources
         };
         for (weights, last) in [((0, 1), 3), ((1, 0), 2)] {

@@ -86,18 +86,9 @@ impl Filter {
 
     /// The request headers it asks for, in small letters.
     pub(super) fn headers(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|term| match term {
-            Term::Header(name, _) => Some(name.as_str()),
-            Term::All
-            | Term::Failures
-            | Term::Sampled
-            | Term::Status(..)
-            | Term::SlowerThan(_)
-            | Term::Route(_)
-            | Term::App(_)
-            | Term::Share(_)
-            | Term::Cel(_) => None,
-        })
+        self.0
+            .iter()
+            .filter_map(|term| if let Term::Header(name, _) = term { Some(name.as_str()) } else { None })
     }
 }
 

@@ -135,14 +135,7 @@ pub fn routes(rules: Vec<Rule>) -> Resource {
 
 pub fn listener(name: &str, port: u16, role: Role) -> Resource {
     let address = (GATEWAY, port).into();
-    Resource::Listener(Listener {
-        name: name.into(),
-        address,
-        protocol: Protocol::Http,
-        role,
-        tls: None,
-        proxy: None,
-    })
+    Resource::Listener(Listener::new(name, address, Protocol::Http, role))
 }
 
 pub fn gateway() -> Resource {
