@@ -24,6 +24,7 @@ use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ServerConfig};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::identity::{PeerIdentity, TrustDomain};
@@ -183,17 +184,20 @@ impl Acceptor {
     /// Runs one handshake. Dropping the future closes the connection.
     pub async fn accept(&self, stream: Stream) -> Result<Stream, HandshakeError> {
         let handshake = TlsAcceptor::from(self.config.clone()).accept(stream).into_fallible();
-        let tls = match within(self.timeout, handshake).await {
+        let (error, stream) = match within(self.timeout, handshake).await {
             None => return Err(HandshakeError::TimedOut(self.timeout)),
-            Some(Err((error, stream))) => {
-                let failed = refused_or_gone(error);
-                if matches!(failed, HandshakeError::Refused(..)) {
-                    Box::pin(told(stream)).await;
-                }
-                return Err(failed);
-            }
-            Some(Ok(tls)) => tls,
+            Some(Ok(tls)) => return self.established(tls),
+            Some(Err(failed)) => failed,
         };
+        let failed = refused_or_gone(error);
+        if matches!(failed, HandshakeError::Refused(..)) {
+            Box::pin(told(stream)).await;
+        }
+        Err(failed)
+    }
+
+    /// Learns who is at the other side once the handshake is through.
+    fn established(&self, tls: TlsStream<Stream>) -> Result<Stream, HandshakeError> {
         let (_, connection) = tls.get_ref();
         let refused = |error| HandshakeError::refused(&error);
         let (identity, life) = match &self.members {
