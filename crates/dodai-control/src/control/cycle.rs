@@ -22,8 +22,8 @@ use crate::status::{Facts, statuses};
 
 /// Changes that come within this are taken together.
 const DEBOUNCE: Duration = Duration::from_millis(10);
-/// How long it waits at most when nothing wakes it and no deadline passes.
-const REST: Duration = Duration::from_secs(60);
+/// How long it waits at most when nothing wakes it and no deadline passes: only a wake that was lost shows then.
+const REST: Duration = Duration::from_secs(600);
 /// How long it waits after the store failed, or when there is more to do.
 const RETRY: Duration = Duration::from_secs(1);
 /// How many plans may follow one another before others get a turn.

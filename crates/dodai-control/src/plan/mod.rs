@@ -292,7 +292,7 @@ pub(crate) fn next_deadline(
         since.saturating_add(Millis::try_from(span.as_millis()).unwrap_or(Millis::MAX))
     };
     let lost = records.instances.values().filter_map(|instance| observed.away_since(&instance.base));
-    let lost = lost.chain([observed.started]).map(|since| after(since, rules.lost_after));
+    let lost = lost.map(|since| after(since, rules.lost_after));
     let forgotten = records.instances.values().filter_map(|instance| instance.draining);
     let forgotten = forgotten.map(|since| after(since, rules.forget_after));
     let late = records.apps.values().map(|app| after(app.since, rules.progress_deadline));
