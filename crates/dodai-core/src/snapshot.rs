@@ -19,6 +19,7 @@ mod guard;
 mod health;
 mod resilience;
 mod routing;
+mod service;
 mod trust;
 mod workload;
 
@@ -28,6 +29,7 @@ pub use guard::*;
 pub use health::*;
 pub use resilience::*;
 pub use routing::*;
+pub use service::*;
 pub use trust::*;
 pub use workload::*;
 
