@@ -225,6 +225,7 @@ async fn inbound(
         return talk.carry_to(&capture.way, side, service).await;
     }
     match talk.hear(true).await {
+        // An app's own TLS proves nobody of the mesh.
         Heard::Client(Guess::Tls(_)) => talk.carry_to(&capture.way, side, service).await,
         Heard::Silence => talk.give_up(&capture.way, side).await,
         Heard::Server | Heard::Client(_) => talk.route(&capture.way, side),

@@ -19,7 +19,7 @@ pub enum Fate {
     Passed,
     /// It was meant for an address of which nothing is known, and such are not let through.
     Denied,
-    /// It was meant for nobody, for us, or for somebody who cannot be reached.
+    /// It was meant for nobody, for us, for somebody who cannot be reached or takes no plain callers.
     Refused,
 }
 

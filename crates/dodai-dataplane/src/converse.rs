@@ -180,6 +180,12 @@ impl Converse {
     /// Carries the bytes to a service.
     pub async fn carry_to(mut self, way: &CaptureWay, side: Side, service: Arc<Service>) -> Option<Spoken> {
         self.server = Server::Away;
+        if matches!(way, CaptureWay::Inbound)
+            && let Err(failure) = service.admits(side.secure, true)
+        {
+            self.end(way, Fate::Refused, side, Some(&service), failure);
+            return None;
+        }
         let mut service = Some(service);
         match Box::pin(pipe::open_named(&self.worker, &side, &mut service, "")).await {
             Ok((stream, _in_flight)) => {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use dodai_core::failure::Kind;
+use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::{BaseId, ServiceId};
 use dodai_core::snapshot;
 
@@ -103,6 +103,20 @@ impl Service {
     /// Its id.
     pub fn id(&self) -> &ServiceId {
         &self.spec.id
+    }
+
+    /// Whether a caller is taken as far as that hangs on mutual TLS, which `secure` says that it spoke.
+    pub fn admits(&self, secure: bool, intercepted: bool) -> Result<(), Failure> {
+        // Who intercepts wants plain callers, unless somebody said otherwise.
+        let plain = if intercepted { !self.spec.strict } else { self.spec.plain };
+        if secure || plain {
+            return Ok(());
+        }
+        let app = &self.spec.id.owner;
+        let text = format!(
+            "{app} takes calls over mutual TLS only; call it through a base or a gateway, or set `mtls: permissive`"
+        );
+        Err(Failure::new(Kind::Denied, text))
     }
 
     /// Whether one of its instances runs on this base.

@@ -240,9 +240,7 @@ fn lead(
                     .and_then(|(name, namespace)| table.resolve(name, port_of(head.authority()), namespace)),
             };
             let service = service.ok_or_else(|| no_route(head))?.clone();
-            if !entry.secure && entry.captured.is_none() && !service.spec.plain {
-                return Err(strict(&service));
-            }
+            service.admits(entry.secure, entry.captured.is_some())?;
             let affinity = Affinity::of(&service, head, entry);
             let (revision, labels) = subset::read(head);
             let mirrors = Mirrors::new();
@@ -298,17 +296,6 @@ fn outside(table: &Table, host: &str, port: Option<u16>, namespace: &str) -> Res
         ));
     }
     Ok(Decision::External)
-}
-
-/// The answer to a caller without mutual TLS, where another service takes such callers.
-fn strict(service: &Service) -> Failure {
-    let app = &service.spec.id.owner;
-    Failure::new(
-        Kind::Denied,
-        format!(
-            "{app} takes calls over mutual TLS only; call it through a base or a gateway, or set `mtls: permissive`"
-        ),
-    )
 }
 
 fn no_route(head: &RequestHead<'_>) -> Failure {

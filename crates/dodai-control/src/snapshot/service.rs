@@ -205,6 +205,7 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         [app] => traffic(input, app),
         _ => Vec::new(),
     };
+    let mtls: Vec<_> = one.apps.iter().map(|app| mutual_tls(input.documents, app)).collect();
     let service = Service {
         id: one.id.clone(),
         protocol: one.protocol,
@@ -219,24 +220,23 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         breaker: effective.breaker.unwrap_or_default(),
         concurrency: effective.concurrency,
         health,
-        plain: takes_plain(input.documents, &one.apps),
+        plain: !mtls.is_empty() && mtls.iter().all(|said| *said == Some(api::MutualTls::Permissive)),
+        strict: mtls.contains(&Some(api::MutualTls::Strict)),
         inbound: effective.filters,
     };
     Compiled { service, apps: one.apps.clone(), prefers_near: balancing.spill_below.is_some() }
 }
 
-/// Whether all apps behind a service take callers without mutual TLS: as each says, or its namespace.
-fn takes_plain(documents: &Documents, apps: &[AppId]) -> bool {
-    let of_app = |id: &AppId| {
-        let app = documents.app(id)?;
-        let namespace = || documents.namespace(&app.metadata.namespace);
-        let label = || match namespace()?.metadata.labels.get(api::MTLS_LABEL)?.as_str() {
+/// What an app, or else its namespace, says of callers without mutual TLS; `None` if neither does.
+fn mutual_tls(documents: &Documents, id: &AppId) -> Option<api::MutualTls> {
+    let app = documents.app(id)?;
+    app.spec.mtls.or_else(|| {
+        let namespace = documents.namespace(&app.metadata.namespace)?;
+        match namespace.metadata.labels.get(api::MTLS_LABEL)?.as_str() {
             "permissive" => Some(api::MutualTls::Permissive),
             _ => Some(api::MutualTls::Strict),
-        };
-        app.spec.mtls.or_else(label)
-    };
-    !apps.is_empty() && apps.iter().all(|app| of_app(app) == Some(api::MutualTls::Permissive))
+        }
+    })
 }
 
 /// The shares of an app's revisions that can take calls; all to the newest ready one unless it says otherwise.

@@ -17,7 +17,11 @@ fn snapshot(interception: &str) -> Snapshot {
          apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{name: legacy}}\n\
          spec: {{services: [{{name: http}}], external: {{addresses: ['10.0.0.7:80']}}}}\n"
     );
-    let documents: Documents = yaml(&text).into_iter().map(|one| one.value).collect();
+    snapshot_of(&text)
+}
+
+fn snapshot_of(text: &str) -> Snapshot {
+    let documents: Documents = yaml(text).into_iter().map(|one| one.value).collect();
     let (records, base, settings) = (Records::default(), BaseId::new("one"), BaseSettings::default());
     let observed = Observed::default();
     let input = Input {
@@ -62,4 +66,33 @@ fn a_base_that_takes_none_is_told_nothing_of_them() {
     let told = snapshot("labels: {a: b}");
     assert_eq!((told.listeners().count(), told.services().count()), (0, 0));
     assert_eq!(snapshot("interception: {outbound: {}}").listeners().count(), 2);
+}
+
+/// Of an app in `shop` with this `mtls` and this label of the namespace: whether plain callers come in at the mesh
+/// port, and whether interception lets none in.
+fn mutual_tls(app: &str, label: &str) -> (bool, bool) {
+    let text = format!(
+        "apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{name: one}}\nspec: {{interception: {{inbound: {{}}}}}}\n---\n\
+         apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{label}}}}}\n---\n\
+         apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{name: legacy, namespace: shop}}\n\
+         spec: {{{app}services: [{{name: http}}], external: {{addresses: ['10.0.0.7:80']}}}}\n"
+    );
+    let told = snapshot_of(&text);
+    let service = told.services().next().expect("it is known");
+    (service.plain, service.strict)
+}
+
+#[test]
+fn who_intercepts_takes_plain_callers_unless_strict_is_said() {
+    for (app, label, expect) in [
+        ("", "", (false, false)),
+        ("mtls: strict, ", "", (false, true)),
+        ("mtls: permissive, ", "", (true, false)),
+        ("", "dodai.dev/mtls: strict", (false, true)),
+        ("", "dodai.dev/mtls: permissive", (true, false)),
+        ("mtls: permissive, ", "dodai.dev/mtls: strict", (true, false)),
+        ("mtls: strict, ", "dodai.dev/mtls: permissive", (false, true)),
+    ] {
+        assert_eq!(mutual_tls(app, label), expect, "{app} {label}");
+    }
 }

@@ -307,6 +307,40 @@ async fn what_comes_goes_to_the_address_it_was_meant_for_if_the_app_lets_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_app_that_is_strict_takes_no_plain_caller_on_this_way_either() {
+    local(async {
+        let mut resources = shop(takes(CaptureWay::Inbound, true));
+        for resource in &mut resources {
+            if let Resource::Service(service) = resource {
+                service.strict = true;
+            }
+        }
+        let world = World::of(resources).await;
+        let (mut catalog, mut database) = (world.backend(1), world.backend(2));
+        let mut client = meant_for(&world, backend_addr(1)).await;
+        let refused = client.ask(&get("catalog")).await;
+        assert_eq!((refused.status(), refused.header("dodai-failure")), (403, Some("denied")));
+        assert!(refused.body.contains("shop/catalog takes calls over mutual TLS only"), "{refused:?}");
+        assert_eq!(world.records.next().await.status, 403);
+        assert_eq!(count(&world, 1, Fate::Routed), 1, "as HTTP, which can be told why");
+        // The first message of TLS with one cipher suite and one scheme of signatures.
+        let mut hello = b"\x16\x03\x01\x00\x37\x01\x00\x00\x33\x03\x03".to_vec();
+        hello.extend([7; 32]);
+        hello.extend(b"\x00\x00\x02\x13\x01\x01\x00\x00\x08\x00\x0d\x00\x04\x00\x02\x04\x03");
+        for (at, begins) in [(1, hello.as_slice()), (2, b"hello")] {
+            let mut client = meant_for(&world, backend_addr(at)).await;
+            client.send(begins).await;
+            client.ended().await;
+            let record = world.records.next().await;
+            assert_eq!((record.status, record.failure), (0, Some(dodai_core::failure::Kind::Denied)), "{at}");
+        }
+        assert_eq!(count(&world, 1, Fate::Refused), 2);
+        assert!(catalog.is_left_alone().await && database.is_left_alone().await);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_to_an_unknown_port_passes_or_is_denied() {
     local(async {
         for allow in [true, false] {
