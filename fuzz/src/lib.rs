@@ -1,22 +1,33 @@
 //! What each fuzz target does with its bytes. Plain functions, so that a test can call them with a saved input.
 //!
-//! A target panics when a promise is broken; `fuzz_targets/` only hands over the bytes.
+//! A target panics when a promise is broken; `main.rs` only hands over the bytes.
 
-pub mod cel;
-pub mod chunks;
-pub mod credentials;
-pub mod documents;
-pub mod event;
-pub mod guess;
-pub mod h1_request;
-pub mod h1_response;
-pub mod h2;
-pub mod hpack;
-pub mod identity;
-pub mod line_format;
-pub mod messages;
-pub mod proxy_protocol;
-pub mod socks;
-pub mod template;
-pub mod tokens;
-pub mod trace;
+macro_rules! targets {
+    ($($name:ident)*) => {
+        $(pub mod $name;)*
+
+        /// Every target by its name.
+        pub const TARGETS: &[(&str, fn(&[u8]))] = &[$((stringify!($name), $name::target)),*];
+    };
+}
+
+targets! {
+    cel
+    chunks
+    credentials
+    documents
+    event
+    guess
+    h1_request
+    h1_response
+    h2
+    hpack
+    identity
+    line_format
+    messages
+    proxy_protocol
+    socks
+    template
+    tokens
+    trace
+}

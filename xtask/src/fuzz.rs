@@ -11,6 +11,8 @@ use crate::process::Tool;
 use crate::workspace::Workspace;
 
 pub const DEFAULT_SECONDS: u32 = 60;
+/// Holds all targets; the variable `FUZZ_TARGET` chooses.
+const PROGRAM: &str = "dodai-fuzz";
 /// Hitting this is a finding: a parser of small inputs has no use for it.
 const MEMORY_MB: u32 = 1024;
 /// One input may take this long, in seconds, before it counts as a hang.
@@ -43,7 +45,7 @@ pub fn check(workspace: &Workspace, seconds: u32) -> Result<Outcome> {
 
 fn build(workspace: &Workspace, platform: &str) -> Result<()> {
     Tool::new("cargo", &workspace.root.join("fuzz"))
-        .args(["build", "--release", "--locked", "--bins", "--target", platform, "--target-dir"])
+        .args(["build", "--release", "--locked", "--bin", PROGRAM, "--target", platform, "--target-dir"])
         .args([workspace.target.join("fuzz")])
         .env("RUSTFLAGS", FLAGS)
         .hint("fuzz/ is a workspace of its own: `cargo metadata` in it renews its lock file; the C++ part needs g++")
@@ -58,8 +60,9 @@ fn run_one(workspace: &Workspace, platform: &str, name: &str, seconds: u32) -> R
     for folder in [&seeds, &found, &crashes] {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    let program = workspace.target.join("fuzz").join(platform).join("release").join(name);
+    let program = workspace.target.join("fuzz").join(platform).join("release").join(PROGRAM);
     Tool::new(program, &fuzz)
+        .env("FUZZ_TARGET", name)
         .args([format!("-max_total_time={seconds}"), format!("-timeout={INPUT_TIMEOUT}")])
         .args([format!("-rss_limit_mb={MEMORY_MB}"), format!("-artifact_prefix={}/{name}-", crashes.display())])
         .args(["-print_final_stats=1", "-verbosity=0"])
@@ -81,14 +84,14 @@ fn executions(log: &str) -> Result<u64> {
     Ok(count)
 }
 
-/// Every file in `fuzz/fuzz_targets` is a target.
+/// Every file in `fuzz/src` is a target, but for the two that hold them together. One that the list lacks fails to run.
 fn targets(workspace: &Workspace) -> Result<Vec<String>> {
-    let folder = workspace.root.join("fuzz/fuzz_targets");
+    let folder = workspace.root.join("fuzz/src");
     let mut names = Vec::new();
     for entry in std::fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
-        let path = entry.context("reading fuzz_targets")?.path();
-        if let Some(stem) = path.file_stem().filter(|_| path.extension().is_some_and(|ending| ending == "rs"))
-        {
+        let path = entry.context("reading fuzz/src")?.path();
+        let stem = path.file_stem().filter(|_| path.extension().is_some_and(|ending| ending == "rs"));
+        if let Some(stem) = stem.filter(|stem| !["lib", "main"].map(Some).contains(&stem.to_str())) {
             names.push(stem.to_string_lossy().into_owned());
         }
     }
