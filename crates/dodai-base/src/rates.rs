@@ -5,6 +5,7 @@
 //! moment; then each base keeps the whole limit by itself, rather than refuse calls that are within it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +46,8 @@ pub(crate) async fn tend(parts: Arc<Parts>, tasks: Tasks) {
 
 /// The shares of one base.
 pub struct Sharer {
-    base: String,
+    /// What tells it apart from all others that share by a Redis.
+    member: String,
     links: BTreeMap<RateStore, Link>,
 }
 
@@ -62,9 +64,12 @@ struct Link {
 type Shared<'a> = Vec<(&'a str, &'a Arc<Limit>)>;
 
 impl Sharer {
-    /// Of the base that is called so.
+    /// Of the base that is called so. Bases of different owners may have one name: each that runs by itself is called
+    /// `local`. So a number that was drawn at the start is part of it; what a base that has ended asked for counts
+    /// until its lease is over.
     pub fn new(base: &str) -> Sharer {
-        Sharer { base: base.to_owned(), links: BTreeMap::new() }
+        let drawn = RandomState::new().build_hasher().finish();
+        Sharer { member: format!("{base}/{drawn:016x}"), links: BTreeMap::new() }
     }
 
     /// One round at `now`: tells and hears of all `limits` that are shared through a Redis.
@@ -81,10 +86,10 @@ impl Sharer {
                 self.links.insert((*store).clone(), Link::default());
             }
         }
-        let base = self.base.as_str();
+        let member = self.member.as_str();
         let rounds = self.links.iter_mut().filter_map(|(store, link)| {
             let shared = stores.get(store)?;
-            Some(link.round(base, store, shared, vault, now))
+            Some(link.round(member, store, shared, vault, now))
         });
         futures_util::future::join_all(rounds).await;
     }
@@ -101,14 +106,14 @@ impl Sharer {
 impl Link {
     async fn round(
         &mut self,
-        base: &str,
+        member: &str,
         store: &RateStore,
         shared: &Shared<'_>,
         vault: &impl Vault,
         now: Instant,
     ) {
         let asked = self.measure(shared, now);
-        let told = match tokio::time::timeout(PATIENCE, self.tell(base, store, &asked, vault)).await {
+        let told = match tokio::time::timeout(PATIENCE, self.tell(member, store, &asked, vault)).await {
             Ok(told) => told,
             Err(_) => Err(format!("the Redis at {}: no answer in time", store.address)),
         };
@@ -154,7 +159,7 @@ impl Link {
 
     async fn tell(
         &mut self,
-        base: &str,
+        member: &str,
         store: &RateStore,
         asked: &[(&str, u64)],
         vault: &impl Vault,
@@ -176,7 +181,7 @@ impl Link {
             }
         };
         // What fails is made anew, with the password that holds by then.
-        let all = rates.tell(base, asked).await.map_err(|error| error.to_string())?;
+        let all = rates.tell(member, asked).await.map_err(|error| error.to_string())?;
         self.rates = Some(rates);
         Ok(all)
     }

@@ -77,12 +77,13 @@ impl Rates {
         Ok(Rates { address: address.to_owned(), client, connection: None })
     }
 
-    /// Tells what is asked of `base`, by limit in calls per second, and hears what is asked of all, in the same order.
+    /// Tells what is asked of `member`, by limit in calls per second, and hears what is asked of all, in the same order.
+    /// A member is one base of all that share by this Redis: two of one name would count as one.
     /// Cancel safe: what was told counts, and the next round connects anew.
     ///
     /// # Errors
     /// The Redis cannot be reached or refuses; the next round tries again.
-    pub async fn tell(&mut self, base: &str, asked: &[(&str, u64)]) -> Result<Vec<Asked>, Error> {
+    pub async fn tell(&mut self, member: &str, asked: &[(&str, u64)]) -> Result<Vec<Asked>, Error> {
         // Taken for the round: one that was given up on in the middle of it is not used again.
         let connection = self.connection.take();
         let failed = |source| Error::Redis { address: self.address.clone(), source };
@@ -93,7 +94,7 @@ impl Rates {
         let mut pipe = redis::pipe();
         for (limit, rate) in asked {
             let key = format!("{PREFIX}{limit}");
-            pipe.cmd("EVAL").arg(TELL).arg(1).arg(key).arg(base).arg(*rate).arg(LEASE_SECONDS);
+            pipe.cmd("EVAL").arg(TELL).arg(1).arg(key).arg(member).arg(*rate).arg(LEASE_SECONDS);
         }
         let all: Vec<(u64, u64)> = pipe.query_async(&mut connection).await.map_err(failed)?;
         self.connection = Some(connection);
