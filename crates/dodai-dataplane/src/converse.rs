@@ -188,8 +188,8 @@ impl Converse {
         }
         let mut service = Some(service);
         match Box::pin(pipe::open_named(&self.worker, &side, &mut service, "")).await {
-            Ok((stream, _in_flight)) => {
-                let up = (Wire::new(stream), Vec::new());
+            Ok(opened) => {
+                let up = (Wire::new(opened.stream), Vec::new());
                 self.join(way, Fate::Carried, side, service, up).await;
             }
             Err(failure) => self.end(way, Fate::Refused, side, service.as_deref(), failure),

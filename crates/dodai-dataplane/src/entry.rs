@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use dodai_core::call::Caller;
 use dodai_core::id::ServiceId;
-use dodai_core::snapshot::Listener;
+use dodai_core::snapshot::{Listener, Role};
 use dodai_core::trace::Span;
 use tokio::time::Instant;
 
@@ -28,4 +28,11 @@ pub struct Entry<'a> {
     pub routed: Option<&'a Cell<Option<Instant>>>,
     /// The span, where it is ours to say if it is sampled: a rule may say otherwise than the base.
     pub redraws: Option<&'a Cell<Span>>,
+}
+
+impl Entry<'_> {
+    /// Whether it comes from outside the mesh, through a gateway.
+    pub fn is_outside(&self) -> bool {
+        matches!(self.listener.role, Role::Gateway { .. })
+    }
 }

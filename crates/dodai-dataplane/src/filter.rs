@@ -319,6 +319,24 @@ pub fn run(
     Ok(Ran::Through)
 }
 
+/// Runs `filters` of `name` on what can neither wait nor be changed any more: a call at its callee, or a connection.
+pub fn run_at_once(filters: &[Filter], seen: &Seen<'_>, name: &str) -> Result<(), Failure> {
+    let needs =
+        |filter: &Filter| !matches!(filter, Filter::Request(_) | Filter::Response(_) | Filter::Fault(_));
+    if !filters.iter().any(needs) {
+        return Ok(());
+    }
+    let mut passed = Passed { arrived: true, ..Passed::default() };
+    match run(filters, 0, true, seen, || None, &mut passed, &mut Edits::new())? {
+        Ran::Through | Ran::Answered(..) => Ok(()),
+        // Nobody waits here: who may need to is asked by `later::arrive`.
+        Ran::Waits(..) => {
+            let text = format!("{name} asks of its callers what only an HTTP call can answer");
+            Err(Failure::new(Kind::NotImplemented, text))
+        }
+    }
+}
+
 /// Why a call beyond a rate is refused.
 pub fn used_up() -> Failure {
     Failure::new(Kind::RateLimited, "the rate limit is used up; wait, or raise `rateLimit` of the policy")

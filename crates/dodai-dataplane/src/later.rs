@@ -83,7 +83,7 @@ impl Later {
                 let table = worker.shared.table.load();
                 let mut decided = spine::settle(&table, &entry, &head, &rule, ran, self.passed, edits)?;
                 if let Decision::Forward(forward) = &mut decided {
-                    forward.weigh(&head, edits);
+                    forward.weigh(&head, entry.is_outside(), edits);
                 }
                 return Ok(decided);
             }

@@ -58,6 +58,7 @@ pub mod matcher;
 pub mod mesh;
 mod message;
 mod mirror;
+mod opening;
 mod overload;
 mod path;
 mod pick;

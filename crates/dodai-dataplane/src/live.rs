@@ -17,6 +17,8 @@ use tokio::time::Instant;
 use crate::filter::{Filter, Known, Seen};
 use crate::matcher;
 use crate::request::Side;
+use crate::route::Rule;
+use crate::service::Service;
 use crate::table::Table;
 
 /// The tunnels of one thread.
@@ -108,29 +110,37 @@ pub fn still_allowed(
 
 /// Whether `table` lets in what `seen` tells of a call to `service`. Where no rule leads nothing is said: that endpoints
 /// go is not a matter of who may call.
-pub fn allowed(
+fn allowed(
     table: &Table,
     listener: &Listener,
     service: Option<&ServiceId>,
     seen: &Seen<'_>,
 ) -> Result<(), Failure> {
     let service = service.and_then(|id| table.service(id));
-    let rule = match &listener.role {
-        Role::Gateway { routes } => {
-            table.router(routes).and_then(|router| router.route(&seen.head, seen.caller))
-        }
-        Role::Outbound { .. } | Role::Dependency { .. } => {
-            service.and_then(|service| service.rules.find(&matcher::Seen::new(&seen.head, seen.caller)))
-        }
-        Role::Mesh | Role::Api { .. } | Role::Captured(_) => None,
-    };
-    if let Some(rule) = rule {
+    if let Some(rule) = rule(table, listener, service.map(|service| &**service), seen) {
         guards(&rule.filters, seen)?;
     }
     match service {
         Some(service) => guards(&service.inbound, &Seen { client: None, ..*seen }),
         None => Ok(()),
     }
+}
+
+/// The rule for what `seen` tells of a call to `service` through `listener`.
+pub fn rule<'a>(
+    table: &'a Table,
+    listener: &Listener,
+    service: Option<&'a Service>,
+    seen: &Seen<'_>,
+) -> Option<&'a Rule> {
+    let rule = match &listener.role {
+        Role::Gateway { routes } => table.router(routes)?.route(&seen.head, seen.caller),
+        Role::Outbound { .. } | Role::Dependency { .. } => {
+            service?.rules.find(&matcher::Seen::new(&seen.head, seen.caller))
+        }
+        Role::Mesh | Role::Api { .. } | Role::Captured(_) => None,
+    };
+    rule.map(|rule| &**rule)
 }
 
 fn guards(filters: &[Filter], seen: &Seen<'_>) -> Result<(), Failure> {

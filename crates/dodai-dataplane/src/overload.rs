@@ -8,8 +8,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::RequestHead;
+use dodai_core::head::{Edit, Edits, RequestHead, Short};
 use dodai_core::snapshot::{Concurrency, Priority};
+use http::HeaderName;
 
 use crate::spine::Forward;
 use crate::tally::{Event, Tally};
@@ -128,21 +129,38 @@ impl Overload {
     }
 }
 
-/// How much a call matters: what its head says where its service asks for that, else what its rule says.
-pub fn priority(forward: &Forward, head: &RequestHead<'_>) -> Priority {
-    let Some(overload) = &forward.service.overload else { return Priority::Normal };
-    let told = overload.spec.priority_header.as_ref().and_then(|name| head.header(name));
-    let told = match told {
+/// How much a call matters: what its head says where its service asks for that, else what its rule says. A caller may
+/// say that it matters less than its way makes it, not more: then the next hop is told what holds.
+pub fn priority(
+    forward: &Forward,
+    overload: &Overload,
+    head: &RequestHead<'_>,
+    outside: bool,
+    edits: &mut Edits,
+) -> Priority {
+    let name = overload.spec.priority_header.as_deref();
+    let told = match name.and_then(|name| head.header(name)) {
         Some(b"high") => Some(Priority::High),
         Some(b"normal") => Some(Priority::Normal),
         Some(b"low") => Some(Priority::Low),
         Some(_) | None => None,
     };
     let rule = forward.rule.as_ref().and_then(|rule| rule.policy.priority);
-    // A caller may say that it matters less than its way makes it, not more.
-    match (told, rule) {
-        (Some(told), Some(rule)) => told.min(rule),
-        (told, rule) => told.or(rule).unwrap_or(Priority::Normal),
+    let most = rule.or(outside.then_some(Priority::Normal));
+    let (Some(told), Some(most)) = (told, most) else { return told.or(most).unwrap_or(Priority::Normal) };
+    if told > most
+        && let Some(name) = name.and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+    {
+        edits.push(Edit::Set(name, Short::from_slice(text(most).as_bytes())));
+    }
+    told.min(most)
+}
+
+fn text(priority: Priority) -> &'static str {
+    match priority {
+        Priority::High => "high",
+        Priority::Normal => "normal",
+        Priority::Low => "low",
     }
 }
 

@@ -10,19 +10,18 @@ use std::task::Poll;
 
 use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::head::{host_of, port_of};
-use dodai_core::snapshot::{Action, Backend, Protocol, Role};
+use dodai_core::snapshot::{Backend, Protocol, Role};
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
-use tokio::time::Instant;
 
 use crate::affinity::Affinity;
-use crate::filter::{Known, Seen};
-use crate::live::{self, Watch};
+use crate::live::Watch;
+use crate::opening::{self, tunnel, wanted};
 use crate::reach::{self, Reach, dial};
 use crate::request::Side;
 use crate::roll::{Facts, Speaks};
 use crate::serve_h1::Client;
-use crate::service::{Place, Service, Verdict, Wish, now_nanos};
+use crate::service::{Attempt, Endpoint, Place, Service, Verdict, Wish, now_nanos};
 use crate::spine::{self, Headers, Lap, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
@@ -74,14 +73,15 @@ pub async fn connect(client: Client, authority: &str) {
     };
     client.deadline.set(worker.shared.limits.linger_timeout);
     match opened {
-        Ok((stream, _in_flight)) => {
+        Ok(opened) => {
             outcome.status = 200;
+            outcome.endpoint = opened.endpoint();
             lap.opened(&worker, service.as_deref(), line);
             if client.wire.write_all(b"HTTP/1.1 200 OK\r\n\r\n", &client.deadline).await.is_ok() {
                 let carry = std::mem::take(&mut *client.carry.borrow_mut());
                 let watch =
                     service.as_ref().map(|to| worker.live.enter(&client.side, tunnel(), Some(to.id())));
-                outcome.failure = join(&client, &Wire::new(stream), carry, Vec::new(), watch).await;
+                outcome.failure = join(&client, &Wire::new(opened.stream), carry, Vec::new(), watch).await;
             }
         }
         Err(failure) => {
@@ -113,10 +113,13 @@ pub async fn open_named(
     service: &mut Option<Arc<Service>>,
     authority: &str,
 ) -> Result<Opened, Failure> {
-    match service {
-        Some(service) => open(worker, service, None, side).await,
-        None => dial(worker, &reach::external(authority, 443)).await.map(|stream| (stream, None)),
-    }
+    let Some(meant) = service else {
+        let stream = dial(worker, &reach::external(authority, 443)).await?;
+        return Ok(Opened { stream, attempt: None, _in_flight: None });
+    };
+    let lead = opening::onward(&worker.shared.table.load(), side, Some(meant), None);
+    let (to, backend) = lead.map_err(|(_, failure)| failure)?;
+    open(worker, service.insert(to), backend.as_ref(), side).await
 }
 
 /// Joins a client of `side` and an endpoint; `early` came from each of them too soon. How many bytes went each way.
@@ -138,13 +141,13 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     side.speaks(Speaks::Tcp);
     let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
     let mut outcome = Outcome::default();
-    let (mut service, backend) = service_of(&worker, &side, stream.server_name()).unzip();
-    let opened = match &mut service {
-        Some(service) => match enters(&worker, &side, service, stream.server_name()) {
-            Ok(()) => open(&worker, service, backend.flatten().as_ref(), &side).await,
-            Err(failure) => Err(failure),
-        },
-        None => Err(Failure::new(Kind::NoRoute, "no route for this TCP listener")),
+    let lead = opening::lead(&worker.shared.table.load(), &side, stream.server_name());
+    let (service, opened) = match lead {
+        Ok((mut service, backend)) => {
+            let opened = open(&worker, &mut service, backend.as_ref(), &side).await;
+            (Some(service), opened)
+        }
+        Err((service, failure)) => (service, Err(failure)),
     };
     let line = || Line {
         listener: &side.listener.name,
@@ -156,10 +159,11 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
         protocol: "TCP",
     };
     match opened {
-        Ok((up, _in_flight)) => {
+        Ok(opened) => {
             outcome.status = 200;
+            outcome.endpoint = opened.endpoint();
             lap.opened(&worker, service.as_deref(), line);
-            let (down, up) = (Wire::new(stream), Wire::new(up));
+            let (down, up) = (Wire::new(stream), Wire::new(opened.stream));
             let deadline = worker.deadlines.register();
             let sides = [(&down, &up, Vec::new()), (&up, &down, Vec::new())];
             let host = down.with(|stream| stream.server_name().map(str::to_owned));
@@ -177,59 +181,21 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     lap.finish(&worker, service.as_deref(), None, &outcome, line);
 }
 
-/// Whether who connects to a gateway is let in by its rules, which nobody asks on the way to an endpoint.
-fn enters(worker: &Worker, side: &Side, service: &Service, host: Option<&str>) -> Result<(), Failure> {
-    let Role::Gateway { .. } = side.listener.role else { return Ok(()) };
-    let parts = wanted(host);
-    let seen = Seen {
-        head: dodai_core::head::RequestHead::Map(&parts),
-        caller: &side.caller,
-        client: Some(&*side.client).filter(|client| !client.is_empty()),
-        now: Instant::now(),
-        known: Known::Head,
-    };
-    live::allowed(&worker.shared.table.load(), &side.listener, Some(service.id()), &seen)
+/// A connection to an endpoint. It counts there, and at a local process, for as long as this lives.
+pub struct Opened {
+    /// The connection.
+    pub stream: Stream,
+    /// The try that reached it; `None` for a host outside.
+    attempt: Option<Attempt>,
+    _in_flight: Option<crate::local::InFlight>,
 }
 
-/// Where a connection of a TCP listener leads, and to which part of it; the name wanted of TLS is matched as a host.
-pub fn service_of(
-    worker: &Worker,
-    side: &Side,
-    host: Option<&str>,
-) -> Option<(Arc<Service>, Option<Backend>)> {
-    let table = worker.shared.table.load();
-    let all = |service: &Arc<Service>| (service.clone(), None);
-    match &side.listener.role {
-        Role::Dependency { service, .. } => table.service(service).map(all),
-        Role::Gateway { routes } => {
-            let parts = wanted(host);
-            let head = dodai_core::head::RequestHead::Map(&parts);
-            let rule = table.router(routes)?.route(&head, &side.caller)?;
-            match &rule.action {
-                Action::Forward(backends) => {
-                    let backend = spine::draw(backends, rule.total_weight)?;
-                    Some((table.service(&backend.service)?.clone(), Some(backend.clone())))
-                }
-                Action::Redirect { .. } | Action::Respond { .. } => None,
-            }
-        }
-        Role::Mesh => table.service(side.service.as_ref()?).map(all),
-        Role::Outbound { .. } | Role::Api { .. } | Role::Captured(_) => None,
+impl Opened {
+    /// Whom it reached, if that is of the mesh.
+    pub fn endpoint(&self) -> Option<Arc<Endpoint>> {
+        self.attempt.as_ref().map(|attempt| attempt.endpoint.clone())
     }
 }
-
-/// The head by which a connection is matched that wants `host` in TLS.
-fn wanted(host: Option<&str>) -> http::request::Parts {
-    http::Request::get(host.unwrap_or("*")).body(()).unwrap_or_default().into_parts().0
-}
-
-/// The head by which a connection is checked that has none.
-pub fn tunnel() -> http::request::Parts {
-    http::Request::connect("/").body(()).unwrap_or_default().into_parts().0
-}
-
-/// A connection, and that it counts as one of a local process.
-pub type Opened = (Stream, Option<crate::local::InFlight>);
 
 /// A connection to an endpoint of `service`. If none can be had, a deploy may have come between: then `service`
 /// becomes what a newer table says of it, and is tried in turn.
@@ -287,7 +253,7 @@ async fn try_open(
             Reach::Http1(target) | Reach::Http2(target) => match dial(worker, &target).await {
                 Ok(stream) => {
                     service.answered(&attempt, Verdict::Status(200), now_nanos());
-                    return Ok((stream, target.in_flight));
+                    return Ok(Opened { stream, attempt: Some(attempt), _in_flight: target.in_flight });
                 }
                 Err(failure) => failure,
             },

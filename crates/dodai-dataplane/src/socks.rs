@@ -245,11 +245,12 @@ pub async fn serve(
     let opened = pipe::open_named(&worker, &side, &mut service, &authority).await;
     deadline.set(worker.shared.limits.linger_timeout);
     match opened {
-        Ok((up, _in_flight)) => {
+        Ok(opened) => {
             outcome.status = 200;
+            outcome.endpoint = opened.endpoint();
             lap.opened(&worker, service.as_deref(), line);
             if client.say(&reply(0)).await {
-                let (seen, up) = (std::mem::take(&mut client.seen), Wire::new(up));
+                let (seen, up) = (std::mem::take(&mut client.seen), Wire::new(opened.stream));
                 side.speaks(Speaks::Socks);
                 let (wires, early) = ((&client.wire, &up), [seen, Vec::new()]);
                 let joined = pipe::carry(&worker, &side, service.as_deref(), wires, early, &deadline);

@@ -105,11 +105,11 @@ impl Forward {
         })
     }
 
-    /// Notes what its head says of how long it may take and how much it matters.
-    pub fn weigh(&mut self, head: &RequestHead<'_>, edits: &mut Edits) {
+    /// Notes what its head says of how long it may take and how much it matters; `outside` the mesh nobody is believed.
+    pub fn weigh(&mut self, head: &RequestHead<'_>, outside: bool, edits: &mut Edits) {
         deadline::shrink(self, head, edits);
-        if self.service.overload.is_some() {
-            self.priority = Some(overload::priority(self, head));
+        if let Some(overload) = &self.service.overload {
+            self.priority = Some(overload::priority(self, overload, head, outside, edits));
         }
     }
 
@@ -200,7 +200,7 @@ pub fn admit(
     mark(edits, table, entry, head, span)?;
     let mut decided = lead(table, entry, head, now, edits)?;
     if let Decision::Forward(forward) = &mut decided {
-        forward.weigh(head, edits);
+        forward.weigh(head, entry.is_outside(), edits);
     }
     Ok(decided)
 }
@@ -514,21 +514,8 @@ pub fn draw(backends: &[Backend], total: u32) -> Option<&Backend> {
 
 /// Checks a call on its way into an instance: the callee's inbound filters.
 pub fn admit_inbound(service: &Service, head: &RequestHead<'_>, caller: &Caller) -> Result<(), Failure> {
-    let needs =
-        |filter: &Filter| !matches!(filter, Filter::Request(_) | Filter::Response(_) | Filter::Fault(_));
-    if !service.inbound.iter().any(needs) {
-        return Ok(());
-    }
     let seen = Seen { head: *head, caller, client: None, now: Instant::now(), known: Known::All };
-    let mut passed = Passed { arrived: true, ..Passed::default() };
-    match filter::run(&service.inbound, 0, true, &seen, || None, &mut passed, &mut Edits::new())? {
-        Ran::Through | Ran::Answered(..) => Ok(()),
-        // Nobody waits here: who may need to is asked by `later::arrive`.
-        Ran::Waits(..) => {
-            let text = format!("{} asks of its callers what only an HTTP call can answer", service.label);
-            Err(Failure::new(Kind::NotImplemented, text))
-        }
-    }
+    filter::run_at_once(&service.inbound, &seen, &service.label)
 }
 
 /// The caller as a metric label.

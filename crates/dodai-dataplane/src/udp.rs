@@ -29,10 +29,8 @@ use tokio::time::Instant;
 
 use crate::affinity::Affinity;
 use crate::connection::Serving;
-use crate::filter::{Known, Seen};
-use crate::live;
 use crate::local::{InFlight, Way};
-use crate::pipe;
+use crate::opening;
 use crate::reach::Address;
 use crate::request::Side;
 use crate::roll::{Entrant, Speaks};
@@ -239,7 +237,7 @@ async fn exchange(
 ) -> Option<Failure> {
     let (worker, service) = (&relay.worker, &opened.service);
     let limits = &worker.shared.limits;
-    let watch = worker.live.enter(side, pipe::tunnel(), Some(service.id()));
+    let watch = worker.live.enter(side, opening::tunnel(), Some(service.id()));
     loop {
         let waiting = std::mem::take(&mut *session.waiting.borrow_mut());
         if waiting.is_empty() {
@@ -356,9 +354,7 @@ fn side(worker: &Worker, serving: &Serving, client: SocketAddr) -> Side {
 
 /// A way to an endpoint for a client of `side`; else the service, if there is one, and why not.
 async fn open(worker: &Worker, side: &Side) -> Result<(Opened, UdpSocket), (Option<Arc<Service>>, Failure)> {
-    let Some((service, backend)) = pipe::service_of(worker, side, None) else {
-        return Err((None, Failure::new(Kind::NoRoute, "no route for this UDP listener")));
-    };
+    let (service, backend) = opening::lead(&worker.shared.table.load(), side, None)?;
     match way(worker, side, &service, backend.as_ref()).await {
         Ok((attempt, up, _in_flight)) => Ok((Opened { service, attempt, _in_flight }, up)),
         Err(failure) => Err((Some(service), failure)),
@@ -375,17 +371,8 @@ async fn way(
         let text = format!("{} does not speak UDP", service.label);
         return Err(Failure::new(Kind::NotImplemented, text));
     }
-    let parts = pipe::tunnel();
-    let client = Some(&*side.client).filter(|client| !client.is_empty());
-    let seen = Seen {
-        head: RequestHead::Map(&parts),
-        caller: &side.caller,
-        client,
-        now: Instant::now(),
-        known: Known::Head,
-    };
-    live::allowed(&worker.shared.table.load(), &side.listener, Some(service.id()), &seen)?;
-    spine::admit_inbound(service, &seen.head, &side.caller)?;
+    let head = opening::tunnel();
+    spine::admit_inbound(service, &RequestHead::Map(&head), &side.caller)?;
     let endpoint = pick(service, side, backend)?;
     let attempt = endpoint.attempt(now_nanos());
     let (at, in_flight) = address(worker, service, &endpoint).await?;

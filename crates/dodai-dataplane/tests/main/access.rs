@@ -278,33 +278,68 @@ async fn long_answers_are_cut_with_their_next_bytes() {
     .await;
 }
 
+fn raw(filters: Vec<Filter>) -> Vec<Resource> {
+    let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
+    let rule = Rule { filters, ..rule_to("shop/db/pg") };
+    let hosts = vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }];
+    let role = Role::Gateway { routes: "raw".into() };
+    resources.extend([
+        Resource::Service(Service { protocol: Protocol::Tcp, ..service("shop/db/pg") }),
+        endpoints("shop/db/pg", vec![endpoint(2, "r1")]),
+        Resource::Routes(Routes { name: "raw".into(), hosts, trusted: false }),
+        Resource::Listener(Listener::new("raw", (GATEWAY, 91).into(), Protocol::Tcp, role)),
+    ]);
+    resources
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_tcp_listener_of_a_gateway_asks_who_connects() {
     local(async {
-        let raw = |from: &str| {
-            let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
-            let rule = AccessRule { addresses: vec![from.into()], ..AccessRule::default() };
-            let rule = Rule { filters: vec![allow(rule)], ..rule_to("shop/db/pg") };
-            let hosts = vec![VirtualHost { names: vec!["*".into()], rules: vec![rule] }];
-            let role = Role::Gateway { routes: "raw".into() };
-            let listener = Listener::new("raw", (GATEWAY, 91).into(), Protocol::Tcp, role);
-            resources.extend([
-                Resource::Service(Service { protocol: Protocol::Tcp, ..service("shop/db/pg") }),
-                endpoints("shop/db/pg", vec![endpoint(2, "r1")]),
-                Resource::Routes(Routes { name: "raw".into(), hosts, trusted: false }),
-                Resource::Listener(listener),
-            ]);
-            resources
+        let from = |network: &str| {
+            vec![allow(AccessRule { addresses: vec![network.into()], ..AccessRule::default() })]
         };
-        let world = World::of(raw("192.0.2.0/24")).await;
+        let world = World::of(raw(from("192.0.2.0/24"))).await;
         let mut database = world.backend(2);
         world.client_of(91).await.ended().await;
         let record = world.records.next().await;
         assert_eq!(record.failure.map(|kind| kind.code()), Some("denied"), "{}", record.detail);
-        world.apply(raw("10.0.0.0/24")).await;
+        world.apply(raw(from("10.0.0.0/24"))).await;
         let mut client = world.client_of(91).await;
         client.send("hello").await;
         assert_eq!(database.accept().await.text(5).await, "hello");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_connection_can_show_it_does_not_have() {
+    local(async {
+        let claims = vec![ClaimMatch { name: "role".into(), values: vec!["admin".into()] }];
+        let admins = allow(AccessRule { claims, ..AccessRule::default() });
+        let world = World::of(raw(vec![admins])).await;
+        world.client_of(91).await.ended().await;
+        let record = world.records.next().await;
+        assert_eq!(record.failure.map(|kind| kind.code()), Some("denied"), "{}", record.detail);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_a_gateway_are_limited_and_tried() {
+    local(async {
+        let limit = Filter::RateLimit { interval: secs(60), burst: 1, key: RateKey::All };
+        let tried = Filter::Trial { policy: "shop/try".into(), filter: Box::new(nobody()) };
+        let world = World::of(raw(vec![tried, limit])).await;
+        let mut database = world.backend(2);
+        let mut client = world.client_of(91).await;
+        client.send("hello").await;
+        assert_eq!(database.accept().await.text(5).await, "hello");
+        world.client_of(91).await.ended().await;
+        let record = world.records.next().await;
+        assert_eq!(record.failure.map(|kind| kind.code()), Some("rate_limited"), "{}", record.detail);
+        let told = world.plane.table().tallies();
+        let count: Vec<_> = told.iter().map(|one| (one.event, one.count)).collect();
+        assert_eq!(count, [(Event::WouldRefuse, 2)]);
     })
     .await;
 }

@@ -20,7 +20,7 @@ fn call(priority: &str) -> String {
 #[tokio::test(start_paused = true)]
 async fn what_matters_less_is_shed_first() {
     local(async {
-        let world = World::of(bearing(10, false, None)).await;
+        let world = World::of(bearing(10, false, Some(Priority::High))).await;
         let mut backends = world.backend(1);
         let mut held = Vec::new();
         let shed = async |priority: &str| {
@@ -33,7 +33,6 @@ async fn what_matters_less_is_shed_first() {
             }
             if under_way >= 9 {
                 shed("normal").await;
-                shed("whatever").await;
             }
             let mut client = world.client().await;
             client.send(call("high")).await;
@@ -42,7 +41,7 @@ async fn what_matters_less_is_shed_first() {
         shed("high").await;
         let told = world.plane.table().tallies();
         let count = told.iter().find(|one| one.event == Event::Shed).map(|one| (&*one.rule, one.count));
-        assert_eq!(count, Some(("shop/catalog/http", 6)));
+        assert_eq!(count, Some(("shop/catalog/http", 5)));
         // Those that end make room.
         let (mut client, mut backend) = held.pop().expect("ten");
         backend.answer(OK).await;
@@ -62,6 +61,7 @@ async fn a_caller_may_say_that_it_matters_less_but_not_more() {
             (Some(Priority::High), "low", 503),
             (Some(Priority::High), "high", 200),
             (Some(Priority::Low), "", 503),
+            (None, "high", 503),
         ] {
             let world = World::of(bearing(2, false, rule)).await;
             let mut backends = world.backend(1);
@@ -73,6 +73,27 @@ async fn a_caller_may_say_that_it_matters_less_but_not_more() {
                 backends.accept().await.answer(OK).await;
             }
             assert_eq!(second.message().await.status(), expect, "{rule:?} {header}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_caller_may_not_say_is_not_told_on() {
+    local(async {
+        for (rule, header, told) in [
+            (None, "high", "normal"),
+            (None, "low", "low"),
+            (None, "whatever", "whatever"),
+            (Some(Priority::Low), "normal", "low"),
+            (Some(Priority::High), "high", "high"),
+        ] {
+            let world = World::of(bearing(10, false, rule)).await;
+            let mut backends = world.backend(1);
+            let mut client = world.client().await;
+            client.send(call(header)).await;
+            let request = backends.accept().await.answer(OK).await;
+            assert_eq!(request.header("x-priority"), Some(told), "{rule:?} {header}");
         }
     })
     .await;

@@ -200,6 +200,60 @@ async fn raw_connections_are_shared_out_by_weight_and_revision() {
     .await;
 }
 
+/// A listener of an app for its dependency, which has two instances.
+fn depending(db: Service) -> Vec<Resource> {
+    let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
+    let role = Role::Dependency { app: app("shop/front"), service: id("shop/db/pg") };
+    resources.extend([
+        Resource::Service(db),
+        endpoints("shop/db/pg", vec![endpoint(2, "r1"), endpoint(3, "r2")]),
+        Resource::Listener(Listener::new("db", (GATEWAY, 90).into(), Protocol::Tcp, role)),
+    ]);
+    resources
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rules_of_a_service_lead_its_connections_too() {
+    local(async {
+        let db = |revision: &str| {
+            let backend = Backend { revision: Some(RevisionId::new(revision)), ..to("shop/db/pg") };
+            let rules = vec![rule(Action::Forward(vec![backend]))];
+            Service { protocol: Protocol::Tcp, port: Some(5432), rules, ..service("shop/db/pg") }
+        };
+        for (revision, last) in [("r1", 2), ("r2", 3)] {
+            let world = World::of(depending(db(revision))).await;
+            let mut chosen = world.backend(last);
+            for _ in 0..5 {
+                let mut client = world.client_of(90).await;
+                client.send("x").await;
+                assert_eq!(chosen.accept().await.text(1).await, "x");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_count_at_their_endpoints_until_they_end() {
+    local(async {
+        let balance = Balance::LeastRequest;
+        let db = Service { protocol: Protocol::Tcp, port: Some(5432), balance, ..service("shop/db/pg") };
+        let world = World::of(depending(db)).await;
+        let mut backends = [world.backend(2), world.backend(3)];
+        let mut held = Vec::new();
+        for _ in 0..5 {
+            for _ in 0..2 {
+                held.push(world.client_of(90).await);
+                settle().await;
+            }
+            for backend in &mut backends {
+                held.push(backend.accept().await);
+            }
+        }
+    })
+    .await;
+}
+
 fn is_endpoints(resource: &Resource) -> bool {
     matches!(resource, Resource::Endpoints(_))
 }
