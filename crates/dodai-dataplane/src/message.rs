@@ -222,7 +222,7 @@ async fn external(
     let (authority, is_grpc) = (view.authority().to_owned(), view.is_grpc());
     let is_captured = side.captured().is_some();
     let target = if is_captured {
-        reach::beyond(side, &authority)?
+        reach::beyond(side, &authority, 80)?
     } else {
         reach::url(&authority, head.uri.scheme().unwrap_or(&http::uri::Scheme::HTTP))?
     };

@@ -45,8 +45,9 @@ pub async fn join(
     both_ways(worker, sides, &client.deadline, watch.as_deref(), facts).await.1
 }
 
-/// Serves a CONNECT on an outbound listener: to a TCP service of the mesh or to a host outside.
-pub async fn connect(client: Client, authority: &str) {
+/// Serves a CONNECT on an outbound listener: to a TCP service of the mesh or to a host outside. Whose connection the
+/// kernel led here meant it for a proxy, which gets `head` as it came and answers by itself.
+pub async fn connect(client: Client, authority: &str, head: Option<Vec<u8>>) {
     let worker = client.worker.clone();
     let lap =
         Lap::new(spine::direction(&client.side.listener.role), client.side.label.clone(), Span::root(false));
@@ -77,8 +78,11 @@ pub async fn connect(client: Client, authority: &str) {
             outcome.status = 200;
             outcome.endpoint = opened.endpoint();
             lap.opened(&worker, service.as_deref(), line);
-            if client.wire.write_all(b"HTTP/1.1 200 OK\r\n\r\n", &client.deadline).await.is_ok() {
-                let carry = std::mem::take(&mut *client.carry.borrow_mut());
+            let head = head.filter(|_| service.is_none());
+            let said: &[u8] = if head.is_some() { b"" } else { b"HTTP/1.1 200 OK\r\n\r\n" };
+            if client.wire.write_all(said, &client.deadline).await.is_ok() {
+                let mut carry = head.unwrap_or_default();
+                carry.append(&mut client.carry.borrow_mut());
                 let watch =
                     service.as_ref().map(|to| worker.live.enter(&client.side, tunnel(), Some(to.id())));
                 outcome.failure = join(&client, &Wire::new(opened.stream), carry, Vec::new(), watch).await;
@@ -106,7 +110,7 @@ pub async fn named(worker: &Worker, side: &Side, authority: &str) -> Option<Arc<
     table.resolve(host_of(authority), port_of(authority), app.namespace.as_str()).cloned()
 }
 
-/// A connection to what [`named`] found, or else to the host outside.
+/// A connection to what [`named`] found, or else beyond the mesh, if that is let through.
 pub async fn open_named(
     worker: &Rc<Worker>,
     side: &Side,
@@ -114,7 +118,7 @@ pub async fn open_named(
     authority: &str,
 ) -> Result<Opened, Failure> {
     let Some(meant) = service else {
-        let stream = dial(worker, &reach::external(authority, 443)).await?;
+        let stream = dial(worker, &reach::beyond(side, authority, 443)?).await?;
         return Ok(Opened { stream, attempt: None, _in_flight: None });
     };
     let lead = opening::onward(&worker.shared.table.load(), side, Some(meant), None);

@@ -197,11 +197,11 @@ pub fn straight(address: SocketAddr) -> Target {
 
 /// Where a call goes that is for a host outside the mesh: there, or for a client whose connections the kernel leads
 /// here, where it connected to.
-pub fn beyond(side: &Side, authority: &str) -> Result<Target, Failure> {
+pub fn beyond(side: &Side, authority: &str, default_port: u16) -> Result<Target, Failure> {
     match (&side.wanted, side.captured()) {
         (Some(wanted), Some(captured)) if captured.allow_unknown => Ok(straight(wanted.address)),
         (Some(wanted), Some(_)) => Err(capture::denied(wanted.address)),
-        (Some(_) | None, _) => Ok(external(authority, 80)),
+        (Some(_) | None, _) => Ok(external(authority, default_port)),
     }
 }
 

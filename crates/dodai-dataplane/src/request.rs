@@ -78,6 +78,8 @@ pub enum Read {
     Connect {
         /// Where to.
         authority: String,
+        /// The head as it came, of a client that may have meant it for a proxy which it connected to itself.
+        head: Option<Vec<u8>>,
         /// Bytes used.
         used: usize,
     },
@@ -191,7 +193,11 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     };
     if line.method == "CONNECT" {
         return match side.listener.role {
-            Role::Outbound { .. } => Read::Connect { authority: line.authority.to_owned(), used: parsed.len },
+            Role::Outbound { .. } => Read::Connect {
+                authority: line.authority.to_owned(),
+                head: side.captured().map(|_| bytes[..parsed.len].to_vec()),
+                used: parsed.len,
+            },
             Role::Gateway { .. }
             | Role::Dependency { .. }
             | Role::Mesh

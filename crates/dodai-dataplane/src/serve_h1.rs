@@ -83,7 +83,9 @@ async fn run(client: Client) {
             }
             Read::Bad(failure) => client.refuse(&failure).await,
             Read::Request(request, _) => client.call(request).await,
-            Read::Connect { authority, .. } => return Box::pin(pipe::connect(client, &authority)).await,
+            Read::Connect { authority, head, .. } => {
+                return Box::pin(pipe::connect(client, &authority, head)).await;
+            }
         };
         if next == Next::Linger || (next == Next::Keep && client.is_ending()) {
             client.deadline.set(client.worker.shared.limits.linger_timeout);
@@ -437,7 +439,7 @@ impl Client {
         let terms = Terms::of(None, &policy, &shared.limits);
         self.deadline.set(terms.timeout);
         let authority = request.parse_again(|line, _| line.authority.to_owned());
-        let target = authority.and_then(|authority| reach::beyond(&self.side, &authority));
+        let target = authority.and_then(|authority| reach::beyond(&self.side, &authority, 80));
         let ended = match target {
             Ok(target) => relay::external(self, request, &target, &terms, outcome).await,
             Err(failure) => Ended::Failed(failure, Sent::NOTHING),

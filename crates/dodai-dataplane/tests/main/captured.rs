@@ -9,6 +9,7 @@ use dodai_transport::memory::Faults;
 use dodai_transport::proxy_protocol::{self, Ends};
 
 const PORT: u16 = 83;
+const CONNECT: &str = "CONNECT 10.0.1.8:8000 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic YTpi\r\n\r\n";
 
 fn takes(way: CaptureWay, allow_unknown: bool) -> Resource {
     Resource::Listener(Listener {
@@ -216,6 +217,60 @@ async fn a_later_call_for_an_unknown_name_goes_where_the_client_meant_to_go() {
         let request = meant.accept().await.answer(OK).await;
         assert_eq!(request.header("host"), Some("legacy.example"));
         assert_eq!(client.message().await.body, "ok");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_is_no_way_around_what_is_denied() {
+    local(async {
+        for allow in [false, true] {
+            let world = leaves(allow).await;
+            let (mut catalog, mut meant, mut named) = (world.backend(1), world.backend(7), world.backend(8));
+            let mut client = meant_for(&world, backend_addr(7)).await;
+            client.send(get("catalog")).await;
+            catalog.accept().await.answer(OK).await;
+            assert_eq!(client.message().await.body, "ok");
+            client.send(CONNECT).await;
+            if allow {
+                let mut proxy = meant.accept().await;
+                assert_eq!(proxy.text(CONNECT.len()).await, CONNECT, "whoever it was meant for answers");
+                proxy.send("HTTP/1.1 200 OK\r\n\r\n").await;
+                assert_eq!(client.head().await, "HTTP/1.1 200 OK\r\n\r\n");
+                client.send("hello").await;
+                assert_eq!(proxy.text(5).await, "hello");
+            } else {
+                let answer = client.message().await;
+                assert_eq!((answer.status(), answer.header("dodai-failure")), (403, Some("denied")));
+                client.ended().await;
+                assert!(meant.is_left_alone().await);
+                world.records.next().await;
+                let record = world.records.next().await;
+                assert_eq!((record.status, &*record.method), (403, "CONNECT"));
+            }
+            assert!(named.is_left_alone().await, "allowed: {allow}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_one_over_http_2() {
+    local(async {
+        let world = leaves(false).await;
+        let (mut catalog, mut named) = (world.backend(1), world.backend(8));
+        let stream = meant_for(&world, backend_addr(7)).await.stream;
+        let (mut send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        beside(connection);
+        let call = http::Request::get("http://catalog/").body(()).expect("valid");
+        let (answer, _) = send.send_request(call, true).expect("sent");
+        catalog.accept().await.answer(OK).await;
+        assert_eq!(answer.await.expect("an answer").status(), 200);
+        let tunnel = http::Request::connect("10.0.1.8:8000").body(()).expect("valid");
+        let mut send = send.ready().await.expect("ready");
+        let (answer, _sending) = send.send_request(tunnel, false).expect("sent");
+        assert_eq!(answer.await.expect("an answer").status(), 403);
+        assert!(named.is_left_alone().await);
     })
     .await;
 }
