@@ -41,8 +41,10 @@ pub fn mixed(mut hash: u64) -> u64 {
 pub struct Affinity {
     /// Calls with the same key go the same way.
     pub key: Option<u64>,
-    /// The endpoint that the call's cookie names, or that its client connected to.
+    /// The endpoint that the call's cookie names, which is its client's word only.
     pub session: Option<u64>,
+    /// The endpoint that its client connected to.
+    pub meant: Option<u64>,
     /// Whether the client's side is encrypted.
     pub secure: bool,
 }
@@ -54,8 +56,8 @@ impl Affinity {
             Balance::RingHash(key) | Balance::Maglev(key) => key_of(key, head, entry),
             Balance::RoundRobin | Balance::LeastLatency | Balance::LeastRequest | Balance::Weighted => None,
         };
-        if let Some(session) = entry.captured.and_then(|captured| captured.endpoint) {
-            return Affinity { key, session: Some(session), secure: entry.secure };
+        if let Some(meant) = entry.captured.and_then(|captured| captured.endpoint) {
+            return Affinity { key, session: None, meant: Some(meant), secure: entry.secure };
         }
         let Some(session) = &service.session else { return Affinity { key, ..Affinity::default() } };
         let mut named = None;
@@ -66,7 +68,7 @@ impl Affinity {
         });
         let forwarded = || head.header("x-forwarded-proto").is_some_and(|scheme| scheme == b"https");
         let secure = entry.secure && !matches!(entry.listener.role, Role::Mesh) || forwarded();
-        Affinity { key, session: named, secure }
+        Affinity { key, session: named, meant: None, secure }
     }
 
     /// Of a connection that is not parsed: only who is there can tie it to others.
@@ -87,8 +89,13 @@ impl Affinity {
             | Balance::LeastRequest
             | Balance::Weighted => None,
         };
-        let session = side.captured().and_then(|captured| captured.endpoint);
-        Affinity { key, session, ..Affinity::default() }
+        let meant = side.captured().and_then(|captured| captured.endpoint);
+        Affinity { key, meant, ..Affinity::default() }
+    }
+
+    /// The endpoint that it names, one way or the other.
+    pub fn named(&self) -> Option<u64> {
+        self.meant.or(self.session)
     }
 }
 
@@ -151,7 +158,7 @@ impl Session {
     /// Adds the cookie to an answer of `endpoint`, unless the call named it already. Where another base runs the
     /// instance, that base chooses between its own and says which one it was.
     pub fn tell(&self, endpoint: &Endpoint, affinity: Affinity, edits: &mut Edits) {
-        if affinity.session == Some(endpoint.token) || matches!(endpoint.place, Place::Mesh { .. }) {
+        if affinity.named() == Some(endpoint.token) || matches!(endpoint.place, Place::Mesh { .. }) {
             return;
         }
         let mut value = Short::from_slice(self.name.as_bytes());

@@ -121,11 +121,11 @@ impl Service {
 
 impl<'a> Pick<'a> {
     /// Whether the call may go there, whatever its state. An address outside the mesh is an instance of this base for
-    /// those that were on their way to it.
+    /// those that were on their way to it; a cookie is no way to one.
     fn is_here(&self, endpoint: &Endpoint) -> bool {
         (!self.wish.local_only
             || matches!(endpoint.place, Place::Local(_))
-            || self.wish.affinity.session == Some(endpoint.token))
+            || self.wish.affinity.meant == Some(endpoint.token))
             && self.wish.labels.is_none_or(|labels| endpoint.has(labels))
             && self.tier.is_none_or(|tier| endpoint.tier == tier)
     }
@@ -147,9 +147,9 @@ impl<'a> Pick<'a> {
         good * 100 < count * u64::from(self.service.spec.health.panic_percent)
     }
 
-    /// The endpoint that the call's cookie names, if the call may go there.
+    /// The endpoint that the call's client connected to or its cookie names, if the call may go there.
     fn named(&self) -> Option<&'a Arc<Endpoint>> {
-        let token = self.wish.affinity.session?;
+        let token = self.wish.affinity.named()?;
         let gets_calls = |endpoint: &Endpoint| match self.wish.revision {
             Some(revision) => endpoint.revision == *revision,
             None => {
