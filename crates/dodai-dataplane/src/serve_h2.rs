@@ -39,10 +39,6 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
     let live = Rc::new(std::cell::Cell::new(0usize));
     let (mut greeted, mut closing, mut idle) = (false, false, false);
     loop {
-        if greeted && !closing && (worker.tasks.is_closing() || side.is_retired() || driver.is_retiring()) {
-            closing = true;
-            at.lock().shut_down();
-        }
         deadline.set_interruptible(greeted && !closing);
         // A client that is told to go away, and has nothing under way, may take a moment to do so.
         let rest = if closing { limits.linger_timeout } else { limits.client_idle_timeout };
@@ -64,6 +60,11 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
             if !greeted && at.lock().is_greeted() {
                 greeted = true;
                 return Poll::Ready(Event::Greeted);
+            }
+            // Looked at whenever anything moves: a connection with traffic never comes to rest.
+            let must_end = worker.tasks.is_closing() || side.is_retired() || driver.is_retiring();
+            if greeted && !closing && must_end && !over {
+                return Poll::Ready(Event::Close);
             }
             // The connection is polled when a stream ends, so this sees the last one go.
             match (greeted, live.get() == 0, idle) {

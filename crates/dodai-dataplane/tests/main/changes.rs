@@ -58,6 +58,35 @@ async fn connections_of_a_listener_that_goes_end_after_their_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn and_so_do_those_of_http_2_that_never_come_to_rest() {
+    local(async {
+        let catalog = service("shop/catalog/http");
+        let mut resources = usual(catalog.clone(), filtered(vec![]));
+        resources.push(listener("more", 82, Role::Gateway { routes: "all".into() }));
+        let world = World::of(resources).await;
+        let mut backends = world.backend(1);
+        let (client, connection) =
+            h2::client::handshake(world.client_of(82).await.stream).await.expect("shaken");
+        let ending = beside(connection);
+        let call = || http::Request::get("http://a/").body(()).expect("valid");
+        let open = async || client.clone().ready().await.map_err(|_gone| ());
+        let (slow, _) = open().await.expect("open").send_request(call(), true).expect("sent");
+        let mut last = backends.accept().await;
+        last.head().await;
+        world.apply(usual(catalog, filtered(vec![]))).await;
+        let (next, _) = open().await.expect("open").send_request(call(), true).expect("sent");
+        backends.accept().await.answer(OK).await;
+        assert_eq!(next.await.expect("answered").status(), 200);
+        settle().await;
+        assert!(open().await.is_err(), "no further call");
+        last.send(OK).await;
+        assert_eq!(slow.await.expect("what is under way ends as it should").status(), 200);
+        let _ended = ending.await.expect("no panic");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn listeners_can_swap_their_addresses() {
     local(async {
         let swapped = |a, b| {

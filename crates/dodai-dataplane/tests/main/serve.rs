@@ -16,7 +16,7 @@ use dodai_dataplane::limits::Limits;
 use dodai_dataplane::local::{Local, Way};
 use dodai_dataplane::mesh::Mesh;
 use dodai_transport::ca::{Authority, LEAF_VALIDITY, Names};
-use dodai_transport::identity::{PeerIdentity, TrustDomain};
+use dodai_transport::identity::{MeshName, PeerIdentity, TrustDomain};
 use dodai_transport::memory::Net;
 use dodai_transport::tls::mesh::{Connector, LiveSvid, acceptor};
 use dodai_transport::tls::{Alpn, Clock};
@@ -496,8 +496,47 @@ async fn what_a_rule_asks_of_instances_holds_on_another_base() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_expires_under_traffic_ends_the_connection_after_its_calls() {
+    local(async {
+        let issuer = Issuer::new();
+        let world = World::on(Net::new(), Limits::default(), Some(issuer.mesh()));
+        let mesh = Listener::new("mesh", (GATEWAY, 15_008).into(), Protocol::Http, Role::Mesh);
+        let list = endpoints("shop/catalog/http", vec![instance("i-1")]);
+        let catalog = Resource::Service(service("shop/catalog/http"));
+        world.apply(vec![Resource::Listener(mesh), catalog, list]).await;
+        let (sender, mut calls) = mpsc::channel(8);
+        world.plane.locals().get(&InstanceId::new("i-1")).set(Way::Serve(Arc::new(Scripted(sender))));
+        // The client has a look of its own at what is trusted, so that it is not the one that ends.
+        let own = Trust::new(TrustDomain::default(), issuer.0.1.bundle().expect("bundle"));
+        let front = issuer.svid(&PeerIdentity::App(app("shop/front")));
+        let connector = Connector::new(front, own, &[Alpn::H2], Clock::system());
+        let name = MeshName::parse("http.catalog.shop.z1.cluster.local").expect("a name");
+        let (name, catalog) = (name.server_name().expect("a name"), PeerIdentity::App(app("shop/catalog")));
+        let stream = world.client_of(15_008).await.stream;
+        let stream = connector.connect(stream, name, &[catalog]).await.expect("let in");
+        let (client, connection) = h2::client::handshake(stream).await.expect("shaken");
+        let ending = beside(connection);
+        let call = || http::Request::get("http://catalog/x").body(()).expect("valid");
+        let open = async || client.clone().ready().await.map_err(|_gone| ());
+        let (slow, _) = open().await.expect("open").send_request(call(), true).expect("sent");
+        let (_slow, last) = calls.recv().await.expect("a call");
+        issuer.0.2.sweep(SystemTime::now() + LEAF_VALIDITY + LEAF_VALIDITY);
+        let (next, _) = open().await.expect("open").send_request(call(), true).expect("sent");
+        let (_call, answer) = calls.recv().await.expect("it came before the end was told");
+        assert!(answer.send(Ok(Reply::new(StatusCode::OK, "yes"))).is_ok());
+        assert_eq!(next.await.expect("answered").status(), 200);
+        settle().await;
+        assert!(open().await.is_err(), "no further call");
+        assert!(last.send(Ok(Reply::new(StatusCode::OK, "yes"))).is_ok());
+        assert_eq!(slow.await.expect("what is under way ends as it should").status(), 200);
+        let _ended = ending.await.expect("no panic");
+    })
+    .await;
+}
+
 /// Answers with its name.
-struct Named(String);
+pub struct Named(pub String);
 
 impl Serve for Named {
     fn serve(&self, call: Call) -> Answer<'_> {
