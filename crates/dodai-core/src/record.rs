@@ -72,6 +72,27 @@ pub struct Record {
     pub stations: Option<Box<Stations>>,
 }
 
+impl Record {
+    /// What tells how it went: see [`effective_status`].
+    pub fn effective_status(&self) -> u16 {
+        effective_status(self.status, self.grpc_status)
+    }
+}
+
+/// What tells how a call went: the status of HTTP, or where gRPC says that it failed, the status which says the same.
+/// Statuses of gRPC by which a caller is at fault, or nobody, are left as they are.
+pub fn effective_status(status: u16, grpc_status: Option<u8>) -> u16 {
+    match grpc_status {
+        // UNKNOWN, INTERNAL, DATA_LOSS
+        Some(2 | 13 | 15) => 500,
+        // DEADLINE_EXCEEDED
+        Some(4) => 504,
+        // UNAVAILABLE
+        Some(14) => 503,
+        Some(_) | None => status,
+    }
+}
+
 /// When a call left each station, counted from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stations {
@@ -92,8 +113,8 @@ pub struct Stations {
 pub struct Brief<'a> {
     /// The span.
     pub span: &'a Span,
-    /// The status sent; 0 when the caller went away first.
-    pub status: u16,
+    /// The status that tells how it went; 0 when the caller went away first.
+    pub effective_status: u16,
     /// Why we answered ourselves, if we did.
     pub failure: Option<Kind>,
     /// How long it took.

@@ -15,7 +15,7 @@ use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{RawHeader, RequestHead};
 use dodai_core::id::{AppId, ServiceId};
-use dodai_core::record::{Brief, MAX_METHOD, MAX_TEXT, Record, Sink, Stations, clipped};
+use dodai_core::record::{Brief, MAX_METHOD, MAX_TEXT, Record, Sink, Stations, clipped, effective_status};
 use dodai_core::snapshot::Listener;
 use dodai_core::trace::{Span, random};
 use http::HeaderMap;
@@ -277,13 +277,14 @@ impl Lap {
     ) {
         let took = self.start.elapsed();
         let kind = outcome.failure.as_ref().map(|failure| failure.kind);
-        series.record(outcome.status, kind, took, outcome.retries);
+        let effective_status = effective_status(outcome.status, outcome.grpc_status);
+        series.record(effective_status, kind, took, outcome.retries);
         if self.span.sampled {
             series.exemplify(&self.span, took);
         }
         let brief = Brief {
             span: &self.span,
-            status: outcome.status,
+            effective_status,
             failure: kind,
             took,
             caller: names.caller,

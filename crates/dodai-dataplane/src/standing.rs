@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use dodai_core::record::effective_status;
 use dodai_core::snapshot::{HealthCheck, Outliers, SuccessRate};
 use smallvec::SmallVec;
 
@@ -46,15 +47,7 @@ pub enum Verdict {
 impl Verdict {
     /// Of an answer; where gRPC says how a call went, the status of HTTP does not.
     pub fn of(status: u16, grpc_status: Option<u8>) -> Verdict {
-        Verdict::Status(match grpc_status {
-            // UNKNOWN, INTERNAL, DATA_LOSS
-            Some(2 | 13 | 15) => 500,
-            // DEADLINE_EXCEEDED
-            Some(4) => 504,
-            // UNAVAILABLE
-            Some(14) => 503,
-            Some(_) | None => status,
-        })
+        Verdict::Status(effective_status(status, grpc_status))
     }
 }
 

@@ -169,7 +169,7 @@ impl Series {
         }
     }
 
-    /// Counts one finished call.
+    /// Counts one finished call; `status` tells how it went.
     pub fn record(&self, status: u16, failure: Option<Kind>, took: Duration, retries: u32) {
         let class = usize::from(status / 100).min(5);
         self.classes[class].fetch_add(1, Relaxed);

@@ -196,7 +196,7 @@ mod tests {
         let took = std::time::Duration::ZERO;
         ring.wants(&Brief {
             span: &span,
-            status: 200,
+            effective_status: 200,
             failure: None,
             took,
             caller: "",

@@ -147,6 +147,30 @@ async fn streams_flow_both_ways_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_grpc_says_of_a_call_is_counted() {
+    local(async {
+        for (status, class) in [("0", 2), ("5", 2), ("13", 5), ("14", 5)] {
+            let world = h2_world().await;
+            let mut backends = world.backend(1);
+            let mut sender = client(&world).await;
+            let (response, _) = sender.send_request(grpc("/s/m"), true).expect("sent");
+            let mut server = Server::accept(&mut backends).await;
+            let (_, mut respond) = server.next().await;
+            let _driving = server.drive();
+            let mut down = respond.send_response(Response::new(()), false).expect("sent");
+            down.send_data("answer".into(), false).expect("sent");
+            down.send_trailers(trailers(status)).expect("sent");
+            read(&mut response.await.expect("answered").into_body()).await;
+            assert_eq!(world.records.next().await.status, 200);
+            let readings = world.plane.stats().read();
+            let counted: u64 = readings.iter().map(|reading| reading.classes[class]).sum();
+            assert_eq!(counted, 1, "{status}: {readings:?}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_have_their_protocols_form() {
     local(async {
         let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));

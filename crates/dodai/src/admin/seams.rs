@@ -18,6 +18,7 @@ use dodai_base::telemetry::ring::{Next, Ring};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
 use dodai_core::id::{AppId, Digest, InstanceId, Name};
+use dodai_core::record::effective_status;
 use dodai_core::status::Status;
 use dodai_core::trace::Span;
 use dodai_modules::Host;
@@ -51,6 +52,8 @@ fn wants(filter: &CallFilter, line: &dodai_base::telemetry::line::Line<'_>) -> b
         let mut found = line.request_headers.iter().filter(|(known, _)| **known == **name);
         found.any(|(_, value)| wanted.as_ref().is_none_or(|wanted| wanted == value))
     };
+    let status = effective_status(line.status, line.grpc_status);
+    let grpc_failed = line.grpc_status.is_some_and(|status| status != 0);
     // A tunnel that begins has no end yet to be judged by.
     let ended = line.event.is_none();
     let judged = filter.least_status.is_some()
@@ -60,10 +63,10 @@ fn wants(filter: &CallFilter, line: &dodai_base::telemetry::line::Line<'_>) -> b
         || filter.errors;
     (ended || !judged)
         && filter.app.as_ref().is_none_or(of_app)
-        && filter.least_status.is_none_or(|least| line.status >= least || line.status == 0)
-        && filter.statuses.is_none_or(|(least, most)| (least..=most).contains(&line.status))
+        && filter.least_status.is_none_or(|least| status >= least || status == 0)
+        && filter.statuses.is_none_or(|(least, most)| (least..=most).contains(&status))
         && (!filter.failures || line.failure.is_some())
-        && (!filter.errors || line.failure.is_some() || line.status >= 400 || line.status == 0)
+        && (!filter.errors || line.failure.is_some() || grpc_failed || !(1..400).contains(&status))
         && filter.route.as_ref().is_none_or(|route| line.route == route)
         && filter.method.as_ref().is_none_or(|method| line.method.eq_ignore_ascii_case(method))
         && filter.path.as_ref().is_none_or(|path| line.target.starts_with(path.as_str()))

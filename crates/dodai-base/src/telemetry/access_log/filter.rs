@@ -74,7 +74,7 @@ impl Filter {
     pub(super) fn lets(&self, record: &Record) -> bool {
         let call = Brief {
             span: &record.span,
-            status: record.status,
+            effective_status: record.effective_status(),
             failure: record.failure,
             took: record.took,
             caller: &record.caller,
@@ -96,10 +96,11 @@ impl Term {
     fn may_hold(&self, call: &Brief<'_>) -> bool {
         match self {
             Term::All | Term::Header(..) | Term::Cel(_) => true,
-            Term::Failures => call.failure.is_some() || call.status >= 500 || call.status == 0,
+            Term::Failures => call.failure.is_some() || !(1..500).contains(&call.effective_status),
             Term::Sampled => call.span.sampled,
             Term::Status(least, most, gone) => {
-                (*least..=*most).contains(&call.status) || (*gone && call.status == 0)
+                let status = call.effective_status;
+                (*least..=*most).contains(&status) || (*gone && status == 0)
             }
             Term::SlowerThan(least) => call.took >= *least,
             Term::Route(name) => call.route == name,

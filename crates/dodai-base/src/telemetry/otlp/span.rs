@@ -105,12 +105,14 @@ fn name(record: &Record) -> String {
     }
 }
 
-/// What went wrong, if something did: our failure code, or the status. A 4xx is the client's error only.
+/// What went wrong, if something did: our failure code, or the status (that of gRPC, if it said one). A 4xx is the client's error only.
 fn error(record: &Record, client: bool) -> Option<String> {
     let least = if client { 400 } else { 500 };
     match record.failure {
         Some(kind) if client || kind.http_status() >= 499 => Some(kind.code().to_owned()),
-        _ if record.status >= least => Some(record.status.to_string()),
+        _ if record.effective_status() >= least => {
+            Some(record.grpc_status.map_or(record.status, u16::from).to_string())
+        }
         _ if record.status == 0 => Some("client_gone".to_owned()),
         _ => None,
     }
