@@ -1,8 +1,8 @@
 //! The mesh connections that are open, so that trust that ends also ends them.
 //!
 //! A connection is *cut* when its peer's certificate is revoked: reads and writes fail at once, also those that
-//! wait. It is *retiring* when a certificate it was made with has expired: it takes no further call, and what is
-//! under way may end. Its user looks at that between calls; only TLS connections of the mesh pay for it.
+//! wait. It is *retiring* when a certificate it was made with has expired, or its root is trusted no longer: it takes no
+//! further call, and what is under way may end. Its user looks at that between calls; only TLS connections of the mesh pay for it.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,6 +21,8 @@ const CUT: u8 = 2;
 #[derive(Debug)]
 pub(crate) struct Life {
     facts: Facts,
+    /// The name of the root that vouched for the peer.
+    root: Box<[u8]>,
     /// When it shall take no further call.
     until: SystemTime,
     state: AtomicU8,
@@ -55,6 +57,13 @@ impl Life {
         self.writer.wake();
     }
 
+    /// Retires it unless its root is one of these.
+    pub(crate) fn retire_unless(&self, trusts: impl Fn(&[u8]) -> bool) {
+        if !trusts(&self.root) {
+            self.retire();
+        }
+    }
+
     fn retire(&self) {
         // One that is cut stays so.
         let _cut = self.state.compare_exchange(LIVE, RETIRING, Ordering::AcqRel, Ordering::Relaxed);
@@ -75,10 +84,11 @@ pub struct Swept {
 pub(crate) struct Lives(Mutex<Vec<Weak<Life>>>);
 
 impl Lives {
-    /// A connection whose peer showed a certificate of these facts.
-    pub(crate) fn begin(&self, facts: Facts, until: SystemTime) -> Arc<Life> {
+    /// A connection whose peer showed a certificate of these facts, which the root of this name vouched for.
+    pub(crate) fn begin(&self, facts: Facts, root: Box<[u8]>, until: SystemTime) -> Arc<Life> {
         let life = Arc::new(Life {
             facts,
+            root,
             until,
             state: AtomicU8::new(LIVE),
             reader: AtomicWaker::new(),
@@ -90,6 +100,12 @@ impl Lives {
         }
         all.push(Arc::downgrade(&life));
         life
+    }
+
+    /// Retires those whose root is not one of these.
+    pub(crate) fn retire_unless(&self, trusts: impl Fn(&[u8]) -> bool) {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).for_each(|life| life.retire_unless(&trusts));
     }
 
     /// Cuts what is revoked and retires what has expired.

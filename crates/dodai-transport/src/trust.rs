@@ -1,8 +1,8 @@
 //! Which roots a mesh trusts, swappable live, and the check of a peer's certificate against them.
 //!
 //! A rotation keeps old and new root side by side in one [`Bundle`] until every leaf comes from the new one;
-//! [`Trust::replace`] then drops the old. Checks see the bundle of the moment of their handshake; connections
-//! that stand are not touched. Always holds: an identity is only ever read from a certificate that chains to
+//! [`Trust::replace`] then drops the old. Checks see the bundle of the moment of their handshake; a connection
+//! that the old one vouched for takes no further call from then on. Always holds: an identity is only ever read from a certificate that chains to
 //! a root of the bundle.
 
 use std::fmt;
@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use rustls::{CertificateError, OtherError};
 use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::ca::Svid;
 use crate::identity::{BadIdentity, PeerIdentity, TrustDomain};
@@ -74,6 +75,8 @@ impl From<WrongPeer> for rustls::Error {
 pub struct Bundle {
     roots: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
+    /// What the roots call themselves: who they vouched for names them so.
+    subjects: Vec<Box<[u8]>>,
 }
 
 impl Bundle {
@@ -93,7 +96,8 @@ impl Bundle {
         roots.dedup();
         let anchor = |der| webpki::anchor_from_trusted_cert(der).ok().map(|anchor| anchor.to_owned());
         let anchors = roots.iter().filter_map(anchor).collect();
-        Ok(Bundle { roots, anchors })
+        let subjects = roots.iter().filter_map(|der| Some(names_in(der)?.0)).collect();
+        Ok(Bundle { roots, anchors, subjects })
     }
 
     /// From PEM text with one or more certificates.
@@ -111,9 +115,8 @@ impl Bundle {
         Bundle::new(self.roots.iter().chain(&other.roots).cloned())
     }
 
-    /// This bundle without the roots of `other`: the end of a rotation.
-    pub fn without(&self, other: &Bundle) -> Result<Bundle, BadBundle> {
-        Bundle::new(self.roots.iter().filter(|root| !other.roots.contains(root)).cloned())
+    fn has_subject(&self, subject: &[u8]) -> bool {
+        self.subjects.iter().any(|known| **known == *subject)
     }
 
     /// The root certificates.
@@ -171,9 +174,12 @@ impl Trust {
         self.shared.bundle.load_full()
     }
 
-    /// From the next handshake on, `bundle` is what counts.
+    /// From the next handshake on, `bundle` is what counts. Connections of peers that none of its roots vouches for
+    /// take no further call.
     pub fn replace(&self, bundle: Bundle) {
-        self.shared.bundle.store(Arc::new(bundle));
+        let bundle = Arc::new(bundle);
+        self.shared.bundle.store(bundle.clone());
+        self.shared.lives.retire_unless(|root| bundle.has_subject(root));
     }
 
     /// What is revoked at this moment.
@@ -193,19 +199,21 @@ impl Trust {
         self.shared.lives.sweep(&self.shared.revoked.load(), now)
     }
 
-    /// Follows a connection whose peer proved to be `identity` with `leaf`. `until` is when it shall take no
-    /// further call.
+    /// Follows a connection whose peer proved to be `identity` with `chain`, its own certificate first. `until` is
+    /// when it shall take no further call.
     pub(crate) fn follow(
         &self,
-        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
         identity: &PeerIdentity,
         until: impl FnOnce(&Facts) -> SystemTime,
         now: SystemTime,
     ) -> Option<Arc<Life>> {
-        let facts = Facts::of(leaf, identity.clone())?;
+        let facts = Facts::of(chain.first()?, identity.clone())?;
         let until = until(&facts);
-        let life = self.shared.lives.begin(facts, until);
-        // What was revoked between the handshake's look and this.
+        let life = self.shared.lives.begin(facts, root_named_by(chain)?, until);
+        // What was revoked, or taken out, between the handshake's look and this.
+        let bundle = self.shared.bundle.load();
+        life.retire_unless(|root| bundle.has_subject(root));
         if !self.shared.revoked.load().is_empty() {
             self.sweep(now);
         }
@@ -263,6 +271,26 @@ impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Trust({}, {:?})", self.domain, self.bundle())
     }
+}
+
+/// The names in a certificate, its own and its issuer's, as they stand in it.
+fn names_in(certificate: &CertificateDer<'_>) -> Option<(Box<[u8]>, Box<[u8]>)> {
+    let (_, cert) = X509Certificate::from_der(certificate).ok()?;
+    Some((cert.subject().as_raw().into(), cert.issuer().as_raw().into()))
+}
+
+/// The name of the root that a chain leads up to, by what its certificates say; whether that is so was checked before.
+fn root_named_by(chain: &[CertificateDer<'_>]) -> Option<Box<[u8]>> {
+    let (leaf, rest) = chain.split_first()?;
+    let (_, mut root) = names_in(leaf)?;
+    // A chain has no circles, and an intermediate takes one step.
+    for _ in rest {
+        let above =
+            rest.iter().filter_map(names_in).find(|(subject, issuer)| *subject == root && issuer != subject);
+        let Some((_, issuer)) = above else { break };
+        root = issuer;
+    }
+    Some(root)
 }
 
 /// Reads the identity in a certificate, without any check of who issued it.

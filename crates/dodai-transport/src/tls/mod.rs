@@ -296,8 +296,7 @@ fn followed(
     (trust, clock): (&Trust, &Clock),
     until: impl FnOnce(&Facts) -> SystemTime,
 ) -> Option<Arc<Life>> {
-    let leaf = connection.peer_certificates()?.first()?;
-    trust.follow(leaf, identity?, until, clock.now())
+    trust.follow(connection.peer_certificates()?, identity?, until, clock.now())
 }
 
 async fn within<T>(timeout: Duration, future: impl Future<Output = T>) -> Option<T> {
