@@ -345,6 +345,17 @@ pub enum MutualTls {
     Permissive,
 }
 
+impl MutualTls {
+    /// Reads its word.
+    pub fn parse(word: &str) -> Option<MutualTls> {
+        match word {
+            "strict" => Some(MutualTls::Strict),
+            "permissive" => Some(MutualTls::Permissive),
+            _ => None,
+        }
+    }
+}
+
 /// Whether an app serves for ever or runs once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

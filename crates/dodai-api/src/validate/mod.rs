@@ -93,6 +93,9 @@ fn labels(metadata: &Metadata, found: &mut Findings) {
         } else if value.len() > 253 || value.chars().any(char::is_control) {
             let message = "the value of a label is at most 253 characters on one line";
             found.error(Code::InvalidValue, &place, message, "put long notes into `annotations`");
+        } else if key == crate::MTLS_LABEL && crate::MutualTls::parse(value).is_none() {
+            let message = format!("`{}` says nothing of mutual TLS", crate::Invalid::shorten(value));
+            found.error(Code::InvalidValue, &place, message, "use `strict` or `permissive`");
         }
     }
 }

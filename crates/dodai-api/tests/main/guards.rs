@@ -186,6 +186,22 @@ fn a_section_that_is_not_there_is_refused_with_the_nearest_name() {
 }
 
 #[test]
+fn the_label_that_asks_for_mutual_tls_has_two_values() {
+    let namespace = |said: &str| {
+        let metadata = format!("name: shop, labels: {{ dodai.dev/mtls: {said} }}");
+        read_text(&document("dodai.dev/v1", "Namespace", &metadata, ""))
+    };
+    for good in ["strict", "permissive"] {
+        assert!(namespace(good).errors.is_empty(), "{good}");
+    }
+    for bad in ["Permissive", "permisive", "'off'", "''"] {
+        let (severity, message, remedy) = said(&namespace(bad), "metadata.labels[\"dodai.dev/mtls\"]");
+        assert_eq!(severity, Severity::Error, "{bad}: {message}");
+        assert!(remedy.contains("`strict`") && remedy.contains("`permissive`"), "{remedy}");
+    }
+}
+
+#[test]
 fn a_namespace_without_a_document_is_told() {
     let app =
         document("dodai.dev/v1", "App", "name: a, namespace: shpo", "spec: { process: { command: [a] } }");

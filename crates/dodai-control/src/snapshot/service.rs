@@ -232,10 +232,9 @@ fn mutual_tls(documents: &Documents, id: &AppId) -> Option<api::MutualTls> {
     let app = documents.app(id)?;
     app.spec.mtls.or_else(|| {
         let namespace = documents.namespace(&app.metadata.namespace)?;
-        match namespace.metadata.labels.get(api::MTLS_LABEL)?.as_str() {
-            "permissive" => Some(api::MutualTls::Permissive),
-            _ => Some(api::MutualTls::Strict),
-        }
+        let said = namespace.metadata.labels.get(api::MTLS_LABEL)?;
+        // What is in the store from before such words were refused is taken for the stricter one.
+        Some(api::MutualTls::parse(said).unwrap_or(api::MutualTls::Strict))
     })
 }
 
