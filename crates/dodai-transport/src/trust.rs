@@ -273,14 +273,17 @@ impl fmt::Debug for Trust {
     }
 }
 
-/// The names in a certificate, its own and its issuer's, as they stand in it.
-fn names_in(certificate: &CertificateDer<'_>) -> Option<(Box<[u8]>, Box<[u8]>)> {
+/// A distinguished name as it stands in a certificate.
+type Distinguished = Box<[u8]>;
+
+/// The names in a certificate, its own and its issuer's.
+fn names_in(certificate: &CertificateDer<'_>) -> Option<(Distinguished, Distinguished)> {
     let (_, cert) = X509Certificate::from_der(certificate).ok()?;
     Some((cert.subject().as_raw().into(), cert.issuer().as_raw().into()))
 }
 
 /// The name of the root that a chain leads up to, by what its certificates say; whether that is so was checked before.
-fn root_named_by(chain: &[CertificateDer<'_>]) -> Option<Box<[u8]>> {
+fn root_named_by(chain: &[CertificateDer<'_>]) -> Option<Distinguished> {
     let (leaf, rest) = chain.split_first()?;
     let (_, mut root) = names_in(leaf)?;
     // A chain has no circles, and an intermediate takes one step.
