@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use dodai_core::call::FAILURE_HEADER;
+use dodai_core::call::{FAILURE_HEADER, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::Edits;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::filter::{self, Passed};
 use crate::route::Rule;
+use crate::serve_h2::{grpc_failure, grpc_reply};
 use crate::spine::failure_answer;
 
 /// An answer that needs no endpoint.
@@ -70,5 +71,33 @@ impl Local {
         }
         reply.apply_to(&mut headers);
         Box::new(Local { status, headers, body, rule: Some(rule.clone()), failure: Some(failure) })
+    }
+
+    /// What a caller that speaks gRPC gets: it looks at trailers only, so they say the same.
+    pub fn grpc(&self) -> Reply {
+        let mut reply = match &self.failure {
+            Some(failure) => grpc_failure(failure),
+            None => grpc_reply(grpc_status(self.status), &self.body),
+        };
+        for (name, value) in &self.headers {
+            let is_own = [&header::CONTENT_TYPE, &header::CONTENT_LENGTH].contains(&name);
+            if !is_own && name != FAILURE_HEADER {
+                reply.head.headers.append(name, value.clone());
+            }
+        }
+        reply
+    }
+}
+
+/// The status of gRPC for one of HTTP (gRPC's `http-grpc-status-mapping.md`).
+fn grpc_status(status: u16) -> u8 {
+    match status {
+        // INTERNAL, UNAUTHENTICATED, PERMISSION_DENIED, UNIMPLEMENTED, UNAVAILABLE, UNKNOWN
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
     }
 }

@@ -169,8 +169,8 @@ fn admit(
 
 /// An answer of this base's own.
 pub fn local_reply(local: &spine::Local, is_grpc: bool) -> Reply {
-    if let Some(failure) = local.failure.as_ref().filter(|_| is_grpc) {
-        return crate::serve_h2::grpc_failure(failure);
+    if is_grpc {
+        return local.grpc();
     }
     let status = http::StatusCode::from_u16(local.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = Reply::new(status, local.body.clone());

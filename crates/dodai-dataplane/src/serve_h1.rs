@@ -505,7 +505,7 @@ impl Client {
     /// Writes the answer for `failure` in gRPC's trailers-only form.
     async fn answer_grpc(&self, failure: &Failure, close: bool) {
         let status = failure.kind.grpc_status().to_string();
-        let message = spine::grpc_message(failure);
+        let message = spine::grpc_message(&failure.to_string());
         let code = failure.kind.code();
         let headers = [
             ("content-type", "application/grpc"),
@@ -521,15 +521,11 @@ impl Client {
     pub async fn answer_local(&self, request: &Request, local: &spine::Local) -> Next {
         let close = !request.keep_alive || !request.is_whole() || request.http10 || self.is_ending();
         let mut out = self.worker.buffer();
-        match &local.failure {
-            Some(failure) if request.is_grpc => {
-                let reply = crate::serve_h2::grpc_failure(failure);
-                h1::write_local_map(&mut out, 200, &reply.head.headers, "", close, false);
-            }
-            Some(_) | None => {
-                let (headers, is_head) = (&local.headers, request.is_head);
-                h1::write_local_map(&mut out, local.status, headers, &local.body, close, is_head);
-            }
+        if request.is_grpc {
+            h1::write_local_map(&mut out, 200, &local.grpc().head.headers, "", close, false);
+        } else {
+            let (headers, is_head) = (&local.headers, request.is_head);
+            h1::write_local_map(&mut out, local.status, headers, &local.body, close, is_head);
         }
         self.send(out).await;
         if close { Next::Linger } else { Next::Keep }

@@ -144,15 +144,22 @@ pub fn http_failure(failure: &Failure) -> Reply {
     reply
 }
 
-/// The answer to a failed gRPC call: trailers only.
+/// The answer to a failed gRPC call.
 pub fn grpc_failure(failure: &Failure) -> Reply {
+    let mut reply = grpc_reply(failure.kind.grpc_status(), &failure.to_string());
+    let code = HeaderValue::from_static(failure.kind.code());
+    reply.head.headers.insert(dodai_core::call::FAILURE_HEADER, code);
+    reply
+}
+
+/// An answer to a gRPC call without any message: trailers only.
+pub fn grpc_reply(status: u8, message: &str) -> Reply {
     let mut reply = Reply::new(http::StatusCode::OK, "");
     let headers = &mut reply.head.headers;
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(u16::from(failure.kind.grpc_status())));
-    if let Ok(message) = HeaderValue::from_str(&spine::grpc_message(failure)) {
+    headers.insert("grpc-status", HeaderValue::from(u16::from(status)));
+    if let Ok(message) = HeaderValue::from_str(&spine::grpc_message(message)) {
         headers.insert("grpc-message", message);
     }
-    headers.insert(dodai_core::call::FAILURE_HEADER, HeaderValue::from_static(failure.kind.code()));
     reply
 }

@@ -546,9 +546,9 @@ fn challenge(kind: Kind) -> Option<&'static str> {
 }
 
 /// The `grpc-message` of a failed call, percent-encoded as gRPC's HTTP/2 mapping asks.
-pub fn grpc_message(failure: &Failure) -> String {
+pub fn grpc_message(message: &str) -> String {
     let mut text = String::new();
-    for byte in failure.to_string().bytes() {
+    for byte in message.bytes() {
         if (b' '..=b'~').contains(&byte) && byte != b'%' {
             text.push(char::from(byte));
         } else {

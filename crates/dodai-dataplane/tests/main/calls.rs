@@ -279,6 +279,21 @@ async fn local_answers_need_no_endpoint() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn local_answers_to_grpc_are_its_own() {
+    local(async {
+        for (status, expect) in [(503, "14"), (404, "12"), (418, "2")] {
+            let respond = rule(Action::Respond { status, body: "tea é".into() });
+            let world = World::of(usual(service("shop/catalog/http"), respond)).await;
+            let asked = "POST /s/m HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n";
+            let answer = world.client().await.ask(asked).await;
+            let told = [answer.header("grpc-status"), answer.header("grpc-message")];
+            assert_eq!((answer.status(), told), (200, [Some(expect), Some("tea %C3%A9")]));
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn weights_revisions_and_shares_decide_who_answers() {
     local(async {
         let names = ["shop/catalog/http", "shop/other/http"];
