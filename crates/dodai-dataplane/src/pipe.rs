@@ -18,7 +18,7 @@ use crate::affinity::Affinity;
 use crate::live::Watch;
 use crate::opening::{self, tunnel, wanted};
 use crate::reach::{self, Reach, dial};
-use crate::request::Side;
+use crate::request::{Asked, Side};
 use crate::roll::{Facts, Speaks};
 use crate::serve_h1::Client;
 use crate::service::{Attempt, Endpoint, Place, Service, Verdict, Wish, now_nanos};
@@ -46,8 +46,10 @@ pub async fn join(
 }
 
 /// Serves a CONNECT on an outbound listener: to a TCP service of the mesh or to a host outside. Whose connection the
-/// kernel led here meant it for a proxy, which gets `head` as it came and answers by itself.
-pub async fn connect(client: Client, authority: &str, head: Option<Vec<u8>>) {
+/// kernel led here meant it for a proxy, which gets the head as it came and answers by itself.
+pub async fn connect(client: Client, asked: Asked) {
+    let Asked { authority, head } = asked;
+    let authority = authority.as_str();
     let worker = client.worker.clone();
     let lap =
         Lap::new(spine::direction(&client.side.listener.role), client.side.label.clone(), Span::root(false));

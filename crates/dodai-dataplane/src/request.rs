@@ -74,15 +74,16 @@ pub enum Read {
     Request(Box<Decided>, usize),
     /// It is for an app that this base has yet to be told of; it has not been used up.
     Ask(AppId),
-    /// A tunnel is asked for.
-    Connect {
-        /// Where to.
-        authority: String,
-        /// The head as it came, of a client that may have meant it for a proxy which it connected to itself.
-        head: Option<Vec<u8>>,
-        /// Bytes used.
-        used: usize,
-    },
+    /// A tunnel is asked for. The number says how many bytes were used.
+    Connect(Box<Asked>, usize),
+}
+
+/// A tunnel that is asked for.
+pub struct Asked {
+    /// Where to.
+    pub authority: String,
+    /// The head as it came, of a client that may have meant it for a proxy which it connected to itself.
+    pub head: Option<Vec<u8>>,
 }
 
 /// What the client of a connection meant to reach.
@@ -193,11 +194,10 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     };
     if line.method == "CONNECT" {
         return match side.listener.role {
-            Role::Outbound { .. } => Read::Connect {
-                authority: line.authority.to_owned(),
-                head: side.captured().map(|_| bytes[..parsed.len].to_vec()),
-                used: parsed.len,
-            },
+            Role::Outbound { .. } => {
+                let head = side.captured().map(|_| bytes[..parsed.len].to_vec());
+                Read::Connect(Box::new(Asked { authority: line.authority.to_owned(), head }), parsed.len)
+            }
             Role::Gateway { .. }
             | Role::Dependency { .. }
             | Role::Mesh

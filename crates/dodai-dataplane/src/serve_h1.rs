@@ -83,9 +83,7 @@ async fn run(client: Client) {
             }
             Read::Bad(failure) => client.refuse(&failure).await,
             Read::Request(request, _) => client.call(request).await,
-            Read::Connect { authority, head, .. } => {
-                return Box::pin(pipe::connect(client, &authority, head)).await;
-            }
+            Read::Connect(asked, _) => return Box::pin(pipe::connect(client, *asked)).await,
         };
         if next == Next::Linger || (next == Next::Keep && client.is_ending()) {
             client.deadline.set(client.worker.shared.limits.linger_timeout);
@@ -157,7 +155,7 @@ impl Client {
         match &read {
             Read::More => return None,
             Read::Ask(_) => {}
-            Read::Request(_, used) | Read::Connect { used, .. } => drop(carry.drain(..*used)),
+            Read::Request(_, used) | Read::Connect(_, used) => drop(carry.drain(..*used)),
             Read::Bad(_) => carry.clear(),
         }
         if carry.is_empty() {
@@ -173,7 +171,7 @@ impl Client {
             let read = request::read(&scratch[..got], &self.worker, &self.side);
             let used = match &read {
                 Read::More | Read::Ask(_) => 0,
-                Read::Request(_, used) | Read::Connect { used, .. } => *used,
+                Read::Request(_, used) | Read::Connect(_, used) => *used,
                 Read::Bad(_) => got,
             };
             self.carry.borrow_mut().extend_from_slice(&scratch[used..got]);
