@@ -64,6 +64,18 @@ impl Life {
         }
     }
 
+    /// Cuts it if it is revoked, and retires it if its time has come; whether it was cut just now.
+    pub(crate) fn review(&self, revoked: &Revoked, now: SystemTime) -> bool {
+        if !self.is_cut() && revoked.has(&self.facts) {
+            self.cut();
+            return true;
+        }
+        if self.until <= now {
+            self.retire();
+        }
+        false
+    }
+
     fn retire(&self) {
         // One that is cut stays so.
         let _cut = self.state.compare_exchange(LIVE, RETIRING, Ordering::AcqRel, Ordering::Relaxed);
@@ -115,15 +127,14 @@ impl Lives {
         all.retain(|one| {
             let Some(life) = one.upgrade() else { return false };
             swept.open += 1;
-            if !life.is_cut() && revoked.has(&life.facts) {
-                life.cut();
-                swept.cut += 1;
-            } else if life.until <= now {
-                life.retire();
-            }
+            swept.cut += usize::from(life.review(revoked, now));
             true
         });
-        all.shrink_to_fit();
+        // Fitted each time, it would grow anew with the next connection.
+        let wanted = 2 * all.len();
+        if wanted < all.capacity() / 2 {
+            all.shrink_to(wanted);
+        }
         swept
     }
 }

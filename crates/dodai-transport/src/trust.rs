@@ -211,12 +211,11 @@ impl Trust {
         let facts = Facts::of(chain.first()?, identity.clone())?;
         let until = until(&facts);
         let life = self.shared.lives.begin(facts, root_named_by(chain)?, until);
-        // What was revoked, or taken out, between the handshake's look and this.
+        // What was revoked, or taken out, between the handshake's look and this. The others were looked at when that
+        // came.
         let bundle = self.shared.bundle.load();
         life.retire_unless(|root| bundle.has_subject(root));
-        if !self.shared.revoked.load().is_empty() {
-            self.sweep(now);
-        }
+        life.review(&self.shared.revoked.load(), now);
         Some(life)
     }
 

@@ -100,6 +100,18 @@ async fn an_expired_certificate_takes_no_further_call_but_ends_none() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handshake_looks_at_its_own_connection_only() {
+    let world = World::new();
+    let (near, _far) = connected(&world).await.expect("good so far");
+    revoke(&world, Whose::Base(BaseId::new("another")));
+    world.hands.forward(LEAF_VALIDITY);
+    let (fresh, _other) = connected(&world).await.expect("with a certificate of today");
+    assert!(!near.is_retiring(), "that is for the next sweep to see");
+    world.trust.sweep(world.hands.now());
+    assert!(near.is_retiring() && !fresh.is_retiring());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_jumps_ahead_refuses_and_one_that_comes_back_takes_again() {
     let world = World::new();
     let connector = world.connector(&PeerIdentity::base(&BaseId::new("one")).expect("valid"));
