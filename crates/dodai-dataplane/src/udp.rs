@@ -5,6 +5,7 @@
 //! allocated for, but those that open a session. What passes is counted; nobody waits for anybody.
 
 mod counts;
+mod waiting;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ use crate::spine::{self, Headers, Lap, Line, Outcome};
 use crate::worker::Worker;
 
 pub use counts::{Counts, Reading};
+use waiting::{Room, Waiting};
 
 /// The largest datagram.
 const LARGEST: usize = 65_535;
@@ -55,6 +57,8 @@ struct Relay {
     serving: Rc<Serving>,
     socket: UdpSocket,
     sessions: RefCell<HashMap<SocketAddr, Rc<Session>, foldhash::fast::RandomState>>,
+    /// For what waits in all sessions that are being opened.
+    room: Room,
     /// The listener is gone, and its sessions end.
     gone: Cell<bool>,
     ended: Notify,
@@ -65,7 +69,7 @@ struct Session {
     client: SocketAddr,
     up: OnceCell<UdpSocket>,
     /// What came before there was a way to the endpoint.
-    waiting: RefCell<Vec<Box<[u8]>>>,
+    waiting: RefCell<Vec<Waiting>>,
     last: Cell<Instant>,
     /// Bytes from the client and to it.
     bytes: [Cell<u64>; 2],
@@ -86,7 +90,7 @@ impl Drop for Ending {
 pub async fn serve(worker: Rc<Worker>, serving: Rc<Serving>, socket: UdpSocket) {
     let sessions = RefCell::default();
     let (gone, ended) = (Cell::new(false), Notify::new());
-    let relay = Rc::new(Relay { worker, serving, socket, sessions, gone, ended });
+    let relay = Rc::new(Relay { worker, serving, socket, sessions, room: Room::default(), gone, ended });
     let _ending = Ending(relay.clone());
     let mut buffer = vec![0; LARGEST].into_boxed_slice();
     loop {
@@ -161,10 +165,9 @@ impl Session {
         self.last.set(Instant::now());
         let Some(up) = self.up.get() else {
             let mut waiting = self.waiting.borrow_mut();
-            if waiting.len() < WAITING {
-                waiting.push(data.into());
-            } else {
-                relay.counts().dropped();
+            match relay.room.hold(data).filter(|_| waiting.len() < WAITING) {
+                Some(held) => waiting.push(held),
+                None => relay.counts().dropped(),
             }
             return;
         };
