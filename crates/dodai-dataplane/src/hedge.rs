@@ -98,9 +98,13 @@ pub async fn several(
         match next {
             Some((attempt, result)) => {
                 let now = service::now_nanos();
-                hedges.learn(attempt.took(now));
+                let is_answer = matches!(result, Ok(Answer::Reply(_)));
+                // What fails at once says nothing of how long answers take.
+                if is_answer {
+                    hedges.learn(attempt.took(now));
+                }
                 if running.is_empty() || is_good(course, &result) {
-                    if attempt.endpoint.id != first && is_good(course, &result) {
+                    if attempt.endpoint.id != first && is_answer && is_good(course, &result) {
                         hedges.tally.count(Event::HedgeWon);
                         // The one that is cut would have taken longer than this.
                         hedges.learn(now.saturating_sub(service::nanos(start)));
@@ -112,8 +116,11 @@ pub async fn several(
             None => {
                 let now = Instant::now();
                 wake.as_mut().reset(now + delay);
-                // A body that is still on its way can be read by one try only.
-                let Some(bytes) = course.body.copy() else { continue };
+                // A body that is still on its way can be read by one try only, and one that is too large for good.
+                let Some(bytes) = course.body.copy() else {
+                    left = if course.body.is_whole() { left } else { 0 };
+                    continue;
+                };
                 let Some(other) = another(course, tries, now) else {
                     left = 0;
                     continue;
@@ -143,9 +150,13 @@ fn another(course: &Course<'_>, tries: &Tries, now: Instant) -> Option<Arc<Endpo
     if now >= tries.deadline() {
         return None;
     }
-    let found = service.pick_at(service::nanos(now), &course.forward.wish(tries.tried())).ok()?;
-    let is_other = !tries.tried().contains(&found.id);
-    (is_other && service.budget.withdraw(course.retry)).then_some(found)
+    let nanos = service::nanos(now);
+    let found = service.pick_at(nanos, &course.forward.wish(tries.tried())).ok()?;
+    if tries.tried().contains(&found.id) || !service.budget.withdraw(course.retry) {
+        found.give_back(nanos, &service.spec.breaker);
+        return None;
+    }
+    Some(found)
 }
 
 /// Whether nothing better is waited for.

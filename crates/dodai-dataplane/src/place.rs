@@ -191,6 +191,12 @@ impl Endpoint {
         before == 0 || (before <= now && state.compare_exchange(before, again, Relaxed, Relaxed).is_ok())
     }
 
+    /// The call that was let in at `now` is not made: if it was the one to see how the endpoint is, another may.
+    pub fn give_back(&self, now: u64, breaker: &Breaker) {
+        let again = now.saturating_add(open_for(breaker));
+        let _other = self.load.open_until.compare_exchange(again, now.max(1), Relaxed, Relaxed);
+    }
+
     /// Calls in flight for its weight.
     pub fn load(&self) -> f64 {
         f64::from(self.in_flight()) / f64::from(self.weight)
@@ -274,5 +280,28 @@ impl Drop for Attempt {
 impl Hash for Endpoint {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.id.hash(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_is_not_taken_is_for_the_next() {
+        let source = snapshot::Endpoint::new(RevisionId::new("r"), Target::Address("10.0.1.1:80".into()));
+        let endpoint = Endpoint::new(&source, &BaseId::new("b"), &Locals::default()).expect("an address");
+        let breaker = Breaker { consecutive_failures: 1, ..Breaker::default() };
+        let endpoint = Arc::new(endpoint);
+        endpoint.attempt(now_nanos()).failed(&breaker);
+        let (_, _, until) = endpoint.learnt();
+        assert!(!endpoint.lets_in(until - 1, &breaker), "it is left alone");
+        assert!(endpoint.lets_in(until, &breaker) && !endpoint.lets_in(until + 1, &breaker), "one looks");
+        endpoint.give_back(until, &breaker);
+        assert!(endpoint.lets_in(until + 1, &breaker) && !endpoint.lets_in(until + 2, &breaker));
+        // Who was let in otherwise has nothing to give back.
+        endpoint.attempt(until).succeeded(until + 3);
+        endpoint.give_back(until + 1, &breaker);
+        assert!(endpoint.lets_in(until + 4, &breaker) && endpoint.lets_in(until + 4, &breaker));
     }
 }

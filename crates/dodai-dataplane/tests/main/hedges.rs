@@ -218,3 +218,24 @@ async fn grpc_is_hedged_where_the_policy_says_that_it_may_be() {
     }))
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn failures_teach_nothing_of_how_long_answers_take() {
+    local(async {
+        let found = Hedge { delay: None, ..hedge(false) };
+        let world = World::of(three(Protocol::Http, found)).await;
+        let mut client = world.client().await;
+        for _ in 0..30 {
+            assert_eq!(client.ask(GET).await.status(), 503, "nobody is there");
+        }
+        let mut backends = Three::of(&world);
+        client.send(GET).await;
+        let mut only = backends.accept().await;
+        only.head().await;
+        assert!(backends.is_left_alone().await, "what is slow is not known yet");
+        only.send(OK).await;
+        assert_eq!(client.message().await.status(), 200);
+        assert_eq!(count(&world, Event::Hedged), 0);
+    })
+    .await;
+}
