@@ -183,7 +183,7 @@ impl Converse {
         if matches!(way, CaptureWay::Inbound)
             && let Err(failure) = service.admits(side.secure, true)
         {
-            self.end(way, Fate::Refused, side, Some(&service), failure);
+            self.end(way, Fate::Refused, side, Some(&service), (0, failure));
             return None;
         }
         let mut service = Some(service);
@@ -192,7 +192,7 @@ impl Converse {
                 let up = (Wire::new(opened.stream), Vec::new());
                 self.join(way, Fate::Carried, side, service, up).await;
             }
-            Err(failure) => self.end(way, Fate::Refused, side, service.as_deref(), failure),
+            Err(failure) => self.end(way, Fate::Refused, side, service.as_deref(), (0, failure)),
         }
         None
     }
@@ -202,10 +202,8 @@ impl Converse {
     pub async fn pass_on(mut self, way: &CaptureWay, side: Side, is_http: bool) -> Option<Spoken> {
         if !side.captured().is_some_and(|captured| captured.allow_unknown) {
             let failure = denied(self.destination);
-            if is_http {
-                self.answer(&failure).await;
-            }
-            self.end(way, Fate::Denied, side, None, failure);
+            let status = if is_http { self.answer(&failure).await } else { 0 };
+            self.end(way, Fate::Denied, side, None, (status, failure));
             return None;
         }
         if matches!(self.server, Server::Away) {
@@ -220,7 +218,7 @@ impl Converse {
         };
         match reached {
             Ok(up) => self.join(way, Fate::Passed, side, None, up).await,
-            Err(failure) => self.end(way, Fate::Refused, side, None, failure),
+            Err(failure) => self.end(way, Fate::Refused, side, None, (0, failure)),
         }
         None
     }
@@ -233,24 +231,26 @@ impl Converse {
                 Failure::new(Kind::ClientTimeout, "the client said nothing in time")
             }
         };
-        self.end(way, Fate::Refused, side, None, failure);
+        self.end(way, Fate::Refused, side, None, (0, failure));
         None
     }
 
-    /// Tells a client of HTTP why.
-    async fn answer(&mut self, failure: &Failure) {
+    /// Tells a client of HTTP why; the status that it was sent, 0 for one that does not understand any.
+    async fn answer(&mut self, failure: &Failure) -> u16 {
         if !matches!(self.asked.first(), Some(b'A'..=b'Z')) || self.asked.starts_with(crate::h2::PREFACE) {
-            return;
+            return 0;
         }
         let (status, headers, body) = spine::failure_answer(failure);
         let mut out = Vec::new();
         crate::h1::write_local_response(&mut out, status, &headers, &body, true, false);
         self.deadline.set(self.worker.shared.limits.linger_timeout);
-        if self.client.write_all(&out, &self.deadline).await.is_ok()
-            && self.client.shutdown(&self.deadline).await.is_ok()
-        {
+        if self.client.write_all(&out, &self.deadline).await.is_err() {
+            return 0;
+        }
+        if self.client.shutdown(&self.deadline).await.is_ok() {
             self.client.discard(&self.worker, &self.deadline).await;
         }
+        status
     }
 
     async fn join(
@@ -273,9 +273,16 @@ impl Converse {
     }
 
     /// Ends the connection as if nobody had listened.
-    fn end(self, way: &CaptureWay, fate: Fate, side: Side, service: Option<&Service>, failure: Failure) {
+    fn end(
+        self,
+        way: &CaptureWay,
+        fate: Fate,
+        side: Side,
+        service: Option<&Service>,
+        (status, failure): (u16, Failure),
+    ) {
         self.worker.shared.captures.count(way, fate);
-        let outcome = Outcome { failure: Some(failure), ..Outcome::default() };
+        let outcome = Outcome { status, failure: Some(failure), ..Outcome::default() };
         self.record(&side, service, &outcome);
         self.client.into_inner().abort();
     }

@@ -66,6 +66,10 @@ pub async fn once(
         }
         None => return late(Sent::HEAD),
     };
+    if answer.is_oversized() {
+        let text = format!("{}: the response head is too large", target.key.address);
+        return Ended::Failed(Failure::new(Kind::Protocol, text), Sent::HEAD);
+    }
     let mut parts = match h2_head::response(&answer) {
         Ok(parts) => parts,
         Err(failure) => return Ended::Failed(failure, Sent::HEAD),

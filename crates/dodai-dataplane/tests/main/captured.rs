@@ -187,9 +187,11 @@ async fn where_the_unknown_is_denied_nobody_dials_it() {
         assert_eq!((answer.status(), answer.header("dodai-failure")), (403, Some("denied")));
         assert!(answer.body.contains("10.0.1.7:8000") && answer.body.contains("unknown: deny"), "{answer:?}");
         client.ended().await;
+        assert_eq!(world.records.next().await.status, 403);
         let mut client = meant_for(&world, backend_addr(7)).await;
         client.send("EHLO mail.example\r\n").await;
         client.ended().await;
+        assert_eq!(world.records.next().await.status, 0, "who speaks no HTTP is told nothing");
         meant_for(&world, backend_addr(7)).await.ended().await;
         assert!(meant.is_left_alone().await);
         assert_eq!(count(&world, 0, Fate::Denied), 2);

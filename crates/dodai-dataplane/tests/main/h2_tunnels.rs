@@ -232,3 +232,31 @@ async fn its_refusal_is_passed_on_and_one_that_takes_none_is_told() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_too_large_opens_no_tunnel() {
+    local(async {
+        let (world, mut backends) = modern().await;
+        let mut client = world.client().await;
+        client.send(UPGRADE).await;
+        let mut builder = h2::server::Builder::new();
+        let stream = backends.accept().await.stream;
+        let mut connection =
+            builder.enable_connect_protocol().handshake::<_, Bytes>(stream).await.expect("shaken");
+        beside(async move {
+            let mut open = Vec::new();
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                let mut head = http::Response::builder();
+                for at in 0..5 {
+                    head = head.header(format!("x-long-{at}"), "a".repeat(8 * 1024));
+                }
+                let head = head.body(()).expect("valid");
+                open.push((request, respond.send_response(head, false).expect("open")));
+            }
+        });
+        let answer = client.message().await;
+        assert_eq!((answer.status(), answer.header("dodai-failure")), (502, Some("protocol")));
+        assert!(answer.body.contains("head is too large"), "{}", answer.body);
+    })
+    .await;
+}
