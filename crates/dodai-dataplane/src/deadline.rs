@@ -66,16 +66,17 @@ fn grpc(value: &[u8]) -> Option<Duration> {
     })
 }
 
-/// Notes in `forward` how long the caller waits, and in `edits` what the next hop is told of it.
-pub fn shrink(forward: &mut Forward, head: &RequestHead<'_>, edits: &mut Edits) {
+/// Notes in `forward` how long the caller waits, and in `edits` what the next hop is told of it when the call has
+/// `waited` here.
+pub fn shrink(forward: &mut Forward, head: &RequestHead<'_>, waited: Duration, edits: &mut Edits) {
     let told = Told::of(head);
     let policies = || forward.rule.iter().map(|rule| &rule.policy).chain([&forward.service.spec.policy]);
     let (whole, each) =
         (policies().find_map(|policy| policy.timeout), policies().find_map(|policy| policy.try_timeout));
     // What goes out is one try; whatever it leaves of the call is for the next.
-    let own = whole.into_iter().chain(each).min();
+    let own = whole.map(|whole| whole.saturating_sub(waited)).into_iter().chain(each).min();
     forward.left = told.shortest();
-    let left = match (forward.left, own) {
+    let left = match (forward.left.map(|left| left.saturating_sub(waited)), own) {
         (Some(left), Some(own)) => left.min(own),
         (Some(left), None) => left,
         // Only another base makes something of what a policy here says.

@@ -26,7 +26,7 @@ impl Client {
         let waits = std::mem::replace(decision, Err(Failure::new(Kind::Internal, "the call still waits")));
         let Ok(Decision::Later(later)) = waits else { return };
         let mut edits = Edits::new();
-        let mut decided = later.resume(&self.worker, &self.side, &head, &mut edits).await;
+        let mut decided = later.resume(&self.worker, &self.side, &head, request.lap.start, &mut edits).await;
         if let Ok(Decision::Forward(_)) = decided
             && let Err(failure) = request.edit(&self.worker, &edits)
         {

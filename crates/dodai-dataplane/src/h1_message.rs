@@ -25,6 +25,7 @@ use crate::replay::Replay;
 use crate::request::Request;
 use crate::serve_h1::{self, Client, Next};
 use crate::spine::{self, Forward, Outcome};
+use crate::tries::Asked;
 use crate::wire::Broken;
 
 /// One try at an endpoint that is not relayed to.
@@ -101,14 +102,16 @@ pub async fn hedged(
     if let Some(failure) = serve_h1::over_limit(request, terms.max_body) {
         return client.failed(request, failure, outcome).await;
     }
-    let deadline = request.lap.start + terms.timeout;
+    let start = request.lap.start;
+    let deadline = start + terms.timeout;
     client.deadline.set_at(deadline);
     let mut inner = Outcome::default();
     let told = &mut inner;
     let answer = move |call: Call| async move {
         let Call { head, body, context } = call;
         let body = Replay::new(body, KEPT_BODY);
-        message::send_on(&client.worker, &client.side, forward, &head, &body, &context, told).await
+        let asked = Asked { head: &head, body: &body, context: &context, start };
+        message::send_on(&client.worker, &client.side, forward, asked, told).await
     };
     let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
     let conversation = converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome);

@@ -1,7 +1,7 @@
 //! One call that arrived over HTTP/2: decided on its head as it came, then relayed to another HTTP/2 stream, or
 //! carried as a parsed message to everything else.
 
-use std::cell::Cell;
+use std::cell::{Cell, LazyCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +24,7 @@ use crate::request::Side;
 use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
 use crate::service::{self, Endpoint, Verdict, now_nanos};
 use crate::spine::{self, Decision, Entry, Forward, Headers, Lap, Line, Outcome};
+use crate::under_way::UnderWay;
 use crate::worker::Worker;
 use crate::{h2_body, h2_head, h2_tunnel, message};
 
@@ -171,6 +172,7 @@ async fn relay(worker: &Rc<Worker>, side: &Side, mut client: Downstream, mut for
                 }
             }
             Err(Stopped::InProcess) => {
+                forward.begun = true;
                 let (head, edits, receiving, sending) = client.into_parts();
                 let decided = Ok(Decided { decision: Ok(Decision::Forward(forward)), edits, lap });
                 return Box::pin(parsed(worker, side, head, receiving, sending, decided)).await;
@@ -189,7 +191,7 @@ async fn relay(worker: &Rc<Worker>, side: &Side, mut client: Downstream, mut for
         answer(worker, client.sending(), reply, bodiless).await;
     }
     outcome.received = client.received();
-    let view = View::of(&client.head);
+    let view = LazyCell::new(|| View::of(&client.head));
     let line = || Line {
         listener: &side.listener.name,
         from: side.from(),
@@ -219,7 +221,9 @@ async fn tries(
         &worker.shared.limits,
     );
     let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
-    service.budget.deposit(retry);
+    if !forward.begun {
+        service.budget.deposit(retry);
+    }
     over_limit(&client.head, terms.max_body)?;
     let idempotent = client.head.get(b":method").is_some_and(is_idempotent);
     let told = forward.left.map(|left| lap.start + left);
@@ -385,15 +389,7 @@ async fn api(
     let (method, target) = (call.head.method.clone(), call.head.uri.path().to_owned());
     let limits = &worker.shared.limits;
     call.context.deadline = Some((Instant::now() + limits.call_timeout).into_std());
-    let result = match api {
-        Some(api) => {
-            let late =
-                |_| Failure::new(Kind::Timeout, format!("the runtime API of {app} did not answer in time"));
-            tokio::time::timeout(limits.call_timeout, api.serve(call)).await.map_err(late).flatten()
-        }
-        None => Err(Failure::new(Kind::NoEndpoint, format!("the runtime API of {app} is not up"))),
-    };
-    let line = Line {
+    let line = || Line {
         listener: &side.listener.name,
         from: side.from(),
         headers: Headers::None,
@@ -402,11 +398,21 @@ async fn api(
         authority: "",
         protocol: protocol(is_grpc),
     };
+    let under_way = UnderWay::new(worker, lap, line);
+    let result = match api {
+        Some(api) => {
+            let late =
+                |_| Failure::new(Kind::Timeout, format!("the runtime API of {app} did not answer in time"));
+            tokio::time::timeout(limits.call_timeout, api.serve(call)).await.map_err(late).flatten()
+        }
+        None => Err(Failure::new(Kind::NoEndpoint, format!("the runtime API of {app} is not up"))),
+    };
+    under_way.ended();
     match result {
         Ok(reply) => {
             let first_byte = Some(lap.start.elapsed());
             let outcome = Outcome { status: reply.head.status.as_u16(), first_byte, ..Outcome::default() };
-            Ok(lap.finish_later(worker, None, None, outcome, line, None).with(reply))
+            Ok(lap.finish_later(worker, None, None, outcome, line(), None).with(reply))
         }
         Err(failure) => {
             let outcome = Outcome {
@@ -415,7 +421,7 @@ async fn api(
                 failure: Some(failure.clone()),
                 ..Outcome::default()
             };
-            lap.finish(worker, None, None, &outcome, || line);
+            lap.finish(worker, None, None, &outcome, line);
             Err(failure)
         }
     }

@@ -38,12 +38,14 @@ pub struct Later {
 }
 
 impl Later {
-    /// Waits and decides. `head` has the changes of the filters that ran before; further ones go to `edits`.
+    /// Waits and decides a call that began at `start`. `head` has the changes of the filters that ran before; further
+    /// ones go to `edits`.
     pub fn resume<'a>(
         mut self: Box<Self>,
         worker: &'a Rc<Worker>,
         side: &'a Side,
         head: &'a Parts,
+        start: Instant,
         edits: &'a mut Edits,
     ) -> Waiting<'a, Decision> {
         Box::pin(async move {
@@ -83,7 +85,7 @@ impl Later {
                 let table = worker.shared.table.load();
                 let mut decided = spine::settle(&table, &entry, &head, &rule, ran, self.passed, edits)?;
                 if let Decision::Forward(forward) = &mut decided {
-                    forward.weigh(&head, entry.is_outside(), edits);
+                    forward.weigh(&head, entry.is_outside(), start.elapsed(), edits);
                 }
                 return Ok(decided);
             }

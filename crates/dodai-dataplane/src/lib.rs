@@ -91,6 +91,7 @@ mod tls;
 mod trial;
 mod tries;
 pub mod udp;
+mod under_way;
 pub mod users;
 mod wire;
 mod worker;

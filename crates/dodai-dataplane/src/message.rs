@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dodai_core::body::Body;
@@ -23,19 +22,11 @@ use crate::limits::KEPT_BODY;
 use crate::reach::{self, Reach, Target};
 use crate::replay::Replay;
 use crate::request::Side;
-use crate::route::Rule;
-use crate::service::Service;
 use crate::spine::{self, Decision, Entry, Forward, Headers, Lap, Line, Outcome};
-use crate::tries;
+use crate::tries::{self, Asked};
+use crate::under_way::{UnderWay, Went};
 use crate::worker::Worker;
 use crate::{client_h1, client_h2};
-
-/// Where a call went, for its record.
-#[derive(Default)]
-struct Went {
-    service: Option<Arc<Service>>,
-    rule: Option<Arc<Rule>>,
-}
 
 /// Sends a parsed call through the stations. The failure's answer is up to the caller's protocol.
 pub async fn forward(
@@ -75,32 +66,63 @@ pub async fn decided(
     let mut decision = decision;
     if let Ok(Decision::Later(later)) = decision {
         let mut edits = Edits::new();
-        decision = later.resume(worker, side, &head, &mut edits).await;
+        let waiting = UnderWay::new(worker, &lap, || line(side, &head, protocol));
+        decision = later.resume(worker, side, &head, lap.start, &mut edits).await;
+        waiting.ended();
         if let Ok(Decision::Forward(_)) = decision {
             edits.apply_to_request(&mut head);
         }
     }
-    let mut outcome = Outcome::default();
-    let mut went = Went::default();
+    let mut under_way = UnderWay::new(worker, &lap, || line(side, &head, protocol));
     let body = Replay::new(body, KEPT_BODY);
     let result = match decision {
         Ok(Decision::Forward(forward)) => {
             lap.tried();
-            went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
-            send_on(worker, side, &forward, &head, &body, &context, &mut outcome).await
+            under_way.went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
+            let asked = Asked { head: &head, body: &body, context: &context, start: lap.start };
+            send_on(worker, side, &forward, asked, &mut under_way.outcome).await
         }
         Ok(Decision::External) => external(worker, side, head.clone(), body.lend()).await,
         Ok(Decision::Answer(local)) => {
-            went.rule.clone_from(&local.rule);
-            outcome.failure = local.failure.clone();
+            under_way.went.rule.clone_from(&local.rule);
+            under_way.outcome.failure = local.failure.clone();
             Ok(local_reply(&local, RequestHead::Map(&head).is_grpc()))
         }
         Ok(Decision::Api) => Err(Failure::new(Kind::Internal, "an API call took the mesh's way")),
         Ok(Decision::Later(_)) => Err(Failure::new(Kind::Internal, "a call was not decided")),
         Err(failure) => Err(failure),
     };
-    let view = RequestHead::Map(&head);
-    let line = Line {
+    let (went, mut outcome) = under_way.ended();
+    match result {
+        Ok(reply) => {
+            outcome.status = reply.head.status.as_u16();
+            outcome.first_byte = Some(lap.start.elapsed());
+            let (service, rule) = (went.service.as_deref(), went.rule.as_deref());
+            let ending = lap.finish_later(
+                worker,
+                service,
+                rule,
+                outcome,
+                line(side, &head, protocol),
+                Some(body.received()),
+            );
+            Ok(ending.watched(side, epoch).with(reply))
+        }
+        Err(failure) => {
+            outcome.status = failure.kind.http_status();
+            outcome.grpc_status = RequestHead::Map(&head).is_grpc().then(|| failure.kind.grpc_status());
+            outcome.failure = Some(failure.clone());
+            let line = || line(side, &head, protocol);
+            lap.finish(worker, went.service.as_deref(), went.rule.as_deref(), &outcome, line);
+            Err(failure)
+        }
+    }
+}
+
+/// What records say of a call.
+fn line<'a>(side: &'a Side, head: &'a http::request::Parts, protocol: &'static str) -> Line<'a> {
+    let view = RequestHead::Map(head);
+    Line {
         listener: &side.listener.name,
         from: side.from(),
         headers: Headers::Map(&head.headers),
@@ -108,22 +130,6 @@ pub async fn decided(
         target: view.target(),
         authority: view.authority(),
         protocol,
-    };
-    match result {
-        Ok(reply) => {
-            outcome.status = reply.head.status.as_u16();
-            outcome.first_byte = Some(lap.start.elapsed());
-            let (service, rule) = (went.service.as_deref(), went.rule.as_deref());
-            let ending = lap.finish_later(worker, service, rule, outcome, line, Some(body.received()));
-            Ok(ending.watched(side, epoch).with(reply))
-        }
-        Err(failure) => {
-            outcome.status = failure.kind.http_status();
-            outcome.grpc_status = view.is_grpc().then(|| failure.kind.grpc_status());
-            outcome.failure = Some(failure.clone());
-            lap.finish(worker, went.service.as_deref(), went.rule.as_deref(), &outcome, || line);
-            Err(failure)
-        }
     }
 }
 
@@ -132,18 +138,16 @@ pub async fn send_on(
     worker: &Rc<Worker>,
     side: &Side,
     forward: &Forward,
-    head: &http::request::Parts,
-    body: &Replay,
-    context: &Context,
+    asked: Asked<'_>,
     outcome: &mut Outcome,
 ) -> Result<Reply, Failure> {
     if let Some(fault) = &forward.fault
-        && let Some(reply) = Box::pin(fault::befall(worker, forward, fault, head)).await?
+        && let Some(reply) = Box::pin(fault::befall(worker, forward, fault, asked.head)).await?
     {
         outcome.failure = Some(fault::failure());
         return Ok(reply);
     }
-    let mut reply = tries::run(worker, forward, head, body, context, side, outcome).await?;
+    let mut reply = tries::run(worker, forward, asked, side, outcome).await?;
     let mut edits = Edits::new();
     forward.response_edits(outcome.endpoint.as_deref(), &mut edits);
     edits.apply_to(&mut reply.head.headers);

@@ -386,9 +386,11 @@ impl Client {
         {
             return Some(next);
         }
-        forward.service.budget.deposit(terms.retry.unwrap_or(&DEFAULT_RETRY));
-        if !forward.mirrors.is_empty() {
-            self.mirror(request, forward);
+        if !forward.begun {
+            forward.service.budget.deposit(terms.retry.unwrap_or(&DEFAULT_RETRY));
+            if !forward.mirrors.is_empty() {
+                self.mirror(request, forward);
+            }
         }
         None
     }

@@ -83,6 +83,8 @@ pub struct Forward {
     pub left: Option<Duration>,
     /// How much it matters, where its service asks for that.
     pub priority: Option<Priority>,
+    /// Whether what comes once with a call, its share of retries and its mirrors, has been seen to.
+    pub begun: bool,
 }
 
 impl Forward {
@@ -102,12 +104,13 @@ impl Forward {
             fault: None,
             left: self.left,
             priority: self.priority,
+            begun: true,
         })
     }
 
     /// Notes what its head says of how long it may take and how much it matters; `outside` the mesh nobody is believed.
-    pub fn weigh(&mut self, head: &RequestHead<'_>, outside: bool, edits: &mut Edits) {
-        deadline::shrink(self, head, edits);
+    pub fn weigh(&mut self, head: &RequestHead<'_>, outside: bool, waited: Duration, edits: &mut Edits) {
+        deadline::shrink(self, head, waited, edits);
         if let Some(overload) = &self.service.overload {
             self.priority = Some(overload::priority(self, overload, head, outside, edits));
         }
@@ -200,7 +203,7 @@ pub fn admit(
     mark(edits, table, entry, head, span)?;
     let mut decided = lead(table, entry, head, now, edits)?;
     if let Decision::Forward(forward) = &mut decided {
-        forward.weigh(head, entry.is_outside(), edits);
+        forward.weigh(head, entry.is_outside(), Duration::ZERO, edits);
     }
     Ok(decided)
 }
@@ -257,6 +260,7 @@ fn lead(
                 fault: None,
                 left: None,
                 priority: None,
+                begun: false,
             }))
         }
         Role::Api { .. } | Role::Captured(_) => {
@@ -494,6 +498,7 @@ fn forward(
         fault,
         left: None,
         priority: None,
+        begun: false,
     })
 }
 

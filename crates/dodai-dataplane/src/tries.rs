@@ -27,6 +27,19 @@ use crate::service::{self, Attempt, Endpoint, Verdict};
 use crate::spine::{self, Forward, Outcome};
 use crate::worker::Worker;
 
+/// What is asked of a service.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The head.
+    pub head: &'a Parts,
+    /// The body.
+    pub body: &'a Replay,
+    /// What is known of the call beside.
+    pub context: &'a Context,
+    /// When it began: all its time counts from then, also where it waited or is led anew.
+    pub start: Instant,
+}
+
 /// One call on its way to a service.
 pub struct Course<'a> {
     /// The thread it lives on.
@@ -59,23 +72,23 @@ pub enum Answer {
 pub async fn run(
     worker: &Rc<Worker>,
     forward: &Forward,
-    head: &Parts,
-    body: &Replay,
-    context: &Context,
+    asked: Asked<'_>,
     side: &Side,
     outcome: &mut Outcome,
 ) -> Result<Reply, Failure> {
+    let Asked { head, body, context, start } = asked;
     let service = &forward.service;
     let limits = &worker.shared.limits;
     let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, limits);
     let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
-    service.budget.deposit(retry);
-    let now = Instant::now();
+    if !forward.begun {
+        service.budget.deposit(retry);
+    }
     let idempotent = RequestHead::Map(head).is_idempotent();
     let hedges = forward.hedge(idempotent);
-    let told = forward.left.map(|left| now + left);
+    let told = forward.left.map(|left| start + left);
     let outer = context.deadline.map(Instant::from_std).into_iter().chain(told).min();
-    let mut tries = Tries::new(&terms, idempotent, now, outer);
+    let mut tries = Tries::new(&terms, idempotent, start, outer);
     let course = Course { worker, forward, head, body, context, side, terms, retry };
     loop {
         let now = Instant::now();
@@ -83,7 +96,7 @@ pub async fn run(
             Ok(endpoint) => endpoint,
             Err(failure) => match forward.renewed(worker) {
                 Some(newer) => {
-                    return Box::pin(run(worker, &newer, head, body, context, side, outcome)).await;
+                    return Box::pin(run(worker, &newer, asked, side, outcome)).await;
                 }
                 None => return Err(failure),
             },
@@ -102,7 +115,7 @@ pub async fn run(
         {
             // It was closed before it got anything.
             drop(attempt);
-            return Box::pin(run(worker, &newer, head, body, context, side, outcome)).await;
+            return Box::pin(run(worker, &newer, asked, side, outcome)).await;
         }
         let sent = course.sent();
         if let Err(failure) = &result
@@ -114,7 +127,8 @@ pub async fn run(
         }
         let result = match result {
             Ok(Answer::Denied(local)) => {
-                // Nobody has seen the call, so nobody is judged by it.
+                // Nobody has seen the call, so nobody is judged by it, and no cookie leads to anybody.
+                outcome.endpoint = None;
                 outcome.failure.clone_from(&local.failure);
                 body.commit();
                 return Ok(message::local_reply(&local, RequestHead::Map(head).is_grpc()));

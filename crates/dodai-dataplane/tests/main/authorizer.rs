@@ -261,3 +261,66 @@ async fn its_refusal_reaches_clients_of_http2_where_calls_arrive() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_it_takes_is_the_calls() {
+    local(async {
+        let world = World::of(asking(authorizer(http(), false), Protocol::Http, false)).await;
+        let (mut backends, mut deciders) = (world.backend(1), world.backend(2));
+        for by_http_2 in [false, true] {
+            let start = tokio::time::Instant::now();
+            let mut client = world.client().await;
+            let asked = if by_http_2 {
+                let (mut sender, connection) = h2::client::handshake(client.stream).await.expect("shaken");
+                beside(connection);
+                let call = http::Request::get("http://shop/").header("dodai-timeout-ms", "2000");
+                let (answer, _) = sender.send_request(call.body(()).expect("valid"), true).expect("sent");
+                beside(async move { answer.await.expect("answered").status().as_u16() })
+            } else {
+                client.send("GET / HTTP/1.1\r\nHost: a\r\ndodai-timeout-ms: 2000\r\n\r\n").await;
+                beside(async move { client.message().await.status() })
+            };
+            let mut decider = deciders.accept().await;
+            decider.message().await;
+            tokio::time::sleep(std::time::Duration::from_millis(800)).await;
+            decider.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+            let mut backend = backends.accept().await;
+            let call = backend.message().await;
+            let told: u64 = call.header("dodai-timeout-ms").and_then(|told| told.parse().ok()).expect("told");
+            assert!((1100..=1200).contains(&told), "{told} of what is left, HTTP/2: {by_http_2}");
+            assert_eq!(asked.await.expect("no panic"), 504);
+            let took = start.elapsed();
+            assert!(took >= secs(2) && took < secs(2) + secs(1) / 4, "{took:?}, HTTP/2: {by_http_2}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn its_refusal_leads_to_no_endpoint() {
+    local(async {
+        let mut resources = asking(authorizer(http(), false), Protocol::Http, true);
+        for resource in &mut resources {
+            if let Resource::Service(service) = resource
+                && service.id == id("shop/catalog/http")
+            {
+                let same_site = SameSite::Lax;
+                service.sticky = Some(Sticky { name: "at".into(), ttl: None, path: "/".into(), same_site });
+            }
+        }
+        let world = World::of(resources).await;
+        let mut deciders = world.backend(2);
+        let (mut sender, connection) =
+            h2::client::handshake(world.client().await.stream).await.expect("shaken");
+        beside(connection);
+        let call = http::Request::get("http://shop/").body(()).expect("valid");
+        let (answer, _) = sender.send_request(call, true).expect("sent");
+        deciders.accept().await.answer("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").await;
+        let answer = answer.await.expect("answered");
+        assert_eq!(answer.status(), 403);
+        assert!(answer.headers().get("set-cookie").is_none(), "{:?}", answer.headers());
+        let record = world.records.take().pop().expect("one");
+        assert_eq!((record.status, &*record.endpoint), (403, ""), "nobody has seen the call");
+    })
+    .await;
+}

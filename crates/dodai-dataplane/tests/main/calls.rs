@@ -349,3 +349,34 @@ async fn mirrored_calls_go_twice_and_are_answered_once() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_led_anew_is_mirrored_once() {
+    local(async {
+        let mirror = Filter::Mirror { to: to("shop/shadow/http"), per_ten_thousand: 10_000 };
+        let led_to = |at: Endpoint| {
+            let mut resources = usual(service("shop/catalog/http"), filtered(vec![mirror.clone()]));
+            resources.push(endpoints("shop/catalog/http", vec![at]));
+            resources.push(Resource::Service(service("shop/shadow/http")));
+            resources.push(endpoints("shop/shadow/http", vec![endpoint(2, "r1")]));
+            resources
+        };
+        let world = World::of(led_to(instance("i-1"))).await;
+        let (sender, mut calls) = tokio::sync::mpsc::channel(8);
+        let here = world.plane.locals().get(&dodai_core::id::InstanceId::new("i-1"));
+        here.set(dodai_dataplane::local::Way::Serve(std::sync::Arc::new(crate::serve::Scripted(sender))));
+        let (mut backends, mut shadows) = (world.backend(1), world.backend(2));
+        let mut client = world.client().await;
+        client.send(GET).await;
+        let (_call, answer) = calls.recv().await.expect("it arrived");
+        world.apply(led_to(endpoint(1, "r1"))).await;
+        let closed = dodai_core::failure::Kind::NoEndpoint;
+        assert!(answer.send(Err(dodai_core::failure::Failure::new(closed, "is shutting down"))).is_ok());
+        backends.accept().await.answer(OK).await;
+        assert_eq!(client.message().await.body, "ok");
+        let mut shadow = shadows.accept().await;
+        shadow.answer(OK).await;
+        assert!(shadow.is_quiet().await && shadows.is_left_alone().await, "one copy of one call");
+    })
+    .await;
+}

@@ -539,3 +539,35 @@ async fn an_instance_that_cannot_be_reached_is_passed_over() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_its_client_gives_up_is_told_all_the_same() {
+    local(async {
+        let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
+        resources.push(listener("api", 85, Role::Api { app: app("shop/front") }));
+        let world = World::of(resources).await;
+        let (asking, mut calls) = tokio::sync::mpsc::channel(8);
+        let api = std::sync::Arc::new(crate::serve::Scripted(asking));
+        world.plane.set_api(&app("shop/front"), Some(api));
+        let mut backends = world.backend(1);
+        for (port, direction, service) in [(80, "gateway", "shop/catalog/http"), (85, "api", "")] {
+            let (mut sender, connection) =
+                h2::client::handshake(world.client_of(port).await.stream).await.expect("shaken");
+            beside(connection);
+            let (answer, up) = sender.send_request(request("GET", "/x"), false).expect("sent");
+            let mut backend = None;
+            let _call = if port == 80 {
+                backend.insert(backends.accept().await).head().await;
+                None
+            } else {
+                calls.recv().await
+            };
+            drop((answer, up));
+            let record = world.records.next().await;
+            assert_eq!((record.direction, &*record.service, record.status), (direction, service, 0));
+            let failure = record.failure.map(dodai_core::failure::Kind::code);
+            assert_eq!((failure, &*record.target), (Some("client_gone"), "/x"));
+        }
+    })
+    .await;
+}
