@@ -165,7 +165,7 @@ impl Limits {
             (
                 "pipe_idle_timeout",
                 seconds(self.pipe_idle_timeout),
-                "a tunnel that stands still in both directions",
+                "a tunnel that stands still in both directions; one whose far side vanished ends after two minutes",
             ),
             ("linger_timeout", seconds(self.linger_timeout), "waiting for the client to close after we did"),
             (

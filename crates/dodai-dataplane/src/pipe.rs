@@ -284,6 +284,9 @@ async fn both_ways(
     facts: Option<&Facts>,
 ) -> ([u64; 2], Option<Failure>) {
     let [first, second] = sides;
+    for wire in [first.0, first.1] {
+        wire.with(|stream| stream.watch_peer());
+    }
     let own = [std::cell::Cell::new(0u64), std::cell::Cell::new(0u64)];
     // Counted where others can see it while the tunnel is under way.
     let counts = facts.map_or([&own[0], &own[1]], |facts| [&facts.received, &facts.sent]);

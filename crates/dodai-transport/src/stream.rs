@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -20,6 +21,11 @@ use crate::lives::Life;
 use crate::memory::Line;
 use crate::tls::Alpn;
 use crate::tls::hello::Early;
+
+/// How long the far side of a tunnel is silent before it is asked whether it is there.
+pub const PEER_SILENT: Duration = Duration::from_secs(60);
+/// Between two further questions.
+const PEER_ASKED: Duration = Duration::from_secs(10);
 
 /// A connection.
 pub enum Stream {
@@ -121,6 +127,27 @@ impl Stream {
         if let Some(tcp) = self.as_tcp() {
             // Where it fails, the connection is gone already.
             let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// Lets the kernel ask a silent far side whether it is still there, from [`PEER_SILENT`] on. For tunnels, whose
+    /// silence says nothing: one whose far side vanished without a word would else stay for as long as it may be idle.
+    pub fn watch_peer(&self) {
+        let alive =
+            socket2::TcpKeepalive::new().with_time(PEER_SILENT).with_interval(PEER_ASKED).with_retries(6);
+        if let Some(tcp) = self.socket() {
+            // Where it fails, the connection is gone already.
+            let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(&alive);
+        }
+    }
+
+    /// The socket under all layers.
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Stream::Tcp(tcp) => Some(tcp),
+            Stream::Tls(tls) => tls.stream.get_ref().0.socket(),
+            Stream::Early(early) => early.stream.socket(),
+            Stream::Memory(_) => None,
         }
     }
 
@@ -277,5 +304,16 @@ mod tests {
     fn a_plain_connection_stays_small() {
         let size = size_of::<Stream>();
         assert!(size <= 48, "{size}");
+    }
+
+    #[tokio::test]
+    async fn the_peer_of_a_tunnel_is_watched_under_every_layer() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let far = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+        let stream = Stream::from(far).with_early(b"early".to_vec());
+        let socket = |stream: &Stream| socket2::SockRef::from(stream.socket().expect("TCP")).keepalive();
+        assert!(!socket(&stream).expect("told"));
+        stream.watch_peer();
+        assert!(socket(&stream).expect("told"));
     }
 }
