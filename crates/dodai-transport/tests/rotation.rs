@@ -66,6 +66,28 @@ fn every_step_is_taken_up_again_after_a_start() {
 }
 
 #[test]
+fn an_end_that_fails_in_the_middle_can_only_be_tried_again() {
+    let (hands, folder) = (Hands::new(), tempfile::tempdir().expect("a folder"));
+    let all = Authorities::create(TrustDomain::default(), folder.path(), hands.now()).expect("made");
+    all.announce(hands.now()).expect("announced");
+    all.issue().expect("issues");
+    let second = root(&all.signer());
+    // The key cannot be replaced while a folder is in the way of its new file.
+    let in_the_way = folder.path().join(format!("{KEY_FILE}.new"));
+    std::fs::create_dir(&in_the_way).expect("made");
+    assert!(matches!(all.finish(), Err(StepError::Authority(_))));
+    assert_eq!((all.phase(), root(&all.signer())), (Phase::Finishing, second.clone()));
+    assert_eq!(all.trust().bundle().roots().len(), 2, "both are trusted until it has ended");
+    for error in [all.cancel().map(drop), all.issue(), all.announce(hands.now())] {
+        assert!(error.expect_err("no way back").to_string().contains("`dodai ca finish` tries again"));
+    }
+    std::fs::remove_dir(&in_the_way).expect("removed");
+    all.finish().expect("ends");
+    assert_eq!((all.phase(), root(&all.signer())), (Phase::Steady, second.clone()));
+    assert_eq!(root(&load(folder.path(), &hands).signer()), second);
+}
+
+#[test]
 fn calling_it_off_leaves_the_old_root_alone() {
     let (hands, folder) = (Hands::new(), tempfile::tempdir().expect("a folder"));
     let all = Authorities::create(TrustDomain::default(), folder.path(), hands.now()).expect("made");

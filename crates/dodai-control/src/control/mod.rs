@@ -131,9 +131,13 @@ impl Control {
         let status = watch::Sender::new(first.clone());
         let serial = self.0.next_serial();
         let link = Link { base: base.clone(), snapshots: snapshots.subscribe(), status: status.clone() };
-        let settings = BaseSettings { trust: self.0.trust().clone(), ..settings };
-        let connection = Connection { serial, settings, snapshots, status: status.subscribe() };
-        self.0.bases().insert(base.clone(), connection);
+        {
+            // Under the lock: whom to trust is told to those that are in the list, or else read here.
+            let mut bases = self.0.bases();
+            let settings = BaseSettings { trust: self.0.trust().clone(), ..settings };
+            let connection = Connection { serial, settings, snapshots, status: status.subscribe() };
+            bases.insert(base.clone(), connection);
+        }
         let before = self.0.sightings().bases.get(&base).map(|known| known.status.clone());
         self.0.sighted(&base, serial, &first);
         let now = millis(&self.0.settings.clock);
@@ -233,11 +237,18 @@ impl Control {
         self.0.bases().get(base).map(|one| one.snapshots.borrow().clone())
     }
 
-    /// From now on the bases are told to trust this.
+    /// From now on the bases are told to trust this. What they were told already is not told again.
     pub fn tell_trust(&self, trust: &Trust) {
-        *self.0.trust() = Some(trust.clone());
-        for connection in self.0.bases().values_mut() {
-            connection.settings.trust = Some(trust.clone());
+        {
+            let mut bases = self.0.bases();
+            let mut told = self.0.trust();
+            if told.as_ref() == Some(trust) {
+                return;
+            }
+            *told = Some(trust.clone());
+            for connection in bases.values_mut() {
+                connection.settings.trust = Some(trust.clone());
+            }
         }
         self.0.woken.notify_one();
     }
@@ -322,14 +333,18 @@ impl Inner {
     }
 
     fn disconnect(&self, base: &BaseId, serial: u64) {
-        if !self.is_current(base, serial) {
-            return;
-        }
-        self.bases().remove(base);
         let now = millis(&self.settings.clock);
-        if let Some(sighting) = self.sightings().bases.get_mut(base) {
-            sighting.connected = false;
-            sighting.since = now;
+        {
+            // Under one lock, or a link that took the place of this one in between would be taken away.
+            let mut bases = self.bases();
+            if bases.get(base).is_none_or(|one| one.serial != serial) {
+                return;
+            }
+            bases.remove(base);
+            if let Some(sighting) = self.sightings().bases.get_mut(base) {
+                sighting.connected = false;
+                sighting.since = now;
+            }
         }
         self.events.add(
             now,

@@ -35,6 +35,8 @@ pub enum Phase {
     Issuing,
     /// It was called off after the second had signed: the first signs again, the second is still trusted.
     Returning,
+    /// The second is taking the place of the first, which did not come to its end: there is no way back.
+    Finishing,
 }
 
 impl Phase {
@@ -45,6 +47,7 @@ impl Phase {
             Phase::Announced => "announced",
             Phase::Issuing => "issuing",
             Phase::Returning => "returning",
+            Phase::Finishing => FINISHING,
         }
     }
 }
@@ -159,7 +162,7 @@ impl Authorities {
             }
         };
         let second = match phase {
-            Phase::Steady => None,
+            Phase::Steady | Phase::Finishing => None,
             Phase::Announced | Phase::Issuing | Phase::Returning => {
                 let missing = || {
                     let source = io::Error::new(io::ErrorKind::NotFound, "the second root is gone");
@@ -181,8 +184,8 @@ impl Authorities {
     pub fn signer(&self) -> Arc<Authority> {
         let state = self.state();
         match (&state.second, state.phase) {
-            (Some(second), Phase::Issuing) => second.clone(),
-            (_, Phase::Steady | Phase::Announced | Phase::Issuing | Phase::Returning) => state.first.clone(),
+            (Some(second), Phase::Issuing | Phase::Finishing) => second.clone(),
+            (_, _) => state.first.clone(),
         }
     }
 
@@ -236,7 +239,7 @@ impl Authorities {
                 let next = State { phase: Phase::Issuing, ..state.clone() };
                 self.enter(&mut state, next)
             }
-            Phase::Steady | Phase::Issuing => Err(wrong(state.phase)),
+            Phase::Steady | Phase::Issuing | Phase::Finishing => Err(wrong(state.phase)),
         }
     }
 
@@ -253,7 +256,7 @@ impl Authorities {
                 let next = State { phase: Phase::Returning, ..state.clone() };
                 self.enter(&mut state, next)?;
             }
-            Phase::Steady | Phase::Returning => return Err(wrong(state.phase)),
+            Phase::Steady | Phase::Returning | Phase::Finishing => return Err(wrong(state.phase)),
         }
         Ok(state.phase)
     }
@@ -266,9 +269,11 @@ impl Authorities {
         let mut state = self.state();
         match (state.phase, state.second.clone()) {
             (Phase::Returning, _) => self.drop_second(&mut state),
-            (Phase::Issuing, Some(second)) => {
+            (Phase::Issuing | Phase::Finishing, Some(second)) => {
                 if let Some(folder) = &self.folder {
                     write_word(folder, FINISHING)?;
+                    // From here on the first root may be half gone: what fails now is to be finished, not called off.
+                    state.phase = Phase::Finishing;
                     second.save(folder)?;
                     clear(folder)?;
                 }
@@ -276,7 +281,9 @@ impl Authorities {
                 self.trust.replace(state.bundle()?);
                 Ok(())
             }
-            (phase @ (Phase::Steady | Phase::Announced | Phase::Issuing), _) => Err(wrong(phase)),
+            (phase @ (Phase::Steady | Phase::Announced | Phase::Issuing | Phase::Finishing), _) => {
+                Err(wrong(phase))
+            }
         }
     }
 
@@ -322,6 +329,7 @@ fn wrong(phase: Phase) -> StepError {
         Phase::Returning => {
             "it was called off; `dodai ca finish` takes the new root out, `dodai ca issue` goes on with it after all"
         }
+        Phase::Finishing => "the old root is being taken out, which failed; `dodai ca finish` tries again",
     };
     StepError::Order { phase, remedy }
 }

@@ -1,9 +1,10 @@
 //! What the server does with its roots: signs for itself, tells the bases whom to trust, takes the steps of a
 //! rotation when the bases have confirmed the one before, revokes.
 //!
-//! A step is on disk before anybody hears of it. What was told is told again at every start, so a server that ended
-//! between two steps goes on where it was.
+//! A step is on disk before anybody hears of it, and goes on to its end also when its client has left. What was told is
+//! told again at every start and every now and then, so what was cut in between is made up for.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -16,7 +17,7 @@ use dodai_control::trust::told;
 use dodai_core::id::BaseId;
 use dodai_core::snapshot::{self, Whose};
 use dodai_core::status::Held;
-use dodai_core::task::Tasks;
+use dodai_core::task::{Kind, Tasks};
 use dodai_transport::ca::{Authorities, Authority, LEAF_VALIDITY, Names, Phase, Svid};
 use dodai_transport::identity::PeerIdentity;
 use dodai_transport::revoked::Revoked;
@@ -24,9 +25,9 @@ use dodai_transport::tls::Clock;
 use dodai_transport::tls::mesh::LiveSvid;
 use dodai_transport::tls::pinned::Pin;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 
-/// How often connections are looked at for certificates that have expired.
+/// How often connections are looked at for certificates that have expired, and bases are told anew whom to trust.
 const SWEEP: Duration = Duration::from_secs(15);
 
 /// The server's certificate: signed by the root that everybody knows, the roots along, since who joins knows the root
@@ -110,7 +111,20 @@ impl Signs {
             {
                 tracing::error!(%error, "the server's certificate cannot be renewed");
             }
+            if let Err(error) = self.tell_again().await {
+                tracing::error!(error = format!("{error:#}"), "the bases cannot be told whom to trust");
+            }
         }
+    }
+
+    /// Makes up for a step that was cut before it was told.
+    async fn tell_again(&self) -> anyhow::Result<()> {
+        let _one = self.steps.lock().await;
+        // In the order of a step: the certificate first.
+        if *self.pin.borrow() != pin_of(&self.authorities.senior())? {
+            self.show_own()?;
+        }
+        self.tell().await
     }
 
     fn show_own(&self) -> anyhow::Result<()> {
@@ -210,6 +224,22 @@ impl Signs {
         self.control.note("ca".to_owned(), "RootRotation", text);
         self.all().await
     }
+
+    /// Revokes, or takes that back.
+    async fn void(&self, whose: Whose, undo: bool, actor: String) -> Result<Value, Refusal> {
+        let _one = self.steps.lock().await;
+        if undo {
+            if !self.control.reinstate(&whose, &actor).await? {
+                return Err(Refusal::not_found(format!("{whose} is not revoked")));
+            }
+        } else {
+            // Certificates that were signed with another setting live on.
+            let longest = self.life.max(LEAF_VALIDITY) * 2;
+            self.control.revoke(&whose, longest, &actor).await?;
+        }
+        self.tell().await.map_err(internal)?;
+        self.all().await
+    }
 }
 
 /// What a base lacks that the next step needs of it.
@@ -219,10 +249,10 @@ fn lacks(held: &Held, phase: Phase, signer: &str, second: Option<&str>) -> Optio
     }
     let all = !held.signers.is_empty() && held.signers.keys().all(|known| known == signer);
     match phase {
-        Phase::Issuing | Phase::Returning if !all => {
+        Phase::Issuing | Phase::Returning | Phase::Finishing if !all => {
             Some("it has certificates of the root that is to be taken out".to_owned())
         }
-        Phase::Steady | Phase::Announced | Phase::Issuing | Phase::Returning => None,
+        Phase::Steady | Phase::Announced | Phase::Issuing | Phase::Returning | Phase::Finishing => None,
     }
 }
 
@@ -230,36 +260,87 @@ fn internal(error: anyhow::Error) -> Refusal {
     Refusal::internal(format!("{error:#}"))
 }
 
-impl seam::Roots for Signs {
+/// What may be asked of [`Signs`]. Each thing is done in a task of its own: who asks may leave in the middle of it.
+pub struct Steps {
+    signs: Arc<Signs>,
+    tasks: Tasks,
+}
+
+impl Steps {
+    /// Steps of `signs`, as tasks of `tasks`.
+    pub fn new(signs: Arc<Signs>, tasks: Tasks) -> Steps {
+        Steps { signs, tasks }
+    }
+
+    fn through<'a>(
+        &self,
+        work: impl Future<Output = Result<Value, Refusal>> + Send + 'static,
+    ) -> Pending<'a, Value> {
+        let (done, answer) = oneshot::channel();
+        self.tasks.spawn(Kind::Api, async move {
+            // Nobody may be left to hear it.
+            let _heard = done.send(work.await);
+        });
+        let cut = |_| {
+            Refusal::internal(
+                "this process ended in the middle of the step; `dodai ca show` tells how far it came"
+                    .to_owned(),
+            )
+        };
+        Box::pin(async move { answer.await.map_err(cut)? })
+    }
+}
+
+impl seam::Roots for Steps {
     fn show(&self) -> Pending<'_, Value> {
-        Box::pin(self.all())
+        Box::pin(self.signs.all())
     }
 
     fn step(&self, step: RootStep, force: bool, actor: String) -> Pending<'_, Value> {
-        Box::pin(self.take(step, force, actor))
+        let signs = self.signs.clone();
+        self.through(async move { signs.take(step, force, actor).await })
     }
 
     fn revoke(&self, whose: Whose, undo: bool, actor: String) -> Pending<'_, Value> {
-        Box::pin(async move {
-            let _one = self.steps.lock().await;
-            if undo {
-                if !self.control.reinstate(&whose, &actor).await? {
-                    return Err(Refusal::not_found(format!("{whose} is not revoked")));
-                }
-            } else {
-                // Certificates that were signed with another setting live on.
-                let longest = self.life.max(LEAF_VALIDITY) * 2;
-                self.control.revoke(&whose, longest, &actor).await?;
-            }
-            self.tell().await.map_err(internal)?;
-            self.all().await
-        })
+        let signs = self.signs.clone();
+        self.through(async move { signs.void(whose, undo, actor).await })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use dodai_admin::seam::Roots as _;
+    use dodai_control::control::Settings;
+    use dodai_store::MemoryStore;
+    use dodai_transport::identity::TrustDomain;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_revoked_is_told_though_the_client_left() {
+        let tasks = Tasks::new();
+        let store = Arc::new(MemoryStore::new(&tasks));
+        let control = Control::start(store, Settings::default(), &tasks).await.expect("started");
+        let root = Authority::create(TrustDomain::default(), SystemTime::now()).expect("a root");
+        let authorities = Arc::new(Authorities::only(Arc::new(root)).expect("one root"));
+        let own = LiveSvid::new(leaf(&authorities).expect("signed")).expect("usable");
+        let signs = Signs::new(authorities.clone(), own, control, LEAF_VALIDITY).expect("signs");
+        let steps = Steps::new(Arc::new(signs), tasks.clone());
+        let one = Whose::Base(BaseId::new("one"));
+        // A client that leaves at once.
+        let asked = futures_util::future::poll_immediate(steps.revoke(one, false, "somebody".to_owned()));
+        assert!(asked.await.is_none());
+        let heeded = async {
+            while authorities.trust().revoked().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), heeded).await.expect("it is heeded all the same");
+        tasks.close();
+        tasks.drain(Duration::from_secs(5)).await;
+    }
 
     #[test]
     fn a_base_is_waited_for_until_it_has_what_the_next_step_needs() {

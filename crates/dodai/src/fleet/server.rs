@@ -29,7 +29,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::remote::Fleet;
-use super::roots::{Signs, leaf};
+use super::roots::{Signs, Steps, leaf};
 use crate::admin::{Admin, Works};
 use crate::cli;
 use crate::detach;
@@ -89,7 +89,7 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
         metrics: page,
         door: fleet,
         joining: Some(joining.clone()),
-        roots: Some(signs),
+        roots: Some(Arc::new(Steps::new(signs, tasks.clone()))),
         folder: None,
         data: &data,
         flags: &arguments.admin,
