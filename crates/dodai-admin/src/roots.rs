@@ -48,10 +48,14 @@ struct How {
 /// `POST /v1/ca/steps/{rotate|issue|finish|cancel}?force=true`
 pub(crate) async fn step(
     State(parts): Shared,
-    Path(step): Path<RootStep>,
+    Path(step): Path<String>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Answer {
+    let step = RootStep::parse(&step).ok_or_else(|| {
+        Refusal::not_found(format!("`{step}` is no step of exchanging a root"))
+            .remedy("the steps are rotate, issue, finish and cancel")
+    })?;
     let How { force } = query(&uri)?;
     answer(&roots(&parts)?.step(step, force, actor(&headers)).await?)
 }

@@ -30,8 +30,7 @@ pub struct Usage {
 }
 
 /// A step of exchanging the root of a mesh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootStep {
     /// Make a new root and make it known.
     Rotate,
@@ -41,6 +40,19 @@ pub enum RootStep {
     Finish,
     /// Call it off.
     Cancel,
+}
+
+impl RootStep {
+    /// Reads its word.
+    pub fn parse(word: &str) -> Option<RootStep> {
+        match word {
+            "rotate" => Some(RootStep::Rotate),
+            "issue" => Some(RootStep::Issue),
+            "finish" => Some(RootStep::Finish),
+            "cancel" => Some(RootStep::Cancel),
+            _ => None,
+        }
+    }
 }
 
 /// The roots of a mesh, and what is revoked.

@@ -296,7 +296,7 @@ impl Service for Server {
             PeerIdentity::App(app)
         };
         let certificate_chain = self.sign(&request.certificate_request, &identity, &base)?;
-        Ok(Response::new(wire::RenewResponse { certificate_chain, bundle: self.bundle() }))
+        Ok(Response::new(wire::RenewResponse { certificate_chain }))
     }
 
     type SyncStream = BoxStream<'static, Result<wire::ServerMessage, Status>>;

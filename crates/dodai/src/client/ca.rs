@@ -20,13 +20,13 @@ pub enum Ca {
     /// Show the roots, where a rotation stands, what each base has confirmed, and what is revoked.
     Show,
     /// Begin to exchange the root: make a new one, and let every base trust it beside the old one.
-    Rotate(Step),
+    Rotate(Wait),
     /// Go on: let the new root sign, and have every certificate renewed by it.
     Issue(Step),
     /// End it: take the old root out. There is no way back from here.
     Finish(Step),
     /// Call it off. What the new root has signed is renewed by the old one; `finish` then takes the new one out.
-    Cancel(Step),
+    Cancel(Wait),
     /// Make certificates void: those of a base and of the apps on it, those of an app, or a single one.
     #[command(
         after_help = "Example:\n  dodai ca revoke base/one\n  dodai ca revoke app/shop/cart\n  dodai ca revoke serial/4f00a1..."
@@ -36,12 +36,20 @@ pub enum Ca {
     Reinstate(Which),
 }
 
-/// A step of a rotation.
+/// A step of a rotation that needs the one before to be confirmed.
 #[derive(Args, Debug)]
 pub struct Step {
     /// Go on although bases have not confirmed the step before; they may have to join again.
     #[arg(long)]
     pub force: bool,
+    /// Whether to wait.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// Whether to wait for a step.
+#[derive(Args, Debug)]
+pub struct Wait {
     /// Wait until every base has confirmed this step.
     #[arg(long)]
     pub wait: bool,
@@ -68,10 +76,10 @@ fn whose(text: &str) -> Result<Whose, String> {
 pub async fn run(connection: &Connection, command: &Ca, output: &Output) -> anyhow::Result<()> {
     let answer = match command {
         Ca::Show => connection.get("/v1/ca").await?,
-        Ca::Rotate(how) => step(connection, "rotate", how, output).await?,
-        Ca::Issue(how) => step(connection, "issue", how, output).await?,
-        Ca::Finish(how) => step(connection, "finish", how, output).await?,
-        Ca::Cancel(how) => step(connection, "cancel", how, output).await?,
+        Ca::Rotate(wait) => step(connection, "rotate", wait, output).await?,
+        Ca::Issue(how) => step(connection, &forced("issue", how), &how.wait, output).await?,
+        Ca::Finish(how) => step(connection, &forced("finish", how), &how.wait, output).await?,
+        Ca::Cancel(wait) => step(connection, "cancel", wait, output).await?,
         Ca::Revoke(which) => revoked(connection, Method::PUT, which).await?,
         Ca::Reinstate(which) => revoked(connection, Method::DELETE, which).await?,
     };
@@ -81,9 +89,12 @@ pub async fn run(connection: &Connection, command: &Ca, output: &Output) -> anyh
     Ok(())
 }
 
-async fn step(connection: &Connection, name: &str, how: &Step, output: &Output) -> anyhow::Result<Value> {
-    let path = format!("/v1/ca/steps/{name}?force={}", how.force);
-    let mut answer = connection.json(Method::POST, &path, Bytes::new()).await?;
+fn forced(name: &str, how: &Step) -> String {
+    format!("{name}?force={}", how.force)
+}
+
+async fn step(connection: &Connection, what: &str, how: &Wait, output: &Output) -> anyhow::Result<Value> {
+    let mut answer = connection.json(Method::POST, &format!("/v1/ca/steps/{what}"), Bytes::new()).await?;
     if !how.wait {
         return Ok(answer);
     }
@@ -131,6 +142,9 @@ fn show(answer: &Value, output: &Output) {
         "announced" => "the new root is being made known; next: `dodai ca issue`",
         "issuing" => "certificates are being renewed by the new root; next: `dodai ca finish`",
         "returning" => "called off, certificates are being renewed by the old root; next: `dodai ca finish`",
+        "finishing" => {
+            "the old root could not be taken out, and there is no way back; next: `dodai ca finish` again"
+        }
         _ => "",
     };
     output.say(&format!("{phase}: {next}\n"));

@@ -301,7 +301,7 @@ async fn identity(
             .context(format!("base {base} cannot join {host}:{port}"))
     })?;
     let kept = membership::keep(&folder, &joined.svid, &joined.bundle)
-        .and_then(|()| std::fs::write(folder.join(NAME), base.as_str()));
+        .and_then(|()| pem::write_public(&folder.join(NAME), base.as_str()));
     kept.with_context(|| format!("cannot write to {}", folder.display()))?;
     output.say(&format!("base {base}: joined {host}:{port}; its key is in {}", folder.display()));
     let trust = Trust::new(joined.domain, joined.bundle);

@@ -265,10 +265,11 @@ impl seam::Node for Fleet {
         for base in self.connected() {
             let name = base.to_string();
             let calls = self.answers(&base, &question).map(move |call: Result<Value, Refusal>| match call {
-                Ok(mut call) => {
-                    call["base"] = name.clone().into();
-                    call
+                Ok(Value::Object(mut call)) => {
+                    call.insert("base".to_owned(), name.clone().into());
+                    call.into()
                 }
+                Ok(_) => json!({ "base": name, "ended": "it answered something that is no call" }),
                 Err(why) => json!({ "base": name, "ended": why.to_string() }),
             });
             all.push(calls.boxed());
@@ -294,7 +295,10 @@ impl seam::Node for Fleet {
                 }
             };
             let mut page: Value = self.answer(base, &Question::Look(look.clone())).await?;
-            page["base"] = base.as_str().into();
+            let Some(fields) = page.as_object_mut() else {
+                return Err(Refusal::internal(format!("base {base} answered something that is no page")));
+            };
+            fields.insert("base".to_owned(), base.as_str().into());
             Ok(page)
         })
     }
