@@ -3,6 +3,8 @@
 //! A chain holds what is left alone; what is left over passes one chain for each thing that was asked for, and the last
 //! one takes it.
 
+use std::path::Path;
+
 use anyhow::Context;
 use dodai_transport::origin::OWN_MARK;
 
@@ -15,8 +17,13 @@ const OUTPUT: &str = "DODAI_OUTPUT";
 const INPUT: &str = "DODAI_INPUT";
 const TAKE: &str = "DODAI_TAKE";
 const ONLY: [&str; 4] = ["DODAI_ONLY_1", "DODAI_ONLY_2", "DODAI_ONLY_3", "DODAI_ONLY_4"];
-const JUMPS: [(&str, &str); 2] = [("OUTPUT", OUTPUT), ("PREROUTING", INPUT)];
+const CHAINS: [&str; 3] = [OUTPUT, INPUT, TAKE];
+/// From a chain of the kernel to one of ours.
+type Jump = (&'static str, &'static str);
+const JUMPS: [Jump; 2] = [("OUTPUT", OUTPUT), ("PREROUTING", INPUT)];
 const TABLES: [&str; 2] = ["nat", "mangle"];
+/// How long to wait for others that change rules, in seconds: without it, one that is at it makes the tool give up.
+const WAIT: [&str; 2] = ["-w", "10"];
 
 /// One family of addresses and its tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,27 +52,34 @@ impl Family {
 
 /// What [`install`] does, for people.
 pub fn script(rules: &Rules) -> String {
-    let one =
-        |family: Family| format!("{}-restore --noflush <<END\n{}END\n", family.tool(), text(rules, family));
+    let one = |family: Family| {
+        let (wait, text) = (WAIT.join(" "), text(rules, family, &JUMPS));
+        format!("{}-restore {wait} --noflush <<END\n{text}END\n", family.tool())
+    };
     Family::ALL.map(one).concat()
 }
 
 /// What [`remove`] does, for people.
 pub fn removal() -> String {
-    let jump = |tool: &str, table: &str| {
-        JUMPS.map(|(from, to)| format!("{tool} -t {table} -D {from} -p tcp -j {to}\n")).concat()
+    let of_table = |tool: &str, table: &str| {
+        let start = format!("{tool} {} -t {table}", WAIT.join(" "));
+        let mut out = JUMPS.map(|(from, to)| format!("{start} -D {from} -p tcp -j {to}\n")).concat();
+        for step in ["-F", "-X"] {
+            CHAINS
+                .into_iter()
+                .chain(ONLY)
+                .for_each(|chain| out.push_str(&format!("{start} {step} {chain}\n")));
+        }
+        out
     };
-    let table = |tool: &'static str| TABLES.map(|table| jump(tool, table)).concat();
-    Family::ALL.map(|family| table(family.tool())).concat()
+    let of_family = |family: Family| TABLES.map(|table| of_table(family.tool(), table)).concat();
+    Family::ALL.map(of_family).concat()
 }
 
-/// The input of `iptables-restore --noflush` for one family.
-fn text(rules: &Rules, family: Family) -> String {
-    let mut out = String::from(match rules.mode {
-        Mode::Redirect => "*nat\n",
-        Mode::Tproxy => "*mangle\n",
-    });
-    for chain in [OUTPUT, INPUT, TAKE].into_iter().chain(ONLY) {
+/// The input of `iptables-restore --noflush` for one family: it empties our chains, or makes them, and adds `jumps`.
+fn text(rules: &Rules, family: Family, jumps: &[Jump]) -> String {
+    let mut out = format!("*{}\n", table_of(rules.mode));
+    for chain in CHAINS.into_iter().chain(ONLY) {
         out.push_str(&format!(":{chain} - [0:0]\n"));
     }
     let mut add = |chain: &str, rule: String| out.push_str(&format!("-A {chain} -p tcp {rule}\n"));
@@ -74,7 +88,7 @@ fn text(rules: &Rules, family: Family) -> String {
         leaving(&mut add, rules.mode, outbound, family);
     }
     coming(&mut add, rules, family);
-    for (from, to) in JUMPS {
+    for (from, to) in jumps {
         add(from, format!("-j {to}"));
     }
     out.push_str("COMMIT\n");
@@ -171,24 +185,96 @@ fn coming(add: &mut impl FnMut(&str, String), rules: &Rules, family: Family) {
     }
 }
 
-/// Replaces what there was.
+/// Replaces what there was, family by family and each at one go: what is taken is taken throughout, and a family that
+/// cannot be served leaves both as they were.
 pub fn install(tools: &Tools, rules: &Rules) -> anyhow::Result<()> {
     let iptables = tool::need(tools.iptables.as_ref(), "iptables", "iptables")?;
-    remove(tools)?;
+    let table = table_of(rules.mode);
+    let mut undo = Vec::new();
     for family in Family::ALL {
-        let restore = beside(iptables, &format!("{}-restore", family.tool()));
-        let done = tool::run(&restore, &["--noflush"], &text(rules, family));
-        match (done, family) {
-            (Ok(_), _) => {}
-            (Err(error), Family::V4) => {
-                return Err(error).context("the rules could not be installed");
+        if family == Family::V6
+            && let Some(error) = missing(iptables, table)?
+        {
+            tracing::warn!(%error, "connections over IPv6 are not intercepted");
+            continue;
+        }
+        let before = ours(iptables, family, table);
+        let done = before.and_then(|before| {
+            undo.push((family, before));
+            let missing = missing_jumps(iptables, family, table)?;
+            restore(iptables, family, &text(rules, family, &missing))
+        });
+        if let Err(error) = done {
+            // The family that failed is as it was: its text is taken as a whole or not at all.
+            undo.pop();
+            for (family, before) in undo {
+                put_back(iptables, family, table, &before)?;
             }
-            (Err(error), Family::V6) => {
-                tracing::warn!(%error, "connections over IPv6 are not intercepted");
-            }
+            return Err(error).context("the rules could not be installed");
+        }
+    }
+    for family in Family::ALL {
+        for other in TABLES.into_iter().filter(|other| *other != table) {
+            clear(iptables, family, other)?;
         }
     }
     Ok(())
+}
+
+fn table_of(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Redirect => "nat",
+        Mode::Tproxy => "mangle",
+    }
+}
+
+fn restore(iptables: &Path, family: Family, text: &str) -> anyhow::Result<()> {
+    let restore = beside(iptables, &format!("{}-restore", family.tool()));
+    tool::run(&restore, &[WAIT[0], WAIT[1], "--noflush"], text).map(drop)
+}
+
+/// Why this machine has no such table for IPv6, if it has none. That another program holds the lock is no reason to go
+/// on without.
+fn missing(iptables: &Path, table: &str) -> anyhow::Result<Option<anyhow::Error>> {
+    let tool = beside(iptables, Family::V6.tool());
+    if !tool.is_file() {
+        return Ok(Some(anyhow::anyhow!("{} is not here", tool.display())));
+    }
+    match tool::run(&tool, &[WAIT[0], WAIT[1], "-t", table, "-S"], "") {
+        Ok(_) => Ok(None),
+        Err(error) => {
+            let said = error.to_string();
+            let is_missing = ["does not exist", "can't initialize", "not supported"];
+            if is_missing.iter().any(|words| said.contains(words)) { Ok(Some(error)) } else { Err(error) }
+        }
+    }
+}
+
+/// The jumps to our chains that are not there yet.
+fn missing_jumps(iptables: &Path, family: Family, table: &str) -> anyhow::Result<Vec<Jump>> {
+    let tool = beside(iptables, family.tool());
+    let mut missing = Vec::new();
+    for (from, to) in JUMPS {
+        if !tool::succeeds(&tool, &[WAIT[0], WAIT[1], "-t", table, "-C", from, "-p", "tcp", "-j", to])? {
+            missing.push((from, to));
+        }
+    }
+    Ok(missing)
+}
+
+/// Our part of a table, as `iptables-restore` takes it: the chains and what is in them, without the jumps.
+fn ours(iptables: &Path, family: Family, table: &str) -> anyhow::Result<String> {
+    let listed = tool::run(&beside(iptables, &format!("{}-save", family.tool())), &["-t", table], "")?;
+    let own = |line: &&str| line.starts_with(":DODAI_") || line.starts_with("-A DODAI_");
+    Ok(listed.lines().filter(own).map(|line| format!("{line}\n")).collect())
+}
+
+/// Makes a table hold of ours what it did before.
+fn put_back(iptables: &Path, family: Family, table: &str, before: &str) -> anyhow::Result<()> {
+    if before.is_empty() {
+        return clear(iptables, family, table).map(drop);
+    }
+    restore(iptables, family, &format!("*{table}\n{before}COMMIT\n"))
 }
 
 /// Takes the chains away; says whether there were any.
@@ -196,22 +282,30 @@ pub fn remove(tools: &Tools) -> anyhow::Result<bool> {
     let Some(iptables) = &tools.iptables else { return Ok(false) };
     let mut any = false;
     for family in Family::ALL {
-        let tool = beside(iptables, family.tool());
-        if !tool.is_file() {
-            continue;
-        }
         for table in TABLES {
-            for (from, to) in JUMPS {
-                while tool::succeeds(&tool, &["-w", "-t", table, "-D", from, "-p", "tcp", "-j", to])? {
-                    any = true;
-                }
-            }
-            // A chain goes when nothing leads to it any more.
-            for step in ["-F", "-X"] {
-                for chain in [OUTPUT, INPUT, TAKE].into_iter().chain(ONLY) {
-                    any |= tool::succeeds(&tool, &["-w", "-t", table, step, chain])?;
-                }
-            }
+            any |= clear(iptables, family, table)?;
+        }
+    }
+    Ok(any)
+}
+
+/// Takes our chains out of one table; says whether there were any.
+fn clear(iptables: &Path, family: Family, table: &str) -> anyhow::Result<bool> {
+    let tool = beside(iptables, family.tool());
+    if !tool.is_file() {
+        return Ok(false);
+    }
+    let mut any = false;
+    let does = |step: &[&str]| tool::succeeds(&tool, &[&[WAIT[0], WAIT[1], "-t", table], step].concat());
+    for (from, to) in JUMPS {
+        while does(&["-D", from, "-p", "tcp", "-j", to])? {
+            any = true;
+        }
+    }
+    // A chain goes when nothing leads to it any more.
+    for step in ["-F", "-X"] {
+        for chain in CHAINS.into_iter().chain(ONLY) {
+            any |= does(&[step, chain])?;
         }
     }
     Ok(any)
@@ -257,7 +351,83 @@ fn read(listed: &str, family: Family, found: &mut Installed) -> anyhow::Result<(
 
 #[cfg(test)]
 mod tests {
+    use super::super::rules::Choice;
     use super::*;
+
+    /// Stands for every tool of iptables: it writes down how it is called, keeps nothing, and fails where a file beside
+    /// it says so. It is in the tree, since a program that was just written may be busy when it is run.
+    const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/iptables.sh");
+
+    /// Installs with such programs and these files beside them; what came of it, and all calls.
+    fn installs(files: &[(&str, &str)]) -> (anyhow::Result<()>, Vec<String>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        for family in Family::ALL {
+            for name in ["", "-restore", "-save"] {
+                let path = folder.path().join(format!("{}{name}", family.tool()));
+                std::os::unix::fs::symlink(FAKE, &path).expect("linked");
+            }
+        }
+        files
+            .iter()
+            .for_each(|(name, text)| std::fs::write(folder.path().join(name), text).expect("written"));
+        let tools = Tools { nft: None, iptables: Some(folder.path().join("iptables")), ip: None };
+        let all = || Choice { only: Default::default(), not: Default::default() };
+        let accounts = || Choice { only: Default::default(), not: Default::default() };
+        let networks = Choice { only: Default::default(), not: Default::default() };
+        let outbound =
+            Outbound { port: 15001, users: accounts(), groups: accounts(), ports: all(), networks };
+        let rules = Rules { mode: Mode::Redirect, outbound: Some(outbound), inbound: None };
+        let done = install(&tools, &rules);
+        let calls = std::fs::read_to_string(folder.path().join("calls")).expect("they were called");
+        (done, calls.lines().map(ToOwned::to_owned).collect(), folder)
+    }
+
+    fn text_of(folder: &tempfile::TempDir, tool: &str) -> String {
+        std::fs::read_to_string(folder.path().join(format!("{tool}-restore.text"))).expect("it was called")
+    }
+
+    #[test]
+    fn what_is_installed_already_is_replaced_and_never_taken_away() {
+        let (done, calls, folder) = installs(&[("found", "")]);
+        done.expect("installed");
+        assert!(
+            !calls.iter().any(|call| call.contains("-t nat -D") || call.contains("-t nat -F")),
+            "{calls:?}"
+        );
+        assert!(calls.iter().any(|call| call.contains("-t mangle -D")), "the other mode's goes: {calls:?}");
+        let changes = calls.iter().filter(|call| !call.contains("-save"));
+        assert!(changes.clone().all(|call| call.contains(" -w 10 ")), "{calls:?}");
+        assert!(calls.contains(&"iptables-restore -w 10 --noflush".to_owned()), "{calls:?}");
+        let text = text_of(&folder, "iptables");
+        assert!(text.contains(":DODAI_OUTPUT - [0:0]\n") && !text.contains("-A OUTPUT"), "{text}");
+        let (done, _, folder) = installs(&[]);
+        done.expect("installed");
+        assert!(text_of(&folder, "ip6tables").contains("-A OUTPUT -p tcp -j DODAI_OUTPUT\n"));
+    }
+
+    #[test]
+    fn a_family_that_fails_leaves_both_as_they_were() {
+        let (done, calls, folder) = installs(&[("found", ""), ("ip6tables-restore.fails", "")]);
+        assert!(format!("{:#}", done.expect_err("refused")).contains("refused"), "{calls:?}");
+        let before = "*nat\n:DODAI_OUTPUT - [0:0]\n-A DODAI_OUTPUT -j RETURN\nCOMMIT\n";
+        assert_eq!(text_of(&folder, "iptables"), before, "what there was is there again");
+        let (done, calls, _folder) = installs(&[("ip6tables-restore.fails", "")]);
+        done.expect_err("refused");
+        assert!(calls.iter().any(|call| call.starts_with("iptables -w 10 -t nat -X")), "undone: {calls:?}");
+        let (done, ..) = installs(&[("iptables-restore.fails", "")]);
+        done.expect_err("refused");
+    }
+
+    #[test]
+    fn only_a_machine_without_the_table_is_served_without_ipv6() {
+        let says = |text| installs(&[("ip6tables.says", text)]);
+        let (done, calls, _folder) =
+            says("ip6tables: can't initialize ip6tables table `nat': Table does not exist");
+        done.expect("served by IPv4");
+        assert!(!calls.iter().any(|call| call.starts_with("ip6tables-restore")), "{calls:?}");
+        let (done, ..) = says("Another app is currently holding the xtables lock");
+        done.expect_err("not installed by half");
+    }
 
     #[test]
     fn a_listing_is_read() {

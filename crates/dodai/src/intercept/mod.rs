@@ -89,8 +89,8 @@ pub struct Install {
     /// Ports of this machine of which the connections from elsewhere are taken; `1-65535` for all. Default: none.
     #[arg(long, value_delimiter = ',', value_name = "PORTS")]
     pub inbound_ports: Vec<Ports>,
-    /// Not those to these ports.
-    #[arg(long, value_delimiter = ',', value_name = "PORTS", default_value = "22")]
+    /// Not those to these ports. 22 is always one of them, unless `--inbound-ports` names just it.
+    #[arg(long, value_delimiter = ',', value_name = "PORTS")]
     pub exclude_inbound_ports: Vec<Ports>,
     /// What installs the rules.
     #[arg(long, value_enum, default_value_t = Tool::Auto)]
@@ -156,14 +156,12 @@ fn install(arguments: &Install, tools: &Tools, output: &Output) -> anyhow::Resul
         return Ok(());
     }
     tool::needs_privilege()?;
-    let is_new = installed(tools)?.is_none();
-    if rules.mode == Mode::Tproxy {
-        routes::add(tools)?;
-    }
-    let done = if with_nft { nft::install(tools, &rules) } else { iptables::install(tools, &rules) };
-    if let Err(error) = done {
-        if is_new && rules.mode == Mode::Tproxy {
-            let _tried = routes::remove(tools);
+    if let Err(error) = lead(&rules, with_nft, tools) {
+        // What was installed before stays as it was; without such rules nobody needs the routes.
+        let uses_routes =
+            |found: &Installed| found.settings.starts_with(&format!("mode={}", Mode::Tproxy.as_str()));
+        if rules.mode == Mode::Tproxy && !installed(tools)?.as_ref().is_some_and(uses_routes) {
+            routes::remove(tools)?;
         }
         return Err(error);
     }
@@ -183,6 +181,14 @@ fn install(arguments: &Install, tools: &Tools, output: &Output) -> anyhow::Resul
     ));
     output.note("`dodai intercept show` tells what was taken, `dodai intercept remove` ends it");
     Ok(())
+}
+
+/// Lets the kernel lead connections so: routes first, since a rule without them loses what it takes.
+fn lead(rules: &Rules, with_nft: bool, tools: &Tools) -> anyhow::Result<()> {
+    if rules.mode == Mode::Tproxy {
+        routes::add(tools)?;
+    }
+    if with_nft { nft::install(tools, rules) } else { iptables::install(tools, rules) }
 }
 
 /// Takes all away; says whether there was something.

@@ -34,10 +34,9 @@ pub fn removal() -> String {
     lines.concat()
 }
 
-/// Makes the rules, once.
+/// Makes the rules, once: what is there stays, so that connections which go by it do not notice.
 pub fn add(tools: &Tools) -> anyhow::Result<()> {
     let ip = tool::need(tools.ip.as_ref(), "ip", "iproute2")?;
-    remove(tools)?;
     for (family, all) in FAMILIES {
         let route = [family, "route", "replace", "local", all, "dev", "lo", "table", TABLE];
         match tool::run(ip, &route, "") {
@@ -48,7 +47,11 @@ pub fn add(tools: &Tools) -> anyhow::Result<()> {
             }
             Err(error) => return Err(error),
         }
-        tool::run(ip, &[family, "rule", "add", "fwmark", &mark(), "lookup", TABLE], "")?;
+        let rule = format!("fwmark {} lookup {TABLE}", mark());
+        let there = tool::run(ip, &[family, "rule", "show"], "")?;
+        if !there.lines().any(|line| line.trim_end().ends_with(&rule)) {
+            tool::run(ip, &[family, "rule", "add", "fwmark", &mark(), "lookup", TABLE], "")?;
+        }
     }
     Ok(())
 }
@@ -62,9 +65,8 @@ pub fn remove(tools: &Tools) -> anyhow::Result<bool> {
         while tool::succeeds(ip, &[family, "rule", "del", "fwmark", &mark(), "lookup", TABLE])? {
             any = true;
         }
-        if any {
-            tool::succeeds(ip, &[family, "route", "flush", "table", TABLE])?;
-        }
+        // Also without a rule: an installation may have been cut between the two. Without a table it fails.
+        tool::succeeds(ip, &[family, "route", "flush", "table", TABLE])?;
     }
     Ok(any)
 }

@@ -61,6 +61,9 @@ pub struct Ports {
     pub last: u16,
 }
 
+/// The port of ssh: by it people come back to a machine on which nothing else answers.
+const SSH: Ports = Ports { first: 22, last: 22 };
+
 impl FromStr for Ports {
     type Err = String;
 
@@ -231,9 +234,14 @@ impl Rules {
             ports: Choice::<Ports>::of(&arguments.ports, &arguments.exclude_ports),
             networks: Choice::<Network>::of(&arguments.cidrs, &arguments.exclude_cidrs),
         });
-        let inbound = (!arguments.inbound_ports.is_empty()).then(|| Inbound {
-            port: arguments.inbound_port,
-            ports: Choice::<Ports>::of(&arguments.inbound_ports, &arguments.exclude_inbound_ports),
+        let inbound = (!arguments.inbound_ports.is_empty()).then(|| {
+            let mut not = arguments.exclude_inbound_ports.clone();
+            // Who takes a range, or all, is not to lose the way back into the machine.
+            if !arguments.inbound_ports.contains(&SSH) {
+                not.push(SSH);
+            }
+            let ports = Choice::<Ports>::of(&arguments.inbound_ports, &not);
+            Inbound { port: arguments.inbound_port, ports }
         });
         if outbound.is_some() && inbound.is_some() && arguments.outbound_port == arguments.inbound_port {
             let text = format!(
@@ -255,6 +263,27 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
+
+    #[test]
+    fn the_port_of_ssh_is_taken_only_if_it_is_named_by_itself() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            install: Install,
+        }
+        let check = |arguments: &[&str], expect: &[&str]| {
+            let line = Line::try_parse_from([&["install"], arguments].concat()).expect("they are read");
+            let inbound = Rules::of(&line.install).expect("they fit").inbound.expect("asked for");
+            let not: Vec<String> = inbound.ports.not.iter().map(|ports| ports.text('-')).collect();
+            assert_eq!(not, expect, "{arguments:?}");
+        };
+        check(&["--inbound-ports", "1-65535"], &["22"]);
+        check(&["--inbound-ports", "1-65535", "--exclude-inbound-ports", "9000"], &["22", "9000"]);
+        check(&["--inbound-ports", "80", "--exclude-inbound-ports", "20-25"], &["20-25"]);
+        check(&["--inbound-ports", "22,80"], &[]);
+        check(&["--inbound-ports", "22", "--exclude-inbound-ports", "22"], &["22"]);
+    }
 
     #[test]
     fn ports_and_networks_are_read_or_refused() {
