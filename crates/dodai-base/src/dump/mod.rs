@@ -6,11 +6,14 @@
 
 mod table;
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dodai_core::id::AppId;
 use dodai_dataplane::gauges::Pool;
 use dodai_dataplane::roll::{Connection, Wanted};
+use dodai_dataplane::service::Service;
 use dodai_dataplane::survey::{EndpointView, ServiceView};
 use dodai_transport::certificate::Facts;
 use serde_json::{Value, json};
@@ -21,6 +24,8 @@ use crate::node::Parts;
 pub const MAX_ITEMS: usize = 1000;
 /// The most endpoints of one service that are shown.
 const MAX_ENDPOINTS: usize = 1000;
+/// A page of services ends when it has so many endpoints.
+const PAGE_ENDPOINTS: usize = 5000;
 /// How long the data-plane threads may take to say who is connected.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -51,6 +56,21 @@ impl Page {
         json!({ "items": items, "next": next })
     }
 
+    /// Which of the items are on the page, by how many endpoints each has, and where the next page begins.
+    fn span(&self, sizes: impl ExactSizeIterator<Item = usize>) -> (Range<usize>, Option<usize>) {
+        let all = sizes.len();
+        let from = usize::try_from(self.after).unwrap_or(usize::MAX).min(all);
+        let mut endpoints = 0;
+        // One item at least, however large: else there were no way past it.
+        let fits = |(at, size): &(usize, usize)| {
+            endpoints += size;
+            *at == 0 || endpoints <= PAGE_ENDPOINTS
+        };
+        let count = sizes.skip(from).take(self.limit()).enumerate().take_while(fits).count();
+        let end = from + count;
+        (from..end, (end < all).then_some(end))
+    }
+
     fn is_of(&self, app: &AppId) -> bool {
         self.app.as_ref().is_none_or(|only| only == app)
     }
@@ -65,26 +85,24 @@ pub fn table(parts: &Parts, page: &Page) -> Value {
     value
 }
 
-/// Services with their endpoints and how each stands.
+/// Services with their endpoints and how each stands. Only those of the page are looked at.
 pub fn clusters(parts: &Parts, page: &Page) -> Value {
-    let live = parts.plane.table();
-    let is_wanted = |view: &ServiceView| {
-        let service = live.services().find(|service| service.label == view.label);
-        service.is_some_and(|service| page.is_of(&service.id().owner))
-            && page.only.as_deref().is_none_or(|only| *view.label == *only)
+    let is_wanted = |service: &Arc<Service>| {
+        page.is_of(&service.id().owner) && page.only.as_deref().is_none_or(|only| *service.label == *only)
     };
-    let shown = |(view, pool): (ServiceView, Pool)| {
-        let service = live.services().find(|service| service.label == view.label);
+    let wanted: Vec<Arc<Service>> = parts.plane.services().into_iter().filter(is_wanted).collect();
+    let sizes = wanted.iter().map(|service| service.endpoints().len().min(MAX_ENDPOINTS));
+    let (items, next) = page.span(sizes);
+    let here = &wanted[items];
+    let shown = |(service, (view, pool)): (&Arc<Service>, (ServiceView, Pool))| {
         let mut value = cluster(&view, &pool);
-        if let Some(service) = service {
-            value["protocol"] = serde_json::to_value(service.spec.protocol).unwrap_or_default();
-            value["balance"] = serde_json::to_value(&service.spec.balance).unwrap_or_default();
-            value["default"] = service.spec.default.into();
-        }
+        value["protocol"] = serde_json::to_value(service.spec.protocol).unwrap_or_default();
+        value["balance"] = serde_json::to_value(&service.spec.balance).unwrap_or_default();
+        value["default"] = service.spec.default.into();
         value
     };
-    let all = parts.plane.survey().into_iter().filter(|(view, _)| is_wanted(view));
-    page.of(all.map(shown))
+    let items: Vec<Value> = here.iter().zip(parts.plane.survey_of(here)).map(shown).collect();
+    json!({ "items": items, "next": next })
 }
 
 fn cluster(view: &ServiceView, pool: &Pool) -> Value {
@@ -221,6 +239,22 @@ mod tests {
         assert_eq!(page(9, 2).of(all()), json!({ "items": [], "next": null }));
         let many = page(0, usize::MAX).of((0..5000).map(Value::from));
         assert_eq!((many["items"].as_array().map(Vec::len), &many["next"]), (Some(MAX_ITEMS), &1000.into()));
+    }
+
+    #[test]
+    fn a_page_of_services_ends_by_their_number_or_by_that_of_their_endpoints() {
+        let check = |after: u64, limit: usize, sizes: &[usize], expect: (Range<usize>, Option<usize>)| {
+            let page = Page { after, limit, ..Page::default() };
+            assert_eq!(page.span(sizes.iter().copied()), expect, "{page:?} {sizes:?}");
+        };
+        check(0, 100, &[], (0..0, None));
+        check(0, 2, &[1, 1, 1], (0..2, Some(2)));
+        check(2, 2, &[1, 1, 1], (2..3, None));
+        check(9, 2, &[1, 1, 1], (3..3, None));
+        check(0, 100, &[3000, 2000, 1], (0..2, Some(2)));
+        check(0, 100, &[4999, 2, 1], (0..1, Some(1)));
+        check(1, 100, &[1, 9000, 1], (1..2, Some(2)));
+        check(2, 100, &[1, 9000, 1], (2..3, None));
     }
 
     #[test]

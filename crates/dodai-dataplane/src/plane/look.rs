@@ -23,16 +23,26 @@ impl DataPlane {
 
     /// How the services of the live table stand, by name, with the connections to their endpoints.
     pub fn survey(&self) -> Vec<(survey::ServiceView, gauges::Pool)> {
-        let (now, table, pools) = (service::now_nanos(), self.table(), self.shared.gauges.pools());
+        self.survey_of(&self.services())
+    }
+
+    /// The services of the live table, by name.
+    pub fn services(&self) -> Vec<Arc<service::Service>> {
+        let mut all: Vec<_> = self.table().services().cloned().collect();
+        all.sort_by(|one, other| one.label.cmp(&other.label));
+        all
+    }
+
+    /// How these stand, in their order, with the connections to their endpoints.
+    pub fn survey_of(&self, services: &[Arc<service::Service>]) -> Vec<(survey::ServiceView, gauges::Pool)> {
+        let (now, pools) = (service::now_nanos(), self.shared.gauges.pools());
         let view = |service: &Arc<service::Service>| {
             let mut sum = gauges::Pool::default();
             let own = service.endpoints().iter().filter_map(|endpoint| pools.get(&endpoint.id));
             own.for_each(|pool| sum.add(pool));
             (service.survey(now), sum)
         };
-        let mut all: Vec<_> = table.services().map(view).collect();
-        all.sort_by(|(one, _), (other, _)| one.label.cmp(&other.label));
-        all
+        services.iter().map(view).collect()
     }
 
     /// The connections that are wanted, by their numbers. A thread that does not answer within `patience` is left out.
