@@ -7,13 +7,14 @@
 #   legacy.sh down      takes everything away
 #   legacy.sh in NAME COMMAND...  runs a command in one of the namespaces: client, web, stock
 #
-# DODAI is the program (default: dodai), LEGACY_STATE where files are kept (default: /tmp/dodai-legacy), LEGACY_TAG
+# DODAI is the program (default: dodai), LEGACY_STATE where files are kept (default: /run/dodai-legacy), LEGACY_TAG
 # what the names of the namespaces begin with (default: legacy).
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 dodai=${DODAI:-dodai}
-state=${LEGACY_STATE:-/tmp/dodai-legacy}
+# Only root writes below /run: nobody else can have put something in its way.
+state=${LEGACY_STATE:-/run/dodai-legacy}
 tag=${LEGACY_TAG:-legacy}
 PATH=$PATH:/usr/sbin:/sbin
 

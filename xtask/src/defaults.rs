@@ -123,6 +123,37 @@ const LIMITS: &[Limit] = &[
         Unit::Bytes,
         "what a process is started with: arguments and environment",
     ),
+    limit(
+        "dodai-base/src/rates.rs",
+        "ROUND",
+        Unit::Time,
+        "between two rounds in which bases tell each other of limits by a Redis",
+    ),
+    limit(
+        "dodai-drivers/src/rates.rs",
+        "LEASE_SECONDS",
+        Unit::Time,
+        "a base counts that was not heard of by that Redis; then, without it, each keeps the whole limit",
+    ),
+    limit("dodai-base/src/dump/mod.rs", "MAX_ITEMS", Unit::Count, "items of one page of `dodai debug`"),
+    limit(
+        "dodai-admin/src/debug.rs",
+        "USUAL",
+        Unit::Count,
+        "items of one page of `dodai debug` that says no number",
+    ),
+    limit(
+        "dodai-base/src/dump/mod.rs",
+        "PAGE_ENDPOINTS",
+        Unit::Count,
+        "endpoints after which a page of services ends",
+    ),
+    limit(
+        "dodai/src/fleet/roots.rs",
+        "SWEEP",
+        Unit::Time,
+        "between two looks of a server for expired certificates, and until bases are told anew whom to trust",
+    ),
 ];
 
 pub fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
