@@ -1,6 +1,6 @@
 //! Format strings of access logs.
 
-use dodai_core::line_format::LineFormat;
+use dodai_log::line_format::LineFormat;
 
 /// What is read can be written and read again; what is refused has a place in the text.
 pub fn target(data: &[u8]) {

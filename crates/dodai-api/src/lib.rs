@@ -63,9 +63,9 @@ pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};
 pub use overload::{Concurrency, Priority};
 pub use policy::{
-    Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, Hedge, PolicyHeaders, PolicyRetry,
-    PolicySpec, PolicyTimeouts, PolicyTracing, RateLimit, RateLimitKey, RateLimitRedis, RateLimitScope,
-    RateLimitSource, RetryCondition, TargetKind, TargetRef,
+    Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, Hedge, PolicyAccessLog, PolicyHeaders,
+    PolicyRetry, PolicySpec, PolicyTimeouts, PolicyTracing, RateLimit, RateLimitKey, RateLimitRedis,
+    RateLimitScope, RateLimitSource, RetryCondition, TargetKind, TargetRef,
 };
 pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};

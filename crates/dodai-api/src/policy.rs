@@ -72,6 +72,10 @@ pub struct PolicySpec {
     /// Which calls are traced, for Gateway and Route. Default: what the base samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tracing: Option<PolicyTracing>,
+    /// Which calls the access log has and how its lines look. What holds for an app or service does so on both sides of a
+    /// call, where nothing is said of the route or gateway. Default: what the base logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<PolicyAccessLog>,
     /// Whether `access` and `rateLimit` are only tried: what they would refuse is counted and logged, and let through.
     /// Stands beside the policies that hold. Default: `false`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -113,6 +117,25 @@ pub struct PolicyTracing {
     /// Of a hundred traces that start here, how many are sampled.
     #[schemars(range(min = 0, max = 100))]
     pub sample_percent: f64,
+}
+
+/// Which calls the access log has and how its lines look. What is not said is as the flags of the base say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyAccessLog {
+    /// `json`, `text`, `envoy`, or a format string such as `%START_TIME% %RESPONSE_CODE%`. Default: that of the base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<String>,
+    /// Which calls are logged: conditions joined by `&&`, such as `status>=400`; one of the filters is enough. `none` logs
+    /// nothing. Default: those of the base.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<String>,
+    /// Request headers that JSON lines carry. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub request_headers: Vec<String>,
+    /// Response headers that JSON lines carry. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub response_headers: Vec<String>,
 }
 
 /// Bounds on waiting.

@@ -1,6 +1,6 @@
 //! The words of the data path: calls, bodies, snapshots, failures, and the seams between crates.
 //!
-//! This crate knows no sockets and nothing of ours. What a call *is* lives here; what is done with one
+//! This crate knows no sockets, and of ours only how access logs are written down. What a call *is* lives here; what is done with one
 //! lives in `dodai-dataplane`, and whoever answers one implements [`call::Serve`].
 
 pub mod body;
@@ -8,7 +8,6 @@ pub mod call;
 pub mod failure;
 pub mod head;
 pub mod id;
-pub mod line_format;
 pub mod record;
 pub mod secrecy;
 pub mod seldom;

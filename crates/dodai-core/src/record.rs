@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use dodai_log::Logging;
+
 use crate::failure::Kind;
 use crate::trace::Span;
 
@@ -70,6 +72,8 @@ pub struct Record {
     pub span: Span,
     /// When each station was left, counted from `start`; only for sampled or tapped calls.
     pub stations: Option<Box<Stations>>,
+    /// What a document says of the access log of such calls, if one does.
+    pub logging: Option<Arc<Logging>>,
 }
 
 impl Record {
@@ -125,6 +129,8 @@ pub struct Brief<'a> {
     pub service: &'a str,
     /// The rule that matched.
     pub route: &'a str,
+    /// What a document says of the access log of such calls.
+    pub logging: Option<&'a Arc<Logging>>,
 }
 
 /// What sinks ask for beyond a plain record. Data-plane threads look it up now and then, so a change counts a moment

@@ -3,6 +3,7 @@
 //! Counting a call is a few atomic adds; a record with owned strings is built only for a sink that wants it.
 
 use std::cell::{Cell, OnceCell};
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
@@ -18,6 +19,7 @@ use dodai_core::id::{AppId, ServiceId};
 use dodai_core::record::{Brief, MAX_METHOD, MAX_TEXT, Record, Sink, Stations, clipped, effective_status};
 use dodai_core::snapshot::Listener;
 use dodai_core::trace::{Span, random};
+use dodai_log::Logging;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
@@ -25,6 +27,7 @@ use tokio::time::Instant;
 use crate::b3;
 use crate::filter::{Known, Seen};
 use crate::live;
+use crate::logging;
 use crate::request::Side;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service};
@@ -174,7 +177,8 @@ impl Lap {
     }
 
     fn keep<'h>(&self, shared: &Shared, find: impl Fn(&str) -> Option<&'h [u8]>) {
-        let named = asked(&shared.sinks, |sink, ask| sink.response_headers(ask), find);
+        let table = shared.table.load();
+        let named = asked(shared, &table.logged().response, |sink, ask| sink.response_headers(ask), find);
         // The first answer that counts is the only one.
         let _known = self.headers.set(Box::new(named));
     }
@@ -199,10 +203,11 @@ impl Lap {
         if !worker.heeds().openings {
             return;
         }
-        let (sinks, names) = (&worker.shared.sinks, self.names(service, None));
-        let record =
-            Arc::new(Record { is_opening: true, ..self.record(sinks, &names, &Outcome::default(), line()) });
-        for sink in sinks.iter().filter(|sink| sink.heeds().openings) {
+        let (shared, names) = (&worker.shared, self.names(service, None));
+        let outcome = Outcome::default();
+        let record = self.record(shared, &names, logging::of(service, None), &outcome, line());
+        let record = Arc::new(Record { is_opening: true, ..record });
+        for sink in shared.sinks.iter().filter(|sink| sink.heeds().openings) {
             sink.record(&record);
         }
     }
@@ -216,8 +221,8 @@ impl Lap {
         outcome: &Outcome,
         line: impl FnOnce() -> Line<'a>,
     ) {
-        let names = self.names(service, rule);
-        worker.count(&names, |series| self.close(&worker.shared.sinks, series, &names, outcome, line));
+        let (names, logging) = (self.names(service, rule), logging::of(service, rule));
+        worker.count(&names, |series| self.close(&worker.shared, series, &names, logging, outcome, line));
     }
 
     /// Like [`Lap::finish`] for a response whose body is still to come: the call ends with it.
@@ -232,11 +237,7 @@ impl Lap {
     ) -> Ending {
         let labels = self.names(service, rule).labels();
         let headers = match worker.heeds().request_headers {
-            true => asked(
-                &worker.shared.sinks,
-                |sink, ask| sink.request_headers(ask),
-                |name| line.headers.get(name),
-            ),
+            true => requested(&worker.shared, &line),
             false => Named::new(),
         };
         Ending {
@@ -247,6 +248,7 @@ impl Lap {
             identity: line.from.identity.cloned(),
             tls: line.from.tls,
             shared: worker.shared.clone(),
+            logging: logging::of(service, rule).cloned(),
             series: worker.series(labels.clone()),
             labels,
             lap: self.clone(),
@@ -269,9 +271,10 @@ impl Lap {
 
     fn close<'a>(
         &self,
-        sinks: &[Arc<dyn Sink>],
+        shared: &Shared,
         series: &Series,
         names: &Names<'_>,
+        logging: Option<&Arc<Logging>>,
         outcome: &Outcome,
         line: impl FnOnce() -> Line<'a>,
     ) {
@@ -290,12 +293,14 @@ impl Lap {
             caller: names.caller,
             service: names.service,
             route: names.route,
+            logging,
         };
+        let sinks = &shared.sinks;
         let wanted = |sink: &&Arc<dyn Sink>| sink.wants(&brief);
         if !sinks.iter().any(|sink| wanted(&sink)) {
             return;
         }
-        let record = Arc::new(self.record(sinks, names, outcome, line()));
+        let record = Arc::new(self.record(shared, names, logging, outcome, line()));
         for sink in sinks.iter().filter(wanted) {
             sink.record(&record);
         }
@@ -304,8 +309,9 @@ impl Lap {
     /// The record of a call that ends now.
     fn record(
         &self,
-        sinks: &[Arc<dyn Sink>],
+        shared: &Shared,
         names: &Names<'_>,
+        logging: Option<&Arc<Logging>>,
         outcome: &Outcome,
         line: Line<'_>,
     ) -> Record {
@@ -322,8 +328,7 @@ impl Lap {
             true => format!("[{client}]:{port}"),
             false => format!("{client}:{port}"),
         };
-        let request_headers =
-            asked(sinks, |sink, ask| sink.request_headers(ask), |name| line.headers.get(name));
+        let request_headers = requested(shared, &line);
         let first_byte = outcome.first_byte;
         let ended = |stations: Stations| Stations { response: first_byte.unwrap_or(took), ..stations };
         Record {
@@ -356,6 +361,7 @@ impl Lap {
             first_byte,
             span: self.span,
             stations: self.stations.as_deref().map(|stations| Box::new(ended(stations.get()))),
+            logging: logging.cloned(),
         }
     }
 }
@@ -376,23 +382,31 @@ pub fn draws(per_ten_thousand: u16) -> bool {
     random() % 10_000 < u64::from(per_ten_thousand)
 }
 
-/// The headers that sinks ask for, as far as there are any.
+/// The headers of a request that are asked for.
+fn requested(shared: &Shared, line: &Line<'_>) -> Named {
+    let table = shared.table.load();
+    let find = |name: &str| line.headers.get(name);
+    asked(shared, &table.logged().request, |sink, ask| sink.request_headers(ask), find)
+}
+
+/// The headers that sinks and documents ask for, as far as there are any.
 fn asked<'h>(
-    sinks: &[Arc<dyn Sink>],
+    shared: &Shared,
+    declared: &BTreeSet<String>,
     names: impl Fn(&dyn Sink, &mut dyn FnMut(&str)),
     find: impl Fn(&str) -> Option<&'h [u8]>,
 ) -> Named {
     let mut kept = Named::new();
-    for sink in sinks {
-        names(&**sink, &mut |name| {
-            if !kept.iter().any(|(known, _)| **known == *name)
-                && let Some(value) = find(name)
-            {
-                let value = String::from_utf8_lossy(value);
-                kept.push((name.into(), clipped(&value, MAX_TEXT).to_owned()));
-            }
-        });
-    }
+    let mut ask = |name: &str| {
+        if !kept.iter().any(|(known, _)| **known == *name)
+            && let Some(value) = find(name)
+        {
+            let value = String::from_utf8_lossy(value);
+            kept.push((name.into(), clipped(&value, MAX_TEXT).to_owned()));
+        }
+    };
+    shared.sinks.iter().for_each(|sink| names(&**sink, &mut ask));
+    declared.iter().for_each(|name| ask(name));
     kept
 }
 
@@ -401,6 +415,7 @@ static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
 /// A call that ends with the body of its response, on whatever thread that is read.
 pub struct Ending {
     shared: Arc<Shared>,
+    logging: Option<Arc<Logging>>,
     series: Arc<Series>,
     labels: Labels,
     lap: Lap,
@@ -489,7 +504,7 @@ impl Ending {
         let line = || Line { listener, from, headers, method, target, authority, protocol: self.protocol };
         let Labels { direction, caller, service, route } = &self.labels;
         let names = Names { direction: *direction, caller, service, route };
-        self.lap.close(&self.shared.sinks, &self.series, &names, &self.outcome, line);
+        self.lap.close(&self.shared, &self.series, &names, self.logging.as_ref(), &self.outcome, line);
     }
 }
 

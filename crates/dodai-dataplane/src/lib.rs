@@ -54,6 +54,7 @@ mod later;
 pub mod limits;
 mod live;
 pub mod local;
+mod logging;
 pub mod matcher;
 pub mod mesh;
 mod message;

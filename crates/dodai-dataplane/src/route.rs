@@ -8,10 +8,12 @@ use std::sync::Arc;
 use dodai_core::call::Caller;
 use dodai_core::head::RequestHead;
 use dodai_core::snapshot;
+use dodai_log::Logging;
 use thiserror::Error;
 
 use crate::filter::{self, Filter};
 use crate::index::Rules;
+use crate::logging;
 use crate::matcher::{Match, Path, Seen};
 
 /// Why a rule cannot be compiled.
@@ -73,6 +75,14 @@ pub enum BadRule {
         /// Why.
         reason: String,
     },
+    /// What is said of the access log cannot be understood.
+    #[error("rule {rule}: its access log is not usable: {reason}")]
+    Log {
+        /// The rule's name.
+        rule: String,
+        /// Why, and how it is mended.
+        reason: String,
+    },
     /// A local answer has a status that is none.
     #[error("rule {rule}: {status} is not a status from 200 to 599")]
     Status {
@@ -97,6 +107,8 @@ pub struct Rule {
     pub total_weight: u32,
     /// Limits and retries of this rule.
     pub policy: snapshot::CallPolicy,
+    /// How its calls are logged.
+    pub logging: Option<Arc<Logging>>,
     source: snapshot::Rule,
 }
 
@@ -123,6 +135,7 @@ impl Rule {
             action: source.action.clone(),
             total_weight,
             policy: source.policy.clone(),
+            logging: logging::compile(&source.name, &source.policy)?,
             source: source.clone(),
         })
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::{BaseId, ServiceId};
 use dodai_core::snapshot;
+use dodai_log::Logging;
 
 use crate::affinity::Session;
 use crate::attempt::{self, Budget};
@@ -13,6 +14,7 @@ use crate::filter::{self, Filter};
 use crate::hedge::Hedges;
 use crate::index::Rules;
 use crate::local::Locals;
+use crate::logging;
 use crate::overload::Overload;
 use crate::route::{BadRule, Rule};
 use crate::standing::Judge;
@@ -32,6 +34,8 @@ pub struct Service {
     pub rules: Rules,
     /// What is checked on arrival.
     pub inbound: Vec<Filter>,
+    /// How its calls are logged where no rule says so.
+    pub logging: Option<Arc<Logging>>,
     /// What retries may cost.
     pub budget: Arc<Budget>,
     /// How many calls it bears.
@@ -83,6 +87,7 @@ impl Service {
             label: old.map_or_else(|| spec.id.to_string().into(), |old| old.label.clone()),
             rules: Rule::compile_all(&spec.rules, rules)?,
             inbound: filter::compile(&spec.id.to_string(), &spec.inbound)?,
+            logging: logging::compile(&spec.id.to_string(), &spec.policy)?,
             budget: old.map(|old| old.budget.clone()).unwrap_or_default(),
             overload: spec.concurrency.as_ref().map(|wanted| {
                 let same = old.and_then(|old| old.overload.as_ref()).filter(|known| known.is_of(wanted));

@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use dodai_core::id::{AppId, BaseId, Name, ServiceId};
 use dodai_core::snapshot::{self, Listener, Resource, ResourceKind, Role, Snapshot};
+use dodai_log::Headers;
 use thiserror::Error;
 
 use crate::capture;
 use crate::filter::Filter;
 use crate::local::Locals;
+use crate::logging;
 use crate::reach::Address;
-use crate::route::{BadRule, Router};
+use crate::route::{BadRule, Router, Rule};
 use crate::service::{Place, Service};
 use crate::shared_rate::Limits;
 use crate::tally::{self, Tally};
@@ -60,6 +62,8 @@ pub struct Table {
     limits: Limits,
     /// Whether some service takes callers that do not speak mutual TLS.
     takes_plain: bool,
+    /// Headers that documents want in the access log.
+    logged: Headers,
     /// Services by their addresses outside the mesh, and which endpoint that is; for connections that the kernel leads
     /// here.
     owners: foldhash::HashMap<SocketAddr, (Arc<Service>, u64)>,
@@ -78,6 +82,7 @@ impl Table {
             names: Default::default(),
             limits: Limits::new(),
             takes_plain: false,
+            logged: Headers::default(),
             owners: Default::default(),
             absent: Default::default(),
         }
@@ -105,19 +110,31 @@ impl Table {
         }
         table.add_listeners(snapshot, old)?;
         table.join_limits(old);
+        let of_services = table.services.values().filter_map(|service| service.logging.as_ref());
+        let of_rules = table.rules().filter_map(|rule| rule.logging.as_ref());
+        table.logged = logging::headers(of_rules.chain(of_services));
         table.find_owners();
         table.absent = snapshot.absents().map(|one| one.app.clone()).collect();
         Ok(table)
     }
 
-    /// Every list of filters, with the name that it counts by.
-    fn filters(&self) -> impl Iterator<Item = (&Arc<str>, &[Filter])> {
+    /// Every rule, of listeners and of services.
+    fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         let mut seen = HashSet::new();
         let of_services = self.services.values().flat_map(|service| service.rules.list());
         let rules = self.routers.values().flat_map(|router| router.rules()).chain(of_services);
-        let rules = rules.filter(move |rule| seen.insert(Arc::as_ptr(rule)));
-        let rules = rules.map(|rule| (&rule.name, rule.filters.as_slice()));
+        rules.filter(move |rule| seen.insert(Arc::as_ptr(rule)))
+    }
+
+    /// Every list of filters, with the name that it counts by.
+    fn filters(&self) -> impl Iterator<Item = (&Arc<str>, &[Filter])> {
+        let rules = self.rules().map(|rule| (&rule.name, rule.filters.as_slice()));
         rules.chain(self.services.values().map(|service| (&service.label, service.inbound.as_slice())))
+    }
+
+    /// Headers that documents want in the access log.
+    pub fn logged(&self) -> &Headers {
+        &self.logged
     }
 
     fn join_limits(&mut self, old: &Table) {

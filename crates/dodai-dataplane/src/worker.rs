@@ -114,8 +114,18 @@ impl Shared {
     }
 }
 
-fn heeds_of(sinks: &[Arc<dyn Sink>]) -> Heeds {
-    sinks.iter().fold(Heeds::default(), |all, sink| all.and(sink.heeds()))
+fn heeds_of(shared: &Shared) -> Heeds {
+    // The headers that documents want serve nobody where nothing is recorded.
+    let table = shared.table.load();
+    let logged = match shared.sinks.is_empty() {
+        true => Heeds::default(),
+        false => Heeds {
+            request_headers: !table.logged().request.is_empty(),
+            response_headers: !table.logged().response.is_empty(),
+            ..Heeds::default()
+        },
+    };
+    shared.sinks.iter().fold(logged, |all, sink| all.and(sink.heeds()))
 }
 
 /// One data-plane thread's own state.
@@ -160,7 +170,7 @@ impl Worker {
     pub fn new(shared: Arc<Shared>, tasks: Tasks) -> Worker {
         Worker {
             gauge: shared.gauges.register(),
-            heeds: Cell::new(heeds_of(&shared.sinks)),
+            heeds: Cell::new(heeds_of(&shared)),
             shared,
             deadlines: Deadlines::default(),
             pools: Pools::default(),
@@ -218,7 +228,7 @@ impl Worker {
     /// A tick has passed.
     pub fn tick(&self, now: Instant) {
         self.ticked.set(now);
-        self.heeds.set(heeds_of(&self.shared.sinks));
+        self.heeds.set(heeds_of(&self.shared));
     }
 
     /// What sinks ask for, as of the last tick.

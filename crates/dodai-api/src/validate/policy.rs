@@ -68,6 +68,9 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     if let Some(concurrency) = &spec.concurrency {
         check_concurrency(concurrency, found);
     }
+    if let Some(log) = &spec.access_log {
+        check_access_log(log, found);
+    }
     if let Some(tracing) = &spec.tracing {
         check_tracing(tracing, found);
     }
@@ -97,6 +100,30 @@ fn check_retry(retry: &PolicyRetry, found: &mut Findings) {
             "must be more than 0",
             "write a time, or leave it out",
         );
+    }
+}
+
+fn check_access_log(log: &PolicyAccessLog, found: &mut Findings) {
+    let path = "spec.accessLog";
+    if *log == PolicyAccessLog::default() {
+        let remedy = "add `format`, `filters` or headers, or leave `accessLog` out";
+        found.error(Code::MissingKey, path, "it says nothing", remedy);
+    }
+    if let Some(Err(bad)) = log.format.as_deref().map(str::parse::<dodai_log::Format>) {
+        let remedy = "write json, text, envoy, or operators such as `%START_TIME% %RESPONSE_CODE%`; docs/telemetry.md lists them";
+        found.error(Code::InvalidValue, format!("{path}.format"), bad.to_string(), remedy);
+    }
+    for (i, text) in log.filters.iter().enumerate() {
+        if let Err(bad) = text.parse::<dodai_log::Filter>() {
+            let remedy = "write for example `failures` or `status=4xx && duration>=250ms`; docs/telemetry.md lists conditions";
+            found.error(Code::InvalidValue, format!("{path}.filters[{i}]"), bad.to_string(), remedy);
+        }
+    }
+    for (key, names) in [("requestHeaders", &log.request_headers), ("responseHeaders", &log.response_headers)]
+    {
+        for (i, name) in names.iter().enumerate() {
+            found.header_name(&format!("{path}.{key}[{i}]"), name);
+        }
     }
 }
 
@@ -171,6 +198,7 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
         ("concurrency", spec.concurrency.is_some()),
         ("priority", spec.priority.is_some()),
         ("tracing", spec.tracing.is_some()),
+        ("accessLog", spec.access_log.is_some()),
     ];
     for (key, _) in others.iter().filter(|(_, given)| *given) {
         let message = "only `access` and `rateLimit` can be tried";

@@ -186,6 +186,26 @@ fn what_is_said_of_load() {
 }
 
 #[test]
+fn what_is_said_of_the_access_log() {
+    let envoy = "accessLog: {format: '%START_TIME% %REQ(X-Request-Id)% %RESPONSE_CODE%', filters: ['status=4xx && duration>=250ms', failures]}";
+    for target in [APP, GATEWAY] {
+        good(&policy(target, envoy));
+        good(&policy(target, "accessLog: {filters: [none]}"));
+        good(&policy(
+            target,
+            "accessLog: {format: json, requestHeaders: [X-Lane], responseHeaders: [Server]}",
+        ));
+    }
+    check(APP, "accessLog: {}", "spec.accessLog");
+    check(APP, "accessLog: {format: xml}", "spec.accessLog.format");
+    check(APP, "accessLog: {format: '%RESPONSE_COD%'}", "spec.accessLog.format");
+    check(APP, "accessLog: {filters: [all, 'status>400']}", "spec.accessLog.filters[1]");
+    check(APP, "accessLog: {filters: ['cel:call.status ==']}", "spec.accessLog.filters[0]");
+    check(APP, "accessLog: {requestHeaders: ['a b']}", "spec.accessLog.requestHeaders[0]");
+    check(APP, "accessLog: {responseHeaders: [a, '']}", "spec.accessLog.responseHeaders[1]");
+}
+
+#[test]
 fn only_guards_can_be_tried() {
     good(&policy(APP, "dryRun: true, access: {default: deny}"));
     check(APP, "dryRun: true", "spec.dryRun");

@@ -247,6 +247,7 @@ pub(super) mod tests {
             first_byte: Some(Duration::from_micros(1_200)),
             span: Span { trace: 0xabc, id: 0x12, parent: 0, sampled: true },
             stations: None,
+            logging: None,
         }
     }
 

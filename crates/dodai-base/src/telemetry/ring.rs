@@ -202,6 +202,7 @@ mod tests {
             caller: "",
             service: "",
             route: "",
+            logging: None,
         })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dodai_api::{self as api, Metadata, Policy, TargetKind};
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{
-    Breaker, CallPolicy, Concurrency, Filter, HeaderEdits, Health, RateKey, RetryPolicy,
+    AccessLog, Breaker, CallPolicy, Concurrency, Filter, HeaderEdits, Health, RateKey, RetryPolicy,
 };
 
 use super::balancing::{self, Balancing};
@@ -215,6 +215,8 @@ impl Effective {
         self.call.priority = self.call.priority.or(spec.priority.map(resilience::priority));
         let share = spec.tracing.as_ref().map(|tracing| per_ten_thousand(tracing.sample_percent));
         self.call.sample_per_ten_thousand = self.call.sample_per_ten_thousand.or(share);
+        let log = || spec.access_log.as_ref().map(access_log);
+        self.call.access_log = self.call.access_log.take().or_else(log);
         if let Some(concurrency) = &spec.concurrency {
             self.concurrency.get_or_insert_with(|| resilience::concurrency(concurrency));
         }
@@ -257,6 +259,16 @@ fn rate_limit(policy: &Policy, limit: &api::RateLimit) -> Filter {
             Filter::SharedRateLimit { name, interval, burst, key, store }
         }
         None => Filter::RateLimit { interval, burst, key },
+    }
+}
+
+fn access_log(said: &api::PolicyAccessLog) -> AccessLog {
+    let small = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    AccessLog {
+        format: said.format.clone(),
+        filters: said.filters.clone(),
+        request_headers: small(&said.request_headers),
+        response_headers: small(&said.response_headers),
     }
 }
 

@@ -240,6 +240,7 @@ fn limits(rule: &api::Rule) -> CallPolicy {
         max_body: None,
         priority: None,
         sample_per_ten_thousand: None,
+        access_log: None,
     }
 }
 
@@ -254,4 +255,5 @@ pub(super) fn fall_back(own: &mut CallPolicy, wider: &CallPolicy) {
     own.max_body = own.max_body.or(wider.max_body);
     own.priority = own.priority.or(wider.priority);
     own.sample_per_ten_thousand = own.sample_per_ten_thousand.or(wider.sample_per_ten_thousand);
+    own.access_log = own.access_log.take().or_else(|| wider.access_log.clone());
 }

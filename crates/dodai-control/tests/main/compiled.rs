@@ -7,8 +7,8 @@ use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sight
 use dodai_control::snapshot::{BaseSettings, Input, build};
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Access, AccessRule, Action, Backend, Balance, CallPolicy, Filter, Patience, RateKey, Rule, Service,
-    Snapshot,
+    Access, AccessLog, AccessRule, Action, Backend, Balance, CallPolicy, Filter, Patience, RateKey, Rule,
+    Service, Snapshot,
 };
 use dodai_core::status::{Status, Wants};
 
@@ -448,7 +448,7 @@ fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
         + &policy(
             "one",
             "{kind: Route, name: r, sectionName: plain}",
-            "timeouts: {request: 2s}, tracing: {samplePercent: 0.5}",
+            "timeouts: {request: 2s}, tracing: {samplePercent: 0.5}, accessLog: {format: text, requestHeaders: [X-Lane]}",
         )
         + &policy(
             "all",
@@ -458,7 +458,7 @@ fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
         + &policy(
             "door",
             "{kind: Gateway, name: g}",
-            "timeouts: {request: 9s, idle: 9s, connect: 9s}, access: {default: allow}, tracing: {samplePercent: 100}",
+            "timeouts: {request: 9s, idle: 9s, connect: 9s}, access: {default: allow}, tracing: {samplePercent: 100}, accessLog: {filters: [none]}",
         );
     let snapshot = snapshot(&text, &[]);
     let rules = &snapshot.routes().next().expect("a table").hosts[0].rules;
@@ -470,6 +470,14 @@ fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
         (format!("default/r/{name}"), Some(request * SECOND), Some(4 * SECOND), Some(9 * SECOND))
     };
     assert_eq!(rules.iter().map(told).collect::<Vec<_>>(), [expect("own", 1), expect("plain", 2)]);
+    let logged = rules.iter().map(|rule| rule.policy.access_log.clone().expect("it is said"));
+    let of_one = AccessLog {
+        format: Some("text".to_owned()),
+        request_headers: vec!["x-lane".to_owned()],
+        ..AccessLog::default()
+    };
+    let of_door = AccessLog { filters: vec!["none".to_owned()], ..AccessLog::default() };
+    assert_eq!(logged.collect::<Vec<_>>(), [of_door, of_one], "the nearest one, whole");
     let sampled = |rule: &Rule| rule.policy.sample_per_ten_thousand;
     assert_eq!(rules.iter().map(sampled).collect::<Vec<_>>(), [Some(10_000), Some(50)]);
     let kinds = |rule: &Rule| matches!(&rule.filters[..], [Filter::Access(_), Filter::RateLimit { .. }]);

@@ -441,4 +441,20 @@ pub struct CallPolicy {
     /// Of 10,000 traces that start here, how many are sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample_per_ten_thousand: Option<u16>,
+    /// How calls are logged; `None` for as the base does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+}
+
+/// How calls are logged, in the words of the operator. What is not said is as the base has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLog {
+    /// How lines look.
+    pub format: Option<String>,
+    /// Filters of which one lets a call through; none: those of the base.
+    pub filters: Vec<String>,
+    /// Request headers that lines carry, in small letters.
+    pub request_headers: Vec<String>,
+    /// Response headers that lines carry, in small letters.
+    pub response_headers: Vec<String>,
 }

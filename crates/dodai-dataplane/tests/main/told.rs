@@ -5,6 +5,7 @@ use dodai_core::record::Heeds;
 use dodai_core::snapshot::*;
 use dodai_dataplane::roll::Wanted;
 use dodai_dataplane::survey::State;
+use dodai_log::Format;
 
 fn all() -> Wanted {
     Wanted { limit: 10, ..Wanted::default() }
@@ -155,6 +156,51 @@ async fn records_carry_what_was_asked_for_and_nothing_else() {
                 assert!(stations.attempt <= stations.endpoint && stations.endpoint < secs(1));
                 assert!(stations.response >= secs(3) && record.took >= stations.response);
             }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_documents_say_of_the_access_log_goes_with_the_call() {
+    local(async {
+        let world = World::plain().await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        let mut backend = None;
+        let format = |text: &str| Some(AccessLog { format: Some(text.to_owned()), ..AccessLog::default() });
+        let of_rule = AccessLog { response_headers: vec!["x-server".to_owned()], ..AccessLog::default() };
+        let of_rule = AccessLog { filters: vec!["header:x-lane".to_owned()], ..of_rule };
+        for (rule, of_service, expect) in [
+            (None, None, None),
+            (None, format("text"), Some(Some(Format::Text))),
+            (Some(of_rule), format("text"), Some(None)),
+            (None, format("json"), Some(Some(Format::Json))),
+        ] {
+            let mut catalog = service("shop/catalog/http");
+            catalog.policy.access_log = of_service;
+            let mut routed = filtered(vec![]);
+            routed.policy.access_log = rule.clone();
+            world.apply(usual(catalog, routed)).await;
+            // Which headers are kept is looked up now and then.
+            tokio::time::sleep(secs(3)).await;
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Lane: blue\r\nX-Other: no\r\n\r\n").await;
+            if backend.is_none() {
+                backend = Some(backends.accept().await);
+            }
+            let answer = "HTTP/1.1 200 OK\r\nX-Server: one\r\nContent-Length: 0\r\n\r\n";
+            backend.as_mut().expect("there is one").answer(answer).await;
+            client.message().await;
+            let record = world.records.next().await;
+            let format = record.logging.as_ref().map(|logging| logging.format.clone());
+            assert_eq!(format, expect, "the rule's whole, else the service's");
+            let named = |name: &str, value: &str| vec![(Box::from(name), value.to_owned())];
+            let headers = if rule.is_some() {
+                (named("x-lane", "blue"), named("x-server", "one"))
+            } else {
+                Default::default()
+            };
+            assert_eq!((record.request_headers, record.response_headers), headers);
         }
     })
     .await;

@@ -4,8 +4,8 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use dodai_core::failure::Kind;
-use dodai_core::line_format::{Field, LineFormat, Piece};
 use dodai_core::record::Record;
+use dodai_log::line_format::{Field, LineFormat, Piece};
 
 use crate::telemetry::line::{Escaped, Line};
 
@@ -154,7 +154,7 @@ mod tests {
             ..record()
         };
         assert_eq!(
-            line(dodai_core::line_format::ENVOY, &record),
+            line(dodai_log::line_format::ENVOY, &record),
             "[2023-11-14T22:13:20.000042Z] \"GET /carts/7?token=***&page=2 HTTP/1.1\" 200 - 0 512 1 - \"-\" \
              \"curl \\\"8\\\"\\u{a}\" \"-\" \"shop.example:8080\" \"cart-1\""
         );

@@ -8,24 +8,21 @@ mod custom;
 mod file;
 mod filter;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dodai_core::line_format::{ENVOY, LineFormat};
 use dodai_core::record::{Brief, Heeds, Record, Sink};
 use thiserror::Error;
 
 use self::file::File;
-pub use self::filter::{BadFilter, Filter, Filters};
 use super::line::Line;
 use super::{Meter, SinkReading};
+pub use dodai_log::{Filter, Filters, Format, Headers};
 
 /// How many records may wait for the writer when nothing else is said.
 pub const QUEUE: usize = 2048;
@@ -44,50 +41,6 @@ pub enum Output {
         /// How many older files (`NAME.1`, ...) are kept.
         keep: u32,
     },
-}
-
-/// How lines look.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object per line.
-    #[default]
-    Json,
-    /// Words, for people.
-    Text,
-    /// As the operator writes it.
-    Custom(LineFormat),
-}
-
-/// Text that is no format.
-pub type BadFormat = dodai_core::line_format::BadFormat;
-
-impl FromStr for Format {
-    type Err = BadFormat;
-
-    /// `json`, `text`, `envoy` for the format that Envoy has by itself, or a format string.
-    fn from_str(text: &str) -> Result<Format, BadFormat> {
-        match text {
-            "json" => Ok(Format::Json),
-            "text" => Ok(Format::Text),
-            "envoy" => LineFormat::parse(ENVOY).map(Format::Custom),
-            text if text.contains('%') => LineFormat::parse(text).map(Format::Custom),
-            text => {
-                let what = format!(
-                    "`{text}` is no format; use json, text, envoy, or a format string such as `%START_TIME% %RESPONSE_CODE%`"
-                );
-                Err(BadFormat { at: 1, what })
-            }
-        }
-    }
-}
-
-/// Headers that lines carry because they were named, in small letters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers {
-    /// Of requests.
-    pub request: BTreeSet<String>,
-    /// Of responses.
-    pub response: BTreeSet<String>,
 }
 
 /// How the log is set up.
@@ -174,11 +127,7 @@ impl AccessLog {
         mut headers: Headers,
         queue: usize,
     ) -> Result<AccessLog, Error> {
-        if let Format::Custom(format) = &format {
-            headers.request.extend(format.request_headers().map(str::to_owned));
-            headers.response.extend(format.response_headers().map(str::to_owned));
-        }
-        headers.request.extend(filters.0.iter().flat_map(Filter::headers).map(str::to_owned));
+        headers.add_named(Some(&format), Some(&filters));
         let capacity = queue.max(1);
         let (sender, records) = sync_channel(capacity);
         let (alive, ended) = sync_channel(0);
@@ -230,7 +179,8 @@ impl Drop for AccessLog {
 
 impl Sink for AccessLog {
     fn wants(&self, call: &Brief<'_>) -> bool {
-        self.filters.may_let(call)
+        let own = call.logging.and_then(|logging| logging.filters.as_ref());
+        filter::may_let(own.unwrap_or(&self.filters), call)
     }
 
     fn heeds(&self) -> Heeds {
@@ -292,7 +242,10 @@ fn write_all(
         let mut next = Some(record);
         while let Some(record) = next.take() {
             // What needs the whole record is asked here, where it costs no call anything.
-            if filters.lets(&record) {
+            let said = record.logging.as_deref();
+            let filters = said.and_then(|said| said.filters.as_ref()).unwrap_or(filters);
+            if filter::lets(filters, &record) {
+                let format = said.and_then(|said| said.format.as_ref()).unwrap_or(format);
                 render(&mut lines, format, &record);
                 written += 1;
             } else {

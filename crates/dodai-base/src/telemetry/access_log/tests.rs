@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::sync::mpsc;
 
+use dodai_log::Logging;
+
 use super::*;
 use crate::telemetry::line::tests::record;
 
@@ -165,12 +167,43 @@ fn what_format_and_filters_name_is_asked_for_and_nothing_else() {
 }
 
 #[test]
-fn formats_are_named_or_written_out() {
-    assert_eq!("json".parse(), Ok(Format::Json));
-    assert!(matches!("envoy".parse(), Ok(Format::Custom(_))));
-    assert!(matches!("%PROTOCOL%".parse(), Ok(Format::Custom(_))));
-    let wrong = "xml".parse::<Format>().unwrap_err().to_string();
-    assert!(wrong.contains("json, text, envoy"), "{wrong}");
-    let wrong = "a %PROTOCL%".parse::<Format>().unwrap_err().to_string();
-    assert!(wrong.contains("character 3") && wrong.contains("%PROTOCOL%?"), "{wrong}");
+fn what_a_document_says_of_a_call_stands_before_the_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let config = Config { filters: Filter::failures().into(), ..file(&path, u64::MAX, 1) };
+    let log = AccessLog::open(config).unwrap();
+    let said = |format: Option<&str>, filters: &[&str]| {
+        let filters: Vec<String> = filters.iter().map(|text| (*text).to_owned()).collect();
+        Some(Arc::new(Logging::read(format, &filters, Headers::default()).unwrap()))
+    };
+    let calls = [
+        (said(Some("%RESPONSE_CODE% own"), &["status=2xx", "status=404"]), 200),
+        (said(Some("%RESPONSE_CODE% own"), &["status=2xx", "status=404"]), 503),
+        (said(None, &["cel:call.status == 201"]), 201),
+        (said(None, &["none"]), 500),
+        (said(Some("%RESPONSE_CODE% failed"), &[]), 500),
+        (said(Some("%RESPONSE_CODE% failed"), &[]), 200),
+        (None, 200),
+    ];
+    for (logging, status) in calls {
+        let record = Record { logging, status, ..record() };
+        let brief = Brief {
+            span: &record.span,
+            effective_status: status,
+            failure: None,
+            took: record.took,
+            caller: "",
+            service: "",
+            route: "",
+            logging: record.logging.as_ref(),
+        };
+        if log.wants(&brief) {
+            log.record(&Arc::new(record));
+        }
+    }
+    assert!(log.close(SOON));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[2]), (3, "200 own", "500 failed"), "{text}");
+    assert!(lines[1].contains("\"status\":201"), "{text}");
 }

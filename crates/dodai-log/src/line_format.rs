@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::is_header_name;
+
 /// The longest format in bytes.
 pub const MAX_FORMAT: usize = 4096;
 
@@ -306,8 +308,7 @@ fn names(argument: &str, of_request: bool) -> Result<Vec<String>, String> {
             let known = if of_request { PSEUDO.join(", ") } else { "none of a response".to_owned() };
             return Err(format!("`{name}` is not known; there are {known}"));
         }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$&'*+-.^_`|~".contains(c);
-        if name.is_empty() || (!is_pseudo && !name.chars().all(allowed)) {
+        if !is_pseudo && !is_header_name(name) {
             return Err(format!("`{name}` is not the name of a header"));
         }
     }
