@@ -65,7 +65,7 @@ pub use overload::{Concurrency, Priority};
 pub use policy::{
     Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, Hedge, PolicyAccessLog, PolicyHeaders,
     PolicyRetry, PolicySpec, PolicyTimeouts, PolicyTracing, RateLimit, RateLimitKey, RateLimitRedis,
-    RateLimitScope, RateLimitSource, RetryCondition, TargetKind, TargetRef,
+    RateLimitScope, RateLimitSource, RedisTls, RetryCondition, TargetKind, TargetRef,
 };
 pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};

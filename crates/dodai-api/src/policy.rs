@@ -395,7 +395,7 @@ pub struct RateLimit {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimitRedis {
-    /// Where it is: `HOST:PORT`. It is spoken to without TLS.
+    /// Where it is: `HOST:PORT`.
     pub address: String,
     /// The number of the database. Default: 0.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -406,6 +406,23 @@ pub struct RateLimitRedis {
     /// The password, in a secret store that every base which keeps the limit has. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_ref: Option<StoreRef>,
+    /// That it is spoken to in TLS, and whom it must prove to be; `{}` for a certificate that the machine trusts. Default:
+    /// no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RedisTls>,
+}
+
+/// TLS towards a Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedisTls {
+    /// A file with the certificates to trust, PEM, on each base that keeps the limit; relative paths begin at the base's
+    /// data folder. Read again when it changes. Default: those that the machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// The name or address its certificate must be for, sent as SNI. Default: the host of `address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -6,14 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dodai_core::snapshot::{RateStore, Share};
+use dodai_core::snapshot::{Protocol, RateStore, Share};
 use dodai_core::task::Tasks;
 use dodai_dataplane::rate::WHOLE;
+use dodai_dataplane::secure::{Outward, Secure};
 use dodai_dataplane::shared_rate::{Limit, Limits};
 use dodai_drivers::rates::{LEASE_SECONDS, Rates};
+use dodai_transport::network::Network;
+use dodai_transport::stream::Stream;
+use dodai_transport::tls::public::RootsFrom;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::node::Parts;
@@ -28,7 +33,10 @@ const LEASE: Duration = Duration::from_secs(LEASE_SECONDS);
 
 /// Keeps the shares of one base until told to stop.
 pub(crate) async fn tend(parts: Arc<Parts>, tasks: Tasks) {
-    let mut sharer = Sharer::new(parts.config.base.as_str());
+    let config = &parts.config;
+    let roots = RootsFrom::environment(|name| config.environment.get(name).cloned());
+    let dialer = Dialer::new(roots, config.data_dir.clone());
+    let mut sharer = Sharer::new(config.base.as_str(), dialer);
     let mut rounds = interval(ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -44,10 +52,36 @@ pub(crate) async fn tend(parts: Arc<Parts>, tasks: Tasks) {
     }
 }
 
+/// Opens connections to Redis.
+pub struct Dialer {
+    network: Network,
+    outward: Outward,
+}
+
+impl Dialer {
+    /// TLS is checked against `roots` where nothing else is said; files of certificates begin at `folder`.
+    pub fn new(roots: RootsFrom, folder: PathBuf) -> Dialer {
+        Dialer { network: Network::system(), outward: Outward::new(roots, folder) }
+    }
+
+    async fn open(&self, store: &RateStore) -> Result<Stream, String> {
+        let (host, port) = store.address.rsplit_once(':').unwrap_or((&store.address, "6379"));
+        let port = port.parse().map_err(|_| format!("`{port}` is no port"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let opened = self.network.connect(host, port, PATIENCE).await;
+        let stream = opened.map_err(|failure| failure.detail.to_string())?;
+        let Some(tls) = &store.tls else { return Ok(stream) };
+        let secure = Secure::new(&store.address, tls);
+        let secured = self.outward.secure(stream, &secure, Protocol::Tcp).await;
+        secured.map_err(|failure| failure.detail.to_string())
+    }
+}
+
 /// The shares of one base.
 pub struct Sharer {
     /// What tells it apart from all others that share by a Redis.
     member: String,
+    dialer: Dialer,
     links: BTreeMap<RateStore, Link>,
 }
 
@@ -67,9 +101,9 @@ impl Sharer {
     /// Of the base that is called so. Bases of different owners may have one name: each that runs by itself is called
     /// `local`. So a number that was drawn at the start is part of it; what a base that has ended asked for counts
     /// until its lease is over.
-    pub fn new(base: &str) -> Sharer {
+    pub fn new(base: &str, dialer: Dialer) -> Sharer {
         let drawn = RandomState::new().build_hasher().finish();
-        Sharer { member: format!("{base}/{drawn:016x}"), links: BTreeMap::new() }
+        Sharer { member: format!("{base}/{drawn:016x}"), dialer, links: BTreeMap::new() }
     }
 
     /// One round at `now`: tells and hears of all `limits` that are shared through a Redis.
@@ -86,10 +120,10 @@ impl Sharer {
                 self.links.insert((*store).clone(), Link::default());
             }
         }
-        let member = self.member.as_str();
+        let own = (self.member.as_str(), &self.dialer);
         let rounds = self.links.iter_mut().filter_map(|(store, link)| {
             let shared = stores.get(store)?;
-            Some(link.round(member, store, shared, vault, now))
+            Some(link.round(own, store, shared, vault, now))
         });
         futures_util::future::join_all(rounds).await;
     }
@@ -106,16 +140,16 @@ impl Sharer {
 impl Link {
     async fn round(
         &mut self,
-        member: &str,
+        own: (&str, &Dialer),
         store: &RateStore,
         shared: &Shared<'_>,
         vault: &impl Vault,
         now: Instant,
     ) {
         let asked = self.measure(shared, now);
-        let told = match tokio::time::timeout(PATIENCE, self.tell(member, store, &asked, vault)).await {
+        let told = match tokio::time::timeout(PATIENCE, self.tell(own, store, &asked, vault)).await {
             Ok(told) => told,
-            Err(_) => Err(format!("the Redis at {}: no answer in time", store.address)),
+            Err(_) => Err("no answer in time".to_owned()),
         };
         match told {
             Ok(all) => {
@@ -159,7 +193,7 @@ impl Link {
 
     async fn tell(
         &mut self,
-        member: &str,
+        (member, dialer): (&str, &Dialer),
         store: &RateStore,
         asked: &[(&str, u64)],
         vault: &impl Vault,
@@ -176,12 +210,11 @@ impl Link {
                 };
                 // A file that holds a secret ends with a line end as a rule.
                 let password = password.as_deref().map(|text| text.trim_end_matches(['\r', '\n']));
-                Rates::new(&store.address, store.database, store.username.as_deref(), password)
-                    .map_err(|error| error.to_string())?
+                Rates::new(store.database, store.username.as_deref(), password)
             }
         };
         // What fails is made anew, with the password that holds by then.
-        let all = rates.tell(member, asked).await.map_err(|error| error.to_string())?;
+        let all = rates.tell(member, asked, dialer.open(store)).await.map_err(|error| error.to_string())?;
         self.rates = Some(rates);
         Ok(all)
     }

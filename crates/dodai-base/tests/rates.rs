@@ -2,19 +2,21 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dodai_base::rates::Sharer;
+use dodai_base::rates::{Dialer, Sharer};
 use dodai_base::reveal::Vault;
 use dodai_core::id::{BaseId, Name};
 use dodai_core::snapshot::{
-    Action, CallPolicy, Filter, Listener, Protocol, RateKey, RateStore, Resource, Role, Routes, Rule,
-    Snapshot, Value, VirtualHost,
+    Action, CallPolicy, ClientTls, Filter, Listener, Pem, Protocol, RateKey, RateStore, Resource, Role,
+    Routes, Rule, Snapshot, Value, VirtualHost,
 };
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{Config, DataPlane};
 use dodai_transport::network::Network;
+use dodai_transport::tls::public::RootsFrom;
 use tokio::time::Instant;
 
 const PASSWORD: &str = "open sesame";
@@ -24,9 +26,22 @@ struct Redis(Child);
 
 impl Redis {
     fn start(port: u16) -> Redis {
-        let port = port.to_string();
+        Redis::run(&["--port", &port.to_string()])
+    }
+
+    /// One that speaks TLS alone, with a certificate that `authority` issued.
+    fn secured(port: u16, authority: &Authority) -> Redis {
+        let path = |name: &str| authority.0.path().join(name).display().to_string();
+        let (chain, key, root) = (path("redis.pem"), path("redis.key"), path("root.pem"));
+        let files = ["--tls-cert-file", &chain, "--tls-key-file", &key, "--tls-ca-cert-file", &root];
+        let tls = ["--port", "0", "--tls-auth-clients", "no", "--tls-port", &port.to_string()];
+        Redis::run(&[&tls[..], &files[..]].concat())
+    }
+
+    fn run(listens: &[&str]) -> Redis {
         let mut server = Command::new("redis-server")
-            .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(listens)
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--requirepass", PASSWORD, "--daemonize", "no"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -43,6 +58,39 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.0.kill().expect("it can be killed");
         self.0.wait().expect("it has ended");
+    }
+}
+
+/// An authority and what it issued for the name `redis`, as files.
+struct Authority(tempfile::TempDir);
+
+impl Authority {
+    fn new() -> Authority {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write =
+            |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("written");
+        let key = || rcgen::KeyPair::generate().expect("a key");
+        let mut root = rcgen::CertificateParams::default();
+        root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root_key = key();
+        let certificate = root.self_signed(&root_key).expect("signed");
+        write("root.pem", certificate.pem());
+        let issuer = rcgen::Issuer::new(root, root_key);
+        let leaf = rcgen::CertificateParams::new(vec!["redis".to_owned()]).expect("a name");
+        let leaf_key = key();
+        write("redis.pem", leaf.signed_by(&leaf_key, &issuer).expect("signed").pem());
+        write("redis.key", leaf_key.serialize_pem());
+        Authority(folder)
+    }
+
+    /// Who trusts it, and takes the Redis to be the one of this name.
+    fn trusted(&self, name: Option<&str>) -> ClientTls {
+        ClientTls {
+            server_name: name.map(str::to_owned),
+            // Below the folder that relative paths begin at.
+            roots: Some(Pem::File("root.pem".to_owned())),
+            certificate: None,
+        }
     }
 }
 
@@ -65,6 +113,11 @@ struct Base {
 
 impl Base {
     async fn start(name: &str, port: u16) -> Base {
+        Base::reaching(name, port, None, PathBuf::new()).await
+    }
+
+    /// One whose Redis speaks TLS, if so; files begin at `folder`.
+    async fn reaching(name: &str, port: u16, tls: Option<ClientTls>, folder: PathBuf) -> Base {
         let plane = DataPlane::start(Config {
             base: BaseId::new(name),
             limits: Limits::default(),
@@ -88,6 +141,7 @@ impl Base {
                 key: "redis".into(),
             }),
             namespace: Name::new("shop").expect("a name"),
+            tls: tls.map(Box::new),
         };
         let limit = Filter::SharedRateLimit {
             name: "shop/all".into(),
@@ -115,7 +169,11 @@ impl Base {
             Resource::Routes(Routes { name: "all".into(), hosts, trusted: false }),
         ];
         let bound = plane.apply(&Snapshot::of(1, resources)).await.expect("applied");
-        Base { plane, gateway: bound["gateway"], sharer: Sharer::new(name) }
+        Base {
+            plane,
+            gateway: bound["gateway"],
+            sharer: Sharer::new(name, Dialer::new(RootsFrom::default(), folder)),
+        }
     }
 
     /// So many calls.
@@ -199,4 +257,33 @@ async fn a_wrong_password_is_as_if_it_were_away_until_it_is_mended() {
     assert_eq!((a.share(), a.is_up()), (10_000, false));
     a.round(&Safe(PASSWORD), start + Duration::from_secs(1)).await;
     assert!(a.is_up());
+}
+
+#[tokio::test]
+async fn a_redis_that_speaks_tls_must_prove_who_it_is() {
+    let (authority, other, port) = (Authority::new(), Authority::new(), free_port());
+    let _redis = Redis::secured(port, &authority);
+    let (start, vault) = (Instant::now(), Safe(PASSWORD));
+    let of = |authority: &Authority, name: Option<&str>| {
+        Base::reaching("a", port, Some(authority.trusted(name)), authority.0.path().to_owned())
+    };
+    let mut known = of(&authority, Some("redis")).await;
+    known.round(&vault, start).await;
+    known.call(20);
+    known.round(&vault, start + Duration::from_secs(1)).await;
+    assert!(known.is_up());
+    let mut second = of(&authority, Some("redis")).await;
+    second.round(&vault, start).await;
+    assert!(second.is_up());
+    let by_address = of(&authority, None).await;
+    let stranger = of(&other, Some("redis")).await;
+    let plain = Base::start("a", port).await;
+    for (mut base, why) in [
+        (by_address, "its certificate is not for 127.0.0.1"),
+        (stranger, "nobody vouches for it"),
+        (plain, "TLS is not spoken"),
+    ] {
+        base.round(&vault, start).await;
+        assert!(!base.is_up() && base.share() == 10_000, "{why}");
+    }
 }

@@ -74,7 +74,7 @@ mod replay;
 mod request;
 pub mod roll;
 pub mod route;
-mod secure;
+pub mod secure;
 mod serve_h1;
 mod serve_h2;
 pub mod service;

@@ -1,12 +1,14 @@
 //! What is asked of limits that several bases keep together, told from one to the other through a Redis.
 //!
 //! Each limit is a hash there: a base writes what is asked of it with the time, by the clock of the Redis, and hears what
-//! is asked of all that were heard of lately. One round is one exchange, whatever the number of limits.
+//! is asked of all that were heard of lately. One round is one exchange, whatever the number of limits. Whoever calls opens
+//! the bytes to the Redis, so that there is one way to dial and one TLS, and none of it here.
+
+use std::pin::Pin;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisError,
-};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How long a base counts after it was last heard of, in seconds.
 pub const LEASE_SECONDS: u64 = 5;
@@ -43,81 +45,78 @@ pub struct Asked {
 /// Why bases could not be told.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The Redis cannot be reached or refuses.
-    #[error("the Redis at {address}: {source}")]
-    Redis {
-        /// Where it is.
-        address: String,
-        /// What went wrong.
-        source: RedisError,
-    },
+    /// There is no connection to it.
+    #[error("{0}")]
+    Away(String),
+    /// It refuses, or the connection broke.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// It closed the connection.
+    #[error("it closed the connection")]
+    Closed,
 }
 
 /// A Redis by which bases share limits.
 pub struct Rates {
-    address: String,
-    client: Client,
-    connection: Option<MultiplexedConnection>,
+    settings: RedisConnectionInfo,
+    connection: Option<Connection>,
+}
+
+/// A connection and the work that it is, which goes on only during rounds.
+struct Connection {
+    redis: MultiplexedConnection,
+    work: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Rates {
-    /// The Redis at `address`, `host:port`. Nothing is connected yet.
-    ///
-    /// # Errors
-    /// The address cannot be read.
-    pub fn new(
-        address: &str,
-        database: u16,
-        username: Option<&str>,
-        password: Option<&str>,
-    ) -> Result<Rates, Error> {
-        let failed = |source| Error::Redis { address: address.to_owned(), source };
-        let info = connection_info(address, database, username, password).map_err(failed)?;
-        let client = Client::open(info).map_err(failed)?;
-        Ok(Rates { address: address.to_owned(), client, connection: None })
+    /// Of this database. Nothing is connected yet.
+    pub fn new(database: u16, username: Option<&str>, password: Option<&str>) -> Rates {
+        let mut settings = RedisConnectionInfo::default().set_db(i64::from(database));
+        if let Some(username) = username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = password {
+            settings = settings.set_password(password);
+        }
+        Rates { settings, connection: None }
     }
 
     /// Tells what is asked of `member`, by limit in calls per second, and hears what is asked of all, in the same order.
     /// A member is one base of all that share by this Redis: two of one name would count as one.
-    /// Cancel safe: what was told counts, and the next round connects anew.
+    /// `open` makes a connection, if one is needed. Cancel safe: what was told counts, and the next round connects anew.
     ///
     /// # Errors
     /// The Redis cannot be reached or refuses; the next round tries again.
-    pub async fn tell(&mut self, member: &str, asked: &[(&str, u64)]) -> Result<Vec<Asked>, Error> {
+    pub async fn tell<S>(
+        &mut self,
+        member: &str,
+        asked: &[(&str, u64)],
+        open: impl Future<Output = Result<S, String>>,
+    ) -> Result<Vec<Asked>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         // Taken for the round: one that was given up on in the middle of it is not used again.
-        let connection = self.connection.take();
-        let failed = |source| Error::Redis { address: self.address.clone(), source };
-        let mut connection = match connection {
+        let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.client.get_multiplexed_async_connection().await.map_err(failed)?,
+            None => {
+                let (socket, config) = (open.await.map_err(Error::Away)?, AsyncConnectionConfig::new());
+                let greeted = MultiplexedConnection::new_with_config(&self.settings, socket, config).await;
+                let (redis, work) = greeted?;
+                Connection { redis, work: Box::pin(work) }
+            }
         };
         let mut pipe = redis::pipe();
         for (limit, rate) in asked {
             let key = format!("{PREFIX}{limit}");
             pipe.cmd("EVAL").arg(TELL).arg(1).arg(key).arg(member).arg(*rate).arg(LEASE_SECONDS);
         }
-        let all: Vec<(u64, u64)> = pipe.query_async(&mut connection).await.map_err(failed)?;
+        let all: Vec<(u64, u64)> = tokio::select! {
+            // Both are polled on; what ends first ends the round.
+            all = pipe.query_async(&mut connection.redis) => all?,
+            () = &mut connection.work => return Err(Error::Closed),
+        };
         self.connection = Some(connection);
         Ok(all.into_iter().map(|(bases, total)| Asked { bases, total }).collect())
     }
-}
-
-fn connection_info(
-    address: &str,
-    database: u16,
-    username: Option<&str>,
-    password: Option<&str>,
-) -> Result<ConnectionInfo, RedisError> {
-    let (host, port) = address.rsplit_once(':').unwrap_or((address, "6379"));
-    let bad = |_| RedisError::from((redis::ErrorKind::InvalidClientConfig, "the port is no number"));
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let at = ConnectionAddr::Tcp(host, port.parse().map_err(bad)?);
-    let mut settings = RedisConnectionInfo::default().set_db(i64::from(database));
-    if let Some(username) = username {
-        settings = settings.set_username(username);
-    }
-    if let Some(password) = password {
-        settings = settings.set_password(password);
-    }
-    Ok(at.into_connection_info()?.set_redis_settings(settings))
 }

@@ -4,7 +4,8 @@ use super::Findings;
 use super::route::{attempts, check_modifier};
 use crate::overload::Concurrency;
 use crate::policy::{
-    CircuitBreaker, Hedge, PolicyRetry, PolicySpec, PolicyTracing, RateLimit, RateLimitRedis, RateLimitScope,
+    CircuitBreaker, Hedge, PolicyAccessLog, PolicyRetry, PolicySpec, PolicyTracing, RateLimit,
+    RateLimitRedis, RateLimitScope,
 };
 use crate::read::Code;
 
@@ -250,9 +251,18 @@ fn check_redis(limit: &RateLimit, redis: &RateLimitRedis, found: &mut Findings) 
         |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
     if !host_and_port.is_some_and(fits) || redis.address.contains(['/', '@', ' ']) {
         let message = format!("`{}` is not HOST:PORT", crate::Invalid::shorten(&redis.address));
-        let remedy =
-            "write for example `redis.internal:6379`; user, password and database have keys of their own";
+        let remedy = match redis.address.starts_with("rediss://") {
+            true => "write HOST:PORT alone, and `tls: {}` beside it",
+            false => {
+                "write for example `redis.internal:6379`; user, password and database have keys of their own"
+            }
+        };
         found.error(Code::InvalidValue, format!("{path}.address"), message, remedy);
+    }
+    let tls = redis.tls.iter().flat_map(|tls| [("ca", &tls.ca), ("serverName", &tls.server_name)]);
+    for (key, _) in tls.filter(|(_, text)| text.as_ref().is_some_and(|text| text.trim().is_empty())) {
+        let remedy = "write it, or leave the key out";
+        found.error(Code::InvalidValue, format!("{path}.tls.{key}"), "it is empty", remedy);
     }
     if redis.password_ref.as_ref().is_some_and(|reference| reference.key.is_empty()) {
         found.error(

@@ -161,13 +161,14 @@ fn what_is_said_of_load() {
     good(&policy(GATEWAY, "priority: low"));
     good(&policy(GATEWAY, "tracing: {samplePercent: 0.5}"));
     good(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global}"));
-    let shared =
-        "redis: {address: 'redis:6379', database: 2, username: u, passwordRef: {store: vault, key: p}}";
+    let shared = "redis: {address: 'redis:6379', database: 2, username: u, passwordRef: {store: vault, key: p}, tls: {ca: /etc/ssl/redis.pem, serverName: redis}}";
     good(&policy(APP, &format!("rateLimit: {{requestsPerSecond: 5, scope: global, {shared}}}")));
     for (redis, path) in [
         ("scope: local, redis: {address: 'redis:6379'}", "spec.rateLimit.redis"),
         ("scope: global, redis: {address: redis}", "spec.rateLimit.redis.address"),
         ("scope: global, redis: {address: 'redis://u@redis:6379'}", "spec.rateLimit.redis.address"),
+        ("scope: global, redis: {address: 'rediss://redis:6379'}", "spec.rateLimit.redis.address"),
+        ("scope: global, redis: {address: 'redis:6379', tls: {ca: ''}}", "spec.rateLimit.redis.tls.ca"),
         ("scope: global, redis: {address: 'redis:6379', username: u}", "spec.rateLimit.redis.passwordRef"),
     ] {
         check(APP, &format!("rateLimit: {{requestsPerSecond: 5, {redis}}}"), path);

@@ -1,7 +1,7 @@
 //! Shares of rate limits that all bases keep together, by how much is asked of each base.
 
 use dodai_api::{Policy, RateLimitRedis, RateLimitScope};
-use dodai_core::snapshot::{RateStore, Resource, Share, Value};
+use dodai_core::snapshot::{ClientTls, Pem, RateStore, Resource, Share, Value};
 
 use super::Input;
 use crate::name;
@@ -48,5 +48,12 @@ pub(super) fn store(policy: &Policy, redis: &RateLimitRedis) -> RateStore {
         username: redis.username.clone(),
         password,
         namespace: name::name(&policy.metadata.namespace),
+        tls: redis.tls.as_ref().map(|tls| {
+            Box::new(ClientTls {
+                server_name: tls.server_name.clone(),
+                roots: tls.ca.clone().map(Pem::File),
+                certificate: None,
+            })
+        }),
     }
 }

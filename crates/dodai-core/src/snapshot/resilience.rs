@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::routing::ValueMatch;
+use super::service::ClientTls;
 use super::workload::Value;
 use crate::failure::Kind;
 use crate::id::Name;
@@ -192,6 +193,9 @@ pub struct RateStore {
     pub password: Option<Value>,
     /// Where the password's store is.
     pub namespace: Name,
+    /// Whom it must prove to be, if it is spoken to in TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Box<ClientTls>>,
 }
 
 /// Faults made on purpose. Shares are of 10,000 calls.
