@@ -397,7 +397,11 @@ fn pick(service: &Service, side: &Side, backend: Option<&Backend>) -> Result<Arc
         match endpoint.place {
             Place::Local(_) | Place::Address(..) => return Ok(endpoint),
             Place::Mesh { .. } if tried.contains(&endpoint.id) || tried.len() >= TRIES => {
-                let text = format!("{}: datagrams do not go to instances on other bases", service.label);
+                let text = format!(
+                    "{}: its instances are on other bases, where datagrams do not go; place one on this base, or name \
+                     its address in an external app",
+                    service.label
+                );
                 return Err(Failure::new(Kind::NoEndpoint, text));
             }
             Place::Mesh { .. } => tried.push(endpoint.id),

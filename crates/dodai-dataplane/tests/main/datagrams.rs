@@ -225,6 +225,31 @@ async fn an_endpoint_that_is_not_there_is_told_and_left() {
 }
 
 #[tokio::test]
+async fn instances_on_other_bases_are_no_way_and_it_is_said_what_is() {
+    local(async {
+        let mesh = Some((Ipv4Addr::LOCALHOST, 9).into());
+        let target = Target::Instance {
+            instance: dodai_core::id::InstanceId::new("i-1"),
+            base: dodai_core::id::BaseId::new("other"),
+            mesh,
+        };
+        let far = Endpoint::new(dodai_core::id::RevisionId::new("r1"), target);
+        let mut resources = declared(dns(), &[]);
+        resources[2] = endpoints("shop/dns/dns", vec![far]);
+        let base = Base::start(Limits::default(), resources).await;
+        client(&base).await.send(b"x").await.expect("sent");
+        base.counts(|read| read.dropped == 1 && read.open == 0).await;
+        let record = base.records.next().await;
+        assert_eq!((record.failure, &*record.service), (Some(Kind::NoEndpoint), "shop/dns/dns"));
+        assert!(
+            record.detail.contains("on other bases") && record.detail.contains("external app"),
+            "{record:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_gateway_leads_by_its_route_and_policies_hold() {
     local(async {
         let at = answering("a:").await;
