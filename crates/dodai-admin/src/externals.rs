@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::State;
+use dodai_control::control::View;
 use dodai_core::id::AppId;
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::api::{Answer, Parts, Shared, json as answer};
+use crate::api::{Answer, Shared, json as answer};
 
 /// The longest that somebody may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,14 +37,23 @@ pub struct External {
 
 /// `GET /v1/externals`: tries every address, so it may take a second.
 pub(crate) async fn list(State(parts): Shared) -> Answer {
-    let items: Vec<External> =
-        futures_util::stream::iter(all(&parts)).map(tried).buffered(AT_ONCE).collect().await;
-    answer(&json!({ "items": items }))
+    answer(&json!({ "items": look(&parts.control.view()).await }))
+}
+
+/// Every address of an app that runs elsewhere, each tried. Takes a second where nothing answers. Cancel safe.
+pub async fn look(view: &View) -> Vec<External> {
+    futures_util::stream::iter(all(view)).map(tried).buffered(AT_ONCE).collect().await
+}
+
+impl std::fmt::Display for External {
+    /// What is wrong, for a person.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "external app {} does not answer at {}: {}", self.app, self.address, self.reason)
+    }
 }
 
 /// Every address, with how its app is started; nothing is tried yet.
-fn all(parts: &Parts) -> Vec<(External, SocketAddr, Option<String>)> {
-    let view = parts.control.view();
+fn all(view: &View) -> Vec<(External, SocketAddr, Option<String>)> {
     let mut found = Vec::new();
     for app in view.documents.apps() {
         let Some(external) = &app.spec.external else { continue };

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use dodai_admin::externals;
 use dodai_base::node::{self, Base};
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::{Apply, FieldOwner};
@@ -34,6 +35,9 @@ use crate::signals::Signals;
 use crate::telemetry::Telemetry;
 use crate::watch;
 
+/// What the base of `up` is called.
+pub const BASE: &str = "local";
+
 /// Runs `dodai up`.
 pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
@@ -55,7 +59,7 @@ pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output)
     let tasks = Tasks::new();
     let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
     let threads = arguments.threads.unwrap_or_else(default_threads);
-    let base = BaseId::new("local");
+    let base = BaseId::new(BASE);
     let telemetry =
         Telemetry::start(&arguments.telemetry, environment, &documents, (&base, &data), output, &tasks)?;
     let metrics = arguments.metrics.listener(None, output).await?;
@@ -81,7 +85,7 @@ pub async fn run_base(
     detach::refuse_second(&data)?;
     let signals = Signals::listen()?;
     let tasks = Tasks::new();
-    let name = arguments.name.clone().unwrap_or_else(|| "local".to_owned());
+    let name = arguments.name.clone().unwrap_or_else(|| BASE.to_owned());
     let threads = arguments.threads.unwrap_or_else(default_threads);
     let base = BaseId::new(name);
     let telemetry =
@@ -207,6 +211,9 @@ impl System {
             let missing = self.settle(&plan, start, output).await;
             output.say(&format!("management API: http://{}", admin.address));
             admin.settled(missing);
+            for one in externals::look(&self.control.view()).await.iter().filter(|one| !one.reachable) {
+                output.warn(&one.to_string());
+            }
             if plan.watch {
                 let documents = plan.documents.clone();
                 watch::run(&plan.project, documents, &self.control, environment, output, tasks).await;

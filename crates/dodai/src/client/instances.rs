@@ -27,7 +27,7 @@ pub async fn instances(connection: &Connection) -> anyhow::Result<Vec<Instance>>
 }
 
 /// The addresses of apps that run elsewhere, each tried by the server.
-async fn externals(connection: &Connection) -> anyhow::Result<Vec<External>> {
+pub async fn externals(connection: &Connection) -> anyhow::Result<Vec<External>> {
     match connection.get("/v1/externals").await {
         Ok(mut answer) => Ok(serde_json::from_value(answer["items"].take())?),
         // An older server does not tell.
@@ -53,16 +53,20 @@ pub async fn ps(connection: &Connection, arguments: &Ps, output: &Output) -> any
     if output.value(&json!({ "items": all, "external": elsewhere })) {
         return Ok(());
     }
-    // With one base there is nothing to tell.
-    let several = all.windows(2).any(|pair| pair[0].base != pair[1].base);
+    let with_base = tells_base(&all);
     let now = now_ms();
-    let mut rows: Vec<Vec<String>> = all.iter().map(|one| row(one, several, now)).collect();
-    rows.extend(elsewhere.iter().map(|one| external_row(one, several)));
+    let mut rows: Vec<Vec<String>> = all.iter().map(|one| row(one, with_base, now)).collect();
+    rows.extend(elsewhere.iter().map(|one| external_row(one, with_base)));
     let mut headings = vec!["APP", "INSTANCE"];
-    headings.extend(several.then_some("BASE"));
+    headings.extend(with_base.then_some("BASE"));
     headings.extend(["REVISION", "SHAPE", "STATE", "RESTARTS", "PID", "PORTS", "AGE", "MEMORY", "REASON"]);
     output.table(&headings, &rows);
     Ok(())
+}
+
+/// Whether it is of interest which base runs what: not where there is none but that of `dodai up`.
+fn tells_base(all: &[Instance]) -> bool {
+    all.iter().any(|one| one.base != crate::up::BASE)
 }
 
 fn row(one: &Instance, with_base: bool, now: u64) -> Vec<String> {
@@ -190,6 +194,29 @@ mod tests {
         let gone = external_row(&one(false, "refused; start it: x"), true);
         assert_eq!((gone.len(), gone[2].as_str(), gone[5].as_str()), (12, "-", "unreachable"));
         assert_eq!(gone[11], "refused; start it: x");
+    }
+
+    #[test]
+    fn the_base_is_shown_where_it_is_not_that_of_up() {
+        let on = |base: &str| Instance {
+            id: "web-1".into(),
+            app: "default/web".into(),
+            revision: "web-r1".into(),
+            shape: "process".into(),
+            base: base.into(),
+            phase: Phase::Ready,
+            reason: String::new(),
+            restarts: 0,
+            pid: None,
+            ports: BTreeMap::new(),
+            in_flight: 0,
+            created_ms: 0,
+            cpu_ms: None,
+            memory_bytes: None,
+        };
+        assert!(!tells_base(&[]) && !tells_base(&[on("local")]));
+        assert!(tells_base(&[on("one"), on("one")]) && tells_base(&[on("local"), on("one")]));
+        assert_eq!(row(&on("one"), true, 0)[2], "one");
     }
 
     #[test]
