@@ -111,7 +111,7 @@ fn all(parts: &Parts) -> Vec<Instance> {
             memory_bytes: usage.memory_bytes,
         }
     };
-    let mut rows: Vec<Instance> = view.records.instances.values().map(row).collect();
+    let mut rows: Vec<Instance> = view.records.instances().map(row).collect();
     rows.sort_by(|a, b| (&a.app, a.created_ms, &a.id).cmp(&(&b.app, b.created_ms, &b.id)));
     rows
 }

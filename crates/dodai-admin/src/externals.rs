@@ -58,7 +58,7 @@ fn all(view: &View) -> Vec<(External, SocketAddr, Option<String>)> {
     for app in view.documents.apps() {
         let Some(external) = &app.spec.external else { continue };
         let id = format!("{}/{}", app.metadata.namespace, app.metadata.name);
-        let record = AppId::parse(&id).ok().and_then(|id| view.records.apps.get(&id));
+        let record = AppId::parse(&id).ok().and_then(|id| view.records.app(&id));
         for address in &external.addresses {
             let one = External {
                 app: id.clone(),

@@ -1,5 +1,7 @@
 //! A project folder: which of its files are documents, and all of them read together.
 
+use std::collections::BTreeMap;
+
 use crate::read::{Problem, Read, Severity, Source, read};
 use crate::validate::validate_set;
 
@@ -49,7 +51,7 @@ pub fn read_all(files: &[Source<'_>]) -> Project {
         project.read.warnings.extend(one.warnings);
     }
     if project.read.is_clean() {
-        let together: Vec<Problem> = validate_set(&project.read.documents);
+        let together: Vec<Problem> = validate_set(&project.read.documents, &BTreeMap::new());
         for problem in together {
             match problem.severity {
                 Severity::Error => project.read.errors.push(problem),

@@ -80,7 +80,7 @@ pub use schema::{combined_schema, schema, schemas};
 pub use service::{ServicePort, ServiceSelector, ServiceSpec};
 pub use template::{Segment, Template};
 pub use text::Invalid;
-pub use validate::{unknown_drivers, validate, validate_set};
+pub use validate::{Beside, unknown_drivers, validate, validate_set};
 pub use workload::{
     Build, External, ExternalTls, Isolation, Logs, Module, ModuleLimits, Process, Restart, RestartBackoff,
     RestartPolicy, Signal, Stop, Workload,

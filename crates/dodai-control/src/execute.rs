@@ -3,7 +3,7 @@
 //! Idempotent: a step that was done already finds its keys changed and is not held, which ends the execution
 //! and asks for a new plan.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use dodai_api::Document;
@@ -13,14 +13,18 @@ use crate::documents::{encode, store_key, unchanged};
 use crate::error::Result;
 use crate::plan::Step;
 use crate::records::{COUNTER, app_key, bytes, instance_key};
+use crate::shared::SharedMap;
 
 /// The name of the reconciler in the change log.
 pub(crate) const ACTOR: &str = "control:release";
 
+/// How many steps go to the store at once.
+const MOST_TOGETHER: usize = 64;
+
 /// How far an execution got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Executed {
-    /// How many steps were done.
+    /// How many steps were done before the first that was not.
     pub done: usize,
     /// The store's revision after the last of them.
     pub revision: Revision,
@@ -84,38 +88,59 @@ pub(crate) fn words(step: &Step) -> (String, &'static str, String) {
 
 /// Carries out steps in order. `known` holds the revision at which each key was read, and follows along.
 ///
+/// Steps that follow one another and write different keys go to the store together, which takes them in order and syncs
+/// once for all: one after the other, each would wait for the disk.
+///
 /// # Errors
 /// What the store says; the steps before were done.
 pub async fn execute(
     store: &dyn Store,
     steps: &[Step],
-    known: &mut BTreeMap<String, u64>,
+    known: &mut SharedMap<String, u64>,
 ) -> Result<Executed> {
     let mut executed = Executed { done: 0, revision: Revision::ZERO, raced: false };
-    for step in steps {
-        let (object, _, text) = words(step);
-        let mut txn = Txn::new(Cause::new(ACTOR, format!("{object}: {text}")));
-        let writes = writes(step);
-        for (key, value) in &writes {
-            txn = txn.when(key, unchanged(known.get(key).copied()));
-            txn = match value {
-                Some(value) => txn.put(key, value.clone()),
-                None => txn.delete(key),
-            };
+    let mut rest = steps;
+    while !rest.is_empty() {
+        let (wave, later) = rest.split_at(together(rest));
+        rest = later;
+        let writes: Vec<_> = wave.iter().map(writes).collect();
+        let txns = wave.iter().zip(&writes).map(|(step, writes)| store.txn(txn(step, writes, known)));
+        let outcomes = futures_util::future::join_all(txns).await;
+        for (outcome, writes) in outcomes.into_iter().zip(writes) {
+            let outcome = outcome?;
+            if !outcome.held {
+                executed.raced = true;
+                return Ok(executed);
+            }
+            for (key, value) in writes {
+                match value {
+                    Some(_) => known.insert(key, outcome.revision.0),
+                    None => known.remove(&key),
+                };
+            }
+            executed.done += 1;
+            executed.revision = outcome.revision;
         }
-        let outcome = store.txn(txn).await?;
-        if !outcome.held {
-            executed.raced = true;
-            return Ok(executed);
-        }
-        for (key, value) in writes {
-            match value {
-                Some(_) => known.insert(key, outcome.revision.0),
-                None => known.remove(&key),
-            };
-        }
-        executed.done += 1;
-        executed.revision = outcome.revision;
     }
     Ok(executed)
+}
+
+/// How many of the first steps write different keys, and may go to the store at once.
+fn together(steps: &[Step]) -> usize {
+    let mut keys = HashSet::new();
+    let fits = |step: &&Step| writes(step).into_iter().all(|(key, _)| keys.insert(key));
+    steps.iter().take(MOST_TOGETHER).take_while(fits).count().max(1)
+}
+
+fn txn(step: &Step, writes: &[(String, Option<Bytes>)], known: &SharedMap<String, u64>) -> Txn {
+    let (object, _, text) = words(step);
+    let mut txn = Txn::new(Cause::new(ACTOR, format!("{object}: {text}")));
+    for (key, value) in writes {
+        txn = txn.when(key, unchanged(known.get(key).copied()));
+        txn = match value {
+            Some(value) => txn.put(key, value.clone()),
+            None => txn.delete(key),
+        };
+    }
+    txn
 }

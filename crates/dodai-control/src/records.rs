@@ -1,11 +1,15 @@
 //! What control remembers beside documents: instances, and which revision of an app is wanted and serves.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId};
-use dodai_core::status::{InstanceStatus, Phase, Status};
 use serde::{Deserialize, Serialize};
+
+use crate::reads::{Read, Reads};
+use crate::shared::{SharedMap, same};
+
+pub use crate::observed::{Observed, Sighting};
 
 /// Milliseconds since 1970.
 pub type Millis = u64;
@@ -47,26 +51,135 @@ pub struct AppRecord {
     pub serving: Option<RevisionId>,
 }
 
-/// All records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Instances by id.
+type Instances = SharedMap<InstanceId, Arc<InstanceRecord>>;
+
+/// All records. Clones share what they have in common.
+#[derive(Clone, Debug, Default)]
 pub struct Records {
-    /// The instances.
-    pub instances: BTreeMap<InstanceId, InstanceRecord>,
-    /// The apps.
-    pub apps: BTreeMap<AppId, AppRecord>,
+    instances: Instances,
+    /// The same, by app and by base.
+    of: SharedMap<AppId, Instances>,
+    on: SharedMap<BaseId, Instances>,
+    apps: SharedMap<AppId, Arc<AppRecord>>,
     /// The number of the next instance.
     pub next: u64,
+    reads: Reads,
+}
+
+impl PartialEq for Records {
+    fn eq(&self, other: &Records) -> bool {
+        self.instances == other.instances && self.apps == other.apps && self.next == other.next
+    }
 }
 
 impl Records {
+    /// The same records; looks at them are noted in `reads`.
+    pub(crate) fn noting(&self, reads: &Reads) -> Records {
+        Records { reads: reads.clone(), ..self.clone() }
+    }
+
+    /// Every instance in the order of their ids. Not noted: nothing that is kept is made of all of them.
+    pub fn instances(&self) -> impl Iterator<Item = &InstanceRecord> {
+        self.instances.values().map(Arc::as_ref)
+    }
+
+    /// One instance.
+    pub fn instance(&self, id: &InstanceId) -> Option<&InstanceRecord> {
+        let found = self.instances.get(id).map(Arc::as_ref);
+        if let Some(found) = found {
+            self.reads.note(|| Read::Instances(found.app.clone()));
+        }
+        found
+    }
+
     /// The instances of one app.
-    pub fn of<'a>(&'a self, app: &'a AppId) -> impl Iterator<Item = &'a InstanceRecord> {
-        self.instances.values().filter(move |instance| instance.app == *app)
+    pub fn of(&self, app: &AppId) -> impl Iterator<Item = &InstanceRecord> {
+        self.reads.note(|| Read::Instances(app.clone()));
+        self.of.get(app).into_iter().flat_map(SharedMap::values).map(Arc::as_ref)
     }
 
     /// The instances on one base.
-    pub fn on<'a>(&'a self, base: &'a BaseId) -> impl Iterator<Item = &'a InstanceRecord> {
-        self.instances.values().filter(move |instance| instance.base == *base)
+    pub fn on(&self, base: &BaseId) -> impl Iterator<Item = &InstanceRecord> {
+        self.reads.note(|| Read::On(base.clone()));
+        self.on.get(base).into_iter().flat_map(SharedMap::values).map(Arc::as_ref)
+    }
+
+    /// The bases that instances were placed on.
+    pub fn bases(&self) -> impl Iterator<Item = &BaseId> {
+        self.on.keys()
+    }
+
+    /// The record of one app.
+    pub fn app(&self, app: &AppId) -> Option<&AppRecord> {
+        self.reads.note(|| Read::App(app.clone()));
+        self.apps.get(app).map(Arc::as_ref)
+    }
+
+    /// The records of all apps. Not noted, as all instances are not.
+    pub fn apps(&self) -> impl Iterator<Item = (&AppId, &AppRecord)> {
+        self.apps.iter().map(|(app, record)| (app, record.as_ref()))
+    }
+
+    /// Adds or replaces an instance.
+    pub fn put_instance(&mut self, record: InstanceRecord) {
+        self.remove_instance(&record.id);
+        let record = Arc::new(record);
+        enter(&mut self.of, &record.app, &record);
+        enter(&mut self.on, &record.base, &record);
+        self.instances.insert(record.id.clone(), record);
+    }
+
+    /// Removes an instance.
+    pub fn remove_instance(&mut self, id: &InstanceId) {
+        if let Some(gone) = self.instances.remove(id) {
+            leave(&mut self.of, &gone.app, id);
+            leave(&mut self.on, &gone.base, id);
+        }
+    }
+
+    /// Adds or replaces the record of an app.
+    pub fn put_app(&mut self, app: AppId, record: AppRecord) {
+        self.apps.insert(app, Arc::new(record));
+    }
+
+    /// Removes the record of an app.
+    pub fn remove_app(&mut self, app: &AppId) {
+        self.apps.remove(app);
+    }
+
+    /// Tells what is not the same in `to`.
+    pub(crate) fn differences(&self, to: &Records, mut tell: impl FnMut(Read)) {
+        self.instances.differences(&to.instances, |_, old, new| {
+            if same(old, new) {
+                return;
+            }
+            for one in old.into_iter().chain(new) {
+                tell(Read::Instances(one.app.clone()));
+                tell(Read::On(one.base.clone()));
+            }
+        });
+        self.apps.differences(&to.apps, |app, old, new| {
+            if !same(old, new) {
+                tell(Read::App(app.clone()));
+            }
+        });
+    }
+}
+
+fn enter<K: Ord + Clone>(index: &mut SharedMap<K, Instances>, key: &K, record: &Arc<InstanceRecord>) {
+    let mut own = index.get(key).cloned().unwrap_or_default();
+    own.insert(record.id.clone(), record.clone());
+    index.insert(key.clone(), own);
+}
+
+fn leave<K: Ord + Clone>(index: &mut SharedMap<K, Instances>, key: &K, id: &InstanceId) {
+    let mut own = index.get(key).cloned().unwrap_or_default();
+    own.remove(id);
+    if own.is_empty() {
+        index.remove(key);
+    } else {
+        index.insert(key.clone(), own);
     }
 }
 
@@ -80,56 +193,4 @@ pub(crate) fn app_key(app: &AppId) -> String {
 
 pub(crate) fn bytes(record: &impl Serialize) -> Bytes {
     Bytes::from(serde_json::to_vec(record).expect("records have text keys only, which JSON can always hold"))
-}
-
-/// What is known of one base.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sighting {
-    /// What it reported last.
-    pub status: Status,
-    /// Whether it is connected.
-    pub connected: bool,
-    /// Since when it is, or is not.
-    pub since: Millis,
-}
-
-/// What is known of all bases.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Observed {
-    /// Since when anything could be known.
-    pub started: Millis,
-    /// The bases that were seen since then.
-    pub bases: BTreeMap<BaseId, Sighting>,
-}
-
-impl Observed {
-    /// What a base says of an instance placed on it.
-    pub fn instance(&self, record: &InstanceRecord) -> Option<&InstanceStatus> {
-        self.bases.get(&record.base)?.status.instances.get(&record.id)
-    }
-
-    /// Where an instance stands, if its base says so.
-    pub fn phase(&self, record: &InstanceRecord) -> Option<Phase> {
-        self.instance(record).map(|status| status.phase)
-    }
-
-    /// Whether an instance takes calls.
-    pub fn is_ready(&self, record: &InstanceRecord) -> bool {
-        record.draining.is_none() && self.phase(record) == Some(Phase::Ready)
-    }
-
-    /// Whether an instance takes calls as far as anybody knows: its base is connected and says so. Calls go on to
-    /// those of a base that only control cannot hear; nobody is told that they are well.
-    pub fn is_seen_ready(&self, record: &InstanceRecord) -> bool {
-        self.is_ready(record) && self.away_since(&record.base).is_none()
-    }
-
-    /// Since when a base is away; `None` while it is connected.
-    pub fn away_since(&self, base: &BaseId) -> Option<Millis> {
-        match self.bases.get(base) {
-            Some(sighting) if sighting.connected => None,
-            Some(sighting) => Some(sighting.since),
-            None => Some(self.started),
-        }
-    }
 }

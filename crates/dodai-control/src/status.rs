@@ -4,10 +4,11 @@ mod accepted;
 mod gateway;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dodai_api::{
-    App, AppStatus, BaseStatus, Condition, DocumentKey, Kind, RevisionState, Run, Status, Truth, Weight,
-    Workload,
+    App, AppStatus, BaseStatus, Condition, Document, DocumentKey, Kind, RevisionState, Run, Status, Truth,
+    Weight, Workload,
 };
 use dodai_core::id::{AppId, BaseId, RevisionId};
 use dodai_core::status::Phase;
@@ -15,9 +16,12 @@ use serde_json::Value;
 
 use crate::documents::{Documents, timestamp};
 use crate::name;
-use crate::plan::{Room, Rules, passed, template_revision, wanted};
+use crate::plan::{Room, Rules, template_revision, wanted};
+use crate::reads::{Read, Reads};
 use crate::records::{AppRecord, InstanceRecord, Millis, Observed, Records};
+use crate::shared::{SharedMap, same};
 use crate::snapshot::{BaseSettings, Input, contested, traffic, unresolved};
+use crate::world::{Memo, World};
 
 /// How many bases a condition names.
 const BASES_TOLD: usize = 8;
@@ -40,41 +44,102 @@ pub struct Facts<'a> {
 /// The status of every document that has one. `before` are those that stand: a condition that has not turned
 /// keeps the time at which it did.
 pub fn statuses(facts: &Facts<'_>, before: &BTreeMap<DocumentKey, Value>) -> BTreeMap<DocumentKey, Value> {
-    let mut all = BTreeMap::new();
-    let contested = contested(facts.documents);
-    for (key, document) in facts.documents.iter() {
-        let generation = document.metadata().generation;
-        let value = match document.as_ref() {
-            dodai_api::Document::App(app) => to_value(app_status(facts, app)),
-            dodai_api::Document::Gateway(gateway) => to_value(gateway::status(facts, gateway)),
-            dodai_api::Document::Route(route) => to_value(route_status(facts, route)),
-            dodai_api::Document::Component(component) => to_value(component_status(facts, component)),
-            dodai_api::Document::Base(base) => to_value(base_status(facts, base, before.get(key))),
-            dodai_api::Document::Resiliency(_) => {
-                let lost = contested.get(&format!("{}/{}", key.namespace, key.name));
-                to_value(only(resiliency(lost)))
-            }
-            dodai_api::Document::Namespace(one) => to_value(only(accepted::namespace(facts, one))),
-            dodai_api::Document::Revision(one) => to_value(only(accepted::revision(facts, one))),
-            dodai_api::Document::Service(_)
-            | dodai_api::Document::Policy(_)
-            | dodai_api::Document::Subscription(_)
-            | dodai_api::Document::Configuration(_)
-            | dodai_api::Document::HttpEndpoint(_) => {
-                let Some(one) = accepted::accepted(facts, document) else { continue };
-                to_value(only(one))
-            }
+    let Facts { documents, records, observed, rules, now } = *facts;
+    let world = World { documents: documents.clone(), records: records.clone(), observed: observed.clone() };
+    let stand = before.iter().map(|(key, value)| (key.clone(), Arc::new(value.clone()))).collect();
+    let mut all = before.clone();
+    for (key, value) in Statuses::default().changes(&world, &stand, rules, now) {
+        match value {
+            Some(value) => all.insert(key, value),
+            None => all.remove(&key),
         };
-        let mut value = value;
-        if key.kind != Kind::Base
-            && let (Value::Object(map), Some(generation)) = (&mut value, generation)
-        {
-            map.insert("observedGeneration".to_owned(), Value::from(generation));
-        }
-        stamp(&mut value, before.get(key), &timestamp(facts.now));
-        all.insert(key.clone(), value);
     }
     all
+}
+
+/// Those of all documents, as they stand.
+pub(crate) type Stand = SharedMap<DocumentKey, Arc<Value>>;
+
+/// Statuses, one time after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Statuses {
+    /// What they were made of the last time.
+    seen: World,
+    /// How they stood then.
+    stood: Stand,
+    made: Memo<DocumentKey>,
+    /// Those that should stand otherwise.
+    open: BTreeSet<DocumentKey>,
+}
+
+impl Statuses {
+    /// How statuses should stand that stand otherwise; `None` for those that should not stand at all.
+    pub fn changes(
+        &mut self,
+        world: &World,
+        stand: &Stand,
+        rules: &Rules,
+        now: Millis,
+    ) -> BTreeMap<DocumentKey, Option<Value>> {
+        let changed = self.seen.differences(world);
+        let mut keys = std::mem::take(&mut self.open);
+        keys.extend(self.made.stale(&changed, now));
+        let documents = |read| if let Read::Document(key) = read { Some(key) } else { None };
+        keys.extend(changed.into_iter().filter_map(documents));
+        self.stood.differences(stand, |key, old, new| {
+            if !same(old, new) {
+                keys.insert(key.clone());
+            }
+        });
+        (self.seen, self.stood) = (world.clone(), stand.clone());
+        let reads = Reads::noting();
+        let World { documents, records, observed } = &world.noting(&reads);
+        let facts = Facts { documents, records, observed, rules, now };
+        let mut all = BTreeMap::new();
+        for key in keys {
+            let before = stand.get(&key).map(Arc::as_ref);
+            let value =
+                facts.documents.get(&key).cloned().and_then(|document| status(&facts, &document, before));
+            self.made.keep(key.clone(), reads.take());
+            if value.as_ref() != before {
+                self.open.insert(key.clone());
+                all.insert(key, value);
+            }
+        }
+        all
+    }
+
+    /// When time alone changes a status.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.made.deadline()
+    }
+}
+
+/// The status of one document. `before` is the one that stands.
+fn status(facts: &Facts<'_>, document: &Document, before: Option<&Value>) -> Option<Value> {
+    let generation = document.metadata().generation;
+    let mut value = match document {
+        Document::App(app) => to_value(app_status(facts, app)),
+        Document::Gateway(gateway) => to_value(gateway::status(facts, gateway)),
+        Document::Route(route) => to_value(route_status(facts, route)),
+        Document::Component(component) => to_value(component_status(facts, component)),
+        Document::Base(base) => to_value(base_status(facts, base, before)),
+        Document::Resiliency(one) => to_value(only(resiliency(contested(facts.documents, one)))),
+        Document::Namespace(one) => to_value(only(accepted::namespace(facts, one))),
+        Document::Revision(one) => to_value(only(accepted::revision(facts, one))),
+        Document::Service(_)
+        | Document::Policy(_)
+        | Document::Subscription(_)
+        | Document::Configuration(_)
+        | Document::HttpEndpoint(_) => to_value(only(accepted::accepted(facts, document)?)),
+    };
+    if document.kind() != Kind::Base
+        && let (Value::Object(map), Some(generation)) = (&mut value, generation)
+    {
+        map.insert("observedGeneration".to_owned(), Value::from(generation));
+    }
+    stamp(&mut value, before, &timestamp(facts.now));
+    Some(value)
 }
 
 fn only(condition: Condition) -> Status {
@@ -110,7 +175,7 @@ fn condition(kind: &str, holds: bool, reason: &str, message: impl Into<String>) 
 
 fn app_status(facts: &Facts<'_>, app: &App) -> AppStatus {
     let id = name::app_id(&app.metadata);
-    let Some(record) = facts.records.apps.get(&id) else {
+    let Some(record) = facts.records.app(&id) else {
         let (reason, text) = match template_revision(app) {
             Some(_) => ("Pending", "no revision has been made yet"),
             None => (
@@ -207,7 +272,7 @@ fn ready(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Condit
             return condition("Ready", false, "NoBase", text);
         }
     }
-    if !serves && passed(record.since, facts.now, facts.rules.progress_deadline) {
+    if !serves && facts.documents.reads().passed(record.since, facts.now, facts.rules.progress_deadline) {
         let rest = match &record.serving {
             Some(old) => format!("revision {old} goes on serving"),
             None => "nothing serves it".to_owned(),
@@ -228,7 +293,7 @@ fn no_room(facts: &Facts<'_>, id: &AppId, record: &AppRecord) -> Option<String> 
     let template = &facts.documents.revision(id, &record.current)?.spec.template;
     let room = Room { documents: facts.documents, records: facts.records, observed: facts.observed };
     let known = facts.documents.bases().map(|base| BaseId::new(base.metadata.name.as_str()));
-    let bases: BTreeSet<BaseId> = known.chain(facts.observed.bases.keys().cloned()).collect();
+    let bases: BTreeSet<BaseId> = known.chain(facts.observed.names().cloned()).collect();
     let reason = |base: &BaseId| Some(format!("base {base} {}", room.refusal(base, id, template)?));
     let reasons: Vec<String> = bases.iter().map(reason).collect::<Option<_>>()?;
     let more = match reasons.len().saturating_sub(BASES_TOLD) {
@@ -283,7 +348,7 @@ fn route_status(facts: &Facts<'_>, route: &dodai_api::Route) -> Status {
 fn component_status(facts: &Facts<'_>, component: &dodai_api::dapr::Component) -> Status {
     let key = format!("{}/{}", component.metadata.namespace, component.metadata.name);
     let told =
-        facts.observed.bases.iter().filter_map(|(base, one)| Some((base, one.status.components.get(&key)?)));
+        facts.observed.bases().filter_map(|(base, one)| Some((base, one.status.components.get(&key)?)));
     let told: Vec<_> = told.collect();
     let bad: Vec<String> = told
         .iter()
@@ -308,9 +373,9 @@ fn up_on(bases: usize) -> String {
     }
 }
 
-fn resiliency(lost: Option<&String>) -> Condition {
+fn resiliency(lost: Option<String>) -> Condition {
     match lost {
-        Some(why) => condition("Accepted", false, "Overridden", why.clone()),
+        Some(why) => condition("Accepted", false, "Overridden", why),
         None => condition("Accepted", true, "Accepted", ""),
     }
 }
@@ -332,7 +397,7 @@ fn unseen(before: Option<&Value>) -> BaseStatus {
 
 fn base_status(facts: &Facts<'_>, base: &dodai_api::Base, before: Option<&Value>) -> BaseStatus {
     let id = BaseId::new(base.metadata.name.as_str());
-    let Some(sighting) = facts.observed.bases.get(&id) else { return unseen(before) };
+    let Some(sighting) = facts.observed.base(&id) else { return unseen(before) };
     let refused = sighting.status.refused.as_ref().map(|refused| refused.reason.clone());
     let one = match (sighting.connected, &refused) {
         (false, _) => condition("Ready", false, "Away", "it is not connected; what it runs goes on"),

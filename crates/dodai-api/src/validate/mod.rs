@@ -30,7 +30,7 @@ use crate::name::Name;
 use crate::read::{Code, Problem};
 
 pub use drivers::unknown_drivers;
-pub use set::validate_set;
+pub use set::{Beside, validate_set};
 
 /// Checks one document by itself. Paths are set, places are not: [`crate::Located::locate`] gives them.
 ///

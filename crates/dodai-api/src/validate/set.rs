@@ -1,11 +1,12 @@
 //! Rules between documents: what they refer to is there, no two want one port, no apps wait for each other.
 //!
-//! The set is taken as the whole world. A caller whose documents join others in a store adds those with
-//! `Located::nowhere`; problems of documents from no file are not reported.
+//! The set and what stands beside it are taken as the whole world. What stands beside was checked when it came, so it
+//! is looked up and never walked without need: a change of one document among thousands costs what it refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::gateway::{CLASH_REMEDY, DIFFER_REMEDY, clash, differ};
+use crate::App;
 use crate::app::{AppSpec, RevisionChoice};
 use crate::dapr::Component;
 use crate::document::{Document, DocumentKey, Kind};
@@ -16,18 +17,34 @@ use crate::read::{Code, Located, Problem, suggest};
 use crate::route::{BackendKind, BackendRef, ParentKind, ParentRef, RouteSpec};
 use crate::service::ServiceSpec;
 
-/// Checks documents together. Each problem carries its place.
-pub fn validate_set(documents: &[Located<Document>]) -> Vec<Problem> {
-    let mut world = World { by_key: BTreeMap::new(), found: Vec::new() };
+/// What stands already where documents are added.
+pub trait Beside {
+    /// One document.
+    fn get(&self, key: &DocumentKey) -> Option<&Document>;
+    /// The documents of a kind, in order of namespace and name.
+    fn of_kind(&self, kind: Kind) -> Box<dyn Iterator<Item = &Document> + '_>;
+}
+
+impl Beside for BTreeMap<DocumentKey, Document> {
+    fn get(&self, key: &DocumentKey) -> Option<&Document> {
+        BTreeMap::get(self, key)
+    }
+
+    fn of_kind(&self, kind: Kind) -> Box<dyn Iterator<Item = &Document> + '_> {
+        Box::new(self.values().filter(move |document| document.kind() == kind))
+    }
+}
+
+/// Checks documents together, and with those `beside` them that they do not take the place of. Each problem carries
+/// its place; what is wrong with documents beside is not told.
+pub fn validate_set(documents: &[Located<Document>], beside: &dyn Beside) -> Vec<Problem> {
+    let mut world = World { by_key: BTreeMap::new(), beside, found: Vec::new() };
     for document in documents {
         let key = document.value.key();
         if let Some(first) = world.by_key.get(&key) {
             let message = format!("`{key}` is defined twice");
             let at = first.place("metadata.name").map(|(line, _)| format!(":{line}")).unwrap_or_default();
-            let remedy = match first.file.as_ref() {
-                "" => "it exists already; give this one another name".to_owned(),
-                file => format!("it is at {file}{at} already; rename or remove one of the two"),
-            };
+            let remedy = format!("it is at {}{at} already; rename or remove one of the two", first.file);
             world.add(
                 document,
                 Problem::new(Code::DuplicateDocument, "metadata.name", message).remedy(remedy),
@@ -36,20 +53,18 @@ pub fn validate_set(documents: &[Located<Document>]) -> Vec<Problem> {
             world.by_key.insert(key, document);
         }
     }
-    // What is wrong with a document from no file is not told, so it is not looked for: of thousands that are stored,
-    // few are applied.
-    for document in documents.iter().filter(|document| !document.file.is_empty()) {
+    for document in documents {
         world.check(document);
     }
     world.dependency_cycles(documents);
     world.port_clashes(documents);
-    world.found.retain(|problem| !problem.file.is_empty());
     world.found.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     world.found
 }
 
 pub(super) struct World<'a> {
-    pub(super) by_key: BTreeMap<DocumentKey, &'a Located<Document>>,
+    by_key: BTreeMap<DocumentKey, &'a Located<Document>>,
+    beside: &'a dyn Beside,
     found: Vec<Problem>,
 }
 
@@ -60,7 +75,23 @@ impl<'a> World<'a> {
 
     pub(super) fn get(&self, kind: Kind, namespace: &Name, name: &ObjectName) -> Option<&'a Document> {
         let key = DocumentKey { kind, namespace: namespace.clone(), name: name.clone() };
-        self.by_key.get(&key).map(|document| &document.value)
+        self.by_key.get(&key).map(|document| &document.value).or_else(|| self.beside.get(&key))
+    }
+
+    /// Every document of a kind: those of the set, then those beside it.
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &'a Document> {
+        let own = self.by_key.values().map(|document| &document.value);
+        let beside = self.beside.of_kind(kind);
+        own.filter(move |document| document.kind() == kind)
+            .chain(beside.filter(|document| !self.by_key.contains_key(&document.key())))
+    }
+
+    /// Every app of a namespace.
+    pub(super) fn apps(&self, namespace: &Name) -> impl Iterator<Item = &'a App> {
+        self.of_kind(Kind::App).filter_map(move |document| {
+            let Document::App(app) = document else { return None };
+            (app.metadata.namespace == *namespace).then_some(app.as_ref())
+        })
     }
 
     pub(super) fn app(&self, namespace: &Name, name: &Name) -> Option<&'a AppSpec> {
@@ -92,15 +123,10 @@ impl<'a> World<'a> {
 
     /// The problem of a reference that leads nowhere, with the nearest name there is.
     pub(super) fn missing(&self, path: &str, kind: Kind, namespace: &Name, name: &str) -> Problem {
-        let names: Vec<&str> = self
-            .by_key
-            .keys()
-            .filter(|key| {
-                key.namespace == *namespace
-                    && (key.kind == kind || (kind == Kind::Service && key.kind == Kind::App))
-            })
-            .map(|key| key.name.as_str())
-            .collect();
+        let apps = (kind == Kind::Service).then_some(Kind::App);
+        let all = apps.into_iter().chain([kind]).flat_map(|kind| self.of_kind(kind)).map(Document::metadata);
+        let own = all.filter(|metadata| metadata.namespace == *namespace);
+        let names: Vec<&str> = own.map(|metadata| metadata.name.as_str()).collect();
         let remedy = match suggest(name, &names) {
             Some(nearest) => nearest,
             None if names.is_empty() => format!("namespace `{namespace}` has no {kind}; add one"),
@@ -235,7 +261,7 @@ impl<'a> World<'a> {
         let RevisionChoice::Id(id) = choice else { return None };
         let is_it =
             |document: &Document| matches!(document, Document::Revision(revision) if revision.spec.id == *id);
-        let known = self.by_key.values().any(|document| is_it(&document.value));
+        let known = self.of_kind(Kind::Revision).any(is_it);
         let message = format!("the revision `{id}` is not among the documents");
         let remedy = "calls for it are refused unless the server has it: see `dodai get revisions`";
         (!known).then(|| Problem::new(Code::UnknownReference, path, message).remedy(remedy).warning())
@@ -259,11 +285,9 @@ impl<'a> World<'a> {
                 }
             }
         } else if let Some(selector) = &spec.selector {
-            let selected = self.by_key.values().any(|document| {
-                let Document::App(app) = &document.value else { return false };
+            let selected = self.apps(namespace).any(|app| {
                 let label = |key| app.spec.labels.get(key).or_else(|| app.metadata.labels.get(key));
-                app.metadata.namespace == *namespace
-                    && selector.labels.iter().all(|(key, value)| label(key) == Some(value))
+                selector.labels.iter().all(|(key, value)| label(key) == Some(value))
             });
             if !selected {
                 let problem = Problem::new(Code::NoEffect, "spec.selector.labels", "no app has these labels");
@@ -412,10 +436,13 @@ impl<'a> World<'a> {
             if let Some(cycle) = self.cycle_from(start, &mut done) {
                 let message = format!("these apps wait for each other: {}", cycle.join(" -> "));
                 let problem = Problem::new(Code::DependencyCycle, "spec.dependsOn", message);
-                // Told at the app the cycle closes at, which need not be the one the search began with.
-                let head = cycle.first().and_then(|name| name.parse().ok());
-                let key = head.map(|name| DocumentKey { kind: Kind::App, namespace: start.0.clone(), name });
-                let at = key.and_then(|key| self.by_key.get(&key).copied()).unwrap_or(document);
+                // Told at the first app of the cycle that is in the set; one that stood before is not looked at anew.
+                let key = |name: &String| {
+                    let name = name.parse().ok()?;
+                    Some(DocumentKey { kind: Kind::App, namespace: start.0.clone(), name })
+                };
+                let own = cycle.iter().filter_map(key).find_map(|key| self.by_key.get(&key).copied());
+                let Some(at) = own else { continue };
                 self.add(at, problem.remedy("remove one of these from its `dependsOn`"));
             }
         }

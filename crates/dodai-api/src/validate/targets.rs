@@ -97,11 +97,9 @@ impl<'a> World<'a> {
     /// The app whose services are the ports of a service that names none.
     fn behind(&self, namespace: &Name, name: &Name, service: &ServiceSpec) -> Option<&'a AppSpec> {
         let Some(selector) = &service.selector else { return self.app(namespace, name) };
-        self.by_key.values().find_map(|document| {
-            let Document::App(app) = &document.value else { return None };
+        self.apps(namespace).find_map(|app| {
             let label = |key| app.spec.labels.get(key).or_else(|| app.metadata.labels.get(key));
-            let selected = app.metadata.namespace == *namespace
-                && selector.app.as_ref().is_none_or(|own| app.metadata.name.as_str() == own.as_str())
+            let selected = selector.app.as_ref().is_none_or(|own| app.metadata.name.as_str() == own.as_str())
                 && selector.labels.iter().all(|(key, value)| label(key) == Some(value));
             selected.then_some(&app.spec)
         })
@@ -142,14 +140,11 @@ impl<'a> World<'a> {
     /// Apps that reach a component whose type their configuration denies: they will not get it.
     pub(super) fn denied(&self, namespace: &Name, component: &Component) -> Vec<Problem> {
         let mut found = Vec::new();
-        for document in self.by_key.values() {
-            let Document::App(app) = &document.value else { continue };
+        for app in self.apps(namespace) {
             let scoped = component.scopes.is_empty()
                 || component.scopes.iter().any(|scope| scope == app.metadata.name.as_str());
             let wanted = app.spec.dapr.as_ref().and_then(|dapr| dapr.configuration.as_ref());
-            let Some(wanted) = wanted.filter(|_| scoped && app.metadata.namespace == *namespace) else {
-                continue;
-            };
+            let Some(wanted) = wanted.filter(|_| scoped) else { continue };
             let Some(Document::Configuration(rules)) = self.get(Kind::Configuration, namespace, wanted)
             else {
                 continue;
@@ -180,8 +175,8 @@ impl<'a> World<'a> {
         {
             return None;
         }
-        let all = self.by_key.keys().filter(|key| key.kind == Kind::Namespace);
-        let known: Vec<&str> = all.map(|key| key.name.as_str()).collect();
+        let all = self.of_kind(Kind::Namespace).map(Document::metadata);
+        let known: Vec<&str> = all.map(|namespace| namespace.name.as_str()).collect();
         let message = format!("there is no Namespace `{namespace}`");
         let remedy = suggest(namespace.as_str(), &known).unwrap_or_else(|| {
             format!("add a Namespace document named `{namespace}`, or leave `namespace` out")

@@ -1,6 +1,8 @@
 //! Documents together.
 
-use dodai_api::{Located, Source, read, read_all, unknown_drivers, validate_set};
+use std::collections::BTreeMap;
+
+use dodai_api::{Code, Source, read, read_all, unknown_drivers, validate_set};
 
 use crate::told;
 
@@ -140,10 +142,26 @@ fn what_the_store_has_counts_and_is_not_reported() {
     let stored = app.replace("name: a", "name: b").replace("[b]", "[gone]");
     let mine = read(&Source { name: "a.yaml", bytes: app.as_bytes() }).documents;
     let theirs = read(&Source { name: "b.yaml", bytes: stored.as_bytes() }).documents;
-    assert_eq!(validate_set(&mine).len(), 1);
-    let both: Vec<_> =
-        mine.into_iter().chain(theirs.into_iter().map(|d| Located::nowhere(d.value))).collect();
-    assert_eq!(validate_set(&both), []);
+    assert_eq!(validate_set(&mine, &BTreeMap::new()).len(), 1);
+    let beside: BTreeMap<_, _> = theirs.into_iter().map(|one| (one.value.key(), one.value)).collect();
+    assert_eq!(validate_set(&mine, &beside), []);
+}
+
+#[test]
+fn a_cycle_through_what_the_store_has_is_told_at_what_is_added() {
+    let app = |name: &str, on: &str| {
+        let text = format!(
+            "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: {name} }}\n\
+             spec: {{ process: {{ command: [x] }}, dependsOn: [{on}] }}\n"
+        );
+        read(&Source { name: &format!("{name}.yaml"), bytes: text.as_bytes() }).documents
+    };
+    let stored = [app("b", "a"), app("c", "d"), app("d", "c")].concat();
+    let beside: BTreeMap<_, _> = stored.into_iter().map(|one| (one.value.key(), one.value)).collect();
+    let found = validate_set(&[app("z", "b"), app("a", "b")].concat(), &beside);
+    let told: Vec<_> = found.iter().map(|one| (one.file.as_str(), one.code)).collect();
+    assert_eq!(told, [("a.yaml", Code::DependencyCycle)]);
+    assert_eq!(validate_set(&app("e", "c"), &beside), [], "that cycle stood before");
 }
 
 const WORLD: &str = r#"apiVersion: dapr.io/v1alpha1

@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use dodai_api::DocumentKey;
 use dodai_core::id::BaseId;
+use dodai_core::status::Status;
 use dodai_core::task::Tasks;
 use dodai_store::{Cause, Revision, Txn};
 use serde_json::Value;
 
-use super::mirror::View;
 use super::{Control, Inner};
 use crate::documents::{STATUS_PREFIX, millis, unchanged};
 use crate::error::Result;
 use crate::execute::{execute, words};
-use crate::plan::{next_deadline, plan};
-use crate::records::{Millis, Observed, bytes};
+use crate::mirror::View;
+use crate::plan::Planning;
+use crate::reads::passes_at;
+use crate::records::{Millis, bytes};
 use crate::snapshot;
-use crate::status::{Facts, statuses};
+use crate::status::Statuses;
+use crate::world::World;
 
 /// Changes that come within this are taken together.
 const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -33,11 +36,12 @@ const STATUS_CHUNK: usize = 64;
 
 pub(super) async fn run(control: Control, tasks: Tasks) {
     let inner = &*control.0;
+    let mut kept = Kept::default();
     loop {
         let rest = tokio::select! {
             // Cancel safe: what is cut between two steps is planned again.
             () = tasks.closing() => return,
-            done = once(inner) => match done {
+            done = once(inner, &mut kept) => match done {
                 Ok(rest) => rest,
                 Err(error) => {
                     tracing::warn!(%error, "reconciling failed; trying again");
@@ -53,14 +57,21 @@ pub(super) async fn run(control: Control, tasks: Tasks) {
     }
 }
 
+/// What is kept from one time to the next, so that each costs what changed.
+#[derive(Default)]
+struct Kept {
+    planning: Planning,
+    statuses: Statuses,
+}
+
 /// Plans until there is nothing to do, then tells everybody. Says when to look again if nothing happens.
-async fn once(inner: &Inner) -> Result<Duration> {
+async fn once(inner: &Inner, kept: &mut Kept) -> Result<Duration> {
     let now = millis(&inner.settings.clock);
+    let rules = &inner.settings.rules;
     let mut settled = false;
     for _ in 0..ROUNDS {
-        let view = inner.view.borrow().clone();
-        let observed = inner.observed();
-        let plan = plan(&view.documents, &observed, &view.records, &inner.settings.rules, now);
+        let (view, world) = inner.world();
+        let plan = kept.planning.plan(&world, rules, now);
         if plan.steps.is_empty() {
             settled = true;
             break;
@@ -78,13 +89,14 @@ async fn once(inner: &Inner) -> Result<Duration> {
         }
     }
     publish(inner, None);
-    let view = inner.view.borrow().clone();
-    let observed = inner.observed();
-    write_statuses(inner, &view, &observed, now).await?;
+    let (view, world) = inner.world();
+    let changes = kept.statuses.changes(&world, &view.statuses, rules, now);
+    write_statuses(inner, &view, &changes).await?;
     if !settled {
         return Ok(RETRY);
     }
-    let deadline = next_deadline(&observed, &view.records, &inner.settings.rules, now);
+    let ends = [held_until(inner, &world), kept.planning.deadline(), kept.statuses.deadline()];
+    let deadline = ends.into_iter().flatten().filter(|at| *at > now).min();
     let until = deadline.map_or(REST, |at| Duration::from_millis(at.saturating_sub(now)));
     Ok(until.clamp(DEBOUNCE, REST))
 }
@@ -93,41 +105,41 @@ async fn once(inner: &Inner) -> Result<Duration> {
 /// instances was heard of: a snapshot without their endpoints would cut what works. `only` leaves out all but one.
 fn publish(inner: &Inner, only: Option<&BaseId>) {
     // Under the lock, so that no snapshot is made of what is older than the one before.
-    let bases = inner.bases();
-    let (view, observed) = (inner.view.borrow().clone(), inner.observed());
+    let mut bases = inner.bases();
+    let (_, world) = inner.world();
     let now = millis(&inner.settings.clock);
-    let waiting = |base: &BaseId| !observed.bases.contains_key(base);
-    let unheard = view.records.instances.values().any(|instance| waiting(&instance.base));
-    if unheard && !crate::plan::passed(observed.started, now, inner.settings.rules.lost_after) {
+    if held_until(inner, &world).is_some_and(|at| now < at) {
         return;
     }
-    for (base, connection) in bases.iter().filter(|(base, _)| only.is_none_or(|only| only == *base)) {
+    for (base, connection) in bases.iter_mut().filter(|(base, _)| only.is_none_or(|only| only == *base)) {
         let input = snapshot::Input {
-            documents: &view.documents,
-            records: &view.records,
-            observed: &observed,
+            documents: &world.documents,
+            records: &world.records,
+            observed: &world.observed,
             base,
             settings: &connection.settings,
         };
         let previous = connection.snapshots.borrow().clone();
         // A base that took snapshots of an earlier control goes on from its version.
         let version = connection.status.borrow().applied.max(previous.version) + 1;
-        if let Some(next) = snapshot::next(&input, &previous, version) {
-            connection.snapshots.send_replace(next);
+        if let Some(next) = connection.telling.next(&input, &previous, version) {
+            connection.snapshots.send_replace(Arc::new(next));
         }
     }
 }
 
-async fn write_statuses(inner: &Inner, view: &View, observed: &Observed, now: Millis) -> Result<()> {
-    let rules = &inner.settings.rules;
-    let facts = Facts { documents: &view.documents, records: &view.records, observed, rules, now };
-    let fresh = statuses(&facts, &view.statuses);
-    let changed = fresh.iter().filter(|(key, value)| view.statuses.get(*key) != Some(*value));
-    let gone = view.statuses.keys().filter(|key| view.documents.get(key).is_none());
-    let mut writes: BTreeMap<&DocumentKey, Option<&Value>> =
-        changed.map(|(key, value)| (key, Some(value))).collect();
-    writes.extend(gone.map(|key| (key, None)));
-    let writes: Vec<_> = writes.into_iter().collect();
+/// Until when nothing is told because some base that has instances was not heard of yet.
+fn held_until(inner: &Inner, world: &World) -> Option<Millis> {
+    let unheard = world.records.bases().any(|base| world.observed.base(base).is_none());
+    unheard.then(|| passes_at(world.observed.started(), inner.settings.rules.lost_after))
+}
+
+async fn write_statuses(
+    inner: &Inner,
+    view: &View,
+    changes: &BTreeMap<DocumentKey, Option<Value>>,
+) -> Result<()> {
+    let writes: Vec<_> = changes.iter().collect();
     let mut last = Revision::ZERO;
     for chunk in writes.chunks(STATUS_CHUNK) {
         let mut txn = Txn::new(Cause::new("control:status", "what was observed"));
@@ -149,9 +161,16 @@ async fn write_statuses(inner: &Inner, view: &View, observed: &Observed, now: Mi
 }
 
 impl Inner {
+    /// Everything that is known now.
+    fn world(&self) -> (Arc<View>, World) {
+        let (view, observed) = (self.documents.mirror().view(), self.observed());
+        let world = World { documents: view.documents.clone(), records: view.records.clone(), observed };
+        (view, world)
+    }
+
     /// Waits until the mirror shows what was written at `revision`.
     async fn caught_up(&self, revision: Revision) {
-        let mut view = self.view.subscribe();
+        let mut view = self.documents.mirror().subscribe();
         // Only a mirror that is gone fails, and then the loop is about to end as well.
         let _ = tokio::time::timeout(RETRY, view.wait_for(|view| view.revision >= revision)).await;
     }
@@ -159,12 +178,7 @@ impl Inner {
 
 /// Turns what a base reports into wakes and events, until the base is gone. `before` is what was known of it
 /// when it came.
-pub(super) async fn attend(
-    control: Control,
-    base: BaseId,
-    serial: u64,
-    mut before: dodai_core::status::Status,
-) {
+pub(super) async fn attend(control: Control, base: BaseId, serial: u64, mut before: Arc<Status>) {
     let tasks = control.0.tasks.clone();
     let Some(mut reports) = control.0.bases().get(&base).map(|one| one.status.clone()) else { return };
     reports.mark_changed();
@@ -178,7 +192,7 @@ pub(super) async fn attend(
             control.0.disconnect(&base, serial);
             return;
         }
-        let report = reports.borrow_and_update().clone();
+        let report = Arc::new(reports.borrow_and_update().clone());
         tell(&control.0, &base, &before, &report);
         control.0.sighted(&base, serial, &report);
         // A call waits for what a base asks about; a plan, which looks at everything, is not needed for that.
@@ -189,12 +203,7 @@ pub(super) async fn attend(
     }
 }
 
-fn tell(
-    inner: &Arc<Inner>,
-    base: &BaseId,
-    before: &dodai_core::status::Status,
-    after: &dodai_core::status::Status,
-) {
+fn tell(inner: &Arc<Inner>, base: &BaseId, before: &Status, after: &Status) {
     let now = millis(&inner.settings.clock);
     for (id, status) in &after.instances {
         let old = before.instances.get(id);

@@ -5,9 +5,8 @@
 
 mod cycle;
 mod events;
-mod mirror;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dodai_api::{BaseSpec, Document, DocumentKey, Kind, Located, Metadata, Name};
@@ -22,11 +21,13 @@ use tokio::sync::{Notify, watch};
 use crate::documents::{Applied, Apply, Artifacts, DigestsOnly, DocumentStore, FieldOwner, millis};
 use crate::error::Result;
 use crate::plan::Rules;
+use crate::reads::Read;
 use crate::records::{Millis, Observed, Sighting};
-use crate::snapshot::BaseSettings;
+use crate::shared::same;
+use crate::snapshot::{BaseSettings, Telling};
 
+pub use crate::mirror::View;
 pub use events::{EVENTS_KEPT, Event};
-pub use mirror::View;
 
 /// How control runs.
 #[derive(Clone)]
@@ -62,7 +63,6 @@ pub struct Control(Arc<Inner>);
 struct Inner {
     documents: DocumentStore,
     settings: Settings,
-    view: watch::Sender<Arc<View>>,
     bases: Mutex<BTreeMap<BaseId, Connection>>,
     sightings: Mutex<Observed>,
     serial: Mutex<u64>,
@@ -77,6 +77,7 @@ struct Inner {
 struct Connection {
     serial: u64,
     settings: BaseSettings,
+    telling: Telling,
     snapshots: watch::Sender<Arc<Snapshot>>,
     status: watch::Receiver<Status>,
 }
@@ -87,16 +88,15 @@ impl Control {
     /// # Errors
     /// When the store cannot be read.
     pub async fn start(store: Arc<dyn Store>, settings: Settings, tasks: &Tasks) -> Result<Control> {
-        let view = mirror::read(&*store).await?;
         let started = millis(&settings.clock);
-        let documents = DocumentStore::new(store.clone(), settings.artifacts.clone(), settings.clock.clone());
+        let documents = DocumentStore::new(store, settings.artifacts.clone(), settings.clock.clone());
         let documents = if settings.remote { documents.for_remote_bases() } else { documents };
+        documents.mirror().now().await?;
         let inner = Inner {
             documents,
             settings,
-            view: watch::Sender::new(Arc::new(view)),
             bases: Mutex::default(),
-            sightings: Mutex::new(Observed { started, bases: BTreeMap::new() }),
+            sightings: Mutex::new(Observed::new(started, BTreeMap::new())),
             serial: Mutex::default(),
             trust: Mutex::default(),
             woken: Notify::new(),
@@ -104,7 +104,9 @@ impl Control {
             tasks: tasks.clone(),
         };
         let control = Control(Arc::new(inner));
-        tasks.spawn(TaskKind::Loop, mirror::follow(store, control.0.view.clone(), tasks.clone()));
+        let mirror = control.0.documents.mirror().clone();
+        let closing = tasks.clone();
+        tasks.spawn(TaskKind::Loop, async move { mirror.follow(closing).await });
         tasks.spawn(TaskKind::Loop, wake_on_change(control.clone(), tasks.clone()));
         tasks.spawn(TaskKind::Loop, cycle::run(control.clone(), tasks.clone()));
         Ok(control)
@@ -135,11 +137,12 @@ impl Control {
             // Under the lock: whom to trust is told to those that are in the list, or else read here.
             let mut bases = self.0.bases();
             let settings = BaseSettings { trust: self.0.trust().clone(), ..settings };
-            let connection = Connection { serial, settings, snapshots, status: status.subscribe() };
+            let (telling, status) = (Telling::default(), status.subscribe());
+            let connection = Connection { serial, settings, telling, snapshots, status };
             bases.insert(base.clone(), connection);
         }
-        let before = self.0.sightings().bases.get(&base).map(|known| known.status.clone());
-        self.0.sighted(&base, serial, &first);
+        let before = self.0.sightings().base(&base).map(|known| known.status.clone());
+        self.0.sighted(&base, serial, &Arc::new(first));
         let now = millis(&self.0.settings.clock);
         self.0.events.add(now, base.to_string(), "BaseConnected", format!("base {base} is connected"));
         let attend = cycle::attend(self.clone(), base, serial, before.unwrap_or_default());
@@ -217,12 +220,12 @@ impl Control {
 
     /// What stands in the store, as of a moment ago.
     pub fn view(&self) -> Arc<View> {
-        self.0.view.borrow().clone()
+        self.0.documents.mirror().view()
     }
 
     /// Follows documents from now on. State, not events: changes that follow fast are told as one.
     pub fn watch(&self) -> Watch {
-        let view = self.0.view.subscribe();
+        let view = self.0.documents.mirror().subscribe();
         let told = view.borrow().clone();
         Watch { view, told }
     }
@@ -313,21 +316,21 @@ impl Inner {
         self.bases().get(base).is_some_and(|one| one.serial == serial)
     }
 
-    fn sighted(&self, base: &BaseId, serial: u64, status: &Status) {
+    fn sighted(&self, base: &BaseId, serial: u64, status: &Arc<Status>) {
         if !self.is_current(base, serial) {
             return;
         }
         let now: Millis = millis(&self.settings.clock);
         let mut sightings = self.sightings();
-        let known = sightings.bases.get(base);
+        let known = sightings.base(base);
         let since = known.filter(|known| known.connected).map_or(now, |known| known.since);
         // An empty first report of a base that was here before says nothing yet.
-        let silent = *status == Status::default();
+        let silent = **status == Status::default();
         let status = match known {
             Some(known) if silent => known.status.clone(),
             Some(_) | None => status.clone(),
         };
-        sightings.bases.insert(base.clone(), Sighting { status, connected: true, since });
+        sightings.bases_mut().insert(base.clone(), Sighting { status, connected: true, since });
         drop(sightings);
         self.woken.notify_one();
     }
@@ -341,7 +344,7 @@ impl Inner {
                 return;
             }
             bases.remove(base);
-            if let Some(sighting) = self.sightings().bases.get_mut(base) {
+            if let Some(sighting) = self.sightings().bases_mut().get_mut(base) {
                 sighting.connected = false;
                 sighting.since = now;
             }
@@ -357,7 +360,7 @@ impl Inner {
 }
 
 async fn wake_on_change(control: Control, tasks: Tasks) {
-    let mut view = control.0.view.subscribe();
+    let mut view = control.0.documents.mirror().subscribe();
     loop {
         tokio::select! {
             // Cancel safe: the view is state.
@@ -401,15 +404,20 @@ impl Watch {
 }
 
 fn changes(before: &View, after: &View) -> Vec<Changed> {
-    let mut all = Vec::new();
-    for (key, document) in after.documents.iter() {
-        let same = before.documents.get(key).is_some_and(|old| Arc::ptr_eq(old, document) || old == document)
-            && before.statuses.get(key) == after.statuses.get(key);
-        if !same {
-            all.extend(after.document(key).map(Changed::Put));
+    let mut changed = BTreeSet::new();
+    before.documents.differences(&after.documents, |read| {
+        if let Read::Document(key) = read {
+            changed.insert(key);
         }
-    }
-    let gone = before.documents.iter().filter(|(key, _)| after.documents.get(key).is_none());
-    all.extend(gone.map(|(key, _)| Changed::Deleted(key.clone())));
-    all
+    });
+    before.statuses.differences(&after.statuses, |key, old, new| {
+        if !same(old, new) && after.documents.get(key).is_some() {
+            changed.insert(key.clone());
+        }
+    });
+    let told = |key: DocumentKey| match after.document(&key) {
+        Some(document) => Changed::Put(document),
+        None => Changed::Deleted(key),
+    };
+    changed.into_iter().map(told).collect()
 }

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dodai_api::{Code, Document, DocumentKey, Kind, Located, Problem, Severity, validate, validate_set};
+use dodai_api::{
+    Beside, Code, Document, DocumentKey, Kind, Located, Problem, Severity, validate, validate_set,
+};
 use dodai_store::{Cause, Txn};
 
 use super::merge::{ARTIFACT_DIGEST, ARTIFACT_PATH, Claim, FieldOwner, SCOPE, merge, undeploys};
-use super::{ATTEMPTS, DocumentStore, busy, encode, is_in, parse_key, store_key, unchanged};
+use super::{ATTEMPTS, DocumentStore, Documents, busy, encode, is_in, store_key, unchanged};
 use crate::error::{Error, Result};
+use crate::mirror::View;
 use crate::name;
 
 /// The most documents in one transaction: what the store takes in operations.
@@ -76,13 +79,21 @@ impl Verdict {
     }
 }
 
-/// What stands in the store.
-#[derive(Default)]
-struct Stored {
-    documents: BTreeMap<DocumentKey, Arc<Document>>,
-    /// What is no document, or none of this version: where it was written, and what is wrong with it. It can be
-    /// overwritten and removed, and is not there for the others.
-    unreadable: BTreeMap<DocumentKey, (u64, String)>,
+/// What stands in the store and stays beside what is applied.
+struct Staying<'a> {
+    documents: &'a Documents,
+    gone: &'a BTreeSet<DocumentKey>,
+}
+
+impl Beside for Staying<'_> {
+    fn get(&self, key: &DocumentKey) -> Option<&Document> {
+        self.documents.get(key).filter(|_| !self.gone.contains(key)).map(Arc::as_ref)
+    }
+
+    fn of_kind(&self, kind: Kind) -> Box<dyn Iterator<Item = &Document> + '_> {
+        let all = self.documents.of_kind(kind).map(Arc::as_ref);
+        Box::new(all.filter(|document| self.gone.is_empty() || !self.gone.contains(&document.key())))
+    }
 }
 
 /// One write: the new content, or `None` to remove; bound to what was read.
@@ -102,11 +113,11 @@ impl DocumentStore {
     pub async fn apply(&self, apply: &Apply<'_>) -> Result<Applied> {
         let (digests, unstored) = self.digests(apply)?;
         for _ in 0..ATTEMPTS {
-            let stored = self.stored().await?;
+            let stored = self.mirror().now().await?;
             let applied: BTreeSet<DocumentKey> =
                 apply.documents.iter().map(|document| document.value.key()).collect();
             let gone = pruned(apply, &stored.documents, &applied);
-            let mut warnings = check(apply, &stored.documents, &applied, &gone)?;
+            let mut warnings = check(apply, &Staying { documents: &stored.documents, gone: &gone })?;
             warnings.extend(unstored.iter().cloned());
             warnings
                 .extend(stored.unreadable.iter().filter_map(|(key, (_, why))| unreadable(apply, key, why)));
@@ -124,26 +135,6 @@ impl DocumentStore {
             }
         }
         Err(busy("a document"))
-    }
-
-    async fn stored(&self) -> Result<Stored> {
-        let mut stored = Stored::default();
-        for kind in Kind::ALL {
-            for kv in &self.store.list(&format!("/{kind}/")).await?.items {
-                let Some(key) = parse_key(&kv.key) else { continue };
-                match self.decoded(kv) {
-                    Ok(document) => {
-                        stored.documents.insert(key, document);
-                    }
-                    Err(error) => {
-                        stored.unreadable.insert(key, (kv.mod_revision.0, error.to_string()));
-                    }
-                }
-            }
-        }
-        let is_there = |key: &str| parse_key(key).is_some_and(|key| stored.documents.contains_key(&key));
-        self.keep_decoded(stored.documents.len(), is_there);
-        Ok(stored)
     }
 
     /// The digests of the artefacts that the documents name. In a dry run a digest may be of what is not stored
@@ -180,7 +171,7 @@ impl DocumentStore {
     fn decide(
         &self,
         apply: &Apply<'_>,
-        stored: &Stored,
+        stored: &View,
         digests: &BTreeMap<DocumentKey, String>,
         gone: BTreeSet<DocumentKey>,
     ) -> Result<(Vec<Written>, Vec<Write>)> {
@@ -236,7 +227,7 @@ impl DocumentStore {
             let full = txn.then.len() >= CHUNK || txn.size_bytes() + size > CHUNK_BYTES;
             if full
                 && !txn.then.is_empty()
-                && !self.store.txn(std::mem::replace(&mut txn, fresh())).await?.held
+                && !self.store().txn(std::mem::replace(&mut txn, fresh())).await?.held
             {
                 return Ok(false);
             }
@@ -246,14 +237,14 @@ impl DocumentStore {
                 None => txn.delete(key),
             };
         }
-        Ok(txn.then.is_empty() || self.store.txn(txn).await?.held)
+        Ok(txn.then.is_empty() || self.store().txn(txn).await?.held)
     }
 }
 
 /// A document that takes back what was deployed: it does what it says, and that may surprise.
 fn put_back(
     located: &Located<Document>,
-    stored: &Stored,
+    stored: &View,
     next: &BTreeMap<&DocumentKey, &Document>,
 ) -> Option<Problem> {
     let key = located.value.key();
@@ -310,11 +301,7 @@ fn in_parts(count: usize) -> Problem {
 }
 
 /// What the owner wrote earlier in this scope and does not write now.
-fn pruned(
-    apply: &Apply<'_>,
-    stored: &BTreeMap<DocumentKey, Arc<Document>>,
-    applied: &BTreeSet<DocumentKey>,
-) -> BTreeSet<DocumentKey> {
+fn pruned(apply: &Apply<'_>, stored: &Documents, applied: &BTreeSet<DocumentKey>) -> BTreeSet<DocumentKey> {
     let Some(scope) = apply.prune else { return BTreeSet::new() };
     let own = |document: &Document| {
         let metadata = document.metadata();
@@ -332,13 +319,8 @@ fn pruned(
 }
 
 /// Checks the documents by themselves and together with what will be beside them. Returns the warnings.
-fn check(
-    apply: &Apply<'_>,
-    stored: &BTreeMap<DocumentKey, Arc<Document>>,
-    applied: &BTreeSet<DocumentKey>,
-    gone: &BTreeSet<DocumentKey>,
-) -> Result<Vec<Problem>> {
-    let mut world = Vec::new();
+fn check(apply: &Apply<'_>, beside: &Staying<'_>) -> Result<Vec<Problem>> {
+    let mut own = Vec::new();
     let mut found = Vec::new();
     for document in apply.documents {
         let mut document = document.clone();
@@ -351,11 +333,9 @@ fn check(
             found.push(problem(&document, Code::ReadOnly, "kind", text));
         }
         found.extend(validate(&document.value).into_iter().map(|problem| document.locate(problem)));
-        world.push(document);
+        own.push(document);
     }
-    let others = stored.iter().filter(|(key, _)| !gone.contains(*key) && !applied.contains(*key));
-    world.extend(others.map(|(_, document)| Located::nowhere(document.as_ref().clone())));
-    found.extend(validate_set(&world));
+    found.extend(validate_set(&own, beside));
     let (errors, warnings): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|problem| problem.severity == Severity::Error);
     if errors.is_empty() { Ok(warnings) } else { Err(Error::Refused(errors)) }

@@ -10,7 +10,7 @@ mod restart;
 mod set;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dodai_api::{Document, DocumentKey, Kind};
@@ -20,11 +20,12 @@ use dodai_transport::tls::Clock;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::mirror::Mirror;
 
 pub use apply::{Applied, Apply, Verdict, Written};
 pub use merge::FieldOwner;
 pub use set::Documents;
-pub(crate) use set::revision_key;
+pub(crate) use set::{Belonging, parent_id, revision_key};
 
 /// Where the statuses of documents stand.
 pub(crate) const STATUS_PREFIX: &str = "/x/status";
@@ -69,15 +70,11 @@ impl Artifacts for DigestsOnly {
 /// The documents of one store. Cheap to clone.
 #[derive(Clone)]
 pub struct DocumentStore {
-    store: Arc<dyn Store>,
+    mirror: Arc<Mirror>,
     artifacts: Arc<dyn Artifacts>,
     clock: Clock,
     remote: bool,
-    read: Arc<Read>,
 }
-
-/// What was read and decoded before, by where it stands, with the revision it had then.
-type Read = Mutex<HashMap<String, (u64, Arc<Document>)>>;
 
 /// Where a document stands in the store.
 pub(crate) fn store_key(key: &DocumentKey) -> String {
@@ -138,29 +135,7 @@ pub(crate) fn set_status(document: &mut Document, status: &Value) {
 impl DocumentStore {
     /// Documents in `store`; times come from `clock`, digests from `artifacts`.
     pub fn new(store: Arc<dyn Store>, artifacts: Arc<dyn Artifacts>, clock: Clock) -> DocumentStore {
-        DocumentStore { store, artifacts, clock, remote: false, read: Arc::default() }
-    }
-
-    /// As [`decode`], but what has not changed since it was decoded last is not decoded again: every write looks at
-    /// every document.
-    fn decoded(&self, kv: &KeyValue) -> Result<Arc<Document>> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((revision, document)) = read.get(&kv.key)
-            && *revision == kv.mod_revision.0
-        {
-            return Ok(document.clone());
-        }
-        let document = Arc::new(decode(kv)?);
-        read.insert(kv.key.clone(), (kv.mod_revision.0, document.clone()));
-        Ok(document)
-    }
-
-    /// Forgets what was decoded and is not among these any more.
-    fn keep_decoded(&self, stored: usize, is_there: impl Fn(&str) -> bool) {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if read.len() > stored {
-            read.retain(|key, _| is_there(key));
-        }
+        DocumentStore { mirror: Arc::new(Mirror::new(store)), artifacts, clock, remote: false }
     }
 
     /// Tells writers of what only bases that read the documents themselves would act on.
@@ -171,7 +146,12 @@ impl DocumentStore {
 
     /// The store behind.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        self.mirror.store()
+    }
+
+    /// The copy of it.
+    pub(crate) fn mirror(&self) -> &Arc<Mirror> {
+        &self.mirror
     }
 
     /// Reads one document with its status.
@@ -179,9 +159,9 @@ impl DocumentStore {
     /// # Errors
     /// [`Error::NotFound`].
     pub async fn get(&self, key: &DocumentKey) -> Result<Document> {
-        let found = self.store.get(&store_key(key)).await?.kv;
+        let found = self.store().get(&store_key(key)).await?.kv;
         let mut document = decode(&found.ok_or_else(|| Error::NotFound(key.clone()))?)?;
-        if let Some(status) = self.store.get(&format!("{STATUS_PREFIX}/{key}")).await?.kv
+        if let Some(status) = self.store().get(&format!("{STATUS_PREFIX}/{key}")).await?.kv
             && let Ok(status) = serde_json::from_slice(&status.value)
         {
             set_status(&mut document, &status);
@@ -195,10 +175,10 @@ impl DocumentStore {
             Some(namespace) => format!("/{kind}/{namespace}/"),
             None => format!("/{kind}/"),
         };
-        let statuses = self.store.list(&format!("{STATUS_PREFIX}{under}")).await?.items;
+        let statuses = self.store().list(&format!("{STATUS_PREFIX}{under}")).await?.items;
         let statuses: HashMap<&str, &KeyValue> = statuses.iter().map(|kv| (kv.key.as_str(), kv)).collect();
         let mut documents = Vec::new();
-        for kv in &self.store.list(&under).await?.items {
+        for kv in &self.store().list(&under).await?.items {
             let mut document = match decode(kv) {
                 Ok(document) => document,
                 // One that another version wrote must not hide the others.
@@ -226,7 +206,7 @@ impl DocumentStore {
             self.must_be_empty(key).await?;
         }
         let cause = Cause::new(actor, format!("delete {key}"));
-        match self.store.delete(&store_key(key), cause).await? {
+        match self.store().delete(&store_key(key), cause).await? {
             Some(_) => Ok(()),
             None => Err(Error::NotFound(key.clone())),
         }
@@ -236,7 +216,7 @@ impl DocumentStore {
     async fn must_be_empty(&self, namespace: &DocumentKey) -> Result<()> {
         let mut held = Vec::new();
         for kind in Kind::ALL.iter().filter(|kind| kind.is_namespaced()) {
-            let items = self.store.list(&format!("/{kind}/{}/", namespace.name)).await?.items;
+            let items = self.store().list(&format!("/{kind}/{}/", namespace.name)).await?.items;
             held.extend(items.iter().filter_map(|kv| parse_key(&kv.key)));
         }
         // Revisions go with their apps, so they are told last.
@@ -260,7 +240,7 @@ impl DocumentStore {
         let artifact = |reason| Error::Artifact { app: app.to_string(), reason };
         self.artifacts.module(app, digest.as_str()).map_err(artifact)?;
         for _ in 0..ATTEMPTS {
-            let found = self.store.get(&store_key(&key)).await?.kv;
+            let found = self.store().get(&store_key(&key)).await?.kv;
             let kv = found.ok_or_else(|| Error::NotFound(key.clone()))?;
             let existing = decode(&kv)?;
             let mut wanted = existing.clone();
@@ -290,7 +270,7 @@ impl DocumentStore {
             let txn = Txn::new(Cause::new(actor, format!("deploy {digest} to {app}")))
                 .when(&kv.key, Check::ModRevision(Ordering::Equal, kv.mod_revision))
                 .put(&kv.key, encode(&next));
-            if self.store.txn(txn).await?.held {
+            if self.store().txn(txn).await?.held {
                 return Ok(next);
             }
         }

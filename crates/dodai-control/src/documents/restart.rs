@@ -19,7 +19,7 @@ impl DocumentStore {
     pub async fn restart(&self, app: &AppId, actor: &str) -> Result<Document> {
         let key: DocumentKey = format!("App/{app}").parse().expect("an app's id names a document");
         for _ in 0..ATTEMPTS {
-            let found = self.store.get(&store_key(&key)).await?.kv;
+            let found = self.store().get(&store_key(&key)).await?.kv;
             let kv = found.ok_or_else(|| Error::NotFound(key.clone()))?;
             let mut next = decode(&kv)?;
             let Document::App(document) = &mut next else { return Err(Error::NotFound(key)) };
@@ -32,7 +32,7 @@ impl DocumentStore {
             let txn = Txn::new(Cause::new(actor, format!("restart {app}")))
                 .when(&kv.key, Check::ModRevision(Ordering::Equal, kv.mod_revision))
                 .put(&kv.key, encode(&next));
-            if self.store.txn(txn).await?.held {
+            if self.store().txn(txn).await?.held {
                 return Ok(next);
             }
         }

@@ -1,20 +1,79 @@
-//! A set of documents in memory, by kind and key, with typed access. Clones share the documents, and the kinds that
-//! do not change: a set of thousands is copied for each plan.
+//! A set of documents in memory, by kind and key, with typed access. Clones share what they have in common: a set of
+//! thousands is copied for each plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dodai_api::{
-    App, Base, Document, DocumentKey, Gateway, Kind, Name, ObjectName, Policy, Revision, Route, Service, dapr,
+    App, Base, Document, DocumentKey, Gateway, Kind, Name, ObjectName, ParentKind, ParentRef, Policy,
+    Revision, Route, Service, TargetRef, dapr,
 };
-use dodai_core::id::{AppId, RevisionId};
+use dodai_core::id::{AppId, BaseId, RevisionId};
 
 use crate::name;
+use crate::reads::{Read, Reads};
+use crate::shared::{SharedMap, same};
 
 /// Documents by key.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Documents {
-    by_kind: BTreeMap<Kind, Arc<BTreeMap<DocumentKey, Arc<Document>>>>,
+    by_kind: BTreeMap<Kind, Own>,
+    /// Those that belong to something, by that.
+    belonging: SharedMap<(Belonging, AppId), Own>,
+    reads: Reads,
+}
+
+/// How a document belongs to an app or a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Belonging {
+    /// A revision is of an app.
+    Revision,
+    /// A policy is put on what has this name, of whatever kind.
+    Policy,
+    /// A route hangs on a service.
+    Route,
+}
+
+/// What a document belongs to.
+fn owners(document: &Document) -> BTreeSet<(Belonging, AppId)> {
+    match document {
+        Document::Revision(revision) => {
+            let owner = name::app_in(&revision.metadata.namespace, &revision.spec.app);
+            [(Belonging::Revision, owner)].into()
+        }
+        Document::Policy(policy) => {
+            let target = |target: &TargetRef| name::app_in(&policy.metadata.namespace, &target.name);
+            policy.spec.target_refs.iter().map(|one| (Belonging::Policy, target(one))).collect()
+        }
+        Document::Route(route) => {
+            let services = route.spec.parent_refs.iter().filter(|parent| parent.kind == ParentKind::Service);
+            services.map(|parent| (Belonging::Route, parent_id(route, parent))).collect()
+        }
+        Document::Namespace(_)
+        | Document::App(_)
+        | Document::Service(_)
+        | Document::Gateway(_)
+        | Document::Base(_)
+        | Document::Component(_)
+        | Document::Subscription(_)
+        | Document::Resiliency(_)
+        | Document::Configuration(_)
+        | Document::HttpEndpoint(_) => BTreeSet::new(),
+    }
+}
+
+/// What a route hangs on.
+pub(crate) fn parent_id(route: &Route, parent: &ParentRef) -> AppId {
+    name::app_in(parent.namespace.as_ref().unwrap_or(&route.metadata.namespace), &parent.name)
+}
+
+/// Documents of one kind.
+type Own = SharedMap<DocumentKey, Arc<Document>>;
+
+impl PartialEq for Documents {
+    fn eq(&self, other: &Documents) -> bool {
+        self.by_kind == other.by_kind
+    }
 }
 
 macro_rules! of_kind {
@@ -67,35 +126,100 @@ impl FromIterator<Document> for Documents {
 }
 
 impl Documents {
+    /// The same documents; looks at them are noted in `reads`.
+    pub(crate) fn noting(&self, reads: &Reads) -> Documents {
+        Documents { reads: reads.clone(), ..self.clone() }
+    }
+
+    /// Where looks at them are noted.
+    pub(crate) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
     /// Adds or replaces a document.
     pub fn insert(&mut self, document: Arc<Document>) {
         let key = document.key();
-        Arc::make_mut(self.by_kind.entry(key.kind).or_default()).insert(key, document);
+        self.remove(&key);
+        for at in owners(&document) {
+            let mut own = self.belonging.get(&at).cloned().unwrap_or_default();
+            own.insert(key.clone(), document.clone());
+            self.belonging.insert(at, own);
+        }
+        self.by_kind.entry(key.kind).or_default().insert(key, document);
     }
 
     /// Removes a document.
     pub fn remove(&mut self, key: &DocumentKey) -> Option<Arc<Document>> {
-        let own = self.by_kind.get_mut(&key.kind)?;
-        let gone = Arc::make_mut(own).remove(key);
-        if own.is_empty() {
+        let all = self.by_kind.get_mut(&key.kind)?;
+        let gone = all.remove(key)?;
+        if all.is_empty() {
             self.by_kind.remove(&key.kind);
         }
-        gone
+        for at in owners(&gone) {
+            let mut own = self.belonging.get(&at).cloned().unwrap_or_default();
+            own.remove(key);
+            if own.is_empty() {
+                self.belonging.remove(&at);
+            } else {
+                self.belonging.insert(at, own);
+            }
+        }
+        Some(gone)
+    }
+
+    fn belonging(&self, how: Belonging, owner: &AppId) -> impl Iterator<Item = &Arc<Document>> {
+        self.reads.note(|| Read::Belonging(how, owner.clone()));
+        self.belonging.get(&(how, owner.clone())).into_iter().flat_map(SharedMap::values)
     }
 
     /// One document.
     pub fn get(&self, key: &DocumentKey) -> Option<&Arc<Document>> {
+        self.reads.note(|| Read::Document(key.clone()));
         self.by_kind.get(&key.kind)?.get(key)
     }
 
-    /// Every document, in order of kind, namespace and name.
+    /// Every document, in order of kind, namespace and name. Not noted: nothing that is kept is made of all of them.
     pub fn iter(&self) -> impl Iterator<Item = (&DocumentKey, &Arc<Document>)> {
-        self.by_kind.values().flat_map(|own| own.iter())
+        self.by_kind.values().flat_map(SharedMap::iter)
     }
 
     /// The documents of one kind.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Document>> {
-        self.by_kind.get(&kind).into_iter().flat_map(|own| own.values())
+        self.reads.note(|| Read::Kind(kind));
+        self.by_kind.get(&kind).into_iter().flat_map(SharedMap::values)
+    }
+
+    /// Which documents of one kind there are.
+    pub fn keys(&self, kind: Kind) -> impl Iterator<Item = &DocumentKey> {
+        self.reads.note(|| Read::Names(kind));
+        self.by_kind.get(&kind).into_iter().flat_map(SharedMap::keys)
+    }
+
+    /// Tells what is not the same in `to`.
+    pub(crate) fn differences(&self, to: &Documents, mut tell: impl FnMut(Read)) {
+        let none = SharedMap::default();
+        for kind in Kind::ALL.iter().copied() {
+            let (old, new) = (self.by_kind.get(&kind), to.by_kind.get(&kind));
+            let mut changed = false;
+            old.unwrap_or(&none).differences(new.unwrap_or(&none), |key, old, new| {
+                if same(old, new) {
+                    return;
+                }
+                changed = true;
+                if old.is_some() != new.is_some() {
+                    tell(Read::Names(kind));
+                }
+                for one in old.into_iter().chain(new) {
+                    for (how, owner) in owners(one) {
+                        tell(Read::Belonging(how, owner));
+                    }
+                }
+                tell(Read::Document(key.clone()));
+            });
+            if changed {
+                tell(Read::Kind(kind));
+            }
+        }
     }
 
     fn named(&self, kind: Kind, namespace: &Name, name: ObjectName) -> Option<&Document> {
@@ -119,6 +243,15 @@ impl Documents {
             return None;
         };
         Some(namespace)
+    }
+
+    /// The document of one base.
+    pub fn base(&self, id: &BaseId) -> Option<&Base> {
+        let own: ObjectName = id.as_str().parse().ok()?;
+        let Document::Base(base) = self.named(Kind::Base, &Name::default_namespace(), own)? else {
+            return None;
+        };
+        Some(base)
     }
 
     /// One service document.
@@ -150,10 +283,26 @@ impl Documents {
     }
 
     /// The revisions of one app.
-    pub fn revisions_of<'a>(&'a self, app: &'a AppId) -> impl Iterator<Item = &'a Revision> {
-        self.revisions().filter(move |revision| {
-            revision.spec.app.as_str() == app.name.as_str()
-                && revision.metadata.namespace.as_str() == app.namespace.as_str()
+    pub fn revisions_of(&self, app: &AppId) -> impl Iterator<Item = &Revision> {
+        self.belonging(Belonging::Revision, app).filter_map(|document| {
+            let Document::Revision(revision) = document.as_ref() else { return None };
+            Some(revision.as_ref())
+        })
+    }
+
+    /// The policies on what has this name.
+    pub fn policies_on(&self, target: &AppId) -> impl Iterator<Item = &Policy> {
+        self.belonging(Belonging::Policy, target).filter_map(|document| {
+            let Document::Policy(policy) = document.as_ref() else { return None };
+            Some(policy.as_ref())
+        })
+    }
+
+    /// The routes that hang on a service.
+    pub fn routes_on(&self, service: &AppId) -> impl Iterator<Item = &Route> {
+        self.belonging(Belonging::Route, service).filter_map(|document| {
+            let Document::Route(route) = document.as_ref() else { return None };
+            Some(route.as_ref())
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It works on copies of documents and records, and applies each step to them as it is decided, until a pass
 //! decides nothing: so a second plan on the result of the first is empty by construction. A step is one
-//! transaction; any prefix of a plan leaves a state from which the next plan goes on.
+//! transaction; any prefix of a plan leaves a state from which the next plan goes on. [`Planning`] remembers which
+//! apps are at rest and what that was seen by, so that a plan costs what changed and not what there is.
 
 mod place;
 mod release;
@@ -20,7 +21,9 @@ use dodai_core::status::Phase;
 
 use crate::documents::Documents;
 use crate::name;
+use crate::reads::{Noted, Reads};
 use crate::records::{AppRecord, InstanceRecord, Millis, Observed, Records};
+use crate::world::{Memo, World, apps_of};
 
 /// Times and bounds of reconciliation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,48 +118,81 @@ pub struct Plan {
 
 /// Decides what to do.
 pub fn plan(desired: &Documents, observed: &Observed, records: &Records, rules: &Rules, now: Millis) -> Plan {
-    let mut planner = Planner {
-        documents: desired.clone(),
-        records: records.clone(),
-        observed,
-        rules,
-        now,
-        steps: Vec::new(),
-    };
-    for _ in 0..PASSES {
-        let before = planner.steps.len();
-        planner.pass();
-        if planner.steps.len() == before {
-            break;
+    let world = World { documents: desired.clone(), records: records.clone(), observed: observed.clone() };
+    Planning::default().plan(&world, rules, now)
+}
+
+/// Plans, one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Planning {
+    /// What the last plan was made of.
+    seen: World,
+    /// The apps that nothing is to be done for, until what that was seen by changes.
+    at_rest: Memo<AppId>,
+    /// The others.
+    open: BTreeSet<AppId>,
+}
+
+impl Planning {
+    /// Decides what to do in a world that came of the one before.
+    pub fn plan(&mut self, world: &World, rules: &Rules, now: Millis) -> Plan {
+        let changed = self.seen.differences(world);
+        let mut apps = std::mem::take(&mut self.open);
+        apps.extend(apps_of(&changed));
+        apps.extend(self.at_rest.stale(&changed, now));
+        self.seen = world.clone();
+        let reads = Reads::noting();
+        let World { documents, records, observed } = world.noting(&reads);
+        let mut planner =
+            Planner { documents, records, observed: &observed, rules, now, reads, steps: Vec::new() };
+        let mut seen = BTreeMap::new();
+        for _ in 0..PASSES {
+            let before = planner.steps.len();
+            seen = planner.pass(&apps);
+            if planner.steps.len() == before {
+                break;
+            }
         }
+        if planner.steps.is_empty() {
+            for (app, noted) in seen {
+                self.at_rest.keep(app, noted);
+            }
+        } else {
+            self.open = apps;
+        }
+        Plan { steps: planner.steps }
     }
-    Plan { steps: planner.steps }
+
+    /// When time alone asks for another plan.
+    pub fn deadline(&self) -> Option<Millis> {
+        self.at_rest.deadline()
+    }
 }
 
 /// What a step does to documents and records: what its transaction does to the store.
 pub fn apply(step: &Step, documents: &mut Documents, records: &mut Records) {
     match step {
         Step::Target { app, record, revision } => {
-            records.apps.insert(app.clone(), record.clone());
+            records.put_app(app.clone(), record.clone());
             if let Some(revision) = revision {
                 documents.insert(Arc::new(Document::Revision(revision.clone())));
             }
         }
         Step::Serve { app, record } => {
-            records.apps.insert(app.clone(), record.clone());
+            records.put_app(app.clone(), record.clone());
         }
         Step::Place { instance, next } => {
             records.next = *next;
-            records.instances.insert(instance.id.clone(), instance.clone());
+            records.put_instance(instance.clone());
         }
         Step::Drain { instance, .. } | Step::Finish { instance } => {
-            records.instances.insert(instance.id.clone(), instance.clone());
+            records.put_instance(instance.clone());
         }
         Step::Remove { instance, .. } => {
-            records.instances.remove(instance);
+            records.remove_instance(instance);
         }
         Step::ForgetApp { app } => {
-            records.apps.remove(app);
+            records.remove_app(app);
         }
         Step::ForgetRevision { key } => {
             documents.remove(key);
@@ -170,6 +206,7 @@ struct Planner<'a> {
     observed: &'a Observed,
     rules: &'a Rules,
     now: Millis,
+    reads: Reads,
     steps: Vec<Step>,
 }
 
@@ -184,19 +221,29 @@ impl Planner<'_> {
         self.step(Step::Drain { instance, why: why.into() });
     }
 
-    fn pass(&mut self) {
-        self.settle();
-        let apps: Vec<AppId> = self.documents.apps().map(|app| name::app_id(&app.metadata)).collect();
-        for app in &apps {
-            self.release(app);
+    /// Decides for these apps; what was looked at for each.
+    fn pass(&mut self, apps: &BTreeSet<AppId>) -> BTreeMap<AppId, Noted> {
+        let mut seen: BTreeMap<AppId, Noted> = BTreeMap::new();
+        for part in [Planner::settle, Planner::release, Planner::clean] {
+            for app in apps {
+                part(self, app);
+                let Noted { reads, until } = self.reads.take();
+                let noted = seen.entry(app.clone()).or_default();
+                noted.reads.extend(reads);
+                noted.until = noted.until.into_iter().chain(until).min();
+            }
         }
-        self.clean(&apps.into_iter().collect());
+        seen
+    }
+
+    fn passed(&self, since: Millis, span: Duration) -> bool {
+        self.reads.passed(since, self.now, span)
     }
 
     /// Takes note of what bases report: instances that are gone or done, bases that are lost.
-    fn settle(&mut self) {
-        let all: Vec<InstanceRecord> = self.records.instances.values().cloned().collect();
-        for instance in all {
+    fn settle(&mut self, app: &AppId) {
+        let own: Vec<InstanceRecord> = self.records.of(app).cloned().collect();
+        for instance in own {
             if instance.succeeded {
                 // Its base is told of it no more and forgets it, which is no reason to run it again.
                 if instance.draining.is_some() {
@@ -223,83 +270,44 @@ impl Planner<'_> {
 
     fn is_lost(&self, base: &BaseId) -> bool {
         let since = self.observed.away_since(base);
-        since.is_some_and(|since| passed(since, self.now, self.rules.lost_after))
+        since.is_some_and(|since| self.passed(since, self.rules.lost_after))
     }
 
     /// A base that is connected and does not list a draining instance got rid of it, or never started it.
     fn is_forgotten(&self, instance: &InstanceRecord) -> bool {
         self.observed.away_since(&instance.base).is_none()
-            && instance.draining.is_some_and(|since| passed(since, self.now, self.rules.forget_after))
+            && instance.draining.is_some_and(|since| self.passed(since, self.rules.forget_after))
     }
 
-    /// Ends what belongs to apps that are gone, and drops revisions beyond those that are kept.
-    fn clean(&mut self, apps: &BTreeSet<AppId>) {
-        let orphans: Vec<InstanceRecord> =
-            self.records.instances.values().filter(|one| !apps.contains(&one.app)).cloned().collect();
-        for instance in orphans.iter().filter(|one| one.draining.is_none()) {
-            self.drain(instance.clone(), format!("app {} was removed", instance.app));
+    /// Ends what belongs to an app that is gone, and drops revisions beyond those that are kept.
+    fn clean(&mut self, app: &AppId) {
+        let is_there = self.documents.app(app).is_some();
+        if !is_there {
+            let orphans: Vec<InstanceRecord> = self.records.of(app).cloned().collect();
+            for instance in orphans.iter().filter(|one| one.draining.is_none()) {
+                self.drain(instance.clone(), format!("app {app} was removed"));
+            }
+            if orphans.is_empty() && self.records.app(app).is_some() {
+                self.step(Step::ForgetApp { app: app.clone() });
+            }
         }
-        let held: BTreeSet<AppId> = orphans.into_iter().map(|instance| instance.app).collect();
-        let gone: Vec<AppId> = self
-            .records
-            .apps
-            .keys()
-            .filter(|app| !apps.contains(*app) && !held.contains(*app))
-            .cloned()
-            .collect();
-        for app in gone {
-            self.step(Step::ForgetApp { app });
-        }
-        for key in self.surplus_revisions(apps) {
+        for key in self.surplus_revisions(app, if is_there { self.rules.revisions_kept } else { 0 }) {
             self.step(Step::ForgetRevision { key });
         }
     }
 
-    fn surplus_revisions(&self, apps: &BTreeSet<AppId>) -> Vec<DocumentKey> {
-        let mut owners: BTreeMap<AppId, Vec<&Revision>> = BTreeMap::new();
-        for revision in self.documents.revisions() {
-            let owner = name::app_in(&revision.metadata.namespace, &revision.spec.app);
-            owners.entry(owner).or_default().push(revision);
+    fn surplus_revisions(&self, app: &AppId, kept: usize) -> Vec<DocumentKey> {
+        let mut all: Vec<&Revision> = self.documents.revisions_of(app).collect();
+        if all.len() <= kept {
+            return Vec::new();
         }
-        let mut surplus = Vec::new();
-        for (owner, mut all) in owners {
-            let kept = if apps.contains(&owner) { self.rules.revisions_kept } else { 0 };
-            if all.len() <= kept {
-                continue;
-            }
-            let owner = &owner;
-            let used = self.active(owner);
-            let run = |revision: &Revision| {
-                let id = name::revision(&revision.spec.id);
-                used.contains(&id) || self.records.of(owner).any(|instance| instance.revision == id)
-            };
-            all.sort_by_key(|one| std::cmp::Reverse((&one.metadata.creation_timestamp, &one.metadata.name)));
-            let old = all.into_iter().skip(kept).filter(|revision| !run(revision));
-            surplus.extend(old.map(|revision| Document::from(revision.clone()).key()));
-        }
-        surplus
+        let used = self.active(app);
+        let run = |revision: &Revision| {
+            let id = name::revision(&revision.spec.id);
+            used.contains(&id) || self.records.of(app).any(|instance| instance.revision == id)
+        };
+        all.sort_by_key(|one| std::cmp::Reverse((&one.metadata.creation_timestamp, &one.metadata.name)));
+        let old = all.into_iter().skip(kept).filter(|revision| !run(revision));
+        old.map(|revision| Document::from(revision.clone()).key()).collect()
     }
-}
-
-/// When time alone changes a plan or a status next, seen from `now`; `None` if only an event can.
-pub(crate) fn next_deadline(
-    observed: &Observed,
-    records: &Records,
-    rules: &Rules,
-    now: Millis,
-) -> Option<Millis> {
-    let after = |since: Millis, span: Duration| {
-        since.saturating_add(Millis::try_from(span.as_millis()).unwrap_or(Millis::MAX))
-    };
-    let lost = records.instances.values().filter_map(|instance| observed.away_since(&instance.base));
-    let lost = lost.map(|since| after(since, rules.lost_after));
-    let forgotten = records.instances.values().filter_map(|instance| instance.draining);
-    let forgotten = forgotten.map(|since| after(since, rules.forget_after));
-    let late = records.apps.values().map(|app| after(app.since, rules.progress_deadline));
-    lost.chain(forgotten).chain(late).filter(|at| *at > now).min()
-}
-
-/// Whether at least `span` lies between two times.
-pub(crate) fn passed(since: Millis, now: Millis, span: Duration) -> bool {
-    u128::from(now.saturating_sub(since)) >= span.as_millis()
 }

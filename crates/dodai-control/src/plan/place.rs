@@ -91,7 +91,7 @@ impl<'a> Room<'a> {
     }
 
     fn base(&self, base: &BaseId) -> Option<&'a Base> {
-        self.documents.bases().find(|document| document.metadata.name.as_str() == base.as_str())
+        self.documents.base(base)
     }
 
     /// The ports that instances on a base insist on, draining ones too: they hold theirs until they are gone.
@@ -100,7 +100,7 @@ impl<'a> Room<'a> {
             let template = &self.documents.revision(&one.app, &one.revision)?.spec.template;
             Some((&one.app, fixed_ports(template)))
         };
-        self.records.instances.values().filter(|one| one.base == *base).filter_map(of).collect()
+        self.records.on(base).filter_map(of).collect()
     }
 }
 
@@ -110,7 +110,7 @@ impl Planner<'_> {
         let ports = fixed_ports(template);
         let room = Room { documents: &self.documents, records: &self.records, observed: self.observed };
         let open = |base: &&BaseId| room.closed(base, app, template).is_none();
-        let open: Vec<BaseId> = self.observed.bases.keys().filter(open).cloned().collect();
+        let open: Vec<BaseId> = self.observed.names().filter(open).cloned().collect();
         let free =
             open.iter().filter(|base| room.holders(base).iter().all(|(_, taken)| taken.is_disjoint(&ports)));
         // What ends or has ended says nothing about where the next ones belong, and the revision before this one is
@@ -155,7 +155,7 @@ impl Planner<'_> {
                     .revision(&one.app, &one.revision)
                     .is_some_and(|document| !fixed_ports(&document.spec.template).is_disjoint(ports))
         };
-        let current = self.records.apps.get(app).is_some_and(|record| record.current == *revision);
+        let current = self.records.app(app).is_some_and(|record| record.current == *revision);
         let old = self.records.of(app).find(holds).cloned().filter(|_| current);
         if let Some(old) = old {
             let why = format!("revision {revision} needs its port, and no other base is free");

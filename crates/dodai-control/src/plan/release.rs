@@ -55,7 +55,7 @@ pub(crate) fn named_by_traffic(app: &App, id: &AppId, documents: &Documents) -> 
 impl Planner<'_> {
     /// The revisions of an app that should have instances.
     pub(super) fn active(&self, id: &AppId) -> BTreeSet<RevisionId> {
-        let (Some(app), Some(record)) = (self.documents.app(id), self.records.apps.get(id)) else {
+        let (Some(app), Some(record)) = (self.documents.app(id), self.records.app(id)) else {
             return BTreeSet::new();
         };
         let mut active = named_by_traffic(app, id, &self.documents);
@@ -69,7 +69,7 @@ impl Planner<'_> {
         if let Some(revision) = template_revision(&app) {
             self.target(id, &app, revision);
         }
-        let Some(record) = self.records.apps.get(id).cloned() else { return };
+        let Some(record) = self.records.app(id).cloned() else { return };
         for revision in self.active(id) {
             self.scale(id, &app, &revision, revision == record.current);
         }
@@ -78,7 +78,7 @@ impl Planner<'_> {
     }
 
     fn target(&mut self, id: &AppId, app: &App, revision: RevisionId) {
-        let old = self.records.apps.get(id);
+        let old = self.records.app(id);
         let known = self.documents.revision(id, &revision).is_some();
         if known && old.is_some_and(|old| old.current == revision) {
             return;

@@ -7,26 +7,22 @@ use dodai_api::dapr;
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{App, BulkDelivery, Component, Scopes, SecretScope, Setting, Subscription, Value};
 
-use super::{Input, Scope, resiliency};
+use super::{Frame, Input, resiliency};
 use crate::documents::Documents;
 use crate::name;
 
 /// How long a component may take to come up unless it says so itself.
 const INIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) fn apps<'a>(input: &'a Input<'a>, scope: &'a Scope) -> impl Iterator<Item = App> + 'a {
-    input.documents.apps().filter_map(move |app| {
-        let id = name::app_id(&app.metadata);
-        if !scope.has(&id) {
-            return None;
-        }
-        let mut labels = app.metadata.labels.clone();
-        labels.extend(app.spec.labels.clone());
-        let runtime_api = app.spec.dapr.as_ref().is_none_or(|dapr| dapr.enabled);
-        let api_token = input.settings.api_token.clone().filter(|_| runtime_api);
-        let scopes = Scopes { secrets: secrets(input, app), api_token };
-        Some(App { id, scopes, labels, runtime_api })
-    })
+/// What a base is told of an app.
+pub(super) fn app(input: &Input<'_>, id: &AppId) -> Option<App> {
+    let app = input.documents.app(id)?;
+    let mut labels = app.metadata.labels.clone();
+    labels.extend(app.spec.labels.clone());
+    let runtime_api = app.spec.dapr.as_ref().is_none_or(|dapr| dapr.enabled);
+    let api_token = input.settings.api_token.clone().filter(|_| runtime_api);
+    let scopes = Scopes { secrets: secrets(input, app), api_token };
+    Some(App { id: id.clone(), scopes, labels, runtime_api })
 }
 
 fn secrets(input: &Input<'_>, app: &dodai_api::App) -> Vec<SecretScope> {
@@ -42,38 +38,36 @@ fn secrets(input: &Input<'_>, app: &dodai_api::App) -> Vec<SecretScope> {
     secrets.scopes.iter().map(scope).collect()
 }
 
-pub(super) fn components<'a>(
-    input: &'a Input<'a>,
-    scope: &'a Scope,
-    local: &'a BTreeSet<AppId>,
-) -> impl Iterator<Item = Component> + 'a {
-    let seen = move |component: &&dapr::Component| {
-        let here = |app: &AppId| {
-            app.namespace.as_str() == component.metadata.namespace.as_str()
-                && (component.scopes.is_empty()
-                    || component.scopes.iter().any(|one| one == app.name.as_str()))
-        };
-        // A base among others opens only what its own apps use, although it knows all services.
-        let all = scope.all && input.settings.mesh.is_none();
-        // A secret store serves components whatever apps it is scoped to.
-        let needed = component.spec.kind.starts_with("secretstores.")
-            && local.iter().any(|app| app.namespace.as_str() == component.metadata.namespace.as_str());
-        all || needed || local.iter().any(here)
+/// A component, if apps of this base may use it.
+pub(super) fn open(input: &Input<'_>, frame: &Frame, component: &dapr::Component) -> Option<Component> {
+    let here = |app: &AppId| {
+        app.namespace.as_str() == component.metadata.namespace.as_str()
+            && (component.scopes.is_empty() || component.scopes.iter().any(|one| one == app.name.as_str()))
     };
-    let open =
-        |document: &dapr::Component| Some(component(input, document, may_use(input.documents, document)?));
-    input.documents.components().filter(seen).filter_map(open)
+    // A base among others opens only what its own apps use, although it knows all services.
+    let all = frame.all && input.settings.mesh.is_none();
+    // A secret store serves components whatever apps it is scoped to.
+    let needed = component.spec.kind.starts_with("secretstores.")
+        && frame.local.iter().any(|app| app.namespace.as_str() == component.metadata.namespace.as_str());
+    let seen = all || needed || frame.local.iter().any(here);
+    seen.then(|| Some(self::component(input, component, may_use(input.documents, component)?)))?
 }
 
 /// The apps that may use a component, after those whose configuration denies its type; empty means all, `None`
 /// nobody.
 fn may_use(documents: &Documents, component: &dapr::Component) -> Option<Vec<String>> {
     let namespace = &component.metadata.namespace;
+    let refuses = |document: &dapr::Configuration| {
+        let rules = document.spec.components.as_ref();
+        rules.is_some_and(|rules| rules.denies(&component.spec.kind, &component.spec.version))
+    };
+    // Mostly none denies anything, and then nobody asks which apps there are.
+    if !documents.configurations().any(refuses) {
+        return Some(component.scopes.clone());
+    }
     let denies = |app: &dodai_api::App| {
         let wanted = app.spec.dapr.as_ref().and_then(|dapr| dapr.configuration.as_ref());
-        let found = wanted.and_then(|wanted| documents.configuration(namespace, wanted));
-        let rules = found.and_then(|document| document.spec.components.as_ref());
-        rules.is_some_and(|rules| rules.denies(&component.spec.kind, &component.spec.version))
+        wanted.and_then(|wanted| documents.configuration(namespace, wanted)).is_some_and(refuses)
     };
     let own = || documents.apps().filter(|app| app.metadata.namespace == *namespace);
     let denied: BTreeSet<&str> =

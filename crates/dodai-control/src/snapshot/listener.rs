@@ -72,9 +72,7 @@ fn captured(input: &Input<'_>) -> Vec<Listener> {
 
 /// What the document of this base says of connections that are led to it.
 pub(super) fn interception<'a>(input: &Input<'a>) -> Option<&'a Interception> {
-    let mut bases = input.documents.bases();
-    let own = bases.find(|base| base.metadata.name.as_str() == input.base.as_str())?;
-    own.spec.interception.as_ref()
+    input.documents.base(input.base)?.spec.interception.as_ref()
 }
 
 /// The runtime API of one app, at each of its addresses.

@@ -1,8 +1,9 @@
-//! `build`: what one base is told. Pure: documents, records and what is observed in, a snapshot out.
+//! What one base is told. Pure: documents, records and what is observed in, a snapshot out.
 //!
-//! A base is told only what it uses: the apps that run on it, what they declare to call, what its gateways
-//! lead to, and what it asked for ([`Wants`]). Unchanged resources keep their `Arc` through
-//! [`next`], and the version grows only when something changed.
+//! A base is told only what it uses: the apps that run on it, what they declare to call, what its gateways lead to, and
+//! what it asked for ([`Wants`]). That is its [`Frame`]; each part within it is made apart, and made anew only when
+//! something it was made of changed ([`Telling`]). Unchanged resources keep their `Arc`, and the version grows only when
+//! something changed.
 
 mod balancing;
 mod component;
@@ -18,15 +19,15 @@ mod route;
 mod rule;
 mod service;
 mod share;
+mod telling;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use dodai_core::id::{AppId, BaseId};
-use dodai_core::snapshot::{Absent, Resource, Snapshot, Trust};
+use dodai_core::snapshot::{Snapshot, Trust};
 use dodai_core::status::Wants;
 use dodai_transport::identity::TrustDomain;
 
@@ -37,6 +38,7 @@ use crate::records::{Observed, Records};
 pub(crate) use policy::contested;
 pub(crate) use route::{gateway_listener_names, unresolved};
 pub(crate) use service::{selects, traffic};
+pub(crate) use telling::Telling;
 
 /// The label on bases that gateways run on; where no base has it, they run on every base.
 pub const GATEWAY_LABEL: &str = "dodai.dev/gateway";
@@ -91,12 +93,12 @@ impl Input<'_> {
     }
 
     fn wants(&self) -> Wants {
-        self.observed.bases.get(self.base).map(|sighting| sighting.status.wants.clone()).unwrap_or_default()
+        self.observed.base(self.base).map(|sighting| sighting.status.wants.clone()).unwrap_or_default()
     }
 
     /// Whether the base takes whom it trusts from the server.
     fn heeds_trust(&self) -> bool {
-        self.observed.bases.get(self.base).is_some_and(|sighting| sighting.status.trust.is_some())
+        self.observed.base(self.base).is_some_and(|sighting| sighting.status.trust.is_some())
     }
 
     /// Whether gateways listen on this base.
@@ -114,16 +116,28 @@ pub(crate) fn has_gateways(documents: &Documents, base: &BaseId) -> bool {
     any.peek().is_none() || any.any(|labelled| labelled.metadata.name.as_str() == base.as_str())
 }
 
-/// Which apps a base is told about.
-struct Scope {
+/// What decides which parts a base is told, and what they have in common.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Frame {
+    /// Every name is told.
     all: bool,
+    /// The names that are.
     apps: BTreeSet<AppId>,
+    /// Those of them that the base asked about.
+    wanted: BTreeSet<AppId>,
+    /// The apps that run here.
+    local: BTreeSet<AppId>,
+    /// The apps that some route leads to straight, whatever service has their name.
+    apart: BTreeSet<AppId>,
+    /// The labels that some rule asks about.
+    asked: BTreeSet<String>,
 }
 
-impl Scope {
-    fn of(input: &Input<'_>, local: &BTreeSet<AppId>) -> Scope {
+impl Frame {
+    fn of(input: &Input<'_>) -> Frame {
+        let local = input.local();
         let mut apps = local.clone();
-        for id in local {
+        for id in &local {
             let Some(app) = input.documents.app(id) else { continue };
             for call in &app.spec.calls {
                 let there = call.namespace.as_ref().unwrap_or(&app.metadata.namespace);
@@ -136,28 +150,22 @@ impl Scope {
         }
         if listener::interception(input).is_some() {
             // Who calls by address is understood only where it is known who has it.
-            apps.extend(
-                input
-                    .documents
-                    .apps()
-                    .filter(|app| app.spec.external.is_some())
-                    .map(|app| name::app_id(&app.metadata)),
-            );
+            let outside = input.documents.apps().filter(|app| app.spec.external.is_some());
+            apps.extend(outside.map(|app| name::app_id(&app.metadata)));
         }
         // Where policies are kept, who is asked by them is called.
         apps.extend(guard::authorizers(input.documents));
-        let all = match input.wants() {
-            Wants::All => true,
-            Wants::Only(more) => {
-                apps.extend(more);
-                false
-            }
+        let (all, wanted) = match input.wants() {
+            Wants::All => (true, BTreeSet::new()),
+            Wants::Only(wanted) => (false, wanted),
         };
+        apps.extend(wanted.iter().cloned());
         // Where rules of a service lead, calls to it go.
         let onward: Vec<AppId> =
             apps.iter().flat_map(|app| route::service_targets(input.documents, app)).collect();
         apps.extend(onward);
-        Scope { all, apps }
+        let (apart, asked) = (route::app_targets(input.documents), endpoints::asked(input.documents));
+        Frame { all, apps, wanted, local, apart, asked }
     }
 
     fn has(&self, app: &AppId) -> bool {
@@ -167,38 +175,7 @@ impl Scope {
 
 /// The snapshot of a base at `version`.
 pub fn build(input: &Input<'_>, version: u64) -> Snapshot {
-    let local = input.local();
-    let scope = Scope::of(input, &local);
-    let mut all: Vec<Resource> = Vec::new();
-    all.extend(component::apps(input, &scope).map(Resource::App));
-    all.extend(component::components(input, &scope, &local).map(Resource::Component));
-    all.extend(component::subscriptions(input, &local).into_iter().map(Resource::Subscription));
-    all.extend(workload::workloads(input).into_iter().map(Resource::Workload));
-    let services = service::services(input, &scope, &local);
-    if let Wants::Only(wanted) = input.wants() {
-        let is_absent = |app: &AppId| !services.iter().any(|one| one.service.id.owner == *app);
-        all.extend(wanted.into_iter().filter(is_absent).map(|app| Resource::Absent(Absent { app })));
-    }
-    let traits = endpoints::Traits::of(input.documents);
-    all.extend(services.iter().map(|one| Resource::Endpoints(endpoints::endpoints(input, one, &traits))));
-    all.extend(services.into_iter().map(|one| Resource::Service(one.service)));
-    all.extend(outside::endpoints(input, &scope, &local));
-    all.extend(share::shares(input));
-    if input.heeds_trust() {
-        all.extend(input.settings.trust.clone().map(Resource::Trust));
-    }
-    if input.has_gateways() {
-        let (listeners, routes) = route::gateways(input);
-        all.extend(listeners.into_iter().map(Resource::Listener));
-        all.extend(routes.into_iter().map(Resource::Routes));
-    }
-    all.extend(listener::listeners(input, &local).into_iter().map(Resource::Listener));
-    Snapshot::of(version, all)
-}
-
-/// The snapshot that follows `previous`, or `None` if nothing changed. What did not change keeps its `Arc`.
-pub fn next(input: &Input<'_>, previous: &Snapshot, version: u64) -> Option<Arc<Snapshot>> {
-    let fresh = build(input, version.max(previous.version + 1));
-    let delta = previous.diff(&fresh);
-    (!delta.is_empty()).then(|| Arc::new(previous.apply(&delta)))
+    let mut snapshot = Telling::default().next(input, &Snapshot::default(), version).unwrap_or_default();
+    snapshot.version = version;
+    snapshot
 }

@@ -3,8 +3,6 @@
 //!
 //! Secrets stay references here; a base follows them before it uses the snapshot.
 
-use std::collections::BTreeSet;
-
 use dodai_api::dapr::{HttpEndpoint, TlsItem};
 use dodai_api::{External, ProxyProtocolVersion};
 use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
@@ -13,7 +11,7 @@ use dodai_core::snapshot::{
     Pem, ProxyVersion, Resource, Rule, Service, Setting, Target, Value,
 };
 
-use super::{Input, Scope, component};
+use super::{Frame, Input, component};
 use crate::name;
 
 /// The name of the one port of an endpoint.
@@ -21,23 +19,20 @@ const PORT: &str = "http";
 /// The revision of what has none.
 const REVISION: &str = "outside";
 
-pub(super) fn endpoints(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId>) -> Vec<Resource> {
-    let mut all = Vec::new();
-    for document in input.documents.endpoints() {
-        let Some(id) = id_of(document) else { continue };
-        // An app of the name wins; documents that are checked together cannot have both.
-        let taken = input.documents.app(&id.owner).is_some() || input.documents.service(&id.owner).is_some();
-        let told = scope.has(&id.owner) || local.iter().any(|app| may_call(document, app));
-        if taken || !told {
-            continue;
-        }
-        let Some(url) = Url::read(&document.spec.base_url) else { continue };
-        let target = target(document, &url);
-        let list = vec![Endpoint::new(RevisionId::new(REVISION), target)];
-        all.push(Resource::Endpoints(Endpoints { service: id.clone(), list }));
-        all.push(Resource::Service(service(document, id, &url)));
+/// What is told of an endpoint, if apps of this base may call it.
+pub(super) fn endpoint(input: &Input<'_>, frame: &Frame, document: &HttpEndpoint) -> Option<[Resource; 2]> {
+    let id = id_of(document)?;
+    // An app of the name wins; documents that are checked together cannot have both.
+    let taken = input.documents.app(&id.owner).is_some() || input.documents.service(&id.owner).is_some();
+    let told = frame.has(&id.owner) || frame.local.iter().any(|app| may_call(document, app));
+    if taken || !told {
+        return None;
     }
-    all
+    let url = Url::read(&document.spec.base_url)?;
+    let target = target(document, &url);
+    let list = vec![Endpoint::new(RevisionId::new(REVISION), target)];
+    let endpoints = Resource::Endpoints(Endpoints { service: id.clone(), list });
+    Some([endpoints, Resource::Service(service(document, id, &url))])
 }
 
 fn id_of(document: &HttpEndpoint) -> Option<ServiceId> {

@@ -4,7 +4,7 @@
 //! then the smaller name; a Policy wins over a Resiliency. Who lost is told by [`contested`]. Access is apart:
 //! an app's holds whichever service leads to it, beside that of the service.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dodai_api::{self as api, Metadata, Policy, TargetKind};
@@ -63,9 +63,12 @@ pub(crate) fn policies_of<'a>(documents: &'a Documents, parts: &[Part<'_>]) -> V
         };
         parts.iter().position(|part| policy.spec.target_refs.iter().any(|reference| hits(part, reference)))
     };
-    let mut found: Vec<_> =
-        documents.policies().filter_map(|one| Some((rank(one)?, age(&one.metadata), one))).collect();
+    let targets: BTreeSet<&AppId> = parts.iter().map(|part| part.app).collect();
+    let on = targets.into_iter().flat_map(|target| documents.policies_on(target));
+    let mut found: Vec<_> = on.filter_map(|one| Some((rank(one)?, age(&one.metadata), one))).collect();
+    // One policy may be on several of them.
     found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    found.dedup_by(|a, b| a.1 == b.1);
     found.into_iter().map(|(_, _, policy)| policy).collect()
 }
 
@@ -146,25 +149,18 @@ fn guard(input: &Input<'_>, parts: &[Part<'_>]) -> Vec<Filter> {
     token.into_iter().chain(policies.iter().find_map(says)).chain(tried).chain(asked).collect()
 }
 
-/// The resiliency documents that a policy overrides, with the name of the policy.
-pub(crate) fn contested(documents: &Documents) -> BTreeMap<String, String> {
-    let mut losers = BTreeMap::new();
-    for document in documents.resiliencies() {
-        for target in document.spec.targets.apps.keys() {
-            let Ok(own) = dodai_core::id::Name::new(target) else { continue };
-            let app = AppId::new(name::name(&document.metadata.namespace), own);
-            let part = |kind| Part { kind, app: &app, section: None };
-            let winners = policies_of(documents, &[part(TargetKind::Service), part(TargetKind::App)]);
-            if let Some(winner) = winners.first() {
-                let key = format!("{}/{}", document.metadata.namespace, document.metadata.name);
-                losers.insert(
-                    key,
-                    format!("Policy `{}` also targets `{target}` and wins", winner.metadata.name),
-                );
-            }
-        }
-    }
-    losers
+/// Why a resiliency document does not count for one of its targets: a policy overrides it.
+pub(crate) fn contested(documents: &Documents, document: &api::dapr::Resiliency) -> Option<String> {
+    let mut targets: Vec<&String> = document.spec.targets.apps.keys().collect();
+    targets.reverse();
+    targets.into_iter().find_map(|target| {
+        let own = dodai_core::id::Name::new(target).ok()?;
+        let app = AppId::new(name::name(&document.metadata.namespace), own);
+        let part = |kind| Part { kind, app: &app, section: None };
+        let winners = policies_of(documents, &[part(TargetKind::Service), part(TargetKind::App)]);
+        let winner = winners.first()?;
+        Some(format!("Policy `{}` also targets `{target}` and wins", winner.metadata.name))
+    })
 }
 
 pub(super) fn bound(span: api::TimeSpan) -> Duration {

@@ -7,7 +7,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use dodai_api::{self as api, Gateway, ListenerProtocol, ParentKind, ParentRef, Route, TargetKind, TlsMode};
+use dodai_api::{self as api, Gateway, ListenerProtocol, ParentKind, Route, TargetKind, TlsMode};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{
     Certificate, Listener, Protocol, ProxyProtocol, Role, Routes, Rule, Tls, TlsName, VirtualHost,
@@ -17,7 +17,7 @@ use super::policy::{Part, merged};
 use super::precedence::Order;
 use super::service::Offered;
 use super::{Input, guard, rule};
-use crate::documents::Documents;
+use crate::documents::{Documents, parent_id};
 use crate::name;
 
 /// The name of the core listener of each gateway listener. Those that share an address share the first's.
@@ -56,14 +56,7 @@ pub(super) fn app_targets(documents: &Documents) -> BTreeSet<AppId> {
 
 /// The apps and services that routes under one service lead to.
 pub(super) fn service_targets(documents: &Documents, owner: &AppId) -> BTreeSet<AppId> {
-    let hangs = |route: &&Route| {
-        route
-            .spec
-            .parent_refs
-            .iter()
-            .any(|parent| parent.kind == ParentKind::Service && parent_id(route, parent) == *owner)
-    };
-    documents.routes().filter(hangs).flat_map(targets).collect()
+    documents.routes_on(owner).flat_map(targets).collect()
 }
 
 fn targets(route: &Route) -> Vec<AppId> {
@@ -78,10 +71,6 @@ fn backends(route: &Route) -> Vec<api::BackendRef> {
     };
     let all = route.spec.rules.iter().flat_map(|rule| rule.backend_refs.iter().cloned().chain(mirrors(rule)));
     all.collect()
-}
-
-fn parent_id(route: &Route, parent: &ParentRef) -> AppId {
-    name::app_in(parent.namespace.as_ref().unwrap_or(&route.metadata.namespace), &parent.name)
 }
 
 /// What of a route leads nowhere, for its status.
@@ -121,10 +110,11 @@ fn ranked(input: &Input<'_>, route: &Route) -> Vec<Ranked> {
 /// The rules of routes that hang on one service port.
 pub(super) fn service_rules(input: &Input<'_>, one: &Offered) -> Vec<Rule> {
     let mut all = Vec::new();
-    for route in input.documents.routes() {
+    let Some(service) = one.service() else { return Vec::new() };
+    for route in input.documents.routes_on(service) {
         let hangs = route.spec.parent_refs.iter().any(|parent| {
             parent.kind == ParentKind::Service
-                && Some(&parent_id(route, parent)) == one.service()
+                && parent_id(route, parent) == *service
                 && parent.section_name.as_ref().is_none_or(|section| one.is_called(section))
                 && parent.port.is_none_or(|port| one.port == Some(port.get()))
         });

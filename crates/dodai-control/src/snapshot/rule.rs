@@ -131,7 +131,7 @@ fn to(input: &Input<'_>, route: &Route, reference: &BackendRef) -> Option<Backen
         Some(RevisionChoice::Id(id)) => Some(name::revision(id)),
         Some(RevisionChoice::Latest) => {
             let app = found.apps.first()?;
-            input.records.apps.get(app).and_then(|record| record.serving.clone())
+            input.records.app(app).and_then(|record| record.serving.clone())
         }
         None => None,
     };

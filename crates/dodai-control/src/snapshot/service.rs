@@ -1,6 +1,6 @@
 //! What can be called and where it is: services of apps, service documents, endpoints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use dodai_api::{self as api, App, RevisionChoice, ServiceSpec, Workload};
 use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
@@ -8,7 +8,7 @@ use dodai_core::snapshot::{Health, Protocol, Service};
 
 use super::balancing::Balancing;
 use super::workload::protocol;
-use super::{Input, Scope, policy, route};
+use super::{Frame, Input, policy, route};
 use crate::documents::Documents;
 use crate::name;
 
@@ -50,12 +50,6 @@ pub(super) struct Compiled {
     pub apps: Vec<AppId>,
     /// Whether what is near the caller gets its calls first.
     pub prefers_near: bool,
-}
-
-/// Everything that goes by a name which can be called.
-fn owners(documents: &Documents) -> BTreeSet<AppId> {
-    let apps = documents.apps().map(|app| name::app_id(&app.metadata));
-    apps.chain(documents.services().map(|service| name::app_id(&service.metadata))).collect()
 }
 
 /// The ports behind one name: those of the service document, or of the app.
@@ -174,23 +168,31 @@ pub(super) fn resolve(
     Some(all.swap_remove(at))
 }
 
-pub(super) fn services(input: &Input<'_>, scope: &Scope, local: &BTreeSet<AppId>) -> Vec<Compiled> {
+/// What is told of one name: its ports, and those of the app behind it if some rule leads there straight.
+pub(super) fn services(input: &Input<'_>, frame: &Frame, owner: &AppId) -> Vec<Compiled> {
     let mut compiled: BTreeMap<ServiceId, Compiled> = BTreeMap::new();
-    let apart = route::app_targets(input.documents);
-    for owner in owners(input.documents) {
-        // What goes by its own name only is not looked at further: of thousands, few are told.
-        if !scope.has(&owner) && input.documents.service(&owner).is_none() && !apart.contains(&owner) {
-            continue;
-        }
-        let more = if apart.contains(&owner) { straight(input.documents, &owner) } else { Vec::new() };
-        for one in offered(input.documents, &owner).into_iter().chain(more) {
-            let told = scope.has(&owner) || one.apps.iter().any(|app| local.contains(app));
-            if told && !compiled.contains_key(&one.id) {
-                compiled.insert(one.id.clone(), compile(input, &one));
-            }
+    let apart = frame.apart.contains(owner);
+    // What goes by its own name only is not looked at further: of thousands, few are told.
+    if !frame.has(owner) && input.documents.service(owner).is_none() && !apart {
+        return Vec::new();
+    }
+    let more = if apart { straight(input.documents, owner) } else { Vec::new() };
+    for one in offered(input.documents, owner).into_iter().chain(more) {
+        let told = frame.has(owner) || one.apps.iter().any(|app| frame.local.contains(app));
+        if told && !compiled.contains_key(&one.id) {
+            compiled.insert(one.id.clone(), compile(input, &one));
         }
     }
     compiled.into_values().collect()
+}
+
+/// Whether nobody has a name that was asked about.
+pub(super) fn is_absent(input: &Input<'_>, frame: &Frame, owner: &AppId, own: &[Compiled]) -> bool {
+    let is_it = |id: &ServiceId| id.owner == *owner;
+    let behind = || frame.apart.iter().filter(|app| name::behind(app) == *owner);
+    frame.wanted.contains(owner)
+        && !own.iter().any(|one| is_it(&one.service.id))
+        && !behind().any(|app| straight(input.documents, app).iter().any(|one| is_it(&one.id)))
 }
 
 fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
@@ -240,7 +242,7 @@ fn mutual_tls(documents: &Documents, id: &AppId) -> Option<api::MutualTls> {
 
 /// The shares of an app's revisions that can take calls; all to the newest ready one unless it says otherwise.
 pub(crate) fn traffic(input: &Input<'_>, id: &AppId) -> Vec<(RevisionId, u32)> {
-    let serving = input.records.apps.get(id).and_then(|record| record.serving.clone());
+    let serving = input.records.app(id).and_then(|record| record.serving.clone());
     let Some(app) = input.documents.app(id) else { return Vec::new() };
     let mut shares: BTreeMap<RevisionId, u32> = BTreeMap::new();
     for share in app.spec.traffic.iter().filter(|share| share.weight.0 > 0) {

@@ -27,7 +27,7 @@ fn resource((limit, per_ten_thousand): (String, u16)) -> Resource {
 
 /// The share of the base that is told, if it keeps this limit.
 fn share(input: &Input<'_>, limit: &str) -> Option<u16> {
-    let connected = input.observed.bases.iter().filter(|(base, one)| one.connected || *base == input.base);
+    let connected = input.observed.bases().filter(|(base, one)| one.connected || *base == input.base);
     let asked = connected.filter_map(|(base, one)| Some((base, *one.status.demand.get(limit)?)));
     let asked: Vec<_> = asked.collect();
     let own = asked.iter().find(|(base, _)| *base == input.base)?.1;

@@ -1,7 +1,7 @@
 //! Instances on a base: from the template of a revision to what the base runs.
 
 use dodai_api::{self as api, RestartPolicy, Run, Workload as Shapes};
-use dodai_core::id::{AppId, Digest};
+use dodai_core::id::{AppId, Digest, InstanceId};
 use dodai_core::snapshot::{
     Check, Limits, ModuleSpec, Probe, Probes, ProcessSpec, Protocol, Restart, ServicePort, Setting, Shape,
     Value, Workload,
@@ -15,12 +15,10 @@ use crate::records::InstanceRecord;
 /// Calls that a module runs at once on one base, unless its app says so itself.
 const MAX_CONCURRENCY: u32 = 256;
 
-pub(super) fn workloads(input: &Input<'_>) -> Vec<Workload> {
-    let here = input.records.on(input.base).filter(|one| !one.succeeded);
-    here.filter_map(|one| workload(input, one)).collect()
-}
-
-fn workload(input: &Input<'_>, record: &InstanceRecord) -> Option<Workload> {
+/// What a base is told of an instance that was placed on it.
+pub(super) fn workload(input: &Input<'_>, id: &InstanceId) -> Option<Workload> {
+    let here = |one: &&InstanceRecord| one.base == *input.base && !one.succeeded;
+    let record = input.records.instance(id).filter(here)?;
     let revision = input.documents.revision(&record.app, &record.revision)?;
     let template = &revision.spec.template;
     let shape = match template.workload()? {

@@ -86,7 +86,7 @@ fn taken(facts: &Facts<'_>, endpoint: &dapr::HttpEndpoint) -> Option<String> {
 pub(super) fn revision(facts: &Facts<'_>, revision: &dodai_api::Revision) -> Condition {
     let app = AppId::new(name::name(&revision.metadata.namespace), name::name(&revision.spec.app));
     let id = name::revision(&revision.spec.id);
-    let record = facts.records.apps.get(&app);
+    let record = facts.records.app(&app);
     let serves = record.is_some_and(|record| record.serving.as_ref() == Some(&id));
     let runs =
         facts.records.of(&app).filter(|one| one.revision == id && facts.observed.is_seen_ready(one)).count();
@@ -101,12 +101,9 @@ pub(super) fn revision(facts: &Facts<'_>, revision: &dodai_api::Revision) -> Con
 
 /// What a namespace holds.
 pub(super) fn namespace(facts: &Facts<'_>, namespace: &dodai_api::Namespace) -> Condition {
-    let own = |key: &&DocumentKey| {
-        key.kind.is_namespaced()
-            && key.kind != Kind::Revision
-            && key.namespace.as_str() == namespace.metadata.name.as_str()
-    };
-    let count = facts.documents.iter().map(|(key, _)| key).filter(own).count();
+    let kinds = Kind::ALL.iter().filter(|kind| kind.is_namespaced() && **kind != Kind::Revision);
+    let keys = kinds.flat_map(|kind| facts.documents.keys(*kind));
+    let count = keys.filter(|key| key.namespace.as_str() == namespace.metadata.name.as_str()).count();
     let reason = if count == 0 { "Empty" } else { "InUse" };
     condition("Accepted", true, reason, format!("it holds {count} documents"))
 }

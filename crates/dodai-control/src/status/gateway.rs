@@ -14,13 +14,13 @@ use crate::snapshot::{gateway_listener_names, has_gateways};
 pub(super) fn status(facts: &Facts<'_>, gateway: &Gateway) -> Status {
     let id = name::app_id(&gateway.metadata);
     let names = gateway_listener_names(facts.documents);
-    let connected = || facts.observed.bases.iter().filter(|(_, base)| base.connected);
+    let connected = || facts.observed.bases().filter(|(_, base)| base.connected);
     let wanted: Vec<_> = connected().filter(|(base, _)| has_gateways(facts.documents, base)).collect();
     let mut addresses = Vec::new();
     let (mut nobody, mut partly) = (Vec::new(), Vec::new());
     for listener in &gateway.spec.listeners {
         let Some(own) = names.get(&(id.clone(), listener.name.to_string())) else { continue };
-        let bound = facts.observed.bases.values().filter_map(|base| base.status.listeners.get(own));
+        let bound = facts.observed.bases().filter_map(|(_, base)| base.status.listeners.get(own));
         addresses.extend(bound.map(|address| Value::from(address.to_string())));
         let deaf: Vec<_> =
             wanted.iter().filter(|(_, base)| !base.status.listeners.contains_key(own)).copied().collect();

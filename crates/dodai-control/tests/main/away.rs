@@ -31,14 +31,14 @@ impl World {
         let text = BASE.to_owned() + APP;
         let mut documents: Documents = yaml(&text).into_iter().map(|one| one.value).collect();
         let mut records = Records::default();
-        let here = Sighting { status: Status::default(), connected: true, since: NOW };
-        let mut observed = Observed { started: NOW, bases: [(BaseId::new("b1"), here)].into() };
+        let here = Sighting { status: Status::default().into(), connected: true, since: NOW };
+        let mut observed = Observed::new(NOW, [(BaseId::new("b1"), here)].into());
         for step in plan(&documents, &observed, &records, &Rules::default(), NOW).steps {
             apply_step(&step, &mut documents, &mut records);
         }
-        let sighting = observed.bases.get_mut(&BaseId::new("b1")).expect("it is there");
-        sighting.status.instances =
-            records.instances.keys().map(|id| (id.clone(), instance(Phase::Ready))).collect();
+        let sighting = observed.bases_mut().get_mut(&BaseId::new("b1")).expect("it is there");
+        sighting.report().instances =
+            records.instances().map(|one| (one.id.clone(), instance(Phase::Ready))).collect();
         for step in plan(&documents, &observed, &records, &Rules::default(), NOW).steps {
             apply_step(&step, &mut documents, &mut records);
         }
@@ -73,7 +73,7 @@ fn what_a_base_that_is_away_runs_is_not_counted_as_ready() {
     world.look();
     assert_eq!(world.condition("App/default/shop").0, "InstancesReady");
     assert_eq!(world.status("App/default/shop")["revisions"][0]["ready"], 1);
-    world.observed.bases.get_mut(&BaseId::new("b1")).expect("it is there").connected = false;
+    world.observed.bases_mut().get_mut(&BaseId::new("b1")).expect("it is there").connected = false;
     world.look();
     let (reason, message) = world.condition("App/default/shop");
     assert_eq!(reason, "InstancesMissing");
@@ -84,14 +84,14 @@ fn what_a_base_that_is_away_runs_is_not_counted_as_ready() {
 #[test]
 fn a_base_that_was_seen_before_the_server_started_is_away() {
     let mut world = World::new();
-    let seen = std::mem::take(&mut world.observed.bases);
+    let seen = std::mem::take(world.observed.bases_mut());
     world.look();
     assert_eq!(world.condition("Base/default/b1").0, "NeverSeen", "nobody ever saw it");
 
-    world.observed.bases = seen.clone();
+    *world.observed.bases_mut() = seen.clone();
     world.look();
     assert_eq!(world.condition("Base/default/b1").0, "Connected");
-    world.observed.bases.clear();
+    world.observed.bases_mut().clear();
     for _ in 0..2 {
         world.look();
         let (reason, message) = world.condition("Base/default/b1");
@@ -99,12 +99,12 @@ fn a_base_that_was_seen_before_the_server_started_is_away() {
         assert!(message.contains("has not connected since the server started"), "{message}");
     }
 
-    world.observed.bases = seen;
-    world.observed.bases.get_mut(&BaseId::new("b1")).expect("it is there").connected = false;
+    *world.observed.bases_mut() = seen;
+    world.observed.bases_mut().get_mut(&BaseId::new("b1")).expect("it is there").connected = false;
     world.look();
     let last = world.status("Base/default/b1")["lastSeen"].clone();
     assert!(last.is_string());
-    world.observed.bases.clear();
+    world.observed.bases_mut().clear();
     world.look();
     assert_eq!(
         (world.condition("Base/default/b1").0.as_str(), &world.status("Base/default/b1")["lastSeen"]),

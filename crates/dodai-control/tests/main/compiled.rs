@@ -25,7 +25,7 @@ pub(super) fn snapshot(text: &str, local: &[&str]) -> Snapshot {
         let (id, revision) = (InstanceId::new(format!("{app}-1")), RevisionId::new("0123456789"));
         let app = AppId::parse(&format!("default/{app}")).expect("valid");
         let record = AppRecord { current: revision.clone(), since: 0, serving: Some(revision.clone()) };
-        records.apps.insert(app.clone(), record);
+        records.put_app(app.clone(), record);
         let record = InstanceRecord {
             id: id.clone(),
             app,
@@ -35,11 +35,11 @@ pub(super) fn snapshot(text: &str, local: &[&str]) -> Snapshot {
             draining: None,
             succeeded: false,
         };
-        records.instances.insert(id, record);
+        records.put_instance(record);
     }
     let mut observed = Observed::default();
     let status = Status { wants: Wants::All, ..Status::default() };
-    observed.bases.insert(base.clone(), Sighting { status, connected: true, since: 0 });
+    observed.bases_mut().insert(base.clone(), Sighting { status: status.into(), connected: true, since: 0 });
     let settings = BaseSettings::default();
     let input = Input {
         documents: &documents,

@@ -37,8 +37,8 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let here = Sighting { status: Status::default(), connected: true, since: NOW };
-        let observed = Observed { started: NOW, bases: [(BaseId::new("a"), here)].into() };
+        let here = Sighting { status: Status::default().into(), connected: true, since: NOW };
+        let observed = Observed::new(NOW, [(BaseId::new("a"), here)].into());
         let mut world = World { documents: Documents::default(), records: Records::default(), observed };
         world.write(1);
         world
@@ -67,10 +67,10 @@ impl World {
     fn zap(&mut self, phase: Phase, reason: &str) {
         let app = AppId::parse("default/zap").expect("valid");
         let ids: Vec<_> = self.records.of(&app).map(|one| one.id.clone()).collect();
-        let base = self.observed.bases.get_mut(&BaseId::new("a")).expect("it is there");
+        let base = self.observed.bases_mut().get_mut(&BaseId::new("a")).expect("it is there");
         let mut told = instance(phase);
         told.reason = reason.to_owned();
-        base.status.instances = ids.into_iter().map(|id| (id, told.clone())).collect();
+        base.report().instances = ids.into_iter().map(|id| (id, told.clone())).collect();
     }
 
     /// Whether the newest instance of the dependent is told to wait; `None` if there is none.

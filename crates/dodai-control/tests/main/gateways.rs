@@ -90,7 +90,9 @@ fn the_status_names_the_base_whose_listener_does_not_listen() {
             } else {
                 status.refused = Some(Refusal { version: 1, reason: "port 8080 is taken".to_owned() });
             }
-            observed.bases.insert(BaseId::new(base), Sighting { status, connected: true, since: 0 });
+            observed
+                .bases_mut()
+                .insert(BaseId::new(base), Sighting { status: status.into(), connected: true, since: 0 });
         }
         let (records, rules) = (Records::default(), Rules::default());
         let facts =

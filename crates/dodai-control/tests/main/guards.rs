@@ -96,8 +96,8 @@ fn shares_follow_what_is_asked_of_each_base() {
         for (base, demand, connected) in asked {
             let demand = demand.map(|asked| ("default/p".to_owned(), asked)).into_iter().collect();
             let status = Status { demand, ..Status::default() };
-            let sighting = Sighting { status, connected: *connected, since: 0 };
-            observed.bases.insert(BaseId::new(*base), sighting);
+            let sighting = Sighting { status: status.into(), connected: *connected, since: 0 };
+            observed.bases_mut().insert(BaseId::new(*base), sighting);
         }
         let share = |base: &str| {
             let base = BaseId::new(base);

@@ -8,6 +8,7 @@ use dodai_control::documents::Documents;
 use dodai_control::execute::execute;
 use dodai_control::plan::{Rules, Step, apply as apply_step, plan};
 use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sighting};
+use dodai_control::shared::SharedMap;
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId};
 use dodai_core::status::{Phase, Status};
 use dodai_core::task::Tasks;
@@ -35,7 +36,7 @@ fn documents(text: &str) -> Documents {
 
 fn base(connected: bool, since: u64, phases: &[(InstanceId, Phase)]) -> Sighting {
     let instances = phases.iter().map(|(id, phase)| (id.clone(), instance(*phase))).collect();
-    Sighting { status: Status { instances, ..Status::default() }, connected, since }
+    Sighting { status: Status { instances, ..Status::default() }.into(), connected, since }
 }
 
 /// The state of a small world that is reconciled in memory.
@@ -52,7 +53,7 @@ impl World {
         World {
             documents: documents(text),
             records: Records::default(),
-            observed: Observed { started: START, bases },
+            observed: Observed::new(START, bases),
             now: START,
         }
     }
@@ -79,21 +80,21 @@ impl World {
 
     /// Bases do what they are told; `phase` says what becomes of an instance.
     fn obey(&mut self, phase: impl Fn(&InstanceRecord) -> Phase) {
-        for (id, sighting) in self.observed.bases.iter_mut().filter(|(_, one)| one.connected) {
+        for (id, sighting) in self.observed.bases_mut().iter_mut().filter(|(_, one)| one.connected) {
             let told = self.records.on(id).filter(|one| !one.succeeded);
             let seen = |one: &InstanceRecord| if one.draining.is_some() { Phase::Gone } else { phase(one) };
             let report = told.map(|one| (one.id.clone(), instance(seen(one))));
-            sighting.status.instances = report.collect();
+            sighting.report().instances = report.collect();
         }
         self.now += 1000;
     }
 
     fn live(&self) -> Vec<&InstanceRecord> {
-        self.records.instances.values().filter(|one| one.draining.is_none()).collect()
+        self.records.instances().filter(|one| one.draining.is_none()).collect()
     }
 
     fn app(&self, name: &str) -> &AppRecord {
-        &self.records.apps[&AppId::parse(&format!("default/{name}")).expect("valid")]
+        self.records.app(&AppId::parse(&format!("default/{name}")).expect("valid")).expect("it is known")
     }
 
     fn settle(&mut self, phase: impl Fn(&InstanceRecord) -> Phase) {
@@ -137,7 +138,7 @@ fn instances_spread_over_bases_and_the_surplus_ends() {
     assert_eq!((on(&world, "a"), on(&world, "b")), (2, 2));
     world.replace(&module("shop", "v1.wasm", "  scale: {min: 1}\n"));
     world.settle(|_| Phase::Ready);
-    assert_eq!(world.records.instances.len(), 1);
+    assert_eq!(world.records.instances().count(), 1);
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn a_new_revision_takes_over_only_when_it_is_ready() {
     assert_eq!(world.live().len(), 4);
     world.settle(|_| Phase::Ready);
     assert_eq!(world.app("shop").serving, Some(world.app("shop").current.clone()));
-    assert!(world.records.instances.values().all(|one| one.revision != old), "the old one is gone");
+    assert!(world.records.instances().all(|one| one.revision != old), "the old one is gone");
 
     world.replace(&module("shop", "v1.wasm", "  scale: {min: 2}\n"));
     world.settle(|_| Phase::Ready);
@@ -208,19 +209,19 @@ fn what_runs_once_runs_once_per_revision() {
     let mut world = World::new(&once("v1"), &["a"]);
     world.settle(|_| Phase::Succeeded);
     assert_eq!(world.records.next, 2, "one instance was ever made");
-    assert!(world.records.instances.values().all(|one| one.succeeded));
+    assert!(world.records.instances().all(|one| one.succeeded));
     world.settle(|_| Phase::Succeeded);
     assert_eq!(world.records.next, 2, "it is not run again");
     // Its base, which is told of it no more, says that it is gone; or is gone itself.
-    let ran = world.records.instances.keys().next().expect("it is kept").clone();
-    let base = world.observed.bases.get_mut(&BaseId::new("a")).expect("it is there");
-    base.status.instances.insert(ran.clone(), instance(Phase::Gone));
+    let ran = world.records.instances().next().expect("it is kept").id.clone();
+    let base = world.observed.bases_mut().get_mut(&BaseId::new("a")).expect("it is there");
+    base.report().instances.insert(ran.clone(), instance(Phase::Gone));
     assert_eq!(world.reconcile(), [], "it ran all the same");
-    let base = world.observed.bases.get_mut(&BaseId::new("a")).expect("it is there");
+    let base = world.observed.bases_mut().get_mut(&BaseId::new("a")).expect("it is there");
     base.connected = false;
     world.now += 3_600_000;
     assert_eq!(world.reconcile(), [], "it ran all the same");
-    world.observed.bases.get_mut(&BaseId::new("a")).expect("it is there").connected = true;
+    world.observed.bases_mut().get_mut(&BaseId::new("a")).expect("it is there").connected = true;
     world.replace(&once("v2"));
     world.settle(|_| Phase::Succeeded);
     assert_eq!(world.records.next, 3);
@@ -242,10 +243,10 @@ fn what_runs_once_serves_only_when_it_has_succeeded() {
 fn a_rollout_spreads_its_instances_whatever_runs_of_the_one_before() {
     let shop = |version: &str| module("shop", version, "  scale: {min: 3}\n");
     let mut world = World::new(&shop("v0.wasm"), &["a", "b"]);
-    world.observed.bases.get_mut(&BaseId::new("b")).expect("it is there").connected = false;
+    world.observed.bases_mut().get_mut(&BaseId::new("b")).expect("it is there").connected = false;
     world.settle(|_| Phase::Ready);
     assert_eq!(world.records.on(&BaseId::new("a")).count(), 3, "all are on the one base that is there");
-    world.observed.bases.get_mut(&BaseId::new("b")).expect("it is there").connected = true;
+    world.observed.bases_mut().get_mut(&BaseId::new("b")).expect("it is there").connected = true;
     for version in ["v1.wasm", "v2.wasm", "v3.wasm"] {
         world.replace(&shop(version));
         world.settle(|_| Phase::Ready);
@@ -259,7 +260,7 @@ fn a_rollout_spreads_its_instances_whatever_runs_of_the_one_before() {
 fn the_instances_of_a_lost_base_are_placed_elsewhere_after_a_while() {
     let mut world = World::new(&module("shop", "v1.wasm", "  scale: {min: 2}\n"), &["a", "b"]);
     world.settle(|_| Phase::Ready);
-    let lost = world.observed.bases.get_mut(&BaseId::new("b")).expect("it is there");
+    let lost = world.observed.bases_mut().get_mut(&BaseId::new("b")).expect("it is there");
     (lost.connected, lost.since) = (false, world.now);
     assert_eq!(world.reconcile(), [], "a short absence changes nothing");
     world.now += 31_000;
@@ -273,7 +274,7 @@ fn an_app_that_goes_takes_everything_with_it() {
     world.settle(|_| Phase::Ready);
     world.replace("");
     world.settle(|_| Phase::Ready);
-    assert_eq!(world.records.instances.len() + world.records.apps.len(), 0);
+    assert_eq!(world.records.instances().count() + world.records.apps().count(), 0);
     assert_eq!(world.documents.revisions().count(), 0);
 }
 
@@ -324,8 +325,8 @@ fn worlds() -> impl Strategy<Value = (World, BTreeMap<String, usize>)> {
         let app = |name: usize| AppId::parse(&format!("default/app-{name}")).expect("valid");
         for (index, (name, version, base, draining, succeeded, phase)) in records.into_iter().enumerate() {
             let (id, base) = (InstanceId::new(format!("x-{index}")), BaseId::new(["a", "b", "gone"][base]));
-            if let (Some(phase), Some(sighting)) = (phase, world.observed.bases.get_mut(&base)) {
-                sighting.status.instances.insert(id.clone(), instance(phase));
+            if let (Some(phase), Some(sighting)) = (phase, world.observed.bases_mut().get_mut(&base)) {
+                sighting.report().instances.insert(id.clone(), instance(phase));
             }
             let record = InstanceRecord {
                 id: id.clone(),
@@ -336,12 +337,12 @@ fn worlds() -> impl Strategy<Value = (World, BTreeMap<String, usize>)> {
                 draining: draining.then_some(START),
                 succeeded,
             };
-            world.records.instances.insert(id, record);
+            world.records.put_instance(record);
         }
         for (name, version, serves) in targets {
             let current = revision(version);
             let serving = serves.then(|| current.clone());
-            world.records.apps.insert(app(name), AppRecord { current, since: START, serving });
+            world.records.put_app(app(name), AppRecord { current, since: START, serving });
         }
         let wanted = wanted.into_iter().map(|(name, (min, _))| (name, min as usize)).collect();
         (world, wanted)
@@ -363,9 +364,9 @@ proptest! {
         world.now += 40_000;
         world.settle(|_| Phase::Ready);
         let mut found: BTreeMap<String, usize> = BTreeMap::new();
-        for one in world.records.instances.values() {
+        for one in world.records.instances() {
             prop_assert!(one.draining.is_none() && one.base.as_str() != "gone", "{one:?}");
-            prop_assert_eq!(&one.revision, &world.records.apps[&one.app].current);
+            prop_assert_eq!(&one.revision, &world.records.app(&one.app).expect("it is known").current);
             *found.entry(one.app.name.to_string()).or_default() += 1;
         }
         prop_assert_eq!(found, wanted);
@@ -387,11 +388,12 @@ async fn crash(mut world: World, cut: usize) -> Result<(), TestCaseError> {
     // The records of the world are not in the store: begin with the plan that a fresh store makes.
     world.records = Records::default();
     let steps = plan(&world.documents, &world.observed, &world.records, &rules, world.now).steps;
-    let mut known = BTreeMap::new();
+    let mut known = SharedMap::default();
     let cut = cut.min(steps.len());
     let first = execute(&store, &steps[..cut], &mut known).await.expect("the store works");
     prop_assert_eq!((first.done, first.raced), (cut, false));
-    let again = execute(&store, &steps[..cut.min(1)], &mut BTreeMap::new()).await.expect("the store works");
+    let again =
+        execute(&store, &steps[..cut.min(1)], &mut SharedMap::default()).await.expect("the store works");
     prop_assert_eq!(again.raced, cut > 0, "what was done is not done again");
 
     let (mut documents, mut records) = (world.documents.clone(), world.records.clone());
@@ -406,12 +408,11 @@ async fn crash(mut world: World, cut: usize) -> Result<(), TestCaseError> {
     }
     world.reconcile();
     let places = |records: &Records| {
-        let mut all: Vec<_> =
-            records.instances.values().map(|one| (one.app.clone(), one.base.clone())).collect();
+        let mut all: Vec<_> = records.instances().map(|one| (one.app.clone(), one.base.clone())).collect();
         all.sort();
         all
     };
     prop_assert_eq!(places(&records), places(&world.records));
-    prop_assert_eq!(records.apps, world.records.apps);
+    prop_assert!(records.apps().eq(world.records.apps()));
     Ok(())
 }

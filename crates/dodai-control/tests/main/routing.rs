@@ -24,15 +24,17 @@ fn snapshot(text: &str, apps: &[&str], bases: &[&str]) -> Snapshot {
     let revision = RevisionId::new("0123456789");
     for base in bases {
         let status = Status { wants: Wants::All, ..Status::default() };
-        observed.bases.insert(BaseId::new(*base), Sighting { status, connected: true, since: 0 });
+        observed
+            .bases_mut()
+            .insert(BaseId::new(*base), Sighting { status: status.into(), connected: true, since: 0 });
     }
     for app in apps {
         let id = AppId::parse(&format!("default/{app}")).expect("valid");
         let record = AppRecord { current: revision.clone(), since: 0, serving: Some(revision.clone()) };
-        records.apps.insert(id.clone(), record);
+        records.put_app(id.clone(), record);
         for base in bases {
             let (instance, base) = (InstanceId::new(format!("{app}-{base}")), BaseId::new(*base));
-            let status = &mut observed.bases.get_mut(&base).expect("known").status;
+            let status = observed.bases_mut().get_mut(&base).expect("known").report();
             let ready = InstanceStatus {
                 phase: Phase::Ready,
                 reason: String::new(),
@@ -51,7 +53,7 @@ fn snapshot(text: &str, apps: &[&str], bases: &[&str]) -> Snapshot {
                 draining: None,
                 succeeded: false,
             };
-            records.instances.insert(instance, record);
+            records.put_instance(record);
         }
     }
     let (base, settings) = (BaseId::new("one"), BaseSettings::default());

@@ -236,7 +236,7 @@ async fn converged(cluster: &Cluster, wanted: &BTreeMap<&str, Wanted>, done: &[S
         let revisions: BTreeSet<_> = of.iter().map(|one| &one.revision).collect();
         assert_eq!(revisions.len(), 1, "{app} runs one revision\nafter {done:#?}");
     }
-    let recorded: BTreeSet<String> = records.instances.keys().map(ToString::to_string).collect();
+    let recorded: BTreeSet<String> = records.instances().map(|one| one.id.to_string()).collect();
     let running: BTreeSet<String> = cluster.running().into_keys().collect();
     assert_eq!(running, recorded, "nothing runs that nobody knows\nafter {done:#?}");
 

@@ -171,13 +171,14 @@ async fn a_base_is_told_only_what_it_uses() {
         + &module("other", "v1.wasm", "");
     let (control, _, _tasks) = settled(&yaml(&text)).await;
     let view = control.view();
-    let caller =
-        view.records.instances.values().find(|one| one.app.name.as_str() == "caller").expect("placed");
+    let caller = view.records.instances().find(|one| one.app.name.as_str() == "caller").expect("placed");
     let mut records = view.records.clone();
-    records.instances.retain(|id, _| *id == caller.id);
+    let others: Vec<_> =
+        records.instances().map(|one| one.id.clone()).filter(|id| *id != caller.id).collect();
+    others.iter().for_each(|id| records.remove_instance(id));
     let mut observed = control.observed();
-    for sighting in observed.bases.values_mut() {
-        sighting.status.wants = dodai_core::status::Wants::default();
+    for sighting in observed.bases_mut().values_mut() {
+        sighting.report().wants = dodai_core::status::Wants::default();
     }
     let input = dodai_control::snapshot::Input {
         documents: &view.documents,
@@ -192,9 +193,9 @@ async fn a_base_is_told_only_what_it_uses() {
     assert!(told.listeners().all(
         |one| matches!(&one.role, Role::Outbound { app } | Role::Api { app } if app.name.as_str() == "caller")
     ));
-    for sighting in observed.bases.values_mut() {
+    for sighting in observed.bases_mut().values_mut() {
         let asked = ["default/other", "default/nobody"].map(|id| AppId::parse(id).expect("valid"));
-        sighting.status.wants = dodai_core::status::Wants::Only(asked.into());
+        sighting.report().wants = dodai_core::status::Wants::Only(asked.into());
     }
     let input = dodai_control::snapshot::Input {
         documents: &view.documents,

@@ -132,11 +132,7 @@ async fn a_refusal_reaches_the_user() {
     let far = BaseId::new("far");
     let refused = || {
         let observed = control.observed();
-        observed
-            .bases
-            .get(&far)
-            .and_then(|one| one.status.refused.clone())
-            .is_some_and(|one| one.version == 1)
+        observed.base(&far).and_then(|one| one.status.refused.clone()).is_some_and(|one| one.version == 1)
     };
     until("the refusal is known", refused).await;
     until("and told", || control.events(0).iter().any(|one| one.message.contains("port 8080 is taken")))

@@ -173,12 +173,13 @@ impl Fleet {
 
     /// The bases that are connected, with the components that are up on them.
     fn open(&self) -> Vec<(BaseId, BTreeSet<String>)> {
-        let observed = self.control.observed().bases.into_iter().filter(|(_, base)| base.connected);
-        let up = |base: dodai_control::records::Sighting| {
-            let components = base.status.components.into_iter().filter(|(_, health)| health.ready);
-            components.map(|(name, _)| name).collect()
+        let observed = self.control.observed();
+        let up = |base: &dodai_control::records::Sighting| {
+            let components = base.status.components.iter().filter(|(_, health)| health.ready);
+            components.map(|(name, _)| name.clone()).collect()
         };
-        observed.map(|(id, base)| (id, up(base))).collect()
+        let connected = observed.bases().filter(|(_, base)| base.connected);
+        connected.map(|(id, base)| (id.clone(), up(base))).collect()
     }
 
     /// Brings to bases what is for them, as they come and open stores, until the tasks close.
@@ -191,7 +192,7 @@ impl Fleet {
                 () = tokio::time::sleep(LOOK) => {}
             }
             for (base, open) in self.open() {
-                let since = self.control.observed().bases.get(&base).map_or(0, |one| one.since);
+                let since = self.control.observed().base(&base).map_or(0, |one| one.since);
                 let now = (since, open, self.desk.version.load(Relaxed));
                 if settled.get(&base) == Some(&now) {
                     continue;

@@ -76,7 +76,7 @@ impl Fleet {
             return Err(none(format!("{app} has no ready instance on any base")));
         }
         let found = ready.find_map(|one| {
-            let sighting = observed.bases.get(&one.base).filter(|base| base.connected)?;
+            let sighting = observed.base(&one.base).filter(|base| base.connected)?;
             Some((one.base.clone(), sighting.status.mesh?))
         });
         let (base, address) = found.ok_or_else(|| {
@@ -124,7 +124,7 @@ impl Fleet {
 
     fn connected(&self) -> Vec<BaseId> {
         let observed = self.control.observed();
-        observed.bases.into_iter().filter(|(_, base)| base.connected).map(|(id, _)| id).collect()
+        observed.bases().filter(|(_, base)| base.connected).map(|(id, _)| id.clone()).collect()
     }
 
     /// What a base answers to a question, one after the other.
@@ -177,14 +177,14 @@ impl Fleet {
     /// What the server knows of its bases, in the format of Prometheus. Each base has metrics of its own.
     pub fn metrics(&self) -> String {
         let observed = self.control.observed();
-        let connected = observed.bases.values().filter(|base| base.connected).count();
-        let away = observed.bases.len() - connected;
+        let connected = observed.bases().filter(|(_, base)| base.connected).count();
+        let away = observed.names().count() - connected;
         let mut text = String::from("# HELP dodai_bases Bases that joined and were seen since the start.\n");
         text.push_str("# TYPE dodai_bases gauge\n");
         text.push_str(&format!("dodai_bases{{state=\"connected\"}} {connected}\n"));
         text.push_str(&format!("dodai_bases{{state=\"away\"}} {away}\n"));
         let mut phases: BTreeMap<&'static str, usize> = BTreeMap::new();
-        for instance in self.control.view().records.instances.values() {
+        for instance in self.control.view().records.instances() {
             let ready = if observed.is_ready(instance) { "ready" } else { "not_ready" };
             *phases.entry(ready).or_default() += 1;
         }
@@ -220,16 +220,16 @@ impl seam::Node for Fleet {
 
     fn state(&self) -> NodeState {
         let mut state = NodeState::default();
-        for (base, sighting) in self.control.observed().bases {
-            let status = sighting.status;
+        for (base, sighting) in self.control.observed().bases() {
+            let status = &sighting.status;
             state.applied = state.applied.max(status.applied);
-            if let Some(refusal) = status.refused {
+            if let Some(refusal) = &status.refused {
                 state.refused.get_or_insert(format!("base {base}: {}", refusal.reason));
             }
-            let named = status.listeners.into_iter().map(|(name, at)| (format!("{base}: {name}"), at));
+            let named = status.listeners.iter().map(|(name, at)| (format!("{base}: {name}"), *at));
             state.listeners.extend(named);
-            for (name, health) in status.components {
-                let problem = (!health.ready).then_some(health.reason);
+            for (name, health) in &status.components {
+                let problem = (!health.ready).then(|| health.reason.clone());
                 state.components.insert(format!("{base}: {name}"), problem);
             }
         }

@@ -142,7 +142,7 @@ impl Signs {
         let view = self.control.view();
         let standing = |base: &dodai_api::Base| {
             let base = BaseId::new(base.metadata.name.as_str());
-            let seen = observed.bases.get(&base);
+            let seen = observed.base(&base);
             let held = seen.and_then(|seen| seen.status.trust.clone());
             let waits = match (&held, seen) {
                 _ if phase == Phase::Steady => None,

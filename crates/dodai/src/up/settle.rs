@@ -38,10 +38,9 @@ struct Expected {
 
 /// The base forgets what ran to its end, in another life of it too; control remembers.
 fn with_done(mut status: Status, records: &Records) -> Status {
-    let current = |one: &InstanceRecord| {
-        records.apps.get(&one.app).is_some_and(|record| record.current == one.revision)
-    };
-    for one in records.instances.values().filter(|one| one.succeeded && current(one)) {
+    let current =
+        |one: &InstanceRecord| records.app(&one.app).is_some_and(|record| record.current == one.revision);
+    for one in records.instances().filter(|one| one.succeeded && current(one)) {
         let done = InstanceStatus {
             phase: Phase::Succeeded,
             reason: String::new(),
@@ -161,7 +160,7 @@ impl System {
         let (expected, outside) = apps(&plan.documents.read.documents);
         let parts = self.base.parts();
         let app_of = |id: &InstanceId| {
-            let record = || self.control.view().records.instances.get(id).map(|one| one.app.clone());
+            let record = || self.control.view().records.instance(id).map(|one| one.app.clone());
             parts.app_of(id).or_else(record)
         };
         let mut status = parts.status.subscribe();
