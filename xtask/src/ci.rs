@@ -15,7 +15,7 @@ use crate::{conformance, defaults, deny, fuzz, guests, release, schema, spelling
 /// What a cold run may cost. Going over is reported, not failed: machines differ.
 const COLD_BUDGET: Duration = Duration::from_secs(4000);
 /// Long enough to find a shallow crash, short enough for every run.
-const FUZZ_SECONDS: u32 = 5;
+const FUZZ_SECONDS: u32 = 3;
 
 /// How a stage ended, if it did not fail.
 pub enum Outcome {
