@@ -37,19 +37,9 @@ pub struct External {
 
 /// `GET /v1/externals`: tries every address, so it may take a second.
 pub(crate) async fn list(State(parts): Shared) -> Answer {
-    answer(&json!({ "items": look(&parts.control.view()).await }))
-}
-
-/// Every address of an app that runs elsewhere, each tried. Takes a second where nothing answers. Cancel safe.
-pub async fn look(view: &View) -> Vec<External> {
-    futures_util::stream::iter(all(view)).map(tried).buffered(AT_ONCE).collect().await
-}
-
-impl std::fmt::Display for External {
-    /// What is wrong, for a person.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "external app {} does not answer at {}: {}", self.app, self.address, self.reason)
-    }
+    let all = all(&parts.control.view());
+    let items: Vec<External> = futures_util::stream::iter(all).map(tried).buffered(AT_ONCE).collect().await;
+    answer(&json!({ "items": items }))
 }
 
 /// Every address, with how its app is started; nothing is tried yet.

@@ -11,7 +11,6 @@ use dodai_admin::seam::NotReady;
 use serde_json::{Value, json};
 
 use crate::client::connection::{self, AdminFile};
-use crate::client::instances::externals;
 use crate::client::{Connection, arguments::Server};
 use crate::environment::Environment;
 use crate::local::executable;
@@ -98,14 +97,8 @@ async fn start(data: &Path, environment: &Environment, output: &Output) -> anyho
             token: Some(file.token.clone()),
             ..Server::default()
         };
-        let connection = Connection::find(&server, environment)?;
-        let status = connection.get("/v1/status").await;
+        let status = Connection::find(&server, environment)?.get("/v1/status").await;
         if let Some(status) = status.ok().filter(|status| status["settled"] == true) {
-            // What cannot be asked is told by `dodai ps`.
-            let outside = externals(&connection).await.unwrap_or_default();
-            for one in outside.iter().filter(|one| !one.reachable) {
-                output.warn(&one.to_string());
-            }
             return told(&file, &path, &status, output);
         }
     }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use dodai_admin::externals;
 use dodai_base::node::{self, Base};
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::{Apply, FieldOwner};
@@ -211,9 +210,6 @@ impl System {
             let missing = self.settle(&plan, start, output).await;
             output.say(&format!("management API: http://{}", admin.address));
             admin.settled(missing);
-            for one in externals::look(&self.control.view()).await.iter().filter(|one| !one.reachable) {
-                output.warn(&one.to_string());
-            }
             if plan.watch {
                 let documents = plan.documents.clone();
                 watch::run(&plan.project, documents, &self.control, environment, output, tasks).await;

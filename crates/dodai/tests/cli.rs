@@ -120,23 +120,6 @@ fn commands_speak_json_and_yaml_and_fail_with_a_reason() {
     until("nothing is left", || project.left().is_empty());
 }
 
-#[test]
-fn an_external_app_that_is_silent_is_told_with_how_it_is_started() {
-    let project = Project::new("silent");
-    project.write(
-        "dodai.yaml",
-        "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: far}\nspec:\n  services: [{name: http}]\n  external: {addresses: ['127.0.0.1:1'], start: ./far --port 1}\n",
-    );
-    let up = project.dodai(&["up", ".", "-d", "--threads", "1", "--admin", "127.0.0.1:0"]);
-    let told = ["external app default/far does not answer at 127.0.0.1:1", "start it: ./far --port 1"];
-    assert!(up.status.success() && told.iter().all(|words| up.all().contains(words)), "{}", up.all());
-    until("`up` itself says so too", || {
-        let log = std::fs::read_to_string(format!("{}/.dodai/up.log", project.path())).unwrap();
-        told.iter().all(|words| log.contains(words))
-    });
-    assert!(project.dodai(&["down"]).status.success());
-}
-
 /// A list in JSON is as good as documents one by one.
 fn lists(project: &Project) {
     let path = project.path();

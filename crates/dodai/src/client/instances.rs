@@ -27,7 +27,7 @@ pub async fn instances(connection: &Connection) -> anyhow::Result<Vec<Instance>>
 }
 
 /// The addresses of apps that run elsewhere, each tried by the server.
-pub async fn externals(connection: &Connection) -> anyhow::Result<Vec<External>> {
+async fn externals(connection: &Connection) -> anyhow::Result<Vec<External>> {
     match connection.get("/v1/externals").await {
         Ok(mut answer) => Ok(serde_json::from_value(answer["items"].take())?),
         // An older server does not tell.

@@ -6,7 +6,7 @@ mod change;
 pub mod connection;
 mod debug;
 mod deploy;
-pub mod instances;
+mod instances;
 mod new;
 mod restart;
 pub mod show;
