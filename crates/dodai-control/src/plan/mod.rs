@@ -2,7 +2,7 @@
 //!
 //! It works on copies of documents and records, and applies each step to them as it is decided, until a pass
 //! decides nothing: so a second plan on the result of the first is empty by construction. A step is one
-//! transaction; any prefix of a plan leaves a state from which the next plan goes on. [`Planning`] remembers which
+//! transaction; any prefix of a plan leaves a state from which the next plan goes on. `Planning` remembers which
 //! apps are at rest and what that was seen by, so that a plan costs what changed and not what there is.
 
 mod place;

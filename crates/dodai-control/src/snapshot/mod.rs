@@ -1,8 +1,8 @@
 //! What one base is told. Pure: documents, records and what is observed in, a snapshot out.
 //!
 //! A base is told only what it uses: the apps that run on it, what they declare to call, what its gateways lead to, and
-//! what it asked for ([`Wants`]). That is its [`Frame`]; each part within it is made apart, and made anew only when
-//! something it was made of changed ([`Telling`]). Unchanged resources keep their `Arc`, and the version grows only when
+//! what it asked for ([`Wants`]). That is its `Frame`; each part within it is made apart, and made anew only when
+//! something it was made of changed (`Telling`). Unchanged resources keep their `Arc`, and the version grows only when
 //! something changed.
 
 mod balancing;
