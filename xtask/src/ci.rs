@@ -158,7 +158,19 @@ fn clippy(workspace: &Workspace) -> Result<Outcome> {
 
 fn doc(workspace: &Workspace) -> Result<Outcome> {
     Tool::new("cargo", &workspace.root)
-        .args(["doc", "--workspace", "--no-deps", "--locked", "--keep-going"])
+        // An example is documented along, because only then do dependencies have the features that clippy and the tests
+        // give them, and nothing is checked for it a second time.
+        .args([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--locked",
+            "--keep-going",
+            "--lib",
+            "--bins",
+            "--example",
+            "limits",
+        ])
         .env("RUSTDOCFLAGS", "-D warnings")
         .hint("mend the link or the markup that rustdoc names")
         .run()?;
