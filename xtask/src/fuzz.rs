@@ -1,8 +1,10 @@
 //! `cargo xtask fuzz`: coverage-guided fuzzing with the pinned stable compiler and nothing to install.
 //!
-//! The flags are those by which libFuzzer sees coverage; they are stable codegen options. The address sanitizer, which
-//! needs a nightly compiler, is left out: the targets hold no unsafe code of ours, and a panic is what they look for.
-//! A fixed `--target` keeps the flags away from build scripts and macros.
+//! Our crates are compiled once more, by `fuzz/rustc-with-coverage`; what they depend on is shared with the tests. The
+//! address sanitizer, which needs a nightly compiler, is left out: the targets hold no unsafe code of ours, and a panic is
+//! what they look for.
+
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -18,10 +20,6 @@ const MEMORY_MB: u32 = 1024;
 /// One input may take this long, in seconds, before it counts as a hang.
 const INPUT_TIMEOUT: u32 = 10;
 
-const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions --cfg fuzzing";
-
 /// Builds all targets, then runs the named one or each of them.
 pub fn run(workspace: &Workspace, target: Option<&str>, seconds: u32) -> Result<()> {
     let targets = targets(workspace)?;
@@ -30,10 +28,9 @@ pub fn run(workspace: &Workspace, target: Option<&str>, seconds: u32) -> Result<
     if chosen.is_empty() {
         bail!("no such fuzz target; fuzz/ has: {}", targets.join(", "));
     }
-    let platform = host(workspace)?;
-    build(workspace, &platform)?;
+    let program = build(workspace)?;
     for name in chosen {
-        let log = run_one(workspace, &platform, name, seconds)?;
+        let log = run_one(workspace, &program, name, seconds)?;
         println!("fuzz {name}: {} executions in {seconds} s", executions(&log)?);
     }
     Ok(())
@@ -43,16 +40,17 @@ pub fn check(workspace: &Workspace, seconds: u32) -> Result<Outcome> {
     run(workspace, None, seconds).map(|()| Outcome::Passed)
 }
 
-fn build(workspace: &Workspace, platform: &str) -> Result<()> {
-    Tool::new("cargo", &workspace.root.join("fuzz"))
-        .args(["build", "--release", "--locked", "--bin", PROGRAM, "--target", platform, "--target-dir"])
-        .args([workspace.target.join("fuzz")])
-        .env("RUSTFLAGS", FLAGS)
-        .hint("fuzz/ is a workspace of its own: `cargo metadata` in it renews its lock file; the C++ part needs g++")
-        .run()
+/// Builds the fuzzer; where it is. It has the features that the whole workspace gives its dependencies, as the tests have.
+fn build(workspace: &Workspace) -> Result<PathBuf> {
+    Tool::new("cargo", &workspace.root)
+        .args(["build", "--locked", "--workspace", "--bin", PROGRAM])
+        .env("RUSTC_WORKSPACE_WRAPPER", workspace.root.join("fuzz/rustc-with-coverage"))
+        .hint("the C++ part needs g++")
+        .run()?;
+    Ok(workspace.target.join("debug").join(PROGRAM))
 }
 
-fn run_one(workspace: &Workspace, platform: &str, name: &str, seconds: u32) -> Result<String> {
+fn run_one(workspace: &Workspace, program: &Path, name: &str, seconds: u32) -> Result<String> {
     let fuzz = workspace.root.join("fuzz");
     // Ours, kept with the sources: small inputs that reach far. What a run discovers goes to the ignored folder.
     let (seeds, found, crashes) =
@@ -60,7 +58,6 @@ fn run_one(workspace: &Workspace, platform: &str, name: &str, seconds: u32) -> R
     for folder in [&seeds, &found, &crashes] {
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     }
-    let program = workspace.target.join("fuzz").join(platform).join("release").join(PROGRAM);
     Tool::new(program, &fuzz)
         .env("FUZZ_TARGET", name)
         .args([format!("-max_total_time={seconds}"), format!("-timeout={INPUT_TIMEOUT}")])
@@ -97,13 +94,6 @@ fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
-}
-
-fn host(workspace: &Workspace) -> Result<String> {
-    let text = Tool::new("rustc", &workspace.root).args(["-vV"]).output()?;
-    let line =
-        text.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc -vV names no host")?;
-    Ok(line.to_owned())
 }
 
 #[cfg(test)]
