@@ -8,12 +8,15 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TrackedFuture;
 
 /// What happens to a task of some kind when its tracker closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,11 +155,7 @@ impl Tasks {
         self.keep(id, handle)
     }
 
-    fn register<F: Future<Output = ()>>(
-        &self,
-        kind: Kind,
-        future: F,
-    ) -> (u64, impl Future<Output = ()> + use<F>) {
+    fn register<F: Future<Output = ()>>(&self, kind: Kind, future: F) -> (u64, Tracked<F>) {
         let id = {
             let mut live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
             live.next += 1;
@@ -165,11 +164,7 @@ impl Tasks {
             id
         };
         let done = Done { shared: self.0.clone(), id, kind };
-        let future = self.0.tracker.track_future(future);
-        (id, async move {
-            let _done = done;
-            future.await;
-        })
+        (id, Tracked { future: self.0.tracker.track_future(future), _done: done })
     }
 
     /// Remembers how to abort a task, unless it has ended already.
@@ -228,6 +223,24 @@ impl Tasks {
                 handle.abort();
             }
         }
+    }
+}
+
+// Not an `async` block, which would hold the future twice: as what it captured, and as what it awaits.
+pin_project_lite::pin_project! {
+    /// A task of ours.
+    struct Tracked<F> {
+        #[pin]
+        future: TrackedFuture<F>,
+        _done: Done,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Tracked<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().future.poll(cx)
     }
 }
 

@@ -354,6 +354,6 @@ mod tests {
         });
         println!("connection {task} B, HTTP/1 {h1} B");
         assert!(task <= 64, "the task of a connection takes {task} bytes");
-        assert!(h1 <= 2440, "an HTTP/1 connection takes {h1} bytes");
+        assert!(h1 <= 1960, "an HTTP/1 connection takes {h1} bytes");
     }
 }

@@ -78,17 +78,17 @@ enum Response {
 }
 
 /// One try at an HTTP/1 endpoint.
-pub async fn once(
-    client: &Client,
-    request: &mut Request,
-    forward: &Forward,
-    target: &Target,
-    terms: &Terms<'_>,
-    again: Again<'_>,
-    outcome: &mut Outcome,
-) -> Ended {
+pub fn once<'a>(
+    client: &'a Client,
+    request: &'a mut Request,
+    forward: &'a Forward,
+    target: &'a Target,
+    terms: &'a Terms<'_>,
+    again: Again<'a>,
+    outcome: &'a mut Outcome,
+) -> impl Future<Output = Ended> {
     let breaker = &forward.service.spec.breaker;
-    exchange(client, request, target, breaker, Some(forward), terms, again, outcome).await
+    exchange(client, request, target, breaker, Some(forward), terms, again, outcome)
 }
 
 /// One call to a host outside the mesh.

@@ -67,33 +67,26 @@ pub fn serve(
     let upload = worker.deadlines.register();
     side.speaks(Speaks::Http1);
     let client = Client { wire: Wire::new(stream), side, deadline, upload, carry: early.into(), worker };
-    // A future keeps its arguments beside what is made of them, so they are put together before it begins.
-    run(client)
-}
-
-async fn run(client: Client) {
-    let mut first = true;
-    while let Some(read) = client.next(first).await {
-        first = false;
-        let next = match read {
-            Read::More => Next::Close,
-            Read::Ask(app) => {
-                Box::pin(client.worker.shared.wait_for(&app)).await;
-                continue;
+    // A block and not an `async fn`, which would keep its argument beside the variable that it becomes.
+    async move {
+        let mut first = true;
+        while let Some(read) = client.next(first).await {
+            first = false;
+            let next = match read {
+                Read::More => Next::Close,
+                Read::Ask(app) => {
+                    Box::pin(client.worker.shared.wait_for(&app)).await;
+                    continue;
+                }
+                Read::Bad(failure) => client.refuse(&failure).await,
+                Read::Request(request, _) => client.call(request).await,
+                Read::Connect(asked, _) => return Box::pin(pipe::connect(client, *asked)).await,
+            };
+            match next {
+                Next::Keep if !client.is_ending() => {}
+                Next::Keep | Next::Linger => return client.linger().await,
+                Next::Close => return,
             }
-            Read::Bad(failure) => client.refuse(&failure).await,
-            Read::Request(request, _) => client.call(request).await,
-            Read::Connect(asked, _) => return Box::pin(pipe::connect(client, *asked)).await,
-        };
-        if next == Next::Linger || (next == Next::Keep && client.is_ending()) {
-            client.deadline.set(client.worker.shared.limits.linger_timeout);
-            if client.wire.shutdown(&client.deadline).await.is_ok() {
-                client.wire.discard(&client.worker, &client.deadline).await;
-            }
-            return;
-        }
-        if next == Next::Close {
-            return;
         }
     }
 }
@@ -103,6 +96,14 @@ impl Client {
     pub fn is_ending(&self) -> bool {
         let expired = || self.side.secure && self.wire.with(|stream| stream.is_retiring());
         self.worker.is_closing() || self.side.is_retired() || expired()
+    }
+
+    /// Ends the connection once the client has seen our last answer whole.
+    async fn linger(&self) {
+        self.deadline.set(self.worker.shared.limits.linger_timeout);
+        if self.wire.shutdown(&self.deadline).await.is_ok() {
+            self.wire.discard(&self.worker, &self.deadline).await;
+        }
     }
 
     /// The next request; `None` when the client is done or too slow to start one.
@@ -318,10 +319,11 @@ impl Client {
             } else {
                 Ok(())
             };
+            // Looked at where it lies: what is moved out of it would count twice for every connection.
             let ended = match arrived.and_then(|()| self.reach(request, forward, &endpoint)) {
                 Err(failure) => Ended::Failed(failure, Sent::NOTHING),
-                Ok(Reach::Http1(target)) if !request.http10 && !forward.is_throttled(request.upgrade) => {
-                    relay::once(self, request, forward, &target, &terms, &again, outcome).await
+                Ok(Reach::Http1(ref target)) if !request.http10 && !forward.is_throttled(request.upgrade) => {
+                    relay::once(self, request, forward, target, &terms, &again, outcome).await
                 }
                 Ok(other) => {
                     Box::pin(h1_message::once(
