@@ -1,12 +1,12 @@
-//! Gives back the pages of the program that only its start needed.
+//! Gives memory back that only the start or a burst needed: pages of the program, and free pages of the heap.
 //!
-//! The program is large and a base uses little of it, but starting (reading documents, opening stores,
-//! setting up cryptography) touches pages all over it, and the kernel maps their neighbours along. They stay
-//! in the resident set although nothing uses them again. Dropping the mapping of unchanged file pages loses
-//! nothing: a page that is used comes back from the page cache. Rejected: ordering functions at link time,
-//! which needs a list of mangled names that every change of the code outdates.
+//! The program is large and a base uses little of it, but starting touches pages all over it and the kernel maps their
+//! neighbours along. To drop the mapping of unchanged file pages loses nothing: what is used comes back from the page cache.
+//! Rejected: ordering functions at link time, by a list of mangled names that every change outdates. And the heap keeps what
+//! is free between two things that stay, after 10,000 connections most of their memory; glibc gives it back when told to
+//! (`malloc_trim(3)`). Rejected: another allocator, which costs an idle base megabytes.
 
-#![expect(unsafe_code, reason = "giving pages of the own image back has no safe form")]
+#![expect(unsafe_code, reason = "giving pages back has no safe form")]
 
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
@@ -24,6 +24,7 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Gives unused pages back once the base has settled, and now and then. Ends when `tasks` close.
 pub async fn tend(tasks: Tasks) {
     let mut wait = FIRST;
+    let mut heap = Heap::default();
     loop {
         tokio::select! {
             // Both only wait.
@@ -31,6 +32,7 @@ pub async fn tend(tasks: Tasks) {
             () = tasks.closing() => return,
         }
         let bytes = give_back();
+        heap.trim();
         tracing::debug!(bytes, "gave back the program's pages that were mapped");
         wait = EVERY;
     }
@@ -51,6 +53,61 @@ pub fn give_back() -> u64 {
         }
     }
     bytes
+}
+
+/// So much of the heap has to be free, in bytes, and so much more memory in use than after the last time.
+const WORTH: u64 = 2 << 20;
+
+/// The heap, as it was when its free pages were given back last.
+#[derive(Default)]
+struct Heap {
+    /// Bytes of our own that were resident then.
+    left: u64,
+}
+
+impl Heap {
+    /// Gives the free pages back, if there are enough. That holds each part of the heap for the time that it takes, some
+    /// milliseconds for 100 MB, so it is not done for nothing.
+    fn trim(&mut self) {
+        let Some(now) = own() else { return };
+        self.left = self.left.min(now);
+        if now > self.left + WORTH && free() > WORTH {
+            give_back_heap();
+            self.left = own().unwrap_or(now);
+        }
+    }
+}
+
+/// Bytes of memory that is only ours and resident.
+fn own() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+/// Bytes of the heap that are free, up to 4 GiB; more than that is told modulo that. `mallinfo2`, which counts further, is
+/// younger than the oldest C library that we run on.
+#[cfg(target_env = "gnu")]
+fn free() -> u64 {
+    // SAFETY: it takes the heap's own locks and changes nothing.
+    let info = unsafe { nix::libc::mallinfo() };
+    u64::from(info.fordblks.cast_unsigned())
+}
+
+/// Other C libraries tell nothing, and give back by themselves or not at all.
+#[cfg(not(target_env = "gnu"))]
+fn free() -> u64 {
+    0
+}
+
+/// Gives the heap's free pages back.
+fn give_back_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the heap's own locks and touches only what is free.
+    unsafe {
+        nix::libc::malloc_trim(0);
+    }
 }
 
 /// A mapping.
@@ -157,6 +214,25 @@ Swap:                  0 kB
         let silent: String =
             SMAPS.lines().filter(|line| !line.starts_with("Swap")).map(|line| format!("{line}\n")).collect();
         assert_eq!(unchanged(&silent, 77), []);
+    }
+
+    #[test]
+    #[cfg(target_env = "gnu")]
+    fn what_a_burst_left_between_things_that_stay_is_given_back() {
+        let mut heap = Heap { left: own().expect("Linux tells") };
+        let mut burst: Vec<Box<[u8; 3000]>> = (0..30_000).map(|_| Box::new([1; 3000])).collect();
+        let full = own().expect("as before");
+        // One of 50 stays, so that no end of the heap becomes free.
+        let mut number = 0;
+        burst.retain(|_| {
+            number += 1;
+            number % 50 == 0
+        });
+        heap.trim();
+        let after = own().expect("as before");
+        assert!(full - after > 40 << 20, "{full} bytes in the burst, {after} afterwards");
+        assert!(heap.left >= WORTH);
+        drop(burst);
     }
 
     #[test]
