@@ -310,7 +310,8 @@ pub struct ExternalTls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// A file with the certificates to trust, PEM, as seen by the bases that call the app; relative paths begin at the
-    /// project folder. Read again when it changes. Default: those that the machine trusts.
+    /// project folder. The server's own certificate may be among them. Read again when it changes. Default: those that the
+    /// machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
 }

@@ -197,7 +197,7 @@ fn connector(
         Failure::new(Kind::Tls, format!("{}: {why}", pem.map_or_else(String::new, shown)))
     };
     let roots = match (&read.roots, public) {
-        (Some(text), _) => Roots::from_pem(text)
+        (Some(text), _) => Roots::given(text)
             .ok_or_else(|| bad(tls.roots.as_ref(), "no usable root certificate in it".to_owned()))?,
         (None, Some(public)) => public,
         (None, None) => return Err(Failure::new(Kind::Internal, "no roots were read")),

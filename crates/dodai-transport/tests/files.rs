@@ -20,7 +20,7 @@ fn write(world: &World, folder: &Path, stem: &str, dns: &[&str]) -> Pair {
 }
 
 async fn call(world: &World, acceptor: &Acceptor, host: &str) -> Result<Stream, String> {
-    let roots = Roots::from_pem(world.authority.chain_pem().as_bytes()).expect("roots");
+    let roots = Roots::given(world.authority.chain_pem().as_bytes()).expect("roots");
     let connector = public::Connector::new(&roots, Alpn::HTTP, world.hands.clock());
     let (near, far) = pair().await;
     let (near, far) = tokio::join!(connector.connect(near, host), acceptor.accept(far));

@@ -202,7 +202,7 @@ async fn a_caller_without_certificate_is_refused() {
     let svid = world.authority.issue(&app("shop/cart"), &names, LEAF_VALIDITY, world.hands.now());
     let keys = Arc::new(LiveSvid::new(svid.expect("issued")).expect("svid"));
     let acceptor = mesh::acceptor(keys, world.trust.clone(), Alpn::HTTP, world.hands.clock());
-    let roots = Roots::from_pem(world.authority.chain_pem().as_bytes()).expect("root");
+    let roots = Roots::given(world.authority.chain_pem().as_bytes()).expect("root");
     let connector = public::Connector::new(&roots, Alpn::HTTP, world.hands.clock());
     let (near, far) = pair().await;
     let (near, far) = tokio::join!(connector.connect(near, "cart.example"), acceptor.accept(far));

@@ -50,7 +50,7 @@ impl Site {
     async fn dial(&self, world: &World, port: u16, host: &str, offer: &[Alpn]) -> Result<Stream, String> {
         let network = Network::Memory(world.net.host([10, 0, 0, 5]));
         let stream = network.connect_addr((GATEWAY, port).into(), secs(1)).await.expect("connected");
-        let roots = Roots::from_pem(self.authority.chain_pem().as_bytes()).expect("roots");
+        let roots = Roots::given(self.authority.chain_pem().as_bytes()).expect("roots");
         let connector = Connector::new(&roots, offer, Clock::system());
         connector.connect(stream, host).await.map_err(|failure| failure.detail.into_owned())
     }

@@ -5,6 +5,7 @@
 //! an SVID) and [`public`] (calling a host by its DNS name). Every handshake has a deadline. A failed one says why in words an operator can act on.
 
 pub mod files;
+mod given;
 pub mod hello;
 pub mod mesh;
 pub mod pinned;

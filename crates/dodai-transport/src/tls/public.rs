@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
-use rustls::client::WantsClientCert;
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
+use super::given::Given;
 use super::{Alpn, Callee, Clock, HANDSHAKE_TIMEOUT, dial, provider, wire_names};
 use crate::stream::Stream;
 
@@ -96,7 +97,7 @@ impl RootsFrom {
         if names.is_empty() {
             return Roots::system();
         }
-        Roots::from_pem(&text).ok_or_else(|| RootsError::Empty(names.join(" and ")))
+        Roots::public(&text).ok_or_else(|| RootsError::Empty(names.join(" and ")))
     }
 }
 
@@ -106,7 +107,11 @@ fn read(path: &Path) -> Result<Vec<u8>, RootsError> {
 
 /// Root certificates for public names.
 #[derive(Clone)]
-pub struct Roots(Arc<RootCertStore>);
+pub struct Roots {
+    store: Arc<RootCertStore>,
+    /// Those that somebody gave for the very server.
+    own: Arc<[CertificateDer<'static>]>,
+}
 
 impl Roots {
     /// The public roots this machine trusts.
@@ -116,21 +121,28 @@ impl Roots {
     }
 
     /// The roots in a PEM file. Certificates in it that cannot be roots are skipped.
-    pub fn from_file(path: &Path) -> Result<Roots, RootsError> {
-        Roots::from_pem(&read(path)?).ok_or_else(|| RootsError::Empty(path.display().to_string()))
+    fn from_file(path: &Path) -> Result<Roots, RootsError> {
+        Roots::public(&read(path)?).ok_or_else(|| RootsError::Empty(path.display().to_string()))
+    }
+
+    /// The roots in a PEM text that somebody gave for one server, or that server's own certificate; none if there is not
+    /// one usable.
+    pub fn given(text: &[u8]) -> Option<Roots> {
+        let own = CertificateDer::pem_slice_iter(text).filter_map(Result::ok).collect();
+        Some(Roots { own, ..Roots::public(text)? })
     }
 
     /// The roots in a PEM text; none if there is not one usable.
-    pub fn from_pem(text: &[u8]) -> Option<Roots> {
+    fn public(text: &[u8]) -> Option<Roots> {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(CertificateDer::pem_slice_iter(text).filter_map(Result::ok));
-        (!store.is_empty()).then(|| Roots(Arc::new(store)))
+        (!store.is_empty()).then(|| Roots { store: Arc::new(store), own: [].into() })
     }
 }
 
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Roots({})", self.0.len())
+        write!(f, "Roots({})", self.store.len())
     }
 }
 
@@ -185,10 +197,13 @@ impl Connector {
 }
 
 fn trusting(roots: &Roots, clock: Clock) -> rustls::ConfigBuilder<ClientConfig, WantsClientCert> {
+    let usual = WebPkiServerVerifier::builder_with_provider(roots.store.clone(), provider());
+    let usual = usual.build().expect("there are roots, and no lists of revoked certificates");
     ClientConfig::builder_with_details(provider(), Arc::new(clock))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .expect("the provider has suites for TLS 1.2 and 1.3")
-        .with_root_certificates(roots.0.clone())
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Given::new(usual, roots.own.clone())))
 }
 
 impl fmt::Debug for Connector {
@@ -225,7 +240,7 @@ mod tests {
                 _ => None,
             });
             match (from.load(), expect) {
-                (Ok(roots), Ok(count)) => assert_eq!(roots.0.len(), count, "{file} {folder}"),
+                (Ok(roots), Ok(count)) => assert_eq!(roots.store.len(), count, "{file} {folder}"),
                 (Err(error), Err(text)) => assert!(error.to_string().contains(text), "{error}"),
                 (found, _) => panic!("{file} {folder}: {found:?}"),
             }

@@ -13,6 +13,10 @@ pub const STRANGER: &str = "the peer does not trust the root that signed our cer
 /// The peer says that ours is revoked.
 pub const REVOKED: &str = "our certificate is revoked";
 
+/// The peer's certificate may sign others and is not one that was given for it.
+const AUTHORITY: &str = "the peer shows the certificate of an authority (CA:TRUE, as `openssl req -x509` makes it): trust \
+    exactly that one for it, or give it one that an authority has signed";
+
 /// Why a handshake failed, by kind: a closed set, for counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -122,7 +126,10 @@ pub(crate) fn of(error: &Error) -> String {
 fn certificate(problem: &CertificateError) -> String {
     #[expect(clippy::wildcard_enum_match_arm, reason = "foreign enum, most of which speaks for itself")]
     match problem {
-        CertificateError::Other(inner) => inner.0.to_string(),
+        CertificateError::Other(inner) => match inner.0.downcast_ref::<webpki::Error>() {
+            Some(webpki::Error::CaUsedAsEndEntity) => AUTHORITY.to_owned(),
+            _ => inner.0.to_string(),
+        },
         CertificateError::Revoked => "the peer's certificate is revoked".to_owned(),
         CertificateError::UnknownIssuer => UNTRUSTED.to_owned(),
         CertificateError::ExpiredContext { time, not_after } => format!(
