@@ -43,7 +43,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "h2spec", what: "a gateway passes the test suite of HTTP/2", run: conformance::check },
     Stage { name: "fuzz", what: "fuzz targets build and run", run: |w| fuzz::check(w, FUZZ_SECONDS) },
     Stage { name: "guests", what: "committed guests match their sources", run: guests::check },
-    Stage { name: "release", what: "release build with few tools, tests against it", run: release::check },
+    Stage {
+        name: "release",
+        what: "release build with few tools, the main jobs against it",
+        run: release::check,
+    },
 ];
 
 /// Prints the names that `--stage` takes.

@@ -1,5 +1,5 @@
-//! `cargo xtask release`: the binary that we ship, built where cmake, clang, protoc and node cannot be found, and
-//! the end-to-end tests of `crates/dodai` against it.
+//! `cargo xtask release`: the binary that users build, where cmake, clang, protoc and node cannot be found, and the
+//! end-to-end tests of the main jobs against it.
 //!
 //! Users build with a Rust toolchain and a C compiler only; a dependency that quietly wants more is caught here.
 
@@ -50,13 +50,18 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target.join("release/dodai"))
 }
 
+/// The main jobs, once more against the binary that users build: the shop in each of the ways to run it, `up` and its
+/// relatives, bare components, a Dapr sidecar. Every end-to-end test has run against the debug binary by then.
+const MAIN_JOBS: &[&str] = &["shop::", "running::", "serve::", "daprd::"];
+
 /// Tests that take a binary instead of building one: `DODAI_BINARY` names it.
 fn end_to_end(workspace: &Workspace, binary: &Path) -> Result<()> {
     packages::ensure_tests(workspace)?;
     Tool::new("cargo", &workspace.root)
         // By the name of the target and not of the package: then dependencies have the features that they have in
         // the tests of the whole workspace, and nothing is compiled a second time.
-        .args(["test", "--locked", "--workspace", "--test", "end_to_end"])
+        .args(["test", "--locked", "--workspace", "--test", "end_to_end", "--"])
+        .args(MAIN_JOBS)
         .env("DODAI_BINARY", binary)
         .hint("the same tests against the debug binary: `cargo test -p dodai`")
         .run()
