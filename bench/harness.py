@@ -115,6 +115,13 @@ def rss_mb(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{pid}/status").read())[1]) / 1024
 
 
+def rss_parts(pid):
+    """Where it lies: memory that is only the process's own, and files."""
+    status = open(f"/proc/{pid}/status").read()
+    own, files = (int(re.search(rf"{name}:\s+(\d+)", status)[1]) / 1024 for name in ("RssAnon", "RssFile"))
+    return f"{own:.1f} MB of its own, {files:.1f} MB of files"
+
+
 def descendants(pid):
     found = []
     for children in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):

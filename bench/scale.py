@@ -52,8 +52,12 @@ class Api:
         self.at = told["address"].split("//")[-1]
         self.headers = {"authorization": f"Bearer {told['token']}"}
         self.connection = http.client.HTTPConnection(self.at, timeout=600)
+        self.asked = time.time()
 
     def ask(self, method, path, body=None):
+        if time.time() - self.asked > 5:  # the server ends idle ones
+            self.connection.close()
+        self.asked = time.time()
         self.connection.request(method, path, body, self.headers)
         answer = self.connection.getresponse()
         text = answer.read()

@@ -19,7 +19,7 @@ use nix::sys::mman::{MmapAdvise, madvise};
 const FIRST: Duration = Duration::from_secs(10);
 /// Between two later times: what a module's start or a burst of management calls needed is given back too. Each costs a
 /// millisecond, and what is in use comes back with some hundred faults of a microsecond.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(30);
 
 /// Gives unused pages back once the base has settled, and now and then. Ends when `tasks` close.
 pub async fn tend(tasks: Tasks) {

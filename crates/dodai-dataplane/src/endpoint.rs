@@ -25,6 +25,10 @@ use crate::idle_life::IdleLife;
 use crate::proxied::Announce;
 use crate::secure::Secure;
 
+/// So many pools without a connection are kept for what was learnt in them. Where endpoints come and go a hundred times a
+/// second, those of ten minutes would be some ten thousand.
+const REMEMBERED: usize = 256;
+
 /// What a pool is kept for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
@@ -150,9 +154,10 @@ impl Pools {
     }
 
     /// Closes what has been idle for longer than `longest` at `now`, or than its endpoint lets it be, or was closed by
-    /// the other side; forgets empty pools of which nothing was learnt.
+    /// the other side; forgets empty pools of which nothing was learnt, and some of the others if there are many.
     pub fn sweep(&self, now: Instant, longest: Duration) {
-        self.h1.borrow_mut().retain(|_, pool| {
+        let (mut pools, mut remembered) = (self.h1.borrow_mut(), 0);
+        pools.retain(|_, pool| {
             let mut idle = std::mem::take(&mut *pool.idle.borrow_mut());
             let before = idle.len();
             let longest = pool.life.limit(now).map_or(longest, |limit| longest.min(limit));
@@ -168,8 +173,15 @@ impl Pools {
             pool.open.set(pool.open.get() - gone);
             idle.shrink_to_fit();
             *pool.idle.borrow_mut() = idle;
-            pool.open.get() > 0 || pool.pending.get() > 0 || !pool.life.is_blank(now)
+            if pool.open.get() > 0 || pool.pending.get() > 0 {
+                return true;
+            }
+            remembered += usize::from(!pool.life.is_blank(now));
+            !pool.life.is_blank(now) && remembered <= REMEMBERED
         });
+        if pools.capacity() > 4 * REMEMBERED && pools.len() < pools.capacity() / 4 {
+            pools.shrink_to_fit();
+        }
     }
 
     /// Open connections, those of them that are idle, and calls that wait for one, all pools together.
@@ -301,4 +313,35 @@ fn is_quiet(stream: &mut Stream) -> bool {
     }
     let mut cx = Context::from_waker(Waker::noop());
     matches!(Pin::new(stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)), Poll::Pending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(endpoint: u64) -> Key {
+        Key { endpoint, address: "a".into(), at: None, source: None, tls: None, announce: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_that_come_and_go_leave_little_behind() {
+        let (pools, caps, now) = (Pools::default(), Breaker::default(), Instant::now());
+        let slot = |endpoint| {
+            let Some(Taken::New(slot)) = pools.try_take(&key(endpoint), &caps, Need::Any) else {
+                panic!("there is leave to make a connection");
+            };
+            slot
+        };
+        let busy = slot(0);
+        for endpoint in 1..5_000 {
+            // Its connection died: something is suspected of it.
+            Keep(slot(endpoint)).died();
+        }
+        pools.sweep(now, Duration::from_secs(60));
+        let kept = pools.h1.borrow();
+        assert_eq!(kept.len(), REMEMBERED + 1);
+        assert!(kept.contains_key(&key(0)), "one that has a connection stays");
+        assert!(kept.capacity() < 4 * (REMEMBERED + 1));
+        drop(busy);
+    }
 }
