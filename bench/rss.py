@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Memory of a stand-alone sidecar base: default release binary, two data-plane threads, one route.
+"""Memory of a stand-alone sidecar base: target/dist/dodai (profile dist) or DODAI_BINARY, two data-plane threads, one route.
 
 Bars: VmRSS at most 10 MB 30 s after ready, and 11 MB after 10,000 requests over 64 connections.
 usage: bench/rss.py      env: SETTLE=30, and see harness.py

@@ -23,16 +23,19 @@ pub fn target(data: &[u8]) {
     assert_eq!(whole, run(*who, &each, now));
 }
 
+/// The fields of a stream's head, its body, and how it ended.
+type Stream = (Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>, String);
+
 /// What was written, and what came on each stream.
 #[derive(Debug, PartialEq)]
 struct Seen {
     written: Vec<u8>,
-    streams: Vec<(Vec<(Vec<u8>, Vec<u8>)>, Vec<u8>, String)>,
+    streams: Vec<Stream>,
     failed: bool,
 }
 
 fn run(who: u8, pieces: &[&[u8]], now: Instant) -> Seen {
-    let server = who % 2 == 0;
+    let server = who.is_multiple_of(2);
     let shared = Shared::new(if server { Role::Server } else { Role::Client }, SETTINGS);
     let mut opened = Vec::new();
     if !server {

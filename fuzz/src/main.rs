@@ -3,9 +3,10 @@
 
 use std::sync::LazyLock;
 
+#[expect(clippy::disallowed_methods, reason = "libFuzzer owns the arguments; only the environment is left")]
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
     let wanted = std::env::var("FUZZ_TARGET").unwrap_or_default();
-    let found = dodai_fuzz::TARGETS.iter().find(|(name, _)| *name == wanted);
+    let found = fuzz_targets::TARGETS.iter().find(|(name, _)| *name == wanted);
     found.unwrap_or_else(|| panic!("FUZZ_TARGET=`{wanted}` is no target; src/lib.rs lists them")).1
 });
 

@@ -22,6 +22,7 @@ const TESTS: &[Need] = &[
     Need { program: "nft", package: "nftables", reason: "tests of interception install rules" },
     Need { program: "iptables", package: "iptables", reason: "the same where there is no nft" },
     Need { program: "nginx", package: "nginx", reason: "an example intercepts one that knows nothing of us" },
+    Need { program: "haproxy", package: "haproxy", reason: "it speaks the PROXY protocol on both sides" },
     Need { program: "openssl", package: "openssl", reason: "tests of TLS make certificates as a user would" },
     Need {
         program: "nghttp",

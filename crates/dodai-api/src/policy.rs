@@ -12,7 +12,7 @@ use crate::health::Health;
 use crate::jwt::{ClaimMatch, Jwt};
 use crate::name::Name;
 use crate::overload::{Concurrency, Priority};
-use crate::quantity::TimeSpan;
+use crate::quantity::{ByteSize, TimeSpan};
 use crate::route::{HeaderModifier, ValueMatch};
 
 /// What is wanted of a policy.
@@ -46,6 +46,9 @@ pub struct PolicySpec {
     /// How many calls are taken. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
+    /// The largest body of a request; more is answered with 413. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_request_body: Option<ByteSize>,
     /// Changes of headers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<PolicyHeaders>,
@@ -174,6 +177,9 @@ pub struct PolicyRetry {
     /// Status codes that count as failures. Default: 502, 503 and 504.
     #[serde(default = "retry_codes")]
     pub codes: Vec<u16>,
+    /// The shortest wait before a retry. Default: `25ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<TimeSpan>,
     /// What a call is made again for, and nothing beside it. Default: whatever kept it from the app, or ended it where its
     /// method is idempotent, and `codes`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -271,6 +277,7 @@ impl Default for PolicyRetry {
             budget_percent: budget_percent(),
             min_retries_per_second: min_retries(),
             codes: retry_codes(),
+            backoff: None,
             on: Vec::new(),
         }
     }

@@ -266,7 +266,7 @@ impl FilterKind {
     }
 }
 
-/// Changes of headers: first `set`, then `add`, then `remove`.
+/// Changes of headers: first `remove`, then `set`, then `add`. A name stands in one of the three.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HeaderModifier {
@@ -442,17 +442,17 @@ pub struct RuleTimeouts {
     pub backend_request: Option<TimeSpan>,
 }
 
-/// When a failed call is made again.
+/// When a failed call is made again. What it does not say is as a Policy for the route says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuleRetry {
     /// Tries after the first.
     #[schemars(range(max = 10))]
     pub attempts: u32,
-    /// Status codes that count as failures. Default: 502, 503 and 504.
+    /// Status codes that count as failures. Default: those of the Policy, else 502, 503 and 504.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub codes: Vec<u16>,
-    /// The shortest wait before a retry. Default: `25ms`.
+    /// The shortest wait before a retry. Default: that of the Policy, else `25ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<TimeSpan>,
 }

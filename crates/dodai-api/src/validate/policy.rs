@@ -200,6 +200,7 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
         ("priority", spec.priority.is_some()),
         ("tracing", spec.tracing.is_some()),
         ("accessLog", spec.access_log.is_some()),
+        ("maxRequestBody", spec.max_request_body.is_some()),
     ];
     for (key, _) in others.iter().filter(|(_, given)| *given) {
         let message = "only `access` and `rateLimit` can be tried";
@@ -230,6 +231,15 @@ fn check_rate_limit(limit: &RateLimit, found: &mut Findings) {
         check_redis(limit, redis, found);
     }
     if let Some(key) = &limit.key {
+        if limit.scope == RateLimitScope::Global {
+            found.warning(
+                Code::NoEffect,
+                "spec.rateLimit.key",
+                "bases share the whole of the limit by where calls come in, and give each key that share: one whose calls \
+                 all come in at one base gets less than its limit",
+                "spread the calls of each caller over the bases, or leave `scope` or `key` out",
+            );
+        }
         found.exactly_one(
             "spec.rateLimit.key",
             &[("header", key.header.is_some()), ("source", key.source.is_some())],

@@ -354,6 +354,25 @@ pub(super) fn check_modifier(path: &str, modifier: &HeaderModifier, found: &mut 
     for (i, name) in modifier.remove.iter().enumerate() {
         found.header_name(&format!("{path}.remove[{i}]"), name);
     }
+    let named = [("set", &modifier.set), ("add", &modifier.add)];
+    let changed =
+        named.iter().flat_map(|(key, list)| list.iter().map(move |header| (*key, header.name.as_str())));
+    let removed = modifier.remove.iter().map(|name| ("remove", name.as_str()));
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for (key, name) in changed.chain(removed) {
+        match seen.iter().find(|(other, known)| *other != key && known.eq_ignore_ascii_case(name)) {
+            Some((other, _)) => {
+                let message = format!("`{name}` stands in `{other}` and in `{key}`");
+                found.error(
+                    Code::Conflict,
+                    path,
+                    message,
+                    "keep it in one of them; `set` replaces what was there",
+                );
+            }
+            None => seen.push((key, name)),
+        }
+    }
     if modifier.set.is_empty() && modifier.add.is_empty() && modifier.remove.is_empty() {
         found.warning(Code::NoEffect, path, "no header is changed", "add `set`, `add` or `remove`");
     }

@@ -173,6 +173,10 @@ fn what_is_said_of_load() {
     ] {
         check(APP, &format!("rateLimit: {{requestsPerSecond: 5, {redis}}}"), path);
     }
+    let keyed =
+        read_text(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global, key: {source: app}}"));
+    let warned: Vec<&str> = keyed.warnings.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!((errors(&keyed).len(), warned), (0, vec!["spec.rateLimit.key"]));
     good(&policy(APP, "hedge: {delay: 20ms, attempts: 2, anyMethod: true}"));
     good(&policy(GATEWAY, "hedge: {}"));
     check(APP, "hedge: {attempts: 5}", "spec.hedge.attempts");
@@ -204,6 +208,20 @@ fn what_is_said_of_the_access_log() {
     check(APP, "accessLog: {filters: ['cel:call.status ==']}", "spec.accessLog.filters[0]");
     check(APP, "accessLog: {requestHeaders: ['a b']}", "spec.accessLog.requestHeaders[0]");
     check(APP, "accessLog: {responseHeaders: [a, '']}", "spec.accessLog.responseHeaders[1]");
+}
+
+#[test]
+fn a_header_is_changed_in_one_way() {
+    good(&policy(
+        APP,
+        "headers: {request: {set: [{name: x, value: a}], add: [{name: y, value: b}], remove: [z]}}",
+    ));
+    let set = "set: [{name: x, value: a}]";
+    for other in ["add: [{name: X, value: b}]", "remove: [X]"] {
+        check(APP, &format!("headers: {{request: {{{set}, {other}}}}}"), "spec.headers.request");
+    }
+    good(&policy(APP, "maxRequestBody: 8Mi"));
+    check(APP, "maxRequestBody: much", "spec.maxRequestBody");
 }
 
 #[test]

@@ -183,7 +183,7 @@ impl Effective {
                 attempts: retry.attempts,
                 statuses: retry.codes.clone(),
                 on: resilience::retry_on(&retry.on),
-                backoff: BACKOFF,
+                backoff: retry.backoff.map_or(BACKOFF, api::TimeSpan::get),
                 constant: false,
                 max_backoff: None,
                 budget_percent: retry.budget_percent,
@@ -208,6 +208,7 @@ impl Effective {
             self.seen.cors = true;
             self.filters.push(guard::cors(cors));
         }
+        self.call.max_body = self.call.max_body.or(spec.max_request_body.map(api::ByteSize::bytes));
         self.call.priority = self.call.priority.or(spec.priority.map(resilience::priority));
         let share = spec.tracing.as_ref().map(|tracing| per_ten_thousand(tracing.sample_percent));
         self.call.sample_per_ten_thousand = self.call.sample_per_ten_thousand.or(share);

@@ -7,8 +7,8 @@ use dodai_api::{
 };
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{
-    Action, Backend, CallPolicy, Filter, Match, PathMatch, PathRewrite, RetryPolicy, Rule, SourceMatch,
-    TemplatePart, ValueMatch, ValuePattern,
+    Action, Backend, CallPolicy, Filter, Match, PathMatch, PathRewrite, RetryOn, RetryPolicy, Rule,
+    SourceMatch, TemplatePart, ValueMatch, ValuePattern,
 };
 
 use super::Input;
@@ -28,7 +28,7 @@ pub(super) fn compile(input: &Input<'_>, route: &Route, index: usize, rule: &api
     let part = |section| Part { kind: TargetKind::Route, app: &id, section };
     let parts: Vec<Part<'_>> = section.map(|_| part(section)).into_iter().chain([part(None)]).collect();
     let policies = merged(input, &parts);
-    let mut own = limits(rule);
+    let mut own = limits(rule, &policies.call);
     fall_back(&mut own, &policies.call);
     let mut filters = policies.filters;
     let action = act(input, route, rule, &mut filters);
@@ -218,30 +218,37 @@ pub(super) fn value(wanted: &api::ValueMatch) -> ValueMatch {
     ValueMatch { name: wanted.name.clone(), value }
 }
 
-fn limits(rule: &api::Rule) -> CallPolicy {
+fn limits(rule: &api::Rule, policy: &CallPolicy) -> CallPolicy {
     let timeouts = rule.timeouts.clone().unwrap_or_default();
-    let retry = rule.retry.as_ref().map(|retry| RetryPolicy {
-        attempts: retry.attempts,
-        statuses: if retry.codes.is_empty() { vec![502, 503, 504] } else { retry.codes.clone() },
+    CallPolicy {
+        timeout: timeouts.request.map(bound),
+        try_timeout: timeouts.backend_request.map(bound),
+        retry: rule.retry.as_ref().map(|own| retry(own, policy.retry.clone())),
+        ..CallPolicy::default()
+    }
+}
+
+/// What a rule says of retries, and for the rest what the route's policy does.
+fn retry(own: &api::RuleRetry, policy: Option<RetryPolicy>) -> RetryPolicy {
+    let mut retry = policy.unwrap_or_else(|| RetryPolicy {
+        attempts: 0,
+        statuses: vec![502, 503, 504],
         on: None,
-        backoff: retry.backoff.map_or(BACKOFF, api::TimeSpan::get),
+        backoff: BACKOFF,
         constant: false,
         max_backoff: None,
         budget_percent: 20,
         min_per_second: 10,
     });
-    CallPolicy {
-        timeout: timeouts.request.map(bound),
-        try_timeout: timeouts.backend_request.map(bound),
-        idle_timeout: None,
-        connect_timeout: None,
-        retry,
-        hedge: None,
-        max_body: None,
-        priority: None,
-        sample_per_ten_thousand: None,
-        access_log: None,
+    retry.attempts = own.attempts;
+    retry.backoff = own.backoff.map_or(retry.backoff, api::TimeSpan::get);
+    if !own.codes.is_empty() {
+        retry.statuses.clone_from(&own.codes);
+        if let Some(on) = retry.on.as_mut().filter(|on| !on.contains(&RetryOn::Statuses)) {
+            on.push(RetryOn::Statuses);
+        }
     }
+    retry
 }
 
 /// Takes from `wider` what is not set.

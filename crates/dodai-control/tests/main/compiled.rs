@@ -7,8 +7,8 @@ use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sight
 use dodai_control::snapshot::{BaseSettings, Input, build};
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Access, AccessLog, AccessRule, Action, Backend, Balance, CallPolicy, Filter, Patience, RateKey, Rule,
-    Service, Snapshot,
+    Access, AccessLog, AccessRule, Action, Backend, Balance, CallPolicy, Filter, Patience, RateKey, RetryOn,
+    Rule, Service, Snapshot,
 };
 use dodai_core::status::{Status, Wants};
 
@@ -206,6 +206,40 @@ fn retries_of_a_resiliency_document() {
     assert_eq!((growing.attempts, growing.constant, growing.max_backoff), (100, false, Some(9 * SECOND)));
     let matching = retry("maxRetries: 1, matching: {httpStatusCodes: '429, 501-503'}");
     assert_eq!(matching.statuses, [429, 501, 502, 503]);
+}
+
+/// The only rule of the only route under the gateway.
+fn rule(text: &str) -> Rule {
+    let gateway = document("Gateway", "g", "{listeners: [{name: http, port: 8080, protocol: HTTP}]}");
+    let snapshot = snapshot(&(gateway + &app("a", "{name: http}") + text), &[]);
+    snapshot.routes().next().expect("a table").hosts[0].rules[0].clone()
+}
+
+#[test]
+fn what_a_rule_does_not_say_of_retries_is_as_the_policy_of_its_route_says() {
+    let route = |retry: &str| {
+        document(
+            "Route",
+            "r",
+            &format!(
+                "{{parentRefs: [{{name: g}}], rules: [{{retry: {{{retry}}}, backendRefs: [{{name: a}}]}}]}}"
+            ),
+        )
+    };
+    let alone = rule(&route("attempts: 3")).policy.retry.expect("it is retried");
+    assert_eq!((alone.attempts, alone.on, alone.budget_percent), (3, None, 20));
+    let policy = policy(
+        "p",
+        "{kind: Route, name: r}",
+        "retry: {on: [unavailable], budgetPercent: 50, backoff: 2s, perTry: 1s}, maxRequestBody: 2Ki",
+    );
+    let both = rule(&(route("attempts: 3, codes: [500]") + &policy)).policy;
+    assert_eq!((both.try_timeout, both.max_body), (Some(SECOND), Some(2048)));
+    let retry = both.retry.expect("it is retried");
+    assert_eq!((retry.attempts, retry.budget_percent, retry.backoff), (3, 50, 2 * SECOND));
+    assert_eq!((retry.statuses, retry.on), (vec![500], Some(vec![RetryOn::Grpc(14), RetryOn::Statuses])));
+    let own = rule(&(route("attempts: 1, backoff: 1s") + &policy)).policy.retry.expect("it is retried");
+    assert_eq!((own.backoff, own.on), (SECOND, Some(vec![RetryOn::Grpc(14)])));
 }
 
 /// Where the only rule of the only route under the gateway sends calls.
