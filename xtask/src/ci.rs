@@ -42,7 +42,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "test", what: "all tests", run: |w| testing::run(w, &[]).map(|()| Outcome::Passed) },
     Stage { name: "h2spec", what: "a gateway passes the test suite of HTTP/2", run: conformance::check },
     Stage { name: "fuzz", what: "fuzz targets build and run", run: |w| fuzz::check(w, FUZZ_SECONDS) },
-    Stage { name: "guests", what: "committed guests match their sources", run: guests::check },
+    Stage {
+        name: "guests",
+        what: "tests of the examples; committed guests match their sources",
+        run: guests::check,
+    },
     Stage {
         name: "release",
         what: "release build with few tools, the main jobs against it",

@@ -1,4 +1,5 @@
-//! `cargo xtask guests`: the example modules, rebuilt, or compared with what is committed.
+//! `cargo xtask guests`: the example modules, rebuilt, or compared with what is committed; and the tests of the examples,
+//! which are workspaces of their own.
 //!
 //! Artefacts are committed so that `dodai up` works where no WASM target can be had. Each recipe is the `build.sh` that
 //! its example names to users; `artifacts.json` beside the artefacts records the compiler, the digest of the sources and
@@ -19,6 +20,10 @@ const RECIPES: &[(&str, &str)] = &[
     ("examples/hello/build.sh", "examples/hello/artifacts"),
     ("examples/hello-async/build.sh", "examples/hello-async/artifacts"),
 ];
+/// Workspaces of examples that have tests; they run as native programs.
+const TESTED: &[&str] = &["examples/shop/apps/orders", "examples/shop/modules", "examples/hello"];
+/// What `dodai new --template module` writes, `NAME` to be replaced.
+const TEMPLATE: &[(&str, &str)] = &[("Cargo.toml.txt", "Cargo.toml"), ("lib.rs.txt", "src/lib.rs")];
 const RECORD: &str = "artifacts.json";
 const TARGET: &str = "wasm32-wasip2";
 
@@ -46,8 +51,15 @@ pub fn run(workspace: &Workspace, mode: Mode) -> Result<()> {
     }
 }
 
-/// Committed files match their record; and where the target can be had, a rebuild matches both.
+/// The examples' tests pass; committed files match their record; and where the target can be had, a rebuild matches both and
+/// the project that `dodai new` writes builds.
 pub fn check(workspace: &Workspace) -> Result<Outcome> {
+    for folder in TESTED {
+        Tool::new("cargo", &workspace.root.join(folder))
+            .args(["test", "--workspace", "--locked"])
+            .env("CARGO_TARGET_DIR", workspace.target.join("guests"))
+            .run()?;
+    }
     for (_, folder) in RECIPES {
         let folder = workspace.root.join(folder);
         let record = read_record(&folder)?;
@@ -58,6 +70,7 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
     if let Err(error) = add_target(workspace) {
         return Ok(Outcome::Skipped(format!("not rebuilt, {TARGET} cannot be had here: {error:#}")));
     }
+    template(workspace)?;
     let mut other_compilers = Vec::new();
     for (number, (recipe, folder)) in RECIPES.iter().enumerate() {
         let fresh = workspace.target.join("guests").join(format!("artifacts-{number}"));
@@ -116,6 +129,23 @@ fn build(workspace: &Workspace, recipe: &str, artifacts: &Path) -> Result<()> {
         .env("CARGO_TARGET_DIR", workspace.target.join("guests"))
         .env("DODAI_ARTIFACTS", artifacts)
         .hint(format!("the example modules do not build for {TARGET}"))
+        .run()
+}
+
+/// Builds the module that `dodai new` writes.
+fn template(workspace: &Workspace) -> Result<()> {
+    let folder = workspace.target.join("guests/template");
+    std::fs::create_dir_all(folder.join("src")).with_context(|| format!("creating {}", folder.display()))?;
+    for (from, to) in TEMPLATE {
+        let from = workspace.root.join("crates/dodai/src/client/templates").join(from);
+        let text = std::fs::read_to_string(&from).with_context(|| format!("reading {}", from.display()))?;
+        std::fs::write(folder.join(to), text.replace("NAME", "written"))
+            .with_context(|| format!("writing {to} of the template"))?;
+    }
+    Tool::new("cargo", &folder)
+        .args(["build", "--release", "--target", TARGET])
+        .env("CARGO_TARGET_DIR", workspace.target.join("guests"))
+        .hint("mend the template under crates/dodai/src/client/templates")
         .run()
 }
 

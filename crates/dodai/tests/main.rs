@@ -23,6 +23,7 @@ mod site;
 mod sweep;
 mod telemetry;
 mod wire;
+mod written;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
