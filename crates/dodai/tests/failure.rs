@@ -1,8 +1,9 @@
 //! What goes wrong around a running system, and what must then still go right.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -191,6 +192,57 @@ fn with_a_full_disk_reads_and_traffic_go_on_and_writes_say_so() {
     let applied = site.dodai(&["apply", "-f", "more.txt"]);
     assert!(applied.status.success(), "with space again: {}", applied.all());
     assert_eq!(put(port, "after", "kept"), Some(204));
+    site.down();
+}
+
+/// Another program that holds the right to write a database, until it is dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn of(database: &Path) -> Holder {
+        const HOLD: &str = "import sqlite3, sys\n\
+            held = sqlite3.connect(sys.argv[1], isolation_level=None)\n\
+            held.execute('BEGIN IMMEDIATE')\n\
+            print('held', flush=True)\n\
+            sys.stdin.read()\n";
+        let mut python = Command::new("python3");
+        let mut child = python
+            .args(["-c", HOLD])
+            .arg(database)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "held\n");
+        Holder(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ended = self.0.wait();
+    }
+}
+
+#[test]
+fn while_another_program_holds_the_store_reads_and_traffic_go_on_and_writes_say_so() {
+    let site = Site::new("held");
+    let [port] = free_ports();
+    site.write("dodai.yaml", documents(port));
+    site.write("more.txt", "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: {name: more}\n");
+    site.up();
+    let holder = Holder::of(&site.data().join("store.db"));
+    let refused = site.dodai(&["apply", "-f", "more.txt"]);
+    assert!(!refused.status.success(), "{}", refused.all());
+    assert!(refused.all().contains("locked by another program"), "it says why: {}", refused.all());
+    assert_eq!(get(port, "/plain").text(), "plain\n", "traffic goes on");
+    assert!(site.dodai(&["get", "apps"]).all().contains("keeper"), "documents are read");
+    drop(holder);
+    let applied = site.dodai(&["apply", "-f", "more.txt"]);
+    assert!(applied.status.success(), "once it is free: {}", applied.all());
     site.down();
 }
 
