@@ -4,7 +4,7 @@ The page is there within 2 s of the process starting, once the artefacts are bui
 
 usage: bench/rest.py      env: SETTLE=30 before measuring, WATCH=10 seconds of it
 """
-import os, shutil, subprocess, time
+import os, shutil, subprocess, sys, time
 import harness as h
 
 settle, watch = float(os.environ.get("SETTLE", "15" if h.QUICK else "30")), float(os.environ.get("WATCH", "5" if h.QUICK else "10"))
@@ -19,12 +19,15 @@ def up():
     return process, time.monotonic() - begin
 
 
+missed = None
 print("| start | first page after |\n|---|---|")
 for what in ["nothing built or compiled", "apps built, modules not compiled", "everything there", "everything there"]:
     if what.startswith("apps"):
         shutil.rmtree(shop / ".dodai")
     dodai, took = up()
     print(f"| {what} | {took:.2f} s |", flush=True)
+    if what.startswith("everything") and took > 2:
+        missed = f"the bar is missed: the first page {took:.2f} s after the start"
     if what != "everything there":
         time.sleep(5)
     h.stop(dodai)
@@ -39,3 +42,4 @@ print("| process | VmRSS MB | CPU, share of one core |\n|---|---|---|")
 for pid, cpu in before.items():
     what = "the base, with its modules" if pid == dodai.pid else f"{name(pid)} (started by it)"
     print(f"| {what} | {h.rss_mb(pid):.1f} | {(h.cpu_seconds(pid) - cpu) / watch * 100:.2f} % |")
+sys.exit(missed)

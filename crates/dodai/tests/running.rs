@@ -119,6 +119,24 @@ fn a_signal_drains_what_runs_and_leaves_nothing() {
 }
 
 #[test]
+fn up_says_what_runs_where_it_is_reached_and_how_it_is_stopped() {
+    let site = Site::new("told");
+    let [port] = free_ports();
+    let outside = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: outside}\nspec:\n  external: {addresses: ['127.0.0.1:9']}\n  services: [{name: http}]\n---\n";
+    site.write("dodai.yaml", outside.to_owned() + &documents(port));
+    let mut running = Running::start(&site, &[&UP[..], &["--metrics", "off"]].concat());
+    running.line("stop with Ctrl-C");
+    let seen = running.seen.join("\n");
+    for (first, then) in [("default/plain", "ready"), ("default/outside", "127.0.0.1:9")] {
+        let told = |line: &&String| line.starts_with(first) && line.contains(then);
+        assert_eq!(running.seen.iter().filter(told).count(), 1, "{first} {then} in\n{seen}");
+    }
+    assert!(seen.contains(&format!("gateway/default/front/http: http://127.0.0.1:{port}")), "{seen}");
+    running.signal("-INT");
+    assert_eq!(running.code(), Some(0));
+}
+
+#[test]
 fn a_signal_while_it_waits_for_apps_stops_it() {
     let site = Site::new("early");
     // An app that never is ready, so that the command waits for it.

@@ -137,15 +137,16 @@ fn schemes(documents: &[Located<Document>]) -> BTreeMap<String, &'static str> {
     all
 }
 
-/// The apps of the project that get instances, and those that run elsewhere.
-fn apps(documents: &[Located<Document>]) -> (Vec<Expected>, Vec<AppId>) {
+/// The apps of the project that get instances, and those that run elsewhere, with where that is.
+fn apps(documents: &[Located<Document>]) -> (Vec<Expected>, Vec<(AppId, String)>) {
     let (mut here, mut outside) = (Vec::new(), Vec::new());
     for located in documents {
         let Document::App(app) = &located.value else { continue };
         let name = format!("{}/{}", app.metadata.namespace, app.metadata.name);
         let Ok(id) = AppId::parse(&name) else { continue };
-        if app.spec.external.is_some() {
-            outside.push(id);
+        if let Some(external) = &app.spec.external {
+            let addresses: Vec<String> = external.addresses.iter().map(ToString::to_string).collect();
+            outside.push((id, addresses.join(", ")));
         } else {
             here.push(Expected { id, once: app.spec.run == Run::Once });
         }
@@ -220,7 +221,14 @@ impl System {
         }
     }
 
-    fn print(&self, plan: &Plan, outside: &[AppId], missing: &[NotReady], start: Instant, output: &Output) {
+    fn print(
+        &self,
+        plan: &Plan,
+        outside: &[(AppId, String)],
+        missing: &[NotReady],
+        start: Instant,
+        output: &Output,
+    ) {
         let parts = self.base.parts();
         let status = parts.status.borrow().clone();
         let listeners: BTreeMap<&String, String> =
@@ -241,10 +249,10 @@ impl System {
             let phase = phase(one.phase);
             rows.push(vec![app, instance.to_string(), phase, ports.join(","), one.reason.clone()]);
         }
-        for app in outside {
+        for (app, addresses) in outside {
             rows.push(vec![
                 app.to_string(),
-                "-".to_owned(),
+                addresses.clone(),
                 "external".to_owned(),
                 String::new(),
                 String::new(),
