@@ -37,7 +37,7 @@ use crate::environment::{self, Environment};
 use crate::exit;
 use crate::local::executable;
 use crate::output::Output;
-use crate::signals;
+use crate::signals::Signals;
 use crate::telemetry::{self, Telemetry};
 
 use channel::{Follower, State};
@@ -98,7 +98,7 @@ pub async fn run(arguments: Vec<OsString>, environment: &Environment) -> ExitCod
     dodai_transport::tls::install_provider();
     let output = Output::plain(environment);
     match serve(&options, environment, &output).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             output.error(&error);
             exit::code_of(&error)
@@ -118,8 +118,9 @@ fn wrong(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-async fn serve(options: &Options, environment: &Environment, output: &Output) -> anyhow::Result<()> {
+async fn serve(options: &Options, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
+    let mut signals = Signals::listen()?;
     let given = Given::read(options, output)?;
     let runtime_folder = peers::runtime_folder(environment)?;
     let registry = Registry::open(&runtime_folder)?;
@@ -152,13 +153,15 @@ async fn serve(options: &Options, environment: &Environment, output: &Output) ->
     };
     tokio::select! {
         // The first two only wait; the last never ends, and what it is cut at is made good by the next start.
-        stopped = signals::asked_to_stop() => stopped?,
+        () = signals.next() => {}
         _asked = asked.wait_for(|asked| *asked) => {}
         () = background => {}
     }
-    tracing::info!("stopping: finishing calls, for at most {:?}", options.drain);
-    sidecar.stop(options, app, &tasks).await;
-    Ok(())
+    tracing::info!(
+        "stopping: finishing calls, for at most {:?}; one more signal stops at once",
+        options.drain
+    );
+    Ok(signals.unless_hurried(sidecar.stop(options, app, &tasks), output).await)
 }
 
 async fn follow_app(follower: Option<Follower>) {

@@ -50,12 +50,3 @@ impl Signals {
         }
     }
 }
-
-/// Waits for SIGINT or SIGTERM. Cancel safe.
-///
-/// # Errors
-/// The operating system refuses to tell of signals.
-pub async fn asked_to_stop() -> std::io::Result<()> {
-    Signals::listen()?.next().await;
-    Ok(())
-}

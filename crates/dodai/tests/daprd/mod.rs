@@ -346,3 +346,18 @@ fn what_is_odd_about_a_component_is_told_once() {
     }
     assert!(log.contains("did you mean `pubsub."), "{log}");
 }
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let world = World::new();
+    let app = quickstart();
+    let port = app.port.to_string();
+    let arguments = ["--app-id", "a", "--app-port", &port, "--dapr-block-shutdown-duration", "10m"];
+    let sidecar = Sidecar::start(&world, &arguments, &[]);
+    until("the app was asked", || sidecar.logged().contains("the app listens"));
+    sidecar.signal();
+    until("it waits for the app", || sidecar.logged().contains("the API stays for"));
+    sidecar.signal();
+    assert_eq!(sidecar.code(), Some(130));
+    assert_eq!(world.left(), [""; 0]);
+}

@@ -152,9 +152,21 @@ impl Sidecar {
 
     /// Asks it to stop, as a launcher does. What it logged.
     pub fn stop(self) -> String {
+        self.signal();
+        self.ended()
+    }
+
+    /// Asks it to stop, and waits for nothing.
+    pub fn signal(&self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        self.ended()
+    }
+
+    /// Its exit code, once it has ended.
+    pub fn code(mut self) -> Option<i32> {
+        let child = RefCell::new(&mut self.child);
+        until("the sidecar ends", || child.borrow_mut().try_wait().unwrap().is_some());
+        child.into_inner().wait().unwrap().code()
     }
 
     /// Waits for its end, which must be a good one. What it logged.
