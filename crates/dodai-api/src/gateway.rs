@@ -131,6 +131,28 @@ pub struct ListenerTls {
     /// first one answers those who name none. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificate_refs: Vec<CertificateRef>,
+    /// The oldest version of TLS that clients may speak, where TLS ends here; of listeners with one address the newest that
+    /// one of them says. Default: `"1.2"`.
+    #[serde(default, skip_serializing_if = "TlsVersion::is_default")]
+    pub min_version: TlsVersion,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+impl TlsVersion {
+    fn is_default(&self) -> bool {
+        *self == TlsVersion::default()
+    }
 }
 
 /// Whether TLS ends at the listener.

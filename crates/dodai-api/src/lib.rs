@@ -51,7 +51,7 @@ pub use fault::{Fault, FaultAbort, FaultDelay, FaultThrottle};
 pub use folder::{MANIFEST, Project, is_document_path, mentions_us, read_all};
 pub use gateway::{
     CertificateRef, GatewaySpec, IdentityHeaders, Listener, ListenerProtocol, ListenerTls, ProxyProtocol,
-    ProxyProtocolMode, ProxyProtocolVersion, TlsMode,
+    ProxyProtocolMode, ProxyProtocolVersion, TlsMode, TlsVersion,
 };
 pub use health::{Decimal, GrpcCheck, Health, HealthCheck, HttpCheck, Outliers, SuccessRate, TcpCheck};
 pub use identity::identity_parts;

@@ -72,7 +72,8 @@ impl Tls {
         };
         // Bytes that are not parsed are of a protocol we do not know, so none is agreed on.
         let protocols = if protocol == Protocol::Tcp { &[] } else { Alpn::HTTP };
-        let ends = files.as_ref().map(|files| files.acceptor(protocols, Clock::system()));
+        let versions = if spec.only_newest { files::Versions::OnlyNewest } else { files::Versions::Usual };
+        let ends = files.as_ref().map(|files| files.acceptor(protocols, versions, Clock::system()));
         // Without a name that passes nobody's first message need be looked at.
         let names = spec.names.iter().filter(|_| passes);
         let names = names.map(|name| (Pattern::new(&name.host), name.passes)).collect();

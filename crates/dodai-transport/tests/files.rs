@@ -3,7 +3,7 @@ use std::path::Path;
 
 use dodai_transport::ca::{LEAF_VALIDITY, Names};
 use dodai_transport::stream::Stream;
-use dodai_transport::tls::files::{BadFiles, Files, Pair};
+use dodai_transport::tls::files::{BadFiles, Files, Pair, Versions};
 use dodai_transport::tls::public::{self, Roots};
 use dodai_transport::tls::{Acceptor, Alpn};
 
@@ -38,7 +38,7 @@ async fn the_certificate_is_chosen_by_name() {
     let first = write(&world, dir.path(), "first", &["one.example"]);
     let second = write(&world, dir.path(), "second", &["two.example", "*.two.example"]);
     let files = Files::load(vec![first, second]).expect("loaded");
-    let acceptor = files.acceptor(Alpn::HTTP, world.hands.clock());
+    let acceptor = files.acceptor(Alpn::HTTP, Versions::Usual, world.hands.clock());
     for host in ["one.example", "two.example", "www.two.example"] {
         let stream = call(&world, &acceptor, host).await.expect(host);
         assert_eq!(stream.alpn(), Some(Alpn::H2));
@@ -57,7 +57,7 @@ async fn new_files_are_served_without_a_restart() {
     let (world, dir) = (World::new(), tempfile::tempdir().expect("temp dir"));
     let pair = write(&world, dir.path(), "site", &["old.example"]);
     let files = Files::load(vec![pair]).expect("loaded");
-    let acceptor = files.acceptor(Alpn::HTTP, world.hands.clock());
+    let acceptor = files.acceptor(Alpn::HTTP, Versions::Usual, world.hands.clock());
     assert!(!files.reload().expect("same files"), "nothing changed");
     write(&world, dir.path(), "site", &["new.example"]);
     assert!(call(&world, &acceptor, "new.example").await.is_err());
@@ -71,7 +71,7 @@ async fn bad_files_are_named_and_the_old_certificate_stays() {
     let site = write(&world, dir.path(), "site", &["site.example"]);
     let other = write(&world, dir.path(), "other", &["other.example"]);
     let files = Files::load(vec![site.clone()]).expect("loaded");
-    let acceptor = files.acceptor(Alpn::HTTP, world.hands.clock());
+    let acceptor = files.acceptor(Alpn::HTTP, Versions::Usual, world.hands.clock());
     let (chain, key) = (fs::read(&site.chain).expect("read"), fs::read(&site.key).expect("read"));
     let refuse = |expect: &str| {
         let error = files.reload().expect_err(expect).to_string();
@@ -101,7 +101,7 @@ async fn an_expired_certificate_is_the_callers_to_refuse() {
     let (world, dir) = (World::new(), tempfile::tempdir().expect("temp dir"));
     let pair = write(&world, dir.path(), "site", &["site.example"]);
     let files = Files::load(vec![pair]).expect("loaded");
-    let acceptor = files.acceptor(Alpn::HTTP, world.hands.clock());
+    let acceptor = files.acceptor(Alpn::HTTP, Versions::Usual, world.hands.clock());
     world.hands.forward(LEAF_VALIDITY * 2);
     assert!(files.reload().is_ok());
     assert!(files.served()[0].not_after < world.hands.now());

@@ -148,20 +148,23 @@ async fn serve(options: &Options, environment: &Environment, output: &Output) ->
     // Launchers look for these words.
     tracing::info!("dapr initialized. Status: Running. Init Elapsed {}ms", start.elapsed().as_millis());
     let mut asked = sidecar.asked.clone();
-    let background = async {
-        tokio::join!(follow_app(follower), sidecar.follow_peers(options, &registry, registered));
-    };
+    let mut followed = std::pin::pin!(follow_app(follower));
     tokio::select! {
-        // The first two only wait; the last never ends, and what it is cut at is made good by the next start.
+        // The first two only wait; the others never end, and what they are cut at is made good by the next start.
         () = signals.next() => {}
         _asked = asked.wait_for(|asked| *asked) => {}
-        () = background => {}
+        () = &mut followed => {}
+        () = sidecar.follow_peers(options, &registry, registered) => {}
     }
     tracing::info!(
         "stopping: finishing calls, for at most {:?}; one more signal stops at once",
         options.drain
     );
-    Ok(signals.unless_hurried(sidecar.stop(options, app, &tasks), output).await)
+    // The app is followed on: an API that stays for its sake ends when it does.
+    tokio::select! {
+        code = signals.unless_hurried(sidecar.stop(options, app, &tasks), output) => Ok(code),
+        () = followed => Ok(ExitCode::SUCCESS),
+    }
 }
 
 async fn follow_app(follower: Option<Follower>) {

@@ -156,8 +156,8 @@ fn certify(site: &Site, stem: &str, host: &str) {
 fn curl(site: &Site, port: u16, host: &str, version: &str) -> Result<String, String> {
     let resolve = format!("{host}:{port}:127.0.0.1");
     let url = format!("https://{host}:{port}/plain");
-    let show = ["-sS", "--cacert", "ca.crt", "--resolve", &resolve, "-w", "%{http_version}", version, &url];
-    let done = site.command("curl", &show);
+    let show = ["-sS", "--cacert", "ca.crt", "--resolve", &resolve, "-w", "%{http_version}", &url];
+    let done = site.command("curl", &[&show[..], &version.split(' ').collect::<Vec<_>>()].concat());
     if done.status.success() { Ok(done.out().to_owned()) } else { Err(done.all()) }
 }
 
@@ -205,6 +205,13 @@ fn a_gateway_ends_tls_and_its_certificates_change_without_a_restart() {
         curl(&site, port, "shop.test", "--http2").is_err_and(|why| why.contains("subject name"))
     });
     assert_eq!(curl(&site, port, "api.test", "--http2"), Ok("plain\n2".to_owned()), "the other one stays");
+
+    assert_eq!(curl(&site, port, "api.test", "--http2 --tls-max 1.2"), Ok("plain\n2".to_owned()));
+    let newest = gateway("front", &listeners).replace("name: api}]", "name: api}], minVersion: '1.3'");
+    site.write("newest.txt", newest);
+    assert!(site.dodai(&["apply", "-f", "newest.txt"]).status.success());
+    until("TLS 1.2 is refused", || curl(&site, port, "api.test", "--http2 --tls-max 1.2").is_err());
+    assert_eq!(curl(&site, port, "api.test", "--http2"), Ok("plain\n2".to_owned()));
 
     // A document that names a bad key: refused with the reason, and everything goes on as it was.
     site.write("bad.key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");

@@ -196,7 +196,8 @@ fn tls(input: &Input<'_>, one: &api::Listener) -> Option<Tls> {
         chain_file: format!("certificates/{}/tls.crt", one.name),
         key_file: format!("certificates/{}/tls.key", one.name),
     });
-    Some(Tls { certificates: files.chain(kept).collect(), names })
+    let only_newest = tls.min_version == api::TlsVersion::V1_3;
+    Some(Tls { certificates: files.chain(kept).collect(), names, only_newest })
 }
 
 /// Adds the TLS of a listener to one that has the same address.
@@ -211,6 +212,7 @@ fn share(all: &mut Listener, more: Listener) {
             tls.certificates.push(certificate);
         }
     }
+    tls.only_newest |= more_tls.only_newest;
     tls.names.extend(more_tls.names);
     tls.names.sort_by(|a, b| by_width(&a.host, &b.host));
 }

@@ -33,7 +33,7 @@ spec:
       port: 8443
       protocol: HTTPS
       hostname: shop.example
-      tls: {certificateRefs: [{name: shop}, {name: old}]}
+      tls: {certificateRefs: [{name: shop}, {name: old}], minVersion: '1.3'}
     - name: d
       port: 8444
       protocol: TLS
@@ -58,10 +58,14 @@ async fn listeners_of_one_port_share_a_socket_and_their_names_tell_them_apart() 
         Some(Tls {
             certificates: vec![file, kept("old"), kept("shop")],
             names: vec![name("shop.example", false), name("web.example", false), name("*.raw.example", true)],
+            only_newest: true,
         })
     );
     assert_eq!(bytes.protocol, Protocol::Tcp);
-    assert_eq!(bytes.tls, Some(Tls { certificates: vec![kept("raw")], names: vec![name("*", false)] }));
+    assert_eq!(
+        bytes.tls,
+        Some(Tls { certificates: vec![kept("raw")], names: vec![name("*", false)], only_newest: false })
+    );
 }
 
 const PLAIN: &str = "apiVersion: dodai.dev/v1

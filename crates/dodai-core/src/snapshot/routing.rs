@@ -114,6 +114,9 @@ pub struct Tls {
     /// What happens by the name the client wants: the first that matches decides. Without a match TLS ends
     /// here, if there is a certificate.
     pub names: Vec<TlsName>,
+    /// Whether clients must speak TLS 1.3 where it ends here; else 1.2 will do.
+    #[serde(default)]
+    pub only_newest: bool,
 }
 
 /// What happens to TLS of clients that want a certain host.

@@ -18,7 +18,7 @@ use dodai_transport::ca::{Authority, LEAF_VALIDITY, Names, Svid};
 use dodai_transport::identity::{PeerIdentity, TrustDomain};
 use dodai_transport::network::{self, Network};
 use dodai_transport::stream::Stream;
-use dodai_transport::tls::files::{Files, Pair};
+use dodai_transport::tls::files::{Files, Pair, Versions};
 use dodai_transport::tls::mesh::{LiveSvid, acceptor};
 use dodai_transport::tls::public::RootsFrom;
 use dodai_transport::tls::{Acceptor, Alpn, Clock};
@@ -63,7 +63,7 @@ impl Site {
         std::fs::write(path("tls.crt"), svid.chain_pem()).expect("written");
         std::fs::write(path("tls.key"), svid.key_pem()).expect("written");
         let files = Files::load(vec![Pair { chain: path("tls.crt"), key: path("tls.key") }]).expect("loaded");
-        Server::new(files.acceptor(offered, Clock::system()))
+        Server::new(files.acceptor(offered, Versions::Usual, Clock::system()))
     }
 
     async fn call(&self, url: &str) -> Result<Reply, Failure> {
@@ -235,7 +235,7 @@ async fn a_kept_plain_connection_is_not_used_for_https() {
             chain: site.folder.path().join("tls.crt"),
             key: site.folder.path().join("tls.key"),
         }]);
-        let acceptor = files.expect("loaded").acceptor(Alpn::HTTP, Clock::system());
+        let acceptor = files.expect("loaded").acceptor(Alpn::HTTP, Versions::Usual, Clock::system());
         let served = beside(async move {
             let mut plain = Peer::new(listener.accept().await.expect("accepted").0);
             plain.answer(OK).await;

@@ -10,7 +10,7 @@ use dodai_transport::ca::{Authority, LEAF_VALIDITY, Names};
 use dodai_transport::identity::{PeerIdentity, TrustDomain};
 use dodai_transport::network::Network;
 use dodai_transport::stream::Stream;
-use dodai_transport::tls::files::{Files, Pair};
+use dodai_transport::tls::files::{Files, Pair, Versions};
 use dodai_transport::tls::public::{Connector, Roots};
 use dodai_transport::tls::{Alpn, Clock};
 
@@ -62,7 +62,7 @@ impl Site {
 
 fn secure(protocol: Protocol, certificates: Vec<Certificate>, names: Vec<TlsName>) -> Resource {
     let role = Role::Gateway { routes: "all".into() };
-    let tls = Some(snapshot::Tls { certificates, names });
+    let tls = Some(snapshot::Tls { certificates, names, only_newest: false });
     Resource::Listener(Listener { tls, ..Listener::new("secure", (GATEWAY, 443).into(), protocol, role) })
 }
 
@@ -239,7 +239,8 @@ async fn names_tell_what_passes_through_from_what_ends_here() {
 
         let own = site.issue("own", &["a.raw.example"]);
         let pair = Pair { chain: (&own.chain_file).into(), key: (&own.key_file).into() };
-        let acceptor = Files::load(vec![pair]).expect("loaded").acceptor(&[], Clock::system());
+        let acceptor =
+            Files::load(vec![pair]).expect("loaded").acceptor(&[], Versions::Usual, Clock::system());
         let far = beside(async move {
             let stream = raw.accept().await.stream;
             let mut far = Peer::new(acceptor.accept(stream).await.expect("the endpoint ends it"));
@@ -284,7 +285,7 @@ async fn a_client_that_says_nothing_is_let_go() {
         let names = vec![TlsName { host: "*".into(), passes: true }];
         let mut all = https(vec![site.issue("one", &["one.example"])]);
         all.push(Resource::Listener(Listener {
-            tls: Some(snapshot::Tls { certificates: vec![], names }),
+            tls: Some(snapshot::Tls { certificates: vec![], names, only_newest: false }),
             ..Listener::new(
                 "passing",
                 (GATEWAY, 444).into(),

@@ -13,13 +13,23 @@ use std::{fmt, fs, io};
 use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, version};
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use thiserror::Error;
 use webpki::EndEntityCert;
 
 use super::{Acceptor, Alpn, Clock, provider, wire_names};
 use crate::certificate::Facts;
 use crate::pem::{self, BadPem};
+
+/// Which versions of TLS clients may speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// 1.3 and 1.2.
+    #[default]
+    Usual,
+    /// 1.3.
+    OnlyNewest,
+}
 
 /// One certificate on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,10 +127,15 @@ impl Files {
         self.0.load().served.clone()
     }
 
-    /// The accepting side with these certificates, TLS 1.2 and 1.3, no client certificate asked for.
-    pub fn acceptor(&self, protocols: &[Alpn], clock: Clock) -> Acceptor {
+    /// The accepting side with these certificates, TLS 1.3 and, unless only that is wanted, 1.2; no client certificate is
+    /// asked for.
+    pub fn acceptor(&self, protocols: &[Alpn], versions: Versions, clock: Clock) -> Acceptor {
+        let versions: &[&'static SupportedProtocolVersion] = match versions {
+            Versions::Usual => &[&version::TLS13, &version::TLS12],
+            Versions::OnlyNewest => &[&version::TLS13],
+        };
         let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
-            .with_protocol_versions(&[&version::TLS13, &version::TLS12])
+            .with_protocol_versions(versions)
             .expect("the provider has suites for TLS 1.2 and 1.3")
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(self.clone()));

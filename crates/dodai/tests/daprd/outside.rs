@@ -9,7 +9,7 @@ use dodai_core::id::AppId;
 use dodai_transport::ca::{Authority, LEAF_VALIDITY, Names};
 use dodai_transport::identity::{PeerIdentity, TrustDomain};
 use dodai_transport::network::Network;
-use dodai_transport::tls::files::{Files, Pair};
+use dodai_transport::tls::files::{Files, Pair, Versions};
 use dodai_transport::tls::{Alpn, Clock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -27,7 +27,7 @@ fn bank(folder: &Path) -> (SocketAddr, Receiver<String>) {
     let pair = Pair { chain: folder.join("tls.crt"), key: folder.join("tls.key") };
     std::fs::write(&pair.chain, svid.chain_pem()).unwrap();
     std::fs::write(&pair.key, svid.key_pem()).unwrap();
-    let acceptor = Files::load(vec![pair]).unwrap().acceptor(Alpn::HTTP, Clock::system());
+    let acceptor = Files::load(vec![pair]).unwrap().acceptor(Alpn::HTTP, Versions::Usual, Clock::system());
     let (tell_at, at) = sync_channel(1);
     let (tell, heads) = sync_channel(64);
     let serve = async move {

@@ -16,7 +16,7 @@ use dodai_core::failure::Kind;
 use dodai_core::trace::Span;
 use dodai_transport::ca::{Authority, Names};
 use dodai_transport::identity::{PeerIdentity, TrustDomain};
-use dodai_transport::tls::files::{Files, Pair};
+use dodai_transport::tls::files::{Files, Pair, Versions};
 use dodai_transport::tls::{Alpn, Clock};
 
 use super::*;
@@ -298,7 +298,8 @@ async fn a_collector_behind_tls_gets_spans_if_its_certificate_is_trusted() {
     let other =
         file("other.pem", &Authority::create(TrustDomain::default(), SystemTime::now()).unwrap().chain_pem());
     let pair = Pair { chain: file("chain.pem", &svid.chain_pem()), key: file("key.pem", &svid.key_pem()) };
-    let acceptor = Files::load(vec![pair]).unwrap().acceptor(&[Alpn::Http1], Clock::system());
+    let acceptor =
+        Files::load(vec![pair]).unwrap().acceptor(&[Alpn::Http1], Versions::Usual, Clock::system());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let export = async |trusted: &std::path::Path| {
