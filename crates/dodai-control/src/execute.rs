@@ -13,7 +13,7 @@ use crate::documents::{encode, store_key, unchanged};
 use crate::error::Result;
 use crate::plan::Step;
 use crate::records::{COUNTER, app_key, bytes, instance_key};
-use crate::shared::SharedMap;
+use crate::shared_map::SharedMap;
 
 /// The name of the reconciler in the change log.
 pub(crate) const ACTOR: &str = "control:release";

@@ -14,7 +14,7 @@ mod observed;
 pub mod plan;
 mod reads;
 pub mod records;
-pub mod shared;
+pub mod shared_map;
 pub mod snapshot;
 pub mod status;
 pub mod stream;

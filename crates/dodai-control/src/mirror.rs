@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::documents::{Documents, STATUS_PREFIX, decode, parse_key, set_status};
 use crate::records::{APP_PREFIX, COUNTER, INSTANCE_PREFIX, Records};
-use crate::shared::SharedMap;
+use crate::shared_map::SharedMap;
 
 /// How long to wait after the store failed.
 const RETRY: Duration = Duration::from_secs(1);

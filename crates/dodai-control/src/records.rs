@@ -7,7 +7,7 @@ use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId};
 use serde::{Deserialize, Serialize};
 
 use crate::reads::{Read, Reads};
-use crate::shared::{SharedMap, same};
+use crate::shared_map::{SharedMap, same};
 
 pub use crate::observed::{Observed, Sighting};
 

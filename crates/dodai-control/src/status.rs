@@ -19,7 +19,7 @@ use crate::name;
 use crate::plan::{Room, Rules, template_revision, wanted};
 use crate::reads::{Read, Reads};
 use crate::records::{AppRecord, InstanceRecord, Millis, Observed, Records};
-use crate::shared::{SharedMap, same};
+use crate::shared_map::{SharedMap, same};
 use crate::snapshot::{BaseSettings, Input, contested, traffic, unresolved};
 use crate::world::{Memo, World};
 

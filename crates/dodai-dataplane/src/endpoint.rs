@@ -176,8 +176,9 @@ impl Pools {
             if pool.open.get() > 0 || pool.pending.get() > 0 {
                 return true;
             }
-            remembered += usize::from(!pool.life.is_blank(now));
-            !pool.life.is_blank(now) && remembered <= REMEMBERED
+            let is_known = !pool.life.is_blank(now);
+            remembered += usize::from(is_known);
+            is_known && remembered <= REMEMBERED
         });
         if pools.capacity() > 4 * REMEMBERED && pools.len() < pools.capacity() / 4 {
             pools.shrink_to_fit();

@@ -1,7 +1,9 @@
 //! Rules within a Gateway and a Service.
 
 use super::Findings;
-use crate::gateway::{GatewaySpec, Listener, ListenerProtocol, ProxyProtocol, ProxyProtocolMode, TlsMode};
+use crate::gateway::{
+    GatewaySpec, Listener, ListenerProtocol, ProxyProtocol, ProxyProtocolMode, TlsMode, TlsVersion,
+};
 use crate::read::Code;
 use crate::service::ServiceSpec;
 
@@ -72,6 +74,15 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
                         tls_path,
                         message,
                         "leave the certificate out, or use `Terminate`",
+                    );
+                }
+                TlsMode::Passthrough if tls.min_version != TlsVersion::default() => {
+                    let message = "the app says which versions it speaks when TLS passes through";
+                    found.error(
+                        Code::Conflict,
+                        format!("{tls_path}.minVersion"),
+                        message,
+                        "leave it out, or use `Terminate`",
                     );
                 }
                 TlsMode::Terminate if tls.certificate_file.is_some() != tls.key_file.is_some() => {

@@ -230,3 +230,20 @@ fn only_guards_can_be_tried() {
     check(APP, "dryRun: true", "spec.dryRun");
     check(APP, "dryRun: true, rateLimit: {requestsPerSecond: 1}, timeouts: {request: 1s}", "spec.timeouts");
 }
+
+#[test]
+fn versions_of_tls_are_said_where_it_ends() {
+    let gateway = |tls: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {{name: g}}\nspec: {{listeners: [{{name: a, port: 443, protocol: TLS, tls: {{{tls}}}}}]}}\n"
+        )
+    };
+    good(&gateway("certificateRefs: [{name: a}], minVersion: '1.3'"));
+    for (tls, path) in [
+        ("certificateRefs: [{name: a}], minVersion: '1.1'", "spec.listeners[0].tls.minVersion"),
+        ("mode: Passthrough, minVersion: '1.3'", "spec.listeners[0].tls.minVersion"),
+    ] {
+        let read = read_text(&gateway(tls));
+        assert_eq!(errors(&read), [path], "{tls}: {}", told(&read));
+    }
+}

@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::plan::Rules;
 use crate::reads::Read;
 use crate::records::{Millis, Observed, Sighting};
-use crate::shared::same;
+use crate::shared_map::same;
 use crate::snapshot::{BaseSettings, Telling};
 
 pub use crate::mirror::View;

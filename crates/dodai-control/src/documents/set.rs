@@ -12,7 +12,7 @@ use dodai_core::id::{AppId, BaseId, RevisionId};
 
 use crate::name;
 use crate::reads::{Read, Reads};
-use crate::shared::{SharedMap, same};
+use crate::shared_map::{SharedMap, same};
 
 /// Documents by key.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,7 @@ use dodai_control::documents::Documents;
 use dodai_control::execute::execute;
 use dodai_control::plan::{Rules, Step, apply as apply_step, plan};
 use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sighting};
-use dodai_control::shared::SharedMap;
+use dodai_control::shared_map::SharedMap;
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId};
 use dodai_core::status::{Phase, Status};
 use dodai_core::task::Tasks;
