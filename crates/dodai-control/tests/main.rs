@@ -26,6 +26,8 @@ mod placement;
 mod plans;
 #[path = "main/played.rs"]
 mod played;
+#[path = "main/precedence.rs"]
+mod precedence;
 #[path = "main/routing.rs"]
 mod routing;
 #[path = "main/simulation.rs"]

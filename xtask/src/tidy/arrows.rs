@@ -77,7 +77,7 @@ const EVERYTHING: &[&str] = &[
 /// no test of the data plane or of a codec shall wait for the module engine to compile.
 const TEST_ARROWS: &[(&str, &[&str])] = &[
     ("dodai-base", &["dodai-testkit", "dodai-store", "dodai-control"]),
-    ("dodai-control", &["dodai-testkit"]),
+    ("dodai-control", &["dodai-testkit", "dodai-dataplane"]),
     ("dodai-admin", &["dodai-testkit", "dodai-store", "dodai-transport"]),
     ("dodai", &["dodai-testkit"]),
 ];
