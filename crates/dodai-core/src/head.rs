@@ -170,6 +170,49 @@ impl Edit {
             Edit::Append(..) | Edit::Target(_) | Edit::Authority(_) => 0,
         }
     }
+
+    fn is_of_start_line(&self) -> bool {
+        matches!(self, Edit::Target(_) | Edit::Authority(_))
+    }
+
+    fn write_added(&self, out: &mut Vec<u8>) {
+        match self {
+            Edit::Set(name, value) | Edit::Append(name, value) => {
+                write_header(out, name.as_str().as_bytes(), value)
+            }
+            Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => {}
+        }
+    }
+}
+
+/// Writes one header as HTTP/1 does.
+pub fn write_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Changes that are made alike to many heads; what they add is written out once.
+#[derive(Debug)]
+pub struct Prepared {
+    edits: Vec<Edit>,
+    /// The headers that they add, as HTTP/1 writes them.
+    lines: Vec<u8>,
+    lengths: u64,
+    start_line: bool,
+}
+
+impl Prepared {
+    /// These changes.
+    pub fn new(edits: Vec<Edit>) -> Arc<Prepared> {
+        let mut lines = Vec::new();
+        edits.iter().for_each(|edit| edit.write_added(&mut lines));
+        let lengths = edits.iter().fold(0, |lengths, edit| lengths | edit.length_bit());
+        let start_line = edits.iter().any(Edit::is_of_start_line);
+        Arc::new(Prepared { edits, lines, lengths, start_line })
+    }
 }
 
 /// The changes to one head, applied in order when it is written.
@@ -178,20 +221,21 @@ pub struct Edits {
     parts: SmallVec<[Part; 6]>,
     /// A bit for each length that the name of a replaced or removed header has: most names are told apart by it.
     lengths: u64,
+    /// Whether target or authority change.
+    start_line: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Part {
     One(Edit),
-    /// Changes that were made once for many heads.
-    All(Arc<[Edit]>),
+    All(Arc<Prepared>),
 }
 
 impl Part {
     fn edits(&self) -> &[Edit] {
         match self {
             Part::One(edit) => std::slice::from_ref(edit),
-            Part::All(edits) => edits,
+            Part::All(prepared) => &prepared.edits,
         }
     }
 }
@@ -205,18 +249,21 @@ impl Edits {
     /// Adds a change after the others.
     pub fn push(&mut self, edit: Edit) {
         self.lengths |= edit.length_bit();
+        self.start_line |= edit.is_of_start_line();
         self.parts.push(Part::One(edit));
     }
 
     /// Adds changes after the others without copying them.
-    pub fn push_all(&mut self, edits: &Arc<[Edit]>) {
-        self.lengths |= edits.iter().fold(0, |lengths, edit| lengths | edit.length_bit());
-        self.parts.push(Part::All(edits.clone()));
+    pub fn push_all(&mut self, prepared: &Arc<Prepared>) {
+        self.lengths |= prepared.lengths;
+        self.start_line |= prepared.start_line;
+        self.parts.push(Part::All(prepared.clone()));
     }
 
     /// Adds the changes of `others` after these.
     pub fn extend(&mut self, others: &Edits) {
         self.lengths |= others.lengths;
+        self.start_line |= others.start_line;
         self.parts.extend(others.parts.iter().cloned());
     }
 
@@ -242,6 +289,21 @@ impl Edits {
     /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Edit> {
         self.parts.iter().flat_map(Part::edits)
+    }
+
+    /// Whether target or authority may change.
+    pub fn change_start_line(&self) -> bool {
+        self.start_line
+    }
+
+    /// Writes the headers that are added, as HTTP/1 does.
+    pub fn write_added(&self, out: &mut Vec<u8>) {
+        for part in &self.parts {
+            match part {
+                Part::One(edit) => edit.write_added(out),
+                Part::All(prepared) => out.extend_from_slice(&prepared.lines),
+            }
+        }
     }
 
     /// Whether there is nothing to change.
@@ -369,8 +431,8 @@ mod tests {
             .into_parts();
         let mut edits = Edits::new();
         edits.set(HeaderName::from_static("x"), b"3");
-        let shared = [Edit::Append(HeaderName::from_static("x"), Short::from_slice(b"4"))];
-        edits.push_all(&shared.into());
+        let shared = vec![Edit::Append(HeaderName::from_static("x"), Short::from_slice(b"4"))];
+        edits.push_all(&Prepared::new(shared));
         edits.push(Edit::Remove(HeaderName::from_static("y")));
         edits.push(Edit::Target(Short::from_slice(b"/new?z")));
         edits.push(Edit::Authority(Short::from_slice(b"b:80")));
@@ -380,5 +442,8 @@ mod tests {
         assert!(!parts.headers.contains_key("y"));
         assert_eq!(parts.uri, "http://b:80/new?z");
         assert!(edits.replaces("X") && !edits.replaces("z"));
+        let mut lines = Vec::new();
+        edits.write_added(&mut lines);
+        assert_eq!((lines.as_slice(), edits.change_start_line()), (b"x: 3\r\nx: 4\r\n".as_slice(), true));
     }
 }

@@ -114,11 +114,23 @@ fn hex(digits: &[u8]) -> Option<u64> {
     })
 }
 
-fn write_hex(out: &mut [u8], mut value: u64) {
-    for digit in out.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(value & 15) as usize];
-        value >>= 4;
-    }
+/// Writes the 16 digits of `value`.
+fn write_hex(out: &mut [u8], value: u64) {
+    let (high, low) = out.split_at_mut(8);
+    high.copy_from_slice(&eight_digits((value >> 32) as u32));
+    low.copy_from_slice(&eight_digits(value as u32));
+}
+
+/// All digits at once, in the bytes of one word: this is done for every call.
+fn eight_digits(value: u32) -> [u8; 8] {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut word = u64::from(value);
+    word = (word | (word << 16)) & 0x0000_ffff_0000_ffff;
+    word = (word | (word << 8)) & 0x00ff_00ff_00ff_00ff;
+    word = (word | (word << 4)) & 0x0f0f_0f0f_0f0f_0f0f;
+    // 1 in each byte that is 10 or more, and a letter.
+    let letters = ((word + ONES * 6) >> 4) & ONES;
+    (word + ONES * u64::from(b'0') + letters * u64::from(b'a' - b'0' - 10)).to_be_bytes()
 }
 
 thread_local! {
@@ -155,6 +167,15 @@ mod tests {
         let child = span.child();
         assert_eq!((child.trace, child.parent, child.sampled), (span.trace, span.id, true));
         assert_ne!(child.id, span.id);
+    }
+
+    #[test]
+    fn every_digit_is_written() {
+        for value in [0, 0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, u64::MAX, 0xa0b0_9000_0000_000f] {
+            let mut out = [0; 16];
+            write_hex(&mut out, value);
+            assert_eq!(std::str::from_utf8(&out), Ok(format!("{value:016x}").as_str()));
+        }
     }
 
     #[test]

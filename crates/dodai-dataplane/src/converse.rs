@@ -16,6 +16,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_core::snapshot::CaptureWay;
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
+use tokio::time::Instant;
 
 use crate::capture::{Spoken, denied};
 use crate::captures::Fate;
@@ -83,7 +84,12 @@ impl Converse {
             destination,
             server: Server::Away,
             deadline: worker.deadlines.register(),
-            lap: Lap::new(crate::stats::Direction::Outbound, Arc::default(), Span::root(false)),
+            lap: Lap::new(
+                crate::stats::Direction::Outbound,
+                Arc::default(),
+                Span::root(false),
+                Instant::now(),
+            ),
             worker,
         }
     }

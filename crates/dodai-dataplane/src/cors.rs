@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use dodai_core::head::{Edit, Edits, RequestHead, Short};
+use dodai_core::head::{Edit, Edits, Prepared, RequestHead, Short};
 use dodai_core::snapshot;
 use http::HeaderName;
 use http::header::{
@@ -28,9 +28,9 @@ pub struct Cors {
     methods: List,
     headers: List,
     /// What every answer to an allowed origin has, beside the origin.
-    allowed: Arc<[Edit]>,
+    allowed: Arc<Prepared>,
     /// What is taken out of every answer.
-    bare: Arc<[Edit]>,
+    bare: Arc<Prepared>,
     max_age: Short,
     /// What it did.
     pub tally: Tally,
@@ -121,8 +121,8 @@ impl Cors {
             credentials: source.allow_credentials,
             methods: List::of(&source.allow_methods),
             headers: List::of(&source.allow_headers),
-            allowed: allowed.into(),
-            bare: bare.map(Edit::Remove).into(),
+            allowed: Prepared::new(allowed),
+            bare: Prepared::new(bare.map(Edit::Remove).into()),
             max_age: Short::from_slice(source.max_age.as_secs().to_string().as_bytes()),
             tally: Tally::default(),
         })

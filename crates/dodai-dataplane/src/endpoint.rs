@@ -126,15 +126,15 @@ impl Pools {
         self.h1.borrow_mut().entry(key.clone()).or_default().clone()
     }
 
-    /// A kept connection or leave to make one, if there is either at this moment.
-    pub fn try_take(&self, key: &Key, caps: &Breaker, need: Need) -> Option<Taken> {
-        self.pool(key).try_take(caps, need)
+    /// A kept connection or leave to make one, if there is either now.
+    pub fn try_take(&self, key: &Key, caps: &Breaker, need: Need, now: Instant) -> Option<Taken> {
+        self.pool(key).try_take(caps, need, now)
     }
 
     /// A kept connection or leave to make one, waiting in the queue if need be. Cancel safe.
     pub async fn take(&self, key: &Key, caps: &Breaker, need: Need) -> Result<Taken, Failure> {
         let pool = self.pool(key);
-        if let Some(taken) = pool.try_take(caps, need) {
+        if let Some(taken) = pool.try_take(caps, need, Instant::now()) {
             return Ok(taken);
         }
         if pool.pending.get() >= caps.max_pending {
@@ -147,7 +147,7 @@ impl Pools {
         let _waiting = Waiting(pool.clone());
         loop {
             pool.freed.notified().await;
-            if let Some(taken) = pool.try_take(caps, need) {
+            if let Some(taken) = pool.try_take(caps, need, Instant::now()) {
                 return Ok(taken);
             }
         }
@@ -222,7 +222,7 @@ impl Drop for Waiting {
 }
 
 impl Pool {
-    fn try_take(self: &Rc<Pool>, caps: &Breaker, need: Need) -> Option<Taken> {
+    fn try_take(self: &Rc<Pool>, caps: &Breaker, need: Need, now: Instant) -> Option<Taken> {
         loop {
             // Bound to a name, so that the list is not borrowed while the stream is looked at or dropped.
             let kept = self.idle.borrow_mut().pop();
@@ -232,7 +232,6 @@ impl Pool {
                 self.open.set(self.open.get() - 1);
                 continue;
             }
-            let now = Instant::now();
             let idle_for = now.saturating_duration_since(kept.since);
             let lives = self.life.limit(now).is_none_or(|limit| idle_for < limit);
             if lives && need == Need::Open && !self.life.is_sure(idle_for) && is_quiet(&mut kept.stream) {
@@ -328,7 +327,7 @@ mod tests {
     async fn endpoints_that_come_and_go_leave_little_behind() {
         let (pools, caps, now) = (Pools::default(), Breaker::default(), Instant::now());
         let slot = |endpoint| {
-            let Some(Taken::New(slot)) = pools.try_take(&key(endpoint), &caps, Need::Any) else {
+            let Some(Taken::New(slot)) = pools.try_take(&key(endpoint), &caps, Need::Any, now) else {
                 panic!("there is leave to make a connection");
             };
             slot

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::{Edit, Edits, RequestHead, Short};
+use dodai_core::head::{Edit, Edits, Prepared, RequestHead, Short};
 use dodai_core::snapshot::{self, Backend, HeaderEdits, PathRewrite, RateKey};
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -29,9 +29,9 @@ use crate::trial::Trial;
 #[derive(Debug)]
 pub enum Filter {
     /// Changes the request head.
-    Request(Arc<[Edit]>),
+    Request(Arc<Prepared>),
     /// Changes the response head.
-    Response(Arc<[Edit]>),
+    Response(Arc<Prepared>),
     /// Changes host and path.
     Rewrite {
         /// The new authority.
@@ -165,7 +165,7 @@ const OURS: [&str; 9] = [
     "upgrade",
 ];
 
-fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Arc<[Edit]>, BadRule> {
+fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Arc<Prepared>, BadRule> {
     let bad = |header: &str| BadRule::Header { rule: rule.to_owned(), header: header.to_owned() };
     let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).map_err(|_| bad(text));
     let value = |header: &str, text: &str| {
@@ -187,7 +187,7 @@ fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Arc<[Edit]>, BadRule>
     for (header, text) in &edits.add {
         list.push(Edit::Append(name(header)?, value(header, text)?));
     }
-    Ok(list.into())
+    Ok(Prepared::new(list))
 }
 
 /// A call as filters see it.

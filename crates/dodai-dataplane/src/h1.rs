@@ -6,6 +6,7 @@
 mod chunk;
 mod flow;
 mod head;
+mod lines;
 mod write;
 
 pub use chunk::{BadChunk, Chunks, Fed};

@@ -105,6 +105,7 @@ impl Client {
                 request.keep();
                 request.edit(&self.worker, &call)?;
                 request.reply = reply;
+                self.worker.now();
                 Ok(None)
             }
             Arrived::Denied(mut local) => {

@@ -200,7 +200,7 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
             return Ended::Again(status, wait);
         }
         edit(&mut reply);
-        outcome.answered(&request.lap);
+        outcome.answered(&request.lap, Instant::now());
         request
             .lap
             .note(&client.worker, |name| reply.head.headers.get(name).map(http::HeaderValue::as_bytes));

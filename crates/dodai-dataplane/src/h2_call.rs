@@ -125,7 +125,7 @@ async fn decide(worker: &Worker, side: &Side, head: &Block) -> Result<Decided, F
     }
     let (span, ours) = spine::span(&view.head(), worker);
     let drawn = Cell::new(span);
-    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span, Instant::now());
     let (routed, stamps) = (Cell::new(None), worker.stamps(&span));
     let redraws = ours.then_some(&drawn);
     let entry = Entry { routed: stamps.then_some(&routed), redraws, ..side.entry() };

@@ -377,7 +377,7 @@ impl Exchange<'_> {
             return Some(Stop::Again(status, wait));
         }
         self.outcome.status = status;
-        self.outcome.answered(self.lap);
+        self.outcome.answered(self.lap, Instant::now());
         self.lap.note(self.worker, |name| head.get(name.as_bytes()));
         self.outcome.grpc_status = grpc_status(head);
         let end = self.receiving.is_end();

@@ -11,6 +11,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, request};
+use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
 use crate::client_h2::{self, Link};
@@ -81,7 +82,7 @@ pub async fn once(
         if let Some(wait) = again(parts.status.as_u16(), Sent::HEAD) {
             return Ended::Again(parts.status.as_u16(), wait);
         }
-        outcome.answered(&request.lap);
+        outcome.answered(&request.lap, Instant::now());
         outcome.status = parts.status.as_u16();
         drop(sending);
         let most = client.worker.shared.limits.trailer_bytes;
@@ -90,7 +91,7 @@ pub async fn once(
         let reply = dodai_core::call::Reply { head: parts, body };
         return h1_message::write(client, request, reply, terms.idle_timeout, outcome).await;
     }
-    outcome.answered(&request.lap);
+    outcome.answered(&request.lap, Instant::now());
     outcome.status = 101;
     let out = switching(&parts.headers, &key);
     if client.wire.write_all(&out, &client.deadline).await.is_err()

@@ -78,9 +78,8 @@ pub struct Outcome {
 pub type Named = Vec<(Box<str>, String)>;
 
 impl Outcome {
-    /// The response head is there.
-    pub fn answered(&mut self, lap: &Lap) {
-        let now = Instant::now();
+    /// The response head is there, now.
+    pub fn answered(&mut self, lap: &Lap, now: Instant) {
         self.answered_at = Some(now);
         self.first_byte = Some(now.saturating_duration_since(lap.start));
     }
@@ -155,9 +154,9 @@ pub struct Line<'a> {
 }
 
 impl Lap {
-    /// A lap that starts now.
-    pub fn new(direction: Direction, caller: Arc<str>, span: Span) -> Lap {
-        Lap { direction, caller, start: Instant::now(), span, stations: None, headers: OnceCell::new() }
+    /// A lap that begins at `start`.
+    pub fn new(direction: Direction, caller: Arc<str>, span: Span, start: Instant) -> Lap {
+        Lap { direction, caller, start, span, stations: None, headers: OnceCell::new() }
     }
 
     /// The route was found at `routed`, and the filters have let the call through by now. Called only where somebody
@@ -205,7 +204,8 @@ impl Lap {
         }
         let (shared, names) = (&worker.shared, self.names(service, None));
         let outcome = Outcome::default();
-        let record = self.record(shared, &names, logging::of(service, None), &outcome, line());
+        let took = self.start.elapsed();
+        let record = self.record(shared, &names, logging::of(service, None), &outcome, took, line());
         let record = Arc::new(Record { is_opening: true, ..record });
         for sink in shared.sinks.iter().filter(|sink| sink.heeds().openings) {
             sink.record(&record);
@@ -222,7 +222,9 @@ impl Lap {
         line: impl FnOnce() -> Line<'a>,
     ) {
         let (names, logging) = (self.names(service, rule), logging::of(service, rule));
-        worker.count(&names, |series| self.close(&worker.shared, series, &names, logging, outcome, line));
+        let took = worker.now().saturating_duration_since(self.start);
+        worker
+            .count(&names, |series| self.close(&worker.shared, series, &names, logging, outcome, took, line));
     }
 
     /// Like [`Lap::finish`] for a response whose body is still to come: the call ends with it.
@@ -269,6 +271,7 @@ impl Lap {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what a call ended with, from two callers")]
     fn close<'a>(
         &self,
         shared: &Shared,
@@ -276,9 +279,9 @@ impl Lap {
         names: &Names<'_>,
         logging: Option<&Arc<Logging>>,
         outcome: &Outcome,
+        took: Duration,
         line: impl FnOnce() -> Line<'a>,
     ) {
-        let took = self.start.elapsed();
         let kind = outcome.failure.as_ref().map(|failure| failure.kind);
         let effective_status = effective_status(outcome.status, outcome.grpc_status);
         series.record(effective_status, kind, took, outcome.retries);
@@ -300,7 +303,7 @@ impl Lap {
         if !sinks.iter().any(|sink| wanted(&sink)) {
             return;
         }
-        let record = Arc::new(self.record(shared, names, logging, outcome, line()));
+        let record = Arc::new(self.record(shared, names, logging, outcome, took, line()));
         for sink in sinks.iter().filter(wanted) {
             sink.record(&record);
         }
@@ -313,9 +316,9 @@ impl Lap {
         names: &Names<'_>,
         logging: Option<&Arc<Logging>>,
         outcome: &Outcome,
+        took: Duration,
         line: Line<'_>,
     ) -> Record {
-        let took = self.start.elapsed();
         let kind = outcome.failure.as_ref().map(|failure| failure.kind);
         let (endpoint, revision) = match &outcome.endpoint {
             Some(endpoint) => (endpoint.label.clone(), endpoint.revision.as_str().into()),
@@ -504,7 +507,8 @@ impl Ending {
         let line = || Line { listener, from, headers, method, target, authority, protocol: self.protocol };
         let Labels { direction, caller, service, route } = &self.labels;
         let names = Names { direction: *direction, caller, service, route };
-        self.lap.close(&self.shared, &self.series, &names, self.logging.as_ref(), &self.outcome, line);
+        let (logging, took) = (self.logging.as_ref(), self.lap.start.elapsed());
+        self.lap.close(&self.shared, &self.series, &names, logging, &self.outcome, took, line);
     }
 }
 

@@ -15,6 +15,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead};
 use dodai_core::snapshot::{Protocol, Role};
 use dodai_core::trace::Span;
+use tokio::time::Instant;
 
 use crate::bodies::{guarded, idle_bounded};
 use crate::fault;
@@ -37,7 +38,7 @@ pub async fn forward(
 ) -> Result<Reply, Failure> {
     let Call { mut head, body, context } = call;
     let span = context.span;
-    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span, Instant::now());
     if let Role::Outbound { app } = &side.listener.role
         && let Some(wanted) = worker.shared.asks_for(RequestHead::Map(&head).host(), app.namespace.as_str())
     {

@@ -13,6 +13,7 @@ use dodai_core::head::{host_of, port_of};
 use dodai_core::snapshot::{Backend, Protocol, Role};
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
+use tokio::time::Instant;
 
 use crate::affinity::Affinity;
 use crate::live::Watch;
@@ -51,8 +52,12 @@ pub async fn connect(client: Client, asked: Asked) {
     let Asked { authority, head } = asked;
     let authority = authority.as_str();
     let worker = client.worker.clone();
-    let lap =
-        Lap::new(spine::direction(&client.side.listener.role), client.side.label.clone(), Span::root(false));
+    let lap = Lap::new(
+        spine::direction(&client.side.listener.role),
+        client.side.label.clone(),
+        Span::root(false),
+        Instant::now(),
+    );
     let mut service = named(&worker, &client.side, authority).await;
     let opened = match &service {
         Some(service) if service.spec.protocol != Protocol::Tcp => {
@@ -145,7 +150,12 @@ pub async fn carry(
 /// Serves one connection of a TCP listener.
 pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
     side.speaks(Speaks::Tcp);
-    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
+    let lap = Lap::new(
+        spine::direction(&side.listener.role),
+        side.label.clone(),
+        Span::root(false),
+        Instant::now(),
+    );
     let mut outcome = Outcome::default();
     let lead = opening::lead(&worker.shared.table.load(), &side, stream.server_name());
     let (service, opened) = match lead {

@@ -207,7 +207,7 @@ async fn connection(
     need: Need,
 ) -> Result<(Wire, Keep, bool), Failure> {
     let worker = &client.worker;
-    let lease = match worker.pools.try_take(&target.key, caps, need) {
+    let lease = match worker.pools.try_take(&target.key, caps, need, worker.latest()) {
         Some(Taken::Kept(lease)) => lease,
         // Waiting and connecting are rare; boxed, they cost a connection nothing while it does neither.
         other => Box::pin(fresh(client, target, caps, need, other)).await?,
@@ -478,7 +478,7 @@ impl Exchange<'_> {
             Err(bad) => return (Step::Bad(bad.0.to_owned()), all),
         };
         outcome.status = response.status;
-        outcome.answered(&self.request.lap);
+        outcome.answered(&self.request.lap, worker.now());
         self.request.lap.note(worker, |name| Headers::Raw(&headers).get(name));
         let body = if !in_scratch || used <= COPY {
             out.extend_from_slice(&rest[..used]);

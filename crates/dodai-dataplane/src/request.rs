@@ -215,7 +215,7 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     }
     let (span, ours) = spine::span(&view, worker);
     let drawn = Cell::new(span);
-    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span);
+    let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span, worker.now());
     let (routed, stamps) = (Cell::new(None), worker.stamps(&span));
     let redraws = ours.then_some(&drawn);
     let entry = Entry { routed: stamps.then_some(&routed), redraws, ..side.entry() };

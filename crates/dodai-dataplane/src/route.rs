@@ -247,12 +247,18 @@ impl Router {
 
     /// A more specific host wins, but one without a matching rule leaves the call to the next.
     fn route_host(&self, host: &str, seen: &Seen<'_>) -> Option<&Arc<Rule>> {
-        let exact = self.exact.get(host);
-        let dots = memchr::memchr_iter(b'.', host.as_bytes()).filter(|dot| *dot > 0);
+        let find = |index: &usize| self.hosts[*index].find(seen);
+        let exact = self.exact.get(host).and_then(find);
+        exact.or_else(|| self.by_suffix(host, seen)).or_else(|| self.any.as_ref().and_then(find))
+    }
+
+    fn by_suffix(&self, host: &str, seen: &Seen<'_>) -> Option<&Arc<Rule>> {
+        if self.suffixes.is_empty() {
+            return None;
+        }
         // The longest suffix begins at the first dot.
-        let suffixes =
-            dots.filter(|_| !self.suffixes.is_empty()).filter_map(|dot| self.suffixes.get(&host[dot..]));
-        let mut hosts = exact.into_iter().chain(suffixes).chain(&self.any);
+        let dots = memchr::memchr_iter(b'.', host.as_bytes()).filter(|dot| *dot > 0);
+        let mut hosts = dots.filter_map(|dot| self.suffixes.get(&host[dot..]));
         hosts.find_map(|index| self.hosts[*index].find(seen))
     }
 }

@@ -76,6 +76,7 @@ pub fn serve(
                 Read::More => Next::Close,
                 Read::Ask(app) => {
                     Box::pin(client.worker.shared.wait_for(&app)).await;
+                    client.worker.now();
                     continue;
                 }
                 Read::Bad(failure) => client.refuse(&failure).await,
@@ -115,7 +116,8 @@ impl Client {
         let mut started = !self.carry.borrow().is_empty();
         if !first {
             // A head has one deadline from its first byte: a trickle does not renew it.
-            self.deadline.set(if started { limits.head_timeout } else { limits.client_idle_timeout });
+            let timeout = if started { limits.head_timeout } else { limits.client_idle_timeout };
+            self.deadline.set_at(self.worker.latest() + timeout);
         }
         loop {
             self.deadline.set_interruptible(!started);
@@ -185,7 +187,12 @@ impl Client {
     /// Answers a request that could not be read.
     async fn refuse(&self, failure: &Failure) -> Next {
         let span = dodai_core::trace::Span::root(false);
-        let lap = spine::Lap::new(spine::direction(&self.side.listener.role), self.side.label.clone(), span);
+        let lap = spine::Lap::new(
+            spine::direction(&self.side.listener.role),
+            self.side.label.clone(),
+            span,
+            self.worker.now(),
+        );
         let outcome = Outcome {
             status: failure.kind.http_status(),
             failure: Some(failure.clone()),
@@ -211,6 +218,7 @@ impl Client {
         let Decided { request, decision } = &mut *decided;
         if let Ok(Decision::Later(_)) = decision {
             Box::pin(self.resume(request, decision)).await;
+            self.worker.now();
         }
         let mut outcome = Outcome::default();
         let (mut service, mut rule) = (None, None);
@@ -289,7 +297,7 @@ impl Client {
         let mut tries = Tries::new(&terms, request.idempotent, start, forward.left.map(|left| start + left));
         loop {
             // The first try follows at once upon the head.
-            let now = if tries.tried().is_empty() { start } else { tokio::time::Instant::now() };
+            let now = if tries.tried().is_empty() { start } else { self.worker.now() };
             let nanos = nanos(now);
             let endpoint = match service.pick_at(nanos, &forward.wish(tries.tried())) {
                 Ok(endpoint) => endpoint,
@@ -383,10 +391,11 @@ impl Client {
         if let Some(failure) = over_limit(request, terms.max_body) {
             return Some(self.failed(request, failure, outcome).await);
         }
-        if let Some(fault) = &forward.fault
-            && let Some(next) = Box::pin(self.befall(request, fault, terms.timeout, outcome)).await
-        {
-            return Some(next);
+        if let Some(fault) = &forward.fault {
+            if let Some(next) = Box::pin(self.befall(request, fault, terms.timeout, outcome)).await {
+                return Some(next);
+            }
+            self.worker.now();
         }
         if !forward.begun {
             forward.service.budget.deposit(terms.retry.unwrap_or(&DEFAULT_RETRY));

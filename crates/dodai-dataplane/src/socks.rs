@@ -12,6 +12,7 @@ use dodai_core::snapshot::Protocol;
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
 use thiserror::Error;
+use tokio::time::Instant;
 
 use crate::lap::Lap;
 use crate::pipe;
@@ -225,7 +226,12 @@ pub async fn serve(
 ) -> Option<(Stream, Side)> {
     let mut client = Greeted { worker: &worker, wire: Wire::new(stream), seen: early, deadline: &deadline };
     let authority = client.wanted(&side.listener.name).await?;
-    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
+    let lap = Lap::new(
+        spine::direction(&side.listener.role),
+        side.label.clone(),
+        Span::root(false),
+        Instant::now(),
+    );
     let mut service = pipe::named(&worker, &side, &authority).await;
     if service.as_ref().is_some_and(|service| service.spec.protocol != Protocol::Tcp) {
         let told = client.say(&reply(0)).await;

@@ -192,7 +192,12 @@ impl Session {
 async fn run(relay: Rc<Relay>, session: Rc<Session>) {
     let worker = relay.worker.clone();
     let side = side(&worker, &relay.serving, session.client);
-    let lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), Span::root(false));
+    let lap = Lap::new(
+        spine::direction(&side.listener.role),
+        side.label.clone(),
+        Span::root(false),
+        Instant::now(),
+    );
     relay.counts().opened();
     let mut outcome = Outcome::default();
     let mut service = None;

@@ -156,6 +156,7 @@ pub struct Worker {
     pub checks: Cell<usize>,
     gauge: Arc<Gauge>,
     ticked: Cell<Instant>,
+    latest: Cell<Instant>,
     closing: Cell<bool>,
     heeds: Cell<Heeds>,
     buffers: RefCell<Vec<Vec<u8>>>,
@@ -184,6 +185,7 @@ impl Worker {
             roll: Roll::default(),
             checks: Cell::default(),
             ticked: Cell::new(Instant::now()),
+            latest: Cell::new(Instant::now()),
             closing: Cell::new(false),
             buffers: RefCell::default(),
             spares: RefCell::default(),
@@ -223,6 +225,18 @@ impl Worker {
     /// The time as of the last tick: good enough for what is measured in seconds, and free.
     pub fn ticked(&self) -> Instant {
         self.ticked.get()
+    }
+
+    /// The time, read from the clock and kept for [`Worker::latest`].
+    pub fn now(&self) -> Instant {
+        let now = Instant::now();
+        self.latest.set(now);
+        now
+    }
+
+    /// When this thread last looked at the clock by [`Worker::now`]: for what follows upon that without a wait.
+    pub fn latest(&self) -> Instant {
+        self.latest.get()
     }
 
     /// A tick has passed.

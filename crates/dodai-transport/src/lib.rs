@@ -19,6 +19,7 @@ pub mod pem;
 mod procfs;
 pub mod proxy_protocol;
 pub mod revoked;
+mod socket;
 pub mod stream;
 pub mod tls;
 pub mod token;

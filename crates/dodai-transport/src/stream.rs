@@ -19,6 +19,7 @@ use tokio_rustls::TlsStream;
 use crate::identity::PeerIdentity;
 use crate::lives::Life;
 use crate::memory::Line;
+use crate::socket;
 use crate::tls::Alpn;
 use crate::tls::hello::Early;
 
@@ -189,7 +190,7 @@ impl fmt::Debug for Stream {
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Stream::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Stream::Tcp(tcp) => socket::poll_read(tcp, cx, buf),
             Stream::Memory(line) => Pin::new(line).poll_read(cx, buf),
             Stream::Tls(tls) => tls.poll_read(cx, buf),
             Stream::Early(early) => early.poll_read(cx, buf),
@@ -248,7 +249,7 @@ impl Early {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Stream::Tcp(tcp) => socket::poll_write(tcp, cx, buf),
             Stream::Memory(line) => Pin::new(line).poll_write(cx, buf),
             Stream::Tls(tls) => tls.guarded(cx, |stream, cx| stream.poll_write(cx, buf)),
             Stream::Early(early) => Pin::new(&mut early.stream).poll_write(cx, buf),

@@ -95,16 +95,15 @@ fn names() -> impl Strategy<Value = Vec<&'static str>> {
 }
 
 fn wanted() -> impl Strategy<Value = Wanted> {
-    (0..PATHS.len(), prop::bool::weighted(0.3), names(), names(), names(), prop::bool::weighted(0.2)).prop_map(
-        |(path, method, headers, query, cookies, expression)| Wanted {
+    (0..PATHS.len(), prop::bool::weighted(0.3), names(), names(), names(), prop::bool::weighted(0.2))
+        .prop_map(|(path, method, headers, query, cookies, expression)| Wanted {
             path,
             method,
             headers,
             query,
             cookies,
             expression,
-        },
-    )
+        })
 }
 
 fn written() -> impl Strategy<Value = Written> {
@@ -115,8 +114,9 @@ fn written() -> impl Strategy<Value = Written> {
 
 fn asked() -> impl Strategy<Value = Asked> {
     let all = || subsequence(vec!["m", "n"], 0..=2);
-    (select(HOSTS[0].1), select(&ASKED), any::<bool>(), all(), all(), all())
-        .prop_map(|(host, path, get, headers, query, cookies)| Asked { host, path, get, headers, query, cookies })
+    (select(HOSTS[0].1), select(&ASKED), any::<bool>(), all(), all(), all()).prop_map(
+        |(host, path, get, headers, query, cookies)| Asked { host, path, get, headers, query, cookies },
+    )
 }
 
 fn values(names: &[&str]) -> Value {
@@ -147,7 +147,9 @@ fn route(name: &str, written: &Written) -> Route {
     let rules: Vec<Value> = written
         .rules
         .iter()
-        .map(|matches| json!({"matches": matches.iter().map(document).collect::<Vec<_>>(), "filters": answer}))
+        .map(
+            |matches| json!({"matches": matches.iter().map(document).collect::<Vec<_>>(), "filters": answer}),
+        )
         .collect();
     let hosts: Vec<&str> = written.hosts.iter().map(|at| HOSTS[*at].0).collect();
     let created = format!("2026-01-0{}T00:00:00Z", written.day);
@@ -240,8 +242,14 @@ fn first_of_two(a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
 
 /// The rule that the written order says.
 fn expected(listener: usize, routes: &[Written], asked: &Asked) -> Option<String> {
-    let everything =
-        Wanted { path: 15, method: false, headers: vec![], query: vec![], cookies: vec![], expression: false };
+    let everything = Wanted {
+        path: 15,
+        method: false,
+        headers: vec![],
+        query: vec![],
+        cookies: vec![],
+        expression: false,
+    };
     let takes = |host: usize| HOSTS[host].1.contains(&asked.host);
     let mut candidates = Vec::new();
     for (at, written) in routes.iter().enumerate() {

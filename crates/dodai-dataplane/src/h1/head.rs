@@ -1,16 +1,15 @@
 //! Parsing of request and response heads, and the rules that make a message's length unambiguous.
 //!
-//! Tokenising is `httparse`; everything that decides where a message ends is here (RFC 9112 section 6) and
-//! errs on the side of refusing: bare LF, both lengths, repeated lengths, transfer codings other than a
-//! lone `chunked`, spaces around names, a missing or repeated `Host`.
-
-use std::mem::MaybeUninit;
+//! Lines are read in [`super::lines`]; everything that decides where a message ends is here (RFC 9112 section 6) and
+//! errs on the side of refusing: both lengths, repeated lengths, transfer codings other than a lone `chunked`, a
+//! missing or repeated `Host`.
 
 use dodai_core::head::{RawHeader, RawRequest};
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use crate::limits::{MAX_AUTHORITY, MAX_HEADERS};
+use super::lines;
+use crate::limits::MAX_AUTHORITY;
 
 /// The headers of one head.
 pub type HeaderList<'a> = SmallVec<[RawHeader<'a>; 24]>;
@@ -124,21 +123,12 @@ pub fn parse_request<'a>(
     bytes: &'a [u8],
     headers: &mut HeaderList<'a>,
 ) -> Result<Option<(RequestLine<'a>, Parsed)>, BadHead> {
-    let mut slots: [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS] =
-        [const { MaybeUninit::uninit() }; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut []);
-    let len = match request.parse_with_uninit_headers(bytes, &mut slots) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(syntax(error)),
+    let Some(start) = lines::request_start(bytes)? else { return Ok(None) };
+    let Some((len, texts)) = lines::headers(bytes, start.end, headers)? else { return Ok(None) };
+    let (Some(method), Some(target)) = (texts.get(start.method), texts.get(start.target)) else {
+        return Err(BadHead::Syntax("method or target"));
     };
-    lines_end_with_crlf(&bytes[..len])?;
-    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
-        return Err(BadHead::Syntax("start line"));
-    };
-    headers.clear();
-    headers.extend(request.headers.iter().map(|header| RawHeader { name: header.name, value: header.value }));
-    let http10 = minor == 0;
+    let http10 = start.http10;
     let mut parsed = survey(headers, len, http10)?;
     if http10 && parsed.framing == Framing::Chunked {
         return Err(BadHead::TransferEncoding);
@@ -162,26 +152,10 @@ pub fn parse_response<'a>(
     to_head: bool,
     to_connect: bool,
 ) -> Result<Option<(ResponseHead<'a>, Parsed)>, BadHead> {
-    let mut slots: [MaybeUninit<httparse::Header<'a>>; MAX_HEADERS] =
-        [const { MaybeUninit::uninit() }; MAX_HEADERS];
-    let mut response = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let len = match config.parse_response_with_uninit_headers(&mut response, bytes, &mut slots) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(syntax(error)),
-    };
-    lines_end_with_crlf(&bytes[..len])?;
-    let (Some(status), Some(minor)) = (response.code, response.version) else {
-        return Err(BadHead::Syntax("start line"));
-    };
-    if status < 100 {
-        return Err(BadHead::Syntax("status"));
-    }
-    headers.clear();
-    headers
-        .extend(response.headers.iter().map(|header| RawHeader { name: header.name, value: header.value }));
-    let mut parsed = survey(headers, len, minor == 0)?;
+    let Some(start) = lines::response_start(bytes)? else { return Ok(None) };
+    let Some((len, texts)) = lines::headers(bytes, start.end, headers)? else { return Ok(None) };
+    let (status, reason) = (start.status, texts.get(start.reason).unwrap_or_default());
+    let mut parsed = survey(headers, len, start.http10)?;
     let bodiless = (100..200).contains(&status) || status == 204;
     if bodiless {
         // Neither may stand there (RFC 9112 section 6.1, RFC 9110 section 8.6); a client might wait for the body.
@@ -194,29 +168,7 @@ pub fn parse_response<'a>(
     if parsed.framing == Framing::UntilClose {
         parsed.keep_alive = false;
     }
-    Ok(Some((ResponseHead { status, reason: response.reason.unwrap_or("") }, parsed)))
-}
-
-fn syntax(error: httparse::Error) -> BadHead {
-    match error {
-        httparse::Error::TooManyHeaders => BadHead::TooLarge,
-        httparse::Error::Version => BadHead::Version,
-        httparse::Error::HeaderName => BadHead::Syntax("header name"),
-        httparse::Error::HeaderValue => BadHead::Syntax("header value"),
-        httparse::Error::NewLine => BadHead::Syntax("line end"),
-        httparse::Error::Status => BadHead::Syntax("status"),
-        httparse::Error::Token => BadHead::Syntax("method or target"),
-    }
-}
-
-/// `httparse` takes a bare LF for a line end; others may not, so we do not.
-fn lines_end_with_crlf(head: &[u8]) -> Result<(), BadHead> {
-    // Every pair is looked at, without a way out: the compiler makes that many at once.
-    let bare = head
-        .iter()
-        .zip(&head[1.min(head.len())..])
-        .fold(0u8, |bare, (before, byte)| bare | (u8::from(*byte == b'\n') & u8::from(*before != b'\r')));
-    if bare != 0 || head.first() == Some(&b'\n') { Err(BadHead::BareLineFeed) } else { Ok(()) }
+    Ok(Some((ResponseHead { status, reason }, parsed)))
 }
 
 /// One pass over the headers for everything that concerns framing and this hop.
@@ -305,6 +257,11 @@ struct Options {
 
 impl Options {
     fn read(&mut self, value: &[u8]) {
+        // What nearly all say, and nothing else.
+        if value == b"keep-alive" {
+            self.keep_alive = true;
+            return;
+        }
         for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.close = true;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::h1::{write_request, write_response};
+use crate::limits::MAX_HEADERS;
 use dodai_core::head::{Edit, Edits, Short};
 use proptest::prelude::*;
 
@@ -52,6 +53,20 @@ fn what_is_refused_says_why() {
     check("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", BadHead::Host);
     check("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", BadHead::Host);
     check("GET / HTTP/1.1\nHost: a\n\n", BadHead::BareLineFeed);
+    check("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::BareLineFeed);
+    check("GET / HTTP/1.1\r\nHost: a\n\r\n", BadHead::BareLineFeed);
+    check("GET / HTTP/1.1\r\nHost: a\r\n\n", BadHead::BareLineFeed);
+    check("GET / HTTP/1.1\r\nHost : a\r\n\r\n", BadHead::Syntax("header name"));
+    check("GET / HTTP/1.1\r\n: a\r\n\r\n", BadHead::Syntax("header name"));
+    check("GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n", BadHead::Syntax("header name"));
+    check("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", BadHead::Syntax("header value"));
+    check("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n", BadHead::Syntax("header value"));
+    check("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Syntax("method or target"));
+    check("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Syntax("method or target"));
+    check("GET /\u{7f} HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Syntax("method or target"));
+    check("GET / HTTP/1.1 \r\nHost: a\r\n\r\n", BadHead::Version);
+    check("GET / RTSP", BadHead::Version);
+    check(&format!("GET / HTTP/1.1\r\n{}", "x: y\r\n".repeat(MAX_HEADERS + 1)), BadHead::TooLarge);
     check("GET * HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Target);
     check("CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Target);
     check("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::Target);
@@ -162,7 +177,63 @@ fn heads() -> impl Strategy<Value = String> {
     })
 }
 
+/// What a head says: start line, headers, length.
+type Said = (String, Vec<(String, Vec<u8>)>, usize);
+
+fn said(bytes: &[u8]) -> Result<Option<Said>, BadHead> {
+    let Some(start) = lines::request_start(bytes)? else { return Ok(None) };
+    let mut headers = HeaderList::new();
+    let Some((len, texts)) = lines::headers(bytes, start.end, &mut headers)? else { return Ok(None) };
+    let start = format!("{:?} {:?} {}", texts.get(start.method), texts.get(start.target), start.http10);
+    let headers = headers.iter().map(|header| (header.name.to_owned(), header.value.to_vec())).collect();
+    Ok(Some((start, headers, len)))
+}
+
+/// The same by another reader, which takes a bare line feed for a line end.
+fn said_by_httparse(bytes: &[u8]) -> Option<Said> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    let Ok(httparse::Status::Complete(len)) = request.parse(bytes) else { return None };
+    let head = &bytes[..len];
+    if (0..len).any(|at| head[at] == b'\n' && (at == 0 || head[at - 1] != b'\r')) {
+        return None;
+    }
+    let start = format!("{:?} {:?} {}", request.method, request.path, request.version == Some(0));
+    let headers =
+        request.headers.iter().map(|header| (header.name.to_owned(), header.value.to_vec())).collect();
+    Some((start, headers, len))
+}
+
+/// Bytes that are told apart somewhere, and a few that are not.
+fn telling_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let value = prop_oneof![
+        6 => proptest::sample::select(&b"aZ0-_~! \t:,;/"[..]),
+        1 => proptest::sample::select(&b"\x00\x08\x1f\x7f\x80\xff\xc3\xa9\r\n\x0b\"()@"[..]),
+    ];
+    let line = proptest::collection::vec(value, 0..40);
+    let lines = (proptest::collection::vec(line, 0..5), any::<bool>());
+    lines.prop_map(|(lines, host)| {
+        let start = if host { "GET /x HTTP/1.1\r\nHost: a\r\n" } else { "" };
+        let mut bytes = start.as_bytes().to_vec();
+        for (at, line) in lines.iter().enumerate() {
+            bytes.extend_from_slice(if at % 2 == 0 { b"x-a:" } else { b"" });
+            bytes.extend_from_slice(line);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+        bytes
+    })
+}
+
 proptest! {
+    #[test]
+    fn heads_are_read_as_another_reader_does(bytes in prop_oneof![
+        telling_bytes(),
+        heads().prop_map(String::into_bytes),
+    ]) {
+        prop_assert_eq!(said(&bytes).unwrap_or_default(), said_by_httparse(&bytes), "{}", bytes.escape_ascii());
+    }
+
     #[test]
     fn no_bytes_make_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let (mut one, mut two) = (HeaderList::new(), HeaderList::new());

@@ -1,6 +1,6 @@
 //! Writing heads: raw ones are patched (runs of unchanged lines are copied whole), parsed ones are encoded.
 
-use dodai_core::head::{Edit, Edits, RawHeader};
+use dodai_core::head::{Edit, Edits, RawHeader, write_header};
 use http::{HeaderMap, HeaderName};
 
 use super::{Framing, Parsed, RequestLine, ResponseHead};
@@ -18,26 +18,26 @@ pub fn write_request(
 ) {
     let mut target = line.target.as_bytes();
     let mut authority = line.absolute.then_some(line.authority.as_bytes());
-    for edit in edits.iter() {
-        match edit {
+    if edits.change_start_line() {
+        edits.iter().for_each(|edit| match edit {
             Edit::Target(new) => target = new,
             Edit::Authority(new) => authority = Some(new),
             Edit::Set(..) | Edit::Append(..) | Edit::Remove(_) => {}
-        }
+        });
     }
     out.extend_from_slice(line.method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target);
     out.extend_from_slice(b" HTTP/1.1\r\n");
     if let Some(authority) = authority {
-        push_line(out, b"host", authority);
+        write_header(out, b"host", authority);
     }
     let drop_host = if authority.is_some() { parsed.host.map(usize::from) } else { None };
     copy_headers(out, head, headers, parsed, edits, drop_host);
     if upgrade {
         out.extend_from_slice(b"connection: upgrade\r\n");
         for header in headers.iter().filter(|header| header.name.eq_ignore_ascii_case("upgrade")) {
-            push_line(out, b"upgrade", header.value);
+            write_header(out, b"upgrade", header.value);
         }
     }
     out.extend_from_slice(b"\r\n");
@@ -62,7 +62,7 @@ pub fn write_response(
     if response.status == 101 {
         out.extend_from_slice(b"connection: upgrade\r\n");
         for header in headers.iter().filter(|header| header.name.eq_ignore_ascii_case("upgrade")) {
-            push_line(out, b"upgrade", header.value);
+            write_header(out, b"upgrade", header.value);
         }
     } else if close {
         out.extend_from_slice(b"connection: close\r\n");
@@ -98,21 +98,7 @@ fn copy_headers(
     if let Some(from) = run {
         out.extend_from_slice(&head[from..start_of(headers.len())]);
     }
-    for edit in edits.iter() {
-        match edit {
-            Edit::Set(name, value) | Edit::Append(name, value) => {
-                push_line(out, name.as_str().as_bytes(), value)
-            }
-            Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => {}
-        }
-    }
-}
-
-fn push_line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    edits.write_added(out);
 }
 
 /// Whether a header of a parsed head stays on its hop or is written by the codec itself.
@@ -133,12 +119,12 @@ fn is_codecs_own(name: &HeaderName) -> bool {
 
 fn push_map(out: &mut Vec<u8>, headers: &HeaderMap, framing: Framing) {
     for (name, value) in headers.iter().filter(|(name, _)| !is_codecs_own(name)) {
-        push_line(out, name.as_str().as_bytes(), value.as_bytes());
+        write_header(out, name.as_str().as_bytes(), value.as_bytes());
     }
     match framing {
         Framing::Empty | Framing::UntilClose => {}
         Framing::Length(length) => {
-            push_line(out, b"content-length", itoa::Buffer::new().format(length).as_bytes())
+            write_header(out, b"content-length", itoa::Buffer::new().format(length).as_bytes())
         }
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
@@ -150,7 +136,7 @@ pub fn write_map_request(out: &mut Vec<u8>, parts: &http::request::Parts, author
     out.push(b' ');
     out.extend_from_slice(parts.uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    push_line(out, b"host", authority.as_bytes());
+    write_header(out, b"host", authority.as_bytes());
     push_map(out, &parts.headers, framing);
     push_cookies(out, &parts.headers);
     out.extend_from_slice(b"\r\n");
@@ -233,14 +219,14 @@ fn write_local<'a>(
     let mut typed = body.is_empty();
     for (name, value) in headers {
         typed |= name.eq_ignore_ascii_case("content-type");
-        push_line(out, name.as_bytes(), value);
+        write_header(out, name.as_bytes(), value);
     }
     if !typed {
-        push_line(out, b"content-type", b"text/plain; charset=utf-8");
+        write_header(out, b"content-type", b"text/plain; charset=utf-8");
     }
     // A message that cannot have a body has no length either (RFC 9110 section 8.6).
     if status != http::StatusCode::NO_CONTENT {
-        push_line(out, b"content-length", itoa::Buffer::new().format(body.len()).as_bytes());
+        write_header(out, b"content-length", itoa::Buffer::new().format(body.len()).as_bytes());
     }
     if close {
         out.extend_from_slice(b"connection: close\r\n");

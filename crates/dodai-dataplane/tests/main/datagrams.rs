@@ -281,7 +281,8 @@ async fn a_gateway_leads_by_its_route_and_policies_hold() {
 async fn a_udp_and_a_tcp_listener_may_have_one_port() {
     local(async {
         let base = Base::start(Limits::default(), declared(dns(), &[])).await;
-        let at = socket().await.local_addr().expect("bound");
+        // An address of its own: nobody else takes the port between the two who bind it.
+        let at = UdpSocket::bind("127.0.0.77:0").await.and_then(|free| free.local_addr()).expect("bound");
         let both = |list: &[SocketAddr], name: &str| {
             let mut all = declared(dns(), list);
             let mut tcp = all[0].clone();
