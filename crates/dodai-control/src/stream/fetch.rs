@@ -65,7 +65,10 @@ impl Remote {
             };
             length += chunk.data.len() as u64;
             if length > MAX_ARTIFACT {
-                return Err(RemoteError::Answer(format!("{digest} is larger than {MAX_ARTIFACT} bytes")));
+                // It never becomes whole, and what is there of it is of no use to another try.
+                tokio::fs::remove_file(file).await.map_err(unwritten)?;
+                let text = format!("{}: {digest} is larger than {MAX_ARTIFACT} bytes", file.display());
+                return Err(RemoteError::Unwritten(text));
             }
             out.write_all(&chunk.data).await.map_err(unwritten)?;
         }

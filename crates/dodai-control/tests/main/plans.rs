@@ -142,6 +142,13 @@ fn instances_spread_over_bases_and_the_surplus_ends() {
 }
 
 #[test]
+fn a_base_that_says_nothing_takes_a_thousand_instances() {
+    let mut world = World::new(&module("shop", "v1.wasm", "  scale: {min: 1001}\n"), &["a"]);
+    world.reconcile();
+    assert_eq!(world.records.instances().count(), 1000);
+}
+
+#[test]
 fn a_new_revision_takes_over_only_when_it_is_ready() {
     let mut world = World::new(&module("shop", "v1.wasm", "  scale: {min: 2}\n"), &["a"]);
     world.settle(|_| Phase::Ready);

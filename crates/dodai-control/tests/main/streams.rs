@@ -8,9 +8,10 @@ use bytes::Bytes;
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::FieldOwner;
 use dodai_control::stream::{
-    Answer, Answers, Introduction, NoAnswers, NoBlobs, Remote, Server, Standing, load, save,
+    Answer, Answers, Blobs, Introduction, NoAnswers, NoBlobs, Remote, RemoteError, Server, Standing, load,
+    save,
 };
-use dodai_core::id::{AppId, BaseId};
+use dodai_core::id::{AppId, BaseId, Digest};
 use dodai_core::status::{Refusal, Wants};
 use dodai_core::task::{Kind, Tasks};
 use dodai_store::{MemoryStore, Store};
@@ -22,6 +23,7 @@ use dodai_transport::tls::mesh::{LiveSvid, acceptor};
 use dodai_transport::tls::{Alpn, Clock};
 use dodai_transport::trust::Trust;
 use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use super::played::{ByPath, apply, module, play, yaml};
@@ -50,13 +52,22 @@ impl Site {
     }
 
     async fn serve(&self, address: SocketAddr, tasks: &Tasks) -> (Control, SocketAddr) {
+        self.serve_with(Arc::new(NoBlobs), address, tasks).await
+    }
+
+    async fn serve_with(
+        &self,
+        blobs: Arc<dyn Blobs>,
+        address: SocketAddr,
+        tasks: &Tasks,
+    ) -> (Control, SocketAddr) {
         let settings = Settings { artifacts: Arc::new(ByPath), ..Settings::default() };
         let control = Control::start(self.store.clone(), settings, tasks).await.expect("starts");
         let listener = Network::system().listen(address, &Options::named("test")).expect("binds");
         let address = listener.local_addr().expect("an address");
         let own = Arc::new(self.svid(&PeerIdentity::Server));
         let acceptor = acceptor(own, self.trust.clone(), &[Alpn::H2], Clock::system());
-        let server = Server::new(control.clone(), self.authorities.clone(), Arc::new(NoBlobs), tasks);
+        let server = Server::new(control.clone(), self.authorities.clone(), blobs, tasks);
         server.serve(listener, acceptor);
         (control, address)
     }
@@ -255,6 +266,57 @@ async fn a_server_asks_its_bases() {
         assert_eq!(all("three").await.len(), 2, "others are answered all the same");
     };
     tokio::time::timeout(Duration::from_secs(20), asked).await.expect("in time");
+}
+
+/// An artefact of so many bytes, all alike.
+struct Alike(u64);
+
+impl Blobs for Alike {
+    fn read(
+        &self,
+        _: &Digest,
+        offset: u64,
+        most: usize,
+    ) -> BoxFuture<'static, Result<Option<Bytes>, String>> {
+        let rest = usize::try_from(self.0.saturating_sub(offset)).unwrap_or(usize::MAX);
+        Box::pin(async move { Ok(Some(Bytes::from(vec![0; rest.min(most)]))) })
+    }
+}
+
+#[tokio::test]
+async fn an_artefact_that_is_too_large_is_not_fetched_again_and_again() {
+    let tasks = Tasks::new();
+    let site = Site::new(&tasks);
+    let most = 1 << 30;
+    let (_control, at) = site.serve_with(Arc::new(Alike(most + 1)), anywhere(), &tasks).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("artefact");
+    // What is there of it takes no room on the disk.
+    std::fs::File::create(&path).and_then(|file| file.set_len(most)).expect("a file");
+    let digest = Digest::new(format!("sha256:{}", "a".repeat(64)));
+    let error = site.remote("far", at).artifact(&digest, &path).await.expect_err("one byte too many");
+    assert!(error.to_string().ends_with(&format!("{digest} is larger than {most} bytes")), "{error}");
+    assert!(matches!(error, RemoteError::Unwritten(_)), "it is not asked for again");
+    assert!(!path.exists(), "what is there of it goes");
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_its_stream_and_the_base_comes_back() {
+    let tasks = Tasks::new();
+    let site = Site::new(&tasks);
+    let (control, _) = site.serve(anywhere(), &tasks).await;
+    let server = Server::new(control.clone(), site.authorities.clone(), Arc::new(NoBlobs), &tasks);
+    let listener = Network::system().listen(anywhere(), &Options::named("test")).expect("binds");
+    let at = listener.local_addr().expect("an address");
+    let own = Arc::new(site.svid(&PeerIdentity::Server));
+    server.serve(listener, acceptor(own, site.trust.clone(), &[Alpn::H2], Clock::system()));
+    let (asker, far) = (server.asker(), BaseId::new("far"));
+    let (_link, _) = site.remote("far", at).connect(None, Introduction::default(), Arc::new(Echo), &tasks);
+    until("the base comes", || asker.ask(&far, b"one".to_vec()).is_ok()).await;
+    let mut lost = asker.ask(&far, vec![b' '; 64 << 20]).expect("asked");
+    let lost = tokio::time::timeout(Duration::from_secs(20), lost.recv()).await.expect("in time");
+    assert!(lost.is_none_or(|answer| answer.is_err()));
+    until("the base comes back", || asker.ask(&far, b"one".to_vec()).is_ok()).await;
 }
 
 #[test]
