@@ -234,3 +234,17 @@ impl batch::Host for View<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_has_so_many_keys_and_no_more() {
+        assert!(check_batch(MAX_BATCH).is_ok());
+        let error =
+            check_batch(MAX_BATCH + 1).expect_err("too many").downcast().expect("the guest's own error");
+        let store::Error::Other(told) = error else { panic!("{error:?}") };
+        assert_eq!(told, "1001 keys in one batch; at most 1000 are taken, split it");
+    }
+}

@@ -2,9 +2,10 @@
 
 use dodai_core::failure::{Failure, Kind};
 use wasmtime::PoolConcurrencyLimitError;
+use wasmtime::component::ResourceTableError;
 use wasmtime_wasi::I32Exit;
 
-use crate::limits::Exceeded;
+use crate::limits::{Exceeded, MAX_HANDLES};
 use crate::metrics::up;
 use crate::plan::Plan;
 use crate::seam::Stream;
@@ -18,6 +19,10 @@ pub(crate) fn failure_of(plan: &Plan, error: &wasmtime::Error) -> Failure {
             Exceeded::Cpu(_) => &plan.counters.over_cpu,
         });
         return Failure::new(Kind::Quota, format!("{name} used {exceeded}"));
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
+        let detail = format!("{name} held {MAX_HANDLES} handles (bodies, streams, fields, buckets) at once");
+        return Failure::new(Kind::Quota, detail);
     }
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
         let detail = format!(

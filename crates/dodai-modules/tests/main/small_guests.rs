@@ -118,3 +118,45 @@ async fn the_limits_hold_for_what_does_not_fit_the_pool() {
     let error = install_bytes(&guest_beside(&parts, spin), small).await.err().expect("refused");
     assert_eq!(error.to_string(), "hello does not start: hello used more than 640 KiB");
 }
+
+/// A guest that makes `count` lists of fields and gives none back.
+fn hoarding(count: u32) -> Vec<u8> {
+    let text = format!(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $types
+                (export "incoming-request" (type (sub resource)))
+                (export "response-outparam" (type (sub resource)))
+                (export "fields" (type $fields (sub resource)))
+                (export "[constructor]fields" (func (result (own $fields))))))
+            (alias export $types "incoming-request" (type $request))
+            (alias export $types "response-outparam" (type $out))
+            (core func $make (canon lower (func $types "[constructor]fields")))
+            (core module $code
+                (import "host" "make" (func $make (result i32)))
+                (func (export "handle") (param i32 i32)
+                    (local $left i32)
+                    (local.set $left (i32.const {count}))
+                    (loop $again
+                        (drop (call $make))
+                        (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))
+            (core instance $made (instantiate $code
+                (with "host" (instance (export "make" (func $make))))))
+            (func $handle (param "request" (own $request)) (param "response-out" (own $out))
+                (canon lift (core func $made "handle")))
+            (instance $entry (export "handle" (func $handle)))
+            (export "wasi:http/incoming-handler@0.2.0" (instance $entry)))"#
+    );
+    wat::parse_str(text).expect("valid text")
+}
+
+#[tokio::test]
+async fn a_guest_holds_so_many_handles_and_no_more() {
+    // The request and the place for its response are the first two.
+    let module = install_bytes(&hoarding(9_998), spec()).await.expect("installed");
+    let failure = get(&module, "/").await.expect_err("no response");
+    assert_eq!(failure.to_string(), "protocol: hello returned without a response");
+    let module = install_bytes(&hoarding(9_999), spec()).await.expect("installed");
+    let failure = get(&module, "/").await.expect_err("too many");
+    let told = "quota: hello held 10000 handles (bodies, streams, fields, buckets) at once";
+    assert_eq!(failure.to_string(), told);
+}
