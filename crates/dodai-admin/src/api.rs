@@ -149,7 +149,7 @@ pub(crate) async fn read(body: axum::body::Body, limit: usize) -> Result<Bytes, 
     match Limited::new(body, limit).collect().await {
         Ok(all) => Ok(all.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            let text = format!("the body is larger than {} MiB", limit >> 20);
+            let text = format!("the body is larger than {limit} bytes");
             Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", text))
         }
         Err(error) => Err(Refusal::bad_request(format!("the body broke off: {error}"))),

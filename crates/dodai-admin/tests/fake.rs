@@ -119,7 +119,7 @@ impl World {
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: Bytes,
+        body: Body,
     ) -> http::Response<Body> {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in [("host", "127.0.0.1:7070"), ("authorization", "Bearer right")] {
@@ -130,12 +130,16 @@ impl World {
         for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
             request = request.header(*name, HeaderValue::from_str(value).unwrap());
         }
-        self.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
+        self.router.clone().oneshot(request.body(body).unwrap()).await.unwrap()
     }
 
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
-        let response = self.request(method, path, headers, Bytes::copy_from_slice(body.as_bytes())).await;
-        let (head, body) = response.into_parts();
+        self.upload(method, path, headers, Body::from(body.to_owned())).await
+    }
+
+    /// Sends a body that need not be text, and may come in pieces.
+    pub async fn upload(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> Answer {
+        let (head, body) = self.request(method, path, headers, body).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         Answer {
             status: head.status,
@@ -153,7 +157,7 @@ impl World {
     }
 
     pub async fn stream(&self, path: &str) -> Events {
-        let response = self.request("GET", path, &[], Bytes::new()).await;
+        let response = self.request("GET", path, &[], Body::empty()).await;
         assert_eq!(response.status(), StatusCode::OK);
         Events { body: response.into_body(), queue: VecDeque::new() }
     }
