@@ -77,7 +77,7 @@ const LIMITS: &[Limit] = &[
         "dodai-control/src/plan/mod.rs",
         "revisions_kept",
         Unit::Count,
-        "old revisions of an app that are kept",
+        "revisions of an app that are kept",
     ),
     limit(
         "dodai-control/src/plan/place.rs",

@@ -139,9 +139,19 @@ fn what_is_refused_says_where_and_why() {
         assert!(error.what.contains(word), "{source}: {error}");
         assert_eq!(error.at, at, "{source}: {error}");
     }
-    let deep = format!("{}true{}", "(".repeat(200), ")".repeat(200));
-    assert!(Program::parse(&deep).expect_err("deep").what.contains("too deep"));
-    assert!(Program::parse(&"a".repeat(5000)).expect_err("long").what.contains("longer"));
+}
+
+#[test]
+fn a_rule_has_so_many_bytes_and_levels_and_no_more() {
+    // What is within the brackets is a level, too.
+    let deep = |levels: usize| format!("{}true{}", "(".repeat(levels - 1), ")".repeat(levels - 1));
+    assert!(Program::parse(&deep(48)).is_ok());
+    let error = Program::parse(&deep(49)).expect_err("deep");
+    assert_eq!((error.at, error.what.as_str()), (49, "too deep; write fewer brackets"));
+    let long = |bytes: usize| format!("true{}", " ".repeat(bytes - 4));
+    assert!(Program::parse(&long(4096)).is_ok());
+    let error = Program::parse(&long(4097)).expect_err("long");
+    assert_eq!((error.at, error.what.as_str()), (4097, "longer than 4096 bytes; write less"));
 }
 
 #[test]
@@ -151,6 +161,10 @@ fn running_ends_within_bounds() {
     let program =
         Program::parse("event.many.all(a, event.many.all(b, event.many.all(c, true)))").expect("read");
     assert!(program.holds(&event).expect_err("too much").to_string().contains("too many steps"));
+    // Three steps come before those of the values: `all`, the field, and the event that has it.
+    let program = Program::parse("event.many.all(a, true)").expect("read");
+    let runs = |values: usize| program.holds(&Value::of(&json!({ "many": vec![1; values] }))).is_ok();
+    assert_eq!((runs(99_997), runs(99_998)), (true, false));
 }
 
 proptest! {

@@ -71,3 +71,24 @@ impl Demand {
         self.tables.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn of_more_names_than_are_kept_the_oldest_is_forgotten() {
+        let (sender, asked) = watch::channel(BTreeSet::new());
+        let demand = Demand::new(BTreeSet::new(), Box::new(move |wanted| drop(sender.send_replace(wanted))));
+        let app = |at: usize| AppId::parse(&format!("shop/a{at}")).expect("valid");
+        for at in 0..DEMAND_NAMES {
+            assert!(demand.is_worth_waiting(&app(at)));
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert_eq!(asked.borrow().len(), DEMAND_NAMES);
+        assert!(demand.is_worth_waiting(&app(DEMAND_NAMES)));
+        let expect: BTreeSet<AppId> = (1..=DEMAND_NAMES).map(app).collect();
+        assert_eq!(*asked.borrow(), expect);
+    }
+}

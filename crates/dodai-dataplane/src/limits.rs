@@ -55,7 +55,7 @@ pub const DEMAND_NAMES: usize = 1024;
 pub struct Limits {
     /// Bytes of a request or response head, start line included.
     pub head_bytes: usize,
-    /// Bytes of one chunk-size line with its extensions.
+    /// Bytes of the extensions of one chunk.
     pub chunk_line_bytes: usize,
     /// Bytes of all trailers of one body.
     pub trailer_bytes: usize,
@@ -145,7 +145,7 @@ impl Limits {
             (
                 "chunk_line_bytes",
                 bytes(self.chunk_line_bytes),
-                "one chunk-size line with extensions; more is 400 or 502",
+                "the extensions of one chunk; more is 400 or 502",
             ),
             ("trailer_bytes", bytes(self.trailer_bytes), "the trailers of one body; more is 400 or 502"),
             ("head_timeout", seconds(self.head_timeout), "a client's request head; slower is 408"),

@@ -398,6 +398,7 @@ mod tests {
         check("%PROTOCOL%\n", 11, "line break");
         check("%ZZZZZZZZZZZZZZZZZZ%", 1, "docs/telemetry.md");
         check(&"x".repeat(MAX_FORMAT + 1), MAX_FORMAT, "longer");
+        assert!(LineFormat::parse(&"x".repeat(MAX_FORMAT)).is_ok());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Tests of the documents as a user meets them: text in, documents and problems out.
 
+mod bounds;
 mod errors;
 mod guards;
 mod pages;

@@ -176,10 +176,22 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_as_long_as_allowed_and_no_longer() {
+        // As JSON it has two quotes.
+        assert_eq!(encode(&"x".repeat(MAX_FRAME - 2)).unwrap().len(), 4 + MAX_FRAME);
+        let error = encode(&"x".repeat(MAX_FRAME - 1)).unwrap_err();
+        assert_eq!(error.to_string(), "a message of 4194305 bytes is over the limit of 4194304");
+    }
+
+    #[test]
     fn a_length_over_the_limit_is_refused_before_it_is_buffered() {
-        let mut decoder = Decoder::default();
-        decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(decoder.next::<FromShim>(), Err(FrameError::TooLong(_))));
+        let next = |length: usize| {
+            let mut decoder = Decoder::default();
+            decoder.push(&u32::try_from(length).unwrap().to_le_bytes());
+            decoder.next::<FromShim>()
+        };
+        assert!(matches!(next(MAX_FRAME), Ok(None)));
+        assert!(matches!(next(MAX_FRAME + 1), Err(FrameError::TooLong(_))));
     }
 
     #[test]

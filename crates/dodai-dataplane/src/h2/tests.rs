@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use super::frame::{self, Header};
 use super::*;
+use crate::limits::{
+    H2_FRAGMENTS, H2_IDLE_FRAMES, H2_IDLE_FRAMES_PER_SECOND, H2_OUTBOX, H2_RESETS, H2_RESETS_PER_SECOND,
+};
 
 const SETTINGS: Settings =
     Settings { stream_window: 70_000, connection_window: 100_000, streams: 4, list_bytes: 4096 };
@@ -186,42 +189,103 @@ fn broken_rules_have_their_answers() {
     check("a frame that nobody knows", &[frame(99, 0, 7, b"hello")], Taken::Well);
 }
 
-#[test]
-fn floods_end_the_connection() {
-    let calm = Taken::Away(Reason::ENHANCE_YOUR_CALM);
-    let flood = |pieces: &mut dyn Iterator<Item = Vec<u8>>| {
-        let shared = server();
-        let mut last = Taken::Well;
-        for piece in pieces {
-            feed(&shared, &piece);
-            last = taken(&shared);
-            if matches!(last, Taken::Away(_)) {
-                break;
-            }
+/// How many of `pieces` are taken before the one that has the client sent away.
+fn taken_before_the_end(shared: &Shared, pieces: impl Iterator<Item = Vec<u8>>) -> u32 {
+    let mut count = 0;
+    for piece in pieces {
+        feed(shared, &piece);
+        if let Taken::Away(reason) = taken(shared) {
+            assert_eq!(reason, Reason::ENHANCE_YOUR_CALM);
+            break;
         }
-        last
+        count += 1;
+    }
+    count
+}
+
+#[tokio::test(start_paused = true)]
+async fn floods_end_the_connection() {
+    let check = async |what: &str, piece: fn(u32) -> Vec<u8>, most: u32, per_second: u32| {
+        let hello = || {
+            let shared = server();
+            feed(&shared, &get(1, false));
+            shared
+        };
+        assert_eq!(taken_before_the_end(&hello(), (1..2 * most).map(piece)), most, "{what}");
+        let shared = hello();
+        assert_eq!(taken_before_the_end(&shared, (1..=most).map(piece)), most, "{what}");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let more = taken_before_the_end(&shared, (most + 1..2 * most).map(piece));
+        assert_eq!(more, per_second, "{what} a second later");
     };
-    let reset = |stream: u32| frame(frame::RST_STREAM, 0, stream, &[0, 0, 0, 8]);
-    let mut rapid = (0..100_000u32).map(|number| [get(number * 2 + 1, true), reset(number * 2 + 1)].concat());
-    assert_eq!(flood(&mut rapid), calm);
-    let mut provoked = (0..100_000u32).map(|number| {
+    let rapid = |number: u32| {
+        let stream = number * 2 + 1;
+        [get(stream, true), frame(frame::RST_STREAM, 0, stream, &[0, 0, 0, 8])].concat()
+    };
+    let provoked = |number: u32| {
         let stream = number * 2 + 1;
         [get(stream, false), frame(frame::WINDOW_UPDATE, 0, stream, &[0; 4])].concat()
-    });
-    assert_eq!(flood(&mut provoked), calm);
-    assert_eq!(flood(&mut std::iter::repeat_n(frame(frame::PING, 0, 0, &[0; 8]), 100_000)), calm);
-    assert_eq!(flood(&mut std::iter::repeat_n(frame(frame::SETTINGS, 0, 0, &[]), 100_000)), calm);
-    let empty = std::iter::once(get(1, false));
-    assert_eq!(flood(&mut empty.chain(std::iter::repeat_n(frame(frame::DATA, 0, 1, &[]), 100_000))), calm);
-    let first = std::iter::once(frame(frame::HEADERS, 0, 1, &block(&GET)));
-    let mut endless = first.chain(std::iter::repeat_n(frame(frame::CONTINUATION, 0, 1, &[]), 100_000));
-    assert_eq!(flood(&mut endless), calm);
-    // Answers that the client does not read.
-    let shared = server();
-    for _ in 0..100_000 {
-        feed(&shared, &frame(frame::PING, 0, 0, &[0; 8]));
+    };
+    check("streams given up", rapid, H2_RESETS, H2_RESETS_PER_SECOND).await;
+    check("streams that break a rule", provoked, H2_RESETS, H2_RESETS_PER_SECOND).await;
+    // The SETTINGS that every client begins with are the first.
+    let (idle, per_second) = (H2_IDLE_FRAMES - 1, H2_IDLE_FRAMES_PER_SECOND);
+    check("PING", |_| frame(frame::PING, 0, 0, &[0; 8]), idle, per_second).await;
+    check("SETTINGS", |_| frame(frame::SETTINGS, 0, 0, &[]), idle, per_second).await;
+    check("PRIORITY", |_| frame(frame::PRIORITY, 0, 1, &[0; 5]), idle, per_second).await;
+    check("empty DATA", |_| frame(frame::DATA, 0, 1, &[]), idle, per_second).await;
+    check("what nobody knows", |_| frame(99, 0, 1, &[]), idle, per_second).await;
+}
+
+#[test]
+fn a_head_has_so_many_pieces_and_no_more() {
+    let head = |frames: u32| {
+        let shared = server();
+        feed(&shared, &frame(frame::HEADERS, frame::END_STREAM, 1, &block(&GET)));
+        for _ in 2..frames {
+            feed(&shared, &frame(frame::CONTINUATION, 0, 1, &[]));
+        }
+        feed(&shared, &frame(frame::CONTINUATION, frame::END_HEADERS, 1, &[]));
+        (taken(&shared), shared.accept().is_some())
+    };
+    assert_eq!(head(H2_FRAGMENTS), (Taken::Well, true));
+    assert_eq!(head(H2_FRAGMENTS + 1), (Taken::Away(Reason::ENHANCE_YOUR_CALM), false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_that_the_client_does_not_read_are_bounded() {
+    let (shared, ping) = (server(), frame(frame::PING, 0, 0, &[0; 8]));
+    for _ in 0..send::MOST_WAITING / ping.len() {
+        feed(&shared, &ping);
+        // Slowly enough to be no flood.
+        tokio::time::advance(Duration::from_millis(10)).await;
     }
-    assert_eq!(taken(&shared), calm);
+    assert_eq!(shared.lock().failed(), None);
+    feed(&shared, &ping);
+    assert_eq!(taken(&shared), Taken::Away(Reason::ENHANCE_YOUR_CALM));
+}
+
+#[test]
+fn data_that_nobody_takes_waits_with_its_sender() {
+    let shared = server();
+    let room = [&frame::INITIAL_WINDOW_SIZE.to_be_bytes()[..], &(1_u32 << 20).to_be_bytes()].concat();
+    feed(&shared, &frame(frame::SETTINGS, 0, 0, &room));
+    feed(&shared, &frame(frame::WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes()));
+    feed(&shared, &get(1, true));
+    let (_head, _receiving, sending) = shared.accept().expect("it is there");
+    sending.head(false, |encoder, out| write_response(encoder, out, 200, std::iter::empty()));
+    take_out(&shared);
+    let mut left = Bytes::from(vec![7; 1 << 20]);
+    let mut sent = 0;
+    while sent < 1 << 20 {
+        let done = sending.poll_data(&cx(), &mut left, true).is_ready();
+        let waiting = frames(&take_out(&shared));
+        let data: usize = waiting.iter().map(|(header, _)| header.length).sum();
+        // The headers of the frames come on top.
+        assert!(data <= H2_OUTBOX && (done || data > H2_OUTBOX / 2), "{data} bytes wait");
+        sent += data;
+    }
+    assert!(left.is_empty());
 }
 
 #[test]

@@ -84,3 +84,19 @@ fn key(of: &Map<String, Value>) -> Option<PublicKey> {
     };
     Some(PublicKey { id: text("kid").map(str::to_owned), algorithm, material })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_keys_of_an_issuer_count() {
+        let kept = |count: usize| {
+            let one =
+                serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode([7; 32]) });
+            let set = serde_json::json!({ "keys": vec![one; count] }).to_string();
+            KeySet::parse(set.as_bytes()).expect("a set").keys.len()
+        };
+        assert_eq!((kept(MAX_KEYS), kept(MAX_KEYS + 1)), (MAX_KEYS, MAX_KEYS));
+    }
+}

@@ -1,7 +1,7 @@
 //! What two parsers could read differently is refused, and the endpoint never sees it.
 
 use crate::support::*;
-use dodai_dataplane::limits::Limits;
+use dodai_dataplane::limits::{Limits, MAX_AUTHORITY, MAX_HEADERS};
 
 #[tokio::test(start_paused = true)]
 async fn ambiguous_requests_are_refused_and_go_nowhere() {
@@ -142,20 +142,44 @@ async fn every_size_limit_is_hit() {
         let limits =
             Limits { head_bytes: 1000, chunk_line_bytes: 20, trailer_bytes: 50, ..Limits::default() };
         let world = World::with(limits, usual(service("shop/catalog/http"), filtered(vec![]))).await;
-        let _backends = world.backend(1);
-        let check = async |request: String, status: u16| {
+        let mut backends = world.backend(1);
+        beside(async move {
+            loop {
+                let mut backend = backends.accept().await;
+                beside(async move {
+                    while let Some(head) = backend.try_head().await {
+                        if head.contains("chunked") {
+                            while backend.until("\r\n").await != "\r\n" {}
+                        }
+                        backend.send(OK).await;
+                    }
+                });
+            }
+        });
+        // What `of` makes of `most` is served; of one more it gets `status`, and the connection ends.
+        let check = async |of: &dyn Fn(usize) -> String, most: usize, status: u16| {
             let mut client = world.client().await;
-            client.send(&request).await;
-            assert_eq!(client.message().await.status(), status, "{request}");
+            assert_eq!(client.ask(&of(most)).await.status(), 200, "{}", of(most));
+            assert_eq!(client.ask(&of(most + 1)).await.status(), status, "{}", of(most + 1));
             client.ended().await;
         };
-        let many = "X: 1\r\n".repeat(dodai_dataplane::limits::MAX_HEADERS);
-        check(format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"), 431).await;
-        check(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(1000)), 431).await;
-        check(format!("GET /{}", "x".repeat(1000)), 431).await;
+        let get = "GET / HTTP/1.1\r\n";
+        let many = |count: usize| format!("{get}Host: a\r\n{}\r\n", "X: 1\r\n".repeat(count - 1));
+        check(&many, MAX_HEADERS, 431).await;
+        let long = |bytes: usize| {
+            let rest = format!("{get}Host: a\r\nX: \r\n\r\n").len();
+            format!("{get}Host: a\r\nX: {}\r\n\r\n", "x".repeat(bytes - rest))
+        };
+        check(&long, 1000, 431).await;
+        let host = |bytes: usize| format!("{get}Host: {}\r\n\r\n", "a".repeat(bytes));
+        check(&host, MAX_AUTHORITY, 400).await;
         let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
-        check(format!("{chunked}1;{}\r\na\r\n0\r\n\r\n", "x".repeat(30)), 400).await;
-        check(format!("{chunked}0\r\nX: {}\r\n\r\n", "x".repeat(60)), 400).await;
+        let extended = |bytes: usize| format!("{chunked}1;{}\r\na\r\n0\r\n\r\n", "x".repeat(bytes));
+        check(&extended, 20, 400).await;
+        let trailed = |bytes: usize| format!("{chunked}0\r\nX: {}\r\n\r\n", "x".repeat(bytes - 3));
+        check(&trailed, 50, 400).await;
+        let mut endless = world.client().await;
+        assert_eq!(endless.ask(&format!("GET /{}", "x".repeat(996))).await.status(), 431);
     })
     .await;
 }

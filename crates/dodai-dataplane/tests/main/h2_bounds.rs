@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::*;
 use bytes::Bytes;
 use dodai_core::snapshot::*;
-use dodai_dataplane::limits::Limits;
+use dodai_dataplane::limits::{Limits, MAX_HEADERS};
 use dodai_transport::stream::Stream;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::server::{Connection, SendResponse};
@@ -217,15 +217,18 @@ async fn headers_and_trailers_are_counted_as_with_http_1() {
         let world = World::of(h2_service(Breaker::default())).await;
         let mut peers = world.backend(1);
         let mut sender = client(&world).await;
-        let mut many = Request::get("http://shop/").body(()).expect("valid");
-        for number in 0..200 {
-            let name = http::HeaderName::try_from(format!("x-{number}")).expect("valid");
-            many.headers_mut().insert(name, http::HeaderValue::from_static("1"));
-        }
-        let refused = sender.send_request(many, true).expect("sent").0;
+        let with = |headers: usize| {
+            let mut many = Request::get("http://shop/").body(()).expect("valid");
+            for number in 0..headers {
+                let name = http::HeaderName::try_from(format!("x-{number}")).expect("valid");
+                many.headers_mut().insert(name, http::HeaderValue::from_static("1"));
+            }
+            many
+        };
+        let refused = sender.send_request(with(MAX_HEADERS + 1), true).expect("sent").0;
         assert_eq!(outcome(refused).await, (431, Some("head_too_large".to_owned())));
 
-        let answer = post(&mut sender, "/");
+        let answer = sender.send_request(with(MAX_HEADERS), true).expect("sent").0;
         let mut calls = calls(shake(&mut peers, 8).await);
         let mut respond = calls.recv().await.expect("a call");
         let mut down = respond.send_response(Response::new(()), false).expect("sent");

@@ -2,6 +2,7 @@
 
 mod access;
 mod authorizer;
+mod bounds;
 mod calls;
 mod captured;
 mod changes;

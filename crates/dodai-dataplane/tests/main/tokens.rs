@@ -409,3 +409,35 @@ async fn keys_in_a_file_are_read_again_when_it_changes() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_set_of_keys_has_so_many_bytes_and_no_more() {
+    local(async {
+        let login = Login::new();
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys.json");
+        let file = JwtKeys::File(path.to_str().expect("text").to_owned());
+        for (bytes, expect) in [(256 << 10, 200), ((256 << 10) + 1, 503)] {
+            let mut set = login.keys();
+            set.push_str(&" ".repeat(bytes - set.len()));
+            std::fs::write(&path, &set).expect("written");
+            for keys in [remote(secs(300)), file.clone()] {
+                let filters = vec![jwt(keys)];
+                let world = World::of(usual(service("shop/catalog/http"), filtered(filters))).await;
+                echoing(world.backend(1));
+                let (mut issuers, set) = (world.backend(9), set.clone());
+                beside(async move {
+                    while let Ok((stream, _)) = issuers.0.accept().await {
+                        let mut issuer = Peer::new(stream);
+                        issuer.message().await;
+                        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
+                        issuer.try_send(head + &set).await;
+                    }
+                });
+                let answer = world.client().await.ask(&bearer(&login.sign("ES256", &ada()))).await;
+                assert_eq!(answer.status(), expect, "{bytes}: {}", answer.body);
+            }
+        }
+    })
+    .await;
+}

@@ -142,6 +142,23 @@ async fn what_cannot_be_delivered_goes_to_the_dead_letter_topic() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_is_read_up_to_so_much() {
+    let world = subscribed(vec![subscription("/orders", Some("dead"), &[]), dead_letters("/dead")]).await;
+    for (bytes, tries) in [(1 << 20, 1), ((1 << 20) + 1, 4)] {
+        let before = world.seen_at("/orders").len();
+        let answer = r#"{"status":"DROP"}"#.to_owned() + &" ".repeat(bytes - 17);
+        world.script(move |seen| {
+            let body = if seen.path == "/dead" { String::new() } else { answer.clone() };
+            Ok(Reply::new(StatusCode::OK, body))
+        });
+        let dead = world.seen_at("/dead").len();
+        world.publish("t", "letter").await;
+        world.until("buried", || world.seen_at("/dead").len() == dead + 1).await;
+        assert_eq!(world.seen_at("/orders").len(), before + tries, "{bytes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn expired_and_unreadable_messages_are_not_delivered() {
     let world = subscribed(vec![subscription("/orders", Some("dead"), &[]), dead_letters("/dead")]).await;
     let event = [("content-type", "application/cloudevents+json")];

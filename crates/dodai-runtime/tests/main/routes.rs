@@ -362,6 +362,29 @@ async fn bodies_are_bounded_where_they_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_kept_and_what_is_sent_at_once_has_bounds() {
+    let world = World::new(blocks()).await;
+    let kept = async |key: &str, bytes: usize| {
+        world.cart("PUT", &format!("/v1.0/metadata/{key}"), &"x".repeat(bytes)).await.status
+    };
+    for at in 0..127 {
+        assert_eq!(kept(&format!("k{at}"), 1).await, 204);
+    }
+    assert_eq!((kept("last", 65_537).await, kept("last", 65_536).await), (400, 204));
+    assert_eq!((kept("more", 1).await, kept("last", 1).await), (400, 204), "128 are kept");
+    let publish = async |count: usize| {
+        let all: Vec<String> = (0..count)
+            .map(|at| format!(r#"{{"entryId":"{at}","event":"e","contentType":"text/plain"}}"#))
+            .collect();
+        world.cart("POST", "/v1.0/publish/bulk/bus/t", &format!("[{}]", all.join(","))).await
+    };
+    assert_eq!(publish(10_000).await.status, 204);
+    let refused = publish(10_001).await;
+    assert_eq!(refused.error(), (400, "ERR_PUBSUB_EVENTS_SER".into()));
+    assert!(refused.body.contains("10001 entries in one request; send at most 10000"), "{}", refused.body);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_component_out_of_scope_is_not_there() {
     let mut all = blocks();
     let mut scoped = component("mine", "state.in-memory", &[]);

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dodai_core::task::Tasks;
+use dodai_core::task::{Kind, Tasks};
 use dodai_store::{
     Cause, Changes, Error, Event, Execution, Op, Options, Range, Retention, Revision, SqliteStore, Store,
     Txn, restore, verify,
@@ -417,4 +418,19 @@ async fn only_the_owner_may_read_the_files() {
         let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
+}
+
+#[tokio::test]
+async fn more_writes_than_the_queue_holds_wait_and_none_is_lost() {
+    let (_folder, path) = place();
+    let (store, tasks) = (Arc::new(open(&path).await), Tasks::new());
+    for at in 0..1500 {
+        let store = store.clone();
+        tasks.spawn(Kind::Call, async move {
+            store.put(&format!("/{at}"), text("1"), cause()).await.unwrap();
+        });
+    }
+    assert!(tasks.drain(Duration::from_secs(60)).await.is_empty());
+    let all = store.range(Range::prefix("/").limit(2000)).await.unwrap();
+    assert_eq!(all.items.len(), 1500);
 }
