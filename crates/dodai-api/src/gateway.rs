@@ -40,6 +40,11 @@ pub struct Listener {
     /// then what it says. The same for all listeners of a port. Default: nobody is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Proxies in front that speak HTTP and may say whose calls they bring: addresses, or networks like `10.0.0.0/8`. Of a
+    /// call from one of them the client's address is the last of `X-Forwarded-For` that is none of them, and
+    /// `X-Forwarded-Proto` stays. The same for all HTTP listeners of a port. Default: nobody is believed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<String>,
 }
 
 /// What becomes of headers that say who calls.

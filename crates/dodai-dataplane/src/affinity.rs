@@ -67,8 +67,22 @@ impl Affinity {
             }
         });
         let forwarded = || head.header("x-forwarded-proto").is_some_and(|scheme| scheme == b"https");
-        let secure = entry.secure && !matches!(entry.listener.role, Role::Mesh) || forwarded();
+        let secure = entry.is_https(head) && !matches!(entry.listener.role, Role::Mesh) || forwarded();
         Affinity { key, session: named, meant: None, secure }
+    }
+
+    /// The key of its client, if `service` shares calls out by that.
+    pub fn source(&self, service: &Service) -> Option<u64> {
+        let by_source = matches!(
+            service.spec.balance,
+            Balance::RingHash(HashKey::Source) | Balance::Maglev(HashKey::Source)
+        );
+        self.key.filter(|_| by_source)
+    }
+
+    /// The same with the key of its client that another base told, if one did.
+    pub fn or_source(self, told: Option<u64>) -> Affinity {
+        Affinity { key: told.or(self.key), ..self }
     }
 
     /// Of a connection that is not parsed: only who is there can tie it to others.

@@ -114,6 +114,7 @@ async fn outbound(
         caller,
         client: Arc::default(),
         port: 0,
+        via: None,
         wanted: Some(Box::new(Wanted { address: destination, captured: Some(captured) })),
         secure: false,
         service: None,
@@ -212,9 +213,10 @@ async fn inbound(
         label: label.clone(),
         client: peer.ip().to_canonical().to_string().into(),
         port: peer.port(),
+        via: None,
         wanted: Some(Box::new(Wanted { address: destination, captured: Some(captured) })),
         secure: false,
-        service: service.as_ref().map(|service| service.id().clone()),
+        service: service.as_ref().map(|service| Box::new(service.id().clone())),
         facts,
     };
     let mut talk = Converse::new(worker, stream, destination);

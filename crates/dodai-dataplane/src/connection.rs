@@ -17,6 +17,7 @@ use dodai_transport::stream::Stream;
 use dodai_transport::tls::{Alpn, HandshakeError};
 
 use crate::capture::{self, Arrival};
+use crate::forwarded::Proxies;
 use crate::h2::PREFACE;
 use crate::pipe;
 use crate::proxied::Proxied;
@@ -38,15 +39,18 @@ struct Terms {
     tls: Option<Tls>,
     /// What a proxy in front says ahead of a connection.
     proxied: Option<Rc<Proxied>>,
+    /// The proxies in front that may say whose calls they bring.
+    proxies: Option<Rc<Proxies>>,
     tenure: Rc<Tenure>,
 }
 
 impl Terms {
     fn new(listener: Arc<Listener>, tls: Option<Tls>, worker: &Worker) -> Terms {
         let proxied = listener.proxy.as_ref().map(|proxy| Rc::new(Proxied::new(proxy)));
+        let proxies = Proxies::new(&listener.trusted_proxies);
         let counts = worker.shared.arrivals.of(&listener.name);
         let tenure = Rc::new(Tenure::new(listener.clone(), counts));
-        Terms { listener, tls, proxied, tenure }
+        Terms { listener, tls, proxied, proxies, tenure }
     }
 }
 
@@ -159,7 +163,7 @@ async fn begin(
     stream: Stream,
     mut peer: std::net::SocketAddr,
 ) -> Option<Serve> {
-    let Terms { listener, tls, proxied, tenure } = terms;
+    let Terms { listener, tls, proxied, proxies, tenure } = terms;
     if !worker.shared.users.admit(&listener.role, &stream) {
         return None;
     }
@@ -202,16 +206,17 @@ async fn begin(
         | Role::Api { .. }
         | Role::Captured(_) => Arc::default(),
     };
+    let via = proxies.and_then(|proxies| proxies.via(peer, &client));
     let protocol = listener.protocol;
     let tcp = protocol == Protocol::Tcp;
     if is_mesh {
         worker.shared.gauges.let_in(secure);
     }
-    let service = service(&listener.role, &stream);
+    let service = service(&listener.role, &stream).map(Box::new);
     let port = peer.port();
     let facts = Some(enter(&worker, tenure, peer, &label, &stream));
-    let side = Side { listener, caller, label, client, port, wanted, secure, service, facts };
-    let tcp = tcp || passes || side.service.as_ref().is_some_and(|id| speaks_tcp(&worker, id));
+    let side = Side { listener, caller, label, client, port, via, wanted, secure, service, facts };
+    let tcp = tcp || passes || side.service.as_deref().is_some_and(|id| speaks_tcp(&worker, id));
     if tcp {
         return Some(Box::pin(pipe::serve(worker, stream, side)));
     }

@@ -128,6 +128,7 @@ pub fn side_of(caller: &Caller) -> Side {
         label,
         client: std::sync::Arc::default(),
         port: 0,
+        via: None,
         wanted: None,
         secure: false,
         service: None,

@@ -3,11 +3,13 @@
 use std::cell::Cell;
 
 use dodai_core::call::Caller;
+use dodai_core::head::RequestHead;
 use dodai_core::id::ServiceId;
 use dodai_core::snapshot::{Listener, Role};
 use dodai_core::trace::Span;
 use tokio::time::Instant;
 
+use crate::forwarded::{self, Via};
 use crate::request::Captured;
 
 /// How a call came in.
@@ -18,7 +20,9 @@ pub struct Entry<'a> {
     pub caller: &'a Caller,
     /// The client's address in text, for gateways.
     pub client: Option<&'a str>,
-    /// Whether the client's side is encrypted.
+    /// The proxy that brought the call, if what it says of the client counts.
+    pub via: Option<&'a Via>,
+    /// Whether the peer's side is encrypted.
     pub secure: bool,
     /// The service that another base asked for by SNI.
     pub service: Option<&'a ServiceId>,
@@ -34,5 +38,10 @@ impl Entry<'_> {
     /// Whether it comes from outside the mesh, through a gateway.
     pub fn is_outside(&self) -> bool {
         matches!(self.listener.role, Role::Gateway { .. })
+    }
+
+    /// Whether the client's side is encrypted: as a proxy says, where that counts.
+    pub fn is_https(&self, head: &RequestHead<'_>) -> bool {
+        self.via.and_then(|_| forwarded::is_https(head)).unwrap_or(self.secure)
     }
 }

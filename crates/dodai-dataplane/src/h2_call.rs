@@ -67,6 +67,7 @@ pub async fn serve(
         Box::pin(h2_tunnel::serve(&worker, &side, &head, receiving, sending)).await;
         return drop(live);
     }
+    let side = belonging(side, &head);
     let epoch = worker.shared.epoch.load(Relaxed);
     let decided = decide(&worker, &side, &head).await;
     match decided {
@@ -77,6 +78,14 @@ pub async fn serve(
         decided => Box::pin(parsed(&worker, &side, head, receiving, sending, decided)).await,
     }
     drop(live);
+}
+
+/// The connection as one call sees it: behind a trusted proxy each may have another client.
+fn belonging(side: Rc<Side>, head: &Block) -> Rc<Side> {
+    let Some(via) = &side.via else { return side };
+    let mut own = Side::clone(&side);
+    own.belong_to(Some(via.client(&View::of(head).head())));
+    Rc::new(own)
 }
 
 /// Whether a call is relayed as it is, unless its endpoint turns out to be in this process. What is seldom asked for

@@ -30,6 +30,7 @@ mod entry;
 mod fault;
 pub mod filter;
 mod foreign;
+mod forwarded;
 pub mod gauges;
 pub mod guess;
 pub mod h1;

@@ -20,6 +20,9 @@ pub const KEPT_BODY: usize = 64 * 1024;
 /// Copies of calls on their way to mirrors, per data-plane thread; calls beyond are not copied.
 pub const MAX_MIRRORS: usize = 64;
 
+/// Entries of `X-Forwarded-For` that are looked at, from the last one; a chain of trusted proxies is no longer.
+pub const FORWARDED_ENTRIES: usize = 32;
+
 /// Endpoints that are asked at once how they are, per data-plane thread; others wait for the next second.
 pub const MAX_CHECKS: usize = 64;
 
@@ -221,6 +224,11 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
     vec![
         ("kept_body", bytes(KEPT_BODY), "a request body that is kept for another try or a mirror"),
         ("mirrors", MAX_MIRRORS.to_string(), "copies on their way to mirrors, per thread; more are not made"),
+        (
+            "forwarded_entries",
+            FORWARDED_ENTRIES.to_string(),
+            "entries of `X-Forwarded-For` that are looked at behind trusted proxies, from the last one",
+        ),
         (
             "h2_resets",
             H2_RESETS.to_string(),

@@ -37,7 +37,7 @@ pub fn tunnel() -> Parts {
 pub fn lead(table: &Table, side: &Side, host: Option<&str>) -> Result<Lead, Refused> {
     let service = match &side.listener.role {
         Role::Dependency { service, .. } => table.service(service),
-        Role::Mesh => side.service.as_ref().and_then(|id| table.service(id)),
+        Role::Mesh => side.service.as_deref().and_then(|id| table.service(id)),
         Role::Gateway { .. } | Role::Outbound { .. } | Role::Api { .. } | Role::Captured(_) => None,
     };
     onward(table, side, service, host)

@@ -41,15 +41,7 @@ enum Refused {
 impl Proxied {
     /// As a snapshot says.
     pub fn new(source: &ProxyProtocol) -> Proxied {
-        let network = |text: &String| {
-            let network = Network::parse(text);
-            if network.is_none() {
-                tracing::error!(network = text, "no network, so no proxy is trusted by it");
-            }
-            network
-        };
-        let trusted = source.trusted.iter().filter_map(network).collect();
-        Proxied { required: source.required, trusted, refused: Seldom::default() }
+        Proxied { required: source.required, trusted: networks(&source.trusted), refused: Seldom::default() }
     }
 
     /// Reads what is said ahead on a connection from `peer`, within `patience`: the rest of the connection, and whose
@@ -102,6 +94,18 @@ impl Proxied {
             Read::More | Read::Absent => Ok((stream.with_early(bytes), None)),
         }
     }
+}
+
+/// The networks of proxies that are trusted.
+pub fn networks(trusted: &[String]) -> Vec<Network> {
+    let network = |text: &String| {
+        let network = Network::parse(text);
+        if network.is_none() {
+            tracing::error!(network = text, "no network, so no proxy is trusted by it");
+        }
+        network
+    };
+    trusted.iter().filter_map(network).collect()
 }
 
 /// Reads until it is known what the first bytes are. Those that end before that are no header either.

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dodai_core::call::Caller;
@@ -16,6 +17,7 @@ use dodai_core::snapshot::Role;
 use dodai_transport::proxy_protocol::Ends;
 use http::HeaderName;
 
+use crate::forwarded::{Client, Via};
 use crate::h1::{self, BadHead, Flow, Framing, HeaderList, Parsed, RequestLine};
 use crate::roll::Speaks;
 use crate::service::Endpoint;
@@ -62,6 +64,8 @@ pub struct Decided {
     pub request: Request,
     /// What was decided.
     pub decision: Result<Decision, Failure>,
+    /// Whose call it is, if a proxy may say that.
+    pub client: Option<Client>,
 }
 
 /// What reading a head led to.
@@ -76,6 +80,16 @@ pub enum Read {
     Ask(AppId),
     /// A tunnel is asked for. The number says how many bytes were used.
     Connect(Box<Asked>, usize),
+}
+
+impl Read {
+    /// Whose call it is, if a proxy may say that and did.
+    pub fn client(&self) -> Option<Client> {
+        match self {
+            Read::Request(decided, _) => decided.client.clone(),
+            Read::More | Read::Bad(_) | Read::Ask(_) | Read::Connect(..) => None,
+        }
+    }
 }
 
 /// A tunnel that is asked for.
@@ -117,12 +131,14 @@ pub struct Side {
     pub client: std::sync::Arc<str>,
     /// The client's port, for gateways.
     pub port: u16,
+    /// The proxy that brings the calls, if what it says of their clients counts.
+    pub via: Option<Rc<Via>>,
     /// What the client connected to, if a proxy or the kernel told.
     pub wanted: Option<Box<Wanted>>,
     /// Whether it is encrypted.
     pub secure: bool,
     /// The service that another base asked for by SNI.
-    pub service: Option<dodai_core::id::ServiceId>,
+    pub service: Option<Box<dodai_core::id::ServiceId>>,
     /// What is known of the connection, if it is one.
     pub facts: Option<std::rc::Rc<crate::roll::Facts>>,
 }
@@ -135,6 +151,13 @@ impl Side {
             source,
             destination: self.wanted.as_ref().map_or(self.listener.address, |wanted| wanted.address),
         })
+    }
+
+    /// The client of the next call is this one.
+    pub fn belong_to(&mut self, client: Option<Client>) {
+        if let Some(via) = &self.via {
+            (self.client, self.port) = client.unwrap_or_else(|| via.peer.clone());
+        }
     }
 
     /// Whether the listener that it came in by is not there any more.
@@ -155,8 +178,9 @@ impl Side {
             listener: &self.listener,
             caller: &self.caller,
             client: Some(&self.client),
+            via: self.via.as_deref(),
             secure: self.secure,
-            service: self.service.as_ref(),
+            service: self.service.as_deref(),
             captured: self.captured(),
             routed: None,
             redraws: None,
@@ -218,7 +242,10 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     let mut lap = Lap::new(spine::direction(&side.listener.role), side.label.clone(), span, worker.now());
     let (routed, stamps) = (Cell::new(None), worker.stamps(&span));
     let redraws = ours.then_some(&drawn);
-    let entry = Entry { routed: stamps.then_some(&routed), redraws, ..side.entry() };
+    let client = side.via.as_ref().map(|via| via.client(&view));
+    let own = side.entry();
+    let address = client.as_ref().map_or(own.client, |(address, _)| Some(address));
+    let entry = Entry { client: address, routed: stamps.then_some(&routed), redraws, ..own };
     let mut edits = Edits::new();
     let decision = match side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),
@@ -249,7 +276,7 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
         edits.push(Edit::Authority(Short::from_slice(name.as_bytes())));
     }
     match assemble(bytes, worker, &line, &headers, &parsed, view, lap, &edits) {
-        Ok((request, used)) => Read::Request(Box::new(Decided { request, decision }), used),
+        Ok((request, used)) => Read::Request(Box::new(Decided { request, decision, client }), used),
         Err(failure) => Read::Bad(failure),
     }
 }

@@ -66,12 +66,13 @@ pub fn serve(
 ) -> impl Future<Output = ()> {
     let upload = worker.deadlines.register();
     side.speaks(Speaks::Http1);
-    let client = Client { wire: Wire::new(stream), side, deadline, upload, carry: early.into(), worker };
+    let mut client = Client { wire: Wire::new(stream), side, deadline, upload, carry: early.into(), worker };
     // A block and not an `async fn`, which would keep its argument beside the variable that it becomes.
     async move {
         let mut first = true;
         while let Some(read) = client.next(first).await {
             first = false;
+            client.side.belong_to(read.client());
             let next = match read {
                 Read::More => Next::Close,
                 Read::Ask(app) => {
@@ -215,7 +216,7 @@ impl Client {
     /// Carries one call.
     async fn call(&self, mut decided: Box<Decided>) -> Next {
         // Worked on in its box: what lies here counts for every connection, also for idle ones.
-        let Decided { request, decision } = &mut *decided;
+        let Decided { request, decision, .. } = &mut *decided;
         if let Ok(Decision::Later(_)) = decision {
             Box::pin(self.resume(request, decision)).await;
             self.worker.now();

@@ -24,6 +24,7 @@ use crate::b3;
 use crate::deadline;
 use crate::fault::{self, Drawn};
 use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
+use crate::forwarded;
 use crate::identity;
 use crate::lap;
 use crate::later::Later;
@@ -32,7 +33,7 @@ use crate::overload;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service, Wish};
 use crate::stats::Direction;
-use crate::subset;
+use crate::subset::{self, Part};
 use crate::table::Table;
 use crate::worker::Worker;
 
@@ -244,9 +245,10 @@ fn lead(
             };
             let service = service.ok_or_else(|| no_route(head))?.clone();
             service.admits(entry.secure, entry.captured.is_some())?;
-            let affinity = Affinity::of(&service, head, entry);
             // Nobody else's word counts than that of who has proven to be of the mesh.
-            let (revision, labels) = if entry.secure { subset::read(head) } else { (None, None) };
+            let Part { revision, labels, source } =
+                if entry.secure { subset::read(head) } else { Part::default() };
+            let affinity = Affinity::of(&service, head, entry).or_source(source);
             let mirrors = Mirrors::new();
             Ok(Decision::Forward(Forward {
                 service,
@@ -279,8 +281,7 @@ fn inside(
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
     if service.rules.is_empty() {
-        let affinity = Affinity::of(service, head, entry);
-        return Ok(forward(service.clone(), affinity, None, Passed::default(), head, edits));
+        return Ok(forward(service.clone(), entry, None, Passed::default(), head, edits));
     }
     let rule = service.rules.find(&matcher::Seen::new(head, entry.caller)).ok_or_else(|| no_route(head))?;
     apply(table, entry, head, rule, now, edits)
@@ -346,9 +347,12 @@ fn mark(
                 chain.extend_from_slice(b", ");
             }
         });
-        chain.extend_from_slice(client.as_bytes());
+        let peer = entry.via.map_or(client, |via| &via.peer.0);
+        chain.extend_from_slice(peer.as_bytes());
         edits.push(dodai_core::head::Edit::Set(X_FORWARDED_FOR, chain));
-        edits.set(X_FORWARDED_PROTO, if entry.secure { b"https" } else { b"http" });
+        if entry.via.and_then(|_| forwarded::is_https(head)).is_none() {
+            edits.set(X_FORWARDED_PROTO, if entry.secure { b"https" } else { b"http" });
+        }
     }
     Ok(())
 }
@@ -434,14 +438,13 @@ fn act(
             let service = table.service(&backend.service).ok_or_else(|| {
                 Failure::new(Kind::NoEndpoint, format!("{} is not known on this base", backend.service))
             })?;
-            let affinity = Affinity::of(service, head, entry);
-            Ok(forward(service.clone(), affinity, Some((rule, backend)), passed, head, edits))
+            Ok(forward(service.clone(), entry, Some((rule, backend)), passed, head, edits))
         }
         Action::Respond { status, body } => {
             Ok(Decision::Answer(Local::new(*status, HeaderMap::new(), body.clone(), rule, passed)))
         }
         Action::Redirect { scheme, host, port, path, status } => {
-            let own = if entry.secure { "https" } else { "http" };
+            let own = if entry.is_https(head) { "https" } else { "http" };
             let scheme = scheme.as_deref().unwrap_or(own);
             let host = host.as_deref().unwrap_or(head.host());
             let kept = if scheme == own { port_of(head.authority()) } else { None };
@@ -466,7 +469,7 @@ fn act(
 /// To a service, with the changes to the head that it asks for itself.
 fn forward(
     service: Arc<Service>,
-    affinity: Affinity,
+    entry: &Entry<'_>,
     by: Option<(&Arc<Rule>, &Backend)>,
     mut passed: Passed,
     head: &RequestHead<'_>,
@@ -480,10 +483,13 @@ fn forward(
             passed.fault = fault.draw(head);
         }
     }
+    let affinity = Affinity::of(&service, head, entry);
     let (mut revision, mut labels) = (None, None);
     if let Some((_, backend)) = by {
         (revision, labels) = (backend.revision.clone(), backend.labels.clone());
-        subset::write(revision.as_ref(), labels.as_deref(), edits);
+        // Who brought the call ends the chain of addresses; whose call it is has to be told.
+        let source = entry.via.and_then(|_| affinity.source(&service));
+        subset::write(revision.as_ref(), labels.as_deref(), source, edits);
     }
     let Passed { mirrors, reply, fault, .. } = passed;
     Decision::Forward(Forward {

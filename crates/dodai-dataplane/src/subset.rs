@@ -14,6 +14,8 @@ use http::HeaderName;
 /// The header's name.
 const NAME: &str = "dodai-to";
 const HEADER: HeaderName = HeaderName::from_static(NAME);
+/// What stands beside the labels for the key of the client; no label has such a name.
+const SOURCE: &str = "@source";
 /// The most labels that are read.
 const MOST: usize = 64;
 
@@ -24,9 +26,20 @@ pub fn strip(head: &RequestHead<'_>, edits: &mut Edits) {
     }
 }
 
+/// What a call is for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Only this revision.
+    pub revision: Option<RevisionId>,
+    /// Only endpoints with these labels.
+    pub labels: Option<Arc<Labels>>,
+    /// The key of its client, for a service that shares calls out by that.
+    pub source: Option<u64>,
+}
+
 /// Says what a call is for, if it is not for any endpoint.
-pub fn write(revision: Option<&RevisionId>, labels: Option<&Labels>, edits: &mut Edits) {
-    if revision.is_none() && labels.is_none() {
+pub fn write(revision: Option<&RevisionId>, labels: Option<&Labels>, source: Option<u64>, edits: &mut Edits) {
+    if revision.is_none() && labels.is_none() && source.is_none() {
         return;
     }
     let mut value = Short::new();
@@ -39,13 +52,16 @@ pub fn write(revision: Option<&RevisionId>, labels: Option<&Labels>, edits: &mut
         value.push(b'=');
         escape(label, &mut value);
     }
+    if let Some(source) = source {
+        value.extend_from_slice(format!("&{SOURCE}={source:x}").as_bytes());
+    }
     edits.set(HEADER, &value);
 }
 
 /// What a call from another base is for. The header itself has done its work.
-pub fn read(head: &RequestHead<'_>) -> (Option<RevisionId>, Option<Arc<Labels>>) {
+pub fn read(head: &RequestHead<'_>) -> Part {
     let Some(value) = head.header(NAME).and_then(|value| std::str::from_utf8(value).ok()) else {
-        return (None, None);
+        return Part::default();
     };
     let mut parts = value.split('&');
     let revision = parts.next().and_then(unescape).filter(|revision| !revision.is_empty());
@@ -53,8 +69,10 @@ pub fn read(head: &RequestHead<'_>) -> (Option<RevisionId>, Option<Arc<Labels>>)
         let (key, label) = part.split_once('=')?;
         Some((unescape(key)?, unescape(label)?))
     };
-    let labels: Labels = parts.take(MOST).filter_map(label).collect();
-    (revision.map(RevisionId::new), (!labels.is_empty()).then(|| Arc::new(labels)))
+    let mut labels: Labels = parts.take(MOST).filter_map(label).collect();
+    let source = labels.remove(SOURCE).and_then(|source| u64::from_str_radix(&source, 16).ok());
+    let labels = (!labels.is_empty()).then(|| Arc::new(labels));
+    Part { revision: revision.map(RevisionId::new), labels, source }
 }
 
 fn is_plain(byte: u8) -> bool {
@@ -92,20 +110,22 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let check = |revision: Option<&str>, labels: &[(&str, &str)]| {
+        let check = |revision: Option<&str>, labels: &[(&str, &str)], source: Option<u64>| {
             let revision = revision.map(RevisionId::new);
             let labels: Labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
             let labels = (!labels.is_empty()).then_some(labels);
             let mut edits = Edits::new();
-            write(revision.as_ref(), labels.as_ref(), &mut edits);
+            write(revision.as_ref(), labels.as_ref(), source, &mut edits);
             let (mut parts, ()) = http::Request::get("/").body(()).expect("valid").into_parts();
             edits.apply_to_request(&mut parts);
             let found = read(&RequestHead::Map(&parts));
-            assert_eq!(found, (revision, labels.map(Arc::new)), "{:?}", parts.headers);
+            let part = Part { revision, labels: labels.map(Arc::new), source };
+            assert_eq!(found, part, "{:?}", parts.headers);
         };
-        check(None, &[]);
-        check(Some("0123456789"), &[]);
-        check(None, &[("tier", "gold & more=%"), ("app.example/zone", "ü")]);
-        check(Some("0123456789"), &[("a", "")]);
+        check(None, &[], None);
+        check(None, &[], Some(0xab));
+        check(Some("0123456789"), &[], None);
+        check(None, &[("tier", "gold & more=%"), ("app.example/zone", "ü")], Some(u64::MAX));
+        check(Some("0123456789"), &[("a", "")], None);
     }
 }

@@ -351,6 +351,7 @@ fn side(worker: &Worker, serving: &Serving, client: SocketAddr) -> Side {
         label,
         client: text,
         port,
+        via: None,
         wanted: None,
         secure: false,
         service: None,

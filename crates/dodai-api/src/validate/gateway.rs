@@ -18,12 +18,12 @@ pub(super) fn check(spec: &GatewaySpec, found: &mut Findings) {
             let message = format!("port {} is taken by the listener `{}`", listener.port, other.name);
             found.error(Code::PortClash, format!("{path}.port"), message, CLASH_REMEDY);
         }
-        if let Some(other) = spec.listeners[..i].iter().find(|other| differ(other, listener)) {
-            let message = format!(
-                "the listener `{}` says something else of `proxyProtocol` on the same port",
-                other.name
-            );
-            found.error(Code::Conflict, format!("{path}.proxyProtocol"), message, DIFFER_REMEDY);
+        for other in &spec.listeners[..i] {
+            let Some(key) = differ(other, listener) else { continue };
+            let message =
+                format!("the listener `{}` says something else of `{key}` on the same port", other.name);
+            found.error(Code::Conflict, format!("{path}.{key}"), message, DIFFER_REMEDY);
+            break;
         }
     }
 }
@@ -48,6 +48,14 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
     }
     if let Some(proxy) = &listener.proxy_protocol {
         check_proxy(&format!("{path}.proxyProtocol"), listener, proxy, found);
+    }
+    let trusted_path = format!("{path}.trustedProxies");
+    for (i, network) in listener.trusted_proxies.iter().enumerate() {
+        super::access::check_network(&format!("{trusted_path}[{i}]"), network, found);
+    }
+    if !(listener.trusted_proxies.is_empty() || speaks_http(listener)) {
+        let message = "`X-Forwarded-For` is of HTTP, which this protocol does not carry";
+        found.error(Code::Conflict, trusted_path, message, "use `HTTP` or `HTTPS`, or `proxyProtocol`");
     }
     let tls_path = format!("{path}.tls");
     match (listener.protocol, &listener.tls) {
@@ -100,14 +108,22 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
 }
 
 pub(super) const DIFFER_REMEDY: &str =
-    "say the same on all listeners of a port: the header comes before it is known which of them is meant";
+    "say the same on all listeners of a port: it counts before it is known which of them is meant";
 
-/// Whether two listeners share a port and disagree on what comes ahead of its connections.
-pub(super) fn differ(a: &Listener, b: &Listener) -> bool {
-    !apart(a, b)
-        && a.port == b.port
-        && overlap(&a.address, &b.address)
-        && a.proxy_protocol != b.proxy_protocol
+/// What two listeners that share a port disagree on, and may not.
+pub(super) fn differ(a: &Listener, b: &Listener) -> Option<&'static str> {
+    if apart(a, b) || a.port != b.port || !overlap(&a.address, &b.address) {
+        return None;
+    }
+    if a.proxy_protocol != b.proxy_protocol {
+        return Some("proxyProtocol");
+    }
+    let both_http = speaks_http(a) && speaks_http(b);
+    (both_http && a.trusted_proxies != b.trusted_proxies).then_some("trustedProxies")
+}
+
+fn speaks_http(listener: &Listener) -> bool {
+    matches!(listener.protocol, ListenerProtocol::Http | ListenerProtocol::Https)
 }
 
 fn check_proxy(path: &str, listener: &Listener, proxy: &ProxyProtocol, found: &mut Findings) {

@@ -494,13 +494,14 @@ impl<'a> World<'a> {
                         let path = format!("spec.listeners[{i}].port");
                         self.add(document, Problem::new(Code::PortClash, path, message).remedy(CLASH_REMEDY));
                     }
-                    if let Some((owner, other)) = listeners.iter().find(|(_, other)| differ(other, listener))
-                    {
+                    let differing = |(owner, other): &(DocumentKey, &'a Listener)| {
+                        differ(other, listener).map(|key| (owner.clone(), other.name.clone(), key))
+                    };
+                    if let Some((owner, name, key)) = listeners.iter().find_map(differing) {
                         let message = format!(
-                            "the listener `{}` of `{owner}` says something else of `proxyProtocol` on the same port",
-                            other.name
+                            "the listener `{name}` of `{owner}` says something else of `{key}` on the same port"
                         );
-                        let path = format!("spec.listeners[{i}].proxyProtocol");
+                        let path = format!("spec.listeners[{i}].{key}");
                         self.add(document, Problem::new(Code::Conflict, path, message).remedy(DIFFER_REMEDY));
                     }
                 }

@@ -247,3 +247,37 @@ fn versions_of_tls_are_said_where_it_ends() {
         assert_eq!(errors(&read), [path], "{tls}: {}", told(&read));
     }
 }
+
+#[test]
+fn proxies_are_trusted_by_network_and_for_a_whole_port() {
+    let gateway = |name: &str, listeners: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec:\n  listeners:\n{listeners}"
+        )
+    };
+    let one = |protocol: &str, trusted: &str| {
+        gateway(
+            "g",
+            &format!("    - {{name: a, port: 80, protocol: {protocol}, trustedProxies: [{trusted}]}}\n"),
+        )
+    };
+    good(&one("HTTP", "10.0.0.0/8, 10.1.0.0/16, 'fd00::/8', 192.0.2.7, 0.0.0.0/0"));
+    for (text, path) in [
+        (one("HTTP", "10.0.0.0/8, 10.0.0.0/33"), "spec.listeners[0].trustedProxies[1]"),
+        (one("HTTP", "load-balancer"), "spec.listeners[0].trustedProxies[0]"),
+        (one("TCP", "10.0.0.0/8"), "spec.listeners[0].trustedProxies"),
+        (one("UDP", "10.0.0.0/8"), "spec.listeners[0].trustedProxies"),
+    ] {
+        let read = read_text(&text);
+        assert_eq!(errors(&read), [path], "{text}: {}", told(&read));
+    }
+    let listener = |name: &str, more: &str| {
+        format!("    - {{name: {name}, port: 80, protocol: HTTP, hostname: {name}.test{more}}}\n")
+    };
+    let (trusting, other) = (listener("a", ", trustedProxies: [10.0.0.0/8]"), listener("b", ""));
+    let read = read_text(&gateway("g", &(trusting.clone() + &other)));
+    assert_eq!(errors(&read), ["spec.listeners[1].trustedProxies"], "{}", told(&read));
+    let apart = [gateway("g", &trusting), gateway("h", &other)].join("---\n");
+    let read = dodai_api::read_all(&[dodai_api::Source { name: "all.yaml", bytes: apart.as_bytes() }]).read;
+    assert_eq!(errors(&read), ["spec.listeners[0].trustedProxies"], "{}", told(&read));
+}

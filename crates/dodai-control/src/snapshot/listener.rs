@@ -100,15 +100,13 @@ fn dependencies(input: &Input<'_>, id: &AppId, app: &App) -> Vec<Listener> {
         if !matches!(protocol, Protocol::Tcp | Protocol::Udp) && call.listen.is_none() {
             continue;
         }
-        all.push(Listener {
-            name: format!("dependency/{id}/{}", found.id),
-            address: call.listen.map_or(ANY, dodai_api::SocketAddress::get),
-            // What the service speaks counts: carried as bytes, calls would pass its policies by.
-            protocol: found.protocol,
-            role: Role::Dependency { app: id.clone(), service: found.id },
-            tls: None,
-            proxy: None,
-        });
+        // What the service speaks counts: carried as bytes, calls would pass its policies by.
+        all.push(Listener::new(
+            format!("dependency/{id}/{}", found.id),
+            call.listen.map_or(ANY, dodai_api::SocketAddress::get),
+            found.protocol,
+            Role::Dependency { app: id.clone(), service: found.id },
+        ));
     }
     all
 }

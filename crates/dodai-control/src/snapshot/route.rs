@@ -177,7 +177,8 @@ fn listener(input: &Input<'_>, own: &str, address: SocketAddr, one: &api::Listen
         required: proxy.mode == api::ProxyProtocolMode::Require,
         trusted: proxy.trusted.clone(),
     });
-    Listener { name: own.to_owned(), address, protocol, role, tls: tls(input, one), proxy }
+    let trusted_proxies = one.trusted_proxies.clone();
+    Listener { name: own.to_owned(), address, protocol, role, tls: tls(input, one), proxy, trusted_proxies }
 }
 
 /// What happens to TLS on a listener. Certificates by name are below the base's data folder, so their paths
@@ -202,6 +203,10 @@ fn tls(input: &Input<'_>, one: &api::Listener) -> Option<Tls> {
 
 /// Adds the TLS of a listener to one that has the same address.
 fn share(all: &mut Listener, more: Listener) {
+    // All that speak HTTP say the same; one whose TLS goes through says nothing.
+    if all.trusted_proxies.is_empty() {
+        all.trusted_proxies = more.trusted_proxies;
+    }
     let (Some(tls), Some(more_tls)) = (&mut all.tls, more.tls) else { return };
     if tls.certificates.is_empty() {
         // So far everything goes through; what is spoken matters only where TLS ends.

@@ -116,3 +116,21 @@ fn the_status_names_the_base_whose_listener_does_not_listen() {
     let both = [PLAIN, ONLY_TWO].concat();
     check(&both, &[("one", false), ("two", true)], ("Programmed", "every listener listens"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_proxies_that_a_port_trusts_reach_its_socket() {
+    let certified =
+        "protocol: HTTPS, tls: {certificateRefs: [{name: a}]}, trustedProxies: ['10.0.0.0/8', '::1']";
+    let gateway = format!(
+        "apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {{name: front}}\nspec:\n  listeners:\n    - {{name: raw, \
+         port: 8443, protocol: TLS, hostname: raw.test, tls: {{mode: Passthrough}}}}\n    - {{name: web, port: 8443, \
+         hostname: web.test, {certified}}}\n    - {{name: plain, port: 8080, protocol: HTTP}}\n"
+    );
+    let (_control, snapshot, _tasks) = settled(&yaml(&gateway)).await;
+    let trusted = |port: u16| {
+        let mut at = snapshot.listeners().filter(|listener| listener.address.port() == port);
+        at.next().expect("it is there").trusted_proxies.clone()
+    };
+    assert_eq!(trusted(8443), ["10.0.0.0/8", "::1"], "what passes through has no say");
+    assert_eq!(trusted(8080), Vec::<String>::new());
+}

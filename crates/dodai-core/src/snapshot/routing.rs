@@ -46,12 +46,24 @@ pub struct Listener {
     /// Whether a proxy in front says whose the connections are; `None` where nobody is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxyProtocol>,
+    /// The proxies in front that may say by `X-Forwarded-For` whose calls they bring: addresses, or networks like
+    /// `10.0.0.0/8`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<String>,
 }
 
 impl Listener {
     /// A listener without TLS that nobody speaks for.
     pub fn new(name: impl Into<String>, address: SocketAddr, protocol: Protocol, role: Role) -> Listener {
-        Listener { name: name.into(), address, protocol, role, tls: None, proxy: None }
+        Listener {
+            name: name.into(),
+            address,
+            protocol,
+            role,
+            tls: None,
+            proxy: None,
+            trusted_proxies: Vec::new(),
+        }
     }
 }
 

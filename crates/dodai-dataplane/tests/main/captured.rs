@@ -12,13 +12,10 @@ const PORT: u16 = 83;
 const CONNECT: &str = "CONNECT 10.0.1.8:8000 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic YTpi\r\n\r\n";
 
 fn takes(way: CaptureWay, allow_unknown: bool) -> Resource {
+    let role = Role::Captured(Capture { way, allow_unknown });
     Resource::Listener(Listener {
-        name: "intercept".into(),
-        address: (GATEWAY, PORT).into(),
-        protocol: Protocol::Tcp,
-        role: Role::Captured(Capture { way, allow_unknown }),
-        tls: None,
         proxy: Some(ProxyProtocol { required: true, trusted: vec!["10.0.0.5".into()] }),
+        ..Listener::new("intercept", (GATEWAY, PORT).into(), Protocol::Tcp, role)
     })
 }
 

@@ -12,6 +12,7 @@ mod demand;
 mod egress;
 mod failures;
 mod faults;
+mod forwarded;
 mod framing;
 mod h2;
 mod h2_bounds;

@@ -129,7 +129,7 @@ fn told(version: ProxyVersion) -> Vec<Resource> {
     let role = Role::Gateway { routes: "raw".into() };
     let proxy = Some(ProxyProtocol { required: true, trusted: vec!["10.0.0.5".into()] });
     let address = (GATEWAY, 83).into();
-    let raw = Listener { name: "raw".into(), address, protocol: Protocol::Tcp, role, tls: None, proxy };
+    let raw = Listener { proxy, ..Listener::new("raw", address, Protocol::Tcp, role) };
     resources.push(Resource::Listener(raw));
     resources
 }
