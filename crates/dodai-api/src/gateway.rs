@@ -140,6 +140,40 @@ pub struct ListenerTls {
     /// one of them says. Default: `"1.2"`.
     #[serde(default, skip_serializing_if = "TlsVersion::is_default")]
     pub min_version: TlsVersion,
+    /// Clients show a certificate, where TLS ends here. The same for all listeners of a port. Default: none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frontend_validation: Option<FrontendValidation>,
+}
+
+/// Whose certificates clients show.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FrontendValidation {
+    /// A file with the certificates of authorities that may have signed a client's, PEM; the path begins at the project
+    /// folder. Read again when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_certificate_file: Option<String>,
+    /// Authorities by name, instead of or beside the file: `certificates/NAME/ca.crt` in the data folder of the base.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ca_certificate_refs: Vec<CertificateRef>,
+    /// A file with revocation lists of those authorities, PEM; the path begins at the project folder. Read again when it
+    /// changes. Default: none is revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl_file: Option<String>,
+    /// Whether clients without a certificate are refused. Default: `AllowValidOnly`.
+    #[serde(default)]
+    pub mode: FrontendValidationMode,
+}
+
+/// Whether clients without a certificate are refused. A wrong one always is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FrontendValidationMode {
+    /// They are, in the handshake.
+    #[default]
+    AllowValidOnly,
+    /// They get in, as nobody.
+    AllowInsecureFallback,
 }
 
 /// A version of TLS.

@@ -12,6 +12,32 @@ pub fn identity_parts(text: &str) -> Option<(&str, &str, &str)> {
     (whole && part(namespace) && part(app)).then_some((domain, namespace, app))
 }
 
+/// What of a certificate is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificatePart {
+    /// A URI among its alternative names.
+    Uri,
+    /// A DNS name among them.
+    Dns,
+    /// Its subject, as RFC 2253 writes it.
+    Subject,
+    /// Its SHA-256, in hexadecimal digits.
+    Hash,
+}
+
+/// What is meant of a certificate, and what that must be: `URI=...`, `DNS=...`, `Subject=...` or `Hash=...`.
+pub fn certificate_parts(text: &str) -> Option<(CertificatePart, &str)> {
+    let (key, value) = text.split_once('=')?;
+    let part = match key {
+        "URI" => CertificatePart::Uri,
+        "DNS" => CertificatePart::Dns,
+        "Subject" => CertificatePart::Subject,
+        "Hash" => CertificatePart::Hash,
+        _ => return None,
+    };
+    (!value.is_empty() && value.matches('*').count() <= 1).then_some((part, value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -50,11 +50,12 @@ pub use document::{
 pub use fault::{Fault, FaultAbort, FaultDelay, FaultThrottle};
 pub use folder::{MANIFEST, Project, is_document_path, mentions_us, read_all};
 pub use gateway::{
-    CertificateRef, GatewaySpec, IdentityHeaders, Listener, ListenerProtocol, ListenerTls, ProxyProtocol,
-    ProxyProtocolMode, ProxyProtocolVersion, TlsMode, TlsVersion,
+    CertificateRef, FrontendValidation, FrontendValidationMode, GatewaySpec, IdentityHeaders, Listener,
+    ListenerProtocol, ListenerTls, ProxyProtocol, ProxyProtocolMode, ProxyProtocolVersion, TlsMode,
+    TlsVersion,
 };
 pub use health::{Decimal, GrpcCheck, Health, HealthCheck, HttpCheck, Outliers, SuccessRate, TcpCheck};
-pub use identity::identity_parts;
+pub use identity::{CertificatePart, certificate_parts, identity_parts};
 pub use interception::{
     INBOUND_PORT, InterceptedCaller, InterceptedInbound, InterceptedOutbound, Interception, OUTBOUND_PORT,
 };

@@ -372,6 +372,11 @@ pub struct AccessSource {
     /// Networks that the client of a gateway must be in, `10.0.0.0/8` or one address; for Gateway and Route. Default: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
+    /// Certificates that the client of a gateway has shown (`frontendValidation`), one of which must match:
+    /// `URI=spiffe://partner.example/*`, `DNS=*.partner.example`, `Subject=CN=shop,O=Partner` or `Hash=` with its SHA-256;
+    /// one `*` stands for anything. For Gateway and Route. Default: any, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<String>,
 }
 
 /// How many calls are taken.

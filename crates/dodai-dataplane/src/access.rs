@@ -10,9 +10,11 @@ use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::RequestHead;
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{self, IdentityPattern};
+use dodai_core::snapshot::{self, CertificateMatch, IdentityPattern};
+use dodai_transport::client_certificate::ClientCertificate;
 
 use crate::filter::{Known, Seen};
+use crate::identity::Certified;
 use crate::jwt::Claims;
 use crate::matcher::Named;
 use crate::path::Readings;
@@ -120,6 +122,7 @@ impl Rule {
         };
         self.is_from(seen.caller)
             && self.is_at(seen.client)
+            && self.has_shown(seen.certified)
             && (source.methods.is_empty() || source.methods.iter().any(|method| method == head.method()))
             && (source.hosts.is_empty() || source.hosts.iter().any(|host| is_host(host, head.host())))
             && (source.paths.is_empty() || source.paths.iter().any(covers))
@@ -160,6 +163,13 @@ impl Rule {
         address.is_some_and(|address| self.networks.iter().any(|network| network.has(address)))
     }
 
+    /// Whether the client has shown one of the certificates, if any are given.
+    fn has_shown(&self, certified: Option<&Certified>) -> bool {
+        let wanted = &self.source.certificates;
+        let says = |certified: &Certified| wanted.iter().any(|one| is_shown(one, &certified.certificate));
+        wanted.is_empty() || certified.is_some_and(says)
+    }
+
     /// Of a header that is repeated, any value may be meant.
     fn has(&self, named: &Named, head: &RequestHead<'_>) -> bool {
         let (mut any, mut all) = (false, true);
@@ -189,6 +199,16 @@ fn is_identity(pattern: &IdentityPattern, app: &AppId) -> bool {
     fits(&pattern.namespace, app.namespace.as_str()) && fits(&pattern.app, app.name.as_str())
 }
 
+fn is_shown(wanted: &CertificateMatch, certificate: &ClientCertificate) -> bool {
+    let any = |pattern: &str, all: &[String]| all.iter().any(|one| fits(pattern, one));
+    match wanted {
+        CertificateMatch::Uri(pattern) => any(pattern, &certificate.uris),
+        CertificateMatch::Dns(pattern) => any(pattern, &certificate.dns),
+        CertificateMatch::Subject(pattern) => fits(pattern, &certificate.subject),
+        CertificateMatch::Hash(pattern) => fits(pattern, &certificate.hash),
+    }
+}
+
 /// Whether `text` is as `pattern` says, in which one `*` stands for anything.
 fn fits(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
@@ -212,8 +232,8 @@ mod tests {
         request: http::request::Builder,
     ) -> bool {
         let (parts, ()) = request.body(()).expect("valid").into_parts();
-        let now = Instant::now();
-        let seen = Seen { head: RequestHead::Map(&parts), caller, client, now, known: Known::All };
+        let (head, now) = (RequestHead::Map(&parts), Instant::now());
+        let seen = Seen { head, caller, client, certified: None, now, known: Known::All };
         Access::compile("r", access).expect("compiles").check(&seen, None).is_ok()
     }
 
@@ -272,6 +292,33 @@ mod tests {
         for bad in ["10.0.0.0/33", "10.0.0/8", "x", "::/129", "10.0.0.0/"] {
             assert_eq!(Network::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn certificates_are_by_what_they_say() {
+        let certificate = ClientCertificate {
+            hash: "ab12".into(),
+            subject: "CN=shop,O=Partner".into(),
+            uris: vec!["spiffe://partner.example/shop".into(), "urn:b".into()],
+            dns: vec!["shop.partner.example".into()],
+        };
+        let check = |wanted: CertificateMatch, expect: bool| {
+            assert_eq!(is_shown(&wanted, &certificate), expect, "{wanted:?}");
+        };
+        check(CertificateMatch::Uri("spiffe://partner.example/*".into()), true);
+        check(CertificateMatch::Uri("urn:b".into()), true);
+        check(CertificateMatch::Uri("spiffe://partner.example".into()), false);
+        check(CertificateMatch::Uri("shop.partner.example".into()), false);
+        check(CertificateMatch::Dns("*.partner.example".into()), true);
+        check(CertificateMatch::Dns("partner.example".into()), false);
+        check(CertificateMatch::Subject("*,O=Partner".into()), true);
+        check(CertificateMatch::Subject("O=Partner".into()), false);
+        check(CertificateMatch::Hash("ab12".into()), true);
+        check(CertificateMatch::Hash("ab".into()), false);
+        // Who has shown none is none of them.
+        let rule =
+            || AccessRule { certificates: vec![CertificateMatch::Uri("*".into())], ..AccessRule::default() };
+        assert!(!verdict(&only(rule()), &Caller::Outside, None, http::Request::get("/")));
     }
 
     #[test]

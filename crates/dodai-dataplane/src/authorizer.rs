@@ -203,7 +203,10 @@ fn question(worker: &Worker, seen: &Seen<'_>) -> check::CheckRequest {
             socket_address: Some(check::SocketAddress { address: client.to_owned() }),
         }),
         service: seen.caller.app().map(ToString::to_string).unwrap_or_default(),
-        principal: seen.caller.app().map(|app| app.spiffe(domain)).unwrap_or_default(),
+        principal: match seen.certified {
+            Some(certified) => certified.certificate.name().to_owned(),
+            None => seen.caller.app().map(|app| app.spiffe(domain)).unwrap_or_default(),
+        },
     };
     let mut http = check::HttpRequest {
         method: seen.head.method().to_owned(),

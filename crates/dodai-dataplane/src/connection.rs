@@ -19,6 +19,7 @@ use dodai_transport::tls::{Alpn, HandshakeError};
 use crate::capture::{self, Arrival};
 use crate::forwarded::Proxies;
 use crate::h2::PREFACE;
+use crate::identity::Certified;
 use crate::pipe;
 use crate::proxied::Proxied;
 use crate::request::{Side, Wanted};
@@ -206,6 +207,7 @@ async fn begin(
         | Role::Api { .. }
         | Role::Captured(_) => Arc::default(),
     };
+    let certified = matches!(listener.role, Role::Gateway { .. }).then(|| Certified::of(&stream)).flatten();
     let via = proxies.and_then(|proxies| proxies.via(peer, &client));
     let protocol = listener.protocol;
     let tcp = protocol == Protocol::Tcp;
@@ -214,8 +216,8 @@ async fn begin(
     }
     let service = service(&listener.role, &stream).map(Box::new);
     let port = peer.port();
-    let facts = Some(enter(&worker, tenure, peer, &label, &stream));
-    let side = Side { listener, caller, label, client, port, via, wanted, secure, service, facts };
+    let facts = Some(enter(&worker, tenure, peer, &label, &stream, certified.as_deref()));
+    let side = Side { listener, caller, label, client, port, via, certified, wanted, secure, service, facts };
     let tcp = tcp || passes || side.service.as_deref().is_some_and(|id| speaks_tcp(&worker, id));
     if tcp {
         return Some(Box::pin(pipe::serve(worker, stream, side)));
@@ -245,6 +247,7 @@ fn enter(
     peer: std::net::SocketAddr,
     caller: &Arc<str>,
     stream: &Stream,
+    certified: Option<&Certified>,
 ) -> Rc<Facts> {
     let tls = stream.tls_version();
     if let Some(version) = tls {
@@ -252,6 +255,7 @@ fn enter(
     }
     let identity = stream.identity().zip(worker.shared.mesh.as_ref());
     let identity = identity.map(|(identity, mesh)| identity.spiffe(&mesh.domain).into());
+    let identity = identity.or_else(|| certified.map(|certified| certified.certificate.name().into()));
     worker.roll.enter(Entrant { tenure, peer, caller, identity, tls })
 }
 

@@ -129,6 +129,7 @@ pub fn side_of(caller: &Caller) -> Side {
         client: std::sync::Arc::default(),
         port: 0,
         via: None,
+        certified: None,
         wanted: None,
         secure: false,
         service: None,

@@ -10,6 +10,7 @@ use dodai_core::trace::Span;
 use tokio::time::Instant;
 
 use crate::forwarded::{self, Via};
+use crate::identity::Certified;
 use crate::request::Captured;
 
 /// How a call came in.
@@ -22,6 +23,8 @@ pub struct Entry<'a> {
     pub client: Option<&'a str>,
     /// The proxy that brought the call, if what it says of the client counts.
     pub via: Option<&'a Via>,
+    /// The certificate that a gateway's client has shown.
+    pub certified: Option<&'a Certified>,
     /// Whether the peer's side is encrypted.
     pub secure: bool,
     /// The service that another base asked for by SNI.

@@ -17,6 +17,7 @@ use crate::access::Access;
 use crate::authorizer::Authorizer;
 use crate::cors::Cors;
 use crate::fault::{Drawn, Fault};
+use crate::identity::Certified;
 use crate::jwt::{Checked, Claims, Jwt};
 use crate::path;
 use crate::rate::RateLimit;
@@ -198,6 +199,8 @@ pub struct Seen<'a> {
     pub caller: &'a Caller,
     /// The address of a gateway's client.
     pub client: Option<&'a str>,
+    /// The certificate that it has shown.
+    pub certified: Option<&'a Certified>,
     /// When it arrived.
     pub now: Instant,
     /// What is known of it.

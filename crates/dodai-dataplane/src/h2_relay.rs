@@ -414,7 +414,8 @@ impl Exchange<'_> {
         let view = View::of(&self.client.head);
         let client = Some(&*self.side.client).filter(|client| !client.is_empty());
         let (caller, now) = (&self.side.caller, Instant::now());
-        let seen = Seen { head: view.head(), caller, client, now, known: Known::Head };
+        let certified = self.side.certified.as_deref();
+        let seen = Seen { head: view.head(), caller, client, certified, now, known: Known::Head };
         let table = self.worker.shared.table.load();
         live::still_allowed(&table, &self.side.listener, Some(self.forward.service.id()), &seen)
     }

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 
 use crate::b3;
 use crate::filter::{Known, Seen};
+use crate::identity::Certified;
 use crate::live;
 use crate::logging;
 use crate::request::Side;
@@ -442,12 +443,14 @@ struct Watched {
     epoch: u64,
     listener: Arc<Listener>,
     client: Arc<str>,
+    certified: Option<Arc<Certified>>,
 }
 
 impl Ending {
     /// Cuts the call when a table that is newer than `epoch` would not let it in.
     pub fn watched(mut self, side: &Side, epoch: u64) -> Ending {
-        self.watched = Some(Watched { epoch, listener: side.listener.clone(), client: side.client.clone() });
+        let (listener, client) = (side.listener.clone(), side.client.clone());
+        self.watched = Some(Watched { epoch, listener, client, certified: side.certified.clone() });
         self
     }
 
@@ -474,6 +477,7 @@ impl Ending {
             head: RequestHead::Map(&parts),
             caller: &caller,
             client: Some(&*watched.client).filter(|client| !client.is_empty()),
+            certified: watched.certified.as_deref(),
             now: Instant::now(),
             known: Known::Line,
         };

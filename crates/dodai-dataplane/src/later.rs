@@ -53,8 +53,8 @@ impl Later {
             let head = RequestHead::Map(head);
             let client = entry.client.filter(|client| !client.is_empty());
             loop {
-                let seen =
-                    Seen { head, caller: entry.caller, client, now: Instant::now(), known: Known::All };
+                let (caller, certified, now) = (entry.caller, entry.certified, Instant::now());
+                let seen = Seen { head, caller, client, certified, now, known: Known::All };
                 let rule = self.rule.clone();
                 let from =
                     match wait_for(worker, &rule.filters, self.at, &seen, &mut self.passed, edits).await {
@@ -124,7 +124,8 @@ pub fn arrive<'a>(
         let (mut from, mut waited) = (0, false);
         loop {
             let head = RequestHead::Map(head);
-            let seen = Seen { head, caller, client: None, now: Instant::now(), known: Known::All };
+            let now = Instant::now();
+            let seen = Seen { head, caller, client: None, certified: None, now, known: Known::All };
             match filter::run(&service.inbound, from, waited, &seen, || None, &mut passed, &mut edits)? {
                 Ran::Through => {
                     return Ok(Arrived::Through { call: Box::new(edits), reply: passed.reply });

@@ -15,6 +15,7 @@ use dodai_core::snapshot::{Listener, Role};
 use tokio::time::Instant;
 
 use crate::filter::{Filter, Known, Seen};
+use crate::identity::Certified;
 use crate::matcher;
 use crate::request::Side;
 use crate::route::Rule;
@@ -33,6 +34,7 @@ pub struct Watch {
     listener: std::sync::Arc<Listener>,
     caller: Caller,
     client: std::sync::Arc<str>,
+    certified: Option<std::sync::Arc<Certified>>,
     head: http::request::Parts,
     service: Option<ServiceId>,
     state: RefCell<State>,
@@ -51,6 +53,7 @@ impl Live {
             listener: side.listener.clone(),
             caller: side.caller.clone(),
             client: side.client.clone(),
+            certified: side.certified.clone(),
             head,
             service: service.cloned(),
             state: RefCell::default(),
@@ -72,7 +75,8 @@ impl Live {
             let Some(watch) = weak.upgrade() else { return false };
             let client = Some(&*watch.client).filter(|client| !client.is_empty());
             let (head, now) = (RequestHead::Map(&watch.head), Instant::now());
-            let seen = Seen { head, caller: &watch.caller, client, now, known: Known::Head };
+            let (caller, certified) = (&watch.caller, watch.certified.as_deref());
+            let seen = Seen { head, caller, client, certified, now, known: Known::Head };
             if let Err(failure) = still_allowed(table, &watch.listener, watch.service.as_ref(), &seen) {
                 let mut state = watch.state.borrow_mut();
                 state.cut = Some(failure);
@@ -121,7 +125,7 @@ fn allowed(
         guards(&rule.filters, seen)?;
     }
     match service {
-        Some(service) => guards(&service.inbound, &Seen { client: None, ..*seen }),
+        Some(service) => guards(&service.inbound, &Seen { client: None, certified: None, ..*seen }),
         None => Ok(()),
     }
 }

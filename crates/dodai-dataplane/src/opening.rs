@@ -56,6 +56,7 @@ pub fn onward(
         head: RequestHead::Map(&head),
         caller: &side.caller,
         client: Some(&*side.client).filter(|client| !client.is_empty()),
+        certified: side.certified.as_deref(),
         now: Instant::now(),
         known: Known::All,
     };

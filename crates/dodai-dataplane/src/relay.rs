@@ -517,7 +517,8 @@ impl Exchange<'_> {
         self.request.parse_again(|line, headers| {
             let head = dodai_core::head::RequestHead::Raw(line.view(headers));
             let client = Some(&*side.client).filter(|client| !client.is_empty());
-            let seen = Seen { head, caller: &side.caller, client, now: Instant::now(), known: Known::Head };
+            let (caller, certified, now) = (&side.caller, side.certified.as_deref(), Instant::now());
+            let seen = Seen { head, caller, client, certified, now, known: Known::Head };
             live::still_allowed(&table, &side.listener, Some(forward.service.id()), &seen)
         })?
     }

@@ -19,6 +19,7 @@ use http::HeaderName;
 
 use crate::forwarded::{Client, Via};
 use crate::h1::{self, BadHead, Flow, Framing, HeaderList, Parsed, RequestLine};
+use crate::identity::Certified;
 use crate::roll::Speaks;
 use crate::service::Endpoint;
 use crate::spine::{self, Decision, Entry, Forward, Lap};
@@ -133,6 +134,8 @@ pub struct Side {
     pub port: u16,
     /// The proxy that brings the calls, if what it says of their clients counts.
     pub via: Option<Rc<Via>>,
+    /// The certificate that a gateway's client has shown.
+    pub certified: Option<std::sync::Arc<Certified>>,
     /// What the client connected to, if a proxy or the kernel told.
     pub wanted: Option<Box<Wanted>>,
     /// Whether it is encrypted.
@@ -179,6 +182,7 @@ impl Side {
             caller: &self.caller,
             client: Some(&self.client),
             via: self.via.as_deref(),
+            certified: self.certified.as_deref(),
             secure: self.secure,
             service: self.service.as_deref(),
             captured: self.captured(),

@@ -325,7 +325,7 @@ fn mark(
     head: &RequestHead<'_>,
     span: &Span,
 ) -> Result<(), Failure> {
-    identity::settle(edits, table, &entry.listener.role, entry.caller, head);
+    identity::settle(edits, table, entry, head);
     edits.set(TRACEPARENT, &span.traceparent());
     b3::tell(edits, head, span);
     let hops = hops(head);
@@ -377,7 +377,8 @@ fn apply(
     }
     let prefix = || rule.matched_prefix(head, entry.caller).map(str::to_owned);
     let client = entry.client.filter(|client| !client.is_empty());
-    let seen = Seen { head: *head, caller: entry.caller, client, now, known: Known::All };
+    let (caller, certified) = (entry.caller, entry.certified);
+    let seen = Seen { head: *head, caller, client, certified, now, known: Known::All };
     let mut passed = Passed::default();
     let ran = filter::run(&rule.filters, 0, false, &seen, prefix, &mut passed, edits);
     settle(table, entry, head, rule, ran, passed, edits)
@@ -526,7 +527,8 @@ pub fn draw(backends: &[Backend], total: u32) -> Option<&Backend> {
 
 /// Checks a call on its way into an instance: the callee's inbound filters.
 pub fn admit_inbound(service: &Service, head: &RequestHead<'_>, caller: &Caller) -> Result<(), Failure> {
-    let seen = Seen { head: *head, caller, client: None, now: Instant::now(), known: Known::All };
+    let now = Instant::now();
+    let seen = Seen { head: *head, caller, client: None, certified: None, now, known: Known::All };
     filter::run_at_once(&service.inbound, &seen, &service.label)
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dodai_core::snapshot::{self, Protocol};
 use dodai_transport::stream::Stream;
+use dodai_transport::tls::clients::Authorities;
 use dodai_transport::tls::{Acceptor, Alpn, Clock, HANDSHAKE_TIMEOUT, HandshakeError, Why, files, hello};
 use tokio::io::AsyncReadExt;
 
@@ -65,10 +66,15 @@ impl Tls {
             chain: folder.join(&one.chain_file),
             key: folder.join(&one.key_file),
         };
+        let clients = spec.clients.as_ref().map(|clients| Authorities {
+            roots: clients.files.iter().map(|file| folder.join(file)).collect(),
+            revoked: clients.revoked_file.as_ref().map(|file| folder.join(file)),
+            is_optional: clients.is_optional,
+        });
         let passes = spec.names.iter().any(|name| name.passes);
         let files = match spec.certificates.iter().map(pair).collect::<Vec<_>>() {
             none if none.is_empty() && passes => None,
-            pairs => Some(files::Files::load(pairs)?),
+            pairs => Some(files::Files::validating(pairs, clients)?),
         };
         // Bytes that are not parsed are of a protocol we do not know, so none is agreed on.
         let protocols = if protocol == Protocol::Tcp { &[] } else { Alpn::HTTP };

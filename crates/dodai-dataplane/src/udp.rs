@@ -352,6 +352,7 @@ fn side(worker: &Worker, serving: &Serving, client: SocketAddr) -> Side {
         client: text,
         port,
         via: None,
+        certified: None,
         wanted: None,
         secure: false,
         service: None,

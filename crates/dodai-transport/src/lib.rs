@@ -7,6 +7,7 @@
 
 pub mod ca;
 pub mod certificate;
+pub mod client_certificate;
 pub mod datagram;
 pub mod dial;
 pub mod identity;

@@ -11,7 +11,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use thiserror::Error;
 
 /// Why a PEM text could not be used.
@@ -26,6 +26,12 @@ pub enum BadPem {
     /// It has no private key.
     #[error("no private key in it: expected a section `-----BEGIN PRIVATE KEY-----`, not encrypted")]
     NoKey,
+    /// It has no revocation list.
+    #[error("no revocation list in it: expected a section `-----BEGIN X509 CRL-----`")]
+    NoList,
+    /// A revocation list is damaged inside.
+    #[error("a revocation list in it is not a valid one")]
+    List,
     /// A certificate is damaged inside.
     #[error("certificate {0} in it is not a valid X.509 certificate")]
     Certificate(usize),
@@ -42,6 +48,13 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, BadPem>
         found.push(der);
     }
     if found.is_empty() { Err(BadPem::NoCertificate) } else { Ok(found) }
+}
+
+/// All revocation lists in `text`, at least one; what is inside of them is not looked at.
+pub fn revocation_lists(text: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, BadPem> {
+    let found: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(text).collect();
+    let found = found.map_err(|error| BadPem::Damaged(error.to_string()))?;
+    if found.is_empty() { Err(BadPem::NoList) } else { Ok(found) }
 }
 
 /// The first private key in `text`.
@@ -130,6 +143,7 @@ mod tests {
         fn reading_garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = certificates(&bytes);
             let _ = private_key(&bytes);
+            let _ = revocation_lists(&bytes);
             for label in ["CERTIFICATE", "PRIVATE KEY", "EC PRIVATE KEY"] {
                 let text = encode(label, &bytes);
                 prop_assert!(certificates(text.as_bytes()).is_err());

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -74,6 +75,11 @@ impl Stream {
     /// Who the far side has proven to be. Nobody without mesh TLS.
     pub fn identity(&self) -> Option<&PeerIdentity> {
         self.tls().and_then(|tls| tls.identity.as_ref())
+    }
+
+    /// The certificate that the far side has shown and that was found good.
+    pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.tls()?.stream.get_ref().1.peer_certificates()?.first()
     }
 
     /// The protocol agreed on during the handshake.

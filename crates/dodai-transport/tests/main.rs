@@ -1,6 +1,7 @@
 //! Whole handshakes, real ports and in-memory networks.
 
 mod authority;
+mod clients;
 mod ends;
 mod files;
 mod memory;

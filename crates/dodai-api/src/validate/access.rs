@@ -51,8 +51,8 @@ fn check_rule(path: &str, rule: &AccessRule, found: &mut Findings) {
 
 fn check_source(path: &str, from: &AccessSource, found: &mut Findings) {
     let who = from.apps.is_empty() && from.namespaces.is_empty() && from.identities.is_empty();
-    if who && from.addresses.is_empty() {
-        let remedy = "add `apps`, `namespaces`, `identities` or `addresses`, or leave it out";
+    if who && from.addresses.is_empty() && from.certificates.is_empty() {
+        let remedy = "add `apps`, `namespaces`, `identities`, `addresses` or `certificates`, or leave it out";
         found.error(Code::MissingKey, path, "nobody is named", remedy);
     }
     for (j, app) in from.apps.iter().enumerate() {
@@ -70,6 +70,15 @@ fn check_source(path: &str, from: &AccessSource, found: &mut Findings) {
     }
     for (j, network) in from.addresses.iter().enumerate() {
         check_network(&format!("{path}.addresses[{j}]"), network, found);
+    }
+    for (j, pattern) in from.certificates.iter().enumerate() {
+        if crate::certificate_parts(pattern).is_none() {
+            let message =
+                format!("`{}` does not say what of a certificate", crate::Invalid::shorten(pattern));
+            let remedy =
+                "write `URI=`, `DNS=`, `Subject=` or `Hash=` and what that must be; one `*` may stand in it";
+            found.error(Code::InvalidValue, format!("{path}.certificates[{j}]"), message, remedy);
+        }
     }
 }
 

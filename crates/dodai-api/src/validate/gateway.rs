@@ -57,7 +57,10 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
         let message = "`X-Forwarded-For` is of HTTP, which this protocol does not carry";
         found.error(Code::Conflict, trusted_path, message, "use `HTTP` or `HTTPS`, or `proxyProtocol`");
     }
-    let tls_path = format!("{path}.tls");
+    check_tls(&format!("{path}.tls"), listener, found);
+}
+
+fn check_tls(tls_path: &str, listener: &Listener, found: &mut Findings) {
     match (listener.protocol, &listener.tls) {
         (ListenerProtocol::Http | ListenerProtocol::Tcp | ListenerProtocol::Udp, Some(_)) => {
             let message = "this protocol has no TLS";
@@ -93,6 +96,15 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
                         "leave it out, or use `Terminate`",
                     );
                 }
+                TlsMode::Passthrough if tls.frontend_validation.is_some() => {
+                    let message = "the app asks for certificates when TLS passes through";
+                    found.error(
+                        Code::Conflict,
+                        format!("{tls_path}.frontendValidation"),
+                        message,
+                        "leave it out, or use `Terminate`",
+                    );
+                }
                 TlsMode::Terminate if tls.certificate_file.is_some() != tls.key_file.is_some() => {
                     let message = "`certificateFile` and `keyFile` go together";
                     found.error(Code::MissingKey, tls_path, message, "add the other one");
@@ -102,6 +114,14 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
                     found.error(Code::MissingKey, tls_path, "TLS that ends here needs a certificate", remedy);
                 }
                 TlsMode::Passthrough | TlsMode::Terminate => {}
+            }
+            if let Some(clients) = &tls.frontend_validation
+                && clients.ca_certificate_file.is_none()
+                && clients.ca_certificate_refs.is_empty()
+            {
+                let remedy = "add `caCertificateFile` or `caCertificateRefs`";
+                let message = "no authority is named, so no client's certificate would count";
+                found.error(Code::MissingKey, format!("{tls_path}.frontendValidation"), message, remedy);
             }
         }
     }
@@ -118,8 +138,12 @@ pub(super) fn differ(a: &Listener, b: &Listener) -> Option<&'static str> {
     if a.proxy_protocol != b.proxy_protocol {
         return Some("proxyProtocol");
     }
-    let both_http = speaks_http(a) && speaks_http(b);
-    (both_http && a.trusted_proxies != b.trusted_proxies).then_some("trustedProxies")
+    if speaks_http(a) && speaks_http(b) && a.trusted_proxies != b.trusted_proxies {
+        return Some("trustedProxies");
+    }
+    let asks = |one: &Listener| one.tls.as_ref().and_then(|tls| tls.frontend_validation.clone());
+    let both_end = [a, b].iter().all(|one| one.tls.is_some() && !passes(one));
+    (both_end && asks(a) != asks(b)).then_some("tls.frontendValidation")
 }
 
 fn speaks_http(listener: &Listener) -> bool {

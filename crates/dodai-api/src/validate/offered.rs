@@ -75,10 +75,15 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
         refuse(found, "spec.cors", message, "target the Gateway or a Route in a Policy of its own");
     }
     for (i, rule) in spec.access.iter().flat_map(|access| &access.rules).enumerate() {
-        if has(&called) && rule.from.as_ref().is_some_and(|from| !from.addresses.is_empty()) {
-            let message = "the client's address is known at gateways only";
-            let remedy = "target the Gateway or a Route of it in a Policy of its own";
-            refuse(found, format!("spec.access.rules[{i}].from.addresses"), message, remedy);
+        let Some(from) = rule.from.as_ref().filter(|_| has(&called)) else { continue };
+        let remedy = "target the Gateway or a Route of it in a Policy of its own";
+        for (key, given, message) in [
+            ("addresses", !from.addresses.is_empty(), "the client's address is known at gateways only"),
+            ("certificates", !from.certificates.is_empty(), "clients show certificates at gateways only"),
+        ] {
+            if given {
+                refuse(found, format!("spec.access.rules[{i}].from.{key}"), message, remedy);
+            }
         }
     }
     let source = spec.rate_limit.as_ref().and_then(|limit| limit.key.as_ref()?.source);

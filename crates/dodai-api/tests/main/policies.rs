@@ -281,3 +281,52 @@ fn proxies_are_trusted_by_network_and_for_a_whole_port() {
     let read = dodai_api::read_all(&[dodai_api::Source { name: "all.yaml", bytes: apart.as_bytes() }]).read;
     assert_eq!(errors(&read), ["spec.listeners[0].trustedProxies"], "{}", told(&read));
 }
+
+#[test]
+fn certificates_of_clients_are_asked_for_where_tls_ends() {
+    let gateway = |listeners: &[String]| {
+        let all: String = listeners.iter().map(|one| format!("    - {one}\n")).collect();
+        format!("apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {{name: g}}\nspec:\n  listeners:\n{all}")
+    };
+    let listener = |name: &str, tls: &str| {
+        format!("{{name: {name}, port: 443, protocol: TLS, hostname: {name}.test, tls: {{{tls}}}}}")
+    };
+    let own = |more: &str| format!("certificateRefs: [{{name: a}}]{more}");
+    let asks = |clients: &str| own(&format!(", frontendValidation: {{{clients}}}"));
+    let path = "spec.listeners[0].tls.frontendValidation";
+    good(&gateway(&[
+        listener("a", &asks("caCertificateRefs: [{name: partner}], mode: AllowInsecureFallback")),
+        listener("b", "mode: Passthrough"),
+    ]));
+    good(&gateway(&[listener("a", &asks("caCertificateFile: ca.crt, crlFile: ca.crl"))]));
+    for (listeners, path) in [
+        (vec![listener("a", &asks("mode: AllowValidOnly"))], path),
+        (vec![listener("a", "mode: Passthrough, frontendValidation: {caCertificateFile: ca.crt}")], path),
+        (
+            vec![listener("a", &asks("caCertificateFile: ca.crt")), listener("b", &own(""))],
+            "spec.listeners[1].tls.frontendValidation",
+        ),
+    ] {
+        let read = read_text(&gateway(&listeners));
+        assert_eq!(errors(&read), [path], "{listeners:?}: {}", told(&read));
+    }
+}
+
+#[test]
+fn rules_name_certificates_by_what_they_say() {
+    let policy = |kind: &str, certificate: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {{name: p}}\nspec:\n  targetRefs: [{{kind: {kind}, \
+             name: a}}]\n  access: {{rules: [{{action: allow, from: {{certificates: ['{certificate}']}}}}]}}\n"
+        )
+    };
+    for fine in ["URI=spiffe://a/*", "DNS=*.a.example", "Subject=CN=a,O=b", "Hash=00ff"] {
+        good(&policy("Gateway", fine));
+    }
+    for bad in ["spiffe://a/b", "Uri=a", "DNS=", "URI=*a*", "Issuer=CN=a"] {
+        let read = read_text(&policy("Gateway", bad));
+        assert_eq!(errors(&read), ["spec.access.rules[0].from.certificates[0]"], "{bad}: {}", told(&read));
+    }
+    let read = read_text(&policy("App", "URI=spiffe://a/b"));
+    assert_eq!(errors(&read), ["spec.access.rules[0].from.certificates"], "{}", told(&read));
+}

@@ -5,8 +5,8 @@ use std::time::Duration;
 use dodai_api::{self as api, Metadata, Policy};
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{
-    Access, AccessRule, Authorizer, AuthorizerProtocol, ClaimMatch, Cors, Filter, IdentityPattern, Jwt,
-    JwtIssuer, JwtKeys,
+    Access, AccessRule, Authorizer, AuthorizerProtocol, CertificateMatch, ClaimMatch, Cors, Filter,
+    IdentityPattern, Jwt, JwtIssuer, JwtKeys,
 };
 use dodai_transport::identity::TrustDomain;
 
@@ -48,6 +48,7 @@ pub(super) fn access(access: &api::Access, metadata: &Metadata, domain: &TrustDo
             paths: rule.paths.clone(),
             identities: from.identities.iter().map(|one| identity(one, domain)).collect(),
             addresses: from.addresses,
+            certificates: from.certificates.iter().filter_map(|text| certificate(text)).collect(),
             hosts: rule.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             headers: rule.headers.iter().map(value).collect(),
             claims: rule.claims.iter().map(claim).collect(),
@@ -57,6 +58,16 @@ pub(super) fn access(access: &api::Access, metadata: &Metadata, domain: &TrustDo
         default_allow: access.default == api::AccessAction::Allow,
         rules: access.rules.iter().map(rule).collect(),
     }
+}
+
+fn certificate(text: &str) -> Option<CertificateMatch> {
+    let (part, value) = api::certificate_parts(text)?;
+    Some(match part {
+        api::CertificatePart::Uri => CertificateMatch::Uri(value.to_owned()),
+        api::CertificatePart::Dns => CertificateMatch::Dns(value.to_ascii_lowercase()),
+        api::CertificatePart::Subject => CertificateMatch::Subject(value.to_owned()),
+        api::CertificatePart::Hash => CertificateMatch::Hash(value.to_ascii_lowercase()),
+    })
 }
 
 fn claim(wanted: &api::ClaimMatch) -> ClaimMatch {

@@ -10,7 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use dodai_api::{self as api, Gateway, ListenerProtocol, ParentKind, Route, TargetKind, TlsMode};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{
-    Certificate, Listener, Protocol, ProxyProtocol, Role, Routes, Rule, Tls, TlsName, VirtualHost,
+    Certificate, ClientAuthorities, Listener, Protocol, ProxyProtocol, Role, Routes, Rule, Tls, TlsName,
+    VirtualHost,
 };
 
 use super::policy::{Part, merged};
@@ -198,7 +199,15 @@ fn tls(input: &Input<'_>, one: &api::Listener) -> Option<Tls> {
         key_file: format!("certificates/{}/tls.key", one.name),
     });
     let only_newest = tls.min_version == api::TlsVersion::V1_3;
-    Some(Tls { certificates: files.chain(kept).collect(), names, only_newest })
+    let clients = tls.frontend_validation.as_ref().map(|clients| {
+        let kept = clients.ca_certificate_refs.iter().map(|one| format!("certificates/{}/ca.crt", one.name));
+        ClientAuthorities {
+            files: clients.ca_certificate_file.iter().map(path).chain(kept).collect(),
+            revoked_file: clients.crl_file.as_ref().map(path),
+            is_optional: clients.mode == api::FrontendValidationMode::AllowInsecureFallback,
+        }
+    });
+    Some(Tls { certificates: files.chain(kept).collect(), names, only_newest, clients })
 }
 
 /// Adds the TLS of a listener to one that has the same address.
@@ -218,6 +227,7 @@ fn share(all: &mut Listener, more: Listener) {
         }
     }
     tls.only_newest |= more_tls.only_newest;
+    tls.clients = tls.clients.take().or(more_tls.clients);
     tls.names.extend(more_tls.names);
     tls.names.sort_by(|a, b| by_width(&a.host, &b.host));
 }

@@ -8,7 +8,9 @@ use dodai_control::plan::Rules;
 use dodai_control::records::{Observed, Records, Sighting};
 use dodai_control::status::{Facts, statuses};
 use dodai_core::id::BaseId;
-use dodai_core::snapshot::{Certificate, Protocol, Tls, TlsName};
+use dodai_core::snapshot::{
+    Certificate, CertificateMatch, ClientAuthorities, Filter, Protocol, Tls, TlsName,
+};
 use dodai_core::status::{Refusal, Status};
 
 use super::played::yaml;
@@ -59,12 +61,18 @@ async fn listeners_of_one_port_share_a_socket_and_their_names_tell_them_apart() 
             certificates: vec![file, kept("old"), kept("shop")],
             names: vec![name("shop.example", false), name("web.example", false), name("*.raw.example", true)],
             only_newest: true,
+            clients: None,
         })
     );
     assert_eq!(bytes.protocol, Protocol::Tcp);
     assert_eq!(
         bytes.tls,
-        Some(Tls { certificates: vec![kept("raw")], names: vec![name("*", false)], only_newest: false })
+        Some(Tls {
+            certificates: vec![kept("raw")],
+            names: vec![name("*", false)],
+            only_newest: false,
+            clients: None
+        })
     );
 }
 
@@ -133,4 +141,39 @@ async fn the_proxies_that_a_port_trusts_reach_its_socket() {
     };
     assert_eq!(trusted(8443), ["10.0.0.0/8", "::1"], "what passes through has no say");
     assert_eq!(trusted(8080), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_certificates_count_reaches_the_socket() {
+    let asks = "frontendValidation: {caCertificateRefs: [{name: partner}], caCertificateFile: /etc/ca.crt, crlFile: \
+                /etc/ca.crl, mode: AllowInsecureFallback}";
+    let gateway = format!(
+        "apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {{name: front}}\nspec:\n  listeners:\n    - {{name: raw, \
+         port: 8443, protocol: TLS, hostname: raw.test, tls: {{mode: Passthrough}}}}\n    - {{name: web, port: 8443, \
+         hostname: web.test, protocol: HTTPS, tls: {{certificateRefs: [{{name: a}}], {asks}}}}}\n"
+    );
+    let policy = "apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: {name: p}\nspec:\n  targetRefs: [{kind: Gateway, name: \
+                  front}]\n  access: {rules: [{action: allow, from: {certificates: ['DNS=*.Partner.example', 'Subject=CN=A']}}]}\n";
+    let app = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: shop}\nspec: {external: {addresses: \
+               ['10.0.0.9:80']}, services: [{name: http, port: 80}]}\n";
+    let route = "apiVersion: dodai.dev/v1\nkind: Route\nmetadata: {name: r}\nspec: {parentRefs: [{name: front, \
+                 sectionName: web}], rules: [{backendRefs: [{name: shop, port: 80}]}]}\n";
+    let all = [gateway.as_str(), policy, app, route].join("---\n");
+    let (_control, snapshot, _tasks) = settled(&yaml(&all)).await;
+    let mut at = snapshot.listeners().filter(|listener| listener.address.port() == 8443);
+    let tls = at.next().and_then(|listener| listener.tls.clone()).expect("it has TLS");
+    let expect = ClientAuthorities {
+        files: vec!["/etc/ca.crt".into(), "certificates/partner/ca.crt".into()],
+        revoked_file: Some("/etc/ca.crl".into()),
+        is_optional: true,
+    };
+    assert_eq!(tls.clients, Some(expect));
+    let rules = snapshot.routes().flat_map(|routes| &routes.hosts).flat_map(|host| &host.rules);
+    let rules: Vec<_> = rules
+        .flat_map(|rule| &rule.filters)
+        .filter_map(|filter| if let Filter::Access(access) = filter { Some(&access.rules) } else { None })
+        .collect();
+    let wanted =
+        [CertificateMatch::Dns("*.partner.example".into()), CertificateMatch::Subject("CN=A".into())];
+    assert_eq!(rules[0][0].certificates, wanted);
 }

@@ -35,6 +35,9 @@ pub struct AccessRule {
     /// Networks that a gateway's client must be in, `10.0.0.0/8`; empty means anywhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
+    /// What a certificate that a gateway's client has shown must say, of which one is enough; empty means any, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateMatch>,
     /// Hosts that are called: exact, or `*.suffix`; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
@@ -53,6 +56,20 @@ pub struct IdentityPattern {
     pub namespace: String,
     /// The app.
     pub app: String,
+}
+
+/// What a certificate must say; one `*` stands for anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateMatch {
+    /// A URI among its alternative names.
+    Uri(String),
+    /// A DNS name among them, in small letters.
+    Dns(String),
+    /// Its subject, as RFC 2253 writes it.
+    Subject(String),
+    /// Its SHA-256, in small hexadecimal digits.
+    Hash(String),
 }
 
 /// What a claim must be.

@@ -129,6 +129,20 @@ pub struct Tls {
     /// Whether clients must speak TLS 1.3 where it ends here; else 1.2 will do.
     #[serde(default)]
     pub only_newest: bool,
+    /// Whose certificates clients show where it ends here; none: none is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<ClientAuthorities>,
+}
+
+/// Whose certificates clients show. Relative paths begin at the base's data folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientAuthorities {
+    /// PEM files with the certificates of authorities. Read again when they change.
+    pub files: Vec<String>,
+    /// PEM file with their revocation lists.
+    pub revoked_file: Option<String>,
+    /// Whether clients without a certificate get in.
+    pub is_optional: bool,
 }
 
 /// What happens to TLS of clients that want a certain host.

@@ -5,6 +5,7 @@ mod authorizer;
 mod bounds;
 mod calls;
 mod captured;
+mod certified;
 mod changes;
 mod datagrams;
 mod deadlines;

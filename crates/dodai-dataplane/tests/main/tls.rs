@@ -20,19 +20,19 @@ use crate::support::{
 };
 
 /// A certificate authority whose clients trust it, and a folder of what it issued.
-struct Site {
-    authority: Authority,
-    folder: tempfile::TempDir,
+pub struct Site {
+    pub authority: Authority,
+    pub folder: tempfile::TempDir,
 }
 
 impl Site {
-    fn new() -> Site {
+    pub fn new() -> Site {
         let authority = Authority::create(TrustDomain::default(), SystemTime::now()).expect("created");
         Site { authority, folder: tempfile::tempdir().expect("a folder") }
     }
 
     /// Writes a certificate for `names` to the files of `stem`.
-    fn issue(&self, stem: &str, names: &[&str]) -> Certificate {
+    pub fn issue(&self, stem: &str, names: &[&str]) -> Certificate {
         let names = Names { dns: names.iter().map(ToString::to_string).collect(), ..Names::default() };
         let identity = PeerIdentity::App(app("edge/gate"));
         let svid = self.authority.issue(&identity, &names, LEAF_VALIDITY, SystemTime::now()).expect("issued");
@@ -42,7 +42,7 @@ impl Site {
         Certificate { chain_file: path("crt"), key_file: path("key") }
     }
 
-    fn write(&self, file: &str, text: &str) {
+    pub fn write(&self, file: &str, text: &str) {
         std::fs::write(self.folder.path().join(file), text).expect("written");
     }
 
@@ -62,7 +62,7 @@ impl Site {
 
 fn secure(protocol: Protocol, certificates: Vec<Certificate>, names: Vec<TlsName>) -> Resource {
     let role = Role::Gateway { routes: "all".into() };
-    let tls = Some(snapshot::Tls { certificates, names, only_newest: false });
+    let tls = Some(snapshot::Tls { certificates, names, only_newest: false, clients: None });
     Resource::Listener(Listener { tls, ..Listener::new("secure", (GATEWAY, 443).into(), protocol, role) })
 }
 
@@ -285,7 +285,7 @@ async fn a_client_that_says_nothing_is_let_go() {
         let names = vec![TlsName { host: "*".into(), passes: true }];
         let mut all = https(vec![site.issue("one", &["one.example"])]);
         all.push(Resource::Listener(Listener {
-            tls: Some(snapshot::Tls { certificates: vec![], names, only_newest: false }),
+            tls: Some(snapshot::Tls { certificates: vec![], names, only_newest: false, clients: None }),
             ..Listener::new(
                 "passing",
                 (GATEWAY, 444).into(),

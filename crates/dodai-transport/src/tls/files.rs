@@ -1,22 +1,28 @@
-//! Certificates an operator gives us as PEM files, replaced without a restart.
+//! Certificates an operator gives us as PEM files, and whose a client must show; replaced without a restart.
 //!
 //! A set of (chain, key) pairs answers by SNI: the exact name, then the wildcard, then the first pair. A
 //! reload reads all files and swaps the set whole; when anything in it is bad the old one stays and the
 //! caller learns which file to mend.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 use std::{fmt, fs, io};
 
 use arc_swap::ArcSwap;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, SupportedProtocolVersion, version};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
+use rustls::{SupportedProtocolVersion, client::danger::HandshakeSignatureValid, version};
 use thiserror::Error;
 use webpki::EndEntityCert;
 
+use super::clients::{self, Authorities};
+use super::mesh::provider_signatures;
 use super::{Acceptor, Alpn, Clock, provider, wire_names};
 use crate::certificate::Facts;
 use crate::pem::{self, BadPem};
@@ -74,6 +80,12 @@ pub enum BadFiles {
     },
 }
 
+impl BadFiles {
+    pub(super) fn pem(path: &Path, problem: BadPem) -> BadFiles {
+        BadFiles::Pem { path: path.display().to_string(), problem }
+    }
+}
+
 /// What is being served: for status and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
@@ -88,6 +100,7 @@ pub struct Served {
 }
 
 struct Loaded {
+    clients: Option<clients::Loaded>,
     served: Vec<Served>,
     /// The bytes that were read, to tell whether anything changed.
     read: Vec<(Vec<u8>, Vec<u8>)>,
@@ -102,7 +115,12 @@ pub struct Files(Arc<ArcSwap<Loaded>>);
 impl Files {
     /// Loads all of `pairs`; the first one answers those who name no host, or one we do not have.
     pub fn load(pairs: Vec<Pair>) -> Result<Files, BadFiles> {
-        Ok(Files(Arc::new(ArcSwap::from_pointee(load(pairs)?))))
+        Files::validating(pairs, None)
+    }
+
+    /// The same, for listeners that may ask clients for a certificate of some authority.
+    pub fn validating(pairs: Vec<Pair>, clients: Option<Authorities>) -> Result<Files, BadFiles> {
+        Ok(Files(Arc::new(ArcSwap::from_pointee(load(pairs, clients)?))))
     }
 
     /// Reads the files again. `Ok(true)` when something changed; on an error what was served stays.
@@ -113,9 +131,10 @@ impl Files {
 
     /// Serves another set of files. `Ok(true)` when something changed; on an error the old set stays.
     pub fn set(&self, pairs: Vec<Pair>) -> Result<bool, BadFiles> {
-        let fresh = load(pairs)?;
         let old = self.0.load();
-        let changed = old.read != fresh.read || old.served != fresh.served;
+        let fresh = load(pairs, old.clients.as_ref().map(|clients| clients.source.clone()))?;
+        let asked = |loaded: &Loaded| loaded.clients.as_ref().map(|clients| clients.read.clone());
+        let changed = old.read != fresh.read || old.served != fresh.served || asked(&old) != asked(&fresh);
         if changed {
             self.0.store(Arc::new(fresh));
         }
@@ -127,19 +146,28 @@ impl Files {
         self.0.load().served.clone()
     }
 
-    /// The accepting side with these certificates, TLS 1.3 and, unless only that is wanted, 1.2; no client certificate is
-    /// asked for.
+    /// The accepting side with these certificates, TLS 1.3 and, unless only that is wanted, 1.2.
     pub fn acceptor(&self, protocols: &[Alpn], versions: Versions, clock: Clock) -> Acceptor {
         let versions: &[&'static SupportedProtocolVersion] = match versions {
             Versions::Usual => &[&version::TLS13, &version::TLS12],
             Versions::OnlyNewest => &[&version::TLS13],
         };
-        let mut config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
+        let config = ServerConfig::builder_with_details(provider(), Arc::new(clock))
             .with_protocol_versions(versions)
-            .expect("the provider has suites for TLS 1.2 and 1.3")
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(self.clone()));
+            .expect("the provider has suites for TLS 1.2 and 1.3");
+        let asks = self.0.load().clients.is_some();
+        let config = match asks {
+            true => config.with_client_cert_verifier(Arc::new(self.clone())),
+            false => config.with_no_client_auth(),
+        };
+        let mut config = config.with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = wire_names(protocols);
+        if asks {
+            // Who resumes a session is not asked again, and may have been revoked meanwhile.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            return Acceptor::new(config, None);
+        }
         match rustls::crypto::aws_lc_rs::Ticketer::new() {
             Ok(ticketer) => config.ticketer = ticketer,
             Err(error) => tracing::warn!(%error, "no session tickets: returning clients handshake in full"),
@@ -160,6 +188,32 @@ impl ResolvesServerCert for Files {
     }
 }
 
+/// With the authorities as they are now.
+impl ClientCertVerifier for Files {
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.load().clients.as_ref().is_some_and(|clients| !clients.source.is_optional)
+    }
+
+    /// None: they may change while the configuration stands, and clients have one certificate for us anyway.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        match &self.0.load().clients {
+            Some(clients) => clients.verifier.verify_client_cert(leaf, intermediates, now),
+            None => Err(rustls::CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    provider_signatures!();
+}
+
 fn choose(loaded: &Loaded, name: Option<&str>) -> Arc<CertifiedKey> {
     let found = name.and_then(|name| {
         let name = name.to_ascii_lowercase();
@@ -169,7 +223,8 @@ fn choose(loaded: &Loaded, name: Option<&str>) -> Arc<CertifiedKey> {
     found.unwrap_or(&loaded.fallback).clone()
 }
 
-fn load(pairs: Vec<Pair>) -> Result<Loaded, BadFiles> {
+fn load(pairs: Vec<Pair>, clients: Option<Authorities>) -> Result<Loaded, BadFiles> {
+    let clients = clients.map(clients::load).transpose()?;
     let (mut served, mut read, mut by_name, mut fallback) = (Vec::new(), Vec::new(), HashMap::new(), None);
     for pair in pairs {
         let (bytes, one, key) = load_one(pair)?;
@@ -180,7 +235,7 @@ fn load(pairs: Vec<Pair>) -> Result<Loaded, BadFiles> {
         served.push(one);
         read.push(bytes);
     }
-    Ok(Loaded { served, read, by_name, fallback: fallback.ok_or(BadFiles::None)? })
+    Ok(Loaded { clients, served, read, by_name, fallback: fallback.ok_or(BadFiles::None)? })
 }
 
 type Bytes = (Vec<u8>, Vec<u8>);
@@ -205,6 +260,6 @@ fn load_one(pair: Pair) -> Result<(Bytes, Served, Arc<CertifiedKey>), BadFiles> 
     Ok(((chain_text, key_text), Served { pair, names, not_after, leaf }, Arc::new(certified)))
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>, BadFiles> {
+pub(super) fn read(path: &PathBuf) -> Result<Vec<u8>, BadFiles> {
     fs::read(path).map_err(|source| BadFiles::Read { path: path.display().to_string(), source })
 }

@@ -4,6 +4,7 @@
 //! gives us), [`mesh`] (SVIDs, both sides prove themselves, TLS 1.3 only), [`pinned`] (a server before one has
 //! an SVID) and [`public`] (calling a host by its DNS name). Every handshake has a deadline. A failed one says why in words an operator can act on.
 
+pub mod clients;
 pub mod files;
 mod given;
 pub mod hello;
