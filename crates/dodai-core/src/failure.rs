@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,12 +133,21 @@ pub struct Failure {
     pub kind: Kind,
     /// The object and circumstance, for people: `catalog has no ready instance (1 starting)`.
     pub detail: Cow<'static, str>,
+    /// In how many seconds the same call may fare better, where that is known.
+    pub retry_after: Option<NonZeroU32>,
 }
 
 impl Failure {
     /// A failure of `kind` about `detail`.
     pub fn new(kind: Kind, detail: impl Into<Cow<'static, str>>) -> Failure {
-        Failure { kind, detail: detail.into() }
+        Failure { kind, detail: detail.into(), retry_after: None }
+    }
+
+    /// The same, of a call that may fare better after `wait`: told in whole seconds, rounded up, at least one.
+    pub fn after(self, wait: Duration) -> Failure {
+        let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+        let seconds = NonZeroU32::new(u32::try_from(seconds).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
+        Failure { retry_after: Some(seconds), ..self }
     }
 }
 
@@ -164,6 +175,15 @@ mod tests {
         let codes: BTreeSet<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
         assert_eq!(codes.len(), Kind::ALL.len());
         assert!(codes.iter().all(|code| code.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+    }
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_and_never_too_short() {
+        let told = |wait| Failure::new(Kind::RateLimited, "").after(wait).retry_after.map(NonZeroU32::get);
+        assert_eq!(told(Duration::ZERO), Some(1));
+        assert_eq!(told(Duration::from_millis(1_000)), Some(1));
+        assert_eq!(told(Duration::from_millis(1_001)), Some(2));
+        assert_eq!(told(Duration::MAX), Some(u32::MAX));
     }
 
     #[test]

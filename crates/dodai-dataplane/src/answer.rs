@@ -65,10 +65,10 @@ impl Local {
     /// shown it.
     pub fn refused(failure: Failure, rule: &Arc<Rule>, reply: &Edits) -> Box<Local> {
         let (status, pairs, body) = failure_answer(&failure);
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
+        let pairs = pairs.iter().filter_map(|(name, value)| {
+            Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
+        });
+        let mut headers: HeaderMap = pairs.collect();
         reply.apply_to(&mut headers);
         Box::new(Local { status, headers, body, rule: Some(rule.clone()), failure: Some(failure) })
     }

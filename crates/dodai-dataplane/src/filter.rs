@@ -4,6 +4,7 @@
 //! edit lists, a refusal is a [`Failure`]. The set is closed: extension happens in modules and drivers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
@@ -286,15 +287,9 @@ pub fn run(
                 }
             }
             Filter::RateLimit(limit) => {
-                if !limit.take(&seen.head, seen.caller, seen.client, seen.now) {
-                    return Err(used_up());
-                }
+                limit.take(&seen.head, seen.caller, seen.client, seen.now).map_err(used_up)?;
             }
-            Filter::SharedRate(limit) => {
-                if !limit.take(seen) {
-                    return Err(used_up());
-                }
-            }
+            Filter::SharedRate(limit) => limit.take(seen).map_err(used_up)?,
             Filter::Access(access) => access.check(seen, passed.claims.as_deref())?,
             // The base itself is asked for nothing: it delivers messages, and asks authorizers.
             Filter::Jwt(_) | Filter::Authorizer(_) if *seen.caller == Caller::Base => {}
@@ -340,9 +335,10 @@ pub fn run_at_once(filters: &[Filter], seen: &Seen<'_>, name: &str) -> Result<()
     }
 }
 
-/// Why a call beyond a rate is refused.
-pub fn used_up() -> Failure {
-    Failure::new(Kind::RateLimited, "the rate limit is used up; wait, or raise `rateLimit` of the policy")
+/// Why a call beyond a rate is refused, that would fit in `wait`.
+pub fn used_up(wait: Duration) -> Failure {
+    let text = "the rate limit is used up; wait, or raise `rateLimit` of the policy";
+    Failure::new(Kind::RateLimited, text).after(wait)
 }
 
 /// Adds the changes that `filters` make to a response head.

@@ -50,10 +50,13 @@ impl Pace {
         nanos(now.saturating_duration_since(self.start))
     }
 
-    /// When the call after this one is due, if this one fits at `now`.
-    fn step(&self, next: u64, now: u64) -> Option<u64> {
+    /// When the call after this one is due, if this one fits at `now`; else in how long one would.
+    fn step(&self, next: u64, now: u64) -> Result<u64, Duration> {
         let due = next.max(now);
-        (due - now <= self.tolerance).then(|| due.saturating_add(self.interval))
+        match (due - now).checked_sub(self.tolerance) {
+            None | Some(0) => Ok(due.saturating_add(self.interval)),
+            Some(early) => Err(Duration::from_nanos(early)),
+        }
     }
 
     /// The pace of a share of the calls. Fewer come over time and at once; the time that it takes to be full again stays.
@@ -81,12 +84,24 @@ impl RateLimit {
         RateLimit { pace, shared: AtomicU64::new(0), keyed }
     }
 
-    /// Whether a call at `now` fits. `client` is the client's address, where it is known.
-    pub fn take(&self, head: &RequestHead<'_>, caller: &Caller, client: Option<&str>, now: Instant) -> bool {
+    /// Takes a call at `now`. `client` is the client's address, where it is known.
+    ///
+    /// # Errors
+    /// It does not fit: in how long one would.
+    pub fn take(
+        &self,
+        head: &RequestHead<'_>,
+        caller: &Caller,
+        client: Option<&str>,
+        now: Instant,
+    ) -> Result<(), Duration> {
         self.take_at(self.pace, head, caller, client, now)
     }
 
     /// Like [`RateLimit::take`], of `share` in 10,000 of the calls only.
+    ///
+    /// # Errors
+    /// It does not fit: in how long one would.
     pub fn take_share(
         &self,
         head: &RequestHead<'_>,
@@ -94,7 +109,7 @@ impl RateLimit {
         client: Option<&str>,
         now: Instant,
         share: u32,
-    ) -> bool {
+    ) -> Result<(), Duration> {
         let pace = if share >= WHOLE { self.pace } else { self.pace.scaled(share) };
         self.take_at(pace, head, caller, client, now)
     }
@@ -106,7 +121,7 @@ impl RateLimit {
         caller: &Caller,
         client: Option<&str>,
         now: Instant,
-    ) -> bool {
+    ) -> Result<(), Duration> {
         let now = pace.now(now);
         let Some(keyed) = &self.keyed else { return self.take_shared(pace, now) };
         let hash = match &keyed.key {
@@ -125,13 +140,13 @@ impl RateLimit {
             }
         }
         let bucket = buckets.entry(hash).or_default();
-        let Some(next) = pace.step(*bucket, now) else { return false };
-        *bucket = next;
-        true
+        *bucket = pace.step(*bucket, now)?;
+        Ok(())
     }
 
-    fn take_shared(&self, pace: Pace, now: u64) -> bool {
-        self.shared.fetch_update(Relaxed, Relaxed, |next| pace.step(next, now)).is_ok()
+    fn take_shared(&self, pace: Pace, now: u64) -> Result<(), Duration> {
+        let taken = self.shared.fetch_update(Relaxed, Relaxed, |next| pace.step(next, now).ok());
+        taken.map_or_else(|next| pace.step(next, now).map(drop), |_| Ok(()))
     }
 }
 
@@ -147,7 +162,7 @@ mod tests {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let caller = AppId::parse(caller).map_or(Caller::Outside, Caller::App);
-        limit.take(&RequestHead::Map(&parts), &caller, client, Instant::now())
+        limit.take(&RequestHead::Map(&parts), &caller, client, Instant::now()).is_ok()
     }
 
     #[tokio::test(start_paused = true)]
@@ -158,6 +173,24 @@ mod tests {
         tokio::time::advance(Duration::from_millis(100)).await;
         assert!(all());
         assert!(!all());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_as_long_as_told_comes_through_and_not_before() {
+        let (parts, ()) = http::Request::get("/").body(()).unwrap().into_parts();
+        for key in [RateKey::All, RateKey::Address] {
+            let limit = RateLimit::new(Duration::from_secs(4), 2, &key);
+            let ask =
+                || limit.take(&RequestHead::Map(&parts), &Caller::Outside, Some("10.0.0.1"), Instant::now());
+            assert_eq!((ask(), ask()), (Ok(()), Ok(())));
+            tokio::time::advance(Duration::from_millis(1_500)).await;
+            let wait = Duration::from_millis(2_500);
+            assert_eq!(ask(), Err(wait));
+            tokio::time::advance(wait - Duration::from_millis(1)).await;
+            assert_eq!(ask(), Err(Duration::from_millis(1)));
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(ask(), Ok(()));
+        }
     }
 
     #[tokio::test(start_paused = true)]

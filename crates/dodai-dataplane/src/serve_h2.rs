@@ -134,9 +134,10 @@ pub fn http_failure(failure: &Failure) -> Reply {
     let (status, headers, body) = spine::failure_answer(failure);
     let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = Reply::new(status, body);
-    for (name, value) in headers {
-        reply.head.headers.insert(http::HeaderName::from_static(name), HeaderValue::from_static(value));
-    }
+    let headers = headers.iter().filter_map(|(name, value)| {
+        Some((http::HeaderName::from_static(name), HeaderValue::from_str(value).ok()?))
+    });
+    reply.head.headers.extend(headers);
     reply
         .head
         .headers

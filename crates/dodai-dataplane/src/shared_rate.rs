@@ -94,9 +94,12 @@ impl SharedRate {
         limits.insert(name.clone(), self.limit.get_or_init(|| limit).clone());
     }
 
-    /// Whether a call fits.
-    pub fn take(&self, seen: &Seen<'_>) -> bool {
-        let Some(limit) = self.limit.get() else { return true };
+    /// Takes a call.
+    ///
+    /// # Errors
+    /// It does not fit: in how long one would.
+    pub fn take(&self, seen: &Seen<'_>) -> Result<(), Duration> {
+        let Some(limit) = self.limit.get() else { return Ok(()) };
         limit.asked.fetch_add(1, Relaxed);
         limit.rate.take_share(&seen.head, seen.caller, seen.client, seen.now, limit.share())
     }

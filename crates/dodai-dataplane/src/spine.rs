@@ -4,6 +4,7 @@
 //! everything else) come through [`admit`]; neither decides anything itself. A call between two apps of one
 //! base passes twice: once as outbound of the caller, once as inbound of the callee.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -541,11 +542,15 @@ pub fn caller_label(caller: &Caller) -> Arc<str> {
     }
 }
 
+/// Headers of the answer to a failed call, by name.
+pub type FailureHeaders = SmallVec<[(&'static str, Cow<'static, str>); 2]>;
+
 /// The headers and text of the answer to a failed call.
-pub fn failure_answer(failure: &Failure) -> (u16, SmallVec<[(&'static str, &'static str); 2]>, String) {
+pub fn failure_answer(failure: &Failure) -> (u16, FailureHeaders, String) {
     let code = failure.kind.code();
-    let mut headers = SmallVec::from_iter([(FAILURE_HEADER, code)]);
-    headers.extend(challenge(failure.kind).map(|challenge| ("www-authenticate", challenge)));
+    let mut headers = FailureHeaders::from_iter([(FAILURE_HEADER, code.into())]);
+    headers.extend(challenge(failure.kind).map(|challenge| ("www-authenticate", challenge.into())));
+    headers.extend(failure.retry_after.map(|seconds| ("retry-after", seconds.to_string().into())));
     (failure.kind.http_status(), headers, format!("dodai: {code}: {}\n", failure.detail))
 }
 

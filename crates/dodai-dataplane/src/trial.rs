@@ -44,16 +44,9 @@ impl Trial {
         match &self.filter {
             Filter::Access(access) => access.check(seen, claims),
             Filter::RateLimit(limit) => {
-                let taken = limit.take(&seen.head, seen.caller, seen.client, seen.now);
-                if taken { Ok(()) } else { Err(filter::used_up()) }
+                limit.take(&seen.head, seen.caller, seen.client, seen.now).map_err(filter::used_up)
             }
-            Filter::SharedRate(limit) => {
-                if limit.take(seen) {
-                    Ok(())
-                } else {
-                    Err(filter::used_up())
-                }
-            }
+            Filter::SharedRate(limit) => limit.take(seen).map_err(filter::used_up),
             Filter::Request(_)
             | Filter::Response(_)
             | Filter::Rewrite { .. }

@@ -14,6 +14,7 @@ use dodai_core::call::{Call, Caller, Context, FAILURE_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::host_of;
 use dodai_core::trace::Span;
+use http::header::RETRY_AFTER;
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
@@ -135,6 +136,7 @@ fn refusal(failure: &Failure, is_grpc: bool) -> Reply {
         }
     } else {
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.extend(failure.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds.get()))));
     }
     reply
 }
@@ -216,7 +218,8 @@ mod tests {
             (reply.head.status.as_u16(), &reply.head.headers["grpc-status"]),
             (200, &HeaderValue::from(14u16))
         );
-        let reply = refusal(&failure, false);
+        let reply = refusal(&failure.after(Duration::from_secs(7)), false);
+        assert_eq!(reply.head.headers[RETRY_AFTER], "7");
         assert_eq!(
             (reply.head.status.as_u16(), &reply.head.headers[FAILURE_HEADER]),
             (503, &HeaderValue::from_static("no_endpoint"))

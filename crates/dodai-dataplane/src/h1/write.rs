@@ -173,12 +173,12 @@ pub fn write_map_response(out: &mut Vec<u8>, parts: &http::response::Parts, fram
 pub fn write_local_response(
     out: &mut Vec<u8>,
     status: u16,
-    headers: &[(&str, &str)],
+    headers: &[(&str, impl AsRef<str>)],
     body: &str,
     close: bool,
     to_head: bool,
 ) {
-    let pairs = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+    let pairs = headers.iter().map(|(name, value)| (*name, value.as_ref().as_bytes()));
     write_local(out, status, pairs, body, close, to_head);
 }
 

@@ -322,9 +322,14 @@ async fn rates_are_limited() {
         answering.filters = vec![limit];
         let world = World::of(usual(service("shop/catalog/http"), answering)).await;
         let mut client = world.client().await;
-        for status in [200, 200, 429] {
-            assert_eq!(client.ask(GET).await.status(), status);
+        for (status, wait) in [(200, None), (200, None), (429, Some("1"))] {
+            let answer = client.ask(GET).await;
+            assert_eq!((answer.status(), answer.header("retry-after")), (status, wait));
         }
+        let grpc =
+            "POST /s/m HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\n\r\n";
+        let answer = client.ask(grpc).await;
+        assert_eq!(["grpc-status", "retry-after"].map(|name| answer.header(name)), [Some("8"), None]);
         tokio::time::sleep(secs(1)).await;
         assert_eq!(client.ask(GET).await.status(), 200);
     })

@@ -5,7 +5,7 @@
 use dodai_core::body::Body;
 use dodai_core::call::{FAILURE_HEADER, Reply};
 use dodai_core::failure::{Failure, Kind};
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -116,10 +116,12 @@ impl Refusal {
         self
     }
 
-    /// Names the data path's failure in the header that all its answers have.
+    /// Names the data path's failure, and when to come again, in the headers that all its answers have.
     pub fn because(mut self, failure: &Failure) -> Refusal {
         self.headers
             .push((HeaderName::from_static(FAILURE_HEADER), HeaderValue::from_static(failure.kind.code())));
+        let wait = failure.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds.get())));
+        self.headers.extend(wait);
         self
     }
 

@@ -98,6 +98,8 @@ async fn failures_are_told_in_daprs_words() {
         assert_eq!((told.status, told.body.as_str()), (status, expect), "{kind:?}");
         assert_eq!(told.headers["dodai-failure"], kind.code());
     }
+    world.script(|_| Err(Failure::new(Kind::RateLimited, "").after(Duration::from_secs(7))));
+    assert_eq!(world.cart("GET", "/v1.0/invoke/other/method/m", "").await.headers["retry-after"], "7");
     world.script(|_| reply(503, "the callee's own words"));
     let told = world.cart("GET", "/v1.0/invoke/other/method/m", "").await;
     assert_eq!((told.status, told.body.as_str()), (503, "the callee's own words"));
