@@ -23,6 +23,7 @@ mod name;
 mod overload;
 mod policy;
 mod quantity;
+mod rate_limit;
 mod read;
 mod revision;
 mod route;
@@ -65,10 +66,10 @@ pub use name::{Name, ObjectName, RevisionId};
 pub use overload::{Concurrency, Priority};
 pub use policy::{
     Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, Hedge, PolicyAccessLog, PolicyHeaders,
-    PolicyRetry, PolicySpec, PolicyTimeouts, PolicyTracing, RateLimit, RateLimitKey, RateLimitRedis,
-    RateLimitScope, RateLimitSource, RedisTls, RetryCondition, TargetKind, TargetRef,
+    PolicyRetry, PolicySpec, PolicyTimeouts, PolicyTracing, RetryCondition, TargetKind, TargetRef,
 };
 pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
+pub use rate_limit::{RateLimit, RateLimitKey, RateLimitRedis, RateLimitScope, RateLimitSource, RedisTls};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};
 pub use revision::{canonical_json, revision_id};
 pub use route::{

@@ -61,11 +61,7 @@ fn resources(
         filters: vec![
             Filter::RequestHeaders(set("x-edge", "bench")),
             Filter::ResponseHeaders(set("x-served-by", "dodai")),
-            Filter::RateLimit {
-                interval: Duration::from_nanos(100),
-                burst: 1_000_000,
-                key: dodai_core::snapshot::RateKey::All,
-            },
+            Filter::RateLimit { interval: Duration::from_nanos(100), burst: 1_000_000, key: Vec::new() },
         ],
         policy: CallPolicy { timeout: Some(Duration::from_secs(10)), ..CallPolicy::default() },
         ..Rule::forward("all/0", id.clone())

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, Prepared, RequestHead, Short};
-use dodai_core::snapshot::{self, Backend, HeaderEdits, PathRewrite, RateKey};
+use dodai_core::snapshot::{self, Backend, HeaderEdits, PathRewrite};
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use crate::identity::Certified;
 use crate::jwt::{Checked, Claims, Jwt};
 use crate::path;
 use crate::rate::RateLimit;
+use crate::rate_key;
 use crate::route::BadRule;
 use crate::shared_rate::SharedRate;
 use crate::tally::Tally;
@@ -129,17 +130,11 @@ fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule>
             Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand }
         }
         snapshot::Filter::RateLimit { interval, burst, key } => {
-            if let RateKey::Header(header) = key {
-                let bad = |_| BadRule::Header { rule: rule.to_owned(), header: header.clone() };
-                HeaderName::from_bytes(header.as_bytes()).map_err(bad)?;
-            }
+            rate_key::check(rule, key)?;
             Filter::RateLimit(RateLimit::new(*interval, *burst, key))
         }
         snapshot::Filter::SharedRateLimit { name, interval, burst, key, store } => {
-            if let RateKey::Header(header) = key {
-                let bad = |_| BadRule::Header { rule: rule.to_owned(), header: header.clone() };
-                HeaderName::from_bytes(header.as_bytes()).map_err(bad)?;
-            }
+            rate_key::check(rule, key)?;
             Filter::SharedRate(Box::new(SharedRate::new(name, *interval, *burst, key, store.as_ref())))
         }
         snapshot::Filter::Access(access) => Filter::Access(Access::compile(rule, access)?),
@@ -287,9 +282,9 @@ pub fn run(
                 }
             }
             Filter::RateLimit(limit) => {
-                limit.take(&seen.head, seen.caller, seen.client, seen.now).map_err(used_up)?;
+                limit.take(seen, passed.claims.as_deref()).map_err(used_up)?;
             }
-            Filter::SharedRate(limit) => limit.take(seen).map_err(used_up)?,
+            Filter::SharedRate(limit) => limit.take(seen, passed.claims.as_deref()).map_err(used_up)?,
             Filter::Access(access) => access.check(seen, passed.claims.as_deref())?,
             // The base itself is asked for nothing: it delivers messages, and asks authorizers.
             Filter::Jwt(_) | Filter::Authorizer(_) if *seen.caller == Caller::Base => {}

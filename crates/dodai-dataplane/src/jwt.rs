@@ -8,6 +8,7 @@ mod known;
 mod source;
 mod token;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -39,6 +40,23 @@ impl Claims {
             let (first, rest) = name.split_once('.')?;
             rest.split('.').try_fold(self.0.get(first)?, |value, part| value.get(part))
         })
+    }
+
+    /// A claim as text; of a list or an object its JSON.
+    pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
+        match self.get(name)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.as_str().into()),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                Some(other.to_string().into())
+            }
+        }
+    }
+
+    /// What this JSON claims.
+    #[cfg(test)]
+    pub fn of(json: &str) -> Claims {
+        Claims(serde_json::from_str(json).expect("an object"))
     }
 
     /// Whether a claim is as a rule wants it.

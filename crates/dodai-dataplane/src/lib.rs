@@ -69,6 +69,7 @@ mod place;
 pub mod plane;
 mod proxied;
 pub mod rate;
+mod rate_key;
 mod reach;
 mod relay;
 mod replay;

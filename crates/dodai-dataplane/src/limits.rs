@@ -44,6 +44,9 @@ pub const H2_IDLE_FRAMES_PER_SECOND: u32 = 1000;
 /// Pieces that one head or one set of trailers may come in over HTTP/2.
 pub const H2_FRAGMENTS: u32 = 32;
 
+/// Buckets that one rate limit with a key keeps at most, of 16 bytes each and room to grow.
+pub const RATE_KEYS: usize = 50_000;
+
 /// How long a first call waits to be told of an app that its base does not know; measured from the first that asks.
 pub const DEMAND_WAIT: Duration = Duration::from_secs(1);
 
@@ -255,6 +258,11 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
             "checks",
             MAX_CHECKS.to_string(),
             "endpoints that are asked at once how they are, per thread; more wait for the next second",
+        ),
+        (
+            "rate_keys",
+            RATE_KEYS.to_string(),
+            "keys of one rate limit that were called by lately, on each base; further ones share one bucket",
         ),
         (
             "demand_wait",

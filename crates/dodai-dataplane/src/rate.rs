@@ -2,29 +2,31 @@
 //!
 //! A bucket is one number, the time at which the next call is due. Buckets by key are bounded: when there are
 //! too many, those that are full again are forgotten; if that does not help, new keys share one, so that a
-//! client that makes up keys cannot grow memory and gains nothing.
+//! client that makes up keys cannot grow memory and gains nothing. A bucket that is not full is never forgotten.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dodai_core::call::Caller;
-use dodai_core::head::RequestHead;
 use dodai_core::snapshot::RateKey;
+use foldhash::HashMap;
 use tokio::time::Instant;
+
+use crate::filter::Seen;
+use crate::jwt::Claims;
+use crate::limits::RATE_KEYS;
+use crate::rate_key::Key;
 
 /// All calls, in ten thousandths.
 pub const WHOLE: u32 = 10_000;
-/// Buckets that one limit keeps at most.
-const MAX_KEYS: usize = 10_000;
+/// How often buckets to forget are looked for at most, in nanoseconds: with all of them in use it takes a moment.
+const SWEEP: u64 = 100_000_000;
 
 /// A rate limit in live form.
 #[derive(Debug)]
 pub struct RateLimit {
     pace: Pace,
-    /// The bucket of all calls, or of those whose key has none of its own.
+    /// The bucket of all calls, or of those for whose key there is no room.
     shared: AtomicU64,
     keyed: Option<Keyed>,
 }
@@ -39,10 +41,33 @@ struct Pace {
 
 #[derive(Debug)]
 struct Keyed {
-    key: RateKey,
-    /// Seeded by chance, so that nobody can choose keys that meet in one bucket.
-    hasher: RandomState,
-    buckets: Mutex<HashMap<u64, u64>>,
+    key: Key,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Debug, Default)]
+struct Buckets {
+    due: HashMap<u64, u64>,
+    /// Until when nothing that could be forgotten is looked for.
+    rest: u64,
+}
+
+impl Buckets {
+    /// The bucket of the key with this mark, if there is room for it.
+    fn of(&mut self, mark: u64, now: u64) -> Option<&mut u64> {
+        if self.due.len() >= RATE_KEYS && !self.due.contains_key(&mark) {
+            if now < self.rest {
+                return None;
+            }
+            self.due.retain(|_, next| *next > now);
+            self.rest = now.saturating_add(SWEEP);
+            if self.due.len() >= RATE_KEYS {
+                return None;
+            }
+            self.due.shrink_to(self.due.len() * 2);
+        }
+        Some(self.due.entry(mark).or_default())
+    }
 }
 
 impl Pace {
@@ -71,75 +96,37 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 impl RateLimit {
-    /// One call per `interval` over time, `burst` at once after a pause, for each key.
-    pub fn new(interval: Duration, burst: u32, key: &RateKey) -> RateLimit {
+    /// One call per `interval` over time, `burst` at once after a pause, for each key; all together without parts.
+    pub fn new(interval: Duration, burst: u32, key: &[RateKey]) -> RateLimit {
         let tolerance = nanos(interval).saturating_mul(u64::from(burst.max(1) - 1));
-        let keyed = match key {
-            RateKey::All => None,
-            RateKey::Header(_) | RateKey::App | RateKey::Address => {
-                Some(Keyed { key: key.clone(), hasher: RandomState::new(), buckets: Mutex::default() })
-            }
-        };
+        let keyed = || Keyed { key: Key::new(key), buckets: Mutex::default() };
+        let keyed = (!key.is_empty()).then(keyed);
         let pace = Pace { start: Instant::now(), interval: nanos(interval), tolerance };
         RateLimit { pace, shared: AtomicU64::new(0), keyed }
     }
 
-    /// Takes a call at `now`. `client` is the client's address, where it is known.
+    /// Takes a call. `claims` are those of its token, if it showed one.
     ///
     /// # Errors
     /// It does not fit: in how long one would.
-    pub fn take(
-        &self,
-        head: &RequestHead<'_>,
-        caller: &Caller,
-        client: Option<&str>,
-        now: Instant,
-    ) -> Result<(), Duration> {
-        self.take_at(self.pace, head, caller, client, now)
+    pub fn take(&self, seen: &Seen<'_>, claims: Option<&Claims>) -> Result<(), Duration> {
+        self.take_share(seen, claims, WHOLE)
     }
 
     /// Like [`RateLimit::take`], of `share` in 10,000 of the calls only.
     ///
     /// # Errors
     /// It does not fit: in how long one would.
-    pub fn take_share(
-        &self,
-        head: &RequestHead<'_>,
-        caller: &Caller,
-        client: Option<&str>,
-        now: Instant,
-        share: u32,
-    ) -> Result<(), Duration> {
+    pub fn take_share(&self, seen: &Seen<'_>, claims: Option<&Claims>, share: u32) -> Result<(), Duration> {
         let pace = if share >= WHOLE { self.pace } else { self.pace.scaled(share) };
-        self.take_at(pace, head, caller, client, now)
-    }
-
-    fn take_at(
-        &self,
-        pace: Pace,
-        head: &RequestHead<'_>,
-        caller: &Caller,
-        client: Option<&str>,
-        now: Instant,
-    ) -> Result<(), Duration> {
-        let now = pace.now(now);
+        let now = pace.now(seen.now);
         let Some(keyed) = &self.keyed else { return self.take_shared(pace, now) };
-        let hash = match &keyed.key {
-            RateKey::All => None,
-            RateKey::Header(name) => head.header(name).map(|value| keyed.hasher.hash_one(value)),
-            RateKey::App => caller.app().map(|app| keyed.hasher.hash_one(app)),
-            RateKey::Address => client.map(|client| keyed.hasher.hash_one(client)),
-        };
-        let Some(hash) = hash else { return self.take_shared(pace, now) };
+        let mark = keyed.key.mark(seen, claims);
         let mut buckets = keyed.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MAX_KEYS && !buckets.contains_key(&hash) {
-            buckets.retain(|_, next| *next > now);
-            if buckets.len() >= MAX_KEYS {
-                drop(buckets);
-                return self.take_shared(pace, now);
-            }
-        }
-        let bucket = buckets.entry(hash).or_default();
+        let Some(bucket) = buckets.of(mark, now) else {
+            drop(buckets);
+            return self.take_shared(pace, now);
+        };
         *bucket = pace.step(*bucket, now)?;
         Ok(())
     }
@@ -153,22 +140,43 @@ impl RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::Known;
+    use dodai_core::call::Caller;
+    use dodai_core::head::RequestHead;
     use dodai_core::id::AppId;
 
-    fn take(limit: &RateLimit, caller: &str, header: Option<&str>, client: Option<&str>) -> bool {
-        let mut request = http::Request::get("/");
-        if let Some(value) = header {
-            request = request.header("x-user", value);
+    /// A call by its target, headers, caller and client; those that are empty are none.
+    #[derive(Clone, Copy, Default)]
+    struct Asked<'a> {
+        target: &'a str,
+        headers: &'a [(&'a str, &'a str)],
+        caller: &'a str,
+        client: &'a str,
+        claims: &'a str,
+    }
+
+    fn ask(limit: &RateLimit, asked: Asked<'_>) -> Result<(), Duration> {
+        let mut request = http::Request::get(if asked.target.is_empty() { "/" } else { asked.target });
+        for (name, value) in asked.headers {
+            request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let caller = AppId::parse(caller).map_or(Caller::Outside, Caller::App);
-        limit.take(&RequestHead::Map(&parts), &caller, client, Instant::now()).is_ok()
+        let caller = AppId::parse(asked.caller).map_or(Caller::Outside, Caller::App);
+        let client = Some(asked.client).filter(|client| !client.is_empty());
+        let (head, now) = (RequestHead::Map(&parts), Instant::now());
+        let seen = Seen { head, caller: &caller, client, now, known: Known::All };
+        let claims = (!asked.claims.is_empty()).then(|| Claims::of(asked.claims));
+        limit.take(&seen, claims.as_ref())
+    }
+
+    fn fits(limit: &RateLimit, asked: Asked<'_>) -> bool {
+        ask(limit, asked).is_ok()
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_burst_and_then_the_rate_come_through() {
-        let limit = RateLimit::new(Duration::from_millis(100), 3, &RateKey::All);
-        let all = || take(&limit, "a/b", None, None);
+        let limit = RateLimit::new(Duration::from_millis(100), 3, &[]);
+        let all = || fits(&limit, Asked::default());
         assert_eq!((0..5).filter(|_| all()).count(), 3);
         tokio::time::advance(Duration::from_millis(100)).await;
         assert!(all());
@@ -177,11 +185,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_waits_as_long_as_told_comes_through_and_not_before() {
-        let (parts, ()) = http::Request::get("/").body(()).unwrap().into_parts();
-        for key in [RateKey::All, RateKey::Address] {
+        for key in [vec![], vec![RateKey::Address]] {
             let limit = RateLimit::new(Duration::from_secs(4), 2, &key);
-            let ask =
-                || limit.take(&RequestHead::Map(&parts), &Caller::Outside, Some("10.0.0.1"), Instant::now());
+            let ask = || ask(&limit, Asked { client: "10.0.0.1", ..Asked::default() });
             assert_eq!((ask(), ask()), (Ok(()), Ok(())));
             tokio::time::advance(Duration::from_millis(1_500)).await;
             let wait = Duration::from_millis(2_500);
@@ -195,8 +201,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_may_be_less_than_one_a_second() {
-        let limit = RateLimit::new(Duration::from_secs(4), 1, &RateKey::All);
-        let all = || take(&limit, "a/b", None, None);
+        let limit = RateLimit::new(Duration::from_secs(4), 1, &[]);
+        let all = || fits(&limit, Asked::default());
         assert!(all() && !all());
         tokio::time::advance(Duration::from_millis(3_999)).await;
         assert!(!all());
@@ -204,28 +210,99 @@ mod tests {
         assert!(all());
     }
 
+    /// Asks in turn for one call each; each of `calls` fits or not.
+    fn check(key: &[RateKey], calls: &[(Asked<'_>, bool)]) {
+        let limit = RateLimit::new(Duration::from_secs(1), 1, key);
+        for (at, (asked, expect)) in calls.iter().enumerate() {
+            assert_eq!(fits(&limit, *asked), *expect, "{key:?}: call {at}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn each_key_has_a_bucket_and_those_without_share_one() {
-        let second = Duration::from_secs(1);
-        let limit = RateLimit::new(second, 1, &RateKey::Header("x-user".to_owned()));
-        assert!(take(&limit, "a/b", Some("ada"), None) && take(&limit, "a/b", Some("bob"), None));
-        assert!(!take(&limit, "a/b", Some("ada"), None));
-        assert!(take(&limit, "a/b", None, None) && !take(&limit, "c/d", None, None));
-        let limit = RateLimit::new(second, 1, &RateKey::App);
-        assert!(take(&limit, "a/b", None, None) && take(&limit, "a/c", None, None));
-        assert!(!take(&limit, "a/b", None, None));
-        let limit = RateLimit::new(second, 1, &RateKey::Address);
-        assert!(take(&limit, "", None, Some("10.0.0.1")) && take(&limit, "", None, Some("10.0.0.2")));
-        assert!(!take(&limit, "", None, Some("10.0.0.1")));
+    async fn each_key_has_a_bucket_and_calls_without_it_share_one() {
+        let none = Asked { caller: "a/b", ..Asked::default() };
+        let header = |value| Asked { headers: value, ..none };
+        let (ada, bob) = (header(&[("x-user", "ada")]), header(&[("x-user", "bob")]));
+        check(
+            &[RateKey::Header("x-user".into())],
+            &[(ada, true), (bob, true), (ada, false), (none, true), (Asked { caller: "c/d", ..none }, false)],
+        );
+        let cookie = header(&[("cookie", "a=1; session=x; session=y")]);
+        let other = header(&[("cookie", "session=y")]);
+        let key = [RateKey::Cookie("session".into())];
+        check(&key, &[(cookie, true), (other, true), (cookie, false), (none, true), (none, false)]);
+        let target = |target| Asked { target, ..none };
+        check(
+            &[RateKey::Query("k".into())],
+            &[
+                (target("/?k=1"), true),
+                (target("/x?a=b&k=1"), false),
+                (target("/?k="), true),
+                (target("/"), true),
+                (target("/x"), false),
+            ],
+        );
+        check(&[RateKey::App], &[(none, true), (Asked { caller: "a/c", ..none }, true), (none, false)]);
+        let from = |client| Asked { client, ..Asked::default() };
+        let (one, two) = (from("10.0.0.1"), from("10.0.0.2"));
+        check(&[RateKey::Address], &[(one, true), (two, true), (one, false)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn claims_of_a_token_are_keys_within_others_too() {
+        let of = |claims| Asked { claims, ..Asked::default() };
+        check(
+            &[RateKey::Claim("org.id".into())],
+            &[
+                (of(r#"{"org":{"id":7}}"#), true),
+                (of(r#"{"org":{"id":8},"sub":"x"}"#), true),
+                (of(r#"{"org":{"id":7},"sub":"y"}"#), false),
+                (of(r#"{"sub":"x"}"#), true),
+                (Asked::default(), false),
+            ],
+        );
+        let groups = [RateKey::Claim("groups".into())];
+        let (both, one) = (of(r#"{"groups":["a","b"]}"#), of(r#"{"groups":["a"]}"#));
+        check(&groups, &[(both, true), (one, true), (both, false)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_tuple_of_parts_has_a_bucket() {
+        let of = |client, headers| Asked { client, headers, ..Asked::default() };
+        let (ada, bob) = (&[("x-user", "ada")][..], &[("x-user", "bob")][..]);
+        check(
+            &[RateKey::Address, RateKey::Header("x-user".into())],
+            &[
+                (of("10.0.0.1", ada), true),
+                (of("10.0.0.1", bob), true),
+                (of("10.0.0.2", ada), true),
+                (of("10.0.0.1", &[]), true),
+                (of("", ada), true),
+                (of("10.0.0.1", ada), false),
+                (of("10.0.0.1", &[]), false),
+                (of("", ada), false),
+            ],
+        );
+        // What one part ends with and the next begins with is not the same.
+        let two = |a, b| (a, b);
+        let pair = |(a, b): (&'static str, &'static str)| [("x-a", a), ("x-b", b)];
+        let (first, second) = (pair(two("ab", "c")), pair(two("a", "bc")));
+        let key = [RateKey::Header("x-a".into()), RateKey::Header("x-b".into())];
+        check(&key, &[(of("", &first), true), (of("", &second), true)]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn made_up_keys_neither_grow_memory_nor_get_through() {
-        let limit = RateLimit::new(Duration::from_secs(1), 1, &RateKey::Address);
-        let taken = (0..MAX_KEYS + 50).filter(|at| take(&limit, "", None, Some(&at.to_string()))).count();
-        assert_eq!(taken, MAX_KEYS + 1, "those beyond share one bucket");
+        let limit = RateLimit::new(Duration::from_secs(1), 1, &[RateKey::Address]);
+        let from = |client: &str| fits(&limit, Asked { client, ..Asked::default() });
+        let buckets = || limit.keyed.as_ref().unwrap().buckets.lock().unwrap().due.len();
+        assert!(from("busy"));
+        let taken = (0..RATE_KEYS + 50).filter(|at| from(&at.to_string())).count();
+        assert_eq!(taken, RATE_KEYS, "those beyond share one bucket");
+        assert_eq!(buckets(), RATE_KEYS);
+        assert!(!from("busy"), "nobody else's keys make room for a busy one to begin anew");
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(take(&limit, "", None, Some("new")), "buckets that are full again make room");
-        assert_eq!(limit.keyed.as_ref().unwrap().buckets.lock().unwrap().len(), 1);
+        assert!(from("new"), "buckets that are full again make room");
+        assert_eq!(buckets(), 1);
     }
 }

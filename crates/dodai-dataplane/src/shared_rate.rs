@@ -12,6 +12,7 @@ use std::time::Duration;
 use dodai_core::snapshot::{RateKey, RateStore, Share};
 
 use crate::filter::Seen;
+use crate::jwt::Claims;
 use crate::rate::{RateLimit, WHOLE};
 
 /// A filter by a limit that is shared.
@@ -28,7 +29,7 @@ struct Spec {
     name: String,
     interval: Duration,
     burst: u32,
-    key: RateKey,
+    key: Vec<RateKey>,
     store: Option<RateStore>,
 }
 
@@ -73,10 +74,10 @@ impl SharedRate {
         name: &str,
         interval: Duration,
         burst: u32,
-        key: &RateKey,
+        key: &[RateKey],
         store: Option<&RateStore>,
     ) -> SharedRate {
-        let spec = Spec { name: name.to_owned(), interval, burst, key: key.clone(), store: store.cloned() };
+        let spec = Spec { name: name.to_owned(), interval, burst, key: key.to_vec(), store: store.cloned() };
         SharedRate { spec, limit: OnceLock::new() }
     }
 
@@ -98,10 +99,10 @@ impl SharedRate {
     ///
     /// # Errors
     /// It does not fit: in how long one would.
-    pub fn take(&self, seen: &Seen<'_>) -> Result<(), Duration> {
+    pub fn take(&self, seen: &Seen<'_>, claims: Option<&Claims>) -> Result<(), Duration> {
         let Some(limit) = self.limit.get() else { return Ok(()) };
         limit.asked.fetch_add(1, Relaxed);
-        limit.rate.take_share(&seen.head, seen.caller, seen.client, seen.now, limit.share())
+        limit.rate.take_share(seen, claims, limit.share())
     }
 }
 

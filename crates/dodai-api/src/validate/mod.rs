@@ -16,6 +16,7 @@ mod jwt;
 mod offered;
 mod outside;
 mod policy;
+mod rate_limit;
 mod route;
 mod set;
 mod state;

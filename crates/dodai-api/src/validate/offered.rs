@@ -4,7 +4,8 @@
 use super::Findings;
 use crate::app::AppSpec;
 use crate::dapr::{ConfigurationSpec, Pipeline, Resiliency, RetryKind};
-use crate::policy::{PolicySpec, RateLimitSource, TargetKind};
+use crate::policy::{PolicySpec, TargetKind};
+use crate::rate_limit::RateLimitSource;
 use crate::read::Code;
 
 fn refuse(found: &mut Findings, path: impl Into<String>, message: &str, remedy: &str) {
@@ -86,11 +87,12 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
             }
         }
     }
-    let source = spec.rate_limit.as_ref().and_then(|limit| limit.key.as_ref()?.source);
-    if source == Some(RateLimitSource::Address) && has(&called) {
-        let message = "the client's address is known at gateways only";
-        let remedy = "target the Gateway or a Route of it, or count by `source: app`";
-        refuse(found, "spec.rateLimit.key.source", message, remedy);
+    for (i, part) in spec.rate_limit.iter().flat_map(|limit| &limit.key).enumerate() {
+        if part.source == Some(RateLimitSource::Address) && has(&called) {
+            let message = "the client's address is known at gateways only";
+            let remedy = "target the Gateway or a Route of it, or count by `source: app`";
+            refuse(found, format!("spec.rateLimit.key[{i}].source"), message, remedy);
+        }
     }
 }
 

@@ -3,10 +3,7 @@
 use super::Findings;
 use super::route::{attempts, check_modifier};
 use crate::overload::Concurrency;
-use crate::policy::{
-    CircuitBreaker, Hedge, PolicyAccessLog, PolicyRetry, PolicySpec, PolicyTracing, RateLimit,
-    RateLimitRedis, RateLimitScope,
-};
+use crate::policy::{CircuitBreaker, Hedge, PolicyAccessLog, PolicyRetry, PolicySpec, PolicyTracing};
 use crate::read::Code;
 
 pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
@@ -45,7 +42,7 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
         super::access::check(access, found);
     }
     if let Some(limit) = &spec.rate_limit {
-        check_rate_limit(limit, found);
+        super::rate_limit::check("spec.rateLimit", limit, found);
     }
     if let Some(headers) = &spec.headers {
         for (key, modifier) in [("request", &headers.request), ("response", &headers.response)] {
@@ -205,90 +202,5 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
     for (key, _) in others.iter().filter(|(_, given)| *given) {
         let message = "only `access` and `rateLimit` can be tried";
         found.error(Code::Conflict, format!("spec.{key}"), message, "put it into a Policy of its own");
-    }
-}
-
-fn check_rate_limit(limit: &RateLimit, found: &mut Findings) {
-    let rate = limit.requests_per_second;
-    if !(0.001..=1e9).contains(&rate) {
-        let remedy = "write a number from 0.001 to 1000000000; to refuse every call use `access`";
-        found.error(
-            Code::InvalidValue,
-            "spec.rateLimit.requestsPerSecond",
-            format!("{rate} is out of range"),
-            remedy,
-        );
-    }
-    if limit.burst == Some(0) {
-        found.error(
-            Code::InvalidValue,
-            "spec.rateLimit.burst",
-            "0 would refuse every call",
-            "write 1 or more",
-        );
-    }
-    if let Some(redis) = &limit.redis {
-        check_redis(limit, redis, found);
-    }
-    if let Some(key) = &limit.key {
-        if limit.scope == RateLimitScope::Global {
-            found.warning(
-                Code::NoEffect,
-                "spec.rateLimit.key",
-                "bases share the whole of the limit by where calls come in, and give each key that share: one whose calls \
-                 all come in at one base gets less than its limit",
-                "spread the calls of each caller over the bases, or leave `scope` or `key` out",
-            );
-        }
-        found.exactly_one(
-            "spec.rateLimit.key",
-            &[("header", key.header.is_some()), ("source", key.source.is_some())],
-        );
-        if let Some(header) = &key.header {
-            found.header_name("spec.rateLimit.key.header", header);
-        }
-    }
-}
-
-fn check_redis(limit: &RateLimit, redis: &RateLimitRedis, found: &mut Findings) {
-    let path = "spec.rateLimit.redis";
-    if limit.scope != RateLimitScope::Global {
-        let message = "each base keeps this limit by itself";
-        found.error(Code::Conflict, path, message, "add `scope: global`, or leave `redis` out");
-    }
-    let host_and_port = redis.address.rsplit_once(':');
-    let fits =
-        |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
-    if !host_and_port.is_some_and(fits) || redis.address.contains(['/', '@', ' ']) {
-        let message = format!("`{}` is not HOST:PORT", crate::Invalid::shorten(&redis.address));
-        let remedy = match redis.address.starts_with("rediss://") {
-            true => "write HOST:PORT alone, and `tls: {}` beside it",
-            false => {
-                "write for example `redis.internal:6379`; user, password and database have keys of their own"
-            }
-        };
-        found.error(Code::InvalidValue, format!("{path}.address"), message, remedy);
-    }
-    let tls = redis.tls.iter().flat_map(|tls| [("ca", &tls.ca), ("serverName", &tls.server_name)]);
-    for (key, _) in tls.filter(|(_, text)| text.as_ref().is_some_and(|text| text.trim().is_empty())) {
-        let remedy = "write it, or leave the key out";
-        found.error(Code::InvalidValue, format!("{path}.tls.{key}"), "it is empty", remedy);
-    }
-    if redis.password_ref.as_ref().is_some_and(|reference| reference.key.is_empty()) {
-        found.error(
-            Code::InvalidValue,
-            format!("{path}.passwordRef.key"),
-            "the key is empty",
-            "name the item",
-        );
-    }
-    if redis.username.is_some() && redis.password_ref.is_none() {
-        let remedy = "add `passwordRef`, or leave `username` out";
-        found.error(
-            Code::MissingKey,
-            format!("{path}.passwordRef"),
-            "a user proves itself by a password",
-            remedy,
-        );
     }
 }

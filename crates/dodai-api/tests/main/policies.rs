@@ -174,7 +174,7 @@ fn what_is_said_of_load() {
         check(APP, &format!("rateLimit: {{requestsPerSecond: 5, {redis}}}"), path);
     }
     let keyed =
-        read_text(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global, key: {source: app}}"));
+        read_text(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global, key: [{source: app}]}"));
     let warned: Vec<&str> = keyed.warnings.iter().map(|one| one.path.as_str()).collect();
     assert_eq!((errors(&keyed).len(), warned), (0, vec!["spec.rateLimit.key"]));
     good(&policy(APP, "hedge: {delay: 20ms, attempts: 2, anyMethod: true}"));
@@ -188,6 +188,26 @@ fn what_is_said_of_load() {
     check(APP, "priority: high", "spec.priority");
     check(APP, "tracing: {samplePercent: 5}", "spec.tracing");
     check(GATEWAY, "tracing: {samplePercent: 101}", "spec.tracing.samplePercent");
+}
+
+#[test]
+fn what_is_said_of_keys_of_a_rate_limit() {
+    let key = |parts: &str| format!("rateLimit: {{requestsPerSecond: 5, key: [{parts}]}}");
+    good(&policy(APP, &key("{header: x-user}, {cookie: session}, {queryParam: k}, {claim: org.id}")));
+    good(&policy(GATEWAY, &key("{source: app}, {source: address}")));
+    for (parts, path) in [
+        ("{}", "spec.rateLimit.key[0]"),
+        ("{source: app}, {header: a, cookie: b}", "spec.rateLimit.key[1]"),
+        ("{header: 'a b'}", "spec.rateLimit.key[0].header"),
+        ("{cookie: 'a b'}", "spec.rateLimit.key[0].cookie"),
+        ("{queryParam: ''}", "spec.rateLimit.key[0].queryParam"),
+        ("{claim: ''}", "spec.rateLimit.key[0].claim"),
+        ("{header: a}, {header: A}", "spec.rateLimit.key[1]"),
+        ("{header: a}, {header: b}, {header: c}, {header: d}, {header: e}", "spec.rateLimit.key"),
+    ] {
+        check(APP, &key(parts), path);
+    }
+    check(APP, "rateLimit: {requestsPerSecond: 5, key: {header: a}}", "spec.rateLimit.key");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use dodai_base::rates::{Dialer, Sharer};
 use dodai_base::reveal::Vault;
 use dodai_core::id::{BaseId, Name};
 use dodai_core::snapshot::{
-    Action, CallPolicy, ClientTls, Filter, Listener, Pem, Protocol, RateKey, RateStore, Resource, Role,
-    Routes, Rule, Snapshot, Value, VirtualHost,
+    Action, CallPolicy, ClientTls, Filter, Listener, Pem, Protocol, RateStore, Resource, Role, Routes, Rule,
+    Snapshot, Value, VirtualHost,
 };
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{Config, DataPlane};
@@ -147,7 +147,7 @@ impl Base {
             name: "shop/all".into(),
             interval: Duration::from_millis(1),
             burst: 1000,
-            key: RateKey::All,
+            key: Vec::new(),
             store: Some(store),
         };
         let rule = Rule {

@@ -243,12 +243,7 @@ fn rate_limit(policy: &Policy, limit: &api::RateLimit) -> Filter {
     // Within the bounds that the document was checked against, so the interval is neither 0 nor endless.
     let rate = limit.requests_per_second.clamp(0.001, 1e9);
     let burst = limit.burst.unwrap_or(rate.min(f64::from(u32::MAX)) as u32).max(1);
-    let key = match &limit.key {
-        None => RateKey::All,
-        Some(api::RateLimitKey { header: Some(header), .. }) => RateKey::Header(header.to_ascii_lowercase()),
-        Some(api::RateLimitKey { source: Some(api::RateLimitSource::Address), .. }) => RateKey::Address,
-        Some(api::RateLimitKey { .. }) => RateKey::App,
-    };
+    let key: Vec<RateKey> = limit.key.iter().filter_map(rate_key).collect();
     let interval = Duration::from_secs_f64(1.0 / rate);
     match share::limit_name(policy) {
         Some(name) => {
@@ -257,6 +252,19 @@ fn rate_limit(policy: &Policy, limit: &api::RateLimit) -> Filter {
         }
         None => Filter::RateLimit { interval, burst, key },
     }
+}
+
+/// A part of a key; one that says nothing was refused with its document.
+fn rate_key(part: &api::RateLimitKey) -> Option<RateKey> {
+    let source = |source| match source {
+        api::RateLimitSource::App => RateKey::App,
+        api::RateLimitSource::Address => RateKey::Address,
+    };
+    let header = part.header.as_ref().map(|name| RateKey::Header(name.to_ascii_lowercase()));
+    let cookie = || part.cookie.clone().map(RateKey::Cookie);
+    let query = || part.query_param.clone().map(RateKey::Query);
+    let claim = || part.claim.clone().map(RateKey::Claim);
+    header.or_else(cookie).or_else(query).or_else(claim).or(part.source.map(source))
 }
 
 fn access_log(said: &api::PolicyAccessLog) -> AccessLog {

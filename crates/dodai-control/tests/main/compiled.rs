@@ -333,9 +333,14 @@ fn parts_of_a_policy_become_filters() {
         other => panic!("one limit: {other:?}"),
     };
     let quarter = Duration::from_millis(250);
-    assert_eq!(key(""), (quarter, 4, RateKey::All));
-    assert_eq!(key(", burst: 9, key: {header: X-User}"), (quarter, 9, RateKey::Header("x-user".to_owned())));
-    assert_eq!(key(", key: {source: app}"), (quarter, 4, RateKey::App));
+    assert_eq!(key(""), (quarter, 4, vec![]));
+    assert_eq!(
+        key(", burst: 9, key: [{header: X-User}]"),
+        (quarter, 9, vec![RateKey::Header("x-user".into())])
+    );
+    let parts = [RateKey::Cookie("s".into()), RateKey::Query("k".into()), RateKey::Claim("org.id".into())];
+    let (_, _, found) = key(", key: [{cookie: s}, {queryParam: k}, {claim: org.id}, {source: app}]");
+    assert_eq!(found, [&parts[..], &[RateKey::App]].concat());
     let rules = "{action: allow, from: {apps: [b, other/c], namespaces: [shop]}, methods: [GET], paths: [/a/*]}, {action: deny}";
     let found = filters(&format!("access: {{rules: [{rules}]}}"));
     let id = |text: &str| AppId::parse(text).expect("valid");

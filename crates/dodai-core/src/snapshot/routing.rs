@@ -319,8 +319,8 @@ pub enum Filter {
         interval: Duration,
         /// How many may come at once.
         burst: u32,
-        /// What has a bucket of its own.
-        key: RateKey,
+        /// What has a bucket of its own, each tuple of these; all together without.
+        key: Vec<RateKey>,
     },
     /// The same, kept by all bases together; see [`super::Share`].
     SharedRateLimit {
@@ -330,8 +330,8 @@ pub enum Filter {
         interval: Duration,
         /// How many may come at once.
         burst: u32,
-        /// What has a bucket of its own.
-        key: RateKey,
+        /// What has a bucket of its own, each tuple of these; all together without.
+        key: Vec<RateKey>,
         /// By what the bases share it; `None` for control.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         store: Option<RateStore>,
@@ -355,15 +355,18 @@ pub enum Filter {
     },
 }
 
-/// What calls are counted by. Calls without the key share one bucket.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// A part of what calls are counted by. Not to have it is a value like others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RateKey {
-    /// All together.
-    #[default]
-    All,
     /// The value of this request header.
     Header(String),
+    /// The value of this cookie.
+    Cookie(String),
+    /// The value of this query parameter.
+    Query(String),
+    /// This claim of the call's token, `a.b` for `b` within `a`.
+    Claim(String),
     /// The calling app.
     App,
     /// The client's address, at a gateway.

@@ -4,12 +4,12 @@ use crate::support::*;
 use dodai_core::snapshot::*;
 use std::time::Duration;
 
-fn limit(key: RateKey) -> Filter {
+fn limit(key: &[RateKey]) -> Filter {
     Filter::SharedRateLimit {
         name: "shop/all".into(),
         interval: Duration::from_millis(100),
         burst: 10,
-        key,
+        key: key.to_vec(),
         store: None,
     }
 }
@@ -23,7 +23,7 @@ fn limited(share: Option<Resource>) -> Vec<Resource> {
     let answer = |name: &str, path: &str| Rule {
         name: name.into(),
         matches: vec![Match { path: Some(PathMatch::Prefix(path.into())), ..Match::default() }],
-        filters: vec![limit(RateKey::All)],
+        filters: vec![limit(&[])],
         ..rule(Action::Respond { status: 200, body: String::new() })
     };
     let mut resources = vec![gateway(), routes(vec![answer("one", "/one"), answer("two", "/two")])];
@@ -82,7 +82,7 @@ async fn a_limit_that_changes_keeps_its_share() {
             name: "shop/all".into(),
             interval: Duration::from_millis(100),
             burst: 20,
-            key: RateKey::All,
+            key: Vec::new(),
             store: None,
         };
         let answer =

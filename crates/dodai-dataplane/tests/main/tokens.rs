@@ -131,6 +131,30 @@ fn echoing(mut backends: Peers) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn calls_are_counted_by_what_their_token_claims() {
+    local(async {
+        let login = Login::new();
+        let key = vec![RateKey::Claim("sub".into()), RateKey::Cookie("device".into())];
+        let limit = Filter::RateLimit { interval: secs(60), burst: 1, key };
+        let rule = filtered(vec![jwt(JwtKeys::Inline(login.keys())), limit]);
+        let world = World::of(usual(service("shop/catalog/http"), rule)).await;
+        echoing(world.backend(1));
+        let mut client = world.client().await;
+        for (user, device, status) in
+            [("ada", "1", 200), ("bob", "1", 200), ("ada", "2", 200), ("ada", "1", 429), ("bob", "1", 429)]
+        {
+            let mut claims = ada();
+            // Another token each time: its user counts, not the token.
+            (claims["sub"], claims["jti"]) = (user.into(), json!(format!("{user}{device}{status}")));
+            let token = login.sign("ES256", &claims);
+            let asked = call(&format!("Authorization: Bearer {token}\r\nCookie: device={device}\r\n"));
+            assert_eq!(client.ask(&asked).await.status(), status, "{user} {device}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_tokens_that_an_issuer_signed_count() {
     local(async {
         let login = Login::new();
