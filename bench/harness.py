@@ -175,7 +175,7 @@ def filtered_route(app):
             timeouts: {{request: 10s}}
         """) + "---\n" + document("Policy", "limits", f"""
         targetRefs: [{{kind: Route, name: {app}}}]
-        rateLimit: {{requestsPerSecond: 10000000, burst: 1000000}}
+        rateLimits: [{{requests: 10000000, burst: 1000000}}]
         """)
 
 

@@ -43,9 +43,11 @@ pub struct PolicySpec {
     /// Service. Default: every app of the mesh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
-    /// How many calls are taken. Default: no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rate_limit: Option<RateLimit>,
+    /// How many calls are taken: each of these limits must let a call pass, and one that any refuses is taken by none.
+    /// Default: no limit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub rate_limits: Vec<RateLimit>,
     /// The largest body of a request; more is answered with 413. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_request_body: Option<ByteSize>,
@@ -79,7 +81,7 @@ pub struct PolicySpec {
     /// call, where nothing is said of the route or gateway. Default: what the base logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<PolicyAccessLog>,
-    /// Whether `access` and `rateLimit` are only tried: what they would refuse is counted and logged, and let through.
+    /// Whether `access` and `rateLimits` are only tried: what they would refuse is counted and logged, and let through.
     /// Stands beside the policies that hold. Default: `false`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,

@@ -4,15 +4,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::app::StoreRef;
+use crate::quantity::TimeSpan;
 
 /// How many calls are taken.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimit {
-    /// Calls per second over time, for each key on each base.
-    #[schemars(range(min = 0.001, max = 1_000_000_000.0))]
-    pub requests_per_second: f64,
-    /// Calls at once after a pause. Default: `requestsPerSecond`, at least 1.
+    /// Calls over time, in each `per`, for each key on each base.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub requests: u32,
+    /// The time that `requests` are for; they come evenly within it, after a burst. Default: `1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<TimeSpan>,
+    /// Calls at once after a pause. Default: `requests`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub burst: Option<u32>,

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use dodai_core::id::{BaseId, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Balance, CallPolicy, Endpoint, Endpoints, Filter, HeaderEdits, Listener, Protocol, Resource, Role,
-    Routes, Rule, Service, Snapshot, Target, VirtualHost,
+    Balance, CallPolicy, Endpoint, Endpoints, Filter, HeaderEdits, Listener, Protocol, RateLimit, Resource,
+    Role, Routes, Rule, Service, Snapshot, Target, VirtualHost,
 };
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{Config, DataPlane};
@@ -61,7 +61,12 @@ fn resources(
         filters: vec![
             Filter::RequestHeaders(set("x-edge", "bench")),
             Filter::ResponseHeaders(set("x-served-by", "dodai")),
-            Filter::RateLimit { interval: Duration::from_nanos(100), burst: 1_000_000, key: Vec::new() },
+            Filter::RateLimits(vec![RateLimit {
+                interval: Duration::from_nanos(100),
+                burst: 1_000_000,
+                key: Vec::new(),
+                shared: None,
+            }]),
         ],
         policy: CallPolicy { timeout: Some(Duration::from_secs(10)), ..CallPolicy::default() },
         ..Rule::forward("all/0", id.clone())

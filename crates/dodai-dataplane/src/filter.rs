@@ -21,10 +21,8 @@ use crate::fault::{Drawn, Fault};
 use crate::identity::Certified;
 use crate::jwt::{Checked, Claims, Jwt};
 use crate::path;
-use crate::rate::RateLimit;
-use crate::rate_key;
+use crate::rate_limits::RateLimits;
 use crate::route::BadRule;
-use crate::shared_rate::SharedRate;
 use crate::tally::Tally;
 use crate::trial::Trial;
 
@@ -50,9 +48,7 @@ pub enum Filter {
         per_ten_thousand: u16,
     },
     /// Refuses calls over a rate.
-    RateLimit(RateLimit),
-    /// Refuses calls over a rate that all bases keep together.
-    SharedRate(Box<SharedRate>),
+    RateLimits(RateLimits),
     /// Refuses callers.
     Access(Access),
     /// Asks for a token.
@@ -73,11 +69,11 @@ impl Filter {
         matches!(self, Filter::Jwt(_) | Filter::Authorizer(_))
     }
 
-    /// The limit that all bases keep together, if it is one.
-    pub fn shared_rate(&self) -> Option<&SharedRate> {
+    /// Its rate limits, if it has some.
+    pub fn rate_limits(&self) -> Option<&RateLimits> {
         match self {
-            Filter::SharedRate(limit) => Some(limit),
-            Filter::Trial(trial) => trial.filter().shared_rate(),
+            Filter::RateLimits(limits) => Some(limits),
+            Filter::Trial(trial) => trial.filter().rate_limits(),
             Filter::Access(_)
             | Filter::Authorizer(_)
             | Filter::Cors(_)
@@ -86,8 +82,7 @@ impl Filter {
             | Filter::Request(_)
             | Filter::Response(_)
             | Filter::Rewrite { .. }
-            | Filter::Mirror { .. }
-            | Filter::RateLimit(_) => None,
+            | Filter::Mirror { .. } => None,
         }
     }
 
@@ -104,8 +99,7 @@ impl Filter {
             | Filter::Response(_)
             | Filter::Rewrite { .. }
             | Filter::Mirror { .. }
-            | Filter::RateLimit(_)
-            | Filter::SharedRate(_) => None,
+            | Filter::RateLimits(_) => None,
         }
     }
 }
@@ -129,14 +123,7 @@ fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule>
         snapshot::Filter::Mirror { to, per_ten_thousand } => {
             Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand }
         }
-        snapshot::Filter::RateLimit { interval, burst, key } => {
-            rate_key::check(rule, key)?;
-            Filter::RateLimit(RateLimit::new(*interval, *burst, key))
-        }
-        snapshot::Filter::SharedRateLimit { name, interval, burst, key, store } => {
-            rate_key::check(rule, key)?;
-            Filter::SharedRate(Box::new(SharedRate::new(name, *interval, *burst, key, store.as_ref())))
-        }
+        snapshot::Filter::RateLimits(limits) => Filter::RateLimits(RateLimits::compile(rule, limits)?),
         snapshot::Filter::Access(access) => Filter::Access(Access::compile(rule, access)?),
         snapshot::Filter::Jwt(jwt) => Filter::Jwt(Box::new(Jwt::compile(rule, jwt)?)),
         snapshot::Filter::Authorizer(spec) => Filter::Authorizer(Box::new(Authorizer::compile(rule, spec)?)),
@@ -281,10 +268,7 @@ pub fn run(
                     passed.mirrors.push(index);
                 }
             }
-            Filter::RateLimit(limit) => {
-                limit.take(seen, passed.claims.as_deref()).map_err(used_up)?;
-            }
-            Filter::SharedRate(limit) => limit.take(seen, passed.claims.as_deref()).map_err(used_up)?,
+            Filter::RateLimits(limits) => limits.take(seen, passed.claims.as_deref()).map_err(used_up)?,
             Filter::Access(access) => access.check(seen, passed.claims.as_deref())?,
             // The base itself is asked for nothing: it delivers messages, and asks authorizers.
             Filter::Jwt(_) | Filter::Authorizer(_) if *seen.caller == Caller::Base => {}
@@ -332,7 +316,7 @@ pub fn run_at_once(filters: &[Filter], seen: &Seen<'_>, name: &str) -> Result<()
 
 /// Why a call beyond a rate is refused, that would fit in `wait`.
 pub fn used_up(wait: Duration) -> Failure {
-    let text = "the rate limit is used up; wait, or raise `rateLimit` of the policy";
+    let text = "the rate limit is used up; wait, or raise `rateLimits` of the policy";
     Failure::new(Kind::RateLimited, text).after(wait)
 }
 

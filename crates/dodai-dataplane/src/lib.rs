@@ -70,6 +70,7 @@ pub mod plane;
 mod proxied;
 pub mod rate;
 mod rate_key;
+pub mod rate_limits;
 mod reach;
 mod relay;
 mod replay;

@@ -39,6 +39,15 @@ struct Pace {
     tolerance: u64,
 }
 
+/// That a call was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// The key of its bucket, if that is one by key.
+    mark: Option<u64>,
+    /// What it took of it.
+    cost: u64,
+}
+
 #[derive(Debug)]
 struct Keyed {
     key: Key,
@@ -105,19 +114,11 @@ impl RateLimit {
         RateLimit { pace, shared: AtomicU64::new(0), keyed }
     }
 
-    /// Takes a call. `claims` are those of its token, if it showed one.
+    /// Takes a call, of `share` in 10,000 of those that fit. `claims` are those of its token, if it showed one.
     ///
     /// # Errors
     /// It does not fit: in how long one would.
-    pub fn take(&self, seen: &Seen<'_>, claims: Option<&Claims>) -> Result<(), Duration> {
-        self.take_share(seen, claims, WHOLE)
-    }
-
-    /// Like [`RateLimit::take`], of `share` in 10,000 of the calls only.
-    ///
-    /// # Errors
-    /// It does not fit: in how long one would.
-    pub fn take_share(&self, seen: &Seen<'_>, claims: Option<&Claims>, share: u32) -> Result<(), Duration> {
+    pub fn take(&self, seen: &Seen<'_>, claims: Option<&Claims>, share: u32) -> Result<Taken, Duration> {
         let pace = if share >= WHOLE { self.pace } else { self.pace.scaled(share) };
         let now = pace.now(seen.now);
         let Some(keyed) = &self.keyed else { return self.take_shared(pace, now) };
@@ -128,12 +129,30 @@ impl RateLimit {
             return self.take_shared(pace, now);
         };
         *bucket = pace.step(*bucket, now)?;
-        Ok(())
+        Ok(Taken { mark: Some(mark), cost: pace.interval })
     }
 
-    fn take_shared(&self, pace: Pace, now: u64) -> Result<(), Duration> {
+    fn take_shared(&self, pace: Pace, now: u64) -> Result<Taken, Duration> {
         let taken = self.shared.fetch_update(Relaxed, Relaxed, |next| pace.step(next, now).ok());
-        taken.map_or_else(|next| pace.step(next, now).map(drop), |_| Ok(()))
+        if let Err(next) = taken {
+            pace.step(next, now)?;
+        }
+        Ok(Taken { mark: None, cost: pace.interval })
+    }
+
+    /// Takes back that a call was taken: it goes no further.
+    pub fn give_back(&self, taken: &Taken) {
+        match (taken.mark, &self.keyed) {
+            (Some(mark), Some(keyed)) => {
+                let mut buckets = keyed.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(due) = buckets.due.get_mut(&mark) {
+                    *due = due.saturating_sub(taken.cost);
+                }
+            }
+            (None, _) | (_, None) => {
+                let _before = self.shared.fetch_sub(taken.cost, Relaxed);
+            }
+        }
     }
 }
 
@@ -166,7 +185,7 @@ mod tests {
         let (head, now) = (RequestHead::Map(&parts), Instant::now());
         let seen = Seen { head, caller: &caller, client, now, known: Known::All };
         let claims = (!asked.claims.is_empty()).then(|| Claims::of(asked.claims));
-        limit.take(&seen, claims.as_ref())
+        limit.take(&seen, claims.as_ref(), WHOLE).map(drop)
     }
 
     fn fits(limit: &RateLimit, asked: Asked<'_>) -> bool {

@@ -16,6 +16,7 @@ use crate::capture;
 use crate::filter::Filter;
 use crate::local::Locals;
 use crate::logging;
+use crate::rate_limits::RateLimits;
 use crate::reach::Address;
 use crate::route::{BadRule, Router, Rule};
 use crate::service::{Place, Service};
@@ -139,7 +140,8 @@ impl Table {
 
     fn join_limits(&mut self, old: &Table) {
         let mut limits = Limits::new();
-        for shared in self.filters().flat_map(|(_, filters)| filters).filter_map(Filter::shared_rate) {
+        let filters = self.filters().flat_map(|(_, filters)| filters);
+        for shared in filters.filter_map(Filter::rate_limits).flat_map(RateLimits::shared) {
             shared.join(&mut limits, &old.limits);
         }
         self.limits = limits;

@@ -43,8 +43,7 @@ impl Trial {
     fn verdict(&self, seen: &Seen<'_>, claims: Option<&Claims>) -> Result<(), Failure> {
         match &self.filter {
             Filter::Access(access) => access.check(seen, claims),
-            Filter::RateLimit(limit) => limit.take(seen, claims).map_err(filter::used_up),
-            Filter::SharedRate(limit) => limit.take(seen, claims).map_err(filter::used_up),
+            Filter::RateLimits(limits) => limits.take(seen, claims).map_err(filter::used_up),
             Filter::Request(_)
             | Filter::Response(_)
             | Filter::Rewrite { .. }

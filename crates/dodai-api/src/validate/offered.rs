@@ -87,11 +87,14 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
             }
         }
     }
-    for (i, part) in spec.rate_limit.iter().flat_map(|limit| &limit.key).enumerate() {
+    let parts = spec.rate_limits.iter().enumerate().flat_map(|(i, limit)| {
+        limit.key.iter().enumerate().map(move |(j, part)| (format!("spec.rateLimits[{i}].key[{j}]"), part))
+    });
+    for (path, part) in parts {
         if part.source == Some(RateLimitSource::Address) && has(&called) {
             let message = "the client's address is known at gateways only";
             let remedy = "target the Gateway or a Route of it, or count by `source: app`";
-            refuse(found, format!("spec.rateLimit.key[{i}].source"), message, remedy);
+            refuse(found, format!("{path}.source"), message, remedy);
         }
     }
 }

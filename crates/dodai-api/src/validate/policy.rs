@@ -41,9 +41,7 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     if let Some(access) = &spec.access {
         super::access::check(access, found);
     }
-    if let Some(limit) = &spec.rate_limit {
-        super::rate_limit::check("spec.rateLimit", limit, found);
-    }
+    super::rate_limit::check(&spec.rate_limits, found);
     if let Some(headers) = &spec.headers {
         for (key, modifier) in [("request", &headers.request), ("response", &headers.response)] {
             if let Some(modifier) = modifier {
@@ -178,8 +176,8 @@ fn check_concurrency(concurrency: &Concurrency, found: &mut Findings) {
 
 /// What only tries must not look as if it did more.
 fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
-    if spec.access.is_none() && spec.rate_limit.is_none() {
-        let remedy = "add `access` or `rateLimit`, or leave `dryRun` out";
+    if spec.access.is_none() && spec.rate_limits.is_empty() {
+        let remedy = "add `access` or `rateLimits`, or leave `dryRun` out";
         found.error(Code::MissingKey, "spec.dryRun", "there is nothing to try", remedy);
     }
     let others = [
@@ -200,7 +198,7 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
         ("maxRequestBody", spec.max_request_body.is_some()),
     ];
     for (key, _) in others.iter().filter(|(_, given)| *given) {
-        let message = "only `access` and `rateLimit` can be tried";
+        let message = "only `access` and `rateLimits` can be tried";
         found.error(Code::Conflict, format!("spec.{key}"), message, "put it into a Policy of its own");
     }
 }

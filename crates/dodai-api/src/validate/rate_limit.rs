@@ -1,18 +1,42 @@
-//! Rules within `rateLimit` of a Policy.
+//! Rules within `rateLimits` of a Policy.
+
+use std::time::Duration;
 
 use super::Findings;
+use crate::quantity::TimeSpan;
 use crate::rate_limit::{RateLimit, RateLimitKey, RateLimitRedis, RateLimitScope, RateLimitSource};
 use crate::read::Code;
 
+/// What `requests` are for where nothing is said.
+const SECOND: Duration = Duration::from_secs(1);
 /// Parts that a key has at most.
 const MAX_PARTS: usize = 4;
 
-pub(super) fn check(path: &str, limit: &RateLimit, found: &mut Findings) {
-    let rate = limit.requests_per_second;
-    if !(0.001..=1e9).contains(&rate) {
-        let remedy = "write a number from 0.001 to 1000000000; to refuse every call use `access`";
-        let message = format!("{rate} is out of range");
-        found.error(Code::InvalidValue, format!("{path}.requestsPerSecond"), message, remedy);
+/// Limits that a policy has at most: each is looked at by every call.
+const MAX_LIMITS: usize = 8;
+
+pub(super) fn check(limits: &[RateLimit], found: &mut Findings) {
+    if limits.len() > MAX_LIMITS {
+        let message = format!("{} limits", limits.len());
+        let remedy = format!("write at most {MAX_LIMITS}");
+        found.error(Code::InvalidValue, "spec.rateLimits", message, remedy);
+    }
+    for (i, limit) in limits.iter().enumerate() {
+        check_limit(&format!("spec.rateLimits[{i}]"), limit, found);
+    }
+}
+
+fn check_limit(path: &str, limit: &RateLimit, found: &mut Findings) {
+    if !(1..=1_000_000_000).contains(&limit.requests) {
+        let remedy = "write a number from 1 to 1000000000; to refuse every call use `access`";
+        let message = format!("{} is out of range", limit.requests);
+        found.error(Code::InvalidValue, format!("{path}.requests"), message, remedy);
+    }
+    let per = limit.per.map_or(SECOND, TimeSpan::get);
+    if limit.requests > 0 && (per / limit.requests).is_zero() {
+        let message = "that is more than one call in a nanosecond";
+        let remedy = "write a longer time, such as `1s` or `1h`";
+        found.error(Code::InvalidValue, format!("{path}.per"), message, remedy);
     }
     if limit.burst == Some(0) {
         let message = "0 would refuse every call";

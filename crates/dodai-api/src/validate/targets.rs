@@ -33,10 +33,12 @@ impl<'a> World<'a> {
             }
         }
         found.extend(self.access_apps(namespace, spec));
-        let redis = spec.rate_limit.as_ref().and_then(|limit| limit.redis.as_ref());
-        if let Some(secret) = redis.and_then(|redis| redis.password_ref.as_ref()) {
-            let path = "spec.rateLimit.redis.passwordRef.store";
-            found.extend(self.component(path, namespace, secret.store.as_str(), "secretstores."));
+        for (i, limit) in spec.rate_limits.iter().enumerate() {
+            let Some(secret) = limit.redis.as_ref().and_then(|redis| redis.password_ref.as_ref()) else {
+                continue;
+            };
+            let path = format!("spec.rateLimits[{i}].redis.passwordRef.store");
+            found.extend(self.component(&path, namespace, secret.store.as_str(), "secretstores."));
         }
         if let Some(authorizer) = &spec.ext_authz {
             let to = &authorizer.backend_ref;

@@ -253,7 +253,7 @@ spec:
   timeouts: { connect: 0s }
   circuitBreaker: { maxRequests: 0 }
   access: { rules: [{ action: allow, from: {}, methods: [get], paths: ["/a*b", "c"] }, { action: deny, from: { apps: ["A/b"] } }] }
-  rateLimit: { requestsPerSecond: 0, burst: 0, key: [{ header: "a b", source: app }] }
+  rateLimits: [{ requests: 0, burst: 0, key: [{ header: "a b", source: app }] }]
   headers: { request: {}, response: { set: [{ name: a, value: "b\nc" }] } }
 "#,
     );
@@ -492,9 +492,9 @@ fn what_is_not_done_is_never_passed_over_in_silence() {
         ),
         (
             policy(
-                "targetRefs: [{ kind: App, name: a }], rateLimit: { requestsPerSecond: 1, key: [{ source: address }] }",
+                "targetRefs: [{ kind: App, name: a }], rateLimits: [{ requests: 1, key: [{ source: address }] }]",
             ),
-            "spec.rateLimit.key[0].source",
+            "spec.rateLimits[0].key[0].source",
             "not_offered",
         ),
         (

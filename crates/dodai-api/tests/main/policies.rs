@@ -160,23 +160,25 @@ fn what_is_said_of_load() {
     good(&policy(APP, "concurrency: {limit: 100, adaptive: true, priorityHeader: x-priority}"));
     good(&policy(GATEWAY, "priority: low"));
     good(&policy(GATEWAY, "tracing: {samplePercent: 0.5}"));
-    good(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global}"));
+    good(&policy(APP, "rateLimits: [{requests: 5, scope: global}]"));
     let shared = "redis: {address: 'redis:6379', database: 2, username: u, passwordRef: {store: vault, key: p}, tls: {ca: /etc/ssl/redis.pem, serverName: redis}}";
-    good(&policy(APP, &format!("rateLimit: {{requestsPerSecond: 5, scope: global, {shared}}}")));
+    good(&policy(APP, &format!("rateLimits: [{{requests: 5, scope: global, {shared}}}]")));
     for (redis, path) in [
-        ("scope: local, redis: {address: 'redis:6379'}", "spec.rateLimit.redis"),
-        ("scope: global, redis: {address: redis}", "spec.rateLimit.redis.address"),
-        ("scope: global, redis: {address: 'redis://u@redis:6379'}", "spec.rateLimit.redis.address"),
-        ("scope: global, redis: {address: 'rediss://redis:6379'}", "spec.rateLimit.redis.address"),
-        ("scope: global, redis: {address: 'redis:6379', tls: {ca: ''}}", "spec.rateLimit.redis.tls.ca"),
-        ("scope: global, redis: {address: 'redis:6379', username: u}", "spec.rateLimit.redis.passwordRef"),
+        ("scope: local, redis: {address: 'redis:6379'}", "spec.rateLimits[0].redis"),
+        ("scope: global, redis: {address: redis}", "spec.rateLimits[0].redis.address"),
+        ("scope: global, redis: {address: 'redis://u@redis:6379'}", "spec.rateLimits[0].redis.address"),
+        ("scope: global, redis: {address: 'rediss://redis:6379'}", "spec.rateLimits[0].redis.address"),
+        ("scope: global, redis: {address: 'redis:6379', tls: {ca: ''}}", "spec.rateLimits[0].redis.tls.ca"),
+        (
+            "scope: global, redis: {address: 'redis:6379', username: u}",
+            "spec.rateLimits[0].redis.passwordRef",
+        ),
     ] {
-        check(APP, &format!("rateLimit: {{requestsPerSecond: 5, {redis}}}"), path);
+        check(APP, &format!("rateLimits: [{{requests: 5, {redis}}}]"), path);
     }
-    let keyed =
-        read_text(&policy(APP, "rateLimit: {requestsPerSecond: 5, scope: global, key: [{source: app}]}"));
+    let keyed = read_text(&policy(APP, "rateLimits: [{requests: 5, scope: global, key: [{source: app}]}]"));
     let warned: Vec<&str> = keyed.warnings.iter().map(|one| one.path.as_str()).collect();
-    assert_eq!((errors(&keyed).len(), warned), (0, vec!["spec.rateLimit.key"]));
+    assert_eq!((errors(&keyed).len(), warned), (0, vec!["spec.rateLimits[0].key"]));
     good(&policy(APP, "hedge: {delay: 20ms, attempts: 2, anyMethod: true}"));
     good(&policy(GATEWAY, "hedge: {}"));
     check(APP, "hedge: {attempts: 5}", "spec.hedge.attempts");
@@ -191,23 +193,32 @@ fn what_is_said_of_load() {
 }
 
 #[test]
-fn what_is_said_of_keys_of_a_rate_limit() {
-    let key = |parts: &str| format!("rateLimit: {{requestsPerSecond: 5, key: [{parts}]}}");
+fn what_is_said_of_rate_limits_and_their_keys() {
+    good(&policy(
+        APP,
+        "rateLimits: [{requests: 10}, {requests: 1000, per: 1h, burst: 5, key: [{source: app}]}]",
+    ));
+    check(APP, "rateLimits: [{requests: 1}, {requests: 0}]", "spec.rateLimits[1].requests");
+    check(APP, "rateLimits: [{requests: 1, per: 0s}]", "spec.rateLimits[0].per");
+    check(APP, "rateLimits: [{requests: 1000000000, per: 1ms}]", "spec.rateLimits[0].per");
+    check(APP, &format!("rateLimits: [{}]", ["{requests: 1}"; 9].join(", ")), "spec.rateLimits");
+    check(APP, "rateLimit: {requestsPerSecond: 5}", "spec.rateLimit");
+    let key = |parts: &str| format!("rateLimits: [{{requests: 5, key: [{parts}]}}]");
     good(&policy(APP, &key("{header: x-user}, {cookie: session}, {queryParam: k}, {claim: org.id}")));
     good(&policy(GATEWAY, &key("{source: app}, {source: address}")));
     for (parts, path) in [
-        ("{}", "spec.rateLimit.key[0]"),
-        ("{source: app}, {header: a, cookie: b}", "spec.rateLimit.key[1]"),
-        ("{header: 'a b'}", "spec.rateLimit.key[0].header"),
-        ("{cookie: 'a b'}", "spec.rateLimit.key[0].cookie"),
-        ("{queryParam: ''}", "spec.rateLimit.key[0].queryParam"),
-        ("{claim: ''}", "spec.rateLimit.key[0].claim"),
-        ("{header: a}, {header: A}", "spec.rateLimit.key[1]"),
-        ("{header: a}, {header: b}, {header: c}, {header: d}, {header: e}", "spec.rateLimit.key"),
+        ("{}", "spec.rateLimits[0].key[0]"),
+        ("{source: app}, {header: a, cookie: b}", "spec.rateLimits[0].key[1]"),
+        ("{header: 'a b'}", "spec.rateLimits[0].key[0].header"),
+        ("{cookie: 'a b'}", "spec.rateLimits[0].key[0].cookie"),
+        ("{queryParam: ''}", "spec.rateLimits[0].key[0].queryParam"),
+        ("{claim: ''}", "spec.rateLimits[0].key[0].claim"),
+        ("{header: a}, {header: A}", "spec.rateLimits[0].key[1]"),
+        ("{header: a}, {header: b}, {header: c}, {header: d}, {header: e}", "spec.rateLimits[0].key"),
     ] {
         check(APP, &key(parts), path);
     }
-    check(APP, "rateLimit: {requestsPerSecond: 5, key: {header: a}}", "spec.rateLimit.key");
+    check(APP, "rateLimits: [{requests: 5, key: {header: a}}]", "spec.rateLimits[0].key");
 }
 
 #[test]
@@ -248,7 +259,7 @@ fn a_header_is_changed_in_one_way() {
 fn only_guards_can_be_tried() {
     good(&policy(APP, "dryRun: true, access: {default: deny}"));
     check(APP, "dryRun: true", "spec.dryRun");
-    check(APP, "dryRun: true, rateLimit: {requestsPerSecond: 1}, timeouts: {request: 1s}", "spec.timeouts");
+    check(APP, "dryRun: true, rateLimits: [{requests: 1}], timeouts: {request: 1s}", "spec.timeouts");
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub const OTHERS: [&str; 9] = [
     "apiVersion: dodai.dev/v1\nkind: Policy\nmetadata: { name: p }\nspec: { targetRefs: [{ kind: App, name: shop }], \
      timeouts: { request: 0s, idle: 1h }, retry: { attempts: 2 }, circuitBreaker: { consecutiveFailures: 0 }, \
      loadBalancing: {}, access: { default: allow, rules: [{ action: deny, from: { apps: [a, n/b] }, paths: [/x/*] }] }, \
-     rateLimit: { requestsPerSecond: 0.5, key: [{ source: app }] }, headers: { request: { remove: [A] } } }\n",
+     rateLimits: [{ requests: 1, per: 2s, key: [{ source: app }] }], headers: { request: { remove: [A] } } }\n",
     "apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: { name: s }\nspec: { pubsubname: bus, topic: t, routes: \
      { rules: [{ match: event.type == 'x', path: /x }], default: /d }, bulkSubscribe: { enabled: 'true', \
      maxMessagesCount: '10' }, deadLetterTopic: dead }\nscopes: [shop]\n",

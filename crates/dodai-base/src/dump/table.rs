@@ -1,7 +1,7 @@
 //! The compiled rules in the order in which calls ask them.
 
 use dodai_core::secrecy::is_secret_name;
-use dodai_core::snapshot::{Action, Backend, Filter, HeaderEdits, Match, Role, Rule};
+use dodai_core::snapshot::{Action, Backend, Filter, HeaderEdits, Match, RateLimit, Role, Rule};
 use dodai_dataplane::table::Table;
 use serde_json::{Value, json};
 
@@ -126,6 +126,11 @@ fn edits(kind: &str, of: &HeaderEdits) -> Value {
     json!({ "kind": kind, "set": names(&of.set), "add": names(&of.add), "remove": of.remove })
 }
 
+fn limit(of: &RateLimit) -> Value {
+    let name = of.shared.as_ref().map(|shared| &shared.name);
+    json!({ "intervalUs": micros(of.interval), "burst": of.burst, "key": of.key, "shared": name })
+}
+
 fn filter(of: &Filter) -> Value {
     match of {
         Filter::RequestHeaders(changes) => edits("request_headers", changes),
@@ -134,12 +139,9 @@ fn filter(of: &Filter) -> Value {
         Filter::Mirror { to, per_ten_thousand } => {
             json!({ "kind": "mirror", "to": backend(to), "perTenThousand": per_ten_thousand })
         }
-        Filter::RateLimit { interval, burst, key } => {
-            json!({ "kind": "rate_limit", "intervalUs": micros(*interval), "burst": burst, "key": key })
+        Filter::RateLimits(limits) => {
+            json!({ "kind": "rate_limits", "limits": limits.iter().map(limit).collect::<Vec<_>>() })
         }
-        Filter::SharedRateLimit { name, interval, burst, key, .. } => json!({
-            "kind": "shared_rate_limit", "name": name, "intervalUs": micros(*interval), "burst": burst, "key": key,
-        }),
         Filter::Access(_) => json!({ "kind": "access" }),
         Filter::Cors(_) => json!({ "kind": "cors" }),
         Filter::Jwt(_) => json!({ "kind": "jwt" }),

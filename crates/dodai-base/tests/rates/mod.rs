@@ -10,8 +10,8 @@ use dodai_base::rates::{Dialer, Sharer};
 use dodai_base::reveal::Vault;
 use dodai_core::id::{BaseId, Name};
 use dodai_core::snapshot::{
-    Action, CallPolicy, ClientTls, Filter, Listener, Pem, Protocol, RateStore, Resource, Role, Routes, Rule,
-    Snapshot, Value, VirtualHost,
+    Action, CallPolicy, ClientTls, Filter, Listener, Pem, Protocol, RateLimit, RateStore, Resource, Role,
+    Routes, Rule, SharedRate, Snapshot, Value, VirtualHost,
 };
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{Config, DataPlane};
@@ -143,13 +143,12 @@ impl Base {
             namespace: Name::new("shop").expect("a name"),
             tls: tls.map(Box::new),
         };
-        let limit = Filter::SharedRateLimit {
-            name: "shop/all".into(),
+        let limit = Filter::RateLimits(vec![RateLimit {
             interval: Duration::from_millis(1),
             burst: 1000,
             key: Vec::new(),
-            store: Some(store),
-        };
+            shared: Some(SharedRate { name: "shop/all".into(), store: Some(store) }),
+        }]);
         let rule = Rule {
             name: "r".into(),
             matches: Vec::new(),

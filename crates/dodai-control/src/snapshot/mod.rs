@@ -13,12 +13,12 @@ mod listener;
 mod outside;
 mod policy;
 mod precedence;
+mod rate;
 mod resilience;
 mod resiliency;
 mod route;
 mod rule;
 mod service;
-mod share;
 mod telling;
 mod workload;
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 use dodai_api::{self as api, Metadata, Policy, TargetKind};
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{
-    AccessLog, Breaker, CallPolicy, Concurrency, Filter, HeaderEdits, Health, RateKey, RetryPolicy,
+    AccessLog, Breaker, CallPolicy, Concurrency, Filter, HeaderEdits, Health, RetryPolicy,
 };
 
 use super::balancing::{self, Balancing};
 use super::service::Offered;
-use super::{Input, guard, resilience, resiliency, share};
+use super::{Input, guard, rate, resilience, resiliency};
 use crate::documents::Documents;
 use crate::name;
 
@@ -126,9 +126,7 @@ fn folded(documents: &Documents, parts: &[Part<'_>]) -> Effective {
         effective.fold(policy);
     }
     for policy in trials {
-        effective.filters.extend(
-            policy.spec.rate_limit.as_ref().map(|limit| guard::trial(policy, rate_limit(policy, limit))),
-        );
+        effective.filters.extend(rate::limits(policy).map(|limits| guard::trial(policy, limits)));
     }
     effective
 }
@@ -221,9 +219,9 @@ impl Effective {
             self.seen.fault = true;
             self.filters.push(resilience::fault(fault));
         }
-        if let Some(limit) = spec.rate_limit.as_ref().filter(|_| !self.seen.rate) {
+        if let Some(limits) = rate::limits(policy).filter(|_| !self.seen.rate) {
             self.seen.rate = true;
-            self.filters.push(rate_limit(policy, limit));
+            self.filters.push(limits);
         }
         if let Some(headers) = spec.headers.as_ref().filter(|_| !self.seen.headers) {
             self.seen.headers = true;
@@ -236,35 +234,6 @@ impl Effective {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
 fn per_ten_thousand(percent: f64) -> u16 {
     (percent.clamp(0.0, 100.0) * 100.0).round() as u16
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
-fn rate_limit(policy: &Policy, limit: &api::RateLimit) -> Filter {
-    // Within the bounds that the document was checked against, so the interval is neither 0 nor endless.
-    let rate = limit.requests_per_second.clamp(0.001, 1e9);
-    let burst = limit.burst.unwrap_or(rate.min(f64::from(u32::MAX)) as u32).max(1);
-    let key: Vec<RateKey> = limit.key.iter().filter_map(rate_key).collect();
-    let interval = Duration::from_secs_f64(1.0 / rate);
-    match share::limit_name(policy) {
-        Some(name) => {
-            let store = limit.redis.as_ref().map(|redis| share::store(policy, redis));
-            Filter::SharedRateLimit { name, interval, burst, key, store }
-        }
-        None => Filter::RateLimit { interval, burst, key },
-    }
-}
-
-/// A part of a key; one that says nothing was refused with its document.
-fn rate_key(part: &api::RateLimitKey) -> Option<RateKey> {
-    let source = |source| match source {
-        api::RateLimitSource::App => RateKey::App,
-        api::RateLimitSource::Address => RateKey::Address,
-    };
-    let header = part.header.as_ref().map(|name| RateKey::Header(name.to_ascii_lowercase()));
-    let cookie = || part.cookie.clone().map(RateKey::Cookie);
-    let query = || part.query_param.clone().map(RateKey::Query);
-    let claim = || part.claim.clone().map(RateKey::Claim);
-    header.or_else(cookie).or_else(query).or_else(claim).or(part.source.map(source))
 }
 
 fn access_log(said: &api::PolicyAccessLog) -> AccessLog {

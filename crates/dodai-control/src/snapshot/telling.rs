@@ -8,7 +8,7 @@ use dodai_core::id::{AppId, InstanceId};
 use dodai_core::snapshot::{Absent, Delta, Key, Resource, Snapshot};
 
 use super::endpoints::{Traits, endpoints};
-use super::{BaseSettings, Frame, Input, component, listener, outside, route, service, share, workload};
+use super::{BaseSettings, Frame, Input, component, listener, outside, rate, route, service, workload};
 use crate::name;
 use crate::reads::{Read, Reads};
 use crate::world::{Memo, World};
@@ -191,7 +191,7 @@ fn make(input: &Input<'_>, frame: &Frame, part: &Part) -> Vec<Resource> {
             let Some(Document::HttpEndpoint(found)) = document(key) else { return Vec::new() };
             outside::endpoint(input, frame, found).into_iter().flatten().collect()
         }
-        Part::Shares => share::shares(input),
+        Part::Shares => rate::shares(input),
         Part::Trust => {
             let trust = input.settings.trust.clone().filter(|_| input.heeds_trust());
             trust.map(Resource::Trust).into_iter().collect()

@@ -7,8 +7,8 @@ use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sight
 use dodai_control::snapshot::{BaseSettings, Input, build};
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Access, AccessLog, AccessRule, Action, Backend, Balance, CallPolicy, Filter, Patience, RateKey, RetryOn,
-    Rule, Service, Snapshot,
+    Access, AccessLog, AccessRule, Action, Backend, Balance, CallPolicy, Filter, Patience, RateKey,
+    RateLimit, RetryOn, Rule, Service, Snapshot,
 };
 use dodai_core::status::{Status, Wants};
 
@@ -328,12 +328,18 @@ fn parts_of_a_policy_become_filters() {
         let text = app("a", "{name: http}") + &policy("p", "{kind: App, name: a}", spec);
         service(&snapshot(&text, &[]), "default/a/http").inbound.clone()
     };
-    let key = |spec: &str| match &filters(&format!("rateLimit: {{requestsPerSecond: 4{spec}}}"))[..] {
-        [Filter::RateLimit { interval, burst, key }] => (*interval, *burst, key.clone()),
+    let key = |spec: &str| match &filters(&format!("rateLimits: [{{requests: 4{spec}}}]"))[..] {
+        [Filter::RateLimits(limits)] => {
+            let [RateLimit { interval, burst, key, shared: None }] = &limits[..] else {
+                panic!("{limits:?}")
+            };
+            (*interval, *burst, key.clone())
+        }
         other => panic!("one limit: {other:?}"),
     };
     let quarter = Duration::from_millis(250);
     assert_eq!(key(""), (quarter, 4, vec![]));
+    assert_eq!(key(", per: 1h").0, Duration::from_secs(900));
     assert_eq!(
         key(", burst: 9, key: [{header: X-User}]"),
         (quarter, 9, vec![RateKey::Header("x-user".into())])
@@ -366,7 +372,7 @@ fn the_more_specific_policy_wins_and_the_rest_fills_gaps() {
         + &policy(
             "part",
             "{kind: App, name: a, sectionName: http}",
-            "timeouts: {request: 6s}, rateLimit: {requestsPerSecond: 1}",
+            "timeouts: {request: 6s}, rateLimits: [{requests: 1}]",
         )
         + &policy("port", "{kind: Service, name: a, sectionName: http}", "timeouts: {connect: 1s}");
     let snapshot = snapshot(&text, &[]);
@@ -492,7 +498,7 @@ fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
         + &policy(
             "all",
             "{kind: Route, name: r}",
-            "timeouts: {request: 3s, idle: 4s}, rateLimit: {requestsPerSecond: 5}",
+            "timeouts: {request: 3s, idle: 4s}, rateLimits: [{requests: 5}]",
         )
         + &policy(
             "door",
@@ -519,7 +525,7 @@ fn what_a_route_says_stands_before_its_policies_and_those_of_the_gateway() {
     assert_eq!(logged.collect::<Vec<_>>(), [of_door, of_one], "the nearest one, whole");
     let sampled = |rule: &Rule| rule.policy.sample_per_ten_thousand;
     assert_eq!(rules.iter().map(sampled).collect::<Vec<_>>(), [Some(10_000), Some(50)]);
-    let kinds = |rule: &Rule| matches!(&rule.filters[..], [Filter::Access(_), Filter::RateLimit { .. }]);
+    let kinds = |rule: &Rule| matches!(&rule.filters[..], [Filter::Access(_), Filter::RateLimits(_)]);
     assert!(rules.iter().all(kinds), "the gateway's stand first: {rules:?}");
     let retry = rules[0].policy.retry.as_ref().expect("it is tried again");
     assert_eq!((retry.attempts, &retry.statuses[..], retry.budget_percent), (3, &[503][..], 20));

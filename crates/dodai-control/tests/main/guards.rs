@@ -4,7 +4,7 @@ use dodai_control::documents::Documents;
 use dodai_control::records::{Observed, Records, Sighting};
 use dodai_control::snapshot::{BaseSettings, Input, build};
 use dodai_core::id::BaseId;
-use dodai_core::snapshot::{Access, Action, Cors, Filter, IdentityPattern, Rule, Snapshot};
+use dodai_core::snapshot::{Access, Action, Cors, Filter, IdentityPattern, RateLimit, Rule, Snapshot};
 use dodai_core::status::Status;
 
 use super::compiled::{app, document, policy, service, snapshot};
@@ -48,22 +48,18 @@ fn pages_are_asked_about_first_and_the_route_wins() {
 #[test]
 fn a_policy_on_trial_stands_beside_the_one_that_holds() {
     let text = app("a", "{name: http}")
-        + &policy(
-            "holds",
-            "{kind: App, name: a}",
-            "access: {default: allow}, rateLimit: {requestsPerSecond: 5}",
-        )
+        + &policy("holds", "{kind: App, name: a}", "access: {default: allow}, rateLimits: [{requests: 5}]")
         + &policy(
             "tried",
             "{kind: App, name: a}",
-            "dryRun: true, access: {default: deny}, rateLimit: {requestsPerSecond: 1}",
+            "dryRun: true, access: {default: deny}, rateLimits: [{requests: 1}]",
         );
     let snapshot = snapshot(&text, &["a"]);
     let inbound = &service(&snapshot, "default/a/http").inbound;
     let [
         Filter::Access(holds),
         Filter::Trial { policy, filter },
-        Filter::RateLimit { .. },
+        Filter::RateLimits(_),
         Filter::Trial { filter: limit, .. },
     ] = &inbound[..]
     else {
@@ -71,7 +67,7 @@ fn a_policy_on_trial_stands_beside_the_one_that_holds() {
     };
     assert!(holds.default_allow && policy == "default/tried");
     assert_eq!(**filter, Filter::Access(Access::default()));
-    assert!(matches!(**limit, Filter::RateLimit { .. }));
+    assert!(matches!(**limit, Filter::RateLimits(_)));
 }
 
 #[test]
@@ -90,11 +86,11 @@ fn identities_of_another_mesh_are_nobodys() {
 fn shares_follow_what_is_asked_of_each_base() {
     let check = |asked: &[(&str, Option<u64>, bool)], expect: &[Option<u16>]| {
         let text = app("a", "{name: http}")
-            + &policy("p", "{kind: App, name: a}", "rateLimit: {requestsPerSecond: 100, scope: global}");
+            + &policy("p", "{kind: App, name: a}", "rateLimits: [{requests: 100, scope: global}]");
         let documents: Documents = yaml(&text).into_iter().map(|one| one.value).collect();
         let mut observed = Observed::default();
         for (base, demand, connected) in asked {
-            let demand = demand.map(|asked| ("default/p".to_owned(), asked)).into_iter().collect();
+            let demand = demand.map(|asked| ("default/p[0]".to_owned(), asked)).into_iter().collect();
             let status = Status { demand, ..Status::default() };
             let sighting = Sighting { status: status.into(), connected: *connected, since: 0 };
             observed.bases_mut().insert(BaseId::new(*base), sighting);
@@ -126,10 +122,9 @@ fn shares_follow_what_is_asked_of_each_base() {
 
 #[test]
 fn a_limit_of_all_bases_is_one_for_all_rules() {
-    let global = policy("p", "{kind: Gateway, name: g}", "rateLimit: {requestsPerSecond: 10, scope: global}");
+    let global = policy("p", "{kind: Gateway, name: g}", "rateLimits: [{requests: 10, scope: global}]");
     let found = rules(&snapshot(&(gateway("") + &global), &["a"]));
-    let Filter::SharedRateLimit { name, burst, .. } = &found[0].filters[0] else {
-        panic!("{:?}", found[0].filters)
-    };
-    assert_eq!((name.as_str(), *burst), ("default/p", 10));
+    let Filter::RateLimits(limits) = &found[0].filters[0] else { panic!("{:?}", found[0].filters) };
+    let named = |limit: &RateLimit| (limit.shared.as_ref().map(|shared| shared.name.clone()), limit.burst);
+    assert_eq!(limits.iter().map(named).collect::<Vec<_>>(), [(Some("default/p[0]".to_owned()), 10)]);
 }

@@ -5,10 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::routing::ValueMatch;
-use super::service::ClientTls;
-use super::workload::Value;
 use crate::failure::Kind;
-use crate::id::Name;
 
 /// What a failed call is made again for. All that is given counts together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,50 +149,6 @@ pub enum Priority {
     Normal,
     /// Shed last.
     High,
-}
-
-/// What a base may take of a limit that all bases keep together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Share {
-    /// The limit's name, as its filters have it.
-    pub limit: String,
-    /// Of 10,000 calls, how many.
-    pub per_ten_thousand: u16,
-}
-
-impl Share {
-    /// Everything, in ten thousandths.
-    const WHOLE: u64 = 10_000;
-    /// What is given out whatever is asked, all bases together.
-    const EVEN: u64 = 1_000;
-
-    /// The share of one of `count` bases of which `own` is asked, of `total` that is asked of all of them. Together
-    /// shares are never more than the whole. Each base keeps a small part whatever is asked of it, so that the first
-    /// calls there do not find nothing.
-    pub fn of(own: u64, total: u64, count: u64) -> u16 {
-        let count = count.max(1);
-        let by_demand = ((Self::WHOLE - Self::EVEN) * own).checked_div(total);
-        let share = by_demand.map_or(Self::WHOLE / count, |part| Self::EVEN / count + part);
-        u16::try_from(share.clamp(1, Self::WHOLE)).unwrap_or(1)
-    }
-}
-
-/// A Redis by which bases tell each other what is asked of them, in place of control.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RateStore {
-    /// `host:port`.
-    pub address: String,
-    /// The number of the database.
-    pub database: u16,
-    /// The user; `None` for its default user.
-    pub username: Option<String>,
-    /// The password, if it wants one.
-    pub password: Option<Value>,
-    /// Where the password's store is.
-    pub namespace: Name,
-    /// Whom it must prove to be, if it is spoken to in TLS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Box<ClientTls>>,
 }
 
 /// Faults made on purpose. Shares are of 10,000 calls.

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::capture::Capture;
 use super::guard::{Access, Authorizer, Cors, Jwt};
-use super::resilience::{Fault, Hedge, Priority, RateStore, RetryPolicy};
+use super::rate::RateLimit;
+use super::resilience::{Fault, Hedge, Priority, RetryPolicy};
 use super::workload::Setting;
 use crate::id::{AppId, RevisionId, ServiceId};
 
@@ -313,29 +314,8 @@ pub enum Filter {
         /// Of 10,000 requests, how many.
         per_ten_thousand: u16,
     },
-    /// Local rate limit (GCRA), one bucket per route and key on each base.
-    RateLimit {
-        /// Sustained, one call per so long.
-        interval: Duration,
-        /// How many may come at once.
-        burst: u32,
-        /// What has a bucket of its own, each tuple of these; all together without.
-        key: Vec<RateKey>,
-    },
-    /// The same, kept by all bases together; see [`super::Share`].
-    SharedRateLimit {
-        /// The limit's name; filters of one name are one limit.
-        name: String,
-        /// Sustained, one call per so long.
-        interval: Duration,
-        /// How many may come at once.
-        burst: u32,
-        /// What has a bucket of its own, each tuple of these; all together without.
-        key: Vec<RateKey>,
-        /// By what the bases share it; `None` for control.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        store: Option<RateStore>,
-    },
+    /// How many calls are taken: each of these limits must let a call pass, and one that any refuses is taken by none.
+    RateLimits(Vec<RateLimit>),
     /// Who may call; a deny rule that matches wins over an allow rule.
     Access(Access),
     /// Which pages of other origins may call.
@@ -353,24 +333,6 @@ pub enum Filter {
         /// The filter: a guard or a limit.
         filter: Box<Filter>,
     },
-}
-
-/// A part of what calls are counted by. Not to have it is a value like others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RateKey {
-    /// The value of this request header.
-    Header(String),
-    /// The value of this cookie.
-    Cookie(String),
-    /// The value of this query parameter.
-    Query(String),
-    /// This claim of the call's token, `a.b` for `b` within `a`.
-    Claim(String),
-    /// The calling app.
-    App,
-    /// The client's address, at a gateway.
-    Address,
 }
 
 /// Header changes.

@@ -60,7 +60,12 @@ async fn users_are_told_apart_by_address_host_and_header() {
 async fn a_policy_on_trial_counts_and_lets_through() {
     local(async {
         let trial = |filter| Filter::Trial { policy: "shop/try".into(), filter: Box::new(filter) };
-        let limit = Filter::RateLimit { interval: secs(60), burst: 1, key: Vec::new() };
+        let limit = Filter::RateLimits(vec![RateLimit {
+            interval: secs(60),
+            burst: 1,
+            key: Vec::new(),
+            shared: None,
+        }]);
         let world = World::of(guarded(vec![trial(nobody()), trial(limit)])).await;
         let mut backends = world.backend(1);
         let mut client = world.client().await;
@@ -327,7 +332,12 @@ async fn what_no_connection_can_show_it_does_not_have() {
 #[tokio::test(start_paused = true)]
 async fn connections_to_a_gateway_are_limited_and_tried() {
     local(async {
-        let limit = Filter::RateLimit { interval: secs(60), burst: 1, key: Vec::new() };
+        let limit = Filter::RateLimits(vec![RateLimit {
+            interval: secs(60),
+            burst: 1,
+            key: Vec::new(),
+            shared: None,
+        }]);
         let tried = Filter::Trial { policy: "shop/try".into(), filter: Box::new(nobody()) };
         let world = World::of(raw(vec![tried, limit])).await;
         let mut database = world.backend(2);

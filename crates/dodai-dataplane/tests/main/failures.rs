@@ -317,7 +317,12 @@ async fn bodies_have_a_largest_size() {
 #[tokio::test(start_paused = true)]
 async fn rates_are_limited() {
     local(async {
-        let limit = Filter::RateLimit { interval: secs(1), burst: 2, key: Vec::new() };
+        let limit = Filter::RateLimits(vec![RateLimit {
+            interval: secs(1),
+            burst: 2,
+            key: Vec::new(),
+            shared: None,
+        }]);
         let mut answering = rule(Action::Respond { status: 200, body: String::new() });
         answering.filters = vec![limit];
         let world = World::of(usual(service("shop/catalog/http"), answering)).await;

@@ -4,14 +4,10 @@ use crate::support::*;
 use dodai_core::snapshot::*;
 use std::time::Duration;
 
-fn limit(key: &[RateKey]) -> Filter {
-    Filter::SharedRateLimit {
-        name: "shop/all".into(),
-        interval: Duration::from_millis(100),
-        burst: 10,
-        key: key.to_vec(),
-        store: None,
-    }
+fn limit(burst: u32, key: &[RateKey]) -> Filter {
+    let shared = Some(SharedRate { name: "shop/all".into(), store: None });
+    let interval = Duration::from_millis(100);
+    Filter::RateLimits(vec![RateLimit { interval, burst, key: key.to_vec(), shared }])
 }
 
 fn share(per_ten_thousand: u16) -> Resource {
@@ -23,7 +19,7 @@ fn limited(share: Option<Resource>) -> Vec<Resource> {
     let answer = |name: &str, path: &str| Rule {
         name: name.into(),
         matches: vec![Match { path: Some(PathMatch::Prefix(path.into())), ..Match::default() }],
-        filters: vec![limit(&[])],
+        filters: vec![limit(10, &[])],
         ..rule(Action::Respond { status: 200, body: String::new() })
     };
     let mut resources = vec![gateway(), routes(vec![answer("one", "/one"), answer("two", "/two")])];
@@ -78,15 +74,10 @@ async fn a_limit_that_changes_keeps_its_share() {
         let world = World::of(limited(Some(share(5_000)))).await;
         assert_eq!(through(&world).await, 5);
         let mut other = limited(None);
-        let wider = Filter::SharedRateLimit {
-            name: "shop/all".into(),
-            interval: Duration::from_millis(100),
-            burst: 20,
-            key: Vec::new(),
-            store: None,
+        let answer = Rule {
+            filters: vec![limit(20, &[])],
+            ..rule(Action::Respond { status: 200, body: String::new() })
         };
-        let answer =
-            Rule { filters: vec![wider], ..rule(Action::Respond { status: 200, body: String::new() }) };
         other.push(routes(vec![answer]));
         world.apply(other).await;
         assert_eq!(through(&world).await, 10, "half of twenty");

@@ -135,7 +135,7 @@ async fn calls_are_counted_by_what_their_token_claims() {
     local(async {
         let login = Login::new();
         let key = vec![RateKey::Claim("sub".into()), RateKey::Cookie("device".into())];
-        let limit = Filter::RateLimit { interval: secs(60), burst: 1, key };
+        let limit = Filter::RateLimits(vec![RateLimit { interval: secs(60), burst: 1, key, shared: None }]);
         let rule = filtered(vec![jwt(JwtKeys::Inline(login.keys())), limit]);
         let world = World::of(usual(service("shop/catalog/http"), rule)).await;
         echoing(world.backend(1));
