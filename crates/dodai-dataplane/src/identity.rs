@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use dodai_core::call::{CALLER_HEADER, Caller, tells_identity};
-use dodai_core::head::{Edit, Edits, RequestHead, Short};
+use dodai_core::head::{Edit, Edits, Prepared, RequestHead, Short};
 use dodai_core::snapshot::Role;
 use dodai_transport::client_certificate::ClientCertificate;
 use dodai_transport::stream::Stream;
@@ -25,7 +25,7 @@ pub struct Certified {
     /// What it says.
     pub certificate: ClientCertificate,
     /// What apps are told of it.
-    told: Arc<[Edit]>,
+    told: Arc<Prepared>,
 }
 
 impl Certified {
@@ -33,7 +33,7 @@ impl Certified {
     pub fn of(stream: &Stream) -> Option<Arc<Certified>> {
         let certificate = ClientCertificate::of(stream.peer_certificate()?)?;
         let value = Short::from_slice(certificate.forwarded().as_bytes());
-        Some(Arc::new(Certified { certificate, told: [Edit::Set(CERTIFICATE, value)].into() }))
+        Some(Arc::new(Certified { certificate, told: Prepared::new(vec![Edit::Set(CERTIFICATE, value)]) }))
     }
 }
 

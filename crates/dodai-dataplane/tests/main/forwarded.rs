@@ -199,7 +199,8 @@ async fn rules_and_limits_go_by_the_client() {
         let allowed =
             AccessRule { allow: true, addresses: vec!["192.0.2.0/24".into()], ..Default::default() };
         let access = Filter::Access(Access { default_allow: false, rules: vec![allowed] });
-        let limit = Filter::RateLimit { interval: secs(60), burst: 1, key: RateKey::Address };
+        let once = RateLimit { interval: secs(60), burst: 1, key: vec![RateKey::Address], shared: None };
+        let limit = Filter::RateLimits(vec![once]);
         let world = World::of(behind(&[TRUSTED], Protocol::Http, filtered(vec![access, limit]))).await;
         let mut backends = world.backend(1);
         let mut client = world.client().await;
