@@ -45,6 +45,19 @@ pub struct Listener {
     /// `X-Forwarded-Proto` stays. The same for all HTTP listeners of a port. Default: nobody is believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<String>,
+    /// Calls get an `X-Request-Id`, a random UUID. The same for all HTTP listeners of a port. Default: it goes on as it
+    /// came, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+}
+
+/// Which calls get an `X-Request-Id` of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RequestId {
+    /// All but those that one of `trustedProxies` has given one.
+    Generate,
+    /// Those that have none.
+    Keep,
 }
 
 /// What becomes of headers that say who calls.

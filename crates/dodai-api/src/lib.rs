@@ -52,8 +52,8 @@ pub use fault::{Fault, FaultAbort, FaultDelay, FaultThrottle};
 pub use folder::{MANIFEST, Project, is_document_path, mentions_us, read_all};
 pub use gateway::{
     CertificateRef, FrontendValidation, FrontendValidationMode, GatewaySpec, IdentityHeaders, Listener,
-    ListenerProtocol, ListenerTls, ProxyProtocol, ProxyProtocolMode, ProxyProtocolVersion, TlsMode,
-    TlsVersion,
+    ListenerProtocol, ListenerTls, ProxyProtocol, ProxyProtocolMode, ProxyProtocolVersion, RequestId,
+    TlsMode, TlsVersion,
 };
 pub use health::{Decimal, GrpcCheck, Health, HealthCheck, HttpCheck, Outliers, SuccessRate, TcpCheck};
 pub use identity::{CertificatePart, certificate_parts, identity_parts};

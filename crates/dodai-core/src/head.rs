@@ -316,6 +316,19 @@ impl Edits {
         *self = Edits::new();
     }
 
+    /// What these changes make of the first value of the header `name`, which was `before`.
+    pub fn value<'a>(&'a self, name: &str, before: Option<&'a [u8]>) -> Option<&'a [u8]> {
+        let is_named = |edited: &HeaderName| edited.as_str().eq_ignore_ascii_case(name);
+        self.iter().fold(before, |value, edit| match edit {
+            Edit::Set(edited, set) if is_named(edited) => Some(set),
+            Edit::Append(edited, added) if is_named(edited) => value.or(Some(added)),
+            Edit::Remove(edited) if is_named(edited) => None,
+            Edit::Set(..) | Edit::Append(..) | Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => {
+                value
+            }
+        })
+    }
+
     /// Whether some change removes or replaces the header `name`.
     pub fn replaces(&self, name: &str) -> bool {
         self.lengths & length_bit(name.len()) != 0 && self.names(name)
@@ -388,6 +401,28 @@ pub fn known_method(method: &str) -> Option<Method> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn changes_tell_what_becomes_of_a_value() {
+        let name = HeaderName::from_static;
+        let mut edits = Edits::new();
+        edits.set(name("a"), b"1");
+        edits.set(name("a"), b"2");
+        edits.push(Edit::Append(name("a"), Short::from_slice(b"3")));
+        edits.push(Edit::Append(name("b"), Short::from_slice(b"4")));
+        edits.push(Edit::Remove(name("c")));
+        for (name, before, after) in [
+            ("A", Some("0"), Some("2")),
+            ("b", None, Some("4")),
+            ("b", Some("0"), Some("0")),
+            ("c", Some("0"), None),
+            ("d", Some("0"), Some("0")),
+            ("d", None, None),
+        ] {
+            let found = edits.value(name, before.map(str::as_bytes));
+            assert_eq!(found, after.map(str::as_bytes), "{name} {before:?}");
+        }
+    }
 
     #[test]
     fn hosts_and_ports() {

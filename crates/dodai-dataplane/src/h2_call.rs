@@ -204,7 +204,7 @@ async fn relay(worker: &Rc<Worker>, side: &Side, mut client: Downstream, mut for
     let line = || Line {
         listener: &side.listener.name,
         from: side.from(),
-        headers: Headers::Raw(&view.headers),
+        headers: Headers::Edited(&view.headers, &client.edits),
         method: view.pseudo.method,
         target: view.pseudo.path,
         authority: view.pseudo.authority,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use dodai_core::body::Body;
 use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::{RawHeader, RequestHead};
+use dodai_core::head::{Edits, RawHeader, RequestHead};
 use dodai_core::id::{AppId, ServiceId};
 use dodai_core::record::{Brief, MAX_METHOD, MAX_TEXT, Record, Sink, Stations, clipped, effective_status};
 use dodai_core::snapshot::Listener;
@@ -109,8 +109,10 @@ pub enum Headers<'a> {
     Text(&'a str),
     /// A parsed head.
     Map(&'a HeaderMap),
-    /// Those of an HTTP/2 stream.
+    /// Those of a head in place.
     Raw(&'a [RawHeader<'a>]),
+    /// Those of an HTTP/2 stream, with what changes in them on their way.
+    Edited(&'a [RawHeader<'a>], &'a Edits),
     /// Those that were kept.
     Kept(&'a Named),
 }
@@ -129,6 +131,7 @@ impl<'a> Headers<'a> {
             Headers::Raw(all) => {
                 all.iter().find(|one| one.name.eq_ignore_ascii_case(name)).map(|one| one.value)
             }
+            Headers::Edited(all, edits) => edits.value(name, Headers::Raw(all).get(name)),
             Headers::Kept(all) => {
                 all.iter().find(|(kept, _)| **kept == *name).map(|(_, value)| value.as_bytes())
             }

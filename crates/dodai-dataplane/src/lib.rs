@@ -75,6 +75,7 @@ mod reach;
 mod relay;
 mod replay;
 mod request;
+mod request_id;
 pub mod roll;
 pub mod route;
 pub mod secure;

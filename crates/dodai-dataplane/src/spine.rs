@@ -31,6 +31,7 @@ use crate::lap;
 use crate::later::Later;
 use crate::matcher;
 use crate::overload;
+use crate::request_id;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service, Wish};
 use crate::stats::Direction;
@@ -353,6 +354,9 @@ fn mark(
         edits.push(dodai_core::head::Edit::Set(X_FORWARDED_FOR, chain));
         if entry.via.and_then(|_| forwarded::is_https(head)).is_none() {
             edits.set(X_FORWARDED_PROTO, if entry.secure { b"https" } else { b"http" });
+        }
+        if let Some(which) = entry.listener.request_id {
+            request_id::settle(which, entry, head, edits);
         }
     }
     Ok(())

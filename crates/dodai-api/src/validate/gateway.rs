@@ -57,6 +57,10 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
         let message = "`X-Forwarded-For` is of HTTP, which this protocol does not carry";
         found.error(Code::Conflict, trusted_path, message, "use `HTTP` or `HTTPS`, or `proxyProtocol`");
     }
+    if listener.request_id.is_some() && !speaks_http(listener) {
+        let message = "what this protocol carries has no headers";
+        found.error(Code::Conflict, format!("{path}.requestId"), message, "use `HTTP` or `HTTPS`");
+    }
     check_tls(&format!("{path}.tls"), listener, found);
 }
 
@@ -138,8 +142,13 @@ pub(super) fn differ(a: &Listener, b: &Listener) -> Option<&'static str> {
     if a.proxy_protocol != b.proxy_protocol {
         return Some("proxyProtocol");
     }
-    if speaks_http(a) && speaks_http(b) && a.trusted_proxies != b.trusted_proxies {
-        return Some("trustedProxies");
+    if speaks_http(a) && speaks_http(b) {
+        if a.trusted_proxies != b.trusted_proxies {
+            return Some("trustedProxies");
+        }
+        if a.request_id != b.request_id {
+            return Some("requestId");
+        }
     }
     let asks = |one: &Listener| one.tls.as_ref().and_then(|tls| tls.frontend_validation.clone());
     let both_end = [a, b].iter().all(|one| one.tls.is_some() && !passes(one));

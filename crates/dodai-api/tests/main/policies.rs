@@ -298,6 +298,14 @@ fn proxies_are_trusted_by_network_and_for_a_whole_port() {
         (one("HTTP", "load-balancer"), "spec.listeners[0].trustedProxies[0]"),
         (one("TCP", "10.0.0.0/8"), "spec.listeners[0].trustedProxies"),
         (one("UDP", "10.0.0.0/8"), "spec.listeners[0].trustedProxies"),
+        (
+            gateway("g", "    - {name: a, port: 80, protocol: TCP, requestId: Keep}\n"),
+            "spec.listeners[0].requestId",
+        ),
+        (
+            gateway("g", "    - {name: a, port: 80, protocol: HTTP, requestId: Always}\n"),
+            "spec.listeners[0].requestId",
+        ),
     ] {
         let read = read_text(&text);
         assert_eq!(errors(&read), [path], "{text}: {}", told(&read));

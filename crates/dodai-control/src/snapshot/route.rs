@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use dodai_api::{self as api, Gateway, ListenerProtocol, ParentKind, Route, TargetKind, TlsMode};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{
-    Certificate, ClientAuthorities, Listener, Protocol, ProxyProtocol, Role, Routes, Rule, Tls, TlsName,
-    VirtualHost,
+    Certificate, ClientAuthorities, Listener, Protocol, ProxyProtocol, RequestId, Role, Routes, Rule, Tls,
+    TlsName, VirtualHost,
 };
 
 use super::policy::{Part, merged};
@@ -178,8 +178,12 @@ fn listener(input: &Input<'_>, own: &str, address: SocketAddr, one: &api::Listen
         required: proxy.mode == api::ProxyProtocolMode::Require,
         trusted: proxy.trusted.clone(),
     });
-    let trusted_proxies = one.trusted_proxies.clone();
-    Listener { name: own.to_owned(), address, protocol, role, tls: tls(input, one), proxy, trusted_proxies }
+    let request_id = one.request_id.map(|which| match which {
+        api::RequestId::Generate => RequestId::Generate,
+        api::RequestId::Keep => RequestId::Keep,
+    });
+    let (tls, trusted_proxies) = (tls(input, one), one.trusted_proxies.clone());
+    Listener { tls, proxy, trusted_proxies, request_id, ..Listener::new(own, address, protocol, role) }
 }
 
 /// What happens to TLS on a listener. Certificates by name are below the base's data folder, so their paths
@@ -216,6 +220,7 @@ fn share(all: &mut Listener, more: Listener) {
     if all.trusted_proxies.is_empty() {
         all.trusted_proxies = more.trusted_proxies;
     }
+    all.request_id = all.request_id.or(more.request_id);
     let (Some(tls), Some(more_tls)) = (&mut all.tls, more.tls) else { return };
     if tls.certificates.is_empty() {
         // So far everything goes through; what is spoken matters only where TLS ends.

@@ -9,7 +9,7 @@ use dodai_control::records::{Observed, Records, Sighting};
 use dodai_control::status::{Facts, statuses};
 use dodai_core::id::BaseId;
 use dodai_core::snapshot::{
-    Certificate, CertificateMatch, ClientAuthorities, Filter, Protocol, Tls, TlsName,
+    Certificate, CertificateMatch, ClientAuthorities, Filter, Protocol, RequestId, Tls, TlsName,
 };
 use dodai_core::status::{Refusal, Status};
 
@@ -127,20 +127,22 @@ fn the_status_names_the_base_whose_listener_does_not_listen() {
 
 #[tokio::test(start_paused = true)]
 async fn the_proxies_that_a_port_trusts_reach_its_socket() {
-    let certified =
-        "protocol: HTTPS, tls: {certificateRefs: [{name: a}]}, trustedProxies: ['10.0.0.0/8', '::1']";
+    let certified = "protocol: HTTPS, tls: {certificateRefs: [{name: a}]}, trustedProxies: ['10.0.0.0/8', '::1'], \
+                     requestId: Generate";
     let gateway = format!(
         "apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {{name: front}}\nspec:\n  listeners:\n    - {{name: raw, \
          port: 8443, protocol: TLS, hostname: raw.test, tls: {{mode: Passthrough}}}}\n    - {{name: web, port: 8443, \
          hostname: web.test, {certified}}}\n    - {{name: plain, port: 8080, protocol: HTTP}}\n"
     );
     let (_control, snapshot, _tasks) = settled(&yaml(&gateway)).await;
-    let trusted = |port: u16| {
+    let said = |port: u16| {
         let mut at = snapshot.listeners().filter(|listener| listener.address.port() == port);
-        at.next().expect("it is there").trusted_proxies.clone()
+        let listener = at.next().expect("it is there");
+        (listener.trusted_proxies.clone(), listener.request_id)
     };
-    assert_eq!(trusted(8443), ["10.0.0.0/8", "::1"], "what passes through has no say");
-    assert_eq!(trusted(8080), Vec::<String>::new());
+    let trusted = vec!["10.0.0.0/8".to_owned(), "::1".to_owned()];
+    assert_eq!(said(8443), (trusted, Some(RequestId::Generate)), "what passes through has no say");
+    assert_eq!(said(8080), (vec![], None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,6 +51,19 @@ pub struct Listener {
     /// `10.0.0.0/8`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<String>,
+    /// Which calls get an `X-Request-Id`; `None` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<RequestId>,
+}
+
+/// Which calls get an `X-Request-Id` of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RequestId {
+    /// All but those that a trusted proxy has given one.
+    Generate,
+    /// Those that have none.
+    Keep,
 }
 
 impl Listener {
@@ -64,6 +77,7 @@ impl Listener {
             tls: None,
             proxy: None,
             trusted_proxies: Vec::new(),
+            request_id: None,
         }
     }
 }

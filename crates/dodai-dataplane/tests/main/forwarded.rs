@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dodai_core::id::{BaseId, InstanceId};
+use dodai_core::record::Heeds;
 use dodai_core::snapshot::*;
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::local::Way;
@@ -295,6 +296,86 @@ async fn another_base_shares_calls_out_by_the_client_too() {
             seen.insert(first);
         }
         assert_eq!(seen.len(), 3);
+    })
+    .await;
+}
+
+fn is_uuid(text: &str) -> bool {
+    let dashes = [8, 13, 18, 23].iter().all(|at| text.as_bytes().get(*at) == Some(&b'-'));
+    let is_digit = |byte: u8| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == 36 && dashes && text.as_bytes()[14] == b'4' && text.bytes().all(is_digit)
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_get_an_id_where_a_listener_asks_for_one() {
+    local(async {
+        for (which, trusted, sent, kept) in [
+            (None, &[][..], "", Some(None)),
+            (None, &[], "own", Some(Some("own"))),
+            (Some(RequestId::Generate), &[], "", None),
+            (Some(RequestId::Generate), &[], "own", None),
+            (Some(RequestId::Generate), &[TRUSTED], "own", Some(Some("own"))),
+            (Some(RequestId::Generate), &[TRUSTED], "", None),
+            (Some(RequestId::Keep), &[], "own", Some(Some("own"))),
+            (Some(RequestId::Keep), &[], "", None),
+        ] {
+            let mut resources = behind(trusted, Protocol::Http, filtered(vec![]));
+            if let Resource::Listener(listener) = &mut resources[0] {
+                listener.request_id = which;
+            }
+            let world = World::of(resources).await;
+            let mut backends = world.backend(1);
+            let mut client = world.client().await;
+            let line = if sent.is_empty() { String::new() } else { format!("X-Request-ID: {sent}\r\n") };
+            client.send(get(&line)).await;
+            let mut backend = backends.accept().await;
+            let request = backend.answer(OK).await;
+            let id = request.header("x-request-id");
+            match kept {
+                Some(kept) => assert_eq!(id, kept, "{which:?} {trusted:?}"),
+                None => assert!(id.is_some_and(is_uuid), "{which:?} {trusted:?} {id:?}"),
+            }
+            assert_eq!(client.message().await.status(), 200);
+            if kept.is_none() {
+                client.send(get(&line)).await;
+                assert_ne!(backend.answer(OK).await.header("x-request-id"), id, "each has its own");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_have_headers_as_they_went_on() {
+    local(async {
+        for (protocol, over_h2) in [(Protocol::Http, false), (Protocol::Http, true), (Protocol::Http2, true)]
+        {
+            let edits =
+                HeaderEdits { set: vec![("x-asked".into(), "ours".into())], ..HeaderEdits::default() };
+            let rule = filtered(vec![Filter::RequestHeaders(edits)]);
+            let world = World::heeding(Heeds { request_headers: true, ..Heeds::default() });
+            world.apply(behind(&[], protocol, rule)).await;
+            let backend = beside(answering(world.backend(1), protocol, Rc::default()));
+            if over_h2 {
+                let stream = world.client().await.stream;
+                let (mut sender, connection) = h2::client::handshake(stream).await.expect("shaken");
+                let driven = beside(connection);
+                let request = Request::get("http://shop.example/x").header("x-asked", "theirs");
+                let (answer, _) = sender.send_request(request.body(()).expect("valid"), true).expect("sent");
+                assert_eq!(answer.await.expect("answered").status(), 200);
+                driven.abort();
+            } else {
+                let answer = world.client().await.ask(&get("X-Asked: theirs\r\n")).await;
+                assert_eq!(answer.status(), 200);
+            }
+            let record = world.records.next().await;
+            assert_eq!(
+                record.request_headers,
+                [("x-asked".into(), "ours".to_owned())],
+                "{protocol:?} {over_h2}"
+            );
+            backend.abort();
+        }
     })
     .await;
 }
