@@ -183,7 +183,7 @@ mod tests {
         let caller = AppId::parse(asked.caller).map_or(Caller::Outside, Caller::App);
         let client = Some(asked.client).filter(|client| !client.is_empty());
         let (head, now) = (RequestHead::Map(&parts), Instant::now());
-        let seen = Seen { head, caller: &caller, client, now, known: Known::All };
+        let seen = Seen { head, caller: &caller, client, now, known: Known::All, certified: None };
         let claims = (!asked.claims.is_empty()).then(|| Claims::of(asked.claims));
         limit.take(&seen, claims.as_ref(), WHOLE).map(drop)
     }

@@ -100,7 +100,10 @@ mod tests {
     fn ask(limits: &RateLimits, user: &str) -> Result<(), Duration> {
         let (parts, ()) = http::Request::get("/").header("x-user", user).body(()).unwrap().into_parts();
         let (head, caller, now) = (RequestHead::Map(&parts), Caller::Outside, Instant::now());
-        limits.take(&Seen { head, caller: &caller, client: None, now, known: Known::All }, None)
+        limits.take(
+            &Seen { head, caller: &caller, client: None, now, known: Known::All, certified: None },
+            None,
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -130,7 +133,7 @@ mod tests {
             let only = &limits.0[0];
             let (parts, ()) = http::Request::get("/").header("x-user", "ada").body(()).unwrap().into_parts();
             let (head, caller, now) = (RequestHead::Map(&parts), Caller::Outside, Instant::now());
-            let seen = Seen { head, caller: &caller, client: None, now, known: Known::All };
+            let seen = Seen { head, caller: &caller, client: None, now, known: Known::All, certified: None };
             assert_eq!((0..9).filter(|_| only.take(&seen, None).is_ok()).count(), 4, "{first:?}");
         }
     }
