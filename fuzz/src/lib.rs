@@ -15,12 +15,14 @@ targets! {
     cel
     chunks
     credentials
+    dapr_api
     documents
     event
     guess
     h1_request
     h1_response
     h2
+    hello
     hpack
     identity
     line_format
@@ -30,4 +32,5 @@ targets! {
     template
     tokens
     trace
+    words
 }

@@ -13,6 +13,8 @@ use crate::spine::Forward;
 
 const TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_HEADER);
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// More is not told in our header, in milliseconds.
+const LONGEST_MILLIS: u64 = 999_999_999_999;
 
 /// What a head says of how long its caller waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,9 +113,9 @@ pub fn retell(edits: &mut Edits, left: Duration) {
     edits.set_anew(&GRPC_TIMEOUT, &as_grpc(left, &mut itoa::Buffer::new()));
 }
 
-/// As bases write it.
+/// As bases write it, and read it: at most what twelve digits hold.
 fn as_millis(left: Duration, digits: &mut itoa::Buffer) -> &[u8] {
-    digits.format(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).as_bytes()
+    digits.format(u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(LONGEST_MILLIS)).as_bytes()
 }
 
 /// As gRPC writes it, to the millisecond where that fits in eight digits.
@@ -130,6 +132,7 @@ fn as_grpc(left: Duration, digits: &mut itoa::Buffer) -> smallvec::SmallVec<[u8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn timeouts_are_read_and_written() {
@@ -151,5 +154,28 @@ mod tests {
         let write = |left| String::from_utf8(as_grpc(left, &mut itoa::Buffer::new()).to_vec()).expect("text");
         assert_eq!(write(Duration::from_millis(1500)), "1500m");
         assert_eq!(write(Duration::from_secs(200_000)), "200000S");
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_a_time_or_none_and_what_is_told_never_grows(
+            value in proptest::collection::vec(any::<u8>(), 0..14),
+            digits in 0_u64..1_000_000_000,
+            unit in "[HMSmunx]",
+        ) {
+            let _ = (grpc(&value), millis(&value));
+            let text = format!("{digits}{unit}");
+            let Some(read) = grpc(text.as_bytes()) else {
+                prop_assert!(digits > 99_999_999 || unit == "x");
+                return Ok(());
+            };
+            let told = grpc(&as_grpc(read, &mut itoa::Buffer::new())).expect("what we write we read");
+            // Below a day it is told to the millisecond, else to the second, and at most what eight digits hold.
+            let unit = if read < Duration::from_hours(24) { Duration::from_millis(1) } else { Duration::from_secs(1) };
+            prop_assert!(told <= read && (read - told < unit || told.as_secs() == 99_999_999), "{text}: {told:?}");
+            let ours = millis(as_millis(read, &mut itoa::Buffer::new())).expect("what we write we read");
+            let longest = Duration::from_millis(LONGEST_MILLIS);
+            prop_assert!(ours <= read && (read - ours < Duration::from_millis(1) || ours == longest));
+        }
     }
 }

@@ -107,6 +107,7 @@ fn unescape(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_is_written_is_read() {
@@ -127,5 +128,33 @@ mod tests {
         check(Some("0123456789"), &[], None);
         check(None, &[("tier", "gold & more=%"), ("app.example/zone", "ü")], Some(u64::MAX));
         check(Some("0123456789"), &[("a", "")], None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_names_hold_is_read_as_it_was(
+            revision in proptest::option::of(".{1,20}"),
+            labels in proptest::collection::btree_map(".{0,12}", ".{0,12}", 0..8),
+        ) {
+            let revision = revision.as_deref().map(RevisionId::new);
+            let labels: Labels = labels.into_iter().collect();
+            let labels = (!labels.is_empty()).then_some(labels);
+            let mut edits = Edits::new();
+            write(revision.as_ref(), labels.as_ref(), &mut edits);
+            let (mut parts, ()) = http::Request::get("/").body(()).expect("valid").into_parts();
+            edits.apply_to_request(&mut parts);
+            prop_assert_eq!(read(&RequestHead::Map(&parts)), (revision, labels.map(Arc::new)));
+        }
+
+        #[test]
+        fn any_value_is_read_within_bounds(value in proptest::collection::vec(any::<u8>(), 0..200), many in 0_usize..100) {
+            let (mut parts, ()) = http::Request::get("/").body(()).expect("valid").into_parts();
+            for value in [value, (0..many).map(|at| format!("&k{at}=v")).collect::<String>().into_bytes()] {
+                let Ok(value) = http::HeaderValue::from_bytes(&value) else { continue };
+                parts.headers.insert(HEADER, value);
+                let (_, labels) = read(&RequestHead::Map(&parts));
+                prop_assert!(labels.is_none_or(|labels| labels.len() <= MOST));
+            }
+        }
     }
 }

@@ -152,6 +152,9 @@ impl Decoder {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -200,5 +203,47 @@ mod tests {
         decoder.push(&3_u32.to_le_bytes());
         decoder.push(b"{]}");
         assert!(matches!(decoder.next::<FromShim>(), Err(FrameError::Malformed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_messages_or_refused_however_they_are_cut(
+            texts in vec(vec(any::<u8>(), 0..60), 0..4),
+            rest in vec(any::<u8>(), 0..12),
+            step in 1_usize..20,
+        ) {
+            let frame = |text: &Vec<u8>| [&u32::try_from(text.len()).unwrap().to_le_bytes()[..], text].concat();
+            let bytes = [texts.iter().flat_map(frame).collect(), rest].concat();
+            let read = |step: usize| {
+                let (mut decoder, mut seen) = (Decoder::default(), 0);
+                for piece in bytes.chunks(step) {
+                    decoder.push(piece);
+                    loop {
+                        match decoder.next::<serde_json::Value>() {
+                            Ok(Some(_)) => seen += 1,
+                            Ok(None) => break,
+                            Err(error) => return (seen, Some(error.to_string())),
+                        }
+                    }
+                }
+                (seen, None)
+            };
+            prop_assert_eq!(read(step), read(usize::MAX));
+        }
+
+        #[test]
+        fn what_a_process_is_started_with_arrives_as_it_was(
+            argv in vec(any::<String>(), 0..4),
+            env in vec((any::<String>(), any::<String>()), 0..4),
+        ) {
+            let identity = Some(Identity { uid: 1, gid: 2, groups: vec![3] });
+            let (cwd, rlimits, cgroups) = (Some("/tmp".into()), Rlimits::default(), Vec::new());
+            let program = Program { argv, env, cwd, identity, rlimits, cgroups };
+            let bytes = encode(&ToShim::Run { id: 7, program, timeout_ms: 9 }).unwrap();
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes);
+            let again = decoder.next::<ToShim>().unwrap().expect("it is whole");
+            prop_assert!(encode(&again).unwrap() == bytes);
+        }
     }
 }

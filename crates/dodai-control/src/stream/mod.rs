@@ -78,3 +78,43 @@ fn apply(before: &Snapshot, delta: &wire::Delta) -> Result<Snapshot, String> {
     let start = if delta.whole { &empty } else { before };
     Ok(start.apply(&Delta { version: delta.version, upserts, removals }))
 }
+
+#[cfg(test)]
+mod tests {
+    use dodai_core::id::AppId;
+    use dodai_core::snapshot::App;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn snapshot(version: u64, apps: &[u8]) -> Snapshot {
+        let app = |number: &u8| App::new(AppId::parse(&format!("default/app-{number}")).expect("valid"));
+        Snapshot::of(version, apps.iter().map(app).map(Resource::App))
+    }
+
+    proptest! {
+        #[test]
+        fn a_delta_arrives_as_it_was(before in vec(0_u8..6, 0..6), after in vec(0_u8..6, 0..6), whole in any::<bool>()) {
+            let (before, after) = (snapshot(1, &before), snapshot(2, &after));
+            let from = if whole { Snapshot::default() } else { before.clone() };
+            let told = encode(&from.diff(&after), whole);
+            prop_assert_eq!(apply(&before, &told), Ok(after));
+        }
+
+        /// What a server of another version, or none, could say.
+        #[test]
+        fn whatever_comes_is_applied_or_refused_by_name(
+            json in prop_oneof![vec(any::<u8>(), 0..60), r#"\{"(app|service|absent|x)":(\{\}|null|\[1\])\}"#.prop_map(String::into_bytes)],
+            name in proptest::option::of(("app|service|unknown|", "[a-z/]{0,8}")),
+        ) {
+            let name = name.map(|(kind, name)| wire::Name { kind, name });
+            let removals = name.iter().cloned().collect();
+            let delta = wire::Delta { version: 2, whole: false, upserts: vec![wire::Envelope { name, json }], removals };
+            if let Err(error) = apply(&snapshot(1, &[1]), &delta) {
+                let named = delta.upserts[0].name.as_ref().map_or("without a name", |name| &name.name);
+                prop_assert!(error.contains(named), "{error}");
+            }
+        }
+    }
+}

@@ -168,7 +168,7 @@ fn in_base64(event: &Event) -> Box<RawValue> {
 
 /// What an app's answer means for each message: as for single ones, but a message that the answer does not
 /// speak of is tried again, and so is every message of an answer that cannot be read.
-fn verdicts(status: StatusCode, body: &[u8], ids: &[&str]) -> Vec<Verdict> {
+pub(super) fn verdicts(status: StatusCode, body: &[u8], ids: &[&str]) -> Vec<Verdict> {
     let all = |verdict: Verdict| vec![verdict; ids.len()];
     if status == StatusCode::NOT_FOUND {
         return all(Verdict::Dropped("the app answered 404".into()));

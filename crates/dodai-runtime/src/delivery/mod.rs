@@ -8,6 +8,8 @@ mod ask;
 mod bulk;
 pub(crate) mod follow;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod verdict;
 mod worker;
 

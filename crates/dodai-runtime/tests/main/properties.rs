@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use crate::world::{World, blocks};
 
@@ -64,7 +65,55 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
         Just(r#"{"resourceId":"r","lockOwner":"o","expiryInSeconds":-1}"#),
         Just("null"),
     ];
-    prop_oneof![json.prop_map(|text| text.as_bytes().to_vec()), prop::collection::vec(any::<u8>(), 0..40)]
+    prop_oneof![
+        1 => json.prop_map(|text| text.as_bytes().to_vec()),
+        3 => made_up().prop_map(|value| value.to_string().into_bytes()),
+        1 => prop::collection::vec(any::<u8>(), 0..40),
+    ]
+}
+
+/// JSON with the names of the API in places where they may not be.
+fn made_up() -> impl Strategy<Value = Value> {
+    let names = prop::sample::select(vec![
+        "key",
+        "value",
+        "etag",
+        "metadata",
+        "options",
+        "concurrency",
+        "consistency",
+        "ttlInSeconds",
+        "keys",
+        "parallelism",
+        "operations",
+        "operation",
+        "request",
+        "entryId",
+        "event",
+        "contentType",
+        "specversion",
+        "id",
+        "data",
+        "data_base64",
+        "resourceId",
+        "lockOwner",
+        "expiryInSeconds",
+    ]);
+    let words =
+        prop::sample::select(vec!["", "k", "a||b", "upsert", "delete", "first-write", "strong", "60", "-1"]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        words.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(4, 32, 6, move |inner| {
+        let pairs = prop::collection::vec((names.clone().prop_map(str::to_owned), inner.clone()), 0..6);
+        prop_oneof![
+            prop::collection::vec(inner, 0..4).prop_map(Value::from),
+            pairs.prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
 }
 
 proptest! {
