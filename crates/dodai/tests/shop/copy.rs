@@ -32,31 +32,42 @@ pub struct Shop {
 }
 
 impl Shop {
+    /// With its native app built before: it is newer than its sources, from a build that is kept.
     pub fn new() -> Shop {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop");
+        let shop = Shop::sources();
+        let app = shop.path("apps/orders");
+        copy_app(&app);
+        std::fs::create_dir_all(app.join("target/release")).unwrap();
+        std::fs::copy(orders(), app.join("target/release/orders")).unwrap();
+        shop
+    }
+
+    /// With its native app still to be built. The app lies in a folder that stays, where the next build finds its
+    /// dependencies; the product itself is gone.
+    pub fn unbuilt() -> Shop {
+        let shop = Shop::sources();
+        let app = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shop-unbuilt");
+        copy_app(&app);
+        let mut cargo = Command::new(env!("CARGO"));
+        let fetched = Done::of(cargo.args(["fetch", "--quiet", "--locked"]).current_dir(&app));
+        assert!(fetched.status.success(), "{}", fetched.all());
+        let product = app.join("target/release/orders");
+        assert!(!product.exists() || std::fs::remove_file(&product).is_ok());
+        std::fs::create_dir_all(shop.path("apps")).unwrap();
+        std::os::unix::fs::symlink(app, shop.path("apps/orders")).unwrap();
+        shop
+    }
+
+    /// All but its native app.
+    fn sources() -> Shop {
         let folder = tempfile::Builder::new().prefix("dodai-shop-").tempdir().unwrap();
-        let copy = |from: &str, to: &str| {
-            let to = folder.path().join(to);
+        let modules = ["catalog.wasm", "notify.wasm", "web.wasm"].map(|name| format!("artifacts/{name}"));
+        let rest = ["dodai.yaml", "traffic.yaml", "components.yaml", "secrets.json", "external/recommend.py"];
+        for file in modules.iter().map(String::as_str).chain(rest) {
+            let to = folder.path().join(file);
             std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-            std::fs::copy(source.join(from), to).unwrap();
-        };
-        for file in ["catalog.wasm", "notify.wasm", "web.wasm"].map(|name| format!("artifacts/{name}")) {
-            copy(&file, &file);
+            std::fs::copy(example().join(file), to).unwrap();
         }
-        for file in ["dodai.yaml", "traffic.yaml", "components.yaml", "secrets.json", "external/recommend.py"]
-        {
-            copy(file, file);
-        }
-        for file in ["Cargo.toml", "Cargo.lock"].map(|name| format!("apps/orders/{name}")) {
-            copy(&file, &file);
-        }
-        for entry in std::fs::read_dir(source.join("apps/orders/src")).unwrap().flatten() {
-            let file = format!("apps/orders/src/{}", entry.file_name().display());
-            copy(&file, &file);
-        }
-        // `up` builds it when it is missing; here it is there, newer than its sources, from a build that is kept.
-        std::fs::create_dir_all(folder.path().join("apps/orders/target/release")).unwrap();
-        std::fs::copy(orders(&source), folder.path().join("apps/orders/target/release/orders")).unwrap();
         let [port, recommend_port] = free_ports();
         let replace = |file: &str, from: &str, to: u16| {
             let path = folder.path().join(file);
@@ -104,12 +115,16 @@ impl Shop {
     }
 
     pub fn dodai(&self, arguments: &[&str]) -> Done {
-        Done::of(Command::new(binary()).args(arguments).current_dir(self.folder.path()))
+        let mut command = Command::new(binary());
+        // What is built here was fetched before.
+        command.env("CARGO_NET_OFFLINE", "true");
+        Done::of(command.args(arguments).current_dir(self.folder.path()))
     }
 
-    pub fn up(&self) {
+    pub fn up(&self) -> Done {
         let up = self.dodai(&["up", ".", "-d", "--threads", "1", "--admin", "127.0.0.1:0"]);
         assert!(up.status.success(), "{}", up.all());
+        up
     }
 
     /// One call of the page, with its cookie: status and body.
@@ -189,12 +204,28 @@ impl Drop for Outside {
     }
 }
 
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/shop")
+}
+
+/// Copies the sources of the shop's own native app.
+fn copy_app(to: &Path) {
+    let from = example().join("apps/orders");
+    std::fs::create_dir_all(to.join("src")).unwrap();
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        std::fs::copy(from.join(file), to.join(file)).unwrap();
+    }
+    for entry in std::fs::read_dir(from.join("src")).unwrap().flatten() {
+        std::fs::copy(entry.path(), to.join("src").join(entry.file_name())).unwrap();
+    }
+}
+
 /// The shop's own native app; built once and kept beside the tests' own binaries.
-fn orders(shop: &Path) -> PathBuf {
+fn orders() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("shop-orders");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--locked", "--target-dir"]).arg(&target);
-    let built = Done::of(cargo.current_dir(shop.join("apps/orders")));
+    let built = Done::of(cargo.current_dir(example().join("apps/orders")));
     assert!(built.status.success(), "{}", built.all());
     target.join("debug/orders")
 }

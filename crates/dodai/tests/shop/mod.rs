@@ -35,6 +35,18 @@ fn the_shop_sells_survives_and_remembers() {
     assert!(shop.dodai(&["down"]).status.success());
 }
 
+#[test]
+fn up_builds_the_shops_own_app_where_it_is_missing() {
+    let mut shop = Shop::unbuilt();
+    let up = shop.up();
+    assert!(up.out().contains("built orders in"), "{}", up.all());
+    an_order(&mut shop);
+    assert!(shop.dodai(&["down"]).status.success());
+    let again = shop.up();
+    assert!(!again.out().contains("built orders"), "{}", again.all());
+    assert!(shop.dodai(&["down"]).status.success());
+}
+
 /// Fills a cart and buys it; the order's id.
 fn an_order(shop: &mut Shop) -> Value {
     let before = shop.product("lantern")["stock"].as_u64().unwrap();
