@@ -134,16 +134,18 @@ mod tests {
         #[test]
         fn whatever_names_hold_is_read_as_it_was(
             revision in proptest::option::of(".{1,20}"),
-            labels in proptest::collection::btree_map(".{0,12}", ".{0,12}", 0..8),
+            labels in proptest::collection::btree_map(".{0,6}", ".{0,12}", 0..8),
+            source in any::<Option<u64>>(),
         ) {
             let revision = revision.as_deref().map(RevisionId::new);
             let labels: Labels = labels.into_iter().collect();
             let labels = (!labels.is_empty()).then_some(labels);
             let mut edits = Edits::new();
-            write(revision.as_ref(), labels.as_ref(), &mut edits);
+            write(revision.as_ref(), labels.as_ref(), source, &mut edits);
             let (mut parts, ()) = http::Request::get("/").body(()).expect("valid").into_parts();
             edits.apply_to_request(&mut parts);
-            prop_assert_eq!(read(&RequestHead::Map(&parts)), (revision, labels.map(Arc::new)));
+            let part = Part { revision, labels: labels.map(Arc::new), source };
+            prop_assert_eq!(read(&RequestHead::Map(&parts)), part);
         }
 
         #[test]
@@ -152,8 +154,8 @@ mod tests {
             for value in [value, (0..many).map(|at| format!("&k{at}=v")).collect::<String>().into_bytes()] {
                 let Ok(value) = http::HeaderValue::from_bytes(&value) else { continue };
                 parts.headers.insert(HEADER, value);
-                let (_, labels) = read(&RequestHead::Map(&parts));
-                prop_assert!(labels.is_none_or(|labels| labels.len() <= MOST));
+                let part = read(&RequestHead::Map(&parts));
+                prop_assert!(part.labels.is_none_or(|labels| labels.len() <= MOST));
             }
         }
     }
