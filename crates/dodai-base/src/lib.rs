@@ -5,7 +5,6 @@
 
 pub mod brought;
 mod certificates;
-mod demand;
 pub mod dump;
 mod footprint;
 pub mod membership;

@@ -21,6 +21,7 @@ use dodai_core::task::{Kind, Tasks};
 use dodai_dataplane::demand::Demand;
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{self, DataPlane};
+use dodai_dataplane::rate_meter::Meter;
 use dodai_dataplane::service::Wish;
 use dodai_drivers::Folders;
 use dodai_modules::{Child, Compiler, Host, HostOptions};
@@ -31,7 +32,6 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::certificates;
-use crate::demand::Meter;
 use crate::footprint;
 use crate::membership::Membership;
 use crate::process::{self, Logs, Ports, Supervisor};
@@ -326,11 +326,8 @@ fn look(parts: &Parts) {
 
 /// Reports how much is asked of limits that all bases keep together.
 fn measure(parts: &Parts, meter: &mut Meter, now: tokio::time::Instant) {
-    let limits = parts.plane.table();
-    let by_control = limits.limits().iter().filter(|(_, limit)| limit.store().is_none());
-    let counts = by_control.map(|(name, limit)| (name.clone(), limit.asked())).collect();
-    if let Some(demand) = meter.look(counts, now) {
-        parts.status.send_modify(|status| status.demand = demand);
+    if let Some(told) = meter.look(parts.plane.table().limits(), now) {
+        parts.status.send_modify(|status| (status.demand, status.busiest) = (told.demand, told.busiest));
     }
 }
 

@@ -4,6 +4,7 @@
 //! No call waits for this: a share scales a bucket of the data plane. While the Redis is away the share stays for a
 //! moment; then each base keeps the whole limit by itself, rather than refuse calls that are within it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use dodai_core::task::Tasks;
 use dodai_dataplane::rate::WHOLE;
 use dodai_dataplane::secure::{Outward, Secure};
 use dodai_dataplane::shared_rate::{Limit, Limits};
-use dodai_drivers::rates::{LEASE_SECONDS, Rates};
+use dodai_drivers::rates::{Asked as OfAll, LEASE_SECONDS, Rates};
 use dodai_transport::network::Network;
 use dodai_transport::stream::Stream;
 use dodai_transport::tls::public::RootsFrom;
@@ -95,6 +96,15 @@ struct Link {
     away: bool,
 }
 
+/// What is asked of one base, of a limit or one of its keys.
+struct Asked<'a> {
+    /// What it is called in the Redis.
+    name: Cow<'a, str>,
+    /// The mark of the key.
+    key: Option<u64>,
+    rate: u64,
+}
+
 type Shared<'a> = Vec<(&'a str, &'a Arc<Limit>)>;
 
 impl Sharer {
@@ -147,15 +157,14 @@ impl Link {
         now: Instant,
     ) {
         let asked = self.measure(shared, now);
-        let told = match tokio::time::timeout(PATIENCE, self.tell(own, store, &asked, vault)).await {
+        let names: Vec<(&str, u64)> = asked.iter().map(|one| (&*one.name, one.rate)).collect();
+        let told = match tokio::time::timeout(PATIENCE, self.tell(own, store, &names, vault)).await {
             Ok(told) => told,
             Err(_) => Err("no answer in time".to_owned()),
         };
         match told {
             Ok(all) => {
-                for (((_, limit), (_, own)), of) in shared.iter().zip(&asked).zip(all) {
-                    limit.set_share(Share::of(*own, of.total, of.bases).into());
-                }
+                share_out(shared, &asked, &all);
                 self.heard = Some(now);
                 if std::mem::take(&mut self.away) {
                     tracing::info!(redis = store.address, "rate limits are shared again");
@@ -170,25 +179,34 @@ impl Link {
                     );
                 }
                 if self.heard.is_none_or(|heard| now.saturating_duration_since(heard) >= LEASE) {
-                    shared.iter().for_each(|(_, limit)| limit.set_share(WHOLE));
+                    for (_, limit) in shared {
+                        limit.set_share(WHOLE);
+                        limit.set_shares_of_keys(std::iter::empty());
+                    }
                 }
             }
         }
     }
 
-    /// Calls per second by limit since the last look.
-    fn measure<'a>(&mut self, shared: &Shared<'a>, now: Instant) -> Vec<(&'a str, u64)> {
+    /// Calls per second by limit since the last look, each followed by those of its busiest keys.
+    fn measure<'a>(&mut self, shared: &Shared<'a>, now: Instant) -> Vec<Asked<'a>> {
         let took = now.saturating_duration_since(*self.looked.get_or_insert(now)).as_secs_f64();
-        let counts: BTreeMap<String, u64> =
-            shared.iter().map(|(name, limit)| ((*name).to_owned(), limit.asked())).collect();
-        let rate = |(name, _): &(&'a str, &Arc<Limit>)| {
-            let count = counts.get(*name).copied().unwrap_or(0);
-            let more = count.saturating_sub(self.counts.get(*name).copied().unwrap_or(count)) as f64;
-            (*name, if took > 0.0 { (more / took).round() as u64 } else { 0 })
-        };
-        let rates = shared.iter().map(rate).collect();
+        let rate = |more: u64| if took > 0.0 { (more as f64 / took).round() as u64 } else { 0 };
+        let (mut asked, mut counts) = (Vec::new(), BTreeMap::new());
+        for &(name, limit) in shared {
+            let count = limit.asked();
+            let more = count.saturating_sub(self.counts.get(name).copied().unwrap_or(count));
+            asked.push(Asked { name: name.into(), key: None, rate: rate(more) });
+            let keys = limit.busiest().into_iter().map(|(mark, count)| (mark, rate(count)));
+            asked.extend(keys.filter(|(_, rate)| *rate > 0).map(|(mark, rate)| Asked {
+                name: format!("{name}#{mark:016x}").into(),
+                key: Some(mark),
+                rate,
+            }));
+            counts.insert(name.to_owned(), count);
+        }
         (self.looked, self.counts) = (Some(now), counts);
-        rates
+        asked
     }
 
     async fn tell(
@@ -197,7 +215,7 @@ impl Link {
         store: &RateStore,
         asked: &[(&str, u64)],
         vault: &impl Vault,
-    ) -> Result<Vec<dodai_drivers::rates::Asked>, String> {
+    ) -> Result<Vec<OfAll>, String> {
         let mut rates = match self.rates.take() {
             Some(rates) => rates,
             None => {
@@ -217,5 +235,23 @@ impl Link {
         let all = rates.tell(member, asked, dialer.open(store)).await.map_err(|error| error.to_string())?;
         self.rates = Some(rates);
         Ok(all)
+    }
+}
+
+/// Takes the shares of what is asked of all, in the same order as what is asked of this base.
+fn share_out(shared: &Shared<'_>, asked: &[Asked<'_>], all: &[OfAll]) {
+    let mut told = asked.iter().zip(all).peekable();
+    for (_, limit) in shared {
+        let Some((own, of)) = told.next() else { return };
+        let bases = of.bases;
+        // Keys that this base does not tell of are shared evenly.
+        let share =
+            if limit.is_keyed() { Share::of(0, 0, bases) } else { Share::of(own.rate, of.total, bases) };
+        limit.set_share(share.into());
+        let keys = std::iter::from_fn(|| {
+            let (own, of) = told.next_if(|(own, _)| own.key.is_some())?;
+            Some((own.key?, Share::of(own.rate, of.total, bases)))
+        });
+        limit.set_shares_of_keys(keys);
     }
 }

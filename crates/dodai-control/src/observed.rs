@@ -1,10 +1,12 @@
 //! What bases reported last.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use dodai_core::id::BaseId;
+use dodai_core::snapshot::BUSIEST_KEYS;
 use dodai_core::status::{InstanceStatus, Phase, Status};
 
 use crate::reads::{Read, Reads};
@@ -33,8 +35,13 @@ impl Sighting {
 pub struct Observed {
     started: Millis,
     bases: BTreeMap<BaseId, Sighting>,
+    /// Found when it is first asked for; copies share it.
+    busiest: Arc<OnceLock<Busiest>>,
     reads: Reads,
 }
+
+/// Keys of limits that most calls come by, and how many a second on all bases: by limit and mark.
+type Busiest = BTreeMap<String, BTreeMap<u64, u64>>;
 
 impl PartialEq for Observed {
     fn eq(&self, other: &Observed) -> bool {
@@ -45,7 +52,7 @@ impl PartialEq for Observed {
 impl Observed {
     /// What is known of these bases; nothing was known before `started`.
     pub fn new(started: Millis, bases: BTreeMap<BaseId, Sighting>) -> Observed {
-        Observed { started, bases, reads: Reads::default() }
+        Observed { started, bases, busiest: Arc::default(), reads: Reads::default() }
     }
 
     /// The same; looks at it are noted in `reads`.
@@ -63,6 +70,13 @@ impl Observed {
         self.reads.note(|| Read::Bases);
         let note = |base: &BaseId| self.reads.note(|| Read::Sighting(base.clone()));
         self.bases.iter().inspect(move |(base, _)| note(base))
+    }
+
+    /// The keys of a limit that most calls come by on all bases that are connected: calls per second by mark.
+    pub fn busiest(&self, limit: &str) -> Option<&BTreeMap<u64, u64>> {
+        let sum = || busiest(self.bases().map(|(_, one)| one).filter(|one| one.connected));
+        self.bases().for_each(drop);
+        self.busiest.get_or_init(sum).get(limit)
     }
 
     /// Their names.
@@ -85,6 +99,7 @@ impl Observed {
 
     /// All bases, to be changed.
     pub fn bases_mut(&mut self) -> &mut BTreeMap<BaseId, Sighting> {
+        self.busiest = Arc::default();
         &mut self.bases
     }
 
@@ -145,15 +160,40 @@ impl Observed {
     }
 }
 
+fn busiest<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> Busiest {
+    let mut all = Busiest::new();
+    for (limit, keys) in sightings.flat_map(|one| &one.status.busiest) {
+        let found = all.entry(limit.clone()).or_default();
+        for (mark, rate) in keys {
+            *found.entry(*mark).or_default() += rate;
+        }
+    }
+    for keys in all.values_mut() {
+        let mut order: Vec<_> = keys.iter().map(|(mark, rate)| (Reverse(*rate), *mark)).collect();
+        order.sort_unstable();
+        *keys = order.into_iter().take(BUSIEST_KEYS).map(|(Reverse(rate), mark)| (mark, rate)).collect();
+    }
+    all
+}
+
 /// Tells what of a report is not the same in the next.
 fn reported(base: &BaseId, old: &Status, new: &Status, tell: &mut impl FnMut(Read)) {
     // What is in force is of no interest to anything that is kept.
-    let Status { applied: _, refused, instances, listeners, components, mesh, wants, demand, trust } = old;
+    let Status { applied: _, refused, instances, listeners, components, mesh, wants, demand, busiest, trust } =
+        old;
     if *mesh != new.mesh {
         tell(Read::Mesh(base.clone()));
     }
-    let rest = (refused, listeners, components, mesh, wants, demand, trust);
-    let now = (&new.refused, &new.listeners, &new.components, &new.mesh, &new.wants, &new.demand, &new.trust);
+    let rest = (refused, listeners, components, mesh, wants, (demand, busiest), trust);
+    let now = (
+        &new.refused,
+        &new.listeners,
+        &new.components,
+        &new.mesh,
+        &new.wants,
+        (&new.demand, &new.busiest),
+        &new.trust,
+    );
     if rest != now {
         tell(Read::Sighting(base.clone()));
     }

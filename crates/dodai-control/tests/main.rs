@@ -30,6 +30,8 @@ mod played;
 mod precedence;
 #[path = "main/routing.rs"]
 mod routing;
+#[path = "main/shares.rs"]
+mod shares;
 #[path = "main/simulation.rs"]
 mod simulation;
 #[path = "main/snapshots.rs"]

@@ -33,6 +33,10 @@ pub struct Status {
     /// Calls per second that want to pass limits which all bases keep together, by limit.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub demand: BTreeMap<String, u64>,
+    /// The same by key, for those of each limit that most calls come by, by their marks; at most
+    /// [`crate::snapshot::BUSIEST_KEYS`] of a limit.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub busiest: BTreeMap<String, BTreeMap<u64, u64>>,
     /// Whom it trusts, where it is told by a server; only those who say so are told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<Held>,

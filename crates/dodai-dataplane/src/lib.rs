@@ -71,6 +71,7 @@ mod proxied;
 pub mod rate;
 mod rate_key;
 pub mod rate_limits;
+pub mod rate_meter;
 mod reach;
 mod relay;
 mod replay;

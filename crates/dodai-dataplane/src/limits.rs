@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use dodai_core::snapshot::BUSIEST_KEYS;
 use dodai_transport::tls::HANDSHAKE_TIMEOUT;
 
 /// The largest number of headers in one head; fixed, because heads are parsed into stack arrays.
@@ -44,7 +45,7 @@ pub const H2_IDLE_FRAMES_PER_SECOND: u32 = 1000;
 /// Pieces that one head or one set of trailers may come in over HTTP/2.
 pub const H2_FRAGMENTS: u32 = 32;
 
-/// Buckets that one rate limit with a key keeps at most, of 16 bytes each and room to grow.
+/// Buckets that one rate limit with a key keeps at most, of 24 bytes each and room to grow.
 pub const RATE_KEYS: usize = 50_000;
 
 /// How long a first call waits to be told of an app that its base does not know; measured from the first that asks.
@@ -263,6 +264,11 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
             "rate_keys",
             RATE_KEYS.to_string(),
             "keys of one rate limit that were called by lately, on each base; further ones share one bucket",
+        ),
+        (
+            "busiest_keys",
+            BUSIEST_KEYS.to_string(),
+            "keys of one limit of all bases that are shared by demand; further ones are shared evenly",
         ),
         (
             "demand_wait",

@@ -4,11 +4,13 @@
 //! too many, those that are full again are forgotten; if that does not help, new keys share one, so that a
 //! client that makes up keys cannot grow memory and gains nothing. A bucket that is not full is never forgotten.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dodai_core::snapshot::RateKey;
+use dodai_core::snapshot;
 use foldhash::HashMap;
 use tokio::time::Instant;
 
@@ -56,26 +58,35 @@ struct Keyed {
 
 #[derive(Debug, Default)]
 struct Buckets {
-    due: HashMap<u64, u64>,
+    by_mark: HashMap<u64, Bucket>,
     /// Until when nothing that could be forgotten is looked for.
     rest: u64,
+    /// The shares of keys that have another than the rest.
+    shares: HashMap<u64, u32>,
+}
+
+#[derive(Debug, Default)]
+struct Bucket {
+    due: u64,
+    /// Calls since the last look.
+    asked: u32,
 }
 
 impl Buckets {
     /// The bucket of the key with this mark, if there is room for it.
-    fn of(&mut self, mark: u64, now: u64) -> Option<&mut u64> {
-        if self.due.len() >= RATE_KEYS && !self.due.contains_key(&mark) {
+    fn of(&mut self, mark: u64, now: u64) -> Option<&mut Bucket> {
+        if self.by_mark.len() >= RATE_KEYS && !self.by_mark.contains_key(&mark) {
             if now < self.rest {
                 return None;
             }
-            self.due.retain(|_, next| *next > now);
+            self.by_mark.retain(|_, bucket| bucket.due > now);
             self.rest = now.saturating_add(SWEEP);
-            if self.due.len() >= RATE_KEYS {
+            if self.by_mark.len() >= RATE_KEYS {
                 return None;
             }
-            self.due.shrink_to(self.due.len() * 2);
+            self.by_mark.shrink_to(self.by_mark.len() * 2);
         }
-        Some(self.due.entry(mark).or_default())
+        Some(self.by_mark.entry(mark).or_default())
     }
 }
 
@@ -95,6 +106,9 @@ impl Pace {
 
     /// The pace of a share of the calls. Fewer come over time and at once; the time that it takes to be full again stays.
     fn scaled(self, share: u32) -> Pace {
+        if share >= WHOLE {
+            return self;
+        }
         let interval = u128::from(self.interval) * u128::from(WHOLE) / u128::from(share.max(1));
         Pace { interval: u64::try_from(interval).unwrap_or(u64::MAX), ..self }
     }
@@ -105,30 +119,32 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 impl RateLimit {
-    /// One call per `interval` over time, `burst` at once after a pause, for each key; all together without parts.
-    pub fn new(interval: Duration, burst: u32, key: &[RateKey]) -> RateLimit {
-        let tolerance = nanos(interval).saturating_mul(u64::from(burst.max(1) - 1));
-        let keyed = || Keyed { key: Key::new(key), buckets: Mutex::default() };
-        let keyed = (!key.is_empty()).then(keyed);
-        let pace = Pace { start: Instant::now(), interval: nanos(interval), tolerance };
+    /// The limit that `spec` says, on this base.
+    pub fn new(spec: &snapshot::RateLimit) -> RateLimit {
+        let interval = nanos(spec.interval);
+        let tolerance = interval.saturating_mul(u64::from(spec.burst.max(1) - 1));
+        let keyed = Key::of(spec).map(|key| Keyed { key, buckets: Mutex::default() });
+        let pace = Pace { start: Instant::now(), interval, tolerance };
         RateLimit { pace, shared: AtomicU64::new(0), keyed }
     }
 
-    /// Takes a call, of `share` in 10,000 of those that fit. `claims` are those of its token, if it showed one.
+    /// Takes a call, of `share` in 10,000 of those that fit, unless its key has another share. `claims` are those of its
+    /// token, if it showed one.
     ///
     /// # Errors
     /// It does not fit: in how long one would.
     pub fn take(&self, seen: &Seen<'_>, claims: Option<&Claims>, share: u32) -> Result<Taken, Duration> {
-        let pace = if share >= WHOLE { self.pace } else { self.pace.scaled(share) };
-        let now = pace.now(seen.now);
-        let Some(keyed) = &self.keyed else { return self.take_shared(pace, now) };
+        let now = self.pace.now(seen.now);
+        let Some(keyed) = &self.keyed else { return self.take_shared(self.pace.scaled(share), now) };
         let mark = keyed.key.mark(seen, claims);
-        let mut buckets = keyed.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = keyed.buckets();
+        let pace = self.pace.scaled(buckets.shares.get(&mark).copied().unwrap_or(share));
         let Some(bucket) = buckets.of(mark, now) else {
             drop(buckets);
             return self.take_shared(pace, now);
         };
-        *bucket = pace.step(*bucket, now)?;
+        bucket.asked = bucket.asked.saturating_add(1);
+        bucket.due = pace.step(bucket.due, now)?;
         Ok(Taken { mark: Some(mark), cost: pace.interval })
     }
 
@@ -144,15 +160,55 @@ impl RateLimit {
     pub fn give_back(&self, taken: &Taken) {
         match (taken.mark, &self.keyed) {
             (Some(mark), Some(keyed)) => {
-                let mut buckets = keyed.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(due) = buckets.due.get_mut(&mark) {
-                    *due = due.saturating_sub(taken.cost);
+                if let Some(bucket) = keyed.buckets().by_mark.get_mut(&mark) {
+                    bucket.due = bucket.due.saturating_sub(taken.cost);
                 }
             }
             (None, _) | (_, None) => {
                 let _before = self.shared.fetch_sub(taken.cost, Relaxed);
             }
         }
+    }
+
+    /// Whether it has a key.
+    pub fn is_keyed(&self) -> bool {
+        self.keyed.is_some()
+    }
+
+    /// Sets the shares of keys, by their marks; all others have that of the limit.
+    pub fn set_shares(&self, shares: impl Iterator<Item = (u64, u32)>) {
+        if let Some(keyed) = &self.keyed {
+            keyed.buckets().shares = shares.collect();
+        }
+    }
+
+    /// The shares of keys by their marks.
+    pub fn shares(&self) -> BTreeMap<u64, u32> {
+        let shares =
+            |keyed: &Keyed| keyed.buckets().shares.iter().map(|(mark, share)| (*mark, *share)).collect();
+        self.keyed.as_ref().map(shares).unwrap_or_default()
+    }
+
+    /// The keys that most calls came by since the last look, `most` of them at most: how many calls by mark.
+    pub fn busiest(&self, most: usize) -> BTreeMap<u64, u64> {
+        let Some(keyed) = &self.keyed else { return BTreeMap::new() };
+        let mut found = BinaryHeap::with_capacity(most + 1);
+        for (mark, bucket) in &mut keyed.buckets().by_mark {
+            let asked = std::mem::take(&mut bucket.asked);
+            if asked > 0 {
+                found.push(Reverse((asked, *mark)));
+            }
+            if found.len() > most {
+                found.pop();
+            }
+        }
+        found.into_iter().map(|Reverse((asked, mark))| (mark, asked.into())).collect()
+    }
+}
+
+impl Keyed {
+    fn buckets(&self) -> MutexGuard<'_, Buckets> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,6 +219,11 @@ mod tests {
     use dodai_core::call::Caller;
     use dodai_core::head::RequestHead;
     use dodai_core::id::AppId;
+    use dodai_core::snapshot::{RateKey, SharedRate};
+
+    fn limit(interval: Duration, burst: u32, key: &[RateKey]) -> RateLimit {
+        RateLimit::new(&snapshot::RateLimit { interval, burst, key: key.to_vec(), shared: None })
+    }
 
     /// A call by its target, headers, caller and client; those that are empty are none.
     #[derive(Clone, Copy, Default)]
@@ -194,7 +255,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_burst_and_then_the_rate_come_through() {
-        let limit = RateLimit::new(Duration::from_millis(100), 3, &[]);
+        let limit = limit(Duration::from_millis(100), 3, &[]);
         let all = || fits(&limit, Asked::default());
         assert_eq!((0..5).filter(|_| all()).count(), 3);
         tokio::time::advance(Duration::from_millis(100)).await;
@@ -205,7 +266,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_as_long_as_told_comes_through_and_not_before() {
         for key in [vec![], vec![RateKey::Address]] {
-            let limit = RateLimit::new(Duration::from_secs(4), 2, &key);
+            let limit = limit(Duration::from_secs(4), 2, &key);
             let ask = || ask(&limit, Asked { client: "10.0.0.1", ..Asked::default() });
             assert_eq!((ask(), ask()), (Ok(()), Ok(())));
             tokio::time::advance(Duration::from_millis(1_500)).await;
@@ -220,7 +281,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_rate_may_be_less_than_one_a_second() {
-        let limit = RateLimit::new(Duration::from_secs(4), 1, &[]);
+        let limit = limit(Duration::from_secs(4), 1, &[]);
         let all = || fits(&limit, Asked::default());
         assert!(all() && !all());
         tokio::time::advance(Duration::from_millis(3_999)).await;
@@ -231,7 +292,7 @@ mod tests {
 
     /// Asks in turn for one call each; each of `calls` fits or not.
     fn check(key: &[RateKey], calls: &[(Asked<'_>, bool)]) {
-        let limit = RateLimit::new(Duration::from_secs(1), 1, key);
+        let limit = limit(Duration::from_secs(1), 1, key);
         for (at, (asked, expect)) in calls.iter().enumerate() {
             assert_eq!(fits(&limit, *asked), *expect, "{key:?}: call {at}");
         }
@@ -312,9 +373,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn made_up_keys_neither_grow_memory_nor_get_through() {
-        let limit = RateLimit::new(Duration::from_secs(1), 1, &[RateKey::Address]);
+        let limit = limit(Duration::from_secs(1), 1, &[RateKey::Address]);
         let from = |client: &str| fits(&limit, Asked { client, ..Asked::default() });
-        let buckets = || limit.keyed.as_ref().unwrap().buckets.lock().unwrap().due.len();
+        let buckets = || limit.keyed.as_ref().unwrap().buckets().by_mark.len();
         assert!(from("busy"));
         let taken = (0..RATE_KEYS + 50).filter(|at| from(&at.to_string())).count();
         assert_eq!(taken, RATE_KEYS, "those beyond share one bucket");
@@ -323,5 +384,32 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(from("new"), "buckets that are full again make room");
         assert_eq!(buckets(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_busiest_keys_are_known_by_the_same_marks_on_every_base() {
+        let shared = |name: &str| Some(SharedRate { name: name.to_owned(), store: None });
+        let base = |name| {
+            let (interval, key) = (Duration::from_secs(1), vec![RateKey::App, RateKey::Address]);
+            RateLimit::new(&snapshot::RateLimit { interval, burst: 1, key, shared: shared(name) })
+        };
+        let (one, two, other) = (base("shop/p[0]"), base("shop/p[0]"), base("shop/q[0]"));
+        for limit in [&one, &two, &other] {
+            for (client, calls) in [("10.0.0.1", 5), ("10.0.0.2", 3), ("10.0.0.3", 1)] {
+                for _ in 0..calls {
+                    let _full = fits(limit, Asked { client, ..Asked::default() });
+                }
+            }
+        }
+        let busiest = one.busiest(2);
+        let mut calls: Vec<u64> = busiest.values().copied().collect();
+        calls.sort_unstable();
+        assert_eq!(calls, [3, 5], "refused calls want to pass as well");
+        assert_eq!(two.busiest(2), busiest);
+        assert!(
+            other.busiest(2).keys().all(|mark| !busiest.contains_key(mark)),
+            "limits tell nothing of each other"
+        );
+        assert_eq!(one.busiest(2), BTreeMap::new(), "each call is told once");
     }
 }

@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
-use dodai_core::snapshot::RateKey;
+use aws_lc_rs::digest::{SHA256, digest};
+use dodai_core::snapshot::{RateKey, RateLimit};
 use http::HeaderName;
+use smallvec::SmallVec;
 
 use crate::filter::Seen;
 use crate::jwt::Claims;
@@ -18,23 +20,54 @@ use crate::route::BadRule;
 #[derive(Debug)]
 pub struct Key {
     parts: Vec<RateKey>,
-    /// Seeded by chance, so that nobody can choose values that meet in one bucket.
-    hasher: RandomState,
+    marks: Marks,
+}
+
+/// How values become a mark.
+#[derive(Debug)]
+enum Marks {
+    /// By a hash that is seeded by chance, so that nobody can choose values that meet in one bucket.
+    Here(RandomState),
+    /// By a digest, the same on every base for the limit of this name. No base tells the values themselves.
+    Everywhere(String),
 }
 
 impl Key {
-    /// Of these parts.
-    pub fn new(parts: &[RateKey]) -> Key {
-        Key { parts: parts.to_vec(), hasher: RandomState::new() }
+    /// Of a limit, if it has a key.
+    pub fn of(limit: &RateLimit) -> Option<Key> {
+        let marks = match &limit.shared {
+            Some(shared) => Marks::Everywhere(shared.name.clone()),
+            None => Marks::Here(RandomState::new()),
+        };
+        (!limit.key.is_empty()).then(|| Key { parts: limit.key.clone(), marks })
     }
 
     /// What stands for the values that a call has.
     pub fn mark(&self, seen: &Seen<'_>, claims: Option<&Claims>) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        for part in &self.parts {
-            show(part, seen, claims, |value| value.hash(&mut hasher));
+        match &self.marks {
+            Marks::Here(seed) => {
+                let mut hasher = seed.build_hasher();
+                self.show(seen, claims, |value| value.hash(&mut hasher));
+                hasher.finish()
+            }
+            Marks::Everywhere(name) => {
+                let mut bytes: SmallVec<[u8; 256]> = SmallVec::from_slice(name.as_bytes());
+                self.show(seen, claims, |value| {
+                    // Lengths keep what one value ends with apart from what the next begins with.
+                    let length = value.map_or(u64::MAX, |value| value.len() as u64);
+                    bytes.extend_from_slice(&length.to_le_bytes());
+                    bytes.extend_from_slice(value.unwrap_or_default());
+                });
+                let digest = digest(&SHA256, &bytes);
+                digest.as_ref().first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+            }
         }
-        hasher.finish()
+    }
+
+    fn show(&self, seen: &Seen<'_>, claims: Option<&Claims>, mut to: impl FnMut(Option<&[u8]>)) {
+        for part in &self.parts {
+            show(part, seen, claims, &mut to);
+        }
     }
 }
 

@@ -32,7 +32,7 @@ impl RateLimits {
             rate_key::check(rule, &source.key)?;
             Ok(match &source.shared {
                 Some(shared) => Kept::Together(SharedRate::new(source, &shared.name)),
-                None => Kept::Here(RateLimit::new(source.interval, source.burst, &source.key)),
+                None => Kept::Here(RateLimit::new(source)),
             })
         };
         sources.iter().map(compile).collect::<Result<_, _>>().map(RateLimits)

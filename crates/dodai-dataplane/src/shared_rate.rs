@@ -1,6 +1,7 @@
 //! Rate limits that all bases keep together: each has its share of the rate, which control, or a Redis between the bases,
 //! sets by how much is asked of each.
 //!
+//! Of a limit with a key, the keys that most calls come by have shares of their own; every base has an even part of others.
 //! The share scales a local bucket, so a call never waits for another base. A base that hears nothing new keeps the
 //! share that it has. One limit of a policy is one, whichever of its rules a call comes by.
 
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dodai_core::snapshot::{RateLimit, RateStore, Share};
+use dodai_core::snapshot::{BUSIEST_KEYS, RateLimit, RateStore, Share};
 
 use crate::filter::Seen;
 use crate::jwt::Claims;
@@ -36,9 +37,8 @@ pub struct Limit {
 
 impl Limit {
     fn new(spec: &RateLimit, share: u32) -> Limit {
-        let rate = rate::RateLimit::new(spec.interval, spec.burst, &spec.key);
         let (share, asked) = (AtomicU32::new(share), AtomicU64::new(0));
-        Limit { spec: spec.clone(), rate, share, asked }
+        Limit { spec: spec.clone(), rate: rate::RateLimit::new(spec), share, asked }
     }
 
     /// How many calls wanted to pass so far.
@@ -65,7 +65,27 @@ impl Limit {
         self.rate.give_back(taken);
     }
 
-    /// Sets how many of 10,000 calls that all bases may take this one may.
+    /// Whether calls are counted by a key.
+    pub fn is_keyed(&self) -> bool {
+        self.rate.is_keyed()
+    }
+
+    /// How many calls wanted to pass since the last look by each of the keys that most came by, by mark.
+    pub fn busiest(&self) -> BTreeMap<u64, u64> {
+        self.rate.busiest(BUSIEST_KEYS)
+    }
+
+    /// Sets the shares of keys by their marks; others have that of the limit.
+    pub fn set_shares_of_keys(&self, shares: impl Iterator<Item = (u64, u16)>) {
+        self.rate.set_shares(shares.map(|(mark, share)| (mark, share.into())));
+    }
+
+    /// The shares of keys by their marks.
+    pub fn shares_of_keys(&self) -> BTreeMap<u64, u32> {
+        self.rate.shares()
+    }
+
+    /// Sets how many of 10,000 calls that all bases may take this one may, of each key that has no share of its own.
     pub fn set_share(&self, per_ten_thousand: u32) {
         self.share.store(per_ten_thousand.clamp(1, WHOLE), Relaxed);
     }
@@ -105,6 +125,7 @@ pub fn set<'a>(limits: &Limits, shares: impl Iterator<Item = &'a Share>) {
     for share in shares {
         if let Some(limit) = limits.get(&share.limit) {
             limit.set_share(share.per_ten_thousand.into());
+            limit.set_shares_of_keys(share.keys.iter().map(|(mark, share)| (*mark, *share)));
         }
     }
 }

@@ -19,6 +19,7 @@ use dodai_dataplane::limits::Limits;
 use dodai_dataplane::local::{Local, Way};
 use dodai_dataplane::mesh::Mesh;
 use dodai_dataplane::plane::{Config, DataPlane};
+use dodai_dataplane::rate_meter::Meter;
 use dodai_transport::network::Network;
 use tokio::sync::watch;
 
@@ -37,6 +38,7 @@ struct Parts {
     snapshots: watch::Sender<Arc<Snapshot>>,
     running: Mutex<BTreeMap<InstanceId, Running>>,
     seed: Mutex<Seed>,
+    meter: Mutex<Meter>,
     mesh: std::net::SocketAddr,
 }
 
@@ -103,6 +105,7 @@ impl Node {
             snapshots: watch::Sender::new(Arc::new(Snapshot::default())),
             running: Mutex::default(),
             seed: Mutex::new(seed),
+            meter: Mutex::default(),
             mesh: mesh_address,
         };
         let node = Node(Arc::new(parts));
@@ -230,6 +233,10 @@ impl Node {
         let instances: BTreeMap<InstanceId, InstanceStatus> =
             running.iter().map(|(id, one)| (id.clone(), report(one))).collect();
         drop(running);
+        let mut meter = self.0.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(told) = meter.look(self.0.plane.table().limits(), now) {
+            self.0.status.send_modify(|status| (status.demand, status.busiest) = (told.demand, told.busiest));
+        }
         self.0.status.send_if_modified(|status| {
             let changed = status.instances != instances;
             status.instances = instances;

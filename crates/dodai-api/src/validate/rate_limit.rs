@@ -50,15 +50,6 @@ fn check_limit(path: &str, limit: &RateLimit, found: &mut Findings) {
         let message = format!("a key of {} parts", limit.key.len());
         found.error(Code::InvalidValue, &key, message, format!("write at most {MAX_PARTS}"));
     }
-    if limit.scope == RateLimitScope::Global && !limit.key.is_empty() {
-        found.warning(
-            Code::NoEffect,
-            &key,
-            "bases share the whole of the limit by where calls come in, and give each key that share: one whose calls \
-             all come in at one base gets less than its limit",
-            "spread the calls of each caller over the bases, or leave `scope` or `key` out",
-        );
-    }
     for (i, part) in limit.key.iter().enumerate() {
         check_part(&format!("{key}[{i}]"), part, found);
     }

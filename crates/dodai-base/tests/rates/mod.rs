@@ -10,8 +10,8 @@ use dodai_base::rates::{Dialer, Sharer};
 use dodai_base::reveal::Vault;
 use dodai_core::id::{BaseId, Name};
 use dodai_core::snapshot::{
-    Action, CallPolicy, ClientTls, Filter, Listener, Pem, Protocol, RateLimit, RateStore, Resource, Role,
-    Routes, Rule, SharedRate, Snapshot, Value, VirtualHost,
+    Action, CallPolicy, ClientTls, Filter, Listener, Pem, Protocol, RateKey, RateLimit, RateStore, Resource,
+    Role, Routes, Rule, SharedRate, Snapshot, Value, VirtualHost,
 };
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::plane::{Config, DataPlane};
@@ -118,6 +118,17 @@ impl Base {
 
     /// One whose Redis speaks TLS, if so; files begin at `folder`.
     async fn reaching(name: &str, port: u16, tls: Option<ClientTls>, folder: PathBuf) -> Base {
+        Base::counting(name, port, tls, folder, Vec::new()).await
+    }
+
+    /// One that counts by a key.
+    async fn counting(
+        name: &str,
+        port: u16,
+        tls: Option<ClientTls>,
+        folder: PathBuf,
+        key: Vec<RateKey>,
+    ) -> Base {
         let plane = DataPlane::start(Config {
             base: BaseId::new(name),
             limits: Limits::default(),
@@ -146,7 +157,7 @@ impl Base {
         let limit = Filter::RateLimits(vec![RateLimit {
             interval: Duration::from_millis(1),
             burst: 1000,
-            key: Vec::new(),
+            key,
             shared: Some(SharedRate { name: "shop/all".into(), store: Some(store) }),
         }]);
         let rule = Rule {
@@ -177,10 +188,16 @@ impl Base {
 
     /// So many calls.
     fn call(&self, count: usize) {
+        self.call_as("ada", count);
+    }
+
+    fn call_as(&self, user: &str, count: usize) {
         let mut client = TcpStream::connect(self.gateway).expect("connected");
         for at in 0..count {
             let end = if at + 1 == count { "Connection: close\r\n" } else { "" };
-            client.write_all(format!("GET / HTTP/1.1\r\nHost: a\r\n{end}\r\n").as_bytes()).expect("sent");
+            client
+                .write_all(format!("GET / HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\n{end}\r\n").as_bytes())
+                .expect("sent");
         }
         let mut answers = String::new();
         client.read_to_string(&mut answers).expect("answered");
@@ -244,6 +261,40 @@ async fn bases_share_by_what_is_asked_and_keep_the_whole_while_it_is_away() {
     a.round(&vault, at(9)).await;
     b.round(&vault, at(9)).await;
     assert_eq!((a.share(), b.share()), (5_000, 5_000), "it comes back empty, and nothing was asked of late");
+}
+
+#[tokio::test]
+async fn bases_share_each_busy_key_and_all_others_evenly() {
+    let (port, vault) = (free_port(), Safe(PASSWORD));
+    let redis = Redis::start(port);
+    let key = || vec![RateKey::Header("x-user".into())];
+    let mut a = Base::counting("a", port, None, PathBuf::new(), key()).await;
+    let mut b = Base::counting("b", port, None, PathBuf::new(), key()).await;
+    let start = Instant::now();
+    let at = |seconds: u64| start + Duration::from_secs(seconds);
+    for base in [&mut a, &mut b] {
+        base.round(&vault, at(0)).await;
+    }
+    a.call_as("ada", 30);
+    a.call_as("bob", 20);
+    b.call_as("ada", 10);
+    b.round(&vault, at(1)).await;
+    a.round(&vault, at(1)).await;
+    let shares = |base: &Base| {
+        let of_keys = base.plane.table().limits()["shop/all"].shares_of_keys();
+        let mut of_keys: Vec<u32> = of_keys.into_values().collect();
+        of_keys.sort_unstable();
+        (base.share(), of_keys)
+    };
+    assert_eq!(shares(&a), (5_000, vec![7_250, 9_500]), "bob comes in here alone");
+    b.call_as("ada", 10);
+    b.round(&vault, at(2)).await;
+    assert_eq!(shares(&b), (5_000, vec![2_750]));
+    drop(redis);
+    for seconds in 3..=7 {
+        a.round(&vault, at(seconds)).await;
+    }
+    assert_eq!(shares(&a), (10_000, vec![]), "the whole for each key, rather than refuse what is within it");
 }
 
 #[tokio::test]

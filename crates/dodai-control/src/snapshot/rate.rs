@@ -1,6 +1,7 @@
 //! Rate limits: from documents to filters, and the shares of those that all bases keep together, by how much is asked of
 //! each base.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dodai_api::{self as api, Policy, RateLimitRedis, RateLimitScope};
@@ -56,23 +57,30 @@ pub(super) fn shares(input: &Input<'_>) -> Vec<Resource> {
     let limits = input.documents.policies().flat_map(|policy| {
         let limits = policy.spec.rate_limits.iter().enumerate();
         let by_control = limits.filter(|(_, limit)| limit.redis.is_none());
-        by_control.filter_map(move |(at, limit)| name_of(policy, at, limit))
+        by_control.filter_map(move |(at, limit)| Some((name_of(policy, at, limit)?, !limit.key.is_empty())))
     });
-    limits.filter_map(|limit| share(input, &limit).map(|of| (limit, of))).map(resource).collect()
-}
-
-fn resource((limit, per_ten_thousand): (String, u16)) -> Resource {
-    Resource::Share(Share { limit, per_ten_thousand })
+    limits.filter_map(|(limit, keyed)| share(input, limit, keyed)).map(Resource::Share).collect()
 }
 
 /// The share of the base that is told, if it keeps this limit.
-fn share(input: &Input<'_>, limit: &str) -> Option<u16> {
+fn share(input: &Input<'_>, limit: String, keyed: bool) -> Option<Share> {
     let connected = input.observed.bases().filter(|(base, one)| one.connected || *base == input.base);
-    let asked = connected.filter_map(|(base, one)| Some((base, *one.status.demand.get(limit)?)));
+    let asked = connected.filter_map(|(base, one)| Some((base, *one.status.demand.get(&limit)?)));
     let asked: Vec<_> = asked.collect();
     let own = asked.iter().find(|(base, _)| *base == input.base)?.1;
     let (count, total) = (asked.len() as u64, asked.iter().map(|(_, asked)| asked).sum());
-    Some(Share::of(own, total, count))
+    if !keyed {
+        return Some(Share { limit, per_ten_thousand: Share::of(own, total, count), keys: BTreeMap::new() });
+    }
+    let told = input.observed.base(input.base)?;
+    let own =
+        |mark: &u64| told.status.busiest.get(&limit).and_then(|keys| keys.get(mark)).copied().unwrap_or(0);
+    // Every base is told of the same keys, so that no two have more of one than there is.
+    let keys = input.observed.busiest(&limit).into_iter().flatten().map(|(mark, total)| {
+        let own = own(mark);
+        (*mark, Share::of(own, (*total).max(own), count))
+    });
+    Some(Share { per_ten_thousand: Share::of(0, 0, count), keys: keys.collect(), limit: limit.clone() })
 }
 
 /// The Redis by which bases share the limit of `policy`.

@@ -77,7 +77,7 @@ const FORMS: &[&str] = &[
     "dodai.dev/v1 Route {parentRefs: [{name: #}], rules: [{backendRefs: [{name: a, weight: 1%, labels: {tier: '1'}}]}]}",
     "dodai.dev/v1 Route {parentRefs: [{kind: Service, name: #}], rules: [{backendRefs: [{kind: App, name: b}]}]}",
     "dodai.dev/v1 Policy {targetRefs: [{kind: App, name: #}], timeouts: {request: 1%s}}",
-    "dodai.dev/v1 Policy {targetRefs: [{kind: Service, name: #}, {kind: Route, name: a}], rateLimits: [{requests: 1%, scope: global}, {requests: 2%, per: 1h}]}",
+    "dodai.dev/v1 Policy {targetRefs: [{kind: Service, name: #}, {kind: Route, name: a}], rateLimits: [{requests: 1%, scope: global, key: [{source: app}]}, {requests: 2%, per: 1h}]}",
     "dodai.dev/v1 Base {labels: {dodai.dev/gateway: '%', dodai.dev/zone: z%}, schedulable: true}",
     "dodai.dev/v1 Namespace {}",
     "dapr.io/v1alpha1 Component {type: state.memory, version: v%, metadata: []}",
@@ -201,7 +201,11 @@ impl Lived {
                 let health = Health { ready: false, reason: name.to_owned() };
                 status.components = [(format!("default/{name}"), health)].into();
             }
-            _ => status.demand = [(format!("default/{name}[0]"), 7)].into(),
+            _ => {
+                let limit = format!("default/{name}[0]");
+                status.demand = [(limit.clone(), 7)].into();
+                status.busiest = [(limit, [(1, 10 + base as u64)].into())].into();
+            }
         }
     }
 

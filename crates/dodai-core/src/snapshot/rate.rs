@@ -1,5 +1,6 @@
 //! How many calls are taken over time, and what a base may take of what all bases keep together.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::service::ClientTls;
 use super::workload::Value;
 use crate::id::Name;
+
+/// Keys of one shared limit that bases tell of, and are told shares for; all others are shared evenly.
+pub const BUSIEST_KEYS: usize = 256;
 
 /// A rate limit (GCRA): a bucket for each rule and key on each base, or one for each key of all bases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +57,11 @@ pub enum RateKey {
 pub struct Share {
     /// The limit's name, as its filters have it.
     pub limit: String,
-    /// Of 10,000 calls, how many.
+    /// Of 10,000 calls, how many; of a limit with a key, of each key that `keys` does not name.
     pub per_ten_thousand: u16,
+    /// The same for keys that many calls come by, by their marks; at most [`BUSIEST_KEYS`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<u64, u16>,
 }
 
 impl Share {

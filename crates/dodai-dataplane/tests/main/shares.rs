@@ -11,7 +11,7 @@ fn limit(burst: u32, key: &[RateKey]) -> Filter {
 }
 
 fn share(per_ten_thousand: u16) -> Resource {
-    Resource::Share(Share { limit: "shop/all".into(), per_ten_thousand })
+    Resource::Share(Share { limit: "shop/all".into(), per_ten_thousand, keys: Default::default() })
 }
 
 /// Two rules that share the limit, and what this base may take of it.
@@ -81,6 +81,42 @@ async fn a_limit_that_changes_keeps_its_share() {
         other.push(routes(vec![answer]));
         world.apply(other).await;
         assert_eq!(through(&world).await, 10, "half of twenty");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_many_calls_come_by_has_a_share_of_its_own() {
+    local(async {
+        let resources = |share: Option<Share>| {
+            let answer = Rule {
+                filters: vec![limit(10, &[RateKey::Header("x-user".into())])],
+                ..rule(Action::Respond { status: 200, body: String::new() })
+            };
+            let mut resources = vec![gateway(), routes(vec![answer])];
+            resources.extend(share.map(Resource::Share));
+            resources
+        };
+        let world = World::of(resources(None)).await;
+        let passed = async |user: &str, calls: usize| {
+            let (mut client, mut passed) = (world.client().await, 0);
+            for _ in 0..calls {
+                let call = format!("GET / HTTP/1.1\r\nHost: a\r\nX-User: {user}\r\n\r\n");
+                passed += usize::from(client.ask(&call).await.status() == 200);
+            }
+            passed
+        };
+        assert_eq!((passed("ada", 40).await, passed("bob", 20).await), (10, 10));
+        let busiest = world.plane.table().limits()["shop/all"].busiest();
+        let (ada, _) = busiest.iter().find(|(_, calls)| **calls == 40).expect("what is refused counts too");
+        let told =
+            |share| Share { limit: "shop/all".into(), per_ten_thousand: 5_000, keys: [(*ada, share)].into() };
+        world.apply(resources(Some(told(9_000)))).await;
+        tokio::time::sleep(secs(60)).await;
+        assert_eq!((passed("ada", 40).await, passed("bob", 40).await), (9, 5));
+        world.apply(resources(Some(told(1_000)))).await;
+        tokio::time::sleep(secs(60)).await;
+        assert_eq!((passed("ada", 40).await, passed("bob", 40).await), (1, 5));
     })
     .await;
 }
