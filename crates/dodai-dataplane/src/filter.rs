@@ -21,6 +21,7 @@ use crate::fault::{Drawn, Fault};
 use crate::identity::Certified;
 use crate::jwt::{Checked, Claims, Jwt};
 use crate::path;
+use crate::rate::RateLimit;
 use crate::rate_limits::RateLimits;
 use crate::route::BadRule;
 use crate::tally::Tally;
@@ -107,12 +108,17 @@ impl Filter {
 /// The mirrors that were drawn for a call: indexes into the rule's filters.
 pub type Mirrors = SmallVec<[usize; 2]>;
 
-/// Compiles the filters of `rule`.
-pub fn compile(rule: &str, sources: &[snapshot::Filter]) -> Result<Vec<Filter>, BadRule> {
-    sources.iter().map(|source| compile_one(rule, source)).collect()
+/// Compiles the filters of `rule`. Rate limits that `before` had as well go on counting.
+pub fn compile(rule: &str, sources: &[snapshot::Filter], before: &[Filter]) -> Result<Vec<Filter>, BadRule> {
+    let mut counting = before.iter().filter_map(Filter::rate_limits).flat_map(RateLimits::own).collect();
+    sources.iter().map(|source| compile_one(rule, source, &mut counting)).collect()
 }
 
-fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule> {
+fn compile_one(
+    rule: &str,
+    source: &snapshot::Filter,
+    counting: &mut Vec<&Arc<RateLimit>>,
+) -> Result<Filter, BadRule> {
     Ok(match source {
         snapshot::Filter::RequestHeaders(edits) => Filter::Request(header_edits(rule, edits)?),
         snapshot::Filter::ResponseHeaders(edits) => Filter::Response(header_edits(rule, edits)?),
@@ -123,13 +129,15 @@ fn compile_one(rule: &str, source: &snapshot::Filter) -> Result<Filter, BadRule>
         snapshot::Filter::Mirror { to, per_ten_thousand } => {
             Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand }
         }
-        snapshot::Filter::RateLimits(limits) => Filter::RateLimits(RateLimits::compile(rule, limits)?),
+        snapshot::Filter::RateLimits(limits) => {
+            Filter::RateLimits(RateLimits::compile(rule, limits, counting)?)
+        }
         snapshot::Filter::Access(access) => Filter::Access(Access::compile(rule, access)?),
         snapshot::Filter::Jwt(jwt) => Filter::Jwt(Box::new(Jwt::compile(rule, jwt)?)),
         snapshot::Filter::Authorizer(spec) => Filter::Authorizer(Box::new(Authorizer::compile(rule, spec)?)),
         snapshot::Filter::Fault(spec) => Filter::Fault(Box::new(Fault::compile(rule, spec)?)),
         snapshot::Filter::Trial { policy, filter } => {
-            Filter::Trial(Box::new(Trial::new(policy, compile_one(rule, filter)?)))
+            Filter::Trial(Box::new(Trial::new(policy, compile_one(rule, filter, counting)?)))
         }
         snapshot::Filter::Cors(cors) => Filter::Cors(Box::new(Cors::compile(rule, cors)?)),
     })

@@ -27,6 +27,7 @@ const SWEEP: u64 = 100_000_000;
 /// A rate limit in live form.
 #[derive(Debug)]
 pub struct RateLimit {
+    spec: snapshot::RateLimit,
     pace: Pace,
     /// The bucket of all calls, or of those for whose key there is no room.
     shared: AtomicU64,
@@ -125,7 +126,7 @@ impl RateLimit {
         let tolerance = interval.saturating_mul(u64::from(spec.burst.max(1) - 1));
         let keyed = Key::of(spec).map(|key| Keyed { key, buckets: Mutex::default() });
         let pace = Pace { start: Instant::now(), interval, tolerance };
-        RateLimit { pace, shared: AtomicU64::new(0), keyed }
+        RateLimit { spec: spec.clone(), pace, shared: AtomicU64::new(0), keyed }
     }
 
     /// Takes a call, of `share` in 10,000 of those that fit, unless its key has another share. `claims` are those of its
@@ -168,6 +169,11 @@ impl RateLimit {
                 let _before = self.shared.fetch_sub(taken.cost, Relaxed);
             }
         }
+    }
+
+    /// What it was made from.
+    pub fn spec(&self) -> &snapshot::RateLimit {
+        &self.spec
     }
 
     /// Whether it has a key.

@@ -1,5 +1,6 @@
 //! The rate limits of one policy: each must let a call pass, and one that any of them refuses is taken by none.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dodai_core::snapshot;
@@ -20,20 +21,26 @@ pub struct RateLimits(Box<[Kept]>);
 #[derive(Debug)]
 enum Kept {
     /// This base, for this rule.
-    Here(RateLimit),
+    Here(Arc<RateLimit>),
     /// All bases.
-    Together(SharedRate),
+    Together(Box<SharedRate>),
 }
 
 impl RateLimits {
-    /// Compiles the limits of `rule`.
-    pub fn compile(rule: &str, sources: &[snapshot::RateLimit]) -> Result<RateLimits, BadRule> {
+    /// Compiles the limits of `rule`. One that is the same as one of `counting` takes its place, once.
+    pub fn compile(
+        rule: &str,
+        sources: &[snapshot::RateLimit],
+        counting: &mut Vec<&Arc<RateLimit>>,
+    ) -> Result<RateLimits, BadRule> {
         let compile = |source: &snapshot::RateLimit| {
             rate_key::check(rule, &source.key)?;
-            Ok(match &source.shared {
-                Some(shared) => Kept::Together(SharedRate::new(source, &shared.name)),
-                None => Kept::Here(RateLimit::new(source)),
-            })
+            if let Some(shared) = &source.shared {
+                return Ok(Kept::Together(Box::new(SharedRate::new(source, &shared.name))));
+            }
+            let same = counting.iter().position(|known| known.spec() == source);
+            let known = same.map(|at| counting.remove(at).clone());
+            Ok(Kept::Here(known.unwrap_or_else(|| Arc::new(RateLimit::new(source)))))
         };
         sources.iter().map(compile).collect::<Result<_, _>>().map(RateLimits)
     }
@@ -41,8 +48,16 @@ impl RateLimits {
     /// Those that all bases keep together.
     pub fn shared(&self) -> impl Iterator<Item = &SharedRate> {
         self.0.iter().filter_map(|kept| match kept {
-            Kept::Together(shared) => Some(shared),
+            Kept::Together(shared) => Some(&**shared),
             Kept::Here(_) => None,
+        })
+    }
+
+    /// Those that this base keeps for its rule.
+    pub fn own(&self) -> impl Iterator<Item = &Arc<RateLimit>> {
+        self.0.iter().filter_map(|kept| match kept {
+            Kept::Here(limit) => Some(limit),
+            Kept::Together(_) => None,
         })
     }
 
@@ -111,7 +126,7 @@ mod tests {
         let user = [RateKey::Header("x-user".to_owned())];
         // Ten a second for each user, and fifteen a minute together.
         let sources = [limit(100, 10, &user), limit(4_000, 15, &[])];
-        let limits = RateLimits::compile("r", &sources).unwrap();
+        let limits = RateLimits::compile("r", &sources, &mut Vec::new()).unwrap();
         assert_eq!((0..12).filter(|_| ask(&limits, "ada").is_ok()).count(), 10);
         assert_eq!((0..12).filter(|_| ask(&limits, "bob").is_ok()).count(), 5);
         assert_eq!(ask(&limits, "eve"), Err(Duration::from_secs(4)), "the longest wait");
@@ -125,7 +140,7 @@ mod tests {
         // Whichever comes first in the list, and whether its bucket is by key.
         for (first, second) in [(&user[..], &[][..]), (&[][..], &user[..]), (&[][..], &[][..])] {
             let sources = [limit(1_000, 5, first), limit(60_000, 1, second)];
-            let limits = RateLimits::compile("r", &sources).unwrap();
+            let limits = RateLimits::compile("r", &sources, &mut Vec::new()).unwrap();
             assert_eq!(ask(&limits, "ada"), Ok(()));
             for _ in 0..20 {
                 assert_eq!(ask(&limits, "ada"), Err(Duration::from_secs(60)), "{first:?} {second:?}");

@@ -113,8 +113,9 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles `source`.
-    pub fn compile(source: &snapshot::Rule) -> Result<Rule, BadRule> {
+    /// Compiles `source`; what counts in the filters of the rule `before` it goes on.
+    pub fn compile(source: &snapshot::Rule, before: Option<&Rule>) -> Result<Rule, BadRule> {
+        let before = before.map_or(&[] as &[Filter], |rule| &rule.filters);
         let matches =
             source.matches.iter().map(|m| Match::compile(&source.name, m)).collect::<Result<_, _>>()?;
         let total_weight = match &source.action {
@@ -131,7 +132,7 @@ impl Rule {
         Ok(Rule {
             name: source.name.as_str().into(),
             matches,
-            filters: filter::compile(&source.name, &source.filters)?,
+            filters: filter::compile(&source.name, &source.filters, before)?,
             action: source.action.clone(),
             total_weight,
             policy: source.policy.clone(),
@@ -150,8 +151,11 @@ impl Rule {
             known.entry(&rule.name).or_default().push(rule);
         }
         let compile = |source: &snapshot::Rule| {
-            let same = known.get(&*source.name).into_iter().flatten().find(|rule| rule.source == *source);
-            same.map_or_else(|| Rule::compile(source).map(Arc::new), |rule| Ok(Arc::clone(rule)))
+            let known = known.get(&*source.name).map(Vec::as_slice).unwrap_or_default();
+            match known.iter().find(|rule| rule.source == *source) {
+                Some(rule) => Ok(Arc::clone(rule)),
+                None => Rule::compile(source, known.first().map(|rule| &***rule)).map(Arc::new),
+            }
         };
         sources.iter().map(compile).collect::<Result<_, _>>().map(Rules::new)
     }
@@ -325,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_bad_expression_names_rule_and_pattern() {
-        let error = Rule::compile(&rule("default/shop/0", vec![path(PathMatch::Regex("(".into()))]))
+        let error = Rule::compile(&rule("default/shop/0", vec![path(PathMatch::Regex("(".into()))]), None)
             .expect_err("bad");
         assert!(error.to_string().starts_with("rule default/shop/0: the regular expression `(`"), "{error}");
     }

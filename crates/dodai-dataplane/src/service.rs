@@ -86,7 +86,11 @@ impl Service {
         Ok(Arc::new(Service {
             label: old.map_or_else(|| spec.id.to_string().into(), |old| old.label.clone()),
             rules: Rule::compile_all(&spec.rules, rules)?,
-            inbound: filter::compile(&spec.id.to_string(), &spec.inbound)?,
+            inbound: filter::compile(
+                &spec.id.to_string(),
+                &spec.inbound,
+                old.map_or(&[], |old| &old.inbound),
+            )?,
             logging: logging::compile(&spec.id.to_string(), &spec.policy)?,
             budget: old.map(|old| old.budget.clone()).unwrap_or_default(),
             overload: spec.concurrency.as_ref().map(|wanted| {

@@ -28,7 +28,6 @@ pub struct SharedRate {
 /// One limit on this base.
 #[derive(Debug)]
 pub struct Limit {
-    spec: RateLimit,
     rate: rate::RateLimit,
     /// Of 10,000 calls that all bases may take, how many this one may.
     share: AtomicU32,
@@ -38,7 +37,7 @@ pub struct Limit {
 impl Limit {
     fn new(spec: &RateLimit, share: u32) -> Limit {
         let (share, asked) = (AtomicU32::new(share), AtomicU64::new(0));
-        Limit { spec: spec.clone(), rate: rate::RateLimit::new(spec), share, asked }
+        Limit { rate: rate::RateLimit::new(spec), share, asked }
     }
 
     /// How many calls wanted to pass so far.
@@ -48,7 +47,7 @@ impl Limit {
 
     /// By what the bases share it; `None` for control.
     pub fn store(&self) -> Option<&RateStore> {
-        self.spec.shared.as_ref()?.store.as_ref()
+        self.rate.spec().shared.as_ref()?.store.as_ref()
     }
 
     /// Takes a call.
@@ -107,7 +106,7 @@ impl SharedRate {
 
     /// Joins the others of its name: those of `limits`, else those that the table before had.
     pub fn join(&self, limits: &mut Limits, before: &Limits) {
-        let same = |known: &&Arc<Limit>| known.spec == self.spec;
+        let same = |known: &&Arc<Limit>| *known.rate.spec() == self.spec;
         let known = limits.get(&self.name).filter(same).or(before.get(&self.name).filter(same));
         let share = || before.get(&self.name).map_or(WHOLE, |before| before.share());
         let limit = || known.cloned().unwrap_or_else(|| Arc::new(Limit::new(&self.spec, share())));

@@ -241,3 +241,71 @@ async fn a_service_that_leaves_takes_its_routes_along() {
     })
     .await;
 }
+
+fn limit(burst: u32) -> Filter {
+    Filter::RateLimits(vec![RateLimit { interval: secs(600), burst, key: Vec::new(), shared: None }])
+}
+
+/// How many of five calls a limit lets through.
+async fn let_through(world: &World) -> usize {
+    let (mut client, mut passed) = (world.client().await, 0);
+    for _ in 0..5 {
+        passed += usize::from(client.ask(GET).await.status() != 429);
+    }
+    passed
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_goes_on_counting_while_the_rest_of_its_rule_changes() {
+    local(async {
+        let resources = |header: &str, timeout: u64, burst: u32| {
+            let edits = HeaderEdits { set: vec![(header.into(), "x".into())], ..HeaderEdits::default() };
+            let mut rule = rule(Action::Respond { status: 200, body: header.into() });
+            rule.filters = vec![Filter::ResponseHeaders(edits), limit(burst)];
+            rule.policy.timeout = Some(secs(timeout));
+            usual(service("shop/catalog/http"), rule)
+        };
+        let world = World::of(resources("x-a", 5, 3)).await;
+        assert_eq!(let_through(&world).await, 3);
+        world.apply(resources("x-b", 9, 3)).await;
+        assert_eq!(let_through(&world).await, 0, "what it had counted still counts");
+        world.apply(resources("x-b", 9, 4)).await;
+        assert_eq!(let_through(&world).await, 4, "another limit begins anew");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_of_an_app_goes_on_counting_while_its_instances_come_and_go() {
+    local(async {
+        let resources = |places: &[u8], timeout: u64| {
+            let mut catalog = service("shop/catalog/http");
+            catalog.inbound = vec![limit(3)];
+            catalog.policy.timeout = Some(secs(timeout));
+            let mut resources = usual(catalog, filtered(vec![]));
+            let list = places.iter().map(|last| endpoint(*last, "r1")).collect();
+            resources.push(endpoints("shop/catalog/http", list));
+            resources
+        };
+        let world = World::of(resources(&[1], 5)).await;
+        for last in [1, 2] {
+            let mut backends = world.backend(last);
+            beside(async move {
+                loop {
+                    let mut backend = backends.accept().await;
+                    beside(async move {
+                        loop {
+                            backend.answer(OK).await;
+                        }
+                    });
+                }
+            });
+        }
+        assert_eq!(let_through(&world).await, 3);
+        world.apply(resources(&[1, 2], 5)).await;
+        assert_eq!(let_through(&world).await, 0);
+        world.apply(resources(&[2], 9)).await;
+        assert_eq!(let_through(&world).await, 0);
+    })
+    .await;
+}
