@@ -22,7 +22,7 @@ pub enum Length {
 const EXAMPLES: &[(&str, &str, &str)] = &[("activation", "dodai-base", "activation")];
 
 /// Parts of the scripts, not comparisons.
-const PARTS: &[&str] = &["harness"];
+const PARTS: &[&str] = &["harness", "management"];
 
 pub fn run(workspace: &Workspace, names: &[String], length: Length, extra: &[String]) -> Result<()> {
     let scripts = scripts(workspace)?;

@@ -74,6 +74,9 @@ pub struct NodeState {
     pub refused: Option<String>,
     /// Where each listener listens.
     pub listeners: BTreeMap<String, SocketAddr>,
+    /// Listeners that are not as the documents say, with the reason.
+    #[serde(default)]
+    pub not_open: BTreeMap<String, String>,
     /// Components that are not ready, with the reason; ready ones have none.
     pub components: BTreeMap<String, Option<String>>,
 }

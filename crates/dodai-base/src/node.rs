@@ -20,7 +20,7 @@ use dodai_core::status::{Link, Refusal, Status, Wants};
 use dodai_core::task::{Kind, Tasks};
 use dodai_dataplane::demand::Demand;
 use dodai_dataplane::limits::Limits;
-use dodai_dataplane::plane::{self, DataPlane};
+use dodai_dataplane::plane::{self, Applied, DataPlane, NotOpen};
 use dodai_dataplane::rate_meter::Meter;
 use dodai_dataplane::service::Wish;
 use dodai_drivers::Folders;
@@ -34,10 +34,10 @@ use tokio::sync::watch;
 use crate::certificates;
 use crate::footprint;
 use crate::membership::Membership;
+use crate::not_open;
 use crate::process::{self, Logs, Ports, Supervisor};
 use crate::prune;
 use crate::rates;
-use crate::refused;
 use crate::reveal;
 use crate::workload::{self, Order, Runner};
 
@@ -45,7 +45,7 @@ pub use crate::workload::Source;
 
 /// How often the base looks at what changes by itself.
 const LOOK: Duration = Duration::from_millis(250);
-/// How often it tries a refused snapshot again: a port may have become free, a certificate may be mended.
+/// How often it tries again what is not in force: a port may have become free, a certificate may be mended.
 const RETRY: Duration = Duration::from_secs(2);
 /// How long calls may go on among the apps once nobody is let in from outside, before the apps themselves close.
 const CALM: Duration = Duration::from_secs(10);
@@ -293,7 +293,7 @@ async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>
                     look(&parts);
                     measure(&parts, &mut meter, now);
                 }
-                _ = retries.tick(), if !whole || parts.status.borrow().refused.is_some() => break true,
+                _ = retries.tick(), if !whole || is_lacking(&parts.status.borrow()) => break true,
                 () = tasks.closing() => break false,
             }
         };
@@ -346,16 +346,18 @@ async fn take(
     }
     let (revealed, whole) = reveal::reveal(&parts.runtime, snapshot, patience).await;
     match parts.plane.apply(&revealed).await {
-        Ok(listeners) => parts.status.send_modify(|status| {
-            status.applied = snapshot.version;
-            status.refused = None;
-            let member = parts.config.membership.as_ref().zip(listeners.get("mesh"));
-            status.mesh = member.map(|(membership, at)| membership.address(*at));
-            status.listeners = listeners;
-        }),
+        Ok(applied) => {
+            let not_open = why_not_open(parts, &applied);
+            parts.status.send_modify(|status| {
+                status.applied = snapshot.version;
+                status.refused = None;
+                let member = parts.config.membership.as_ref().zip(applied.listeners.get("mesh"));
+                status.mesh = member.map(|(membership, at)| membership.address(*at));
+                (status.listeners, status.not_open) = (applied.listeners, not_open);
+            });
+        }
         Err(error) => {
-            let reason = refused::reason(&error, parts.config.membership.is_some());
-            let refusal = Refusal { version: snapshot.version, reason };
+            let refusal = Refusal { version: snapshot.version, reason: error.to_string() };
             if parts.status.borrow().refused.as_ref() == Some(&refusal) {
                 return whole;
             }
@@ -371,6 +373,29 @@ async fn take(
     look(parts);
     reconcile(parts, snapshot, runners, tasks);
     whole
+}
+
+/// Whether something of the newest snapshot is not in force.
+fn is_lacking(status: &Status) -> bool {
+    status.refused.is_some() || !status.not_open.is_empty()
+}
+
+/// Why listeners are not open; what is new is logged.
+fn why_not_open(parts: &Parts, applied: &Applied) -> BTreeMap<String, String> {
+    let is_member = parts.config.membership.is_some();
+    let told = |(name, why): (&String, &NotOpen)| (name.clone(), not_open::reason(name, why, is_member));
+    let all: BTreeMap<String, String> = applied.not_open.iter().map(told).collect();
+    let known = parts.status.borrow().not_open.clone();
+    for (listener, reason) in all.iter().filter(|(listener, reason)| known.get(*listener) != Some(*reason)) {
+        let before = applied.listeners.get(listener).map(|at| at.to_string());
+        tracing::warn!(
+            listener,
+            reason,
+            goes_on_at = before.as_deref().unwrap_or("nowhere"),
+            "a listener is not open"
+        );
+    }
+    all
 }
 
 /// Starts, drains and forgets workloads, so that they are what the snapshot says.

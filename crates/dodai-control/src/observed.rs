@@ -179,15 +179,26 @@ fn busiest<'a>(sightings: impl Iterator<Item = &'a Sighting>) -> Busiest {
 /// Tells what of a report is not the same in the next.
 fn reported(base: &BaseId, old: &Status, new: &Status, tell: &mut impl FnMut(Read)) {
     // What is in force is of no interest to anything that is kept.
-    let Status { applied: _, refused, instances, listeners, components, mesh, wants, demand, busiest, trust } =
-        old;
+    let Status {
+        applied: _,
+        refused,
+        instances,
+        listeners,
+        not_open,
+        components,
+        mesh,
+        wants,
+        demand,
+        busiest,
+        trust,
+    } = old;
     if *mesh != new.mesh {
         tell(Read::Mesh(base.clone()));
     }
-    let rest = (refused, listeners, components, mesh, wants, (demand, busiest), trust);
+    let rest = (refused, (listeners, not_open), components, mesh, wants, (demand, busiest), trust);
     let now = (
         &new.refused,
-        &new.listeners,
+        (&new.listeners, &new.not_open),
         &new.components,
         &new.mesh,
         &new.wants,

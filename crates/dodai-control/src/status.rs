@@ -402,7 +402,11 @@ fn base_status(facts: &Facts<'_>, base: &dodai_api::Base, before: Option<&Value>
     let one = match (sighting.connected, &refused) {
         (false, _) => condition("Ready", false, "Away", "it is not connected; what it runs goes on"),
         (true, Some(why)) => condition("Ready", false, "SnapshotRefused", why.clone()),
-        (true, None) => condition("Ready", true, "Connected", ""),
+        (true, None) if sighting.status.not_open.is_empty() => condition("Ready", true, "Connected", ""),
+        (true, None) => {
+            let told = sighting.status.not_open.iter().map(|(name, why)| format!("listener {name}: {why}"));
+            condition("Ready", true, "ListenersNotOpen", told.collect::<Vec<_>>().join("; "))
+        }
     };
     let mut instances: BTreeMap<String, u32> = BTreeMap::new();
     for instance in facts.records.on(&id).filter(|one| facts.observed.is_seen_ready(one)) {

@@ -24,6 +24,10 @@ pub struct Status {
     pub instances: BTreeMap<InstanceId, InstanceStatus>,
     /// Where each listener listens.
     pub listeners: BTreeMap<String, SocketAddr>,
+    /// Listeners that are not as the snapshot in force says, with the reason; one that was open before goes on as it
+    /// was, and is among [`Status::listeners`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub not_open: BTreeMap<String, String>,
     /// How each component is, by `namespace/name`.
     pub components: BTreeMap<String, Health>,
     /// Where other bases reach this one.

@@ -1,7 +1,8 @@
 //! The data plane as a whole: its threads, its listeners, and the table they read.
 //!
-//! Applying a snapshot compiles it, binds what is new, and only then swaps; if any of that fails, everything
-//! stays as it was and the reason goes back. Threads are told about listeners over bounded queues.
+//! Applying a snapshot compiles it, binds what is new, and only then swaps; if it does not compile, everything
+//! stays as it was and the reason goes back. A listener that cannot be opened fails alone, and stays as it was if it
+//! was open before. Threads are told about listeners over bounded queues.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use dodai_core::seldom::Seldom;
 use dodai_core::snapshot::{Listener, Protocol, Role, Snapshot};
 use dodai_core::task::{Cut, Kind, Tasks};
 use dodai_transport::datagram;
-use dodai_transport::listen::{self, Options};
+use dodai_transport::listen::{self, BindError, Options};
 use dodai_transport::network::{self, Network};
 use dodai_transport::tls::files;
 use dodai_transport::tls::public::RootsFrom;
@@ -52,10 +53,10 @@ use crate::udp;
 use crate::users::Users;
 use crate::worker::{Shared, Worker};
 
+mod applied;
 mod look;
-mod not_applied;
 
-pub use not_applied::NotApplied;
+pub use applied::{Applied, NotApplied, NotOpen};
 
 /// What a data plane is made with.
 pub struct Config {
@@ -276,9 +277,9 @@ impl DataPlane {
         });
     }
 
-    /// Makes `snapshot` the truth, or leaves everything as it was and says why. Returns where each listener
-    /// listens.
-    pub async fn apply(&self, snapshot: &Snapshot) -> Result<BTreeMap<String, SocketAddr>, NotApplied> {
+    /// Makes `snapshot` the truth, or leaves everything as it was and says why. Listeners that cannot be opened are
+    /// told of; applied once more, they are tried again.
+    pub async fn apply(&self, snapshot: &Snapshot) -> Result<Applied, NotApplied> {
         let mut bound = self.bound.lock().await;
         if self.closed.load(Relaxed) {
             return Err(NotApplied::Down);
@@ -298,21 +299,24 @@ impl DataPlane {
                 free.insert(At::of(&known.listener, known.listener.address), name.clone());
             }
         }
-        let mut fresh = Vec::new();
+        let (mut fresh, mut not_open) = (Vec::new(), BTreeMap::new());
         for listener in table.listeners.values().filter(|listener| !stays(listener, &bound)) {
-            let (tls, files) = self.tls(listener)?;
-            let source = match free.remove(&At::of(listener, listener.address)) {
-                Some(was) => Source::Taken { address: bound[&was].address, was },
-                None => match self.bind(listener) {
-                    Ok(source) => source,
-                    Err(NotApplied::Bind { source, .. }) if captures::is_dispensable(listener, &source) => {
-                        tracing::info!(listener = listener.name, reason = %source, "connections over IPv6 are not intercepted");
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                },
-            };
-            fresh.push((listener.clone(), tls, files, source));
+            let mesh = self.mesh_tls(listener)?;
+            let opened = mesh.map_or_else(|| self.tls(listener), |tls| Ok((Some(tls), None)));
+            let opened = opened.and_then(|(tls, files)| {
+                let source = match free.remove(&At::of(listener, listener.address)) {
+                    Some(was) => Source::Taken { address: bound[&was].address, was },
+                    None => self.bind(listener)?,
+                };
+                Ok((listener.clone(), tls, files, source))
+            });
+            match opened {
+                Ok(opened) => fresh.push(opened),
+                Err(NotOpen::Bind(source)) if captures::is_dispensable(listener, &source) => {
+                    tracing::info!(listener = listener.name, reason = %source, "connections over IPv6 are not intercepted");
+                }
+                Err(why) => drop(not_open.insert(listener.name.clone(), why)),
+            }
         }
         let listeners = table.listeners.clone();
         self.shared.table.store(Arc::new(table));
@@ -342,7 +346,8 @@ impl DataPlane {
             bound.insert(name, Bound { listener, address, files });
         }
         for (name, known) in old {
-            if listeners.get(&name).is_some_and(|listener| **listener == *known.listener) {
+            let stays = listeners.get(&name).is_some_and(|listener| **listener == *known.listener);
+            if stays || not_open.contains_key(&name) {
                 bound.insert(name, known);
             } else {
                 self.tell(|| Command::Close { at: At::of(&known.listener, known.address) }).await?;
@@ -350,7 +355,8 @@ impl DataPlane {
         }
         let with_files = bound.iter().filter_map(|(name, one)| Some((name.clone(), one.files.clone()?)));
         self.files.store(Arc::new(with_files.collect()));
-        Ok(bound.iter().map(|(name, bound)| (name.clone(), bound.address)).collect())
+        let listeners = bound.iter().map(|(name, bound)| (name.clone(), bound.address)).collect();
+        Ok(Applied { listeners, not_open })
     }
 
     /// Reads the listeners' certificate files again; connections stay, and new ones get what is new. What cannot
@@ -376,8 +382,7 @@ impl DataPlane {
     }
 
     /// Binds a listener for every thread.
-    fn bind(&self, listener: &Arc<Listener>) -> Result<Source, NotApplied> {
-        let failed = |source| NotApplied::Bind { listener: listener.name.clone(), source };
+    fn bind(&self, listener: &Arc<Listener>) -> Result<Source, BindError> {
         let captures = matches!(listener.role, Role::Captured(_));
         let mark = if captures { self.shared.captures.mark() } else { 0 };
         let named = Options::named(listener.name.clone());
@@ -385,33 +390,37 @@ impl DataPlane {
         let asked = listener.address;
         match &self.shared.network {
             _ if listener.protocol == Protocol::Udp => {
-                let sockets = datagram::bind_set(asked, self.commands.len(), &options).map_err(failed)?;
+                let sockets = datagram::bind_set(asked, self.commands.len(), &options)?;
                 let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(asked);
                 Ok(Source::Bound { sockets: sockets.into_iter().map(Socket::Datagrams).collect(), address })
             }
             Network::System(_) => {
-                let sockets = listen::bind_set(asked, self.commands.len(), &options).map_err(failed)?;
+                let sockets = listen::bind_set(asked, self.commands.len(), &options)?;
                 let address = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(asked);
                 Ok(Source::Bound { sockets: sockets.into_iter().map(Socket::Std).collect(), address })
             }
             Network::Memory(_) => {
-                let socket = self.shared.network.listen(asked, &options).map_err(failed)?;
+                let socket = self.shared.network.listen(asked, &options)?;
                 let address = socket.local_addr().unwrap_or(asked);
                 Ok(Source::Bound { sockets: vec![Socket::Ready(Box::new(socket))], address })
             }
         }
     }
 
-    /// What a listener does with TLS, and the files behind it.
-    fn tls(&self, listener: &Arc<Listener>) -> Result<(Option<Tls>, Option<files::Files>), NotApplied> {
-        if listener.role == Role::Mesh {
-            let mesh = self.shared.mesh.as_ref();
-            let mesh = mesh.ok_or_else(|| NotApplied::NoMesh { listener: listener.name.clone() })?;
-            return Ok((Some(Tls::ending(mesh.acceptor.clone())), None));
+    /// The TLS of a listener for other bases.
+    fn mesh_tls(&self, listener: &Arc<Listener>) -> Result<Option<Tls>, NotApplied> {
+        if listener.role != Role::Mesh {
+            return Ok(None);
         }
+        let mesh = self.shared.mesh.as_ref();
+        let mesh = mesh.ok_or_else(|| NotApplied::NoMesh { listener: listener.name.clone() })?;
+        Ok(Some(Tls::ending(mesh.acceptor.clone())))
+    }
+
+    /// What any other listener does with TLS, and the files behind it.
+    fn tls(&self, listener: &Arc<Listener>) -> Result<(Option<Tls>, Option<files::Files>), NotOpen> {
         let Some(spec) = &listener.tls else { return Ok((None, None)) };
-        let failed = |source| NotApplied::Certificate { listener: listener.name.clone(), source };
-        let (tls, files) = Tls::load(spec, listener.protocol, &self.data_dir).map_err(failed)?;
+        let (tls, files) = Tls::load(spec, listener.protocol, &self.data_dir)?;
         Ok((Some(tls), files))
     }
 

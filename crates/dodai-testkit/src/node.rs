@@ -18,7 +18,7 @@ use dodai_core::task::{Kind, Tasks};
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::local::{Local, Way};
 use dodai_dataplane::mesh::Mesh;
-use dodai_dataplane::plane::{Config, DataPlane};
+use dodai_dataplane::plane::{Config, DataPlane, NotOpen};
 use dodai_dataplane::rate_meter::Meter;
 use dodai_transport::network::Network;
 use tokio::sync::watch;
@@ -160,10 +160,12 @@ impl Node {
 
     async fn take(&self, snapshot: &Snapshot) {
         match self.0.plane.apply(snapshot).await {
-            Ok(listeners) => self.0.status.send_modify(|status| {
+            Ok(applied) => self.0.status.send_modify(|status| {
                 status.applied = snapshot.version;
                 status.refused = None;
-                status.listeners = listeners;
+                let told = |(name, why): (String, NotOpen)| (name, why.to_string());
+                status.not_open = applied.not_open.into_iter().map(told).collect();
+                status.listeners = applied.listeners;
             }),
             Err(error) => {
                 let refused = Refusal { version: snapshot.version, reason: error.to_string() };

@@ -319,12 +319,14 @@ impl Sidecar {
     async fn opened(&mut self, options: &Options) -> anyhow::Result<SocketAddr> {
         let mut status = self.base.parts().status.subscribe();
         let name = format!("api/{}", options.app);
-        let known =
-            status.wait_for(|status| status.refused.is_some() || status.listeners.contains_key(&name));
+        let known = status.wait_for(|status| {
+            status.refused.is_some() || !status.not_open.is_empty() || status.listeners.contains_key(&name)
+        });
         let known =
             tokio::time::timeout(OPEN_WITHIN, known).await.context("the API did not open in time")??;
-        if let Some(refused) = &known.refused {
-            bail!("the sidecar cannot start: {}", ports::in_flags(&refused.reason, &options.app));
+        let not_open = known.not_open.iter().map(|(name, why)| format!("listener {name}: {why}")).next();
+        if let Some(why) = known.refused.as_ref().map(|refused| refused.reason.clone()).or(not_open) {
+            bail!("the sidecar cannot start: {}", ports::in_flags(&why, &options.app));
         }
         Ok(known.listeners[&name])
     }

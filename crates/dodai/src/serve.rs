@@ -105,8 +105,8 @@ impl Serving {
         // The plane keeps it for as long as the endpoint is in its table.
         let local = plane.locals().get(&instance);
         local.set(Way::Serve(module));
-        let listeners = plane.apply(&snapshot(&app, &instance, arguments.addr)?).await?;
-        let address = listeners.get("serve").copied().unwrap_or(arguments.addr);
+        let applied = plane.apply(&snapshot(&app, &instance, arguments.addr)?).await?;
+        let address = applied.all_open()?.get("serve").copied().unwrap_or(arguments.addr);
         Ok(Serving { plane, host, address })
     }
 

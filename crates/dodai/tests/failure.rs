@@ -112,6 +112,23 @@ fn a_taken_port_names_its_holder() {
 }
 
 #[test]
+fn a_listener_without_its_certificate_holds_nothing_else_up() {
+    let site = Site::new("nocert");
+    let [port, secure] = free_ports();
+    let other = format!(
+        "---\napiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: {{name: other}}\nspec:\n  listeners:\n    - {{name: secure, address: 127.0.0.1, port: {secure}, protocol: HTTPS, tls: {{certificateFile: no.pem, keyFile: no.key}}}}\n"
+    );
+    site.write("dodai.yaml", documents(port) + &other);
+    let up = site.try_up();
+    assert_eq!(up.status.code(), Some(1), "{}", up.all());
+    assert!(up.all().contains("listener gateway/default/other/secure: cannot read"), "{}", up.all());
+    assert_eq!(get(port, "/plain").text(), "plain\n", "the rest serves");
+    let described = site.dodai(&["describe", "gateway", "other"]).all();
+    assert!(described.contains("no.pem"), "{described}");
+    site.down();
+}
+
+#[test]
 fn data_that_another_server_uses_is_left_alone() {
     let site = Site::new("locked");
     let [port] = free_ports();

@@ -93,6 +93,7 @@ impl Source for Collector {
             applied: status.applied,
             refused: status.refused.as_ref().map(|refused| refused.version),
             listeners: status.listeners.len() as u64,
+            not_open: status.not_open.len() as u64,
             plane: parts.plane.gauges(),
             shares: shares(&parts.plane.table()),
             rate_stores: parts.rate_stores.load().as_ref().clone(),

@@ -178,7 +178,8 @@ impl Base {
             Resource::Listener(listener),
             Resource::Routes(Routes { name: "all".into(), hosts, trusted: false }),
         ];
-        let bound = plane.apply(&Snapshot::of(1, resources)).await.expect("applied");
+        let bound =
+            plane.apply(&Snapshot::of(1, resources)).await.expect("applied").all_open().expect("open");
         Base {
             plane,
             gateway: bound["gateway"],

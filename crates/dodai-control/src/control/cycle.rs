@@ -218,4 +218,8 @@ fn tell(inner: &Arc<Inner>, base: &BaseId, before: &Status, after: &Status) {
         let text = format!("base {base} refused snapshot {}: {}", refused.version, refused.reason);
         inner.events.add(now, base.to_string(), "SnapshotRefused", text);
     }
+    for (name, why) in after.not_open.iter().filter(|(name, why)| before.not_open.get(*name) != Some(*why)) {
+        let text = format!("listener {name} is not open on base {base}: {why}");
+        inner.events.add(now, base.to_string(), "ListenerNotOpen", text);
+    }
 }

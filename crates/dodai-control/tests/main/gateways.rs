@@ -96,9 +96,14 @@ fn the_status_names_the_base_whose_listener_does_not_listen() {
         let mut observed = Observed::default();
         for (base, listens) in bases {
             let mut status = Status::default();
+            let (name, at) = ("gateway/default/front/http".to_owned(), ([0, 0, 0, 0], 8080).into());
             if *listens {
-                let at = ([0, 0, 0, 0], 8080).into();
-                status.listeners.insert("gateway/default/front/http".to_owned(), at);
+                status.listeners.insert(name, at);
+            } else if *base == "three" {
+                // As it was before, it goes on.
+                status.listeners.insert(name.clone(), at);
+                status.not_open.insert(name, "cannot read tls.key".to_owned());
+                status.not_open.insert("gateway/default/other/http".to_owned(), "no matter".to_owned());
             } else {
                 status.refused = Some(Refusal { version: 1, reason: "port 8080 is taken".to_owned() });
             }
@@ -119,6 +124,9 @@ fn the_status_names_the_base_whose_listener_does_not_listen() {
     check(PLAIN, &[("one", true), ("two", true)], ("Programmed", "every listener listens"));
     let partly = "base two does not listen for `http` (127.0.0.1:8080): port 8080 is taken, says base two";
     check(PLAIN, &[("one", true), ("two", false)], ("NotEverywhere", partly));
+    let stays =
+        "base three does not listen for `http` (127.0.0.1:8080): cannot read tls.key, says base three";
+    check(PLAIN, &[("one", true), ("three", false)], ("NotEverywhere", stays));
     let nobody = "nobody listens for `http` (127.0.0.1:8080): port 8080 is taken, says base one";
     check(PLAIN, &[("one", false)], ("Pending", nobody));
     let both = [PLAIN, ONLY_TWO].concat();

@@ -117,17 +117,48 @@ async fn a_snapshot_that_cannot_be_applied_changes_nothing() {
         let filter = usual(service("shop/catalog/http"), filtered(vec![Filter::RequestHeaders(edits)]));
         let refused = world.plane.apply(&Snapshot::of(3, filter)).await.expect_err("refused");
         assert!(refused.to_string().contains("written by the proxy"), "{refused}");
-        let mut taken = answering("new");
-        taken.push(listener("x", 99, Role::Gateway { routes: "all".into() }));
-        let holder = listen(&world.net.host(GATEWAY), 99);
-        let refused = world.plane.apply(&Snapshot::of(4, taken)).await.expect_err("refused");
-        assert!(matches!(refused, NotApplied::Bind { .. }), "{refused}");
-        drop(holder);
         let mut mesh = answering("new");
         mesh.push(listener("mesh", 98, Role::Mesh));
         let refused = world.plane.apply(&Snapshot::of(5, mesh)).await.expect_err("refused");
         assert!(matches!(refused, NotApplied::NoMesh { .. }), "{refused}");
         assert_eq!(world.client().await.ask(GET).await.body, "old");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_cannot_open_fails_alone_and_goes_on_as_it_was() {
+    local(async {
+        let world = World::of(answering("old")).await;
+        let host = world.net.host(GATEWAY);
+        let apply = async |body: &str, x: u16| {
+            let mut resources = answering(body);
+            resources.push(listener("x", x, Role::Gateway { routes: "all".into() }));
+            let applied = world.plane.apply(&Snapshot::of(2, resources)).await.expect("applied");
+            settle().await;
+            let not_open: Vec<String> = applied.not_open.keys().cloned().collect();
+            (not_open, applied.listeners.get("x").map(std::net::SocketAddr::port))
+        };
+        let holder = listen(&host, 99);
+        // What else is new holds at once.
+        assert_eq!(apply("new", 99).await, (vec!["x".to_owned()], None));
+        assert_eq!(world.client().await.ask(GET).await.body, "new");
+        // The same once more, as a base asks for it again and again.
+        assert_eq!(apply("new", 99).await, (vec!["x".to_owned()], None));
+        drop(holder);
+        settle().await;
+        assert_eq!(apply("new", 99).await, (vec![], Some(99)));
+        assert_eq!(world.client_of(99).await.ask(GET).await.body, "new");
+        // It is to move to where somebody is: it stays where it was, with what is new to it otherwise.
+        let holder = listen(&host, 97);
+        assert_eq!(apply("newer", 97).await, (vec!["x".to_owned()], Some(99)));
+        assert_eq!(world.client_of(99).await.ask(GET).await.body, "newer");
+        drop(holder);
+        settle().await;
+        assert_eq!(apply("newer", 97).await, (vec![], Some(97)));
+        assert_eq!(world.client_of(97).await.ask(GET).await.body, "newer");
+        let free = listen(&host, 99);
+        drop(free);
     })
     .await;
 }

@@ -42,7 +42,7 @@ impl Base {
             roots: Default::default(),
         })
         .expect("started");
-        let bound = plane.apply(&Snapshot::of(1, resources)).await.expect("applied");
+        let bound = plane.apply(&Snapshot::of(1, resources)).await.expect("applied").listeners;
         Base { plane, records, at: bound["udp"] }
     }
 
@@ -295,7 +295,7 @@ async fn a_udp_and_a_tcp_listener_may_have_one_port() {
             all.push(tcp);
             all
         };
-        let bound = base.plane.apply(&Snapshot::of(2, both(&[], "one"))).await.expect("applied");
+        let bound = base.plane.apply(&Snapshot::of(2, both(&[], "one"))).await.expect("applied").listeners;
         assert_eq!((bound["one"], bound["tcp"]), (at, at));
         // A successor takes the socket over.
         let list = [answering("a:").await];

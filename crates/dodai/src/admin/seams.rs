@@ -188,6 +188,7 @@ impl seam::Node for Node {
             applied: status.applied,
             refused: status.refused.map(|refusal| refusal.reason),
             listeners: status.listeners,
+            not_open: status.not_open,
             components: self
                 .base
                 .runtime

@@ -226,6 +226,8 @@ impl seam::Node for Fleet {
             if let Some(refusal) = &status.refused {
                 state.refused.get_or_insert(format!("base {base}: {}", refusal.reason));
             }
+            let told = status.not_open.iter().map(|(name, why)| (format!("{base}: {name}"), why.clone()));
+            state.not_open.extend(told);
             let named = status.listeners.iter().map(|(name, at)| (format!("{base}: {name}"), *at));
             state.listeners.extend(named);
             for (name, health) in &status.components {

@@ -86,6 +86,9 @@ fn not_ready(status: &Status, expected: &[Expected], app_of: AppOf<'_>) -> Vec<N
             return all;
         }
     }
+    for (listener, why) in &status.not_open {
+        all.push(NotReady { what: format!("listener {listener}"), reason: why.clone() });
+    }
     for Expected { id: app, .. } in expected {
         let mut own = status.instances.iter().filter(|(id, _)| app_of(id).as_ref() == Some(app)).peekable();
         let what = format!("app {app}");
@@ -105,8 +108,8 @@ fn not_ready(status: &Status, expected: &[Expected], app_of: AppOf<'_>) -> Vec<N
 /// What is being waited for, for a person.
 fn waiting_for(status: &Status, expected: &[Expected], app_of: AppOf<'_>) -> String {
     let missing = not_ready(status, expected, app_of);
-    let mut names: Vec<&str> =
-        missing.iter().map(|one| one.what.split(" (").next().unwrap_or_default()).collect();
+    let apps = missing.iter().filter(|one| one.what.starts_with("app "));
+    let mut names: Vec<&str> = apps.map(|one| one.what.split(" (").next().unwrap_or_default()).collect();
     names.dedup();
     let names: Vec<&str> = names.into_iter().map(|name| name.trim_start_matches("app ")).collect();
     let done = expected.len().saturating_sub(names.len());
@@ -336,6 +339,11 @@ mod tests {
         assert!(told[1].starts_with("app default/c"), "{told:?}");
         let text = waiting_for(&half, &expected, &app_of);
         assert_eq!(text, "waiting for apps: 1 of 3 ready, not yet default/b, default/c");
+        let mut deaf = status(1, &[("a-1", Phase::Ready), ("b-1", Phase::Ready), ("c-1", Phase::Ready)]);
+        deaf.not_open.insert("gateway/default/front/http".into(), "port 80 is taken".into());
+        let told: Vec<String> =
+            not_ready(&deaf, &expected, &app_of).iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["listener gateway/default/front/http: port 80 is taken"]);
         let refusal = Refusal { version: 1, reason: "port 80 is taken".into() };
         let refused = Status { refused: Some(refusal), ..status(0, &[]) };
         let told = not_ready(&refused, &expected, &app_of);

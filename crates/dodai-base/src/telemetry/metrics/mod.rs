@@ -60,6 +60,8 @@ pub struct Readings {
     pub refused: Option<u64>,
     /// Open listeners.
     pub listeners: u64,
+    /// Listeners that are not as the snapshot in force says.
+    pub not_open: u64,
     /// How full connections, pools and queues of the data plane are.
     pub plane: gauges::Reading,
     /// The share that this base has of limits which all bases keep together, from 0 to 1.
@@ -162,6 +164,8 @@ fn base(out: &mut Encoder, readings: &Readings) {
     )
     .whole(&[], readings.refused.unwrap_or(0));
     out.family("dodai_listeners", Type::Gauge, "Open listeners.").whole(&[], readings.listeners);
+    let help = "Listeners that are not as the snapshot in force says.";
+    out.family("dodai_listeners_not_open", Type::Gauge, help).whole(&[], readings.not_open);
     let help = "1 while there is a connection to the server, else 0.";
     out.family("dodai_control_connected", Type::Gauge, help);
     if let Some(connected) = readings.connected {

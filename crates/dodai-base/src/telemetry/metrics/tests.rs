@@ -80,6 +80,7 @@ fn readings() -> Readings {
         applied: 7,
         refused: Some(8),
         listeners: 2,
+        not_open: 1,
         plane: gauges::Reading {
             clients: 3,
             clients_limit: 40_000,

@@ -242,7 +242,7 @@ impl World {
     }
 
     pub async fn apply(&self, resources: Vec<Resource>) {
-        self.plane.apply(&Snapshot::of(1, resources)).await.expect("applied");
+        self.plane.apply(&Snapshot::of(1, resources)).await.expect("applied").all_open().expect("open");
         settle().await;
     }
 
