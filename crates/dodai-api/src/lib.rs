@@ -26,6 +26,7 @@ mod quantity;
 mod rate_limit;
 mod read;
 mod revision;
+mod rewrite;
 mod route;
 mod schema;
 mod service;
@@ -72,11 +73,11 @@ pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use rate_limit::{RateLimit, RateLimitKey, RateLimitRedis, RateLimitScope, RateLimitSource, RedisTls};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};
 pub use revision::{canonical_json, revision_id};
+pub use rewrite::{PathModifier, PathModifierKind, RegexRewrite, Substitution, SubstitutionPart};
 pub use route::{
     BackendKind, BackendRef, DirectResponse, EXPRESSION_NAMES, Filter, FilterKind, GrpcMatch, HeaderModifier,
-    HeaderValue, Match, ParentKind, ParentRef, PathMatch, PathMatchKind, PathModifier, PathModifierKind,
-    RequestMirror, RequestRedirect, RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, SourceMatch,
-    UrlRewrite, ValueMatch, ValueMatchKind,
+    HeaderValue, Match, ParentKind, ParentRef, PathMatch, PathMatchKind, RequestMirror, RequestRedirect,
+    RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, SourceMatch, UrlRewrite, ValueMatch, ValueMatchKind,
 };
 pub use schema::{combined_schema, schema, schemas};
 pub use service::{ServicePort, ServiceSelector, ServiceSpec};

@@ -14,6 +14,7 @@ use crate::app::RevisionChoice;
 use crate::cors::Cors;
 use crate::name::Name;
 use crate::quantity::{Port, TimeSpan, Weight};
+use crate::rewrite::PathModifier;
 
 /// What is wanted of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -324,30 +325,6 @@ pub enum Scheme {
     Http,
     /// HTTP over TLS.
     Https,
-}
-
-/// A change of the path: the block of the same name as `type` is given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PathModifier {
-    /// What is replaced.
-    #[serde(rename = "type")]
-    pub kind: PathModifierKind,
-    /// The new path, for `ReplaceFullPath`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replace_full_path: Option<String>,
-    /// What takes the place of the matched prefix, for `ReplacePrefixMatch`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub replace_prefix_match: Option<String>,
-}
-
-/// What a change of the path replaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PathModifierKind {
-    /// The whole path.
-    ReplaceFullPath,
-    /// The prefix that the rule matched.
-    ReplacePrefixMatch,
 }
 
 /// A change of host or path of the call.

@@ -1,11 +1,12 @@
 //! Path templates: what one segment of a path may be, in the shape that Envoy's URI templates have.
 //!
 //! `*` and `{name}` stand for one segment, `**` and `{name=**}` for all that are left and so only at the end; either
-//! may have text behind it within its segment: `/video/{file}.m4s`, `/**.mpd`. What a variable is called says what the
-//! template means to its reader; nothing is bound to it.
+//! may have text behind it within its segment: `/video/{file}.m4s`, `/**.mpd`. What a variable stands for can be put into
+//! another path.
 
 use std::str::FromStr;
 
+use crate::rewrite::{Substitution, SubstitutionPart, plain};
 use crate::text::Invalid;
 
 /// The most variables of one template, as with Envoy.
@@ -18,6 +19,12 @@ const MAX_NAME: usize = 16;
 pub struct Template {
     /// What the segments of a path must be; at least one.
     pub segments: Vec<Segment>,
+    /// The names of its variables, in order.
+    pub variables: Vec<String>,
+    /// As it was written.
+    text: String,
+    /// A regular expression that finds the same paths, with a group for each variable.
+    pattern: String,
 }
 
 /// What one segment must be, or all that are left.
@@ -39,14 +46,53 @@ impl Template {
         let rest = |segment: &Segment| matches!(segment, Segment::Rest(_));
         (self.segments.iter().filter(literal).count(), !self.segments.iter().any(rest))
     }
+
+    /// How a path of this template becomes `to`, in which variables stand for what they are there: a regular expression
+    /// and what takes the place of all it finds.
+    ///
+    /// # Errors
+    /// `to` is no path, or names a variable that this template does not have.
+    pub fn rewriting(&self, to: &str) -> Result<(&str, Substitution), Invalid> {
+        if !to.starts_with('/') {
+            let message = format!("`{}` is not a path", Invalid::shorten(to));
+            return Err(Invalid::new(message, "begin it with `/`"));
+        }
+        let mut found = Substitution::default();
+        let mut rest = to;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((name, behind)) = after.split_once('}') else {
+                return Err(Invalid::new("a `{` has no `}`", "close it: `{name}`"));
+            };
+            let Some(at) = self.variables.iter().position(|known| known == name) else {
+                let message = format!("`{}` has no variable `{}`", self.text, Invalid::shorten(name));
+                return Err(Invalid::new(message, self.names()));
+            };
+            plain(before)?;
+            found.text(before);
+            found.parts.push(SubstitutionPart::Group(at + 1));
+            rest = behind;
+        }
+        plain(rest)?;
+        found.text(rest);
+        Ok((&self.pattern, found))
+    }
+
+    /// Which variables there are, as a remedy.
+    fn names(&self) -> String {
+        if self.variables.is_empty() {
+            return "name a segment of it, `{name}`, or what is left, `{rest=**}`".to_owned();
+        }
+        let names: Vec<String> = self.variables.iter().map(|name| format!("`{{{name}}}`")).collect();
+        format!("write {}", names.join(", "))
+    }
 }
 
 impl FromStr for Template {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Template, Invalid> {
-        let path = flat(text)?;
-        let Some(path) = path.strip_prefix('/') else {
+        let (flat, variables, pattern) = flat(text)?;
+        let Some(path) = flat.strip_prefix('/') else {
             return Err(Invalid::new(
                 format!("`{}` is not a path", Invalid::shorten(text)),
                 "begin it with `/`",
@@ -62,7 +108,7 @@ impl FromStr for Template {
             }
             segments.push(segment(part)?);
         }
-        Ok(Template { segments })
+        Ok(Template { segments, variables, text: text.to_owned(), pattern })
     }
 }
 
@@ -84,10 +130,16 @@ fn segment(part: &str) -> Result<Segment, Invalid> {
     Ok(segment)
 }
 
-/// The template with its variables replaced by what they stand for.
-fn flat(text: &str) -> Result<String, Invalid> {
+/// The regular expression for a piece of a template without variables.
+fn expression(text: &str) -> String {
+    regex::escape(text).replace(r"\*\*", ".*").replace(r"\*", "[^/]+")
+}
+
+/// The template with its variables replaced by what they stand for; their names; and all of it as a regular expression.
+fn flat(text: &str) -> Result<(String, Vec<String>, String), Invalid> {
     let mut out = String::new();
-    let mut names: Vec<&str> = Vec::new();
+    let mut pattern = String::from("^");
+    let mut names: Vec<String> = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
         let Some((variable, behind)) = after.split_once('}') else {
@@ -101,7 +153,7 @@ fn flat(text: &str) -> Result<String, Invalid> {
             let message = format!("`{}` is not a variable's name", Invalid::shorten(name));
             return Err(Invalid::new(message, "write a letter, then letters, digits and `_`, 16 at most"));
         }
-        if names.contains(&name) {
+        if names.iter().any(|known| known == name) {
             return Err(Invalid::new(
                 format!("the variable `{name}` is there twice"),
                 "rename one of the two",
@@ -115,16 +167,19 @@ fn flat(text: &str) -> Result<String, Invalid> {
             let message = format!("`{name}` stands for nothing that can be read");
             return Err(Invalid::new(message, "write `{name}`, `{name=**}` or `{name=a/*}`"));
         }
-        names.push(name);
+        names.push(name.to_owned());
         out.push_str(before);
         out.push_str(stands_for);
+        pattern.push_str(&format!("{}({})", expression(before), expression(stands_for)));
         rest = behind;
     }
     out.push_str(rest);
+    pattern.push_str(&expression(rest));
+    pattern.push('$');
     if out.contains('}') {
         return Err(Invalid::new("a `}` has no `{`", "open it: `{name}`"));
     }
-    Ok(out)
+    Ok((out, names, pattern))
 }
 
 #[cfg(test)]
@@ -150,6 +205,32 @@ mod tests {
         check("/{where=a/*}/b", &[literal("a"), one(""), literal("b")]);
         check("/", &[literal("")]);
         check("/a/", &[literal("a"), literal("")]);
+    }
+
+    #[test]
+    fn variables_are_put_into_another_path() {
+        use SubstitutionPart::{Group, Text};
+        let template: Template = "/users/{id}/{file}.m4s/{where=a/*}/{rest=**}".parse().expect("it is one");
+        let (pattern, found) = template.rewriting("/v2/{rest}/{id}").expect("it is one");
+        assert_eq!(found.parts, [Text("/v2/".into()), Group(4), Text("/".into()), Group(1)]);
+        let pattern = regex::Regex::new(pattern).expect("an expression");
+        let groups = pattern.captures("/users/7/x.y.m4s/a/b/c/d").expect("it fits");
+        let groups: Vec<&str> = groups.iter().flatten().map(|group| group.as_str()).collect();
+        assert_eq!(groups[1..], ["7", "x.y", "a/b", "c/d"]);
+        assert!(!pattern.is_match("/users/7/xxm4s/a/b/"), "a dot is a dot");
+        for (to, expect) in [
+            ("v2/{id}", "is not a path"),
+            ("/{ID}", "has no variable `ID`; write `{id}`"),
+            ("/{id", "has no `}`"),
+            ("/id}", "`}` cannot stand"),
+            ("/{id}?a", "begins the query"),
+        ] {
+            let error = template.rewriting(to).expect_err(to).to_string();
+            assert!(error.contains(expect), "{to}: {error}");
+        }
+        let nameless: Template = "/a/*".parse().expect("it is one");
+        let error = nameless.rewriting("/{x}").expect_err("no variables").to_string();
+        assert!(error.contains("name a segment"), "{error}");
     }
 
     #[test]

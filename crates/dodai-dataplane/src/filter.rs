@@ -9,7 +9,7 @@ use std::time::Duration;
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, Prepared, RequestHead, Short};
-use dodai_core::snapshot::{self, Backend, HeaderEdits, PathRewrite};
+use dodai_core::snapshot::{self, Backend, HeaderEdits};
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -20,9 +20,9 @@ use crate::cors::Cors;
 use crate::fault::{Drawn, Fault};
 use crate::identity::Certified;
 use crate::jwt::{Checked, Claims, Jwt};
-use crate::path;
 use crate::rate::RateLimit;
 use crate::rate_limits::RateLimits;
+use crate::rewrite::Rewrite;
 use crate::route::BadRule;
 use crate::tally::Tally;
 use crate::trial::Trial;
@@ -39,7 +39,7 @@ pub enum Filter {
         /// The new authority.
         host: Option<Short>,
         /// The new path.
-        path: Option<PathRewrite>,
+        path: Option<Rewrite>,
     },
     /// Copies the request elsewhere.
     Mirror {
@@ -124,7 +124,7 @@ fn compile_one(
         snapshot::Filter::ResponseHeaders(edits) => Filter::Response(header_edits(rule, edits)?),
         snapshot::Filter::Rewrite { host, path } => Filter::Rewrite {
             host: host.as_ref().map(|host| Short::from_slice(host.as_bytes())),
-            path: path.clone(),
+            path: path.as_ref().map(|path| Rewrite::compile(rule, path)).transpose()?,
         },
         snapshot::Filter::Mirror { to, per_ten_thousand } => {
             Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand }
@@ -267,8 +267,9 @@ pub fn run(
                     edits.push(Edit::Authority(host.clone()));
                 }
                 if let Some(path) = path {
-                    let matched = prefix.take().and_then(|prefix| prefix());
-                    edits.push(Edit::Target(rewrite(path, &seen.head, matched.as_deref())));
+                    let wanted = prefix.take().filter(|_| matches!(path, Rewrite::Prefix(_)));
+                    let matched = wanted.and_then(|prefix| prefix());
+                    edits.push(Edit::Target(path.target(&seen.head, matched.as_deref())?));
                 }
             }
             Filter::Mirror { per_ten_thousand, .. } => {
@@ -334,47 +335,5 @@ pub fn response_edits<'a>(filters: impl IntoIterator<Item = &'a Filter>, edits: 
         if let Filter::Response(changes) = filter {
             edits.push_all(changes);
         }
-    }
-}
-
-/// The new target of a path rewrite; the query stays.
-pub fn rewrite(path: &PathRewrite, head: &RequestHead<'_>, matched: Option<&str>) -> Short {
-    let mut target = Short::new();
-    match path {
-        PathRewrite::Full(full) => target.extend_from_slice(full.as_bytes()),
-        PathRewrite::Prefix(new) => {
-            // What matched was the normal form.
-            let path = path::normal(head.path());
-            let rest = path.strip_prefix(matched.unwrap_or("")).unwrap_or(&path);
-            let new = new.trim_end_matches('/');
-            target.extend_from_slice(new.as_bytes());
-            if !rest.starts_with('/') && (!rest.is_empty() || new.is_empty()) {
-                target.push(b'/');
-            }
-            target.extend_from_slice(rest.as_bytes());
-        }
-    }
-    if let Some(query) = head.query() {
-        target.push(b'?');
-        target.extend_from_slice(query.as_bytes());
-    }
-    target
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_are_rewritten_by_whole_segments() {
-        let check = |uri: &str, matched: &str, new: &str, expect: &str| {
-            let (parts, ()) = http::Request::get(uri).body(()).expect("valid").into_parts();
-            let got = rewrite(&PathRewrite::Prefix(new.to_owned()), &RequestHead::Map(&parts), Some(matched));
-            assert_eq!(std::str::from_utf8(&got), Ok(expect));
-        };
-        check("/api/a?q", "/api", "/v1", "/v1/a?q");
-        check("/api", "/api", "/", "/");
-        check("/api/a", "/api", "/", "/a");
-        check("/api", "/api", "/v1", "/v1");
     }
 }

@@ -77,6 +77,7 @@ mod relay;
 mod replay;
 mod request;
 mod request_id;
+mod rewrite;
 pub mod roll;
 pub mod route;
 pub mod secure;

@@ -21,6 +21,9 @@ pub const KEPT_BODY: usize = 64 * 1024;
 /// Copies of calls on their way to mirrors, per data-plane thread; calls beyond are not copied.
 pub const MAX_MIRRORS: usize = 64;
 
+/// The most bytes that an expression makes of a path.
+pub const MAX_REWRITTEN: usize = 16 * 1024;
+
 /// Entries of `X-Forwarded-For` that are looked at, from the last one; a chain of trusted proxies is no longer.
 pub const FORWARDED_ENTRIES: usize = 32;
 
@@ -228,6 +231,11 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
     vec![
         ("kept_body", bytes(KEPT_BODY), "a request body that is kept for another try or a mirror"),
         ("mirrors", MAX_MIRRORS.to_string(), "copies on their way to mirrors, per thread; more are not made"),
+        (
+            "rewritten",
+            bytes(MAX_REWRITTEN),
+            "a path that an expression of a rewrite makes; a longer one is refused",
+        ),
         (
             "forwarded_entries",
             FORWARDED_ENTRIES.to_string(),

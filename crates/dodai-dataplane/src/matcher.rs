@@ -130,9 +130,18 @@ pub(crate) enum Pattern {
     Present,
 }
 
-fn regex(rule: &str, pattern: &str) -> Result<Regex, BadRule> {
-    let whole = format!("^(?:{pattern})$");
-    RegexBuilder::new(&whole).size_limit(REGEX_BYTES).build().map_err(|error| BadRule::Regex {
+/// An expression of `rule` for a whole value.
+fn whole(rule: &str, pattern: &str) -> Result<Regex, BadRule> {
+    build(rule, pattern, &format!("^(?:{pattern})$"))
+}
+
+/// An expression of `rule` for what is found anywhere.
+pub(crate) fn anywhere(rule: &str, pattern: &str) -> Result<Regex, BadRule> {
+    build(rule, pattern, pattern)
+}
+
+fn build(rule: &str, pattern: &str, text: &str) -> Result<Regex, BadRule> {
+    RegexBuilder::new(text).size_limit(REGEX_BYTES).build().map_err(|error| BadRule::Regex {
         rule: rule.to_owned(),
         pattern: pattern.to_owned(),
         reason: error.to_string(),
@@ -146,7 +155,7 @@ impl Match {
             Some(PathMatch::Exact(path)) => Some(Path::Exact(path.clone())),
             Some(PathMatch::Prefix(path)) if path == "/" || path.is_empty() => None,
             Some(PathMatch::Prefix(path)) => Some(Path::Prefix(path.trim_end_matches('/').to_owned())),
-            Some(PathMatch::Regex(pattern)) => Some(Path::Regex(regex(rule, pattern)?)),
+            Some(PathMatch::Regex(pattern)) => Some(Path::Regex(whole(rule, pattern)?)),
             Some(PathMatch::Template(parts)) => Some(Path::Template(parts.clone())),
         };
         let named = |list: &[snapshot::ValueMatch]| {
@@ -250,7 +259,7 @@ impl Named {
     pub fn compile(rule: &str, source: &snapshot::ValueMatch) -> Result<Named, BadRule> {
         let pattern = match &source.value {
             ValuePattern::Exact(value) => Pattern::Exact(value.clone().into_bytes()),
-            ValuePattern::Regex(pattern) => Pattern::Regex(regex(rule, pattern)?),
+            ValuePattern::Regex(pattern) => Pattern::Regex(whole(rule, pattern)?),
             ValuePattern::Present => Pattern::Present,
         };
         Ok(Named { name: source.name.clone(), pattern })

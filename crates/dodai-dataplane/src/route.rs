@@ -15,6 +15,7 @@ use crate::filter::{self, Filter};
 use crate::index::Rules;
 use crate::logging;
 use crate::matcher::{Match, Path, Seen};
+use crate::rewrite::Rewrite;
 
 /// Why a rule cannot be compiled.
 #[derive(Debug, Error)]
@@ -105,6 +106,8 @@ pub struct Rule {
     pub action: snapshot::Action,
     /// The sum of the backends' weights.
     pub total_weight: u32,
+    /// The path that it redirects to, if it changes that.
+    pub redirected: Option<Rewrite>,
     /// Limits and retries of this rule.
     pub policy: snapshot::CallPolicy,
     /// How its calls are logged.
@@ -129,8 +132,17 @@ impl Rule {
                 0
             }
         };
+        let redirected = match &source.action {
+            snapshot::Action::Redirect { path: Some(path), .. } => {
+                Some(Rewrite::compile(&source.name, path)?)
+            }
+            snapshot::Action::Redirect { .. }
+            | snapshot::Action::Forward(_)
+            | snapshot::Action::Respond { .. } => None,
+        };
         Ok(Rule {
             name: source.name.as_str().into(),
+            redirected,
             matches,
             filters: filter::compile(&source.name, &source.filters, before)?,
             action: source.action.clone(),

@@ -449,7 +449,7 @@ fn act(
         Action::Respond { status, body } => {
             Ok(Decision::Answer(Local::new(*status, HeaderMap::new(), body.clone(), rule, passed)))
         }
-        Action::Redirect { scheme, host, port, path, status } => {
+        Action::Redirect { scheme, host, port, path: _, status } => {
             let own = if entry.is_https(head) { "https" } else { "http" };
             let scheme = scheme.as_deref().unwrap_or(own);
             let host = host.as_deref().unwrap_or(head.host());
@@ -460,8 +460,8 @@ fn act(
                 .filter(|port| *port != usual)
                 .map(|port| format!(":{port}"))
                 .unwrap_or_default();
-            let target = match path {
-                Some(path) => filter::rewrite(path, head, rule.matched_prefix(head, entry.caller)),
+            let target = match &rule.redirected {
+                Some(path) => path.target(head, rule.matched_prefix(head, entry.caller))?,
                 None => Short::from_slice(head.target().as_bytes()),
             };
             let location = format!("{scheme}://{host}{port}{}", String::from_utf8_lossy(&target));

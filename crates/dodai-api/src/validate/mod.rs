@@ -17,6 +17,7 @@ mod offered;
 mod outside;
 mod policy;
 mod rate_limit;
+mod rewrite;
 mod route;
 mod set;
 mod state;

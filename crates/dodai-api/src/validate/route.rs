@@ -2,11 +2,12 @@
 
 use super::Findings;
 use super::access::parse_app;
+use super::rewrite;
 use crate::quantity::Weight;
 use crate::read::Code;
 use crate::route::{
     EXPRESSION_NAMES, Filter, FilterKind, GrpcMatch, HeaderModifier, Match, ParentKind, PathMatchKind,
-    PathModifier, PathModifierKind, RouteSpec, Rule, SourceMatch, ValueMatch, ValueMatchKind,
+    RouteSpec, Rule, SourceMatch, ValueMatch, ValueMatchKind,
 };
 use crate::template::Template;
 
@@ -267,11 +268,11 @@ fn check_filter(path: &str, filter: &Filter, rule: &Rule, found: &mut Findings) 
                 "write 301, 302, 303, 307 or 308",
             );
         }
-        check_rewrite(&path, redirect.hostname.as_deref(), redirect.path.as_ref(), rule, found);
+        rewrite::check(&path, redirect.hostname.as_deref(), redirect.path.as_ref(), rule, found);
     }
     if let Some(rewrite) = &filter.url_rewrite {
         let path = format!("{path}.urlRewrite");
-        check_rewrite(&path, rewrite.hostname.as_deref(), rewrite.path.as_ref(), rule, found);
+        rewrite::check(&path, rewrite.hostname.as_deref(), rewrite.path.as_ref(), rule, found);
     }
     if let Some(mirror) = &filter.request_mirror
         && mirror.percent > 100
@@ -299,47 +300,6 @@ fn check_filter(path: &str, filter: &Filter, rule: &Rule, found: &mut Findings) 
         }
         if let Some(content_type) = &answer.content_type {
             found.header_value(&format!("{path}.contentType"), content_type);
-        }
-    }
-}
-
-fn check_rewrite(
-    path: &str,
-    host: Option<&str>,
-    modifier: Option<&PathModifier>,
-    rule: &Rule,
-    found: &mut Findings,
-) {
-    if let Some(host) = host {
-        found.hostname(&format!("{path}.hostname"), host);
-    }
-    let Some(modifier) = modifier else { return };
-    let path = format!("{path}.path");
-    let given = [
-        ("replaceFullPath", modifier.replace_full_path.is_some()),
-        ("replacePrefixMatch", modifier.replace_prefix_match.is_some()),
-    ];
-    found.exactly_one(&path, &given);
-    match modifier.kind {
-        PathModifierKind::ReplaceFullPath => {
-            if modifier.replace_full_path.is_none() && modifier.replace_prefix_match.is_some() {
-                let message = "the type is `ReplaceFullPath`";
-                found.error(Code::Conflict, path, message, "write `replaceFullPath`, or change the type");
-            }
-        }
-        PathModifierKind::ReplacePrefixMatch => {
-            let prefixed = |one: &Match| {
-                one.path.as_ref().is_none_or(|path| path.kind == PathMatchKind::PathPrefix)
-                    && one.grpc.is_none()
-            };
-            if modifier.replace_prefix_match.is_none() && modifier.replace_full_path.is_some() {
-                let message = "the type is `ReplacePrefixMatch`";
-                found.error(Code::Conflict, path, message, "write `replacePrefixMatch`, or change the type");
-            } else if !rule.matches.iter().all(prefixed) {
-                let message =
-                    "a prefix can be replaced only where every match of the rule is by `PathPrefix`";
-                found.error(Code::Conflict, path, message, "use `ReplaceFullPath`, or match by prefix");
-            }
         }
     }
 }

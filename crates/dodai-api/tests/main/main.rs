@@ -7,6 +7,7 @@ mod pages;
 mod policies;
 mod properties;
 mod reading;
+mod rewrites;
 mod schemas;
 mod sets;
 

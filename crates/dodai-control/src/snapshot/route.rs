@@ -96,12 +96,10 @@ struct Ranked {
 fn ranked(input: &Input<'_>, route: &Route) -> Vec<Ranked> {
     let mut all = Vec::new();
     for (index, one) in route.spec.rules.iter().enumerate() {
-        let compiled = rule::compile(input, route, index, one);
         let matches: Vec<Option<&api::Match>> =
             if one.matches.is_empty() { vec![None] } else { one.matches.iter().map(Some).collect() };
         for wanted in matches {
-            let mut rule = compiled.clone();
-            rule.matches = wanted.map(|wanted| rule::matching(input, route, wanted)).into_iter().collect();
+            let rule = rule::compile(input, route, (index, one), wanted);
             all.push(Ranked { order: Order::of(wanted, route, index), rule });
         }
     }

@@ -8,7 +8,7 @@ use dodai_api::{
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{
     Action, Backend, CallPolicy, Filter, Match, PathMatch, PathRewrite, RetryOn, RetryPolicy, Rule,
-    SourceMatch, TemplatePart, ValueMatch, ValuePattern,
+    SourceMatch, SubstitutionPart, TemplatePart, ValueMatch, ValuePattern,
 };
 
 use super::Input;
@@ -20,8 +20,13 @@ use crate::name;
 /// Calls of a rule whose backends lead nowhere are answered with this, as the Gateway API says.
 const NO_BACKEND: u16 = 500;
 
-/// Compiles a rule; the matches are the caller's.
-pub(super) fn compile(input: &Input<'_>, route: &Route, index: usize, rule: &api::Rule) -> Rule {
+/// Compiles a rule, by its place in the route, for one of its matches; `None` matches everything.
+pub(super) fn compile(
+    input: &Input<'_>,
+    route: &Route,
+    (index, rule): (usize, &api::Rule),
+    wanted: Option<&api::Match>,
+) -> Rule {
     let id = name::app_id(&route.metadata);
     let label = rule.name.as_ref().map_or_else(|| index.to_string(), ToString::to_string);
     let section = rule.name.as_ref().map(api::Name::as_str);
@@ -31,12 +36,19 @@ pub(super) fn compile(input: &Input<'_>, route: &Route, index: usize, rule: &api
     let mut own = limits(rule, &policies.call);
     fall_back(&mut own, &policies.call);
     let mut filters = policies.filters;
-    let action = act(input, route, rule, &mut filters);
+    let action = act(input, route, rule, wanted, &mut filters);
     super::guard::pages_first(&mut filters);
-    Rule { name: format!("{id}/{label}"), matches: Vec::new(), filters, action, policy: own }
+    let matches = wanted.map(|wanted| matching(input, route, wanted)).into_iter().collect();
+    Rule { name: format!("{id}/{label}"), matches, filters, action, policy: own }
 }
 
-fn act(input: &Input<'_>, route: &Route, rule: &api::Rule, filters: &mut Vec<Filter>) -> Action {
+fn act(
+    input: &Input<'_>,
+    route: &Route,
+    rule: &api::Rule,
+    wanted: Option<&api::Match>,
+    filters: &mut Vec<Filter>,
+) -> Action {
     let mut answer = None;
     for filter in &rule.filters {
         match filter.kind {
@@ -51,7 +63,8 @@ fn act(input: &Input<'_>, route: &Route, rule: &api::Rule, filters: &mut Vec<Fil
                 );
             }
             FilterKind::UrlRewrite => filters.extend(filter.url_rewrite.as_ref().map(|one| {
-                Filter::Rewrite { host: one.hostname.clone(), path: one.path.as_ref().and_then(rewrite) }
+                let path = one.path.as_ref().and_then(|path| rewrite(path, wanted));
+                Filter::Rewrite { host: one.hostname.clone(), path }
             })),
             FilterKind::RequestMirror => {
                 let Some(mirror) = &filter.request_mirror else { continue };
@@ -59,7 +72,9 @@ fn act(input: &Input<'_>, route: &Route, rule: &api::Rule, filters: &mut Vec<Fil
                 let to = to(input, route, &mirror.backend_ref);
                 filters.extend(to.map(|to| Filter::Mirror { to, per_ten_thousand: share }));
             }
-            FilterKind::RequestRedirect => answer = filter.request_redirect.as_ref().map(redirect),
+            FilterKind::RequestRedirect => {
+                answer = filter.request_redirect.as_ref().map(|one| redirect(one, wanted));
+            }
             FilterKind::Cors => filters.extend(filter.cors.as_ref().map(super::guard::cors)),
             FilterKind::DirectResponse => {
                 let Some(one) = &filter.direct_response else { continue };
@@ -85,7 +100,7 @@ fn forward(input: &Input<'_>, route: &Route, rule: &api::Rule) -> Action {
     Action::Forward(backends)
 }
 
-fn redirect(redirect: &api::RequestRedirect) -> Action {
+fn redirect(redirect: &api::RequestRedirect, wanted: Option<&api::Match>) -> Action {
     let scheme = redirect.scheme.map(|scheme| match scheme {
         api::Scheme::Http => "http".to_owned(),
         api::Scheme::Https => "https".to_owned(),
@@ -94,18 +109,38 @@ fn redirect(redirect: &api::RequestRedirect) -> Action {
         scheme,
         host: redirect.hostname.clone(),
         port: redirect.port.map(api::Port::get),
-        path: redirect.path.as_ref().and_then(rewrite),
+        path: redirect.path.as_ref().and_then(|path| rewrite(path, wanted)),
         status: redirect.status_code,
     }
 }
 
-fn rewrite(modifier: &api::PathModifier) -> Option<PathRewrite> {
+/// A change of the path of calls that match `wanted`. Variables of its template are groups of an expression.
+fn rewrite(modifier: &api::PathModifier, wanted: Option<&api::Match>) -> Option<PathRewrite> {
     match modifier.kind {
         PathModifierKind::ReplaceFullPath => modifier.replace_full_path.clone().map(PathRewrite::Full),
         PathModifierKind::ReplacePrefixMatch => {
             modifier.replace_prefix_match.clone().map(PathRewrite::Prefix)
         }
+        PathModifierKind::ReplaceRegexMatch => {
+            let regex = modifier.replace_regex_match.as_ref()?;
+            Some(substituted(&regex.pattern, regex.substitution.parse().ok()?))
+        }
+        PathModifierKind::ReplaceTemplateMatch => {
+            let template: api::Template = wanted?.path.as_ref()?.value.parse().ok()?;
+            let (pattern, substitution) =
+                template.rewriting(modifier.replace_template_match.as_ref()?).ok()?;
+            Some(substituted(pattern, substitution))
+        }
     }
+}
+
+fn substituted(pattern: &str, substitution: api::Substitution) -> PathRewrite {
+    let part = |part| match part {
+        api::SubstitutionPart::Text(text) => SubstitutionPart::Text(text),
+        api::SubstitutionPart::Group(number) => SubstitutionPart::Group(number),
+    };
+    let substitution = substitution.parts.into_iter().map(part).collect();
+    PathRewrite::Regex { pattern: pattern.to_owned(), substitution }
 }
 
 /// The app or service that a backend names.
@@ -139,7 +174,7 @@ fn to(input: &Input<'_>, route: &Route, reference: &BackendRef) -> Option<Backen
     Some(Backend { service: found.id, revision, weight: reference.weight.0, labels })
 }
 
-pub(super) fn matching(input: &Input<'_>, route: &Route, wanted: &api::Match) -> Match {
+fn matching(input: &Input<'_>, route: &Route, wanted: &api::Match) -> Match {
     let path = wanted.path.as_ref().and_then(|path| match path.kind {
         api::PathMatchKind::Exact => Some(PathMatch::Exact(path.value.clone())),
         api::PathMatchKind::PathPrefix => Some(PathMatch::Prefix(path.value.clone())),

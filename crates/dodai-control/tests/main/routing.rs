@@ -7,8 +7,8 @@ use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sight
 use dodai_control::snapshot::{BaseSettings, Input, build};
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Action, Balance, Endpoint, HashKey, Match, PathMatch, Question, SameSite, Service, Snapshot, SourceMatch,
-    TemplatePart, ValuePattern,
+    Action, Balance, Endpoint, Filter, HashKey, Match, PathMatch, PathRewrite, Question, SameSite, Service,
+    Snapshot, SourceMatch, SubstitutionPart, TemplatePart, ValuePattern,
 };
 use dodai_core::status::{InstanceStatus, Phase, Status, Wants};
 
@@ -125,6 +125,31 @@ fn matches_come_in_the_words_of_the_data_path() {
     let found = matched("{cookies: [{name: a, value: b}], cel: 'source.app == \"web\"'}");
     assert_eq!(found.cookies[0].value, ValuePattern::Exact("b".to_owned()));
     assert_eq!(found.cel.as_deref(), Some("source.app == \"web\""));
+}
+
+#[test]
+fn variables_of_a_template_are_groups_of_each_match() {
+    let matches = "[{path: {type: Template, value: '/users/{id}/{rest=**}'}}, {path: {type: Template, value: '/of/*/{rest}/{id}'}}]";
+    let path = "{type: ReplaceTemplateMatch, replaceTemplateMatch: '/v2/{rest}/{id}'}";
+    let rewrite = format!("[{{type: URLRewrite, urlRewrite: {{path: {path}}}}}]");
+    let rules = format!(
+        "{{matches: {matches}, filters: {rewrite}, backendRefs: [{{name: shop}}]}}, {{filters: [{{type: RequestRedirect, requestRedirect: {{path: {{type: ReplaceRegexMatch, replaceRegexMatch: {{pattern: 'a(b)', substitution: '\\1'}}}}}}}}]}}"
+    );
+    let snapshot = snapshot(&(app("shop", "") + &route("r", &rules)), &["shop"], &["one"]);
+    let regex = |pattern: &str, substitution: &[SubstitutionPart]| PathRewrite::Regex {
+        pattern: pattern.to_owned(),
+        substitution: substitution.to_vec(),
+    };
+    use SubstitutionPart::{Group, Text};
+    let text = |text: &str| Text(text.to_owned());
+    let made = |rest, id| [text("/v2/"), Group(rest), text("/"), Group(id)];
+    let rules = &service(&snapshot, "default/shop/http").rules;
+    let found: Vec<_> = rules.iter().map(|rule| (rule.filters.as_slice(), &rule.action)).collect();
+    let filter = |path| [Filter::Rewrite { host: None, path: Some(path) }];
+    assert_eq!(found[0].0, filter(regex("^/of/[^/]+/([^/]+)/([^/]+)$", &made(1, 2))));
+    assert_eq!(found[1].0, filter(regex("^/users/([^/]+)/(.*)$", &made(2, 1))));
+    let Action::Redirect { path, .. } = found[2].1 else { panic!("it redirects") };
+    assert_eq!(*path, Some(regex("a(b)", &[Group(1)])));
 }
 
 #[test]

@@ -371,6 +371,23 @@ pub enum PathRewrite {
     Full(String),
     /// The prefix that the rule matched.
     Prefix(String),
+    /// Everything that a regular expression finds.
+    Regex {
+        /// The expression.
+        pattern: String,
+        /// What takes the place of what it finds.
+        substitution: Vec<SubstitutionPart>,
+    },
+}
+
+/// What stands at one place of a substitution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubstitutionPart {
+    /// This text.
+    Text(String),
+    /// What the group of this number found; 0 is everything. Nothing, if the group took no part.
+    Group(usize),
 }
 
 /// What a rule does.

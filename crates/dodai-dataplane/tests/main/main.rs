@@ -28,6 +28,7 @@ mod pages;
 mod picking;
 mod plain;
 mod proxied;
+mod rewrites;
 mod serve;
 mod shares;
 mod smuggling;
