@@ -150,6 +150,10 @@ pub struct PolicyTimeouts {
     /// From the call's arrival to the head of its answer, all tries together. Default: `60s`. `0s`: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<TimeSpan>,
+    /// From the call's arrival to the last byte of its answer, bodies and all tries together. What takes longer is cut; a
+    /// WebSocket, or a connection taken over in another way, only counts until it is open. Default: no bound. `0s`: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<TimeSpan>,
     /// Time a stream may be silent in one direction. Default: `60s`. `0s`: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<TimeSpan>,

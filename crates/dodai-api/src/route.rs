@@ -414,7 +414,11 @@ pub struct RuleTimeouts {
     /// From the call's arrival to the head of its answer, all tries together. Default: the policy's. `0s`: no bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<TimeSpan>,
-    /// The same for each try. Default: the policy's. At most `request`.
+    /// From the call's arrival to the last byte of its answer, bodies and all tries together. What takes longer is cut; a
+    /// WebSocket, or a connection taken over in another way, only counts until it is open. Default: the policy's. `0s`: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<TimeSpan>,
+    /// As `request`, for each try. Default: the policy's. At most `request`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_request: Option<TimeSpan>,
 }

@@ -4,6 +4,8 @@
 mod attached;
 #[path = "main/away.rs"]
 mod away;
+#[path = "main/bearing.rs"]
+mod bearing;
 #[path = "main/compiled.rs"]
 mod compiled;
 #[path = "main/depending.rs"]

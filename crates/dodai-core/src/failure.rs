@@ -116,6 +116,8 @@ kinds! {
     Timeout => "timeout", Endpoint, Never, 504, 4;
     /// A stream stood still for longer than its idle timeout.
     Idle => "idle", Endpoint, Never, 504, 4;
+    /// The call took longer altogether, with its bodies, than a policy or its caller allows.
+    Overtime => "overtime", Policy, Never, 504, 4;
     /// A module trapped.
     Trap => "trap", Endpoint, Never, 502, 13;
     /// A module used more memory, CPU or time than it may.
@@ -195,7 +197,8 @@ mod tests {
                 Blame::Policy => {
                     let overload =
                         [Kind::QueueFull, Kind::BreakerOpen, Kind::Loop, Kind::FaultInjected, Kind::Shed];
-                    assert!(!server_side || overload.contains(kind), "{kind:?}");
+                    let is_overload = overload.contains(kind) || *kind == Kind::Overtime;
+                    assert!(!server_side || is_overload, "{kind:?}");
                 }
                 Blame::Endpoint | Blame::Us => assert!(server_side, "{kind:?}"),
             }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::limits::Limits;
 use crate::service::now_nanos;
+use crate::timer::Patience;
 
 /// Whether a failure of this kind counts against the endpoint. A kept connection that had been closed, or an
 /// instance that is not there, says nothing about how the endpoint works.
@@ -94,8 +95,8 @@ pub struct Terms<'a> {
     pub timeout: Duration,
     /// One try; no longer than `timeout`.
     pub try_timeout: Duration,
-    /// A body that stands still.
-    pub idle_timeout: Duration,
+    /// Its bodies.
+    pub patience: Patience,
     /// The largest request body.
     pub max_body: Option<u64>,
     /// Retries; `None` means the default.
@@ -110,7 +111,10 @@ impl<'a> Terms<'a> {
         Terms {
             timeout,
             try_timeout: pick(|policy| policy.try_timeout).unwrap_or(timeout).min(timeout),
-            idle_timeout: pick(|policy| policy.idle_timeout).unwrap_or(limits.idle_timeout),
+            patience: Patience {
+                idle: pick(|policy| policy.idle_timeout).unwrap_or(limits.idle_timeout),
+                end: None,
+            },
             max_body: rule.and_then(|policy| policy.max_body).or(service.max_body),
             retry: rule.and_then(|policy| policy.retry.as_ref()).or(service.retry.as_ref()),
         }
@@ -151,7 +155,7 @@ impl Tries {
     pub fn new(terms: &Terms<'_>, idempotent: bool, now: Instant, deadline: Option<Instant>) -> Tries {
         let own = now + terms.timeout;
         Tries {
-            deadline: deadline.map_or(own, |outer| outer.min(own)),
+            deadline: deadline.into_iter().chain(terms.patience.end).fold(own, Instant::min),
             idempotent,
             made: 0,
             tried: SmallVec::new(),
@@ -266,7 +270,8 @@ mod tests {
 
     fn terms() -> Terms<'static> {
         let second = Duration::from_secs(1);
-        Terms { timeout: second, try_timeout: second, idle_timeout: second, max_body: None, retry: None }
+        let patience = Patience { idle: second, end: None };
+        Terms { timeout: second, try_timeout: second, patience, max_body: None, retry: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -346,5 +351,7 @@ mod tests {
         let far = now + Duration::from_secs(10);
         assert_eq!(Tries::new(&terms(), true, now, Some(near)).deadline(), near);
         assert_eq!(Tries::new(&terms(), true, now, Some(far)).deadline(), now + Duration::from_secs(1));
+        let whole = Terms { patience: Patience { end: Some(near), ..terms().patience }, ..terms() };
+        assert_eq!(Tries::new(&whole, true, now, Some(far)).deadline(), near);
     }
 }

@@ -2,14 +2,14 @@
 
 use std::pin::Pin;
 use std::task::{Context as Poller, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_core::body::Body;
 use dodai_core::call::Reply;
 use dodai_core::failure::{Failure, Kind};
 use http_body::Frame;
-use tokio::time::Instant;
+
+use crate::timer::Patience;
 
 /// Refuses a body that is too long, at once if its length is known.
 pub fn limit(body: Body, max: Option<u64>) -> Result<Body, Failure> {
@@ -33,14 +33,16 @@ pub fn guarded<G: Send + Unpin + 'static>(reply: Reply, guard: Option<G>) -> Rep
     Reply { head: reply.head, body: Body::boxed(Guarded { body: reply.body, _guard: guard }) }
 }
 
-/// A reply whose body may not stand still for longer than `idle`. One that is here whole is left as it is.
-pub fn idle_bounded(reply: Reply, idle: Duration) -> Reply {
-    let Reply { head, body } = reply;
+/// A reply whose body may not stand still for too long, nor take too long altogether. One that is here whole is left as
+/// it is. Who writes it is told when it must be through.
+pub fn timed(reply: Reply, patience: Patience) -> Reply {
+    let Reply { mut head, body } = reply;
+    if patience.end.is_some() {
+        head.extensions.insert(patience);
+    }
     match body.whole() {
         Ok(bytes) => Reply { head, body: Body::full(bytes) },
-        Err(body) => {
-            Reply { head, body: Body::boxed(IdleBounded { body, idle, timer: None, waiting: false }) }
-        }
+        Err(body) => Reply { head, body: Body::boxed(Timed { body, patience, timer: None, waiting: false }) },
     }
 }
 
@@ -54,9 +56,9 @@ struct Limited {
     left: u64,
 }
 
-struct IdleBounded {
+struct Timed {
     body: Body,
-    idle: Duration,
+    patience: Patience,
     /// Most bodies never wait, so there is none before one does.
     timer: Option<Pin<Box<tokio::time::Sleep>>>,
     waiting: bool,
@@ -96,25 +98,30 @@ impl http_body::Body for Limited {
     }
 }
 
-impl http_body::Body for IdleBounded {
+impl http_body::Body for Timed {
     type Data = Bytes;
     type Error = Failure;
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Framed {
         let this = &mut *self;
+        let late =
+            |patience: &Patience| patience.late(Kind::Idle, "the response body stood still for too long");
         if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
             this.waiting = false;
-            return Poll::Ready(frame);
+            let is_data = matches!(&frame, Some(Ok(frame)) if frame.is_data());
+            return Poll::Ready(if is_data && this.patience.is_over() {
+                Some(Err(late(&this.patience)))
+            } else {
+                frame
+            });
         }
-        let until = Instant::now() + this.idle;
+        let until = this.patience.due();
         let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
         if !this.waiting {
             timer.as_mut().reset(until);
             this.waiting = true;
         }
         match timer.as_mut().poll(cx) {
-            Poll::Ready(()) => {
-                Poll::Ready(Some(Err(Failure::new(Kind::Idle, "the response body stood still for too long"))))
-            }
+            Poll::Ready(()) => Poll::Ready(Some(Err(late(&this.patience)))),
             Poll::Pending => Poll::Pending,
         }
     }

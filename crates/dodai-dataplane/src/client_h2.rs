@@ -23,7 +23,7 @@ use crate::keep_alive::{KeepAlive, Next};
 use crate::limits::Limits;
 use crate::reach::{Target, dial};
 use crate::serve_h2::clean;
-use crate::timer::Deadline;
+use crate::timer::{Deadline, Patience};
 use crate::worker::Worker;
 use crate::{gauges, h2_body, h2_head};
 
@@ -273,9 +273,9 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breake
     let (wanted, unwanted) = oneshot::channel::<()>();
     let cut = Rc::new(RefCell::new(None));
     if !ended {
-        let (cut, deadline, idle) =
-            (cut.clone(), worker.deadlines.register(), worker.shared.limits.idle_timeout);
-        worker.tasks.spawn_local(task::Kind::Call, upload(sending, body, unwanted, cut, deadline, idle));
+        let patience = Patience { idle: worker.shared.limits.idle_timeout, end: None };
+        let (cut, deadline) = (cut.clone(), worker.deadlines.register());
+        worker.tasks.spawn_local(task::Kind::Call, upload(sending, body, unwanted, cut, deadline, patience));
     }
     let piece = loop {
         match poll_fn(|cx| receiving.poll_piece(cx)).await {
@@ -316,11 +316,11 @@ async fn upload(
     unwanted: oneshot::Receiver<()>,
     cut: Rc<RefCell<Option<Failure>>>,
     deadline: Deadline,
-    idle: std::time::Duration,
+    patience: Patience,
 ) {
     tokio::select! {
         // Dropping what is half sent resets the stream.
-        sent = h2_body::send(&mut sending, body, &deadline, idle) => *cut.borrow_mut() = sent.err(),
+        sent = h2_body::send(&mut sending, body, &deadline, &patience, false) => *cut.borrow_mut() = sent.err(),
         _ = unwanted => {}
     }
 }

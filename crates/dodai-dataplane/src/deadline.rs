@@ -75,9 +75,13 @@ pub fn shrink(forward: &mut Forward, head: &RequestHead<'_>, waited: Duration, e
     let policies = || forward.rule.iter().map(|rule| &rule.policy).chain([&forward.service.spec.policy]);
     let (whole, each) =
         (policies().find_map(|policy| policy.timeout), policies().find_map(|policy| policy.try_timeout));
+    let total = policies().find_map(|policy| policy.total_timeout);
     // What goes out is one try; whatever it leaves of the call is for the next.
-    let own = whole.map(|whole| whole.saturating_sub(waited)).into_iter().chain(each).min();
+    let rest = |whole: Duration| whole.saturating_sub(waited);
+    let own = whole.map(rest).into_iter().chain(total.map(rest)).chain(each).min();
     forward.left = told.shortest();
+    // gRPC counts to the trailers.
+    forward.whole = total.into_iter().chain(told.grpc).min();
     let left = match (forward.left.map(|left| left.saturating_sub(waited)), own) {
         (Some(left), Some(own)) => left.min(own),
         (Some(left), None) => left,

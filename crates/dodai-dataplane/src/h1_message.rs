@@ -11,7 +11,6 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
@@ -25,6 +24,7 @@ use crate::replay::Replay;
 use crate::request::Request;
 use crate::serve_h1::{self, Client, Next};
 use crate::spine::{self, Forward, Outcome};
+use crate::timer::Patience;
 use crate::tries::Asked;
 use crate::wire::Broken;
 
@@ -57,7 +57,7 @@ pub async fn once(
         edits.apply_to(&mut reply.head.headers);
         forward.slow(reply);
     };
-    let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
+    let bounds = Bounds { deadline, patience: terms.patience, max: terms.max_body };
     converse(client, request, answer, edit, again, bounds, outcome).await
 }
 
@@ -66,11 +66,11 @@ pub async fn write(
     client: &Client,
     request: &Request,
     reply: Reply,
-    idle: Duration,
+    patience: Patience,
     outcome: &mut Outcome,
 ) -> Ended {
     let progress = Progress { started: Cell::new(false), fed: Cell::new(true) };
-    Writing { client, request, progress: &progress, idle }.reply(reply, &mut outcome.sent).await
+    Writing { client, request, progress: &progress, patience }.reply(reply, &mut outcome.sent).await
 }
 
 /// A call to the runtime API of the app that the listener belongs to.
@@ -84,7 +84,8 @@ pub async fn to_api(client: &Client, request: &mut Request, outcome: &mut Outcom
     let deadline = Instant::now() + limits.call_timeout;
     client.deadline.set_at(deadline);
     let answer = |call| async move { serve_shared(api, call).await };
-    let bounds = Bounds { deadline, idle: limits.idle_timeout, max: None };
+    let patience = Patience { idle: limits.idle_timeout, end: None };
+    let bounds = Bounds { deadline, patience, max: None };
     let ended = converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome).await;
     conclude(client, request, ended, outcome).await
 }
@@ -97,12 +98,11 @@ pub async fn hedged(
     outcome: &mut Outcome,
 ) -> Next {
     let limits = &client.worker.shared.limits;
-    let rule = forward.rule.as_ref().map(|rule| &rule.policy);
-    let terms = Terms::of(rule, &forward.service.spec.policy, limits);
+    let start = request.lap.start;
+    let terms = forward.terms(start, limits);
     if let Some(failure) = serve_h1::over_limit(request, terms.max_body) {
         return client.failed(request, failure, outcome).await;
     }
-    let start = request.lap.start;
     let deadline = start + terms.timeout;
     client.deadline.set_at(deadline);
     let mut inner = Outcome::default();
@@ -113,7 +113,7 @@ pub async fn hedged(
         let asked = Asked { head: &head, body: &body, context: &context, start };
         message::send_on(&client.worker, &client.side, forward, asked, told).await
     };
-    let bounds = Bounds { deadline, idle: terms.idle_timeout, max: terms.max_body };
+    let bounds = Bounds { deadline, patience: terms.patience, max: terms.max_body };
     let conversation = converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome);
     let ended = Box::pin(conversation).await;
     (outcome.retries, outcome.endpoint) = (inner.retries, inner.endpoint);
@@ -146,8 +146,8 @@ async fn serve_shared(api: Arc<dyn Serve>, call: Call) -> Result<Reply, Failure>
 struct Bounds {
     /// When the head of the reply must be there.
     deadline: Instant,
-    /// How long a body may stand still.
-    idle: Duration,
+    /// How its bodies must move.
+    patience: Patience,
     /// The largest request body.
     max: Option<u64>,
 }
@@ -205,7 +205,7 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
             .lap
             .note(&client.worker, |name| reply.head.headers.get(name).map(http::HeaderValue::as_bytes));
         outcome.status = reply.head.status.as_u16();
-        Writing { client, request, progress: &progress, idle: bounds.idle }
+        Writing { client, request, progress: &progress, patience: bounds.patience }
             .reply(reply, &mut outcome.sent)
             .await
     };
@@ -213,7 +213,7 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
     let ended = match writer {
         None => watch_client(client, exchange).await,
         Some(writer) => {
-            client.upload.set(bounds.idle);
+            client.upload.set_at(bounds.patience.due());
             let feed = feed(client, request, &mut upload, writer, trailers, bounds, &mut received);
             let ended = with_upload(client, exchange, feed, &progress).await;
             client.upload.clear();
@@ -316,15 +316,13 @@ async fn feed(
         if poll_fn(|cx| writer.poll_ready(cx)).await.is_err() {
             return Ok(());
         }
-        client.upload.set(bounds.idle);
+        client.upload.set_at(bounds.patience.due());
         let got = match client.wire.read(&client.worker, &client.upload).await {
             Ok(0) | Err(Broken::Io(_)) => return Err(None),
             Ok(got) => got,
             Err(Broken::TimedOut) => {
-                return Err(Some(Failure::new(
-                    Kind::ClientTimeout,
-                    "the request body stood still for too long",
-                )));
+                let text = "the request body stood still for too long";
+                return Err(Some(bounds.patience.late(Kind::ClientTimeout, text)));
             }
         };
         let mut content = Vec::new();
@@ -358,7 +356,7 @@ struct Writing<'a> {
     client: &'a Client,
     request: &'a Request,
     progress: &'a Progress,
-    idle: Duration,
+    patience: Patience,
 }
 
 impl Writing<'_> {
@@ -431,7 +429,7 @@ impl Writing<'_> {
     /// Writes what there is, and empties it.
     async fn write(&self, out: &mut Vec<u8>) -> Result<(), Broken> {
         self.progress.started.set(true);
-        self.client.deadline.set(self.idle);
+        self.client.deadline.set_at(self.patience.due());
         self.client.wire.write_all(out, &self.client.deadline).await?;
         out.clear();
         Ok(())
@@ -463,10 +461,12 @@ impl Writing<'_> {
                 {
                     return Some(Err(Lost::Client));
                 }
-                deadline.set(self.idle);
+                deadline.set_at(self.patience.due());
                 match deadline.bound(body.frame()).await {
                     Some(frame) => frame,
-                    None => Some(Err(Failure::new(Kind::Idle, "the response body stood still for too long"))),
+                    None => Some(Err(self
+                        .patience
+                        .late(Kind::Idle, "the response body stood still for too long"))),
                 }
             }
         };

@@ -6,7 +6,6 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_core::body::Body;
@@ -17,7 +16,8 @@ use http_body::{Frame, SizeHint};
 
 use crate::h2::{self, Gone, Piece, Reason, Receiving, Sending};
 use crate::h2_head;
-use crate::timer::Deadline;
+use crate::spine::grpc_message;
+use crate::timer::{Deadline, Patience};
 
 /// The body of a received message. Trailers of more than `most` bytes, or that say who calls, are a failure of kind
 /// `too_large`.
@@ -87,24 +87,25 @@ pub fn failure(gone: Gone) -> Failure {
 }
 
 /// Sends a body, with its trailers. An error means that the stream is gone; a body that fails resets it, and so
-/// does a receiver that takes nothing for as long as `idle`.
+/// does a receiver that does not keep `patience`. `is_grpc` is said of answers only.
 pub async fn send(
     to: &mut Sending,
     mut body: Body,
     deadline: &Deadline,
-    idle: Duration,
+    patience: &Patience,
+    is_grpc: bool,
 ) -> Result<(), Failure> {
     loop {
         match next_frame(to, &mut body).await? {
-            None => return send_data(to, Bytes::new(), true, deadline, idle).await,
+            None => return send_data(to, Bytes::new(), true, deadline, patience).await,
             Some(Err(failure)) => {
-                to.reset(reset_reason(&failure));
+                cut(to, &failure, is_grpc);
                 return Err(failure);
             }
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
                     let end = http_body::Body::is_end_stream(&body);
-                    send_data(to, data, end, deadline, idle).await?;
+                    send_data(to, data, end, deadline, patience).await?;
                     if end {
                         return Ok(());
                     }
@@ -136,17 +137,17 @@ async fn next_frame(to: &mut Sending, body: &mut Body) -> Result<Next, Failure> 
     .await
 }
 
-/// Sends one piece within the receiver's window, which must take something of it within `idle`, again and again.
+/// Sends one piece within the receiver's window, which must take something of it, again and again.
 async fn send_data(
     to: &mut Sending,
     mut data: Bytes,
     end: bool,
     deadline: &Deadline,
-    idle: Duration,
+    patience: &Patience,
 ) -> Result<(), Failure> {
     loop {
         let before = data.len();
-        deadline.set(idle);
+        deadline.set_at(patience.due());
         let turn = poll_fn(|cx| match to.poll_data(cx, &mut data, end) {
             Poll::Ready(sent) => Poll::Ready(Turn::Done(sent)),
             Poll::Pending if data.len() < before => Poll::Ready(Turn::Some),
@@ -160,7 +161,7 @@ async fn send_data(
             Turn::Some => {}
             Turn::Nothing => {
                 to.reset(Reason::CANCEL);
-                return Err(Failure::new(Kind::Idle, "the receiver took nothing for too long"));
+                return Err(patience.late(Kind::Idle, "the receiver took nothing for too long"));
             }
         }
     }
@@ -177,8 +178,19 @@ fn unread(gone: Gone) -> Failure {
     Failure::new(Kind::ClientGone, format!("nobody reads the stream any more: {gone}"))
 }
 
+/// Ends a message that is not whole: with a reset, or where a call of gRPC took too long with trailers that say so.
+pub fn cut(to: &mut Sending, failure: &Failure, is_grpc: bool) {
+    if is_grpc && failure.kind == Kind::Overtime {
+        let (status, text) = (failure.kind.grpc_status().to_string(), grpc_message(&failure.detail));
+        let fields = [("grpc-status", &status), ("grpc-message", &text)];
+        let fields = fields.map(|(name, value)| (name.as_bytes(), value.as_bytes(), false));
+        return to.head(true, |encoder, out| h2::write_fields(encoder, out, fields.into_iter()));
+    }
+    to.reset(reset_reason(failure));
+}
+
 /// The reset that tells the other side why a body was cut.
 pub fn reset_reason(failure: &Failure) -> Reason {
-    let standing_still = [Kind::ClientGone, Kind::Draining, Kind::Idle, Kind::Timeout];
+    let standing_still = [Kind::ClientGone, Kind::Draining, Kind::Idle, Kind::Overtime, Kind::Timeout];
     if standing_still.contains(&failure.kind) { Reason::CANCEL } else { Reason::INTERNAL_ERROR }
 }

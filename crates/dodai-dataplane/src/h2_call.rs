@@ -14,7 +14,7 @@ use dodai_core::snapshot::{Protocol, Role};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::attempt::{DEFAULT_RETRY, Sent, Terms, Tries};
+use crate::attempt::{DEFAULT_RETRY, Sent, Tries};
 use crate::h2::{Block, Pseudo, Receiving, Sending};
 use crate::h2_relay::{self, Downstream, Ended};
 use crate::later;
@@ -24,6 +24,7 @@ use crate::request::Side;
 use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
 use crate::service::{self, Endpoint, Verdict, now_nanos};
 use crate::spine::{self, Decision, Entry, Forward, Headers, Lap, Line, Outcome};
+use crate::timer::Patience;
 use crate::under_way::UnderWay;
 use crate::worker::Worker;
 use crate::{h2_body, h2_head, h2_tunnel, message};
@@ -162,7 +163,8 @@ fn protocol(is_grpc: bool) -> &'static str {
     if is_grpc { "gRPC" } else { "HTTP/2" }
 }
 
-fn is_grpc(head: &Block) -> bool {
+/// Whether a message is one of gRPC.
+pub fn is_grpc(head: &Block) -> bool {
     head.get(b"content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
 }
 
@@ -224,11 +226,7 @@ async fn tries(
     outcome: &mut Outcome,
 ) -> Result<(), Stopped> {
     let service = &forward.service;
-    let terms = Terms::of(
-        forward.rule.as_ref().map(|rule| &rule.policy),
-        &service.spec.policy,
-        &worker.shared.limits,
-    );
+    let terms = forward.terms(lap.start, &worker.shared.limits);
     let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
     if !forward.begun {
         service.budget.deposit(retry);
@@ -279,7 +277,7 @@ async fn tries(
                 return Ok(());
             }
             Ended::Cut(failure) => {
-                service.failed(&attempt, Verdict::Broken);
+                service.broke(attempt, failure.kind);
                 outcome.failure = Some(failure);
                 return Ok(());
             }
@@ -378,10 +376,14 @@ async fn answer(worker: &Worker, sending: &mut Sending, reply: Reply, bodiless: 
     let Reply { mut head, body } = reply;
     clean(&mut head.headers);
     let empty = bodiless || http_body::Body::is_end_stream(&body);
+    let own = Patience { idle: worker.shared.limits.idle_timeout, end: None };
+    let patience = head.extensions.get().copied().unwrap_or(own);
+    let kind = head.headers.get(http::header::CONTENT_TYPE);
+    let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     sending.head(empty, |encoder, out| h2_head::write_response(encoder, out, &head));
     if !empty {
         let deadline = worker.deadlines.register();
-        let _cut = h2_body::send(sending, body, &deadline, worker.shared.limits.idle_timeout).await;
+        let _cut = h2_body::send(sending, body, &deadline, &patience, is_grpc).await;
     }
 }
 

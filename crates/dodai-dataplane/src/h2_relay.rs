@@ -20,13 +20,13 @@ use crate::client_h2::{self, Link};
 use crate::filter::{Known, Seen};
 use crate::h2::{self, Block, Gone, Piece, Pseudo, Receiving, Sending};
 use crate::h2_body;
-use crate::h2_call::View;
+use crate::h2_call::{View, is_grpc};
 use crate::limits::KEPT_BODY;
 use crate::live;
 use crate::reach::Target;
 use crate::request::Side;
 use crate::spine::{Forward, Lap, Outcome};
-use crate::timer::Deadline;
+use crate::timer::{Deadline, Patience};
 use crate::worker::Worker;
 
 /// The client's side of a call.
@@ -157,7 +157,7 @@ pub async fn once(
         forward,
         max_body: terms.max_body,
         max_trailers: worker.shared.limits.trailer_bytes,
-        idle: terms.idle_timeout,
+        patience: terms.patience,
         deadline,
         again,
         lap,
@@ -180,7 +180,7 @@ struct Exchange<'a> {
     forward: &'a Forward,
     max_body: Option<u64>,
     max_trailers: usize,
-    idle: Duration,
+    patience: Patience,
     deadline: &'a Deadline,
     again: Again<'a>,
     lap: &'a Lap,
@@ -242,8 +242,10 @@ impl Exchange<'_> {
                 let text = format!("{} did not answer in time", self.forward.service.label);
                 Failure::new(Kind::Timeout, text)
             }
-            Down::Next => Failure::new(Kind::Idle, "the response body stood still for too long"),
-            Down::Data(..) | Down::Done => Failure::new(Kind::Idle, "the client took nothing for too long"),
+            Down::Next => self.patience.late(Kind::Idle, "the response body stood still for too long"),
+            Down::Data(..) | Down::Done => {
+                self.patience.late(Kind::Idle, "the client took nothing for too long")
+            }
         }
     }
 
@@ -394,7 +396,7 @@ impl Exchange<'_> {
             self.replayed = 0;
         }
         self.down = if end { Down::Done } else { Down::Next };
-        self.deadline.set(self.idle);
+        self.deadline.set_at(self.patience.due());
         None
     }
 
@@ -429,7 +431,7 @@ impl Exchange<'_> {
     /// Something moved: once the head is out, only standing still ends the call.
     fn progress(&self) {
         if !matches!(self.down, Down::Head) {
-            self.deadline.set(self.idle);
+            self.deadline.set_at(self.patience.due());
         }
     }
 
@@ -456,7 +458,12 @@ impl Exchange<'_> {
     /// Tells the client that its response is not whole.
     fn cut(&mut self, begun: bool, failure: &Failure) {
         if begun {
-            self.client.sending.reset(h2_body::reset_reason(failure));
+            // Trailers cannot overtake what waits for room.
+            let is_grpc = matches!(self.down, Down::Next) && is_grpc(&self.client.head);
+            if is_grpc && failure.kind == Kind::Overtime {
+                self.outcome.grpc_status = Some(failure.kind.grpc_status());
+            }
+            h2_body::cut(&mut self.client.sending, failure, is_grpc);
         }
     }
 }

@@ -89,7 +89,7 @@ pub async fn once(
         let length = h2_body::announced(&parts.headers);
         let body = h2_body::received(receiving, length, most, Kind::Protocol);
         let reply = dodai_core::call::Reply { head: parts, body };
-        return h1_message::write(client, request, reply, terms.idle_timeout, outcome).await;
+        return h1_message::write(client, request, reply, terms.patience, outcome).await;
     }
     outcome.answered(&request.lap, Instant::now());
     outcome.status = 101;

@@ -17,13 +17,14 @@ use dodai_core::snapshot::{Protocol, Role};
 use dodai_core::trace::Span;
 use tokio::time::Instant;
 
-use crate::bodies::{guarded, idle_bounded};
+use crate::bodies::{guarded, timed};
 use crate::fault;
 use crate::limits::KEPT_BODY;
 use crate::reach::{self, Reach, Target};
 use crate::replay::Replay;
 use crate::request::Side;
 use crate::spine::{self, Decision, Entry, Forward, Headers, Lap, Line, Outcome};
+use crate::timer::Patience;
 use crate::tries::{self, Asked};
 use crate::under_way::{UnderWay, Went};
 use crate::worker::Worker;
@@ -242,7 +243,7 @@ async fn external(
     let caps = dodai_core::snapshot::Breaker::default();
     let call = carry(worker, reach, Call { head, body, context }, &caps);
     match tokio::time::timeout(limits.call_timeout, call).await {
-        Ok(reply) => reply.map(|reply| idle_bounded(reply, limits.idle_timeout)),
+        Ok(reply) => reply.map(|reply| timed(reply, Patience { idle: limits.idle_timeout, end: None })),
         Err(_) => Err(Failure::new(Kind::Timeout, format!("{authority} did not answer in time"))),
     }
 }

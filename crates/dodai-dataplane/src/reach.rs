@@ -1,6 +1,7 @@
 //! How an endpoint is talked to: over a kept HTTP/1 connection, an HTTP/2 one, or in this process.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use dodai_transport::stream::Stream;
 use http::uri::Scheme;
 
 use crate::capture;
-use crate::endpoint::Key;
+use crate::endpoint::{Keep, Key, Lease, Need, Taken};
 use crate::local::{InFlight, Way};
 use crate::mesh::Callee;
 use crate::proxied::Announce;
@@ -20,6 +21,8 @@ use crate::request::Side;
 use crate::route::Rule;
 use crate::secure::Secure;
 use crate::service::{Endpoint, Place, Service};
+use crate::timer::Deadline;
+use crate::wire::Wire;
 use crate::worker::{Shared, Worker};
 
 /// Where a connection goes.
@@ -223,6 +226,48 @@ fn outside(authority: &str, default_port: u16, tls: Option<Arc<Secure>>) -> Targ
     let address = Address::of(authority, default_port);
     let key = Key { endpoint: 0, address: authority.into(), at: None, source: None, tls, announce: None };
     target(key, address, None)
+}
+
+/// A kept connection to `target`, or a new one; also says whether it was used before.
+pub async fn connection(
+    worker: &Rc<Worker>,
+    deadline: &Deadline,
+    target: &Target,
+    caps: &dodai_core::snapshot::Breaker,
+    need: Need,
+) -> Result<(Wire, Keep, bool), Failure> {
+    let lease = match worker.pools.try_take(&target.key, caps, need, worker.latest()) {
+        Some(Taken::Kept(lease)) => lease,
+        // Waiting and connecting are rare; boxed, they cost a connection nothing while it does neither.
+        other => Box::pin(fresh(worker, deadline, target, caps, need, other)).await?,
+    };
+    let reused = lease.reused;
+    let (stream, keep) = lease.split();
+    Ok((Wire::new(stream), keep, reused))
+}
+
+async fn fresh(
+    worker: &Rc<Worker>,
+    deadline: &Deadline,
+    target: &Target,
+    caps: &dodai_core::snapshot::Breaker,
+    need: Need,
+    taken: Option<Taken>,
+) -> Result<Lease, Failure> {
+    let late = || {
+        Failure::new(Kind::Timeout, format!("no connection to {} became free in time", target.key.address))
+    };
+    let taken = match taken {
+        Some(taken) => taken,
+        None => deadline.bound(worker.pools.take(&target.key, caps, need)).await.ok_or_else(late)??,
+    };
+    match taken {
+        Taken::Kept(lease) => Ok(lease),
+        Taken::New(slot) => {
+            let stream = deadline.bound(dial(worker, target)).await.ok_or_else(late)??;
+            Ok(slot.fill(stream))
+        }
+    }
 }
 
 /// Connects to `target`, with the handshake if it is on another base or wants TLS.

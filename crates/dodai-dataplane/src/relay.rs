@@ -15,15 +15,16 @@ use dodai_core::head::Edits;
 use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
-use crate::endpoint::{Keep, Lease, Need, Taken};
+use crate::endpoint::Need;
 use crate::filter::{Known, Seen};
 use crate::h1::{self, Flow, HeaderList};
 use crate::live;
 use crate::pipe;
-use crate::reach::{Target, dial};
+use crate::reach::{self, Target};
 use crate::request::Request;
 use crate::serve_h1::{Client, Next};
 use crate::spine::{Forward, Headers, Outcome};
+use crate::timer::Patience;
 use crate::wire::{Broken, Wire};
 
 /// Response bodies up to this size are copied behind the head; larger ones are written beside it.
@@ -115,10 +116,11 @@ async fn exchange(
     outcome: &mut Outcome,
 ) -> Ended {
     let need = Need::of(request.idempotent);
-    let (up, keep, reused) = match connection(client, target, caps, need).await {
-        Ok(found) => found,
-        Err(failure) => return Ended::Failed(failure, Sent::NOTHING),
-    };
+    let (up, keep, reused) =
+        match reach::connection(&client.worker, &client.deadline, target, caps, need).await {
+            Ok(found) => found,
+            Err(failure) => return Ended::Failed(failure, Sent::NOTHING),
+        };
     request.lap.reached();
     let took_it = match up.write_all(&request.bytes, &client.deadline).await {
         Ok(()) => !up.with(|stream| stream.is_tls()) || up.flush(&client.deadline).await.is_ok(),
@@ -143,11 +145,10 @@ async fn exchange(
     let response = if upload.is_done() || !took_it {
         exchange.respond(terms, again, reused, target, outcome).await
     } else {
-        client.upload.set(terms.idle_timeout);
-        let (idle, max) = (terms.idle_timeout, terms.max_body);
+        client.upload.set_at(terms.patience.due());
         let respond = exchange.respond(terms, again, reused, target, outcome);
         // Boxed, so that connections which wait or download do not pay for both directions.
-        let response = Box::pin(exchange.both(respond, exchange.pump(&mut upload, idle, max))).await;
+        let response = Box::pin(exchange.both(respond, exchange.pump(&mut upload, terms))).await;
         client.upload.clear();
         response
     };
@@ -199,50 +200,6 @@ async fn upgraded(
     pipe::join(client, up, carry, up_carry, watch).await
 }
 
-/// A kept connection to `target`, or a new one; also says whether it was used before.
-async fn connection(
-    client: &Client,
-    target: &Target,
-    caps: &dodai_core::snapshot::Breaker,
-    need: Need,
-) -> Result<(Wire, Keep, bool), Failure> {
-    let worker = &client.worker;
-    let lease = match worker.pools.try_take(&target.key, caps, need, worker.latest()) {
-        Some(Taken::Kept(lease)) => lease,
-        // Waiting and connecting are rare; boxed, they cost a connection nothing while it does neither.
-        other => Box::pin(fresh(client, target, caps, need, other)).await?,
-    };
-    let reused = lease.reused;
-    let (stream, keep) = lease.split();
-    Ok((Wire::new(stream), keep, reused))
-}
-
-async fn fresh(
-    client: &Client,
-    target: &Target,
-    caps: &dodai_core::snapshot::Breaker,
-    need: Need,
-    taken: Option<Taken>,
-) -> Result<Lease, Failure> {
-    let worker = &client.worker;
-    let late = || {
-        Failure::new(Kind::Timeout, format!("no connection to {} became free in time", target.key.address))
-    };
-    let taken = match taken {
-        Some(taken) => taken,
-        None => {
-            client.deadline.bound(worker.pools.take(&target.key, caps, need)).await.ok_or_else(late)??
-        }
-    };
-    match taken {
-        Taken::Kept(lease) => Ok(lease),
-        Taken::New(slot) => {
-            let stream = client.deadline.bound(dial(worker, target)).await.ok_or_else(late)??;
-            Ok(slot.fill(stream))
-        }
-    }
-}
-
 /// What a broken connection to an endpoint means before any response byte.
 fn broken_endpoint(broken: &Broken, reused: bool, target: &Target) -> Failure {
     let who = &target.key.address;
@@ -285,17 +242,16 @@ impl Exchange<'_> {
     }
 
     /// Passes the rest of the request body on.
-    async fn pump(&self, upload: &mut Flow, idle: Duration, max: Option<u64>) -> Result<(), PumpError> {
+    async fn pump(&self, upload: &mut Flow, terms: &Terms<'_>) -> Result<(), PumpError> {
         let (client, worker) = (self.client, &self.client.worker);
         while !upload.is_done() {
-            client.upload.set(idle);
+            client.upload.set_at(terms.patience.due());
             let got = match client.wire.read(worker, &client.upload).await {
                 Ok(0) => return Err(PumpError::Client(None)),
                 Ok(got) => got,
                 Err(Broken::TimedOut) => {
-                    let failure =
-                        Failure::new(Kind::ClientTimeout, "the request body stood still for too long");
-                    return Err(PumpError::Client(Some(failure)));
+                    let text = "the request body stood still for too long";
+                    return Err(PumpError::Client(Some(terms.patience.late(Kind::ClientTimeout, text))));
                 }
                 Err(Broken::Io(_)) => return Err(PumpError::Client(None)),
             };
@@ -307,7 +263,7 @@ impl Exchange<'_> {
                 used
             };
             self.received.set(self.received.get() + used as u64);
-            if max.is_some_and(|max| self.received.get() > max) {
+            if terms.max_body.is_some_and(|max| self.received.get() > max) {
                 let failure = Failure::new(Kind::BodyTooLarge, "the body is larger than this route allows");
                 return Err(PumpError::Client(Some(failure)));
             }
@@ -379,7 +335,7 @@ impl Exchange<'_> {
                     if started.is_err() {
                         return Response::ClientGone;
                     }
-                    return match self.download(flow, terms.idle_timeout, target, outcome).await {
+                    return match self.download(flow, &terms.patience, target, outcome).await {
                         Response::Whole { keep_up: ended_well, .. } => {
                             Response::Whole { keep_up: keep_up && ended_well, close }
                         }
@@ -527,14 +483,14 @@ impl Exchange<'_> {
     async fn download(
         &self,
         mut flow: Flow,
-        idle: Duration,
+        patience: &Patience,
         target: &Target,
         outcome: &mut Outcome,
     ) -> Response {
         let (client, worker) = (self.client, &self.client.worker);
         let mut clean = true;
         while !flow.is_done() {
-            client.deadline.set(idle);
+            client.deadline.set_at(patience.due());
             let cut = |kind, what: &str| {
                 Response::Cut(Failure::new(kind, format!("{} {what}", target.key.address)))
             };
@@ -543,7 +499,10 @@ impl Exchange<'_> {
                 Waited::Bytes(0) => return cut(Kind::Reset, "ended in the middle"),
                 Waited::Bytes(got) => got,
                 Waited::ClientGone => return Response::ClientGone,
-                Waited::Broken(Broken::TimedOut) => return cut(Kind::Idle, "stood still for too long"),
+                Waited::Broken(Broken::TimedOut) => {
+                    let text = format!("{} stood still for too long", target.key.address);
+                    return Response::Cut(patience.late(Kind::Idle, text));
+                }
                 Waited::Broken(Broken::Io(error)) => return cut(Kind::Reset, &format!("broke off: {error}")),
             };
             let epoch = worker.shared.epoch.load(Relaxed);
@@ -559,15 +518,24 @@ impl Exchange<'_> {
             clean &= used == got;
             outcome.sent += used as u64;
             // The wait for the endpoint is not the client's fault.
-            client.deadline.set(idle);
-            if client.wire.write_scratch(worker, 0..used, &client.deadline).await.is_err() {
-                return Response::ClientGone;
+            client.deadline.set_at(patience.due());
+            let mut written = client.wire.write_scratch(worker, 0..used, &client.deadline).await;
+            if client.side.secure && written.is_ok() {
+                written = client.wire.flush(&client.deadline).await;
             }
-            if client.side.secure && client.wire.flush(&client.deadline).await.is_err() {
-                return Response::ClientGone;
+            if let Err(broken) = written {
+                return unwritten(&broken, patience);
             }
         }
         Response::Whole { keep_up: clean, close: false }
+    }
+}
+
+/// What it means that the client did not take what there was for it.
+fn unwritten(broken: &Broken, patience: &Patience) -> Response {
+    match broken {
+        Broken::TimedOut if patience.is_over() => Response::Cut(patience.late(Kind::Idle, "")),
+        Broken::TimedOut | Broken::Io(_) => Response::ClientGone,
     }
 }
 

@@ -289,12 +289,12 @@ impl Client {
     /// Tries endpoints of a service until one answers. `None` if all were closed and a newer table knows others.
     async fn forward(&self, request: &mut Request, forward: &Forward, outcome: &mut Outcome) -> Option<Next> {
         let (service, limits) = (&forward.service, &self.worker.shared.limits);
-        let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, limits);
+        let start = request.lap.start;
+        let terms = forward.terms(start, limits);
         let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
         if let Some(next) = self.begin(request, forward, &terms, outcome).await {
             return Some(next);
         }
-        let start = request.lap.start;
         let mut tries = Tries::new(&terms, request.idempotent, start, forward.left.map(|left| start + left));
         loop {
             // The first try follows at once upon the head.
@@ -352,7 +352,7 @@ impl Client {
                     return Some(Next::Close);
                 }
                 Ended::Cut(failure) => {
-                    service.failed(&attempt, Verdict::Broken);
+                    service.broke(attempt, failure.kind);
                     outcome.failure = Some(failure);
                     return Some(Next::Close);
                 }

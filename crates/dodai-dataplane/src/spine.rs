@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::affinity::Affinity;
+use crate::attempt::Terms;
 use crate::b3;
 use crate::deadline;
 use crate::fault::{self, Drawn};
@@ -29,6 +30,7 @@ use crate::forwarded;
 use crate::identity;
 use crate::lap;
 use crate::later::Later;
+use crate::limits::Limits;
 use crate::matcher;
 use crate::overload;
 use crate::request_id;
@@ -84,6 +86,8 @@ pub struct Forward {
     pub fault: Option<Box<Drawn>>,
     /// How long its caller still waits, if that is told.
     pub left: Option<Duration>,
+    /// How long it may take with all its bodies, if that is bounded.
+    pub whole: Option<Duration>,
     /// How much it matters, where its service asks for that.
     pub priority: Option<Priority>,
     /// Whether what comes once with a call, its share of retries and its mirrors, has been seen to.
@@ -106,9 +110,18 @@ impl Forward {
             // Once is enough.
             fault: None,
             left: self.left,
+            whole: self.whole,
             priority: self.priority,
             begun: true,
         })
+    }
+
+    /// The policy that holds for it since `start`.
+    pub fn terms(&self, start: Instant, limits: &Limits) -> Terms<'_> {
+        let rule = self.rule.as_ref().map(|rule| &rule.policy);
+        let mut terms = Terms::of(rule, &self.service.spec.policy, limits);
+        terms.patience.end = self.whole.map(|whole| start + whole);
+        terms
     }
 
     /// Notes what its head says of how long it may take and how much it matters; `outside` the mesh nobody is believed.
@@ -263,6 +276,7 @@ fn lead(
                 reply: None,
                 fault: None,
                 left: None,
+                whole: None,
                 priority: None,
                 begun: false,
             }))
@@ -509,6 +523,7 @@ fn forward(
         reply,
         fault,
         left: None,
+        whole: None,
         priority: None,
         begun: false,
     })

@@ -4,11 +4,13 @@
 //! Setting a deadline is two stores. A deadline fires at most one tick late, never early. Rejected: tokio
 //! timers per request (measured at 9 to 13 % of a hop's CPU).
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use dodai_core::failure::{Failure, Kind};
 use tokio::time::Instant;
 
 /// How often deadlines are looked at.
@@ -20,6 +22,36 @@ struct Cells {
     fired: Cell<bool>,
     interruptible: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// How long a body may stand still, and when the call with all its bodies must be over.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long nothing may move.
+    pub idle: Duration,
+    /// When the call must be over, if that is bounded.
+    pub end: Option<Instant>,
+}
+
+impl Patience {
+    /// When a step that begins now is late.
+    pub fn due(&self) -> Instant {
+        let still = Instant::now() + self.idle;
+        self.end.map_or(still, |end| end.min(still))
+    }
+
+    /// Whether the call must be over by now.
+    pub fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| end <= Instant::now())
+    }
+
+    /// Why a step that was late ends the call: of `kind`, unless it is the call that took too long.
+    pub fn late(&self, kind: Kind, text: impl Into<Cow<'static, str>>) -> Failure {
+        if self.is_over() {
+            return Failure::new(Kind::Overtime, "the call took longer altogether than it may");
+        }
+        Failure::new(kind, text)
+    }
 }
 
 /// All deadlines of one thread.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::answer::Local;
 use crate::attempt::{self, DEFAULT_RETRY, Sent, Terms, Tries};
-use crate::bodies::{guarded, idle_bounded, limit};
+use crate::bodies::{guarded, limit, timed};
 use crate::deadline;
 use crate::hedge;
 use crate::later::{self, Arrived};
@@ -79,7 +79,7 @@ pub async fn run(
     let Asked { head, body, context, start } = asked;
     let service = &forward.service;
     let limits = &worker.shared.limits;
-    let terms = Terms::of(forward.rule.as_ref().map(|rule| &rule.policy), &service.spec.policy, limits);
+    let terms = forward.terms(start, limits);
     let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
     if !forward.begun {
         service.budget.deposit(retry);
@@ -148,7 +148,7 @@ pub async fn run(
             // Where calls under way are limited, one is until its body ends.
             let is_counted = service.spec.breaker.max_requests.is_some() || service.overload.is_some();
             let under_way = is_counted.then_some(attempt);
-            return result.map(|reply| guarded(idle_bounded(reply, terms.idle_timeout), under_way));
+            return result.map(|reply| guarded(timed(reply, terms.patience), under_way));
         };
         drop(attempt);
         drop(result);

@@ -144,7 +144,7 @@ fn refusal(failure: &Failure, is_grpc: bool) -> Reply {
 /// A response body that broke, in the words of `wasi:http/types.error-code`.
 pub(crate) fn wasi_error(failure: &Failure) -> HttpError {
     match failure.kind {
-        Kind::Timeout | Kind::Idle => HttpError::HttpResponseTimeout,
+        Kind::Timeout | Kind::Idle | Kind::Overtime => HttpError::HttpResponseTimeout,
         Kind::BodyTooLarge => HttpError::HttpResponseBodySize(None),
         Kind::Reset | Kind::Stale | Kind::Draining => HttpError::ConnectionTerminated,
         Kind::BadRequest

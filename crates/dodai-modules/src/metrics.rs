@@ -110,6 +110,7 @@ impl Counters {
             | Kind::Reset
             | Kind::Refused
             | Kind::Idle
+            | Kind::Overtime
             | Kind::Quota
             | Kind::Internal => return,
         };

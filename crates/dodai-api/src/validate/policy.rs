@@ -1,7 +1,7 @@
 //! Rules within a Policy.
 
 use super::Findings;
-use super::route::{attempts, check_modifier};
+use super::route::{attempts, check_modifier, check_total};
 use crate::overload::Concurrency;
 use crate::policy::{CircuitBreaker, Hedge, PolicyAccessLog, PolicyRetry, PolicySpec, PolicyTracing};
 use crate::read::Code;
@@ -18,6 +18,9 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     }
     if let Some(hedge) = &spec.hedge {
         check_hedge(hedge, found);
+    }
+    if let Some(timeouts) = &spec.timeouts {
+        check_total("spec.timeouts", timeouts.request, timeouts.total, found);
     }
     if let Some(timeouts) = &spec.timeouts
         && timeouts.connect.is_some_and(|time| time.get().is_zero())

@@ -3,7 +3,7 @@
 use super::Findings;
 use super::access::parse_app;
 use super::rewrite;
-use crate::quantity::Weight;
+use crate::quantity::{TimeSpan, Weight};
 use crate::read::Code;
 use crate::route::{
     EXPRESSION_NAMES, Filter, FilterKind, GrpcMatch, HeaderModifier, Match, ParentKind, PathMatchKind,
@@ -44,6 +44,22 @@ fn warn_of_sources(spec: &RouteSpec, found: &mut Findings) {
     }
 }
 
+/// The head of an answer cannot be waited for longer than for all of it.
+pub(super) fn check_total(
+    path: &str,
+    request: Option<TimeSpan>,
+    total: Option<TimeSpan>,
+    found: &mut Findings,
+) {
+    if let (Some(request), Some(total)) = (request, total)
+        && !total.get().is_zero()
+        && request > total
+    {
+        let message = format!("the head of an answer may take {request}, but the whole call only {total}");
+        found.error(Code::Conflict, format!("{path}.request"), message, "make it at most `total`");
+    }
+}
+
 fn check_rule(path: &str, rule: &Rule, found: &mut Findings) {
     for (i, one) in rule.matches.iter().enumerate() {
         check_match(&format!("{path}.matches[{i}]"), one, found);
@@ -54,6 +70,9 @@ fn check_rule(path: &str, rule: &Rule, found: &mut Findings) {
     check_destination(path, rule, found);
     for (i, backend) in rule.backend_refs.iter().enumerate() {
         weight(&format!("{path}.backendRefs[{i}].weight"), backend.weight, found);
+    }
+    if let Some(timeouts) = &rule.timeouts {
+        check_total(&format!("{path}.timeouts"), timeouts.request, timeouts.total, found);
     }
     if let Some(timeouts) = &rule.timeouts
         && let (Some(request), Some(each)) = (timeouts.request, timeouts.backend_request)

@@ -142,7 +142,7 @@ spec:
         - type: RequestRedirect
           requestRedirect: { path: { type: ReplacePrefixMatch, replacePrefixMatch: / } }
       backendRefs: [{ name: shop, weight: 0 }]
-      timeouts: { request: 1s, backendRequest: 2s }
+      timeouts: { request: 1s, backendRequest: 2s, total: 500ms }
       retry: { attempts: 50, codes: [200] }
     - {}
 ---
@@ -250,7 +250,7 @@ metadata: { name: p }
 spec:
   targetRefs: [{ kind: App, name: shop }]
   retry: { attempts: 99, codes: [99], perTry: 0s }
-  timeouts: { connect: 0s }
+  timeouts: { connect: 0s, request: 20s, total: 10s }
   circuitBreaker: { maxRequests: 0 }
   access: { rules: [{ action: allow, from: {}, methods: [get], paths: ["/a*b", "c"] }, { action: deny, from: { apps: ["A/b"] } }] }
   rateLimits: [{ requests: 0, burst: 0, key: [{ header: "a b", source: app }] }]

@@ -90,7 +90,7 @@ spec:
       backendRefs:
         - { name: shop, weight: 90 }
         - { name: shop, kind: App, revision: latest, weight: 10, port: 9000 }
-      timeouts: { request: 10s, backendRequest: 2s }
+      timeouts: { request: 10s, backendRequest: 2s, total: 1m }
       retry: { attempts: 2, codes: [503], backoff: 50ms }
     - matches: [{ path: { type: Exact, value: /old } }]
       filters: [{ type: RequestRedirect, requestRedirect: { scheme: https, statusCode: 301 } }]

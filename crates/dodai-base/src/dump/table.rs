@@ -77,6 +77,7 @@ fn rule_of(rule: &Rule, at: usize) -> Value {
         "filters": rule.filters.iter().map(filter).collect::<Vec<_>>(),
         "action": action(&rule.action),
         "timeoutUs": policy.timeout.map(micros),
+        "totalTimeoutUs": policy.total_timeout.map(micros),
         "tryTimeoutUs": policy.try_timeout.map(micros),
         "retries": policy.retry.as_ref().map(|retry| retry.attempts),
     })

@@ -171,6 +171,7 @@ impl Effective {
         let spec = &policy.spec;
         if let Some(timeouts) = &spec.timeouts {
             self.call.timeout = self.call.timeout.or(timeouts.request.map(bound));
+            self.call.total_timeout = self.call.total_timeout.or(timeouts.total.map(bound));
             self.call.idle_timeout = self.call.idle_timeout.or(timeouts.idle.map(bound));
             let connect = timeouts.connect.map(api::TimeSpan::get);
             self.call.connect_timeout = self.call.connect_timeout.or(connect);

@@ -257,6 +257,7 @@ fn limits(rule: &api::Rule, policy: &CallPolicy) -> CallPolicy {
     let timeouts = rule.timeouts.clone().unwrap_or_default();
     CallPolicy {
         timeout: timeouts.request.map(bound),
+        total_timeout: timeouts.total.map(bound),
         try_timeout: timeouts.backend_request.map(bound),
         retry: rule.retry.as_ref().map(|own| retry(own, policy.retry.clone())),
         ..CallPolicy::default()
@@ -290,6 +291,7 @@ fn retry(own: &api::RuleRetry, policy: Option<RetryPolicy>) -> RetryPolicy {
 pub(super) fn fall_back(own: &mut CallPolicy, wider: &CallPolicy) {
     own.timeout = own.timeout.or(wider.timeout);
     own.try_timeout = own.try_timeout.or(wider.try_timeout);
+    own.total_timeout = own.total_timeout.or(wider.total_timeout);
     own.idle_timeout = own.idle_timeout.or(wider.idle_timeout);
     own.connect_timeout = own.connect_timeout.or(wider.connect_timeout);
     own.retry = own.retry.take().or_else(|| wider.retry.clone());

@@ -449,6 +449,9 @@ pub struct CallPolicy {
     pub timeout: Option<Duration>,
     /// One try.
     pub try_timeout: Option<Duration>,
+    /// From the request head to the last byte of the answer, all tries together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_timeout: Option<Duration>,
     /// How long a stream may stand still.
     pub idle_timeout: Option<Duration>,
     /// Connecting to an endpoint.

@@ -121,6 +121,7 @@ fn flags(failure: Option<Kind>) -> (&'static str, &'static str) {
         Kind::Refused | Kind::Trap => ("UR", "UpstreamRemoteReset"),
         Kind::Protocol => ("UPE", "UpstreamProtocolError"),
         Kind::Idle => ("SI", "StreamIdleTimeout"),
+        Kind::Overtime => ("UMSDR", "UpstreamMaxStreamDurationReached"),
         Kind::ClientGone => ("DC", "DownstreamConnectionTermination"),
         Kind::ClientTimeout => ("DT", "DownstreamRequestTimeout"),
         Kind::BadRequest | Kind::HeadTooLarge | Kind::BodyTooLarge | Kind::NotImplemented => {
