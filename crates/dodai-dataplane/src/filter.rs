@@ -47,6 +47,8 @@ pub enum Filter {
         to: Backend,
         /// Of 10,000 requests, how many.
         per_ten_thousand: u16,
+        /// What became of copies.
+        tally: Box<Tally>,
     },
     /// Refuses calls over a rate.
     RateLimits(RateLimits),
@@ -95,11 +97,11 @@ impl Filter {
             Filter::Jwt(jwt) => Some(&jwt.tally),
             Filter::Fault(fault) => Some(&fault.tally),
             Filter::Authorizer(authorizer) => Some(&authorizer.tally),
+            Filter::Mirror { tally, .. } => Some(tally),
             Filter::Access(_)
             | Filter::Request(_)
             | Filter::Response(_)
             | Filter::Rewrite { .. }
-            | Filter::Mirror { .. }
             | Filter::RateLimits(_) => None,
         }
     }
@@ -127,7 +129,7 @@ fn compile_one(
             path: path.as_ref().map(|path| Rewrite::compile(rule, path)).transpose()?,
         },
         snapshot::Filter::Mirror { to, per_ten_thousand } => {
-            Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand }
+            Filter::Mirror { to: to.clone(), per_ten_thousand: *per_ten_thousand, tally: Box::default() }
         }
         snapshot::Filter::RateLimits(limits) => {
             Filter::RateLimits(RateLimits::compile(rule, limits, counting)?)

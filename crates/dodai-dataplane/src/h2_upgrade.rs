@@ -186,11 +186,15 @@ async fn join(
     let (worker, deadline) = (&client.worker, &client.deadline);
     let idle = worker.shared.limits.pipe_idle_timeout;
     let watch = worker.live.enter(&client.side, head, Some(forward.service.id()));
-    let (up, down) = (std::cell::Cell::new(0_u64), std::cell::Cell::new(0_u64));
+    // Counted where others can see it while the tunnel is under way.
+    let own = [std::cell::Cell::new(0_u64), std::cell::Cell::new(0_u64)];
+    let facts = client.side.facts.as_deref();
+    let [up, down] = facts.map_or([&own[0], &own[1]], |facts| [&facts.received, &facts.sent]);
+    let before = [up.get(), down.get()];
     deadline.set(idle);
     let ahead = async {
         let first = Bytes::from(std::mem::take(&mut *client.carry.borrow_mut()));
-        up.set(first.len() as u64);
+        up.set(up.get() + first.len() as u64);
         send(&sending, first, false, deadline).await?;
         loop {
             let got = client.wire.read(worker, deadline).await.map_err(broken)?;
@@ -228,7 +232,7 @@ async fn join(
         both.as_mut().poll(cx)
     })
     .await;
-    (outcome.received, outcome.sent) = (up.get(), down.get());
+    (outcome.received, outcome.sent) = (up.get() - before[0], down.get() - before[1]);
     // That one of the two broke off is how tunnels end; what a policy says is told.
     ended.err().filter(|failure| failure.kind == Kind::Denied)
 }

@@ -32,7 +32,7 @@ use crate::logging;
 use crate::request::Side;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service};
-use crate::stats::{Direction, Labels, Names, Series};
+use crate::stats::{Direction, Ended, Labels, Names, Series};
 use crate::worker::{Shared, Worker};
 
 /// What is known of a call while it is under way, for its record.
@@ -288,7 +288,15 @@ impl Lap {
     ) {
         let kind = outcome.failure.as_ref().map(|failure| failure.kind);
         let effective_status = effective_status(outcome.status, outcome.grpc_status);
-        series.record(effective_status, kind, took, outcome.retries);
+        series.record(&Ended {
+            status: outcome.status,
+            grpc_status: outcome.grpc_status,
+            failure: kind,
+            took,
+            retries: outcome.retries,
+            received: outcome.received,
+            sent: outcome.sent,
+        });
         if self.span.sampled {
             series.exemplify(&self.span, took);
         }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
+use dodai_core::snapshot::Backend;
 use dodai_core::task;
 use dodai_core::trace::Span;
 use tokio::time::Instant;
@@ -18,10 +19,26 @@ use crate::message;
 use crate::reach;
 use crate::service::Wish;
 use crate::spine::Forward;
+use crate::tally::{Event, Tally};
 use crate::worker::Worker;
 
 /// The most of a response that is read so that its connection can be kept, in bytes.
 const READ: usize = 64 * 1024;
+
+/// The mirrors that were drawn for a call, with what counts their copies.
+fn drawn(forward: &Forward) -> impl Iterator<Item = (&Backend, &Tally)> {
+    let filters = forward.rule.as_ref().map_or(&[] as &[Filter], |rule| &rule.filters);
+    forward.mirrors.iter().filter_map(|index| match filters.get(*index) {
+        Some(Filter::Mirror { to, tally, .. }) => Some((to, &**tally)),
+        Some(_) | None => None,
+    })
+}
+
+/// Counts that a call whose body is not at hand is not copied.
+#[cold]
+pub fn left_out(forward: &Forward) {
+    drawn(forward).for_each(|(_, tally)| tally.count(Event::MirrorBody));
+}
 
 /// Sends the copies that were drawn for a call. `head` is as the endpoint gets it.
 pub fn send(
@@ -32,14 +49,13 @@ pub fn send(
     head: &http::request::Parts,
     body: &Bytes,
 ) {
-    let Some(rule) = &forward.rule else { return };
-    for index in &forward.mirrors {
-        let Some(Filter::Mirror { to, .. }) = rule.filters.get(*index) else { continue };
+    for (to, tally) in drawn(forward) {
         if worker.mirrors.get() >= MAX_MIRRORS {
-            tracing::debug!(rule = &*rule.name, "a mirrored call was dropped: too many are under way");
-            return;
+            tally.count(Event::MirrorBusy);
+            continue;
         }
         let Some(service) = worker.shared.table.load().service(&to.service).cloned() else { continue };
+        tally.count(Event::Mirrored);
         let (revision, labels) = (to.revision.clone(), to.labels.clone());
         let under_way = UnderWay::new(worker);
         let (worker_too, caller) = (worker.clone(), caller.clone());

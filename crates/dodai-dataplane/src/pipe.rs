@@ -31,19 +31,19 @@ use crate::worker::Worker;
 /// How many newer tables one connection is opened by; no deploy follows another that fast.
 const RENEWALS: usize = 3;
 
-/// Joins a client and an endpoint after an upgrade. The carries are bytes that were read too early. `watch` may end it,
-/// and then says why.
+/// Joins a client and an endpoint after an upgrade; how many bytes went each way. The carries are bytes that were read too
+/// early. `watch` may end it, and then says why.
 pub async fn join(
     client: &Client,
     up: &Wire,
     client_carry: Vec<u8>,
     up_carry: Vec<u8>,
     watch: Option<Rc<Watch>>,
-) -> Option<Failure> {
+) -> ([u64; 2], Option<Failure>) {
     let worker = &client.worker;
     let sides = [(&client.wire, up, client_carry), (up, &client.wire, up_carry)];
     let facts = client.side.facts.as_deref();
-    both_ways(worker, sides, &client.deadline, watch.as_deref(), facts).await.1
+    both_ways(worker, sides, &client.deadline, watch.as_deref(), facts).await
 }
 
 /// Serves a CONNECT on an outbound listener: to a TCP service of the mesh or to a host outside. Whose connection the
@@ -92,7 +92,9 @@ pub async fn connect(client: Client, asked: Asked) {
                 carry.append(&mut client.carry.borrow_mut());
                 let watch =
                     service.as_ref().map(|to| worker.live.enter(&client.side, tunnel(), Some(to.id())));
-                outcome.failure = join(&client, &Wire::new(opened.stream), carry, Vec::new(), watch).await;
+                let up = Wire::new(opened.stream);
+                ([outcome.received, outcome.sent], outcome.failure) =
+                    join(&client, &up, carry, Vec::new(), watch).await;
             }
         }
         Err(failure) => {

@@ -169,7 +169,8 @@ async fn exchange(
         }
         Response::Upgraded => {
             let carry = std::mem::take(&mut *client.carry.borrow_mut());
-            outcome.failure = Box::pin(upgraded(client, request, forward, &up, carry, up_carry)).await;
+            let joined = upgraded(client, request, forward, &up, carry, up_carry);
+            ([outcome.received, outcome.sent], outcome.failure) = Box::pin(joined).await;
             Ended::Answered(Next::Close)
         }
         Response::Again(status, wait) => Ended::Again(status, wait),
@@ -184,7 +185,7 @@ async fn exchange(
     }
 }
 
-/// The tunnel after an upgrade; why it was cut, if it was.
+/// The tunnel after an upgrade: how many bytes went each way, and why it was cut, if it was.
 async fn upgraded(
     client: &Client,
     request: &Request,
@@ -192,7 +193,7 @@ async fn upgraded(
     up: &Wire,
     carry: Vec<u8>,
     up_carry: Vec<u8>,
-) -> Option<Failure> {
+) -> ([u64; 2], Option<Failure>) {
     let head = request.parts().ok();
     let watch = forward
         .zip(head)

@@ -116,7 +116,7 @@ impl Facts {
     }
 
     /// A call of it ended, with so many bytes of body in and out. For HTTP/1, where one follows the other.
-    pub fn called(&self, received: u64, sent: u64, at: Instant) {
+    pub fn called(&self, [received, sent]: [u64; 2], at: Instant) {
         self.began();
         self.received.set(self.received.get() + received);
         self.sent.set(self.sent.get() + sent);
@@ -312,8 +312,8 @@ mod tests {
         };
         let (first, second) = (enter("shop/a"), enter("shop/b"));
         first.speaks(Speaks::Http1);
-        first.called(3, 4, Instant::now());
-        first.called(10, 20, Instant::now());
+        first.called([3, 4], Instant::now());
+        first.called([10, 20], Instant::now());
         assert!(size_of::<Facts>() <= 128, "{}", size_of::<Facts>());
         let now = Instant::now();
         let all = Wanted { limit: 10, ..Wanted::default() };

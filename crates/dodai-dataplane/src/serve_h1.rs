@@ -282,7 +282,9 @@ impl Client {
         };
         request.lap.finish(&self.worker, service, rule, outcome, line);
         if let Some(facts) = &self.side.facts {
-            facts.called(outcome.received, outcome.sent, self.worker.ticked());
+            // What a tunnel carries was counted as it went.
+            let bytes = if outcome.status == 101 { [0, 0] } else { [outcome.received, outcome.sent] };
+            facts.called(bytes, self.worker.ticked());
         }
     }
 
@@ -412,7 +414,7 @@ impl Client {
     fn mirror(&self, request: &Request, forward: &Forward) {
         let body = &request.bytes[request.head_len..];
         if !request.is_whole() || body.len() > crate::limits::KEPT_BODY {
-            return;
+            return crate::mirror::left_out(forward);
         }
         let mut content = Vec::new();
         let mut decoder = h1::Flow::new(request.framing, &self.worker.shared.limits);

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use dodai_core::failure::Kind;
+use dodai_core::record::effective_status;
 use dodai_core::trace::Span;
 
 /// Upper bounds of the latency buckets in seconds; the last bucket has none.
@@ -100,12 +101,59 @@ impl Names<'_> {
     }
 }
 
+/// Statuses of HTTP that are told apart: those that have a name (RFC 9110 section 15 and IANA's registry), and 499 for
+/// callers that left. All others are counted together.
+const STATUSES: [u16; 60] = [
+    101, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308, 400, 401,
+    402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 418, 421, 422, 423, 424,
+    425, 426, 428, 429, 431, 451, 499, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511,
+];
+
+/// The place of each status among [`STATUSES`]; behind the last of them for all others.
+static PLACES: [u8; 600] = {
+    let mut places = [STATUSES.len() as u8; 600];
+    let mut at = 0;
+    while at < STATUSES.len() {
+        places[STATUSES[at] as usize] = at as u8;
+        at += 1;
+    }
+    places
+};
+
+/// Statuses that gRPC knows: 0 to 16.
+const GRPC: usize = 17;
+
+/// How a call ended, as far as it is counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ended {
+    /// The status sent; 0 if none could be.
+    pub status: u16,
+    /// The gRPC status, if it is known.
+    pub grpc_status: Option<u8>,
+    /// Why we answered ourselves.
+    pub failure: Option<Kind>,
+    /// How long it took.
+    pub took: Duration,
+    /// Tries after the first.
+    pub retries: u32,
+    /// Bytes from the caller, without heads.
+    pub received: u64,
+    /// Bytes to the caller, without heads.
+    pub sent: u64,
+}
+
 /// The counters of one series.
 #[derive(Debug)]
 pub struct Series {
     /// What is counted.
     pub labels: Labels,
     classes: [AtomicU64; 6],
+    /// As [`STATUSES`], then all others.
+    statuses: [AtomicU64; STATUSES.len() + 1],
+    /// From 0 to 16, then all others.
+    grpc: [AtomicU64; GRPC + 1],
+    received: AtomicU64,
+    sent: AtomicU64,
     failures: [AtomicU64; Kind::ALL.len()],
     buckets: [AtomicU64; BUCKETS.len() + 1],
     nanos: AtomicU64,
@@ -137,6 +185,15 @@ pub struct Reading {
     pub labels: Labels,
     /// Calls by status class: index 1 is 1xx (101), 5 is 5xx, 0 is "no response".
     pub classes: [u64; 6],
+    /// Calls by the status that was sent; `None` for one that has no name. Those that never came are left out, as are calls
+    /// without a response.
+    pub statuses: Vec<(Option<u16>, u64)>,
+    /// Calls of gRPC by their status, the same way.
+    pub grpc: Vec<(Option<u16>, u64)>,
+    /// Bytes from callers, without heads.
+    pub received: u64,
+    /// Bytes to callers, without heads.
+    pub sent: u64,
     /// Local failures by kind; kinds without any are left out.
     pub failures: Vec<(Kind, u64)>,
     /// Calls per latency bucket, not cumulated; the last is for longer ones.
@@ -161,6 +218,10 @@ impl Series {
         Series {
             labels,
             classes: Default::default(),
+            statuses: [const { AtomicU64::new(0) }; STATUSES.len() + 1],
+            grpc: Default::default(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             failures: [const { AtomicU64::new(0) }; Kind::ALL.len()],
             buckets: [const { AtomicU64::new(0) }; BUCKETS.len() + 1],
             nanos: AtomicU64::new(0),
@@ -169,10 +230,23 @@ impl Series {
         }
     }
 
-    /// Counts one finished call; `status` tells how it went.
-    pub fn record(&self, status: u16, failure: Option<Kind>, took: Duration, retries: u32) {
-        let class = usize::from(status / 100).min(5);
+    /// Counts one finished call.
+    pub fn record(&self, ended: &Ended) {
+        let Ended { status, grpc_status, failure, took, retries, received, sent } = *ended;
+        let class = usize::from(effective_status(status, grpc_status) / 100).min(5);
         self.classes[class].fetch_add(1, Relaxed);
+        if status > 0 {
+            let place = PLACES.get(usize::from(status)).map_or(STATUSES.len(), |place| usize::from(*place));
+            self.statuses[place].fetch_add(1, Relaxed);
+        }
+        if let Some(status) = grpc_status {
+            self.grpc[usize::from(status).min(GRPC)].fetch_add(1, Relaxed);
+        }
+        for (counter, bytes) in [(&self.received, received), (&self.sent, sent)] {
+            if bytes > 0 {
+                counter.fetch_add(bytes, Relaxed);
+            }
+        }
         let (nanos, bucket) = bucket_of(took);
         self.buckets[bucket].fetch_add(1, Relaxed);
         self.nanos.fetch_add(nanos, Relaxed);
@@ -197,10 +271,18 @@ impl Series {
     /// A copy of the counters.
     pub fn read(&self) -> Reading {
         let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let named = |names: &mut dyn Iterator<Item = u16>, counts: &[AtomicU64]| {
+            let counts = counts.iter().map(|counter| (names.next(), get(counter)));
+            counts.filter(|(_, count)| *count > 0).collect()
+        };
         let failures = Kind::ALL.iter().map(|kind| (*kind, get(&self.failures[*kind as usize])));
         Reading {
             labels: self.labels.clone(),
             classes: std::array::from_fn(|i| get(&self.classes[i])),
+            statuses: named(&mut STATUSES.into_iter(), &self.statuses),
+            grpc: named(&mut (0..=16), &self.grpc),
+            received: get(&self.received),
+            sent: get(&self.sent),
             failures: failures.filter(|(_, count)| *count > 0).collect(),
             buckets: std::array::from_fn(|i| get(&self.buckets[i])),
             seconds: Duration::from_nanos(get(&self.nanos)).as_secs_f64(),
@@ -280,19 +362,40 @@ mod tests {
     fn calls_are_counted_by_class_bucket_and_failure() {
         let stats = Stats::default();
         let series = stats.series(labels("r"));
-        series.record(200, None, Duration::from_micros(200), 0);
-        series.record(503, Some(Kind::Connect), Duration::from_secs(60), 2);
+        let ok = Ended { status: 200, took: Duration::from_micros(200), ..Ended::default() };
+        series.record(&Ended { received: 3, sent: 5, ..ok });
+        let took = Duration::from_secs(60);
+        series.record(&Ended { status: 503, failure: Some(Kind::Connect), took, retries: 2, sent: 7, ..ok });
         let reading = &stats.read()[0];
+        assert_eq!((reading.received, reading.sent), (3, 12));
         assert_eq!((reading.calls(), reading.classes[2], reading.classes[5], reading.retries), (2, 1, 1, 2));
         assert_eq!((reading.buckets[1], reading.buckets[BUCKETS.len()]), (1, 1));
         assert_eq!(reading.failures, [(Kind::Connect, 1)]);
     }
 
     #[test]
+    fn statuses_without_a_name_are_one() {
+        let stats = Stats::default();
+        let series = stats.series(labels("r"));
+        for (status, grpc_status) in
+            [(200, Some(0)), (200, Some(14)), (200, Some(99)), (0, None), (299, None)]
+        {
+            series.record(&Ended { status, grpc_status, ..Ended::default() });
+        }
+        for status in [799, 499, 65_535] {
+            series.record(&Ended { status, ..Ended::default() });
+        }
+        let reading = &stats.read()[0];
+        assert_eq!(reading.statuses, [(Some(200), 3), (Some(499), 1), (None, 3)]);
+        assert_eq!(reading.grpc, [(Some(0), 1), (Some(14), 1), (None, 1)]);
+        assert_eq!((reading.classes[2], reading.classes[5], reading.calls()), (3, 3, 8));
+    }
+
+    #[test]
     fn a_sampled_call_stands_for_its_bucket() {
         let stats = Stats::default();
         let series = stats.series(labels("r"));
-        series.record(200, None, Duration::from_micros(200), 0);
+        series.record(&Ended { status: 200, took: Duration::from_micros(200), ..Ended::default() });
         assert!(stats.read()[0].exemplars.is_empty(), "calls that are not sampled leave nothing");
         let (first, last) = (Span::root(true), Span::root(true));
         series.exemplify(&first, Duration::from_micros(150));
@@ -308,7 +411,7 @@ mod tests {
     #[test]
     fn a_series_survives_until_it_was_read_after_its_last_use() {
         let stats = Stats::default();
-        stats.series(labels("r")).record(200, None, Duration::ZERO, 0);
+        stats.series(labels("r")).record(&Ended::default());
         assert_eq!(stats.read().len(), 1);
         assert!(stats.read().is_empty());
     }

@@ -53,6 +53,12 @@ events! {
     Hedged => "hedged";
     /// That try was the first with a good answer.
     HedgeWon => "hedge_won";
+    /// A copy of a call was sent to a mirror.
+    Mirrored => "mirrored";
+    /// A copy was not: as many as may be were under way.
+    MirrorBusy => "mirror_busy";
+    /// A copy was not: the body was too large to be kept, or not here whole.
+    MirrorBody => "mirror_body";
     /// A policy that is only tried would have refused a call.
     WouldRefuse => "would_refuse";
 }

@@ -139,10 +139,11 @@ pub async fn run(
         let wait = course.judge(&tries, &attempt, &result, sent);
         // The old try may still be reading; it must stop before another begins, or this answer is the last.
         let Some(wait) = wait.filter(|_| body.recall()) else {
-            if !forward.mirrors.is_empty()
-                && let Some(bytes) = body.copy()
-            {
-                mirror::send(worker, forward, &side.caller, context.span, head, &bytes);
+            if !forward.mirrors.is_empty() {
+                match body.copy() {
+                    Some(bytes) => mirror::send(worker, forward, &side.caller, context.span, head, &bytes),
+                    None => mirror::left_out(forward),
+                }
             }
             body.commit();
             // Where calls under way are limited, one is until its body ends.

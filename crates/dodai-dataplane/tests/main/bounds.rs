@@ -41,6 +41,16 @@ async fn mirrors_are_bounded_and_no_call_waits_for_them() {
         backend.answer(OK).await;
         assert_eq!(client.message().await.body, "ok");
         done.message().await;
+        let large = "x".repeat(KEPT_BODY + 1);
+        client
+            .send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{large}", large.len()))
+            .await;
+        backend.answer(OK).await;
+        assert_eq!(client.message().await.body, "ok");
+        let told = world.plane.table().tallies();
+        let told: Vec<_> = told.iter().map(|one| (&*one.rule, one.event.as_str(), one.count)).collect();
+        let sent = MAX_MIRRORS as u64 + 1;
+        assert_eq!(told, [("r", "mirror_body", 1), ("r", "mirror_busy", 1), ("r", "mirrored", sent)]);
     })
     .await;
 }

@@ -165,6 +165,9 @@ async fn what_grpc_says_of_a_call_is_counted() {
             let readings = world.plane.stats().read();
             let counted: u64 = readings.iter().map(|reading| reading.classes[class]).sum();
             assert_eq!(counted, 1, "{status}: {readings:?}");
+            let (grpc, http) = (&readings[0].grpc, &readings[0].statuses);
+            assert_eq!((&grpc[..], &http[..]), (&[(status.parse().ok(), 1)][..], &[(Some(200), 1)][..]));
+            assert_eq!((readings[0].received, readings[0].sent), (0, 6));
         }
     })
     .await;

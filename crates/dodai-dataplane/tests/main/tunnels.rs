@@ -31,7 +31,10 @@ async fn an_upgraded_connection_carries_bytes_both_ways_and_half_closes() {
         backend.send("still here").await;
         drop(backend);
         assert_eq!(client.rest().await, "still here");
-        assert_eq!(world.records.next().await.status, 101);
+        let record = world.records.next().await;
+        assert_eq!((record.status, record.received, record.sent), (101, 4, 15));
+        let readings = world.plane.stats().read();
+        assert_eq!((readings[0].received, readings[0].sent), (4, 15));
     })
     .await;
 }

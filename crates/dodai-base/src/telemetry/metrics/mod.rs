@@ -277,6 +277,16 @@ fn calls(out: &mut Encoder, readings: &[stats::Reading]) {
             out.whole(&[direction, caller, service, route, code, ("blame", blame)], *count);
         }
     }
+    statuses(out, readings);
+    let help = "Bytes from callers, without heads.";
+    out.family("dodai_call_request_bytes", Type::Counter, help);
+    for reading in readings {
+        out.whole(&call_labels(&reading.labels), reading.received);
+    }
+    out.family("dodai_call_response_bytes", Type::Counter, "Bytes to callers, without heads.");
+    for reading in readings {
+        out.whole(&call_labels(&reading.labels), reading.sent);
+    }
     out.family("dodai_call_retries", Type::Counter, "Tries after the first.");
     for reading in readings {
         out.whole(&call_labels(&reading.labels), reading.retries);
@@ -287,6 +297,26 @@ fn calls(out: &mut Encoder, readings: &[stats::Reading]) {
         let examples = reading.exemplars.iter().map(|one| one.as_ref().map(example)).collect::<Vec<_>>();
         let labels = call_labels(&reading.labels);
         out.histogram(&labels, &BUCKETS, &reading.buckets, reading.seconds, &examples);
+    }
+}
+
+/// Calls by what exactly was answered.
+fn statuses(out: &mut Encoder, readings: &[stats::Reading]) {
+    type Counts = fn(&stats::Reading) -> &[(Option<u16>, u64)];
+    let help = ["Finished calls by status of HTTP that was sent.", "Finished calls of gRPC by their status."];
+    let families: [(&str, &str, Counts); 2] = [
+        ("dodai_call_statuses", help[0], |reading| &reading.statuses),
+        ("dodai_call_grpc_statuses", help[1], |reading| &reading.grpc),
+    ];
+    for (name, help, counts) in families {
+        out.family(name, Type::Counter, help);
+        for reading in readings {
+            let [direction, caller, service, route] = call_labels(&reading.labels);
+            for (code, count) in counts(reading) {
+                let code = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
+                out.whole(&[direction, caller, service, route, ("code", &code)], *count);
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dodai_core::failure::Kind;
-use dodai_dataplane::stats::{Direction, Labels, Stats};
+use dodai_dataplane::stats::{Direction, Ended, Labels, Stats};
 use dodai_dataplane::survey::{EndpointView, State};
 use dodai_dataplane::tally;
 
@@ -49,10 +49,14 @@ fn service() -> ServiceView {
 fn readings() -> Readings {
     let stats = Stats::default();
     let series = stats.series(labels("outside"));
-    series.record(200, None, Duration::from_micros(200), 0);
-    series.record(200, None, Duration::from_millis(2), 1);
-    series.record(504, Some(Kind::Timeout), Duration::from_secs(60), 2);
-    series.record(0, Some(Kind::ClientGone), Duration::from_millis(500), 0);
+    let ok = Ended { status: 200, took: Duration::from_micros(200), ..Ended::default() };
+    series.record(&Ended { grpc_status: Some(0), received: 5, sent: 1000, ..ok });
+    series.record(&Ended { took: Duration::from_millis(2), retries: 1, sent: 24, ..ok });
+    let (failure, took) = (Some(Kind::Timeout), Duration::from_secs(60));
+    series.record(&Ended { status: 504, failure, took, retries: 2, ..ok });
+    let (failure, took) = (Some(Kind::ClientGone), Duration::from_millis(500));
+    series.record(&Ended { status: 0, failure, took, ..ok });
+    series.record(&Ended { status: 299, took: Duration::from_millis(2), ..ok });
     let app = AppId::parse("shop/cart").unwrap();
     let metrics = Metrics {
         calls: 9,
@@ -184,7 +188,7 @@ fn the_text_is_bounded_and_says_what_it_leaves_out() {
     let stats = Stats::default();
     let held: Vec<_> = (0..MAX_CALL_SERIES + 5).map(|n| stats.series(labels(&format!("c{n:05}")))).collect();
     for series in &held {
-        series.record(200, None, Duration::ZERO, 0);
+        series.record(&Ended::default());
     }
     let text = render(&Readings { calls: stats.read(), ..Readings::default() }, Format::Prometheus);
     assert_eq!(text.lines().filter(|line| line.starts_with("dodai_calls_total{")).count(), MAX_CALL_SERIES);
