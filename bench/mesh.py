@@ -5,7 +5,7 @@ the app. Beside it two nginx that do the same with certificates of one authority
 Figures are of both proxies together. Bar: at most 1.3x nginx's CPU per request.
 usage: bench/mesh.py      env: see harness.py
 """
-import subprocess, sys
+import json, subprocess, sys
 import harness as h
 from management import Api, wait
 
@@ -39,11 +39,10 @@ data = h.WORK / "server"
 h.start([h.dodai_binary(), "server", "--data", str(data), "--listen", f"127.0.0.1:{control}", "--admin", "127.0.0.1:0",
          "--metrics", "off"], pinned=False, stdout=subprocess.DEVNULL)
 api = Api(data)
-token = lambda: api.ask("POST", "/v1/tokens", b"{}")
 
 
 def joined(name):
-    told = token()
+    told = api.ask("POST", "/v1/tokens", json.dumps({"base": name}).encode())
     return h.start([h.dodai_binary(), "base", "--join", f"127.0.0.1:{control}", "--token", told["token"], "--pin", told["pin"],
                     "--name", name, "--data", str(h.WORK / name), "--threads", "1", "--metrics", "off"],
                    stdout=subprocess.DEVNULL)
