@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use dodai_log::line_format::LineFormat;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -288,8 +289,16 @@ pub struct HeaderModifier {
 pub struct HeaderValue {
     /// Its name.
     pub name: String,
-    /// Its value.
+    /// Its value. It may say something of the call by operators of access logs, `%DOWNSTREAM_REMOTE_ADDRESS%` or
+    /// `%REQ(X-User)%`; the sign itself is `%%`.
     pub value: String,
+}
+
+impl HeaderValue {
+    /// The value, where it is the same for every call.
+    pub fn plain(&self) -> Option<String> {
+        LineFormat::parse_value(&self.value).ok()?.plain().map(str::to_owned)
+    }
 }
 
 /// A redirect; what is not given stays as in the call.

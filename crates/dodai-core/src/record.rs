@@ -24,6 +24,8 @@ pub struct Record {
     pub client: String,
     /// The name that the other side has proven; empty if it has not.
     pub identity: Arc<str>,
+    /// The subject of the certificate that a gateway's client has shown; empty if it has not.
+    pub subject: Box<str>,
     /// The version of TLS between the client and this base; empty without.
     pub tls: &'static str,
     /// The caller: an app, `outside` or `base`.

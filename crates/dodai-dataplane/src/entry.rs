@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::forwarded::{self, Via};
 use crate::identity::Certified;
 use crate::request::Captured;
+use crate::roll::Facts;
 
 /// How a call came in.
 pub struct Entry<'a> {
@@ -21,6 +22,10 @@ pub struct Entry<'a> {
     pub caller: &'a Caller,
     /// The client's address in text, for gateways.
     pub client: Option<&'a str>,
+    /// The client's port, for gateways.
+    pub port: u16,
+    /// What is known of the connection, if it is one.
+    pub facts: Option<&'a Facts>,
     /// The proxy that brought the call, if what it says of the client counts.
     pub via: Option<&'a Via>,
     /// The certificate that a gateway's client has shown.

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::{Edit, Edits, Prepared, RequestHead, Short};
-use dodai_core::snapshot::{self, Backend, HeaderEdits};
-use http::{HeaderName, HeaderValue};
+use dodai_core::head::{Edit, Edits, RequestHead, Short};
+use dodai_core::snapshot::{self, Backend};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::access::Access;
 use crate::authorizer::Authorizer;
+use crate::changes::{Call, Changes};
 use crate::cors::Cors;
+use crate::entry::Entry;
 use crate::fault::{Drawn, Fault};
 use crate::identity::Certified;
 use crate::jwt::{Checked, Claims, Jwt};
@@ -31,9 +32,9 @@ use crate::trial::Trial;
 #[derive(Debug)]
 pub enum Filter {
     /// Changes the request head.
-    Request(Arc<Prepared>),
+    Request(Changes),
     /// Changes the response head.
-    Response(Arc<Prepared>),
+    Response(Changes),
     /// Changes host and path.
     Rewrite {
         /// The new authority.
@@ -70,6 +71,45 @@ impl Filter {
     /// Whether it may wait, or change a call that arrives.
     pub fn is_deep(&self) -> bool {
         matches!(self, Filter::Jwt(_) | Filter::Authorizer(_))
+    }
+
+    /// Whether it makes headers for each call.
+    pub fn makes_headers(&self) -> bool {
+        matches!(self, Filter::Request(changes) | Filter::Response(changes) if changes.makes())
+    }
+
+    /// Adds the headers that it makes for a call, of which `route` is the rule: those of its head to `edits`, those of its
+    /// answer to what it passed.
+    pub fn make_headers(
+        &self,
+        entry: &Entry<'_>,
+        head: &RequestHead<'_>,
+        route: &str,
+        passed: &mut Passed,
+        edits: &mut Edits,
+    ) {
+        let mut made = Edits::new();
+        match self {
+            Filter::Request(changes) if changes.makes() => {
+                changes.make(&Call { entry, head, changed: edits, route }, &mut made);
+                edits.extend(&made);
+            }
+            Filter::Response(changes) if changes.makes() => {
+                changes.make(&Call { entry, head, changed: edits, route }, &mut made);
+                passed.reply.get_or_insert_default().extend(&made);
+            }
+            Filter::Request(_)
+            | Filter::Response(_)
+            | Filter::Rewrite { .. }
+            | Filter::Mirror { .. }
+            | Filter::RateLimits(_)
+            | Filter::Access(_)
+            | Filter::Jwt(_)
+            | Filter::Authorizer(_)
+            | Filter::Fault(_)
+            | Filter::Trial(_)
+            | Filter::Cors(_) => {}
+        }
     }
 
     /// Its rate limits, if it has some.
@@ -122,8 +162,8 @@ fn compile_one(
     counting: &mut Vec<&Arc<RateLimit>>,
 ) -> Result<Filter, BadRule> {
     Ok(match source {
-        snapshot::Filter::RequestHeaders(edits) => Filter::Request(header_edits(rule, edits)?),
-        snapshot::Filter::ResponseHeaders(edits) => Filter::Response(header_edits(rule, edits)?),
+        snapshot::Filter::RequestHeaders(edits) => Filter::Request(Changes::compile(rule, edits)?),
+        snapshot::Filter::ResponseHeaders(edits) => Filter::Response(Changes::compile(rule, edits)?),
         snapshot::Filter::Rewrite { host, path } => Filter::Rewrite {
             host: host.as_ref().map(|host| Short::from_slice(host.as_bytes())),
             path: path.as_ref().map(|path| Rewrite::compile(rule, path)).transpose()?,
@@ -143,45 +183,6 @@ fn compile_one(
         }
         snapshot::Filter::Cors(cors) => Filter::Cors(Box::new(Cors::compile(rule, cors)?)),
     })
-}
-
-/// Headers that tell where a message ends or who it is for. An edit could make the next hop see another
-/// message than we do.
-const OURS: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
-fn header_edits(rule: &str, edits: &HeaderEdits) -> Result<Arc<Prepared>, BadRule> {
-    let bad = |header: &str| BadRule::Header { rule: rule.to_owned(), header: header.to_owned() };
-    let name = |text: &str| HeaderName::from_bytes(text.as_bytes()).map_err(|_| bad(text));
-    let value = |header: &str, text: &str| {
-        HeaderValue::from_str(text).map(|_| Short::from_slice(text.as_bytes())).map_err(|_| bad(header))
-    };
-    let all = edits.remove.iter().chain(edits.set.iter().chain(&edits.add).map(|(header, _)| header));
-    if let Some(header) =
-        all.into_iter().find(|header| OURS.iter().any(|ours| header.eq_ignore_ascii_case(ours)))
-    {
-        return Err(BadRule::Ours { rule: rule.to_owned(), header: header.clone() });
-    }
-    let mut list = Vec::new();
-    for header in &edits.remove {
-        list.push(Edit::Remove(name(header)?));
-    }
-    for (header, text) in &edits.set {
-        list.push(Edit::Set(name(header)?, value(header, text)?));
-    }
-    for (header, text) in &edits.add {
-        list.push(Edit::Append(name(header)?, value(header, text)?));
-    }
-    Ok(Prepared::new(list))
 }
 
 /// A call as filters see it.
@@ -261,7 +262,7 @@ pub fn run(
     for (index, filter) in filters.iter().enumerate().skip(from) {
         match filter {
             Filter::Request(_) if passed.arrived => {}
-            Filter::Request(changes) => edits.push_all(changes),
+            Filter::Request(changes) => edits.push_all(changes.plain()),
             // These wait for the response: see [`response_edits`].
             Filter::Response(_) => {}
             Filter::Rewrite { host, path } => {
@@ -335,7 +336,7 @@ pub fn used_up(wait: Duration) -> Failure {
 pub fn response_edits<'a>(filters: impl IntoIterator<Item = &'a Filter>, edits: &mut Edits) {
     for filter in filters {
         if let Filter::Response(changes) = filter {
-            edits.push_all(changes);
+            edits.push_all(changes.plain());
         }
     }
 }

@@ -95,6 +95,8 @@ pub struct Origin<'a> {
     pub port: u16,
     /// The name it has proven.
     pub identity: Option<&'a Arc<str>>,
+    /// The certificate that a gateway's client has shown.
+    pub certified: Option<&'a Arc<Certified>>,
     /// The version of TLS.
     pub tls: Option<&'static str>,
 }
@@ -252,6 +254,7 @@ impl Lap {
             client: line.from.client.cloned(),
             port: line.from.port,
             identity: line.from.identity.cloned(),
+            certified: line.from.certified.cloned(),
             tls: line.from.tls,
             shared: worker.shared.clone(),
             logging: logging::of(service, rule).cloned(),
@@ -352,6 +355,10 @@ impl Lap {
             is_opening: false,
             client,
             identity: line.from.identity.unwrap_or(&*EMPTY).clone(),
+            subject: line
+                .from
+                .certified
+                .map_or_else(Box::default, |one| one.certificate.subject.as_str().into()),
             tls: line.from.tls.unwrap_or_default(),
             caller: names.caller.clone(),
             service: names.service.clone(),
@@ -446,6 +453,7 @@ pub struct Ending {
     client: Option<Arc<str>>,
     port: u16,
     identity: Option<Arc<str>>,
+    certified: Option<Arc<Certified>>,
     tls: Option<&'static str>,
 }
 
@@ -516,8 +524,9 @@ impl Ending {
             self.outcome.received = received.load(Relaxed);
         }
         let [listener, method, target, authority] = &self.words;
-        let identity = self.identity.as_ref();
-        let from = Origin { client: self.client.as_ref(), port: self.port, identity, tls: self.tls };
+        let (identity, certified) = (self.identity.as_ref(), self.certified.as_ref());
+        let from =
+            Origin { client: self.client.as_ref(), port: self.port, identity, certified, tls: self.tls };
         let headers = Headers::Kept(&self.headers);
         let line = || Line { listener, from, headers, method, target, authority, protocol: self.protocol };
         let Labels { direction, caller, service, route } = &self.labels;

@@ -16,6 +16,7 @@ mod balance;
 mod bodies;
 mod capture;
 pub mod captures;
+mod changes;
 mod checks;
 mod client_h1;
 mod client_h2;

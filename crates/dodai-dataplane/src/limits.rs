@@ -24,6 +24,9 @@ pub const MAX_MIRRORS: usize = 64;
 /// The most bytes that an expression makes of a path.
 pub const MAX_REWRITTEN: usize = 16 * 1024;
 
+/// The most bytes of a header's value that is made for a call; what is longer is cut.
+pub const MAX_MADE: usize = 8 * 1024;
+
 /// Entries of `X-Forwarded-For` that are looked at, from the last one; a chain of trusted proxies is no longer.
 pub const FORWARDED_ENTRIES: usize = 32;
 
@@ -236,6 +239,7 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
             bytes(MAX_REWRITTEN),
             "a path that an expression of a rewrite makes; a longer one is refused",
         ),
+        ("made_value", bytes(MAX_MADE), "the value of a header that is made for a call; the rest is cut"),
         (
             "forwarded_entries",
             FORWARDED_ENTRIES.to_string(),

@@ -181,6 +181,8 @@ impl Side {
             listener: &self.listener,
             caller: &self.caller,
             client: Some(&self.client),
+            port: self.port,
+            facts: self.facts.as_deref(),
             via: self.via.as_deref(),
             certified: self.certified.as_deref(),
             secure: self.secure,
@@ -199,6 +201,7 @@ impl Side {
             client,
             port: self.port,
             identity: facts.and_then(|facts| facts.identity()),
+            certified: self.certified.as_ref(),
             tls: facts.and_then(|facts| facts.tls()),
         }
     }
@@ -248,8 +251,8 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     let redraws = ours.then_some(&drawn);
     let client = side.via.as_ref().map(|via| via.client(&view));
     let own = side.entry();
-    let address = client.as_ref().map_or(own.client, |(address, _)| Some(address));
-    let entry = Entry { client: address, routed: stamps.then_some(&routed), redraws, ..own };
+    let (address, port) = client.as_ref().map_or((own.client, own.port), |(ip, port)| (Some(&**ip), *port));
+    let entry = Entry { client: address, port, routed: stamps.then_some(&routed), redraws, ..own };
     let mut edits = Edits::new();
     let decision = match side.listener.role {
         Role::Api { .. } => Ok(Decision::Api),

@@ -106,6 +106,8 @@ pub struct Rule {
     pub action: snapshot::Action,
     /// The sum of the backends' weights.
     pub total_weight: u32,
+    /// Whether it makes headers for each call.
+    pub makes_headers: bool,
     /// The path that it redirects to, if it changes that.
     pub redirected: Option<Rewrite>,
     /// Limits and retries of this rule.
@@ -140,11 +142,13 @@ impl Rule {
             | snapshot::Action::Forward(_)
             | snapshot::Action::Respond { .. } => None,
         };
+        let filters = filter::compile(&source.name, &source.filters, before)?;
         Ok(Rule {
             name: source.name.as_str().into(),
+            makes_headers: filters.iter().any(Filter::makes_headers),
             redirected,
             matches,
-            filters: filter::compile(&source.name, &source.filters, before)?,
+            filters,
             action: source.action.clone(),
             total_weight,
             policy: source.policy.clone(),

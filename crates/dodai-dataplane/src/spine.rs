@@ -444,9 +444,12 @@ fn act(
     entry: &Entry<'_>,
     head: &RequestHead<'_>,
     rule: &Arc<Rule>,
-    passed: Passed,
+    mut passed: Passed,
     edits: &mut Edits,
 ) -> Result<Decision, Failure> {
+    if rule.makes_headers {
+        rule.filters.iter().for_each(|one| one.make_headers(entry, head, &rule.name, &mut passed, edits));
+    }
     match &rule.action {
         Action::Forward(backends) => {
             let backend = draw(backends, rule.total_weight).ok_or_else(|| {
@@ -498,8 +501,12 @@ fn forward(
     // The base that sends a call edits its headers for the service; the one it arrives at must not do it again.
     for filter in &service.inbound {
         if let Filter::Request(changes) = filter {
-            edits.push_all(changes);
-        } else if let (Filter::Fault(fault), None) = (filter, &passed.fault) {
+            edits.push_all(changes.plain());
+        }
+        if filter.makes_headers() {
+            filter.make_headers(entry, head, by.map_or("", |(rule, _)| &rule.name), &mut passed, edits);
+        }
+        if let (Filter::Fault(fault), None) = (filter, &passed.fault) {
             passed.fault = fault.draw(head);
         }
     }

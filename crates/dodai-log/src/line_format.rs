@@ -1,9 +1,11 @@
-//! Format strings of access logs, as Envoy writes them: text with operators such as `%RESPONSE_CODE%` and `%REQ(X?Y):Z%`.
+//! Format strings of access logs, as Envoy writes them: text with operators such as `%RESPONSE_CODE%` and `%REQ(X?Y):Z%`;
+//! and values of headers, which are written alike.
 //!
 //! Reading one is pure: what an operator means is for whoever writes lines. What cannot be understood is refused with
 //! its place and what was probably meant, because a log that is found wrong is found wrong too late.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use crate::is_header_name;
 
@@ -16,7 +18,7 @@ pub const ENVOY: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-P
      %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \
      \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"";
 
-/// Why a text is no format.
+/// Why a text is no format, or no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadFormat {
     /// The character, from 1.
@@ -27,7 +29,7 @@ pub struct BadFormat {
 
 impl fmt::Display for BadFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "access log format, at character {}: {}", self.at, self.what)
+        write!(f, "at character {}: {}", self.at, self.what)
     }
 }
 
@@ -74,6 +76,8 @@ pub enum Field {
     DownstreamRemoteAddressWithoutPort,
     /// The name that the client has proven.
     DownstreamPeerUriSan,
+    /// The subject of the certificate that the client has shown.
+    DownstreamPeerSubject,
     /// The version of TLS towards the client.
     DownstreamTlsVersion,
     /// The gRPC status.
@@ -91,7 +95,7 @@ pub enum Field {
 }
 
 /// Operators without arguments by name.
-const FIELDS: [(&str, Field); 26] = [
+const FIELDS: [(&str, Field); 27] = [
     ("START_TIME", Field::StartTime),
     ("PROTOCOL", Field::Protocol),
     ("RESPONSE_CODE", Field::ResponseCode),
@@ -111,6 +115,7 @@ const FIELDS: [(&str, Field); 26] = [
     ("DOWNSTREAM_REMOTE_ADDRESS", Field::DownstreamRemoteAddress),
     ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Field::DownstreamRemoteAddressWithoutPort),
     ("DOWNSTREAM_PEER_URI_SAN", Field::DownstreamPeerUriSan),
+    ("DOWNSTREAM_PEER_SUBJECT", Field::DownstreamPeerSubject),
     ("DOWNSTREAM_TLS_VERSION", Field::DownstreamTlsVersion),
     ("GRPC_STATUS_NUMBER", Field::GrpcStatus),
     ("TRACE_ID", Field::TraceId),
@@ -118,6 +123,21 @@ const FIELDS: [(&str, Field); 26] = [
     ("DODAI_DIRECTION", Field::DodaiDirection),
     ("DODAI_LISTENER", Field::DodaiListener),
     ("DODAI_REVISION", Field::DodaiRevision),
+];
+
+/// What is known of a call when its headers are changed, before it goes anywhere.
+const OF_REQUESTS: [Field; 11] = [
+    Field::StartTime,
+    Field::RouteName,
+    Field::DownstreamRemoteAddress,
+    Field::DownstreamRemoteAddressWithoutPort,
+    Field::DownstreamPeerUriSan,
+    Field::DownstreamPeerSubject,
+    Field::DownstreamTlsVersion,
+    Field::TraceId,
+    Field::DodaiCaller,
+    Field::DodaiDirection,
+    Field::DodaiListener,
 ];
 
 /// What a request header operator may ask for beside headers.
@@ -149,6 +169,26 @@ impl LineFormat {
     /// # Errors
     /// It cannot be understood; says where.
     pub fn parse(text: &str) -> Result<LineFormat, BadFormat> {
+        LineFormat::read(text, |_| Ok(()))
+    }
+
+    /// Reads the value of a header, which may say what is known of a request.
+    ///
+    /// # Errors
+    /// It cannot be understood, or asks for what is not known yet; says where.
+    pub fn parse_value(text: &str) -> Result<LineFormat, BadFormat> {
+        LineFormat::read(text, |piece| {
+            let name = match piece {
+                Piece::Text(_) | Piece::Request(..) => return Ok(()),
+                Piece::Field(field) if OF_REQUESTS.contains(field) => return Ok(()),
+                Piece::Field(field) => name(*field),
+                Piece::Response(..) => "RESP",
+            };
+            Err(format!("%{name}% is not known when headers are changed; it is for access logs"))
+        })
+    }
+
+    fn read(text: &str, fits: impl Fn(&Piece) -> Result<(), String>) -> Result<LineFormat, BadFormat> {
         if text.len() > MAX_FORMAT {
             let what = format!("longer than {MAX_FORMAT} bytes; write less");
             return Err(BadFormat { at: MAX_FORMAT, what });
@@ -171,7 +211,8 @@ impl LineFormat {
                 what: "this operator has no end; close it with `%`, or write `%%` for the sign itself"
                     .to_owned(),
             })?;
-            let piece = operator(&inner[..end]).map_err(|what| BadFormat { at: place, what })?;
+            let piece = operator(&inner[..end]).and_then(|piece| fits(&piece).map(|()| piece));
+            let piece = piece.map_err(|what| BadFormat { at: place, what })?;
             if !plain.is_empty() {
                 pieces.push(Piece::Text(std::mem::take(&mut plain)));
             }
@@ -194,6 +235,15 @@ impl LineFormat {
     /// Its pieces, in order.
     pub fn pieces(&self) -> &[Piece] {
         &self.pieces
+    }
+
+    /// What it is where nothing in it depends on a call.
+    pub fn plain(&self) -> Option<&str> {
+        match self.pieces.as_slice() {
+            [] => Some(""),
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
     }
 
     /// The request headers it names, in small letters.
@@ -230,16 +280,18 @@ impl fmt::Display for LineFormat {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => f.write_str(&text.replace('%', "%%"))?,
-                Piece::Field(field) => {
-                    let name = FIELDS.iter().find(|(_, known)| known == field).map_or("", |(name, _)| name);
-                    write!(f, "%{name}%")?;
-                }
+                Piece::Field(field) => write!(f, "%{}%", name(*field))?,
                 Piece::Request(names, length) => header(f, "REQ", names, length)?,
                 Piece::Response(names, length) => header(f, "RESP", names, length)?,
             }
         }
         Ok(())
     }
+}
+
+/// The operator of a field.
+fn name(field: Field) -> &'static str {
+    FIELDS.iter().find(|(_, known)| *known == field).map_or("", |(name, _)| name)
 }
 
 /// Where an operator ends: at the next `%` that is not within brackets.
@@ -326,6 +378,13 @@ fn unknown(name: &str) -> String {
     }
 }
 
+/// A time as `%START_TIME%` writes it: RFC 3339 in UTC with microseconds. A clock outside years -9999 to 9999 reads as
+/// the epoch.
+pub fn time(at: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{at:.6}")
+}
+
 /// How many letters must be changed, added or left out (Levenshtein).
 fn distance(one: &str, other: &str) -> usize {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().take(64).collect(), other.chars().collect());
@@ -399,6 +458,30 @@ mod tests {
         check("%ZZZZZZZZZZZZZZZZZZ%", 1, "docs/telemetry.md");
         check(&"x".repeat(MAX_FORMAT + 1), MAX_FORMAT, "longer");
         assert!(LineFormat::parse(&"x".repeat(MAX_FORMAT)).is_ok());
+    }
+
+    #[test]
+    fn values_say_what_is_known_of_a_request() {
+        let read = |text: &str| LineFormat::parse_value(text).map_err(|bad| bad.to_string());
+        let plain = |text: &str| read(text).expect("it is one").plain().map(str::to_owned);
+        assert_eq!(plain("100%% a"), Some("100% a".to_owned()));
+        assert_eq!(plain(""), Some(String::new()));
+        assert_eq!(plain("%DODAI_CALLER%"), None);
+        for field in OF_REQUESTS {
+            assert_eq!(
+                read(&format!("%{}%", name(field))).expect("it is one").pieces(),
+                [Piece::Field(field)]
+            );
+        }
+        for (text, expect) in [
+            ("a %RESPONSE_CODE%", "at character 3: %RESPONSE_CODE% is not known when headers are changed"),
+            ("%RESP(x)%", "at character 1: %RESP% is not known"),
+            ("100%", "no end"),
+            ("a%20b%20c", "no operator %20b%"),
+        ] {
+            let told = read(text).expect_err(text);
+            assert!(told.contains(expect), "{text}: {told}");
+        }
     }
 
     #[test]

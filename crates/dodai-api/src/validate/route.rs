@@ -1,5 +1,7 @@
 //! Rules within a Route, and the parts it shares with others: header changes and weights.
 
+use dodai_log::line_format::LineFormat;
+
 use super::Findings;
 use super::access::parse_app;
 use super::rewrite;
@@ -327,7 +329,12 @@ pub(super) fn check_modifier(path: &str, modifier: &HeaderModifier, found: &mut 
     for (key, headers) in [("set", &modifier.set), ("add", &modifier.add)] {
         for (i, header) in headers.iter().enumerate() {
             found.header_name(&format!("{path}.{key}[{i}].name"), &header.name);
-            found.header_value(&format!("{path}.{key}[{i}].value"), &header.value);
+            let path = format!("{path}.{key}[{i}].value");
+            found.header_value(&path, &header.value);
+            if let Err(bad) = LineFormat::parse_value(&header.value) {
+                let remedy = "write `%%` for the sign itself; docs/documents.md lists the operators";
+                found.error(Code::InvalidValue, path, bad.to_string(), remedy);
+            }
         }
     }
     for (i, name) in modifier.remove.iter().enumerate() {

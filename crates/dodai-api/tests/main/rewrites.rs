@@ -28,6 +28,8 @@ spec:
         - { type: URLRewrite, urlRewrite: { path: { type: ReplaceRegexMatch, replaceRegexMatch: { pattern: "", substitution: "" } } } }
     - matches: [{ path: { value: "/a" } }]
       filters:
+        - { type: ResponseHeaderModifier, responseHeaderModifier: { add: [{ name: x, value: "100%" }, { name: y, value: "%RESPONSE_CODE%" }] } }
+        - { type: RequestHeaderModifier, requestHeaderModifier: { set: [{ name: x, value: "100%% of %REQ(a b)%" }, { name: y, value: "%ROUTE%" }] } }
         - { type: RequestRedirect, requestRedirect: { path: { type: ReplaceTemplateMatch, replaceTemplateMatch: "/b" } } }
 "#,
     );

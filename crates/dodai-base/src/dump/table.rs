@@ -124,7 +124,8 @@ fn action(of: &Action) -> Value {
 /// Header names only: values may be secret.
 fn edits(kind: &str, of: &HeaderEdits) -> Value {
     let names = |list: &[(String, String)]| list.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
-    json!({ "kind": kind, "set": names(&of.set), "add": names(&of.add), "remove": of.remove })
+    let made = of.made.iter().map(|one| &one.name).collect::<Vec<_>>();
+    json!({ "kind": kind, "set": names(&of.set), "add": names(&of.add), "made": made, "remove": of.remove })
 }
 
 fn limit(of: &RateLimit) -> Value {

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use dodai_core::record::Record;
 use serde::Serialize;
@@ -115,7 +115,7 @@ impl<'a> From<&'a Record> for Line<'a> {
     fn from(record: &'a Record) -> Line<'a> {
         let span = &record.span;
         Line {
-            time: time(record.start),
+            time: dodai_log::line_format::time(record.start),
             direction: record.direction,
             event: record.is_opening.then_some("open"),
             listener: &record.listener,
@@ -198,18 +198,14 @@ fn escape(f: &mut fmt::Formatter<'_>, text: &str, word: bool) -> fmt::Result {
     Ok(())
 }
 
-/// RFC 3339 in UTC with microseconds. A clock outside years -9999 to 9999 reads as the epoch.
-fn time(at: SystemTime) -> String {
-    let at = jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    format!("{at:.6}")
-}
-
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::time::SystemTime;
+
     use dodai_core::failure::Kind;
     use dodai_core::trace::Span;
 
@@ -223,6 +219,7 @@ pub(super) mod tests {
             is_opening: false,
             client: "192.0.2.7:4711".to_owned(),
             identity: "".into(),
+            subject: "".into(),
             tls: "",
             request_headers: Vec::new(),
             response_headers: Vec::new(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dodai_api::{self as api, Metadata, Policy, TargetKind};
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{
-    AccessLog, Breaker, CallPolicy, Concurrency, Filter, HeaderEdits, Health, RetryPolicy,
+    AccessLog, Breaker, CallPolicy, Concurrency, Filter, HeaderEdits, Health, MadeHeader, RetryPolicy,
 };
 
 use super::balancing::{self, Balancing};
@@ -248,12 +248,16 @@ fn access_log(said: &api::PolicyAccessLog) -> AccessLog {
 }
 
 pub(super) fn edits(modifier: &api::HeaderModifier) -> HeaderEdits {
-    let pairs =
-        |list: &[api::HeaderValue]| list.iter().map(|one| (one.name.clone(), one.value.clone())).collect();
-    HeaderEdits {
-        set: pairs(&modifier.set),
-        add: pairs(&modifier.add),
-        remove: modifier.remove.clone(),
-        ..HeaderEdits::default()
+    let mut edits = HeaderEdits { remove: modifier.remove.clone(), ..HeaderEdits::default() };
+    for (list, adds) in [(&modifier.set, false), (&modifier.add, true)] {
+        for one in list {
+            let name = one.name.clone();
+            match one.plain() {
+                Some(text) if adds => edits.add.push((name, text)),
+                Some(text) => edits.set.push((name, text)),
+                None => edits.made.push(MadeHeader { name, value: one.value.clone(), adds }),
+            }
+        }
     }
+    edits
 }

@@ -7,8 +7,8 @@ use dodai_control::records::{AppRecord, InstanceRecord, Observed, Records, Sight
 use dodai_control::snapshot::{BaseSettings, Input, build};
 use dodai_core::id::{AppId, BaseId, InstanceId, RevisionId, ServiceId};
 use dodai_core::snapshot::{
-    Action, Balance, Endpoint, Filter, HashKey, Match, PathMatch, PathRewrite, Question, SameSite, Service,
-    Snapshot, SourceMatch, SubstitutionPart, TemplatePart, ValuePattern,
+    Action, Balance, Endpoint, Filter, HashKey, HeaderEdits, MadeHeader, Match, PathMatch, PathRewrite,
+    Question, SameSite, Service, Snapshot, SourceMatch, SubstitutionPart, TemplatePart, ValuePattern,
 };
 use dodai_core::status::{InstanceStatus, Phase, Status, Wants};
 
@@ -150,6 +150,25 @@ fn variables_of_a_template_are_groups_of_each_match() {
     assert_eq!(found[1].0, filter(regex("^/users/([^/]+)/(.*)$", &made(2, 1))));
     let Action::Redirect { path, .. } = found[2].1 else { panic!("it redirects") };
     assert_eq!(*path, Some(regex("a(b)", &[Group(1)])));
+}
+
+#[test]
+fn values_of_headers_are_told_from_what_is_made_of_a_call() {
+    let modifier = "{set: [{name: a, value: '100%% b'}, {name: b, value: '%DODAI_CALLER%'}], add: [{name: c, value: d}, {name: e, value: 'f%REQ(g)%'}]}";
+    let filter = format!("{{type: RequestHeaderModifier, requestHeaderModifier: {modifier}}}");
+    let text =
+        app("shop", "") + &route("r", &format!("{{filters: [{filter}], backendRefs: [{{name: shop}}]}}"));
+    let snapshot = snapshot(&text, &["shop"], &["one"]);
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let made = |name: &str, value: &str, adds| MadeHeader { name: name.into(), value: value.into(), adds };
+    let expect = HeaderEdits {
+        set: vec![pair("a", "100% b")],
+        add: vec![pair("c", "d")],
+        made: vec![made("b", "%DODAI_CALLER%", false), made("e", "f%REQ(g)%", true)],
+        ..HeaderEdits::default()
+    };
+    let found = &service(&snapshot, "default/shop/http").rules[0].filters;
+    assert_eq!(found, &[Filter::RequestHeaders(expect)]);
 }
 
 #[test]

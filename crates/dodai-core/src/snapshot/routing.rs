@@ -358,9 +358,23 @@ pub struct HeaderEdits {
     pub add: Vec<(String, String)>,
     /// Remove.
     pub remove: Vec<String>,
+    /// Replace or add, with values that say something of the call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub made: Vec<MadeHeader>,
     /// Replace or add, with values that live elsewhere: a base reads them and puts them into `set`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Setting>,
+}
+
+/// A header whose value says something of the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeHeader {
+    /// Its name.
+    pub name: String,
+    /// Its value with operators as formats of access logs have them; one that is empty for a call removes the header.
+    pub value: String,
+    /// Whether it is added beside what is there.
+    pub adds: bool,
 }
 
 /// How a path is rewritten.

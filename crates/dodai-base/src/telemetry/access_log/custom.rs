@@ -91,6 +91,7 @@ fn known(out: &mut impl Write, field: Field, record: &Record, line: &Line<'_>) -
             word(out, address.trim_start_matches('[').trim_end_matches(']'))
         }
         Field::DownstreamPeerUriSan => word(out, &record.identity),
+        Field::DownstreamPeerSubject => word(out, &record.subject),
         Field::DownstreamTlsVersion => match record.tls {
             "" => out.write_char('-'),
             version => write!(out, "TLSv{version}"),
