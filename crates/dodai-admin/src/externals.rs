@@ -1,6 +1,5 @@
 //! Apps that run elsewhere: where they are, and whether somebody accepts connections there, seen from here.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -43,7 +42,7 @@ pub(crate) async fn list(State(parts): Shared) -> Answer {
 }
 
 /// Every address, with how its app is started; nothing is tried yet.
-fn all(view: &View) -> Vec<(External, SocketAddr, Option<String>)> {
+fn all(view: &View) -> Vec<(External, Option<String>)> {
     let mut found = Vec::new();
     for app in view.documents.apps() {
         let Some(external) = &app.spec.external else { continue };
@@ -58,14 +57,14 @@ fn all(view: &View) -> Vec<(External, SocketAddr, Option<String>)> {
                 reason: String::new(),
                 created: app.metadata.creation_timestamp.clone(),
             };
-            found.push((one, address.get(), external.start.clone()));
+            found.push((one, external.start.clone()));
         }
     }
     found
 }
 
-async fn tried((one, address, start): (External, SocketAddr, Option<String>)) -> External {
-    let why = match tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await {
+async fn tried((one, start): (External, Option<String>)) -> External {
+    let why = match tokio::time::timeout(PATIENCE, TcpStream::connect(&one.address)).await {
         Ok(Ok(_accepted)) => return External { reachable: true, ..one },
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no connection within {PATIENCE:?}"),

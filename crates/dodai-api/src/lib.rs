@@ -69,7 +69,7 @@ pub use policy::{
     Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, Hedge, PolicyAccessLog, PolicyHeaders,
     PolicyRetry, PolicySpec, PolicyTimeouts, PolicyTracing, RetryCondition, TargetKind, TargetRef,
 };
-pub use quantity::{ByteSize, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
+pub use quantity::{ByteSize, Destination, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use rate_limit::{RateLimit, RateLimitKey, RateLimitRedis, RateLimitScope, RateLimitSource, RedisTls};
 pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};
 pub use revision::{canonical_json, revision_id};
@@ -85,6 +85,6 @@ pub use template::{Segment, Template};
 pub use text::Invalid;
 pub use validate::{Beside, unknown_drivers, validate, validate_set};
 pub use workload::{
-    Build, External, ExternalTls, Isolation, Logs, Module, ModuleLimits, Process, Restart, RestartBackoff,
-    RestartPolicy, Signal, Stop, Workload,
+    Build, External, ExternalTls, Isolation, Logs, Module, ModuleLimits, Process, Resolve, Restart,
+    RestartBackoff, RestartPolicy, Signal, Stop, Workload,
 };

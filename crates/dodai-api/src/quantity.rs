@@ -33,6 +33,10 @@ pub struct Port(NonZeroU16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketAddress(SocketAddr);
 
+/// Where something outside is: an IP address or a name, and a port, such as `10.0.0.7:443` or `bank.example:443`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Destination(String);
+
 /// A share of traffic, 0 to 1000000, relative to the sum of its neighbours. 0 sends nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
@@ -88,6 +92,13 @@ text_newtype!(
     "an address and a port such as `127.0.0.1:5432`",
     r"^.+:[0-9]+$",
     "An IP address and a port, such as `127.0.0.1:5432` or `[::1]:5432`."
+);
+
+text_newtype!(
+    Destination,
+    "an address or a name with a port such as `bank.example:443`",
+    r"^.+:[0-9]+$",
+    "An IP address or a name, and a port, such as `10.0.0.7:443`, `[::1]:443` or `bank.example:443`."
 );
 
 const TIME_UNITS: [(&str, u64); 7] = [
@@ -356,6 +367,48 @@ impl FromStr for SocketAddress {
 impl fmt::Display for SocketAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl Destination {
+    /// The name, if it is no IP address.
+    pub fn name(&self) -> Option<&str> {
+        let is_address = self.0.parse::<SocketAddr>().is_ok();
+        self.0.rsplit_once(':').map(|(name, _)| name).filter(|_| !is_address)
+    }
+}
+
+impl FromStr for Destination {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if let Ok(address) = text.parse::<SocketAddress>() {
+            return Ok(Destination(address.to_string()));
+        }
+        let label = |label: &str| {
+            let letters = label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+            (1..=63).contains(&label.len()) && letters && !label.starts_with('-') && !label.ends_with('-')
+        };
+        // What ends in a number is meant to be an IP address.
+        let is_name = |name: &str| {
+            let last = name.rsplit('.').next().unwrap_or(name);
+            name.len() <= 253 && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+        };
+        match text.rsplit_once(':') {
+            Some((name, port)) if is_name(name) && port.parse::<NonZeroU16>().is_ok() => {
+                Ok(Destination(text.to_owned()))
+            }
+            Some(_) | None => Err(Invalid::new(
+                format!("`{}` is not an address or a name with a port", Invalid::shorten(text)),
+                "write an IP address or a name, and a port, for example `10.0.0.7:443` or `bank.example:443`",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

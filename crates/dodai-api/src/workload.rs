@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::ProxyProtocolVersion;
 use crate::name::ObjectName;
-use crate::quantity::{ByteSize, SocketAddress, TimeSpan, Weight};
+use crate::quantity::{ByteSize, Destination, TimeSpan, Weight};
 
 /// What a revision runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -281,8 +281,8 @@ impl Default for Logs {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct External {
-    /// Where it listens. Calls are balanced over all.
-    pub addresses: Vec<SocketAddress>,
+    /// Where it listens, by IP address or name. Calls are balanced over all.
+    pub addresses: Vec<Destination>,
     /// Shares of the calls by address, as it stands in `addresses`. Default: 1 each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<String, Weight>,
@@ -293,6 +293,10 @@ pub struct External {
     /// How a person starts it, shown when no address answers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
+    /// What a name among `addresses` is: `all` its addresses, each an endpoint that is balanced to and judged by itself,
+    /// looked up again every 10 to 15 s; or `one` endpoint that is looked up for each connection. Default: `all`.
+    #[serde(default, skip_serializing_if = "Resolve::is_default")]
+    pub resolve: Resolve,
     /// Speak TLS to it. Default: plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ExternalTls>,
@@ -302,11 +306,30 @@ pub struct External {
     pub proxy_protocol: Option<ProxyProtocolVersion>,
 }
 
+/// What a name that leads to several addresses is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Resolve {
+    /// As many endpoints as it has addresses.
+    #[default]
+    All,
+    /// One endpoint; every connection goes to an address that the name has by then.
+    One,
+}
+
+impl Resolve {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Resolve::All
+    }
+}
+
 /// TLS towards something that runs elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExternalTls {
-    /// The name or address its certificate must be for, sent as SNI. Default: the app's name.
+    /// The name or address its certificate must be for, sent as SNI. Default: the name in `addresses`, or for an IP address
+    /// the app's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// A file with the certificates to trust, PEM, as seen by the bases that call the app; relative paths begin at the

@@ -33,6 +33,12 @@ pub const FORWARDED_ENTRIES: usize = 32;
 /// Endpoints that are asked at once how they are, per data-plane thread; others wait for the next second.
 pub const MAX_CHECKS: usize = 64;
 
+/// How often a name is looked up of which each address is an endpoint; up to half as long again, by chance.
+pub const LOOK_UP_EVERY: Duration = Duration::from_secs(10);
+
+/// Addresses of one such name that are used.
+pub const MAX_ADDRESSES: usize = 64;
+
 /// Bytes that wait to be written on one HTTP/2 connection; senders of data wait beyond that.
 pub const H2_OUTBOX: usize = 64 * 1024;
 
@@ -272,6 +278,12 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
             MAX_CHECKS.to_string(),
             "endpoints that are asked at once how they are, per thread; more wait for the next second",
         ),
+        (
+            "look_up_every",
+            seconds(LOOK_UP_EVERY),
+            "until a name of an external app with `resolve: all` is looked up again; up to half as long again, by chance",
+        ),
+        ("addresses", MAX_ADDRESSES.to_string(), "addresses of one such name that are used"),
         (
             "rate_keys",
             RATE_KEYS.to_string(),

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -29,7 +30,7 @@ pub enum Place {
         /// That base.
         base: BaseId,
         /// Its mesh address.
-        address: std::net::SocketAddr,
+        address: SocketAddr,
     },
     /// An address outside the mesh, what connections to it are secured by, and how it is told for whom they are.
     Address(Arc<str>, Address, Option<Arc<Secure>>, Option<ProxyVersion>),
@@ -54,6 +55,8 @@ pub struct Endpoint {
     /// What is thought of it.
     pub standing: Arc<Standing>,
     source: snapshot::Endpoint,
+    /// Which of the addresses of its name it is, if each is one.
+    of_name: Option<IpAddr>,
     load: Arc<Load>,
 }
 
@@ -98,9 +101,14 @@ fn outside(address: &str, tls: Option<&snapshot::ClientTls>, told: Option<ProxyV
 }
 
 impl Endpoint {
-    /// The live form of `source`; none if it cannot be reached yet.
-    pub fn new(source: &snapshot::Endpoint, base: &BaseId, locals: &Locals) -> Option<Endpoint> {
-        let (place, label) = match &source.target {
+    /// The live form of `source`, or of one address of the name that it has; none if it cannot be reached yet.
+    pub fn new(
+        source: &snapshot::Endpoint,
+        of_name: Option<IpAddr>,
+        base: &BaseId,
+        locals: &Locals,
+    ) -> Option<Endpoint> {
+        let (mut place, mut label) = match &source.target {
             Target::Instance { instance, base: on, .. } if on == base => {
                 (Place::Local(locals.get(instance)), instance.as_str().to_owned())
             }
@@ -113,6 +121,10 @@ impl Endpoint {
                 (outside(address, tls.as_ref(), Some(*version)), address.clone())
             }
         };
+        if let (Some(ip), Place::Address(_, address, ..)) = (of_name, &mut place) {
+            let at = SocketAddr::new(ip, address.port());
+            (*address, label) = (Address::Socket(at), at.to_string());
+        }
         Some(Endpoint {
             id: NEXT_ID.fetch_add(1, Relaxed),
             place,
@@ -123,19 +135,21 @@ impl Endpoint {
             tier: source.tier,
             standing: Arc::new(Standing::new(now_nanos())),
             source: source.clone(),
+            of_name,
             load: Arc::default(),
         })
     }
 
-    /// Whether it was made from `source`.
-    pub fn is_of(&self, source: &snapshot::Endpoint) -> bool {
-        self.source == *source
+    /// Whether it was made from `source`, and from this address of its name.
+    pub fn is_of(&self, source: &snapshot::Endpoint, of_name: Option<IpAddr>) -> bool {
+        self.of_name == of_name && self.source == *source
     }
 
     /// The same endpoint with what `source` says of it now, if that is still the same place and revision. What is known
     /// of it, and its pools, go on.
-    pub fn retold(&self, source: &snapshot::Endpoint) -> Option<Endpoint> {
-        (self.source.target == source.target && self.revision == source.revision).then(|| Endpoint {
+    pub fn retold(&self, source: &snapshot::Endpoint, of_name: Option<IpAddr>) -> Option<Endpoint> {
+        let same = self.source.target == source.target && self.of_name == of_name;
+        (same && self.revision == source.revision).then(|| Endpoint {
             id: self.id,
             place: self.place.clone(),
             revision: self.revision.clone(),
@@ -145,6 +159,7 @@ impl Endpoint {
             tier: source.tier,
             standing: self.standing.clone(),
             source: source.clone(),
+            of_name,
             load: self.load.clone(),
         })
     }
@@ -290,7 +305,8 @@ mod tests {
     #[test]
     fn a_look_that_is_not_taken_is_for_the_next() {
         let source = snapshot::Endpoint::new(RevisionId::new("r"), Target::Address("10.0.1.1:80".into()));
-        let endpoint = Endpoint::new(&source, &BaseId::new("b"), &Locals::default()).expect("an address");
+        let endpoint =
+            Endpoint::new(&source, None, &BaseId::new("b"), &Locals::default()).expect("an address");
         let breaker = Breaker { consecutive_failures: 1, ..Breaker::default() };
         let endpoint = Arc::new(endpoint);
         endpoint.attempt(now_nanos()).failed(&breaker);

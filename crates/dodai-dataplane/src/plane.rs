@@ -37,6 +37,7 @@ use crate::connection;
 use crate::demand::Demand;
 use crate::door::{self, PlaneDoor, Visit};
 use crate::gauges::{self, Gauges};
+use crate::hosts::{self, Hosts};
 use crate::jwt::Sources;
 use crate::limits::Limits;
 use crate::local::Locals;
@@ -169,6 +170,7 @@ impl DataPlane {
             sample_per_ten_thousand: config.sample_per_ten_thousand,
             mesh: config.mesh,
             key_sources: Sources::new(config.data_dir.clone()),
+            hosts: Hosts::default(),
             datagrams: udp::Counts::default(),
             demand: config.demand,
             outward: Outward::new(config.roots, config.data_dir.clone()),
@@ -285,7 +287,8 @@ impl DataPlane {
             return Err(NotApplied::Down);
         }
         let old = self.shared.table.load_full();
-        let table = Table::compile(snapshot, &old, &self.shared.base, &self.shared.locals)?;
+        let shared = &self.shared;
+        let table = Table::compile(snapshot, &old, &shared.base, &shared.locals, &shared.hosts)?;
         self.shared.captures.prepare(table.listeners.values(), &self.shared.network);
         let stays = |listener: &Arc<Listener>, bound: &BTreeMap<String, Bound>| {
             bound.get(&listener.name).is_some_and(|known| *known.listener == **listener)
@@ -578,6 +581,7 @@ async fn sweep(worker: Rc<Worker>) {
             worker.pools.sweep(now, longest);
             worker.h2.sweep(oldest);
             checks::sweep(&worker, now);
+            hosts::sweep(&worker, now);
             worker.publish();
             worker.shared.key_sources.renew(&worker);
         }

@@ -44,6 +44,14 @@ impl Address {
             Err(_) => Address::Host(host.into(), port),
         }
     }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        match self {
+            Address::Socket(address) => address.port(),
+            Address::Host(_, port) => *port,
+        }
+    }
 }
 
 /// An endpoint that is reached by a connection.

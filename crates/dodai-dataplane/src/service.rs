@@ -1,5 +1,6 @@
 //! Services in live form: what a call to one needs, made from the snapshot and taken over from table to table.
 
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use dodai_core::failure::{Failure, Kind};
@@ -12,6 +13,7 @@ use crate::attempt::{self, Budget};
 use crate::balance::Balancer;
 use crate::filter::{self, Filter};
 use crate::hedge::Hedges;
+use crate::hosts::{self, Hosts};
 use crate::index::Rules;
 use crate::local::Locals;
 use crate::logging;
@@ -50,6 +52,8 @@ pub struct Service {
     pub(crate) has_tiers: bool,
     pub(crate) judge: Arc<Judge>,
     endpoints_source: Option<Arc<snapshot::Resource>>,
+    /// Whether each address of some name is an endpoint.
+    named: bool,
     service_source: Arc<snapshot::Resource>,
 }
 
@@ -62,25 +66,27 @@ impl Service {
         old: Option<&Arc<Service>>,
         base: &BaseId,
         locals: &Locals,
+        hosts: &Hosts,
     ) -> Result<Arc<Service>, BadRule> {
         let endpoints_source = endpoints.map(|(_, source)| source.clone());
-        let same_spec = old.filter(|old| old.service_source == *service_source);
-        if let Some(old) = same_spec.filter(|old| old.endpoints_source == endpoints_source) {
+        let same_endpoints =
+            old.filter(|old| old.endpoints_source == endpoints_source && !old.is_elsewhere(hosts));
+        if let Some(old) = same_endpoints.filter(|old| old.service_source == *service_source) {
             return Ok(old.clone());
         }
         let known: &[Arc<Endpoint>] = old.map_or(&[], |old| &old.endpoints);
         // One of which only a weight or a label is told anew stays who it is.
-        let reuse = |source: &snapshot::Endpoint| {
-            let same = known.iter().find(|endpoint| endpoint.is_of(source)).cloned();
-            same.or_else(|| known.iter().find_map(|endpoint| endpoint.retold(source)).map(Arc::new))
+        let reuse = |source: &snapshot::Endpoint, of_name: Option<IpAddr>| {
+            let same = known.iter().find(|endpoint| endpoint.is_of(source, of_name)).cloned();
+            same.or_else(|| known.iter().find_map(|endpoint| endpoint.retold(source, of_name)).map(Arc::new))
         };
         let list = endpoints.map_or(&[] as &[_], |(endpoints, _)| &endpoints.list);
-        let endpoints: Vec<Arc<Endpoint>> = list
-            .iter()
-            .filter_map(|one| reuse(one).or_else(|| Endpoint::new(one, base, locals).map(Arc::new)))
-            .collect();
-        let same_tables =
-            old.filter(|old| old.spec.balance == spec.balance && old.endpoints_source == endpoints_source);
+        let live = |(one, of_name): (&snapshot::Endpoint, Option<IpAddr>)| {
+            let new = || Endpoint::new(one, of_name, base, locals).map(Arc::new);
+            reuse(one, of_name).or_else(new)
+        };
+        let endpoints: Vec<Arc<Endpoint>> = hosts.spread(list).into_iter().filter_map(live).collect();
+        let same_tables = same_endpoints.filter(|old| old.spec.balance == spec.balance);
         let balancer = same_tables.map(|old| old.balancer.clone());
         let rules = old.into_iter().flat_map(|old| old.rules.list());
         Ok(Arc::new(Service {
@@ -103,10 +109,50 @@ impl Service {
             has_tiers: endpoints.windows(2).any(|pair| pair[0].tier != pair[1].tier),
             judge: old.map(|old| old.judge.clone()).unwrap_or_default(),
             endpoints,
+            named: list.iter().any(|one| hosts::host(one).is_some()),
             endpoints_source,
             service_source: service_source.clone(),
             spec: spec.clone(),
         }))
+    }
+
+    /// What it was told of its endpoints.
+    fn told(&self) -> &[snapshot::Endpoint] {
+        match self.endpoints_source.as_deref() {
+            Some(snapshot::Resource::Endpoints(endpoints)) => &endpoints.list,
+            Some(_) | None => &[],
+        }
+    }
+
+    /// Hosts of which each address is an endpoint.
+    pub fn hosts(&self) -> impl Iterator<Item = Arc<str>> {
+        self.told().iter().filter_map(hosts::host)
+    }
+
+    /// Whether it has such names.
+    pub fn is_named(&self) -> bool {
+        self.named
+    }
+
+    /// Whether its names are not where its endpoints are any more.
+    pub fn is_elsewhere(&self, hosts: &Hosts) -> bool {
+        self.named && !hosts::are_there(&self.endpoints, self.told(), hosts)
+    }
+
+    /// The same where its names are now, if that is elsewhere. What is known of addresses that stay goes on.
+    pub fn spread(
+        self: &Arc<Service>,
+        base: &BaseId,
+        locals: &Locals,
+        hosts: &Hosts,
+    ) -> Option<Arc<Service>> {
+        if !self.is_elsewhere(hosts) {
+            return None;
+        }
+        let source = self.endpoints_source.as_ref()?;
+        let snapshot::Resource::Endpoints(endpoints) = source.as_ref() else { return None };
+        let endpoints = Some((endpoints, source));
+        Service::compile(&self.spec, &self.service_source, endpoints, Some(self), base, locals, hosts).ok()
     }
 
     /// Its id.

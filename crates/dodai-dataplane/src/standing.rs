@@ -241,7 +241,9 @@ mod tests {
         let one = |at| {
             let target = Target::Address(format!("10.0.1.{at}:8000"));
             let source = snapshot::Endpoint::new(RevisionId::new("r"), target);
-            Arc::new(Endpoint::new(&source, &BaseId::new("b"), &Default::default()).expect("an address"))
+            Arc::new(
+                Endpoint::new(&source, None, &BaseId::new("b"), &Default::default()).expect("an address"),
+            )
         };
         (0..count).map(one).collect()
     }

@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use crate::capture;
 use crate::filter::Filter;
+use crate::hosts::Hosts;
 use crate::local::Locals;
 use crate::logging;
 use crate::rate_limits::RateLimits;
@@ -95,13 +96,14 @@ impl Table {
         old: &Table,
         base: &BaseId,
         locals: &Locals,
+        hosts: &Hosts,
     ) -> Result<Table, Refused> {
         let mut table = Table { version: snapshot.version, ..Table::empty() };
         for source in snapshot.of_kind(ResourceKind::Service) {
             let Resource::Service(spec) = source.as_ref() else { continue };
             let endpoints = snapshot.endpoints_of(&spec.id);
-            let service =
-                Service::compile(spec, source, endpoints, old.services.get(&spec.id), base, locals)?;
+            let known = old.services.get(&spec.id);
+            let service = Service::compile(spec, source, endpoints, known, base, locals, hosts)?;
             table.add(service);
         }
         for source in snapshot.of_kind(ResourceKind::Routes) {
@@ -117,6 +119,38 @@ impl Table {
         table.find_owners();
         table.absent = snapshot.absents().map(|one| one.app.clone()).collect();
         Ok(table)
+    }
+
+    /// The same with services where their names are now, if some are elsewhere.
+    pub fn spread(&self, base: &BaseId, locals: &Locals, hosts: &Hosts) -> Option<Table> {
+        let moved: Vec<_> =
+            self.services.values().filter_map(|one| one.spread(base, locals, hosts)).collect();
+        if moved.is_empty() {
+            return None;
+        }
+        let mut table = Table {
+            version: self.version,
+            listeners: self.listeners.clone(),
+            routers: self.routers.clone(),
+            services: self.services.clone(),
+            names: self.names.clone(),
+            limits: self.limits.clone(),
+            takes_plain: self.takes_plain,
+            logged: self.logged.clone(),
+            owners: Default::default(),
+            absent: self.absent.clone(),
+        };
+        for service in moved {
+            let owner = &service.spec.id.owner;
+            let by_name = table.names.get_mut(owner.namespace.as_str());
+            let list = by_name.and_then(|by_name| by_name.get_mut(owner.name.as_str()));
+            for known in list.into_iter().flatten().filter(|known| known.id() == service.id()) {
+                known.clone_from(&service);
+            }
+            table.services.insert(service.spec.id.clone(), service);
+        }
+        table.find_owners();
+        Some(table)
     }
 
     /// Every rule, of listeners and of services.
@@ -337,7 +371,13 @@ mod tests {
     }
 
     fn compile(resources: Vec<Resource>) -> Result<Table, Refused> {
-        Table::compile(&Snapshot::of(1, resources), &Table::empty(), &BaseId::new("b"), &Locals::default())
+        Table::compile(
+            &Snapshot::of(1, resources),
+            &Table::empty(),
+            &BaseId::new("b"),
+            &Locals::default(),
+            &Hosts::default(),
+        )
     }
 
     #[test]
@@ -368,10 +408,11 @@ mod tests {
         let locals = Locals::default();
         let base = BaseId::new("b");
         let first = Snapshot::of(1, [service("shop/a/http", None, true), service("shop/b/http", None, true)]);
-        let old = Table::compile(&first, &Table::empty(), &base, &locals).expect("compiles");
+        let old =
+            Table::compile(&first, &Table::empty(), &base, &locals, &Hosts::default()).expect("compiles");
         let second =
             Snapshot::of(2, [service("shop/a/http", None, true), service("shop/b/http", Some(1), true)]);
-        let new = Table::compile(&second, &old, &base, &locals).expect("compiles");
+        let new = Table::compile(&second, &old, &base, &locals, &Hosts::default()).expect("compiles");
         let same = |id: &str| {
             let id = ServiceId::parse(id).expect("valid");
             Arc::ptr_eq(&old.services[&id], &new.services[&id])

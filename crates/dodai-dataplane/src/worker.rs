@@ -26,6 +26,7 @@ use crate::connection::Clients;
 use crate::demand::Demand;
 use crate::endpoint::Pools;
 use crate::gauges::{Gauge, Gauges};
+use crate::hosts::Hosts;
 use crate::jwt::Sources;
 use crate::limits::Limits;
 use crate::live::Live;
@@ -92,6 +93,8 @@ pub struct Shared {
     pub sample_per_ten_thousand: u16,
     /// Where the keys of issuers of tokens come from.
     pub key_sources: Sources,
+    /// Where names outside the mesh are.
+    pub hosts: Hosts,
     /// What UDP listeners carried.
     pub datagrams: udp::Counts,
     /// How names are asked for that this base has not been told of; without it, it has been told of all.

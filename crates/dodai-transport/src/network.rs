@@ -1,7 +1,7 @@
 //! The seam between what listens and dials, and the network: the machine's, or one in memory for tests.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
@@ -53,6 +53,14 @@ impl Network {
                     other(source)
                 }
             }),
+        }
+    }
+
+    /// The addresses of `host`, an IP address or a name, as the system orders them. Cancel safe.
+    pub async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        match self {
+            Network::System(system) => system.resolver.resolve(host).await.map(|found| found.to_vec()),
+            Network::Memory(from) => from.resolve(host),
         }
     }
 

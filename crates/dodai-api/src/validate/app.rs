@@ -3,7 +3,7 @@
 use super::Findings;
 use crate::app::{AppService, AppSpec, Call, EnvVar, Probe, Protocol, RevisionSpec, Run, TrafficShare};
 use crate::read::Code;
-use crate::workload::{Build, External, Module, Process, Workload};
+use crate::workload::{Build, External, Module, Process, Resolve, Workload};
 
 pub(super) fn check(spec: &AppSpec, found: &mut Findings) {
     let shapes = [
@@ -180,7 +180,7 @@ const MAX_PRIORITY: u8 = 15;
 fn check_external(spec: &AppSpec, external: &External, found: &mut Findings) {
     found.not_empty("spec.external.addresses", "address", &external.addresses);
     let addresses = external.addresses.iter().enumerate();
-    found.unique("the address", addresses.map(|(i, a)| (format!("spec.external.addresses[{i}]"), *a)));
+    found.unique("the address", addresses.map(|(i, a)| (format!("spec.external.addresses[{i}]"), a)));
     let is_there = |address: &str| external.addresses.iter().any(|one| one.to_string() == address);
     let keys = external.weights.keys().map(|address| ("weights", address));
     for (key, address) in keys.chain(external.priorities.keys().map(|address| ("priorities", address))) {
@@ -203,6 +203,10 @@ fn check_external(spec: &AppSpec, external: &External, found: &mut Findings) {
         } else {
             super::route::weight(&path, *share, found);
         }
+    }
+    if external.resolve == Resolve::One && external.addresses.iter().all(|one| one.name().is_none()) {
+        let message = "none of `addresses` is a name, so nothing is looked up";
+        found.warning(Code::NoEffect, "spec.external.resolve", message, "leave it out");
     }
     if let Some(tls) = &external.tls {
         super::outside::check_tls("spec.external.tls", tls, found);

@@ -101,7 +101,7 @@ apiVersion: dodai.dev/v1
 kind: App
 metadata: { name: shop }
 spec:
-  external: { addresses: [] }
+  external: { addresses: [], resolve: one }
   env: [{ name: "A=B" }]
   run: once
   dapr: { service: web, subscribePath: subscribe }

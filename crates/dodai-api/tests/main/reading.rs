@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dodai_api::{
-    ByteSize, Document, DocumentKey, Isolation, Kind, MilliCpu, Name, Port, Protocol, Signal, SocketAddress,
-    TimeSpan, Workload, diff, is_document_path, read_all, revision_id,
+    ByteSize, Destination, Document, DocumentKey, Isolation, Kind, MilliCpu, Name, Port, Protocol, Signal,
+    SocketAddress, TimeSpan, Workload, diff, is_document_path, read_all, revision_id,
 };
 use serde_json::json;
 
@@ -273,6 +273,21 @@ fn quantities() {
         ("1.1.1.1:0", None),
     ] {
         check::<SocketAddress>(text, expect);
+    }
+    for (text, expect) in [
+        ("127.0.0.1:80", Some("127.0.0.1:80")),
+        ("localhost:80", Some("127.0.0.1:80")),
+        ("[::1]:80", Some("[::1]:80")),
+        ("bank.example:443", Some("bank.example:443")),
+        ("a_b-c:1", Some("a_b-c:1")),
+        ("bank.example", None),
+        ("bank.example:0", None),
+        ("https://bank.example:443", None),
+        ("-a:1", None),
+        ("a..b:1", None),
+        ("10.0.0.300:80", None),
+    ] {
+        check::<Destination>(text, expect);
     }
     for (text, expect) in
         [("a", Some("a")), ("a-1", Some("a-1")), ("-a", None), ("a.", None), ("A", None), ("", None)]

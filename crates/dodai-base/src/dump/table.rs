@@ -162,6 +162,7 @@ mod tests {
     use dodai_core::snapshot::{
         self, PathMatch, Resource, Routes, Snapshot, ValueMatch, ValuePattern, VirtualHost,
     };
+    use dodai_dataplane::hosts::Hosts;
     use dodai_dataplane::local::Locals;
 
     fn header(name: &str) -> ValueMatch {
@@ -197,7 +198,8 @@ mod tests {
                 Resource::Service(snapshot::Service::new(id)),
             ],
         );
-        Table::compile(&snapshot, &Table::empty(), &BaseId::new("b"), &Locals::default()).expect("compiles")
+        Table::compile(&snapshot, &Table::empty(), &BaseId::new("b"), &Locals::default(), &Hosts::default())
+            .expect("compiles")
     }
 
     #[test]

@@ -96,7 +96,9 @@ pub(super) fn endpoints(input: &Input<'_>, one: &Compiled, traits: &Traits<'_>) 
                 let weight = external.weights.get(&address.to_string()).map_or(1, |weight| weight.0);
                 let priority = external.priorities.get(&address.to_string()).copied().unwrap_or_default();
                 let (labels, tier) = (labels.clone(), priority.saturating_mul(DISTANCES));
-                list.push(Endpoint { weight, tier, labels, ..Endpoint::new(revision.clone(), target) });
+                let each_address = external.resolve == api::Resolve::All && address.name().is_some();
+                let one = Endpoint::new(revision.clone(), target);
+                list.push(Endpoint { weight, tier, labels, each_address, ..one });
             }
         }
     }

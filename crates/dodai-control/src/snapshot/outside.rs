@@ -4,7 +4,7 @@
 //! Secrets stay references here; a base follows them before it uses the snapshot.
 
 use dodai_api::dapr::{HttpEndpoint, TlsItem};
-use dodai_api::{External, ProxyProtocolVersion};
+use dodai_api::{Destination, External, ProxyProtocolVersion};
 use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
 use dodai_core::snapshot::{
     Access, AccessRule, ClientTls, Endpoint, Endpoints, Filter, HeaderEdits, Match, PathMatch, PathRewrite,
@@ -106,21 +106,27 @@ pub(super) fn targets(input: &Input<'_>, app: &AppId, external: &External) -> Ve
         Some(project) => project.join(path).display().to_string(),
         None => path.clone(),
     };
-    let tls = external.tls.as_ref().map(|tls| ClientTls {
-        server_name: Some(tls.server_name.clone().unwrap_or_else(|| app.name.to_string())),
-        roots: tls.ca.as_ref().map(file).map(Pem::File),
-        certificate: None,
-    });
+    let tls = |address: &Destination| {
+        external.tls.as_ref().map(|tls| ClientTls {
+            // A name proves to be itself; who is behind an IP address is known by the app's.
+            server_name: tls.server_name.clone().or_else(|| match address.name() {
+                Some(_) => None,
+                None => Some(app.name.to_string()),
+            }),
+            roots: tls.ca.as_ref().map(file).map(Pem::File),
+            certificate: None,
+        })
+    };
     let version = external.proxy_protocol.map(|version| match version {
         ProxyProtocolVersion::V1 => ProxyVersion::V1,
         ProxyProtocolVersion::V2 => ProxyVersion::V2,
     });
-    let target = |address: String| match (version, &tls) {
-        (Some(version), tls) => Target::Announced { address, tls: tls.clone(), version },
-        (None, Some(tls)) => Target::Tls { address, tls: tls.clone() },
-        (None, None) => Target::Address(address),
+    let target = |one: &Destination| match (version, tls(one), one.to_string()) {
+        (Some(version), tls, address) => Target::Announced { address, tls, version },
+        (None, Some(tls), address) => Target::Tls { address, tls },
+        (None, None, address) => Target::Address(address),
     };
-    external.addresses.iter().map(ToString::to_string).map(target).collect()
+    external.addresses.iter().map(target).collect()
 }
 
 fn service(document: &HttpEndpoint, id: ServiceId, url: &Url<'_>) -> Service {

@@ -48,6 +48,30 @@ async fn an_external_app_is_spoken_to_as_its_document_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_address_of_a_name_is_an_endpoint_unless_the_document_says_otherwise() {
+    let app = |name: &str, more: &str| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{ name: {name} }}\nspec:\n  services: [{{ name: http }}]\n  \
+             external: {{ addresses: ['bank.example:443', '10.0.0.9:443'], tls: {{}}{more} }}\n"
+        )
+    };
+    let all = [app("each", ""), app("once", ", resolve: one")];
+    let (_control, snapshot, _tasks) = settled(&yaml(&all.join("---\n"))).await;
+    for (name, expect) in [("each", [true, false]), ("once", [false, false])] {
+        let id = ServiceId::parse(&format!("default/{name}/http")).expect("valid");
+        let found = snapshot.endpoints().find(|one| one.service == id).expect("it has endpoints");
+        assert_eq!(found.list.iter().map(|one| one.each_address).collect::<Vec<_>>(), expect, "{name}");
+        let tls = |server_name: Option<&str>| ClientTls {
+            server_name: server_name.map(Into::into),
+            ..ClientTls::default()
+        };
+        let by_name = Target::Tls { address: "bank.example:443".into(), tls: tls(None) };
+        let by_address = Target::Tls { address: "10.0.0.9:443".into(), tls: tls(Some(name)) };
+        assert_eq!(targets(&snapshot, &id.to_string()), [by_name, by_address]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gateway_hears_the_proxies_it_trusts() {
     let gateway = "apiVersion: dodai.dev/v1\nkind: Gateway\nmetadata: { name: front }\nspec:\n  listeners:\n    - { name: \
                    http, port: 8080, protocol: HTTP, proxyProtocol: { mode: accept, trusted: ['10.0.0.0/8'] } }\n    - { \

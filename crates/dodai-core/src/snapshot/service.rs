@@ -105,12 +105,15 @@ pub struct Endpoint {
     /// The labels that rules ask about.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
+    /// Whether each address of the name that it has is an endpoint of its own, looked up again and again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub each_address: bool,
 }
 
 impl Endpoint {
     /// One like the others.
     pub fn new(revision: RevisionId, target: Target) -> Endpoint {
-        Endpoint { revision, target, weight: 1, tier: 0, labels: Labels::new() }
+        Endpoint { revision, target, weight: 1, tier: 0, labels: Labels::new(), each_address: false }
     }
 }
 
@@ -150,6 +153,18 @@ pub enum Target {
         /// How it is told.
         version: ProxyVersion,
     },
+}
+
+impl Target {
+    /// Its `host:port`, if that is outside the mesh.
+    pub fn address(&self) -> Option<&str> {
+        match self {
+            Target::Instance { .. } => None,
+            Target::Address(address) | Target::Tls { address, .. } | Target::Announced { address, .. } => {
+                Some(address)
+            }
+        }
+    }
 }
 
 /// TLS towards an address outside the mesh.

@@ -15,7 +15,7 @@ fn endpoints(weights: &[u32]) -> Vec<Arc<Endpoint>> {
         let target = Target::Address(format!("10.0.1.{at}:8000"));
         let source =
             snapshot::Endpoint { weight: *weight, ..snapshot::Endpoint::new(RevisionId::new("r"), target) };
-        let endpoint = Endpoint::new(&source, &BaseId::new("b"), &Locals::default());
+        let endpoint = Endpoint::new(&source, None, &BaseId::new("b"), &Locals::default());
         Arc::new(endpoint.expect("an address can be reached"))
     };
     weights.iter().enumerate().map(one).collect()

@@ -24,6 +24,7 @@ mod hedges;
 mod idle;
 mod load;
 mod matching;
+mod named;
 mod overtime;
 mod pages;
 mod picking;
