@@ -161,7 +161,7 @@ def plain_route(app, path="/"):
 
 
 def filtered_route(app):
-    """Three filters and a timeout: header edits both ways here, a rate limit beside it."""
+    """Four filters and a timeout: header edits both ways here, access rules and a rate limit beside it."""
     return document("Route", app, f"""
         parentRefs: [{{name: front}}]
         rules:
@@ -176,6 +176,11 @@ def filtered_route(app):
         """) + "---\n" + document("Policy", "limits", f"""
         targetRefs: [{{kind: Route, name: {app}}}]
         rateLimits: [{{requests: 10000000, burst: 1000000}}]
+        access:
+          default: deny
+          rules:
+            - {{action: deny, paths: ["/internal/*"]}}
+            - {{action: allow, methods: [GET, POST]}}
         """)
 
 
