@@ -140,3 +140,45 @@ proptest! {
         }
     }
 }
+
+/// In nanoseconds.
+const MS: u64 = 1_000_000;
+
+fn about(found: f64, expect: f64) {
+    assert!((found - expect).abs() < expect * 0.01, "{found} is not about {expect}");
+}
+
+#[test]
+fn a_peak_of_latency_counts_at_once_and_is_forgotten_slowly() {
+    let all = endpoints(&[1]);
+    let endpoint = &all[0];
+    let call = |start: u64, took: u64| endpoint.attempt(start).succeeded(start + took);
+    about(endpoint.cost(0), MS as f64);
+    call(0, MS);
+    about(endpoint.cost(MS), MS as f64);
+    call(MS, 10 * MS);
+    about(endpoint.cost(11 * MS), 10.0 * MS as f64);
+    call(11 * MS, MS);
+    about(endpoint.cost(12 * MS), 10.0 * MS as f64);
+    // Ten seconds later two thirds of it are forgotten, whether calls came meanwhile or not.
+    let later = 10_012 * MS;
+    about(endpoint.cost(later), 10.0 * (-1.0_f64).exp() * MS as f64);
+    call(later - MS, MS);
+    about(endpoint.cost(later), (9.0 * (-1.0_f64).exp() + 1.0) * MS as f64);
+    let _one_under_way = endpoint.attempt(later);
+    about(endpoint.cost(later), 2.0 * (9.0 * (-1.0_f64).exp() + 1.0) * MS as f64);
+}
+
+#[test]
+fn a_slow_endpoint_gets_calls_only_while_the_quick_one_is_full() {
+    let all = endpoints(&[1, 1]);
+    let balancer = Balancer::new(&Balance::LeastLatency, &all);
+    all[0].attempt(0).succeeded(10 * MS);
+    all[1].attempt(9 * MS).succeeded(10 * MS);
+    let pick = || balancer.pick(&all, 10 * MS, None, &|_| true).expect("one fits").id;
+    assert!((0..50).all(|_| pick() == all[1].id));
+    let under_way: Vec<_> = (0..10).map(|_| all[1].attempt(10 * MS)).collect();
+    assert!((0..50).all(|_| pick() == all[0].id));
+    drop(under_way);
+    assert!((0..50).all(|_| pick() == all[1].id));
+}

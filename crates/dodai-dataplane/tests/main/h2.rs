@@ -11,7 +11,7 @@ use h2::server::{Connection, SendResponse};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
 
-type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
+pub type Incoming = (Request<RecvStream>, SendResponse<Bytes>);
 
 async fn client(world: &World) -> SendRequest<Bytes> {
     let (sender, connection) = h2::client::handshake(world.client().await.stream).await.expect("shaken");
@@ -21,19 +21,19 @@ async fn client(world: &World) -> SendRequest<Bytes> {
     sender.ready().await.expect("ready")
 }
 
-struct Server(Connection<Stream, Bytes>);
+pub struct Server(Connection<Stream, Bytes>);
 
 impl Server {
-    async fn accept(peers: &mut Peers) -> Server {
+    pub async fn accept(peers: &mut Peers) -> Server {
         Server(h2::server::handshake(peers.accept().await.stream).await.expect("shaken"))
     }
 
-    async fn next(&mut self) -> Incoming {
+    pub async fn next(&mut self) -> Incoming {
         self.0.accept().await.expect("a stream").expect("no error")
     }
 
     /// Goes on driving the connection beside the test.
-    fn drive(mut self) -> tokio::task::JoinHandle<()> {
+    pub fn drive(mut self) -> tokio::task::JoinHandle<()> {
         beside(async move { while let Some(Ok(_)) = self.0.accept().await {} })
     }
 }
@@ -42,14 +42,14 @@ fn request(method: &str, path: &str) -> Request<()> {
     Request::builder().method(method).uri(format!("http://shop{path}")).body(()).expect("valid")
 }
 
-fn grpc(path: &str) -> Request<()> {
+pub fn grpc(path: &str) -> Request<()> {
     let mut request = request("POST", path);
     request.headers_mut().insert("content-type", "application/grpc".parse().expect("valid"));
     request.headers_mut().insert("te", "trailers".parse().expect("valid"));
     request
 }
 
-async fn read(body: &mut RecvStream) -> Vec<u8> {
+pub async fn read(body: &mut RecvStream) -> Vec<u8> {
     let mut all = Vec::new();
     while let Some(data) = body.data().await {
         let data = data.expect("whole");
@@ -59,13 +59,13 @@ async fn read(body: &mut RecvStream) -> Vec<u8> {
     all
 }
 
-async fn piece(body: &mut RecvStream) -> Bytes {
+pub async fn piece(body: &mut RecvStream) -> Bytes {
     let data = body.data().await.expect("more").expect("whole");
     body.flow_control().release_capacity(data.len()).expect("open");
     data
 }
 
-async fn write(to: &mut SendStream<Bytes>, mut data: Bytes, end: bool) {
+pub async fn write(to: &mut SendStream<Bytes>, mut data: Bytes, end: bool) {
     while !data.is_empty() {
         to.reserve_capacity(data.len());
         let room = poll_fn(|cx| to.poll_capacity(cx)).await.expect("open").expect("open");
@@ -74,7 +74,7 @@ async fn write(to: &mut SendStream<Bytes>, mut data: Bytes, end: bool) {
     }
 }
 
-fn trailers(status: &str) -> HeaderMap {
+pub fn trailers(status: &str) -> HeaderMap {
     HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), status.parse().expect("valid"))])
 }
 

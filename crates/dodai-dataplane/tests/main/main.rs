@@ -2,6 +2,7 @@
 
 mod access;
 mod authorizer;
+mod between;
 mod bounds;
 mod calls;
 mod captured;

@@ -299,7 +299,7 @@ impl Issuer {
     }
 }
 
-fn remote(port: u16) -> Endpoint {
+pub fn remote(port: u16) -> Endpoint {
     let target = Target::Instance {
         instance: InstanceId::new("i-1"),
         base: BaseId::new("far"),
