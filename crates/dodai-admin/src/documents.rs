@@ -192,6 +192,8 @@ async fn parse(files: &Files, control: &Control) -> Result<Parsed, Refusal> {
             let id = format!("{}/{}", app.metadata.namespace, app.metadata.name);
             if let (Some(module), Some(digest)) = (&mut app.spec.module, files.artifacts.get(&id)) {
                 module.artifact.clone_from(digest);
+                // What was built is uploaded: nothing is left to build here.
+                module.build = None;
             }
         }
     }

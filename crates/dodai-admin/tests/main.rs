@@ -118,6 +118,23 @@ async fn documents_are_applied_read_and_deleted_without_showing_secrets() {
 }
 
 #[tokio::test]
+async fn an_app_that_is_built_by_its_client_is_taken_with_the_digest_of_what_was_built() {
+    let world = World::new().await;
+    let app = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: shop}\nspec:\n  module: {artifact: shop.wasm, \
+               build: {command: [make]}}\n";
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let body = json!({
+        "files": [{"name": "dodai.yaml", "content": app}], "artifacts": {"default/shop": digest}
+    });
+    let json = [("content-type", "application/json")];
+    for verdict in ["created", "unchanged"] {
+        let answer = world.send("POST", "/v1/documents?owner=file", &json, &body.to_string()).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
+        assert_eq!(answer.json()["documents"][0]["verdict"], verdict);
+    }
+}
+
+#[tokio::test]
 async fn what_will_not_do_what_it_seems_to_is_told_with_its_place() {
     let world = World::new().await;
     let component =
