@@ -177,13 +177,17 @@ pub fn newest(path: &Path, product: &Path) -> Option<SystemTime> {
         || name == "node_modules"
         || (name.starts_with('.') && name.len() > 2)
     {
+    newest_of(path, product, &mut validate::Visited::default())
+}
+
+fn newest_of(path: &Path, product: &Path, visited: &mut validate::Visited) -> Option<SystemTime> {
         return None;
     }
     if !path.is_dir() {
         return path.metadata().ok()?.modified().ok();
     }
     let entries = std::fs::read_dir(path).ok()?;
-    entries.filter_map(|entry| newest(&entry.ok()?.path(), product)).max()
+    entries.filter_map(|entry| newest_of(&entry.ok()?.path(), product, visited)).max()
 }
 
 /// Resolves what documents say about artefacts against a project folder, keeping modules in a content store.

@@ -1,7 +1,8 @@
 //! `dodai validate`: checks documents and prints every problem with its place and remedy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -147,11 +148,29 @@ fn add(path: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Document files below a folder in name order. Hidden folders, build output and dependencies are left out.
+/// Folders that a walk has been in: each is looked into once, however many links lead to it.
+#[derive(Default)]
+pub struct Visited(BTreeSet<(u64, u64)>);
+
+impl Visited {
+    /// Whether the walk has yet to look into a folder; from now on it has.
+    pub fn enter(&mut self, folder: &Path) -> bool {
+        // One that is not there any more is told by whoever reads it.
+        folder.metadata().map_or(true, |about| self.0.insert((about.dev(), about.ino())))
+    }
+}
+
+/// Document files below a folder in name order. Hidden folders, build output and dependencies are left out; links
+/// are followed, and a folder is read once whatever leads to it.
 pub fn files_below(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut folders = vec![root.to_owned()];
-    while let Some(folder) = folders.pop() {
+    let (mut folders, mut links) = (vec![root.to_owned()], Vec::new());
+    let mut visited = Visited::default();
+    // Folders are known by the name that they have; links to them come last.
+    while let Some(folder) = folders.pop().or_else(|| links.pop()) {
+        if !visited.enter(&folder) {
+            continue;
+        }
         let entries =
             std::fs::read_dir(&folder).with_context(|| format!("cannot read folder {}", folder.display()))?;
         for entry in entries {
@@ -160,7 +179,8 @@ pub fn files_below(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
             let skipped =
                 name.starts_with('.') || ["target", "node_modules", "artifacts"].contains(&name.as_str());
             if path.is_dir() && !skipped {
-                folders.push(path);
+                let next = if path.is_symlink() { &mut links } else { &mut folders };
+                next.push(path);
             } else if path.is_file() {
                 // Where the project itself lies says nothing about its files.
                 let below = path.strip_prefix(root).unwrap_or(&path);
@@ -189,5 +209,27 @@ mod tests {
         }
         let found = files_below(&root).expect("read");
         assert_eq!(found, [root.join("apps/web.yaml"), root.join("dodai.yaml")]);
+    }
+
+    #[test]
+    fn links_in_a_circle_lead_to_each_folder_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (root, beside) = (folder.path().join("shop"), folder.path().join("beside"));
+        for path in [root.join("b/apps"), beside.clone()] {
+            std::fs::create_dir_all(path).expect("made");
+        }
+        for path in [root.join("dodai.yaml"), root.join("b/apps/web.yaml"), beside.join("more.yaml")] {
+            std::fs::write(path, "").expect("written");
+        }
+        let link = |to: &str, from: &str| std::os::unix::fs::symlink(to, root.join(from)).expect("linked");
+        for (to, from) in [(".", "a"), (".", "c"), ("..", "b/up"), ("b/apps", "also"), ("../beside", "b/z")] {
+            link(to, from);
+        }
+        link("nowhere", "d.yaml");
+        let found = files_below(&root).expect("read");
+        let names = ["b/apps/web.yaml", "b/z/more.yaml", "dodai.yaml"];
+        assert_eq!(found, names.map(|name| root.join(name)));
+        let product = root.join("none");
+        assert!(crate::local::newest(&root, &product).is_some());
     }
 }
