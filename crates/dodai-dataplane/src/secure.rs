@@ -214,7 +214,7 @@ fn connector(
 
 fn text(pem: &Pem, folder: &Path) -> Result<Vec<u8>, Failure> {
     match pem {
-        Pem::File(path) => std::fs::read(folder.join(path))
+        Pem::File(path) => dodai_core::file::read_text(&folder.join(path))
             .map_err(|error| Failure::new(Kind::Tls, format!("cannot read {path}: {error}"))),
         Pem::Value(Value::Plain(text)) => Ok(text.clone().into_bytes()),
         Pem::Value(value @ (Value::Secret { .. } | Value::Config { .. } | Value::Environment(_))) => {

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
 use dodai_api::{AppSpec, Build, Document, Workload};
+use dodai_core::file;
 use dodai_core::id::{AppId, Digest};
 use dodai_modules::digest_of;
 
@@ -24,6 +25,11 @@ pub fn executable() -> anyhow::Result<OsString> {
     }
     Ok(std::env::current_exe().context("cannot tell where this program is")?.into())
 }
+
+/// The most bytes of a component: what a server takes of one.
+pub const MAX_ARTIFACT_BYTES: u64 = dodai_admin::api::MAX_ARTIFACT_BYTES as u64;
+/// The most bytes of a program or script of a process, which is only looked at, never sent.
+const MAX_PROGRAM_BYTES: u64 = 2 << 30;
 
 /// A project folder.
 #[derive(Clone, Debug)]
@@ -171,20 +177,23 @@ impl Project {
 
 /// When something at or below `path` last changed, leaving out the product and build folders.
 pub fn newest(path: &Path, product: &Path) -> Option<SystemTime> {
+    newest_of(path, product, &mut validate::Visited::default())
+}
+
+fn newest_of(path: &Path, product: &Path, visited: &mut validate::Visited) -> Option<SystemTime> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if path == product
         || name == "target"
         || name == "node_modules"
         || (name.starts_with('.') && name.len() > 2)
     {
-    newest_of(path, product, &mut validate::Visited::default())
-}
-
-fn newest_of(path: &Path, product: &Path, visited: &mut validate::Visited) -> Option<SystemTime> {
         return None;
     }
     if !path.is_dir() {
         return path.metadata().ok()?.modified().ok();
+    }
+    if !visited.enter(path) {
+        return None;
     }
     let entries = std::fs::read_dir(path).ok()?;
     entries.filter_map(|entry| newest_of(&entry.ok()?.path(), product, visited)).max()
@@ -211,7 +220,7 @@ impl dodai_control::documents::Artifacts for FolderArtifacts {
             };
         }
         let path = self.project.folder.join(artifact);
-        let bytes = std::fs::read(&path)
+        let bytes = file::read(&path, MAX_ARTIFACT_BYTES)
             .map_err(|error| format!("{app}: cannot read artefact {}: {error}", path.display()))?;
         self.store.put(&bytes).map_err(|error| format!("{app}: {error}"))
     }
@@ -221,7 +230,7 @@ impl dodai_control::documents::Artifacts for FolderArtifacts {
         // revision.
         let mut digests = Vec::new();
         for path in self.project.programs(process) {
-            let bytes = std::fs::read(&path).map_err(|error| {
+            let bytes = file::read(&path, MAX_PROGRAM_BYTES).map_err(|error| {
                 format!("cannot read the program {}: {error}; build it first", path.display())
             })?;
             digests.push(digest_of(&bytes));

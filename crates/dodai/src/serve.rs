@@ -27,7 +27,7 @@ use tempfile::TempDir;
 
 use crate::cli::Serve;
 use crate::environment::Environment;
-use crate::local::executable;
+use crate::local::{MAX_ARTIFACT_BYTES, executable};
 use crate::output::Output;
 use crate::signals::Signals;
 
@@ -39,7 +39,7 @@ const INTERRUPTED: u8 = 130;
 
 /// Runs the command.
 pub async fn run(arguments: Serve, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
-    let wasm = std::fs::read(&arguments.component)
+    let wasm = dodai_core::file::read(&arguments.component, MAX_ARTIFACT_BYTES)
         .with_context(|| format!("cannot read {}", arguments.component.display()))?;
     let tasks = Tasks::new();
     // From here on no signal ends the process by itself, which would leave the folder behind.

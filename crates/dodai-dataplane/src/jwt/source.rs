@@ -230,13 +230,7 @@ async fn fetch(worker: &Rc<Worker>, uri: &str) -> Result<KeySet, String> {
 /// Reads a file, on a thread that may wait for it.
 async fn read(path: PathBuf) -> Result<KeySet, String> {
     let work = move || {
-        use std::io::Read as _;
-        let file = std::fs::File::open(&path).map_err(|error| error.to_string())?;
-        let mut text = Vec::new();
-        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
-        if text.len() > MAX_BYTES {
-            return Err(format!("it is larger than {MAX_BYTES} bytes"));
-        }
+        let text = dodai_core::file::read(&path, MAX_BYTES as u64).map_err(|error| error.to_string())?;
         KeySet::parse(&text)
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| "reading it broke off".to_owned())?

@@ -68,7 +68,7 @@ impl Shared {
         {
             return Ok(all.clone());
         }
-        let bytes = std::fs::read(&self.path).map_err(unreadable)?;
+        let bytes = dodai_core::file::read_text(&self.path).map_err(unreadable)?;
         let all = Arc::new(parse(&self.path, &bytes, &self.separator, self.multi_valued)?);
         *read = Some((stamp, all.clone()));
         Ok(all)

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
-use std::{fmt, fs, io};
+use std::{fmt, io};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
@@ -260,6 +260,7 @@ fn load_one(pair: Pair) -> Result<(Bytes, Served, Arc<CertifiedKey>), BadFiles> 
     Ok(((chain_text, key_text), Served { pair, names, not_after, leaf }, Arc::new(certified)))
 }
 
-pub(super) fn read(path: &PathBuf) -> Result<Vec<u8>, BadFiles> {
-    fs::read(path).map_err(|source| BadFiles::Read { path: path.display().to_string(), source })
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, BadFiles> {
+    dodai_core::file::read_text(path)
+        .map_err(|source| BadFiles::Read { path: path.display().to_string(), source })
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::file;
 use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -86,7 +87,7 @@ impl RootsFrom {
                 let path = entry.map_err(failed)?.path();
                 // The folder also holds links by hash to the same files, and notes of people.
                 if path.is_file()
-                    && let Ok(more) = std::fs::read(&path)
+                    && let Ok(more) = file::read_text(&path)
                 {
                     text.push(b'\n');
                     text.extend(more);
@@ -102,7 +103,7 @@ impl RootsFrom {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, RootsError> {
-    std::fs::read(path).map_err(|source| RootsError::Read { path: path.display().to_string(), source })
+    file::read_text(path).map_err(|source| RootsError::Read { path: path.display().to_string(), source })
 }
 
 /// Root certificates for public names.

@@ -14,6 +14,7 @@ use super::arguments::{Apply, Delete, Diff};
 use super::connection::{Connection, encode};
 use super::show;
 use crate::exit::{DIFFERS, Failed};
+use crate::local::MAX_ARTIFACT_BYTES;
 use crate::output::Output;
 use crate::progress::Progress;
 use crate::validate::{self, File};
@@ -197,7 +198,7 @@ async fn modules(connection: &Connection, files: &[File]) -> anyhow::Result<Vec<
                 continue;
             };
             let path = folder.join(&module.artifact);
-            let bytes = std::fs::read(&path).with_context(|| {
+            let bytes = dodai_core::file::read(&path, MAX_ARTIFACT_BYTES).with_context(|| {
                 format!("cannot read {}, the artefact of app {}", path.display(), app.metadata.name)
             })?;
             modules.push((format!("{}/{}", app.metadata.namespace, app.metadata.name), bytes));

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::arguments::Deploy;
 use super::connection::{Connection, encode};
 use super::{LOOK, app_to_change, show};
+use crate::local::MAX_ARTIFACT_BYTES;
 use crate::output::Output;
 use crate::progress::Progress;
 
@@ -86,7 +87,8 @@ async fn upload(
     if given.starts_with("sha256:") {
         return Ok(given);
     }
-    let bytes = std::fs::read(&arguments.artifact).with_context(|| format!("cannot read {given}"))?;
+    let bytes = dodai_core::file::read(&arguments.artifact, MAX_ARTIFACT_BYTES)
+        .with_context(|| format!("cannot read {given}"))?;
     let size = bytes.len();
     let digest = connection.upload(bytes.into(), Progress::on(steps.output)).await?;
     steps.done("uploaded", &format!("{} KiB, {}", size >> 10, digest.get(..19).unwrap_or(&digest)));
