@@ -144,6 +144,9 @@ pub struct Server {
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
     /// Where bases come in.
+    /// Start without documents where the store of a server that ran is lost. Its bases end what they run.
+    #[arg(long)]
+    pub fresh_store: bool,
     #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
     pub listen: SocketAddr,
     /// What bases are told to join; default: the address that it listens on, or this host's name.

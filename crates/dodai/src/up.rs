@@ -56,7 +56,14 @@ pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output)
     detach::refuse_second(&data)?;
     let signals = Signals::listen()?;
     let tasks = Tasks::new();
-    let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
+    anyhow::ensure!(
+        store_bytes(&data) != Some(0),
+        "{} is empty, which no store ever is; put a backup in its place with `dodai store restore FILE --data-folder {}`, \
+         or remove it to start anew with the documents of the folder alone",
+        data.join(STORE).display(),
+        data.display()
+    );
+    let store = SqliteStore::open(data.join(STORE), Options::default(), &tasks).await?;
     let threads = arguments.threads.unwrap_or_else(default_threads);
     let base = BaseId::new(BASE);
     let telemetry =
@@ -95,6 +102,14 @@ pub async fn run_base(
     let system = System::start(&plan, Arc::new(MemoryStore::new(&tasks)), environment, &tasks).await?;
     let ports = Ports { admin: arguments.admin, metrics };
     system.live(plan, (start, ports, signals), environment, output, &tasks).await
+}
+
+/// The documents' store in a data folder.
+pub const STORE: &str = "store.db";
+
+/// How large the store of a data folder is; `None` if there is none.
+pub fn store_bytes(data: &Path) -> Option<u64> {
+    data.join(STORE).metadata().ok().map(|about| about.len())
 }
 
 /// One thread per core, at most four.

@@ -63,7 +63,7 @@ pub async fn run(
                 "there is no data folder {}; name it with --folder or --data-folder",
                 data.display()
             );
-            let to = data.join("store.db");
+            let to = data.join(crate::up::STORE);
             let answer = json!({ "restored": to });
             let text = format!("restored {}; the store that was there is beside it", to.display());
             let restore = tokio::task::spawn_blocking(move || dodai_store::restore(&path, &to));

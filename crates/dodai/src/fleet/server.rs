@@ -37,7 +37,7 @@ use crate::local::executable;
 use crate::metrics;
 use crate::output::Output;
 use crate::signals::Signals;
-use crate::up::make_private;
+use crate::up::{STORE, make_private, store_bytes};
 
 /// The folder of the certificate authority in the data folder.
 pub const AUTHORITY: &str = "ca";
@@ -51,8 +51,9 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     let data = data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
     detach::refuse_second(&data)?;
     let tasks = Tasks::new();
+    check_store(&data, arguments.fresh_store)?;
     let authorities = Arc::new(authorities(&data, &arguments.trust_domain)?);
-    let store = SqliteStore::open(data.join("store.db"), Options::default(), &tasks).await?;
+    let store = SqliteStore::open(data.join(STORE), Options::default(), &tasks).await?;
     let modules = Arc::new(modules(&data, &tasks)?);
     let stored = Stored(modules.artifacts().clone());
     let settings = Settings { artifacts: Arc::new(stored.clone()), remote: true, ..Settings::default() };
@@ -119,6 +120,27 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     Ok(signals.unless_hurried(stop, output).await)
 }
 
+/// Refuses to start with no documents where there have been some: its bases would be told that there is nothing, and
+/// end everything.
+fn check_store(data: &Path, fresh: bool) -> anyhow::Result<()> {
+    let (folder, store) = (data.display(), data.join(STORE));
+    match store_bytes(data) {
+        None | Some(0) if fresh || !data.join(AUTHORITY).join(KEY_FILE).exists() => Ok(()),
+        None | Some(0) => anyhow::bail!(
+            "{folder} is of a server that ran, and its documents are lost: {} is {}; put a backup in its place with \
+             `dodai store restore FILE --data-folder {folder}`, or start anew with --fresh-store, upon which every base \
+             that joined ends all it runs until documents are applied again",
+            store.display(),
+            if store.exists() { "empty" } else { "not there" },
+        ),
+        Some(_) if fresh => anyhow::bail!(
+            "--fresh-store is for a server whose store is lost, and {} holds one; leave the flag out, or move the file away",
+            store.display()
+        ),
+        Some(_) => Ok(()),
+    }
+}
+
 /// The authorities in the data folder; a new one at the first start.
 fn authorities(data: &Path, domain: &str) -> anyhow::Result<Authorities> {
     let folder = data.join(AUTHORITY);
@@ -129,7 +151,7 @@ fn authorities(data: &Path, domain: &str) -> anyhow::Result<Authorities> {
         return Ok(known);
     }
     anyhow::ensure!(
-        !data.join("store.db").exists(),
+        !data.join(STORE).exists(),
         "{} holds documents but no {}: if they are of `dodai up`, choose another folder with --data; if the file was lost, restore it from a backup, or no base that joined will know this server",
         data.display(),
         Path::new(AUTHORITY).join(KEY_FILE).display()
@@ -212,5 +234,38 @@ impl Blobs for Stored {
                 Err(error) => Err(error.to_string()),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_lost_its_documents_does_not_start_as_if_there_were_none() {
+        let check = |authority: bool, store: Option<&str>, fresh: bool, expect: Option<&str>| {
+            let folder = tempfile::tempdir().unwrap();
+            if authority {
+                std::fs::create_dir(folder.path().join(AUTHORITY)).unwrap();
+                std::fs::write(folder.path().join(AUTHORITY).join(KEY_FILE), "key").unwrap();
+            }
+            if let Some(store) = store {
+                std::fs::write(folder.path().join(STORE), store).unwrap();
+            }
+            let told = check_store(folder.path(), fresh).err().map(|error| error.to_string());
+            assert_eq!(told.is_some(), expect.is_some(), "{authority} {store:?} {fresh}: {told:?}");
+            assert!(
+                told.unwrap_or_default().contains(expect.unwrap_or_default()),
+                "{authority} {store:?} {fresh}"
+            );
+        };
+        check(false, None, false, None);
+        check(false, None, true, None);
+        check(true, Some("documents"), false, None);
+        check(true, None, false, Some("is not there; put a backup"));
+        check(true, Some(""), false, Some("is empty; put a backup"));
+        check(true, None, true, None);
+        check(true, Some(""), true, None);
+        check(true, Some("documents"), true, Some("holds one; leave the flag out"));
     }
 }
