@@ -16,6 +16,8 @@ use crate::documents::actor;
 
 /// How long a token is good unless asked otherwise.
 const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
+/// How long it must be good at least: somebody has to bring it to its base.
+const LEAST_TTL: Duration = Duration::from_secs(10);
 /// How long it can be good at most.
 const MOST_TTL: Duration = Duration::from_secs(24 * 3600);
 
@@ -54,6 +56,10 @@ pub(crate) async fn create(State(parts): Shared, headers: HeaderMap, body: Body)
         return Err(Refusal::bad_request(format!("`{base}` cannot be a base's name: {error}")));
     }
     let ttl = wanted.ttl_seconds.map_or(DEFAULT_TTL, Duration::from_secs);
+    if ttl < LEAST_TTL {
+        let text = format!("a join token is good for {} s at least", LEAST_TTL.as_secs());
+        return Err(Refusal::bad_request(text).remedy("leave the time out for 15 minutes"));
+    }
     if ttl > MOST_TTL {
         let text = format!("a join token is good for {} hours at most", MOST_TTL.as_secs() / 3600);
         return Err(Refusal::bad_request(text).remedy("make a new one when it is needed"));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use dodai_api::TimeSpan;
 
 use crate::{client, intercept};
 
@@ -143,10 +144,10 @@ pub struct Server {
     /// Where data is kept; default: `.dodai` in the current folder.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
-    /// Where bases come in.
     /// Start without documents where the store of a server that ran is lost. Its bases end what they run.
     #[arg(long)]
     pub fresh_store: bool,
+    /// Where bases come in.
     #[arg(long, default_value = "127.0.0.1:7443", value_name = "ADDRESS")]
     pub listen: SocketAddr,
     /// What bases are told to join; default: the address that it listens on, or this host's name.
@@ -159,8 +160,8 @@ pub struct Server {
     #[arg(long, default_value = "cluster.local", value_name = "NAME")]
     pub trust_domain: String,
     /// How long the certificates of bases and apps live; they are renewed after half of it.
-    #[arg(long, default_value = "24h", value_name = "TIME")]
-    pub certificate_life: dodai_api::TimeSpan,
+    #[arg(long, default_value = "24h", value_name = "TIME", value_parser = certificate_life)]
+    pub certificate_life: TimeSpan,
     /// Where metrics are served.
     #[command(flatten)]
     pub metrics: crate::metrics::Flags,
@@ -258,6 +259,19 @@ pub struct Validate {
     pub paths: crate::validate::Paths,
 }
 
+/// How short certificates may live: a base renews its own after half of that, and its apps' beside.
+const LEAST_LIFE: TimeSpan = TimeSpan::from_secs(10);
+/// How long: much less than their root.
+const MOST_LIFE: TimeSpan = TimeSpan::from_secs(365 * 24 * 3600);
+
+fn certificate_life(text: &str) -> Result<TimeSpan, String> {
+    let life: TimeSpan = text.parse().map_err(|error: dodai_api::Invalid| error.to_string())?;
+    if (LEAST_LIFE.get()..=MOST_LIFE.get()).contains(&life.get()) {
+        return Ok(life);
+    }
+    Err(format!("certificates live {LEAST_LIFE} to {MOST_LIFE}; write `24h`, or leave it out"))
+}
+
 /// `dodai completion`.
 #[derive(Args, Debug)]
 pub struct Completion {
@@ -277,6 +291,15 @@ pub fn completion(arguments: &Completion) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_live_neither_too_short_nor_too_long() {
+        for (life, expect) in
+            [("0", false), ("1ns", false), ("9s", false), ("10s", true), ("8760h", true), ("8761h", false)]
+        {
+            assert_eq!(certificate_life(life).is_ok(), expect, "{life}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {
