@@ -20,7 +20,7 @@ use crate::plan::{Room, Rules, template_revision, wanted};
 use crate::reads::{Read, Reads};
 use crate::records::{AppRecord, InstanceRecord, Millis, Observed, Records};
 use crate::shared_map::{SharedMap, same};
-use crate::snapshot::{BaseSettings, Input, contested, traffic, unresolved};
+use crate::snapshot::{BaseSettings, Input, absent, contested, traffic, unresolved};
 use crate::world::{Memo, World};
 
 /// How many bases a condition names.
@@ -191,7 +191,7 @@ fn app_status(facts: &Facts<'_>, app: &App) -> AppStatus {
     let to_id = |revision: &RevisionId| revision.as_str().parse().ok();
     AppStatus {
         observed_generation: app.metadata.generation,
-        conditions: vec![ready(facts, app, &id, record)],
+        conditions: std::iter::once(ready(facts, app, &id, record)).chain(routed(facts, &id)).collect(),
         latest_revision: to_id(&record.current),
         latest_ready_revision: record.serving.as_ref().and_then(to_id),
         revisions: revisions(facts, app, &id, record),
@@ -226,6 +226,19 @@ fn revisions(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Ve
         Some(RevisionState { id: revision.as_str().parse().ok()?, weight: Weight(weight), wanted, ready })
     };
     all.into_iter().filter_map(state).collect()
+}
+
+/// Whether what the app's traffic names is there; nothing for an app that names nothing that is not.
+fn routed(facts: &Facts<'_>, id: &AppId) -> Option<Condition> {
+    let absent: Vec<String> = absent(facts.documents, id).into_iter().map(|(id, _)| id.to_string()).collect();
+    let text = || {
+        format!(
+            "`spec.traffic` names revisions that are not there, and calls of their shares are refused: {}; \
+             `dodai get revisions` lists those that are",
+            absent.join(", ")
+        )
+    };
+    (!absent.is_empty()).then(|| condition("ResolvedRefs", false, "RevisionNotFound", text()))
 }
 
 fn ready(facts: &Facts<'_>, app: &App, id: &AppId, record: &AppRecord) -> Condition {

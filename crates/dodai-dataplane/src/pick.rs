@@ -64,7 +64,12 @@ impl Service {
         if self.has_tiers {
             pick.tier = pick.draw_tier();
         }
-        pick.found().cloned().ok_or_else(|| self.unavailable(now, wish.local_only))
+        let found = pick.found().map_err(|revision| {
+            let name = &self.spec.id.owner.name;
+            let text = format!("{name} has no revision {revision}, which is to get this call");
+            Failure::new(Kind::NoEndpoint, text)
+        })?;
+        found.cloned().ok_or_else(|| self.unavailable(now, wish.local_only))
     }
 
     /// Refuses a call beyond the most that may be under way. Threads that ask at the same moment may each let
@@ -156,7 +161,8 @@ impl<'a> Pick<'a> {
                 let traffic = &self.service.spec.traffic;
                 let has_share =
                     |(revision, share): &(RevisionId, u32)| *revision == endpoint.revision && *share > 0;
-                traffic.is_empty() || traffic.iter().any(has_share)
+                let all = traffic.is_empty() && self.service.spec.absent.is_empty();
+                all || traffic.iter().any(has_share)
             }
         };
         self.service.endpoints.iter().find(|endpoint| {
@@ -209,10 +215,13 @@ impl<'a> Pick<'a> {
         })
     }
 
-    /// One of those that fit.
-    fn found(&self) -> Option<&'a Arc<Endpoint>> {
+    /// One of those that fit; the revision that was drawn, if nobody has it.
+    fn found(&self) -> Result<Option<&'a Arc<Endpoint>>, &'a RevisionId> {
         let service = self.service;
-        let chosen = self.wish.revision.or_else(|| self.draw_revision());
+        let chosen = match self.wish.revision {
+            Some(revision) => Some(revision),
+            None => self.draw_revision()?,
+        };
         let fits = |one: &&Arc<Endpoint>| chosen.is_none_or(|revision| one.revision == *revision);
         let ready = |one: &&Arc<Endpoint>| self.is_ready(one) && fits(one);
         let fresh = |one: &&Arc<Endpoint>| ready(one) && !self.wish.tried.contains(&one.id);
@@ -220,14 +229,16 @@ impl<'a> Pick<'a> {
         loop {
             let found = self.balance(&fresh).or_else(|| self.balance(&ready));
             match found {
-                Some(endpoint) if endpoint.lets_in(self.now, &service.spec.breaker) => return Some(endpoint),
+                Some(endpoint) if endpoint.lets_in(self.now, &service.spec.breaker) => {
+                    return Ok(Some(endpoint));
+                }
                 Some(_) => {}
                 None => break,
             }
         }
         // All are left alone: unless that was asked for, trying is better than refusing.
         let is_open = |one: &&Arc<Endpoint>| self.is_here(one) && one.is_open() && fits(one);
-        if service.spec.breaker.refuses { None } else { self.balance(&is_open) }
+        Ok(if service.spec.breaker.refuses { None } else { self.balance(&is_open) })
     }
 
     fn balance(&self, fits: &impl Fn(&&Arc<Endpoint>) -> bool) -> Option<&'a Arc<Endpoint>> {
@@ -245,23 +256,30 @@ impl<'a> Pick<'a> {
         service.balancer.pick(&service.endpoints, self.now, key, &other).or(Some(found))
     }
 
-    /// Draws a revision by the traffic shares, among those that have an endpoint; calls of one key get the same.
-    fn draw_revision(&self) -> Option<&'a RevisionId> {
+    /// Draws a revision by the traffic shares, among those that have an endpoint and those that nobody has; calls of
+    /// one key get the same. One that nobody has is an error.
+    fn draw_revision(&self) -> Result<Option<&'a RevisionId>, &'a RevisionId> {
         let traffic = &self.service.spec.traffic;
-        if traffic.len() < 2 {
-            return traffic.first().map(|(revision, _)| revision).filter(|revision| self.has(revision));
+        // What comes from another base has been drawn there.
+        let absent = if self.wish.local_only { &[] } else { self.service.spec.absent.as_slice() };
+        if traffic.len() < 2 && absent.is_empty() {
+            return Ok(traffic.first().map(|(revision, _)| revision).filter(|revision| self.has(revision)));
         }
         let live = || traffic.iter().filter(|(revision, _)| self.has(revision));
-        let total: u64 = live().map(|(_, weight)| u64::from(*weight)).sum();
+        let all = || absent.iter().map(Err).chain(live().map(Ok));
+        let weight = |one: &Result<&(RevisionId, u32), &(RevisionId, u32)>| match one {
+            Ok((_, weight)) | Err((_, weight)) => u64::from(*weight),
+        };
+        let total: u64 = all().map(|one| weight(&one)).sum();
         let draw = || self.wish.affinity.key.map_or_else(random, mixed);
-        let mut point = if total == 0 { return None } else { draw() % total };
-        for (revision, weight) in live() {
-            if point < u64::from(*weight) {
-                return Some(revision);
+        let mut point = if total == 0 { return Ok(None) } else { draw() % total };
+        for one in all() {
+            match point.checked_sub(weight(&one)) {
+                Some(rest) => point = rest,
+                None => return one.map(|(revision, _)| Some(revision)).map_err(|(revision, _)| revision),
             }
-            point -= u64::from(*weight);
         }
-        None
+        Ok(None)
     }
 
     fn has(&self, revision: &RevisionId) -> bool {

@@ -37,7 +37,7 @@ use crate::records::{Observed, Records};
 
 pub(crate) use policy::contested;
 pub(crate) use route::{gateway_listener_names, unresolved};
-pub(crate) use service::{selects, traffic};
+pub(crate) use service::{absent, selects, traffic};
 pub(crate) use telling::Telling;
 
 /// The label on bases that gateways run on; where no base has it, they run on every base.

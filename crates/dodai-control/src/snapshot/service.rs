@@ -203,9 +203,9 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         spill_below_percent: balancing.spill_below.unwrap_or_default(),
         ..effective.health.unwrap_or_default()
     };
-    let traffic = match one.apps.as_slice() {
-        [app] => traffic(input, app),
-        _ => Vec::new(),
+    let (traffic, absent) = match one.apps.as_slice() {
+        [app] => (traffic(input, app), absent(input.documents, app)),
+        _ => (Vec::new(), Vec::new()),
     };
     let mtls: Vec<_> = one.apps.iter().map(|app| mutual_tls(input.documents, app)).collect();
     let service = Service {
@@ -216,6 +216,7 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         default: one.default,
         rules: route::service_rules(input, one),
         traffic,
+        absent,
         balance: balancing.balance,
         sticky: balancing.sticky,
         policy: effective.call,
@@ -256,10 +257,20 @@ pub(crate) fn traffic(input: &Input<'_>, id: &AppId) -> Vec<(RevisionId, u32)> {
             *shares.entry(revision).or_default() += share.weight.0;
         }
     }
-    if shares.is_empty() {
+    if shares.is_empty() && absent(input.documents, id).is_empty() {
         shares.extend(serving.map(|serving| (serving, 1)));
     }
     shares.into_iter().collect()
+}
+
+/// The shares of revisions that an app's traffic names and that do not exist.
+pub(crate) fn absent(documents: &Documents, id: &AppId) -> Vec<(RevisionId, u32)> {
+    let traffic = documents.app(id).map_or(&[][..], |app| &app.spec.traffic);
+    let named = traffic.iter().filter(|share| share.weight.0 > 0).filter_map(|share| match &share.revision {
+        RevisionChoice::Latest => None,
+        RevisionChoice::Id(revision) => Some((name::revision(revision), share.weight.0)),
+    });
+    named.filter(|(revision, _)| documents.revision(id, revision).is_none()).collect()
 }
 
 fn can_serve(input: &Input<'_>, app: &AppId, revision: &RevisionId) -> bool {

@@ -43,6 +43,27 @@ async fn a_deploy_moves_the_traffic_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn traffic_for_a_revision_that_is_not_there_is_refused_and_said() {
+    let share = |weight: u32| format!("{{revision: latest, weight: {weight}}}");
+    for (rest, expect) in [("".to_owned(), 0), (share(3), 3)] {
+        let traffic =
+            format!("  traffic: [{{revision: deadbeef00, weight: 2}}, {rest}]\n").replace(", ]", "]");
+        let (control, snapshot, _tasks) = settled(&yaml(&module("shop", "v1.wasm", &traffic))).await;
+        let service = snapshot.services().next().expect("one");
+        let absent: Vec<(&str, u32)> =
+            service.absent.iter().map(|(id, weight)| (id.as_str(), *weight)).collect();
+        assert_eq!(absent, [("deadbeef00", 2)]);
+        assert_eq!(service.traffic.iter().map(|(_, weight)| weight).sum::<u32>(), expect, "{service:?}");
+        let key = "App/default/shop".parse().expect("a key");
+        let Ok(Document::App(app)) = control.get(&key).await else { panic!("it is there") };
+        let conditions = app.status.expect("it has a status").conditions;
+        let found = conditions.iter().find(|one| one.condition == "ResolvedRefs").expect("a condition");
+        assert_eq!((found.status, found.reason.as_str()), (Truth::False, "RevisionNotFound"));
+        assert!(found.message.contains("deadbeef00"), "{found:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revision_that_does_not_come_up_leaves_the_old_one_serving() {
     let tasks = Tasks::new();
     let store = Arc::new(MemoryStore::new(&tasks));

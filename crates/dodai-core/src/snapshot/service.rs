@@ -30,6 +30,9 @@ pub struct Service {
     pub rules: Vec<Rule>,
     /// The shares of the revisions when a backend names none; empty means all endpoints alike.
     pub traffic: Vec<(RevisionId, u32)>,
+    /// Shares of revisions that are named and that nobody has: calls of these shares are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<(RevisionId, u32)>,
     /// How one endpoint is picked.
     pub balance: Balance,
     /// Whether clients stay where they were.
@@ -68,6 +71,7 @@ impl Service {
             default: true,
             rules: Vec::new(),
             traffic: Vec::new(),
+            absent: Vec::new(),
             balance: Balance::default(),
             sticky: None,
             policy: CallPolicy::default(),

@@ -327,6 +327,48 @@ async fn weights_revisions_and_shares_decide_who_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_share_of_a_revision_that_nobody_has_is_refused() {
+    local(async {
+        let revision = dodai_core::id::RevisionId::new;
+        let lists = || vec![endpoint(1, "r1")];
+        for (traffic, most) in [(vec![], 0), (vec![(revision("r1"), 1)], 39)] {
+            let catalog = Service {
+                traffic,
+                absent: vec![(revision("deadbeef00"), 1)],
+                ..service("shop/catalog/http")
+            };
+            let world = World::of(vec![
+                gateway(),
+                routes(vec![filtered(vec![])]),
+                Resource::Service(catalog),
+                endpoints("shop/catalog/http", lists()),
+            ])
+            .await;
+            let mut backends = world.backend(1);
+            beside(async move {
+                let mut backend = backends.accept().await;
+                while backend.try_head().await.is_some() {
+                    backend.send(OK).await;
+                }
+            });
+            let mut client = world.client().await;
+            let mut answered = 0;
+            for _ in 0..40 {
+                let answer = client.ask(GET).await;
+                if answer.status() == 200 {
+                    answered += 1;
+                    continue;
+                }
+                assert_eq!((answer.status(), answer.header("dodai-failure")), (503, Some("no_endpoint")));
+                assert!(answer.body.contains("no revision deadbeef00"), "{}", answer.body);
+            }
+            assert!(answered <= most && (answered > 0) == (most > 0), "{answered} of 40");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn mirrored_calls_go_twice_and_are_answered_once() {
     local(async {
         let mirror = Filter::Mirror { to: to("shop/shadow/http"), per_ten_thousand: 10_000 };

@@ -101,7 +101,9 @@ fn text(value: &Value) -> String {
 fn condition(document: &Value) -> Option<&Value> {
     let words = ["Ready", "Programmed", "ResolvedRefs", "Accepted"];
     let conditions = document["status"]["conditions"].as_array()?;
-    conditions.iter().find(|one| words.iter().any(|word| one["type"] == *word))
+    let of_word = |one: &&Value| words.iter().any(|word| one["type"] == *word);
+    let fails = |one: &&Value| of_word(one) && one["status"] == "False";
+    conditions.iter().find(fails).or_else(|| conditions.iter().find(of_word))
 }
 
 fn ready(document: &Value) -> String {
