@@ -11,6 +11,7 @@ mod write;
 
 pub use chunk::{BadChunk, Chunks, Fed};
 pub use flow::{Flow, parse_trailers};
+pub(crate) use head::well_formed_authority;
 pub use head::{
     BadHead, Framing, HeaderList, Parsed, RequestLine, ResponseHead, parse_request, parse_response,
 };

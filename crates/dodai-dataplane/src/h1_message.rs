@@ -25,6 +25,7 @@ use crate::request::Request;
 use crate::serve_h1::{self, Client, Next};
 use crate::spine::{self, Forward, Outcome};
 use crate::timer::Patience;
+use crate::trailers::is_forbidden;
 use crate::tries::Asked;
 use crate::wire::Broken;
 
@@ -496,7 +497,8 @@ pub fn push_data(out: &mut Vec<u8>, data: &[u8], framing: Framing) {
 /// The last chunk, with trailers if there are any.
 pub fn push_end(out: &mut Vec<u8>, trailers: Option<&http::HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers.into_iter().flatten() {
+    let fields = trailers.into_iter().flatten();
+    for (name, value) in fields.filter(|(name, _)| !is_forbidden(name.as_str().as_bytes())) {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());

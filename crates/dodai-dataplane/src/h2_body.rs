@@ -18,6 +18,7 @@ use crate::h2::{self, Gone, Piece, Reason, Receiving, Sending};
 use crate::h2_head;
 use crate::spine::grpc_message;
 use crate::timer::{Deadline, Patience};
+use crate::trailers::allowed;
 
 /// The body of a received message. Trailers of more than `most` bytes, or that say who calls, are a failure of kind
 /// `too_large`.
@@ -113,7 +114,7 @@ pub async fn send(
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {
                         to.head(true, |encoder, out| {
-                            h2::write_fields(encoder, out, h2_head::of_map(&trailers));
+                            h2::write_fields(encoder, out, allowed(h2_head::of_map(&trailers)));
                         });
                         return Ok(());
                     }

@@ -27,6 +27,7 @@ use crate::reach::Target;
 use crate::request::Side;
 use crate::spine::{Forward, Lap, Outcome};
 use crate::timer::{Deadline, Patience};
+use crate::trailers::allowed;
 use crate::worker::Worker;
 
 /// The client's side of a call.
@@ -315,7 +316,9 @@ impl Exchange<'_> {
     fn end_request(&mut self) {
         match &self.client.trailers {
             Some(block) => {
-                self.sending.head(true, |encoder, out| h2::write_fields(encoder, out, block.iter()));
+                self.sending.head(true, |encoder, out| {
+                    h2::write_fields(encoder, out, allowed(block.iter()));
+                });
                 self.up = Up::Done;
             }
             None => self.up = Up::Data(Bytes::new(), true),
@@ -424,7 +427,9 @@ impl Exchange<'_> {
 
     fn trailers(&mut self, block: &Block) {
         self.outcome.grpc_status = grpc_status(block).or(self.outcome.grpc_status);
-        self.client.sending.head(true, |encoder, out| h2::write_fields(encoder, out, block.iter()));
+        self.client.sending.head(true, |encoder, out| {
+            h2::write_fields(encoder, out, allowed(block.iter()));
+        });
         self.down = Down::Done;
     }
 

@@ -97,6 +97,7 @@ pub mod table;
 pub mod tally;
 mod timer;
 mod tls;
+mod trailers;
 mod trial;
 mod tries;
 pub mod udp;

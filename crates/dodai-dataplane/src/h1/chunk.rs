@@ -7,6 +7,9 @@
 use dodai_core::call::tells_identity;
 use smallvec::SmallVec;
 
+use super::lines::TOKEN;
+use crate::trailers::is_forbidden;
+
 /// Where we are in the coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
@@ -17,6 +20,7 @@ enum At {
     DataCr,
     DataLf,
     TrailerStart,
+    TrailerName,
     Trailer,
     TrailerLf,
     EndLf,
@@ -83,7 +87,8 @@ impl Chunks {
             }
             let byte = bytes[used];
             used += 1;
-            if matches!(self.at, At::TrailerStart | At::Trailer | At::TrailerLf | At::EndLf) {
+            if matches!(self.at, At::TrailerStart | At::TrailerName | At::Trailer | At::TrailerLf | At::EndLf)
+            {
                 trailer(byte);
             }
             self.at = self.step(byte)?;
@@ -125,8 +130,9 @@ impl Chunks {
             At::TrailerStart if byte == b'\r' => Ok(At::EndLf),
             At::TrailerStart => {
                 self.name.clear();
-                self.trailer(byte)
+                self.trailer_name(byte)
             }
+            At::TrailerName => self.trailer_name(byte),
             At::Trailer => self.trailer(byte),
             At::TrailerLf if byte == b'\n' => Ok(At::TrailerStart),
             At::EndLf if byte == b'\n' => Ok(At::End),
@@ -155,14 +161,26 @@ impl Chunks {
         Ok(At::Size { digits: digits + 1 })
     }
 
+    fn trailer_name(&mut self, byte: u8) -> Result<At, BadChunk> {
+        self.trailers += 1;
+        match byte {
+            b':' if tells_identity(&self.name) => Err(BadChunk("a trailer says who calls")),
+            b':' if is_forbidden(&self.name) => Err(BadChunk("a trailer that only a head may have")),
+            b':' if self.name.is_empty() => Err(BadChunk("a trailer has no name")),
+            b':' => Ok(At::Trailer),
+            _ if !TOKEN[usize::from(byte)] => Err(BadChunk("the name of a trailer is none")),
+            _ if self.trailers > self.max_trailers => Err(BadChunk("the trailers are too long")),
+            _ => {
+                if self.name.len() < self.name.inline_size() {
+                    self.name.push(byte);
+                }
+                Ok(At::TrailerName)
+            }
+        }
+    }
+
     fn trailer(&mut self, byte: u8) -> Result<At, BadChunk> {
         self.trailers += 1;
-        if byte == b':' && tells_identity(&self.name) {
-            return Err(BadChunk("a trailer says who calls"));
-        }
-        if self.name.len() < self.name.inline_size() {
-            self.name.push(byte);
-        }
         match byte {
             b'\r' => Ok(At::TrailerLf),
             b'\n' => Err(BadChunk("a trailer line ends with a bare line feed")),
@@ -198,6 +216,7 @@ mod tests {
         check("3\r\nabc\r\n0\r\n\r\n", "abc", 0);
         check("3;x=y\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\nGET", "abc0123456789", 3);
         check("1\r\na\r\n0\r\nx: y\r\nz: w\r\n\r\n", "a", 0);
+        check("0\r\nx: host: a\r\nx-host:\r\n\r\n", "", 0);
         check("00\r\n\r\n", "", 0);
     }
 
@@ -216,6 +235,12 @@ mod tests {
             "fffffffffffffffff\r\n",
             "ffffffffffffffff\r\n",
             "0\r\nx: y\n\r\n",
+            "0\r\nContent-Length: 4\r\n\r\n",
+            "0\r\nx: y\r\nset-cookie:a=b\r\n\r\n",
+            "0\r\nHost : a\r\n\r\n",
+            "0\r\nx: y\r\n z: 1\r\n\r\n",
+            "0\r\nx\r\n\r\n",
+            "0\r\n: y\r\n\r\n",
             "0\r\n\rX",
             "3;\nabc\r\n",
             "-1\r\n",

@@ -85,8 +85,7 @@ impl Flow {
     }
 }
 
-/// Reads a trailer section (as [`Flow::decode_with`] collects it). Fields that would change how the message
-/// is read (RFC 9110 section 6.5.1) and malformed lines are left out.
+/// Reads a trailer section (as [`Flow::decode_with`] collects it). Malformed lines are left out.
 pub fn parse_trailers(section: &[u8]) -> Option<http::HeaderMap> {
     let mut trailers = http::HeaderMap::new();
     for line in section.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
@@ -94,11 +93,7 @@ pub fn parse_trailers(section: &[u8]) -> Option<http::HeaderMap> {
         let name = http::HeaderName::from_bytes(&line[..colon]);
         let value = http::HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
         if let (Ok(name), Ok(value)) = (name, value) {
-            let framing =
-                ["content-length", "transfer-encoding", "host", "connection", "trailer", "authorization"];
-            if !framing.contains(&name.as_str()) {
-                trailers.append(name, value);
-            }
+            trailers.append(name, value);
         }
     }
     (!trailers.is_empty()).then_some(trailers)

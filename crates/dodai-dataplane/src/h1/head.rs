@@ -356,7 +356,7 @@ fn request_line<'a>(
 }
 
 /// Whether `text` can be a host with an optional port; user information is refused.
-fn well_formed_authority(text: &str) -> bool {
+pub(crate) fn well_formed_authority(text: &str) -> bool {
     text.len() <= MAX_AUTHORITY
         && text.bytes().all(|b| {
             b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%')

@@ -38,7 +38,7 @@ pub(super) struct ResponseStart {
 type Spot = (usize, usize);
 
 /// What may be in a method or a header's name (RFC 9110 section 5.6.2).
-const TOKEN: [bool; 256] = {
+pub(super) const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 128 {

@@ -2,6 +2,7 @@
 
 use super::block::Block;
 use super::encode::Encoder;
+use crate::h1::well_formed_authority;
 
 /// A message that breaks the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,10 @@ pub fn check_request(block: &Block) -> Result<(), Malformed> {
                 "a pseudo-field twice, after the others, or with bytes that it cannot have",
             ));
         }
+    }
+    let authorities = [authority, host].into_iter().flatten();
+    if !authorities.map(std::str::from_utf8).all(|text| text.is_ok_and(well_formed_authority)) {
+        return Err(Malformed("no host can be called like that"));
     }
     let method = method.ok_or(Malformed("no :method"))?;
     if method.is_empty() || http::Method::from_bytes(method).is_err() {
@@ -265,6 +270,10 @@ mod tests {
         );
         check(&with(&[(":authority", "a"), ("host", "b")]), false);
         check(&with(&[("host", "a"), ("host", "a")]), false);
+        check(&with(&[(":authority", "a@b")]), false);
+        check(&with(&[("host", "user:secret@b")]), false);
+        check(&with(&[(":authority", "a/b")]), false);
+        check(&with(&[(":authority", "[::1]:80")]), true);
         check(&with(&[("X-Upper", "1")]), false);
         check(&with(&[("x", "a\r\nb")]), false);
         check(&with(&[("x", " a")]), false);

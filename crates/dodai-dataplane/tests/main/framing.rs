@@ -42,6 +42,10 @@ async fn ambiguous_requests_are_refused_and_go_nowhere() {
             post(chunked, "3\nabc\r\n0\r\n\r\n"),
             post(chunked, "0x3\r\nabc\r\n0\r\n\r\n"),
             post(chunked, "ffffffffffffffff\r\n"),
+            post(chunked, "0\r\nContent-Length: 4\r\n\r\n"),
+            post(chunked, "0\r\nX: 1\r\nHost: b\r\n\r\n"),
+            post(chunked, "0\r\nauthorization: Bearer x\r\n\r\n"),
+            post(chunked, "0\r\nTransfer-Encoding : chunked\r\n\r\n"),
             "GET / HTTP/1.1\nHost: a\n\n".to_owned(),
             "GET / HTTP/1.1\r\n\r\n".to_owned(),
             "GET / HTTP/1.1\r\nHost:\r\n\r\n".to_owned(),
@@ -99,6 +103,7 @@ async fn malformed_answers_become_502() {
             "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
             "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nSet-Cookie: a=b\r\n\r\n",
             &long,
         ] {
             let mut client = world.client().await;
