@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::object::Object;
 use super::refusal::{Outcome, Refusal, encoded};
 use crate::components::{Block, Live};
 
@@ -65,7 +66,8 @@ impl Api {
 
     pub(super) async fn try_lock(&self, store: &str, call: Call) -> Outcome {
         let body = self.body(call.body).await?;
-        let request: Request = serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
+        let Object(request): Object<Request> =
+            serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
         let resource = self.lock_of(store, &request, "ERR_TRY_LOCK")?;
         let seconds = u64::try_from(request.expiry_in_seconds).ok().filter(|seconds| *seconds > 0);
         let seconds = seconds.ok_or_else(|| wrong("ExpiryInSeconds is not positive", store))?;
@@ -79,7 +81,8 @@ impl Api {
 
     pub(super) async fn unlock(&self, store: &str, call: Call) -> Outcome {
         let body = self.body(call.body).await?;
-        let request: Request = serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
+        let Object(request): Object<Request> =
+            serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
         let resource = self.lock_of(store, &request, "ERR_UNLOCK")?;
         let release = resource.locks.unlock(&resource.key, &request.lock_owner).await;
         let release = release

@@ -10,6 +10,7 @@ mod configuration;
 mod cors;
 mod invoke;
 mod lock;
+mod object;
 mod patience;
 mod publish;
 mod query;

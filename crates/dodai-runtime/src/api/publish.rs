@@ -18,6 +18,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::object::Object;
 use super::refusal::{Outcome, Refusal, empty, encoded};
 use super::{Api, patience, query};
 use crate::components::{Block, Live};
@@ -237,7 +238,7 @@ impl Api {
         let target = self.target(pubsub, topic, &call.context.caller)?;
         let request = query::metadata(call.head.uri.query());
         let body = self.body(call.body).await?;
-        let entries: Vec<Entry> = serde_json::from_slice(&body).map_err(|error| {
+        let entries: Vec<Object<Entry>> = serde_json::from_slice(&body).map_err(|error| {
             let message =
                 format!("error when unmarshaling the request for topic {topic} pubsub {pubsub}: {error}");
             target.bad_events("DAPR_PUBSUB_UNMARSHAL_EVENTS", message, &error.to_string())
@@ -256,7 +257,7 @@ impl Api {
         }
         let mut seen = BTreeSet::new();
         let mut messages = Vec::with_capacity(entries.len());
-        for entry in &entries {
+        for Object(entry) in &entries {
             if entry.entry_id.is_empty() || !seen.insert(entry.entry_id.as_str()) {
                 return Err(marshal("entryId is duplicated or not present for entry"));
             }
@@ -278,7 +279,7 @@ impl Api {
         let failed: Vec<FailedEntry<'_>> = entries
             .iter()
             .zip(results)
-            .filter_map(|(entry, result)| {
+            .filter_map(|(Object(entry), result)| {
                 result.err().map(|error| FailedEntry { entry_id: &entry.entry_id, error: error.to_string() })
             })
             .collect();

@@ -16,6 +16,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::object::Object;
 use super::refusal::{Outcome, Refusal, empty, encoded, json_reply};
 use super::{Api, patience, query};
 use crate::components::{Block, Live};
@@ -30,7 +31,7 @@ struct Upsert {
     #[serde(default)]
     metadata: Option<Metadata>,
     #[serde(default)]
-    options: Option<Options>,
+    options: Option<Object<Options>>,
 }
 
 #[derive(Deserialize)]
@@ -42,7 +43,7 @@ struct Removal {
     #[serde(default)]
     metadata: Option<Metadata>,
     #[serde(default)]
-    options: Option<Options>,
+    options: Option<Object<Options>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -78,7 +79,7 @@ struct BulkItem<'a> {
 #[derive(Deserialize)]
 struct Transaction {
     #[serde(default)]
-    operations: Option<Vec<Step>>,
+    operations: Option<Vec<Object<Step>>>,
     #[serde(default)]
     metadata: Option<Metadata>,
 }
@@ -118,7 +119,7 @@ impl Mine {
     ) -> Result<Set, Refusal> {
         let metadata = merged(upsert.metadata, extra);
         let ttl = Ttl::from_metadata(&metadata).map_err(|fault| failed(self, &fault.into()))?;
-        let options = upsert.options.unwrap_or_default();
+        let options = upsert.options.unwrap_or_default().0;
         let (concurrency, consistency) = words(&options).map_err(|fault| failed(self, &fault.into()))?;
         let value = upsert
             .value
@@ -141,7 +142,7 @@ impl Mine {
         extra: &Metadata,
         failed: fn(&Mine, &Error) -> Refusal,
     ) -> Result<Delete, Refusal> {
-        let options = removal.options.unwrap_or_default();
+        let options = removal.options.unwrap_or_default().0;
         let (concurrency, consistency) = words(&options).map_err(|fault| failed(self, &fault.into()))?;
         Ok(Delete {
             key: self.key(&removal.key)?,
@@ -229,14 +230,12 @@ impl Api {
         let mine = self.state(store)?;
         let body = self.body(call.body).await?;
         // Null counts as an empty list, as in daprd.
-        let upserts: Option<Vec<Upsert>> = serde_json::from_slice(&body)
+        let upserts: Option<Vec<Object<Upsert>>> = serde_json::from_slice(&body)
             .map_err(|error| Refusal::bad_request("ERR_MALFORMED_REQUEST", error.to_string()))?;
         let extra = query::metadata(call.head.uri.query());
         let mut sets = Vec::new();
-        for upsert in upserts.unwrap_or_default() {
-            if upsert.key.is_empty() {
-                return Err(Refusal::bad_request("ERR_MALFORMED_REQUEST", "\"key\" is a required field"));
-            }
+        for Object(upsert) in upserts.unwrap_or_default() {
+            must_be_named(&upsert.key)?;
             sets.push(mine.set(upsert, &extra, not_saved)?);
         }
         let wanted = self.wanted(&mine.name);
@@ -303,7 +302,8 @@ impl Api {
     pub(super) async fn bulk_get_state(&self, store: String, call: Call) -> Outcome {
         let mine = self.state(store)?;
         let body = self.body(call.body).await?;
-        let request: BulkGet = serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
+        let Object(request): Object<BulkGet> =
+            serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
         let metadata = merged(request.metadata, &query::metadata(call.head.uri.query()));
         let keys = request.keys.unwrap_or_default();
         let mut gets = Vec::with_capacity(keys.len());
@@ -332,11 +332,11 @@ impl Api {
                 .with_info("DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED", &[]));
         }
         let body = self.body(call.body).await?;
-        let transaction: Transaction =
+        let Object(transaction): Object<Transaction> =
             serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
         let extra = query::metadata(call.head.uri.query());
         let mut operations = Vec::new();
-        for step in transaction.operations.unwrap_or_default() {
+        for Object(step) in transaction.operations.unwrap_or_default() {
             operations.push(operation(&mine, &step, &extra)?);
         }
         if operations.is_empty() {
@@ -367,16 +367,25 @@ impl Api {
     }
 }
 
+fn must_be_named(key: &str) -> Result<(), Refusal> {
+    match key.is_empty() {
+        true => Err(Refusal::bad_request("ERR_MALFORMED_REQUEST", "\"key\" is a required field")),
+        false => Ok(()),
+    }
+}
+
 fn operation(mine: &Mine, step: &Step, extra: &Metadata) -> Result<Operation, Refusal> {
     let request = step.request.as_ref().map_or("{}", |raw| raw.get());
     let malformed = |error| Refusal::malformed(&error);
     match step.operation.as_str() {
         "upsert" => {
-            let upsert = serde_json::from_str(request).map_err(malformed)?;
+            let Object(upsert): Object<Upsert> = serde_json::from_str(request).map_err(malformed)?;
+            must_be_named(&upsert.key)?;
             Ok(Operation::Upsert(mine.set(upsert, extra, not_transacted)?))
         }
         "delete" => {
-            let removal = serde_json::from_str(request).map_err(malformed)?;
+            let Object(removal): Object<Removal> = serde_json::from_str(request).map_err(malformed)?;
+            must_be_named(&removal.key)?;
             Ok(Operation::Delete(mine.removal(removal, extra, not_transacted)?))
         }
         other => {

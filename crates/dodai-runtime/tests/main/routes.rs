@@ -129,6 +129,52 @@ async fn state_transactions() {
     );
     assert_eq!(world.cart("POST", path, r#"{"operations":[]}"#).await.status, 204);
     assert_eq!(world.cart("POST", path, "[").await.error(), (400, "ERR_MALFORMED_REQUEST".into()));
+    for step in [
+        r#"{"operation":"upsert"}"#,
+        r#"{"operation":"upsert","request":{"value":1}}"#,
+        r#"{"operation":"delete"}"#,
+    ] {
+        let told = world.cart("POST", path, &format!(r#"{{"operations":[{step}]}}"#)).await;
+        let message = told.json()["message"].clone();
+        assert_eq!(
+            (told.error(), message),
+            ((400, "ERR_MALFORMED_REQUEST".into()), json!(r#""key" is a required field"#))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_array_is_no_object() {
+    let world = World::new(blocks()).await;
+    for (method, path, body, code) in [
+        ("POST", "/v1.0/state/store", r#"[["k9",5]]"#, "ERR_MALFORMED_REQUEST"),
+        (
+            "POST",
+            "/v1.0/state/store",
+            r#"[{"key":"k9","value":5,"options":["first-write"]}]"#,
+            "ERR_MALFORMED_REQUEST",
+        ),
+        ("POST", "/v1.0/state/store/bulk", r#"[["k9"]]"#, "ERR_MALFORMED_REQUEST"),
+        ("POST", "/v1.0/state/store/transaction", "[]", "ERR_MALFORMED_REQUEST"),
+        (
+            "POST",
+            "/v1.0/state/store/transaction",
+            r#"{"operations":[["upsert",{"key":"k9","value":5}]]}"#,
+            "ERR_MALFORMED_REQUEST",
+        ),
+        (
+            "POST",
+            "/v1.0/state/store/transaction",
+            r#"{"operations":[{"operation":"upsert","request":["k9",5]}]}"#,
+            "ERR_MALFORMED_REQUEST",
+        ),
+        ("POST", "/v1.0-alpha1/lock/locks", r#"["r","me",10]"#, "ERR_MALFORMED_REQUEST"),
+        ("POST", "/v1.0-alpha1/unlock/locks", r#"["r","me",10]"#, "ERR_MALFORMED_REQUEST"),
+        ("POST", "/v1.0/publish/bulk/bus/t", r#"[["1",{},"application/json"]]"#, "ERR_PUBSUB_EVENTS_SER"),
+    ] {
+        assert_eq!(world.cart(method, path, body).await.error(), (400, code.into()), "{path} {body}");
+    }
+    assert_eq!(world.cart("GET", "/v1.0/state/store/k9", "").await.status, 204, "nothing was written");
 }
 
 #[tokio::test(start_paused = true)]
