@@ -32,6 +32,7 @@ use crate::logging;
 use crate::request::Side;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service};
+use crate::spine::BASE_LABEL;
 use crate::stats::{Direction, Ended, Labels, Names, Series};
 use crate::worker::{Shared, Worker};
 
@@ -290,6 +291,10 @@ impl Lap {
         line: impl FnOnce() -> Line<'a>,
     ) {
         let kind = outcome.failure.as_ref().map(|failure| failure.kind);
+        // What a base itself asks of an app or brings to it comes again once the app can be reached; nobody called.
+        if kind == Some(Kind::NoEndpoint) && &**names.caller == BASE_LABEL {
+            return;
+        }
         let effective_status = effective_status(outcome.status, outcome.grpc_status);
         series.record(&Ended {
             status: outcome.status,

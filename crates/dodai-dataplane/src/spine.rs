@@ -559,11 +559,14 @@ pub fn admit_inbound(service: &Service, head: &RequestHead<'_>, caller: &Caller)
     filter::run_at_once(&service.inbound, &seen, &service.label)
 }
 
+/// What the base itself is called where it calls.
+pub const BASE_LABEL: &str = "base";
+
 /// The caller as a metric label.
 pub fn caller_label(caller: &Caller) -> Arc<str> {
     match caller {
         Caller::Outside => "outside".into(),
-        Caller::Base => "base".into(),
+        Caller::Base => BASE_LABEL.into(),
         Caller::App(app) => app.to_string().into(),
     }
 }

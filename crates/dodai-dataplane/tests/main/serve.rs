@@ -192,6 +192,21 @@ async fn the_door_leads_through_the_same_stations() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_base_asks_of_an_app_that_is_not_there_yet_is_nobodys_failure() {
+    local(async {
+        let (world, _calls, instance) = module().await;
+        instance.set(Way::Closed("is starting".into()));
+        let door = world.plane.door();
+        for (caller, recorded) in [(Caller::Base, 0), (Caller::App(app("shop/front")), 1)] {
+            let failure = door.enter(call(caller, "http://catalog.shop/dapr/subscribe")).await;
+            assert_eq!(failure.expect_err("nobody").kind, Kind::NoEndpoint);
+            assert_eq!(world.records.take().len(), recorded);
+        }
+    })
+    .await;
+}
+
 /// Calls itself with the context it got.
 struct Echoing(PlaneDoor);
 
