@@ -41,6 +41,7 @@ const fn limit(file: &'static str, name: &'static str, unit: Unit, what: &'stati
 
 const LIMITS: &[Limit] = &[
     limit("dodai-api/src/read/mod.rs", "MAX_FILE_BYTES", Unit::Bytes, "one file of documents"),
+    limit("dodai-api/src/read/mod.rs", "MAX_DOCUMENT_BYTES", Unit::Bytes, "one document as it is stored"),
     limit("dodai-api/src/read/yaml.rs", "MAX_DOCUMENTS", Unit::Count, "documents in one file"),
     limit("dodai-api/src/read/yaml.rs", "MAX_DEPTH", Unit::Count, "levels of nesting in a document"),
     limit(

@@ -71,7 +71,7 @@ pub use policy::{
 };
 pub use quantity::{ByteSize, Destination, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use rate_limit::{RateLimit, RateLimitKey, RateLimitRedis, RateLimitScope, RateLimitSource, RedisTls};
-pub use read::{Code, Located, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};
+pub use read::{Code, Located, MAX_DOCUMENT_BYTES, MAX_FILE_BYTES, Problem, Read, Severity, Source, read};
 pub use revision::{canonical_json, revision_id};
 pub use rewrite::{PathModifier, PathModifierKind, RegexRewrite, Substitution, SubstitutionPart};
 pub use route::{

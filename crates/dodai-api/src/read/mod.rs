@@ -18,6 +18,9 @@ pub(crate) use tree::push_key;
 /// The largest file that is read, bytes.
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 
+/// The largest document that is taken, bytes of its canonical JSON: the store takes no more in one write.
+pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
+
 /// The known word nearest to a wrong one, as a remedy.
 pub(crate) fn suggest(wrong: &str, known: &[&str]) -> Option<String> {
     if wrong.len() > 64 {

@@ -29,7 +29,7 @@ use std::fmt::Display;
 use crate::document::Document;
 use crate::metadata::Metadata;
 use crate::name::Name;
-use crate::read::{Code, Problem};
+use crate::read::{Code, MAX_DOCUMENT_BYTES, Problem};
 
 pub use drivers::unknown_drivers;
 pub use set::{Beside, validate_set};
@@ -40,6 +40,11 @@ pub use set::{Beside, validate_set};
 pub fn validate(document: &Document) -> Vec<Problem> {
     let mut found = Findings::default();
     let kind = document.kind();
+    let size = crate::canonical_json(&document.to_value()).len();
+    if size > MAX_DOCUMENT_BYTES {
+        let message = format!("the document has {size} bytes, and {MAX_DOCUMENT_BYTES} are taken");
+        found.error(Code::TooLarge, "", message, "make several of it, or serve large texts from an app");
+    }
     let metadata = document.metadata();
     if !kind.is_namespaced() && metadata.namespace != Name::default_namespace() {
         let message = format!("a {kind} is in no namespace");

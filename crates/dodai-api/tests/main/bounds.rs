@@ -2,7 +2,7 @@
 
 use dodai_api::Code;
 
-use crate::{read_text, told};
+use crate::{good, read_text, told};
 
 /// What `file` makes of `most` is not too large; of one more it is, and nothing else is said of that.
 fn check(file: impl Fn(usize) -> String, most: usize, expect: &str) {
@@ -14,6 +14,24 @@ fn check(file: impl Fn(usize) -> String, most: usize, expect: &str) {
     };
     assert_eq!(too_large(most), "");
     assert_eq!(too_large(most + 1), format!("shop.yaml{expect} [too_large]\n"));
+}
+
+#[test]
+fn a_document_is_as_large_as_the_store_takes() {
+    let text = |bytes: usize| {
+        format!(
+            "---\napiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: {{ name: a, annotations: {{ n: {} }} }}\n",
+            "b".repeat(bytes)
+        )
+    };
+    let stored = |document: &dodai_api::Document| dodai_api::canonical_json(&document.to_value()).len();
+    let rest = stored(&good(&text(1))) - 1;
+    check(
+        |bytes| text(bytes - rest),
+        1 << 20,
+        ":2:1: the document has 1048577 bytes, and 1048576 are taken; make several of it, or serve large texts \
+         from an app",
+    );
 }
 
 #[test]
