@@ -201,7 +201,8 @@ async fn parse(files: &Files, control: &Control) -> Result<Parsed, Refusal> {
         return Err(Refusal::invalid(errors));
     }
     if documents.is_empty() {
-        return Err(Refusal::bad_request("there are no documents in the request"));
+        let notes: String = warnings.iter().map(|note| format!("; {note}")).collect();
+        return Err(Refusal::bad_request(format!("there are no documents in the request{notes}")));
     }
     Ok((documents, warnings))
 }

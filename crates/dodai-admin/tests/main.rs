@@ -143,6 +143,9 @@ async fn what_will_not_do_what_it_seems_to_is_told_with_its_place() {
     let warning = &told["warnings"][0];
     assert_eq!((&warning["file"], &warning["line"]), (&json!("a.yaml"), &json!(4)), "{told}");
     assert_eq!(warning["remedy"], "did you mean `state.sqlite`?");
+    let foreign = world.apply("?file=b.yaml", "apiVersion: apps/v1\nkind: Deployment\n").await;
+    assert_eq!(foreign.status, StatusCode::BAD_REQUEST);
+    assert!(foreign.text.contains("b.yaml:1:13") && foreign.text.contains("passed over"), "{}", foreign.text);
     // What was printed is taken back without a word about what only the server writes.
     let stored = world.get("/v1/documents/Component/default/a").await.json();
     let again = world.apply("", &stored.to_string().replace("state.sqlit", "state.sqlite")).await.json();

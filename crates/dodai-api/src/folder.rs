@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::read::{Problem, Read, Severity, Source, read};
+use crate::read::{Problem, Read, Severity, Source, is_meant_for_us, read};
 use crate::validate::validate_set;
 
 /// The file at the root of a project that is always read.
@@ -62,13 +62,23 @@ pub fn read_all(files: &[Source<'_>]) -> Project {
     project
 }
 
-/// Whether a file may hold documents: one that does not belongs to somebody else. Text of two bytes per letter, as
-/// some editors save it, is seen too, so that it is refused and not passed over.
+/// Whether a file may hold documents: one that does not belongs to somebody else. An `apiVersion` of ours that is
+/// misspelled is seen too, and text of two bytes per letter, as some editors save it, so that they are refused and
+/// not passed over.
 pub fn mentions_us(bytes: &[u8]) -> bool {
     let has = |word: &[u8]| {
         let wide: Vec<u8> = word.iter().flat_map(|byte| [*byte, 0]).collect();
         let narrow = || bytes.windows(word.len()).any(|window| window == word);
         narrow() || bytes.windows(wide.len()).any(|window| window == wide)
     };
-    has(b"dodai.dev/") || has(b"dapr.io/")
+    has(b"dodai.dev/") || has(b"dapr.io/") || versions(bytes).any(is_meant_for_us)
+}
+
+/// What follows the word `apiVersion` wherever it stands, in YAML or JSON.
+fn versions(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    text.split("apiVersion").skip(1).map(|rest| {
+        let rest = rest.trim_start_matches(['"', '\'', ':', ' ', '\t']);
+        rest.split(['"', '\'', ',', '}', ' ', '\r', '\n']).next().unwrap_or_default()
+    })
 }

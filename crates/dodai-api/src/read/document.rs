@@ -226,15 +226,7 @@ fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
         all
     };
     if !versions.contains(&version) {
-        let problem = Problem::new(
-            Code::UnknownKind,
-            "apiVersion",
-            format!("`{version}` is not an apiVersion known here"),
-        );
-        let remedy =
-            suggest(version, &versions).unwrap_or_else(|| format!("known are `{}`", versions.join("`, `")));
-        let problem = problem.remedy(remedy);
-        return Err(at(problem, version_id));
+        return Err(at(unknown_version(version, kind, &versions), version_id));
     }
     let family: Vec<Kind> =
         Kind::ALL.iter().copied().filter(|k| k.api_versions().contains(&version)).collect();
@@ -255,6 +247,32 @@ fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
 }
 
 /// Drops what only control writes, with a warning for each part. What the server printed comes back whole, with
+/// Documents of others, such as those of Kubernetes, are passed over with a note. What was meant for us is not.
+fn unknown_version(version: &str, kind: &str, versions: &[&str]) -> Problem {
+    let shown = crate::Invalid::shorten(version);
+    let unknown = |message| Problem::new(Code::UnknownKind, "apiVersion", message);
+    if !is_meant_for_us(version) {
+        let kind = crate::Invalid::shorten(kind);
+        return unknown(format!("this is a `{kind}` of `{shown}`, not one of ours; it is passed over"))
+            .warning();
+    }
+    let family = if version.starts_with("dapr") { Kind::Component } else { Kind::App };
+    let remedy =
+        suggest(version, versions).unwrap_or_else(|| format!("did you mean `{}`?", family.api_versions()[0]));
+    unknown(format!("`{shown}` is not an apiVersion known here")).remedy(remedy)
+}
+
+/// Whether an `apiVersion` is one of ours, or one of ours that was misspelled.
+pub(crate) fn is_meant_for_us(version: &str) -> bool {
+    let group = version.split('/').next().unwrap_or_default().to_lowercase();
+    let near = |own: &str| group.len() < 64 && strsim::osa_distance(&group, own) <= own.len() / 4;
+    group.starts_with("dodai")
+        || group.starts_with("dapr")
+        || near("dodai.dev")
+        || near("dodai")
+        || near("dapr.io")
+}
+
 /// an identity and a time that nobody writes by hand: of that nothing is said.
 fn take_read_only(document: &mut Document) -> Vec<Problem> {
     let mut found = Vec::new();

@@ -12,7 +12,7 @@ mod yaml;
 pub use document::{Located, Read, Source, read};
 pub use problem::{Code, Problem, Severity};
 
-pub(crate) use document::from_value;
+pub(crate) use document::{from_value, is_meant_for_us};
 pub(crate) use tree::push_key;
 
 /// The largest file that is read, bytes.

@@ -399,6 +399,39 @@ fn a_folder_is_read_as_one() {
 }
 
 #[test]
+fn documents_of_others_are_passed_over_and_misspelled_ones_of_ours_are_not() {
+    let own = "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { name: a }\n";
+    let of =
+        |version: &str| format!("apiVersion: {version}\nkind: App\nmetadata: {{ name: b }}\nspec: {{}}\n");
+    for version in ["apps/v1", "v1", "gateway.networking.k8s.io/v1", "operator.dapr.io/v1alpha1", "2.1"] {
+        let together = format!("{own}---\n{}", of(&format!("'{version}'")));
+        for name in ["deploy.yaml", "dodai.yaml"] {
+            let project = read_all(&[Source { name, bytes: together.as_bytes() }]);
+            assert_eq!(project.read.documents.len(), 1, "{version}: {:?}", project.read.errors);
+            let note = project.read.warnings.first().expect("a note").to_string();
+            assert!(note.contains(version) && note.contains("passed over"), "{note}");
+        }
+    }
+    for (version, expect) in [
+        ("dodai/v1", "dodai.dev/v1"),
+        ("dodai.dev/v2", "dodai.dev/v1"),
+        ("dodia.dev/v1", "dodai.dev/v1"),
+        ("'dodai.dev'", "dodai.dev/v1"),
+        ("dapr.io/v2", "dapr.io/v2alpha1"),
+        ("dapr.io/beta", "dapr.io/v1alpha1"),
+        ("dapr/v1alpha1", "dapr.io/v1alpha1"),
+        ("Dapr.io/v1alpha1", "dapr.io/v1alpha1"),
+    ] {
+        let json = format!(r#"{{"apiVersion": "{}", "kind": "App"}}"#, version.trim_matches('\''));
+        for text in [of(version), json] {
+            let project = read_all(&[Source { name: "apps/a.yaml", bytes: text.as_bytes() }]);
+            let error = project.read.errors.first().expect(version).to_string();
+            assert!(error.contains(&format!("did you mean `{expect}`?")), "{error}");
+        }
+    }
+}
+
+#[test]
 fn empty_files_hold_nothing() {
     for text in ["", "---\n", "# nothing\n", "---\n---\n...\n", "\u{feff}"] {
         let read = read_text(text);
