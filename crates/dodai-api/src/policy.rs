@@ -183,7 +183,7 @@ pub struct PolicyRetry {
     /// Status codes that count as failures. Default: 502, 503 and 504.
     #[serde(default = "retry_codes")]
     pub codes: Vec<u16>,
-    /// The shortest wait before a retry. Default: `25ms`.
+    /// The shortest wait before a retry, unless the answer asks in `Retry-After` for more, up to `5s`. Default: `25ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<TimeSpan>,
     /// What a call is made again for, and nothing beside it. Default: whatever kept it from the app, or ended it where its

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::limits::Limits;
+use crate::refused::Refused;
 use crate::service::now_nanos;
 use crate::timer::Patience;
 
@@ -223,20 +224,22 @@ impl Tries {
             Retry::IfUnsent => !sent.any || (self.idempotent && !sent.body),
             Retry::Safe => !sent.body,
         };
-        if safe && policy.covers(failure.kind) { self.wait(policy, budget, now) } else { None }
+        let covered = safe && policy.covers(failure.kind);
+        if covered { self.wait(policy, budget, now, Duration::ZERO) } else { None }
     }
 
-    /// Whether to try again after a response with `status`.
+    /// Whether to try again after a response with this status, and how long to wait first: at least as long as the endpoint
+    /// asks for. One that asks for more than the policy ever waits is not tried again.
     pub fn again_after_status(
         &self,
         policy: &RetryPolicy,
-        status: u16,
+        refused: Refused,
         sent: Sent,
         budget: &Budget,
         now: impl FnOnce() -> Instant,
     ) -> Option<Duration> {
-        let wanted = policy.covers_status(status) && self.idempotent && !sent.body;
-        if wanted { self.wait(policy, budget, now()) } else { None }
+        let wanted = policy.covers_status(refused.status) && self.idempotent && !sent.body;
+        if wanted { self.wait(policy, budget, now(), refused.after) } else { None }
     }
 
     /// Whether to try again after an answer that is nothing but this gRPC `status`.
@@ -248,19 +251,22 @@ impl Tries {
         budget: &Budget,
         now: Instant,
     ) -> Option<Duration> {
-        if policy.covers_grpc(status) && !sent.body { self.wait(policy, budget, now) } else { None }
+        let covered = policy.covers_grpc(status) && !sent.body;
+        if covered { self.wait(policy, budget, now, Duration::ZERO) } else { None }
     }
 
-    fn wait(&self, policy: &RetryPolicy, budget: &Budget, now: Instant) -> Option<Duration> {
-        if self.made > policy.attempts || now >= self.deadline || !budget.withdraw(policy) {
+    fn wait(&self, policy: &RetryPolicy, budget: &Budget, now: Instant, least: Duration) -> Option<Duration> {
+        let full = policy.pause(self.made.saturating_sub(1));
+        let too_long = least > policy.longest().max(full) || now + least >= self.deadline;
+        if self.made > policy.attempts || too_long || !budget.withdraw(policy) {
             return None;
         }
-        if policy.constant {
-            return (now + policy.backoff < self.deadline).then_some(policy.backoff);
-        }
-        let full = policy.pause(self.made - 1);
-        let jittered = full / 2 + full.mul_f64((random() >> 11) as f64 / (1u64 << 53) as f64 / 2.0);
-        (now + jittered < self.deadline).then_some(jittered)
+        let own = match policy.constant {
+            true => full,
+            false => full / 2 + full.mul_f64((random() >> 11) as f64 / (1u64 << 53) as f64 / 2.0),
+        };
+        let wait = own.max(least);
+        (now + wait < self.deadline).then_some(wait)
     }
 }
 
@@ -342,6 +348,30 @@ mod tests {
             *wait >= full / 2 && *wait <= full
         };
         assert!(bounded.iter().enumerate().all(within), "{bounded:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_is_left_alone_as_long_as_it_asks() {
+        let minute = 60 * Duration::from_secs(1);
+        let policy = RetryPolicy { statuses: vec![503], attempts: 1, min_per_second: 0, ..default_retry() };
+        let waits = |policy: &RetryPolicy, after: u64, timeout: Duration| {
+            let terms = Terms { timeout, ..terms() };
+            let mut tries = Tries::new(&terms, true, Instant::now(), None);
+            tries.begin(1);
+            let budget = Budget::default();
+            budget.balance.store(1_000, Relaxed);
+            let refused = Refused { status: 503, after: Duration::from_secs(after) };
+            let wait = tries.again_after_status(policy, refused, Sent::HEAD, &budget, Instant::now);
+            assert_eq!(wait.is_none(), budget.left() >= 1.0, "what is not waited for costs nothing");
+            wait.map(|wait| wait.as_secs())
+        };
+        assert_eq!(waits(&policy, 0, minute), Some(0));
+        assert_eq!((waits(&policy, 5, minute), waits(&policy, 6, minute)), (Some(5), None));
+        assert_eq!(waits(&policy, 3, Duration::from_secs(3)), None, "the call would be over");
+        let slow = RetryPolicy { backoff: Duration::from_secs(8), constant: true, ..policy.clone() };
+        assert_eq!((waits(&slow, 6, minute), waits(&slow, 9, minute)), (Some(8), None));
+        let patient = RetryPolicy { max_backoff: Some(minute), ..policy };
+        assert_eq!(waits(&patient, 30, minute), Some(30));
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use crate::h2_upgrade;
 use crate::limits::KEPT_BODY;
 use crate::message;
 use crate::reach::Reach;
+use crate::refused::{Refused, retry_after};
 use crate::relay::{Again, Ended};
 use crate::replay::Replay;
 use crate::request::Request;
@@ -197,7 +198,7 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
             None => return Ended::Failed(Failure::new(Kind::Timeout, "no answer in time"), sent),
         };
         let status = reply.head.status.as_u16();
-        if let Some(wait) = again(status, sent) {
+        if let Some(wait) = again(Refused::of(status, || retry_after(&reply.head.headers)), sent) {
             return Ended::Again(status, wait);
         }
         edit(&mut reply);

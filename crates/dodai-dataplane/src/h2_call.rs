@@ -20,6 +20,7 @@ use crate::h2_relay::{self, Downstream, Ended};
 use crate::later;
 use crate::limits::MAX_HEADERS;
 use crate::reach::{self, Reach};
+use crate::refused::Refused;
 use crate::request::Side;
 use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
 use crate::service::{self, Endpoint, Verdict, now_nanos};
@@ -249,8 +250,8 @@ async fn tries(
         if now > lap.start {
             crate::deadline::retell(&mut client.edits, until.saturating_duration_since(now));
         }
-        let again = |status: u16, sent: Sent| {
-            tries.again_after_status(retry, status, sent, &service.budget, Instant::now)
+        let again = |refused: Refused, sent: Sent| {
+            tries.again_after_status(retry, refused, sent, &service.budget, Instant::now)
         };
         let ended = match way(worker, side, &client.head, forward, &endpoint) {
             Err(failure) => Ended::Failed(failure, Sent::NOTHING),

@@ -24,6 +24,7 @@ use crate::h2_call::{View, is_grpc};
 use crate::limits::KEPT_BODY;
 use crate::live;
 use crate::reach::Target;
+use crate::refused::Refused;
 use crate::request::Side;
 use crate::spine::{Forward, Lap, Outcome};
 use crate::timer::{Deadline, Patience};
@@ -64,8 +65,8 @@ pub enum Ended {
     Again(u16, Duration),
 }
 
-/// Whether a status is tried again, and after which wait. A yes is charged to the retry budget.
-pub type Again<'a> = &'a dyn Fn(u16, Sent) -> Option<Duration>;
+/// Whether an answer is tried again, and after which wait. A yes is charged to the retry budget.
+pub type Again<'a> = &'a dyn Fn(Refused, Sent) -> Option<Duration>;
 
 impl Downstream {
     /// A call that has just arrived.
@@ -378,7 +379,8 @@ impl Exchange<'_> {
         }
         let status = head.get(b":status").and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
         let status = status.unwrap_or(0);
-        if let Some(wait) = (self.again)(status, self.client.sent()) {
+        let refused = Refused::of(status, || head.get(b"retry-after"));
+        if let Some(wait) = (self.again)(refused, self.client.sent()) {
             return Some(Stop::Again(status, wait));
         }
         self.outcome.status = status;

@@ -17,6 +17,7 @@ use crate::attempt::{Sent, Terms};
 use crate::client_h2::{self, Link};
 use crate::h2::{self, Block, Gone, Piece, Pseudo, Receiving, Sending};
 use crate::reach::Target;
+use crate::refused::{Refused, retry_after};
 use crate::relay::{Again, Ended};
 use crate::request::Request;
 use crate::serve_h1::{Client, Next};
@@ -79,7 +80,8 @@ pub async fn once(
     request.response_edits(Some(forward), outcome.endpoint.as_deref(), &mut edits);
     edits.apply_to(&mut parts.headers);
     if !parts.status.is_success() {
-        if let Some(wait) = again(parts.status.as_u16(), Sent::HEAD) {
+        let refused = Refused::of(parts.status.as_u16(), || retry_after(&parts.headers));
+        if let Some(wait) = again(refused, Sent::HEAD) {
             return Ended::Again(parts.status.as_u16(), wait);
         }
         outcome.answered(&request.lap, Instant::now());

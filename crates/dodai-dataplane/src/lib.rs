@@ -75,6 +75,7 @@ mod rate_key;
 pub mod rate_limits;
 pub mod rate_meter;
 mod reach;
+pub mod refused;
 mod relay;
 mod replay;
 mod request;

@@ -21,6 +21,7 @@ use crate::h1::{self, Flow, HeaderList};
 use crate::live;
 use crate::pipe;
 use crate::reach::{self, Target};
+use crate::refused::Refused;
 use crate::request::Request;
 use crate::serve_h1::{Client, Next};
 use crate::spine::{Forward, Headers, Outcome};
@@ -44,8 +45,8 @@ pub enum Ended {
     Again(u16, Duration),
 }
 
-/// Whether a status is tried again, and after which wait. A yes is charged to the retry budget.
-pub type Again<'a> = &'a dyn Fn(u16, Sent) -> Option<Duration>;
+/// Whether an answer is tried again, and after which wait. A yes is charged to the retry budget.
+pub type Again<'a> = &'a dyn Fn(Refused, Sent) -> Option<Duration>;
 
 /// A connection to an endpoint during one call.
 struct Exchange<'a> {
@@ -419,7 +420,8 @@ impl Exchange<'_> {
             h1::write_response(&mut out, bytes, &response, &headers, &parsed, &Edits::new(), false);
             return (if upgraded { Step::Upgrade(out) } else { Step::Interim(out) }, parsed.len);
         }
-        if let Some(wait) = again(response.status, Sent { any: true, body: self.body_sent.get() }) {
+        let refused = Refused::of(response.status, || Headers::Raw(&headers).get("retry-after"));
+        if let Some(wait) = again(refused, Sent { any: true, body: self.body_sent.get() }) {
             return (Step::Again(response.status, wait), all);
         }
         let until_close = parsed.framing == h1::Framing::UntilClose;

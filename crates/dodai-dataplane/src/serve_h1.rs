@@ -19,6 +19,7 @@ use crate::h1_message;
 use crate::later;
 use crate::pipe;
 use crate::reach::{self, Reach};
+use crate::refused::Refused;
 use crate::relay::{self, Ended};
 use crate::request::{self, Decided, Read, Request, Side};
 use crate::roll::Speaks;
@@ -318,8 +319,8 @@ impl Client {
             if now > start {
                 self.tell_left(request, deadline.saturating_duration_since(now));
             }
-            let again = |status: u16, sent: Sent| {
-                tries.again_after_status(retry, status, sent, &service.budget, tokio::time::Instant::now)
+            let again = |refused: Refused, sent: Sent| {
+                tries.again_after_status(retry, refused, sent, &service.budget, tokio::time::Instant::now)
             };
             let arrived = if later::is_deep(&service.inbound) {
                 match Box::pin(self.arrive(request, forward, &endpoint, outcome)).await {

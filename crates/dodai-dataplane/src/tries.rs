@@ -21,6 +21,7 @@ use crate::later::{self, Arrived};
 use crate::message;
 use crate::mirror;
 use crate::reach;
+use crate::refused::{Refused, retry_after};
 use crate::replay::Replay;
 use crate::request::Side;
 use crate::service::{self, Attempt, Endpoint, Verdict};
@@ -183,7 +184,10 @@ impl Course<'_> {
                 let status = reply.head.status.as_u16();
                 let wait = match trailers_only(reply) {
                     Some(code) => tries.again_after_grpc(retry, code, sent, &service.budget, now),
-                    None => tries.again_after_status(retry, status, sent, &service.budget, || now),
+                    None => {
+                        let refused = Refused::of(status, || retry_after(&reply.head.headers));
+                        tries.again_after_status(retry, refused, sent, &service.budget, || now)
+                    }
                 };
                 match wait {
                     Some(_) => service.failed(attempt, Verdict::Status(status)),

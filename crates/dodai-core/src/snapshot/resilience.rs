@@ -86,7 +86,7 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The longest wait where waits grow and nothing else is said.
+    /// The longest wait where nothing else is said.
     pub const LONGEST: Duration = Duration::from_secs(5);
 
     /// Whether a failure of ours is one that is tried again, where that is safe.
@@ -107,12 +107,17 @@ impl RetryPolicy {
         self.on.as_ref().is_some_and(|on| on.contains(&RetryOn::Grpc(status)))
     }
 
+    /// The longest wait, also where an endpoint asks for one.
+    pub fn longest(&self) -> Duration {
+        self.max_backoff.unwrap_or(Self::LONGEST)
+    }
+
     /// The wait after `retries` retries, before jitter.
     pub fn pause(&self, retries: u32) -> Duration {
         if self.constant {
             return self.backoff;
         }
-        self.backoff.saturating_mul(1 << retries.min(16)).min(self.max_backoff.unwrap_or(Self::LONGEST))
+        self.backoff.saturating_mul(1 << retries.min(16)).min(self.longest())
     }
 }
 

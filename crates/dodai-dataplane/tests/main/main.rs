@@ -31,6 +31,7 @@ mod pages;
 mod picking;
 mod plain;
 mod proxied;
+mod retry_after;
 mod rewrites;
 mod serve;
 mod shares;
