@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::TimeSpan;
+use crate::route::ValueMatchKind;
 
 /// Whose tokens (JSON Web Tokens) count. A call whose token does not count is refused with 401.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -87,8 +88,13 @@ pub struct ClaimToHeader {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimMatch {
+    /// How `values` are compared. Default: `Exact`.
+    #[serde(rename = "type", default)]
+    pub kind: ValueMatchKind,
     /// The claim; `a.b` is `b` within `a`.
     pub name: String,
-    /// One of these; where the claim is a list (or `scope`, a list in one text), one of its items; at least one.
+    /// One of these; where the claim is a list (or `scope`, a list in one text), one of its items; at least one, but none
+    /// with `Present`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
 }

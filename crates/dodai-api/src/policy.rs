@@ -81,8 +81,8 @@ pub struct PolicySpec {
     /// call, where nothing is said of the route or gateway. Default: what the base logs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<PolicyAccessLog>,
-    /// Whether `access` and `rateLimits` are only tried: what they would refuse is counted and logged, and let through.
-    /// Stands beside the policies that hold. Default: `false`.
+    /// Whether `access`, `rateLimits`, `jwt` and `extAuthz` are only tried: what they would refuse is counted and logged, and
+    /// let through. Stands beside the policies that hold. Default: `false`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }
@@ -360,7 +360,29 @@ pub struct AccessRule {
     /// Claims of the call's token, all of which must match; needs `jwt` for the same target. Default: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<ClaimMatch>,
+    /// Methods, none of which it may be. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_methods: Vec<String>,
+    /// Paths, written as in `paths`, none of which it may be. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_paths: Vec<String>,
+    /// Hosts, none of which it may be. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_hosts: Vec<String>,
+    /// Headers, none of which may match. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_headers: Vec<ValueMatch>,
+    /// Claims, none of which may match. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_claims: Vec<ClaimMatch>,
+    /// A CEL expression over `request` and `source`, as in matches of a Route, and `claims` of the call's token. Where it has
+    /// no answer for a call, a rule that allows does not match and one that denies does. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
 }
+
+/// The names that expressions in rules of access may use.
+pub const ACCESS_NAMES: [&str; 3] = ["request", "source", "claims"];
 
 /// Who calls: one of the apps, any app of one of the namespaces, or an app of one of the identities; and from where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -383,6 +405,18 @@ pub struct AccessSource {
     /// one `*` stands for anything. For Gateway and Route. Default: any, or none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certificates: Vec<String>,
+    /// Apps, none of which it may be; a caller that is no app is none of them. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_apps: Vec<String>,
+    /// Namespaces whose apps it may not be. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_namespaces: Vec<Name>,
+    /// SPIFFE ids, none of which it may have. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_identities: Vec<String>,
+    /// Networks that the client of a gateway must not be in; for Gateway and Route. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_addresses: Vec<String>,
 }
 
 /// Changes of headers.

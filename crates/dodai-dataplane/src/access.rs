@@ -6,19 +6,23 @@
 use std::cell::OnceCell;
 use std::net::IpAddr;
 
+use dodai_cel::Program;
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::RequestHead;
 use dodai_core::id::AppId;
-use dodai_core::snapshot::{self, CertificateMatch, IdentityPattern};
+use dodai_core::snapshot::{self, CertificateMatch, IdentityPattern, ValueMatch, ValuePattern};
 use dodai_transport::client_certificate::ClientCertificate;
 
 use crate::filter::{Known, Seen};
 use crate::identity::Certified;
 use crate::jwt::Claims;
-use crate::matcher::Named;
+use crate::matcher::{self, Named};
 use crate::path::Readings;
 use crate::route::BadRule;
+
+/// The roots that an expression may name.
+const ROOTS: [&str; 3] = ["request", "source", "claims"];
 
 /// Who may call, compiled.
 #[derive(Debug)]
@@ -32,6 +36,40 @@ struct Rule {
     source: snapshot::AccessRule,
     networks: Vec<Network>,
     headers: Vec<Named>,
+    claims: Vec<Claim>,
+    except: Except,
+    expression: Option<Program>,
+}
+
+/// What a call must not be, as far as it is compiled.
+#[derive(Debug)]
+struct Except {
+    networks: Vec<Network>,
+    headers: Vec<Named>,
+    claims: Vec<Claim>,
+}
+
+/// What a claim must be: one of the values, or just there if there are none.
+#[derive(Debug)]
+struct Claim {
+    name: String,
+    values: Vec<Named>,
+}
+
+impl Claim {
+    fn compile(rule: &str, source: &snapshot::ClaimMatch) -> Result<Claim, BadRule> {
+        let value = |value: &ValuePattern| {
+            Named::compile(rule, &ValueMatch { name: source.name.clone(), value: value.clone() })
+        };
+        let values = source.values.iter().map(value).collect::<Result<_, _>>()?;
+        Ok(Claim { name: source.name.clone(), values })
+    }
+
+    fn is_in(&self, claims: Option<&Claims>) -> bool {
+        let Some(claims) = claims else { return false };
+        let fits = |text: &str| self.values.iter().any(|value| value.matches(Some(text.as_bytes())));
+        if self.values.is_empty() { claims.has(&self.name) } else { claims.any(&self.name, fits) }
+    }
 }
 
 /// Addresses that begin with the same bits.
@@ -72,21 +110,7 @@ fn number(address: IpAddr) -> u128 {
 impl Access {
     /// Compiles `source` of `rule`.
     pub fn compile(rule: &str, source: &snapshot::Access) -> Result<Access, BadRule> {
-        let one = |source: &snapshot::AccessRule| {
-            let network = |text: &String| {
-                let bad = || BadRule::Network { rule: rule.to_owned(), network: text.clone() };
-                Network::parse(text).ok_or_else(bad)
-            };
-            Ok(Rule {
-                networks: source.addresses.iter().map(network).collect::<Result<_, _>>()?,
-                headers: source
-                    .headers
-                    .iter()
-                    .map(|one| Named::compile(rule, one))
-                    .collect::<Result<_, _>>()?,
-                source: source.clone(),
-            })
-        };
+        let one = |source: &snapshot::AccessRule| Rule::compile(rule, source);
         let rules = source.rules.iter().map(one).collect::<Result<_, BadRule>>()?;
         Ok(Access { default_allow: source.default_allow, rules })
     }
@@ -108,7 +132,40 @@ impl Access {
     }
 }
 
+fn compiled<S, C>(
+    rule: &str,
+    sources: &[S],
+    compile: impl Fn(&str, &S) -> Result<C, BadRule>,
+) -> Result<Vec<C>, BadRule> {
+    sources.iter().map(|source| compile(rule, source)).collect()
+}
+
+fn network(rule: &str, text: &str) -> Result<Network, BadRule> {
+    let bad = || BadRule::Network { rule: rule.to_owned(), network: text.to_owned() };
+    Network::parse(text).ok_or_else(bad)
+}
+
 impl Rule {
+    fn compile(rule: &str, source: &snapshot::AccessRule) -> Result<Rule, BadRule> {
+        let program = |text: &String| {
+            Program::parse_over(text, &ROOTS)
+                .map_err(|error| BadRule::Expression { rule: rule.to_owned(), reason: error.to_string() })
+        };
+        let except = &source.except;
+        Ok(Rule {
+            networks: compiled(rule, &source.addresses, |rule, text| network(rule, text))?,
+            headers: compiled(rule, &source.headers, Named::compile)?,
+            claims: compiled(rule, &source.claims, Claim::compile)?,
+            except: Except {
+                networks: compiled(rule, &except.addresses, |rule, text| network(rule, text))?,
+                headers: compiled(rule, &except.headers, Named::compile)?,
+                claims: compiled(rule, &except.claims, Claim::compile)?,
+            },
+            expression: source.cel.as_ref().map(program).transpose()?,
+            source: source.clone(),
+        })
+    }
+
     fn matches<'a>(
         &self,
         seen: &Seen<'a>,
@@ -116,51 +173,82 @@ impl Rule {
         readings: &OnceCell<Readings<'a>>,
     ) -> bool {
         let (source, head) = (&self.source, &seen.head);
+        let readings = || readings.get_or_init(|| Readings::of(head.path()));
         let covers = |path: &String| {
-            let readings = readings.get_or_init(|| Readings::of(head.path()));
-            if source.allow { readings.must_be(path) } else { readings.may_be(path) }
+            if source.allow { readings().must_be(path) } else { readings().may_be(path) }
         };
+        // What is excepted is looked at the other way round: an allow rule is left by what may be meant.
+        let excepts = |path: &String| {
+            if source.allow { readings().may_be(path) } else { readings().must_be(path) }
+        };
+        let except = &source.except;
+        let is_method = |method: &String| method == head.method();
+        let is_called = |host: &String| is_host(host, head.host());
         self.is_from(seen.caller)
             && self.is_at(seen.client)
             && self.has_shown(seen.certified)
-            && (source.methods.is_empty() || source.methods.iter().any(|method| method == head.method()))
-            && (source.hosts.is_empty() || source.hosts.iter().any(|host| is_host(host, head.host())))
+            && (source.methods.is_empty() || source.methods.iter().any(is_method))
+            && !except.methods.iter().any(is_method)
+            && (source.hosts.is_empty() || source.hosts.iter().any(is_called))
+            && !except.hosts.iter().any(is_called)
             && (source.paths.is_empty() || source.paths.iter().any(covers))
+            && !except.paths.iter().any(excepts)
             && self.doubt(seen.known).unwrap_or_else(|| {
-                let claim = |wanted| claims.is_some_and(|claims| claims.have(wanted));
-                self.headers.iter().all(|named| self.has(named, head)) && source.claims.iter().all(claim)
+                self.headers.iter().all(|named| has(named, head, source.allow))
+                    && !self.except.headers.iter().any(|named| has(named, head, !source.allow))
+                    && self.claims.iter().all(|claim| claim.is_in(claims))
+                    && !self.except.claims.iter().any(|claim| claim.is_in(claims))
+                    && self.holds(seen, claims)
             })
+    }
+
+    /// Whether the expression holds, if there is one. Where it has no answer, nobody is let in by it and everybody is kept
+    /// out.
+    fn holds(&self, seen: &Seen<'_>, claims: Option<&Claims>) -> bool {
+        let Some(program) = &self.expression else { return true };
+        let call = matcher::Seen::new(&seen.head, seen.caller);
+        let [request, source] = call.words().clone();
+        let claims = claims.map_or_else(|| dodai_cel::Value::Map(Default::default()), Claims::words);
+        program.holds_over(&[request, source, ("claims", claims)]).unwrap_or(!self.source.allow)
     }
 
     /// The benefit of the doubt for a call of which less is known than the rule asks for.
     fn doubt(&self, known: Known) -> Option<bool> {
+        let asks_claims =
+            self.expression.is_some() || !self.claims.is_empty() || !self.except.claims.is_empty();
         let lacks = match known {
             Known::All => false,
-            Known::Head => !self.source.claims.is_empty(),
-            Known::Line => !self.source.claims.is_empty() || !self.headers.is_empty(),
+            Known::Head => asks_claims,
+            Known::Line => asks_claims || !self.headers.is_empty() || !self.except.headers.is_empty(),
         };
         lacks.then_some(self.source.allow)
     }
 
-    /// Whether the caller is one of those named, if any are.
+    /// Whether the caller is one of those named, if any are, and none of those excepted.
     fn is_from(&self, caller: &Caller) -> bool {
-        let source = &self.source;
+        let (source, except) = (&self.source, &self.source.except);
+        let is_excepted = |app: &AppId| is_one_of(app, &except.apps, &except.namespaces, &except.identities);
+        if caller.app().is_some_and(is_excepted) {
+            return false;
+        }
         if source.apps.is_empty() && source.namespaces.is_empty() && source.identities.is_empty() {
             return true;
         }
-        let Some(app) = caller.app() else { return false };
-        source.apps.contains(app)
-            || source.namespaces.iter().any(|ns| ns == app.namespace.as_str())
-            || source.identities.iter().any(|pattern| is_identity(pattern, app))
+        let is_named = |app: &AppId| is_one_of(app, &source.apps, &source.namespaces, &source.identities);
+        caller.app().is_some_and(is_named)
     }
 
-    /// Whether the client is in one of the networks, if any are given. One whose address is not known is in none.
+    /// Whether the client is in one of the networks, if any are given, and in none of those excepted. One whose address is
+    /// not known is in none; an allow rule that excepts some does not match it.
     fn is_at(&self, client: Option<&str>) -> bool {
-        if self.networks.is_empty() {
+        if self.networks.is_empty() && self.except.networks.is_empty() {
             return true;
         }
-        let address = client.and_then(|client| client.parse::<IpAddr>().ok());
-        address.is_some_and(|address| self.networks.iter().any(|network| network.has(address)))
+        let Some(address) = client.and_then(|client| client.parse::<IpAddr>().ok()) else {
+            return self.networks.is_empty() && !self.source.allow;
+        };
+        let is_in = |networks: &[Network]| networks.iter().any(|network| network.has(address));
+        (self.networks.is_empty() || is_in(&self.networks)) && !is_in(&self.except.networks)
     }
 
     /// Whether the client has shown one of the certificates, if any are given.
@@ -169,19 +257,25 @@ impl Rule {
         let says = |certified: &Certified| wanted.iter().any(|one| is_shown(one, &certified.certificate));
         wanted.is_empty() || certified.is_some_and(says)
     }
+}
 
-    /// Of a header that is repeated, any value may be meant.
-    fn has(&self, named: &Named, head: &RequestHead<'_>) -> bool {
-        let (mut any, mut all) = (false, true);
-        head.for_each_header(|name, value| {
-            if name.eq_ignore_ascii_case(&named.name) {
-                let fits = named.matches(Some(value));
-                any |= fits;
-                all &= fits;
-            }
-        });
-        any && (all || !self.source.allow)
-    }
+/// Whether a header is as it should be. Of one that is repeated any value may be meant: with `surely` all must fit.
+fn has(named: &Named, head: &RequestHead<'_>, surely: bool) -> bool {
+    let (mut any, mut all) = (false, true);
+    head.for_each_header(|name, value| {
+        if name.eq_ignore_ascii_case(&named.name) {
+            let fits = named.matches(Some(value));
+            any |= fits;
+            all &= fits;
+        }
+    });
+    any && (all || !surely)
+}
+
+fn is_one_of(app: &AppId, apps: &[AppId], namespaces: &[String], identities: &[IdentityPattern]) -> bool {
+    apps.contains(app)
+        || namespaces.iter().any(|namespace| namespace == app.namespace.as_str())
+        || identities.iter().any(|pattern| is_identity(pattern, app))
 }
 
 fn is_host(pattern: &str, host: &str) -> bool {
@@ -222,7 +316,7 @@ fn fits(pattern: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dodai_core::snapshot::{AccessRule, ValueMatch, ValuePattern};
+    use dodai_core::snapshot::{AccessExcept, AccessRule, ClaimMatch};
     use tokio::time::Instant;
 
     fn verdict(
@@ -355,5 +449,92 @@ mod tests {
         let request = || http::Request::get("/").header("x-role", "admin");
         assert!(!verdict(&deny, &shop(), None, request().header("x-role", "user")));
         assert!(verdict(&deny, &shop(), None, request()));
+    }
+    #[test]
+    fn what_is_excepted_is_surely_left_out_by_an_allow_rule() {
+        let apps = |name: &str| vec![AppId::parse(name).expect("valid")];
+        let value = |value: &str| ValueMatch { name: "x".into(), value: ValuePattern::Exact(value.into()) };
+        // Whether a rule that allows, and one that denies, matches.
+        let check = |except: AccessExcept, client: Option<&str>, uri: &str, allows: bool, denies: bool| {
+            let request = || http::Request::get(uri).header("x", "1").header("x", "2");
+            let rule = |allow| AccessRule { allow, except: except.clone(), ..AccessRule::default() };
+            let denying = snapshot::Access { default_allow: true, rules: vec![rule(false)] };
+            let found = (
+                verdict(&only(rule(true)), &shop(), client, request()),
+                !verdict(&denying, &shop(), client, request()),
+            );
+            assert_eq!(found, (allows, denies), "{except:?} {client:?} {uri}");
+        };
+        let none = AccessExcept::default;
+        check(AccessExcept { apps: apps("default/shop"), ..none() }, None, "/", false, false);
+        check(AccessExcept { apps: apps("default/cart"), ..none() }, None, "/", true, true);
+        check(AccessExcept { namespaces: vec!["default".into()], ..none() }, None, "/", false, false);
+        let identity = IdentityPattern { namespace: "*".into(), app: "sh*".into() };
+        check(AccessExcept { identities: vec![identity], ..none() }, None, "/", false, false);
+        check(AccessExcept { methods: vec!["GET".into()], ..none() }, None, "/", false, false);
+        check(AccessExcept { methods: vec!["POST".into()], ..none() }, None, "/", true, true);
+        check(
+            AccessExcept { hosts: vec!["*.example".into()], ..none() },
+            None,
+            "http://a.example/",
+            false,
+            false,
+        );
+        let admin = || AccessExcept { paths: vec!["/admin/*".into()], ..none() };
+        check(admin(), None, "/a", true, true);
+        check(admin(), None, "/admin/x", false, false);
+        check(admin(), None, "/a/..;/admin/x", false, true);
+        let net = || AccessExcept { addresses: vec!["10.0.0.0/8".into()], ..none() };
+        check(net(), Some("10.1.1.1"), "/", false, false);
+        check(net(), Some("192.0.2.1"), "/", true, true);
+        check(net(), None, "/", false, true);
+        check(AccessExcept { headers: vec![value("1")], ..none() }, None, "/", false, true);
+        check(AccessExcept { headers: vec![value("3")], ..none() }, None, "/", true, true);
+    }
+
+    #[test]
+    fn callers_that_are_no_app_are_none_that_is_excepted() {
+        let except = AccessExcept { namespaces: vec!["default".into()], ..AccessExcept::default() };
+        let rule = AccessRule { except, ..AccessRule::default() };
+        assert!(verdict(&only(rule), &Caller::Outside, None, http::Request::get("/")));
+    }
+
+    #[test]
+    fn expressions_and_claims_are_asked() {
+        let claims = Claims::of(r#"{"role": "admin-eu", "groups": ["a", "b"], "org": {"id": 7}}"#);
+        let check = |rule: AccessRule, claims: Option<&Claims>, allows: bool, denies: bool| {
+            let (parts, ()) = http::Request::get("/a").body(()).expect("valid").into_parts();
+            let (head, now, caller) = (RequestHead::Map(&parts), Instant::now(), shop());
+            let seen = Seen { head, caller: &caller, client: None, certified: None, now, known: Known::All };
+            let of = |allow: bool| snapshot::Access {
+                default_allow: !allow,
+                rules: vec![AccessRule { allow, ..rule.clone() }],
+            };
+            let is_let_in =
+                |allow| Access::compile("r", &of(allow)).expect("compiles").check(&seen, claims).is_ok();
+            assert_eq!((is_let_in(true), !is_let_in(false)), (allows, denies), "{rule:?} {claims:?}");
+        };
+        let when = |text: &str| AccessRule { cel: Some(text.to_owned()), ..AccessRule::default() };
+        check(when("claims.role.startsWith('admin') && source.app == 'shop'"), Some(&claims), true, true);
+        check(when("claims.org.id == 8"), Some(&claims), false, false);
+        check(when("request.path == '/a'"), None, true, true);
+        // Without an answer nobody is let in, and everybody kept out.
+        check(when("claims.role == 'x'"), None, false, true);
+        check(when("request.headers['none'] == 'x'"), Some(&claims), false, true);
+        check(when("request.path"), Some(&claims), false, true);
+        let claim =
+            |name: &str, values: &[ValuePattern]| ClaimMatch { name: name.into(), values: values.to_vec() };
+        let rule = |claim| AccessRule { claims: vec![claim], ..AccessRule::default() };
+        check(rule(claim("role", &[ValuePattern::Regex("admin-..".into())])), Some(&claims), true, true);
+        check(rule(claim("role", &[ValuePattern::Regex("admin".into())])), Some(&claims), false, false);
+        check(rule(claim("groups", &[ValuePattern::Exact("b".into())])), Some(&claims), true, true);
+        check(rule(claim("org", &[])), Some(&claims), true, true);
+        check(rule(claim("none", &[])), Some(&claims), false, false);
+        let except = |claim| AccessRule {
+            except: AccessExcept { claims: vec![claim], ..AccessExcept::default() },
+            ..AccessRule::default()
+        };
+        check(except(claim("groups", &[ValuePattern::Exact("b".into())])), Some(&claims), false, false);
+        check(except(claim("groups", &[ValuePattern::Exact("c".into())])), None, true, true);
     }
 }

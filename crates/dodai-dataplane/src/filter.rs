@@ -70,7 +70,18 @@ pub enum Filter {
 impl Filter {
     /// Whether it may wait, or change a call that arrives.
     pub fn is_deep(&self) -> bool {
-        matches!(self, Filter::Jwt(_) | Filter::Authorizer(_))
+        match self {
+            Filter::Jwt(_) | Filter::Authorizer(_) => true,
+            Filter::Trial(trial) => trial.filter().is_deep(),
+            Filter::Request(_)
+            | Filter::Response(_)
+            | Filter::Rewrite { .. }
+            | Filter::Mirror { .. }
+            | Filter::RateLimits(_)
+            | Filter::Access(_)
+            | Filter::Fault(_)
+            | Filter::Cors(_) => false,
+        }
     }
 
     /// Whether it makes headers for each call.
@@ -221,6 +232,8 @@ pub struct Passed {
     pub reply: Option<Box<Edits>>,
     /// What its token claims.
     pub claims: Option<Arc<Claims>>,
+    /// What its token claims by a policy that is only tried.
+    pub tried_claims: Option<Arc<Claims>>,
     /// What harm is done to it on purpose.
     pub fault: Option<Box<Drawn>>,
     /// Whether the call has arrived: the base that sent it has edited its head already.
@@ -283,7 +296,7 @@ pub fn run(
             Filter::RateLimits(limits) => limits.take(seen, passed.claims.as_deref()).map_err(used_up)?,
             Filter::Access(access) => access.check(seen, passed.claims.as_deref())?,
             // The base itself is asked for nothing: it delivers messages, and asks authorizers.
-            Filter::Jwt(_) | Filter::Authorizer(_) if *seen.caller == Caller::Base => {}
+            filter if filter.is_deep() && *seen.caller == Caller::Base => {}
             Filter::Jwt(jwt) => match jwt.check(&seen.head, waited && index == from, edits)? {
                 Checked::Token(claims) => passed.claims = Some(claims),
                 Checked::None => {}
@@ -296,7 +309,11 @@ pub fn run(
                 passed.fault = fault.draw(&seen.head).or(passed.fault.take())
             }
             Filter::Fault(_) => {}
-            Filter::Trial(trial) => trial.run(seen, passed.claims.as_deref()),
+            Filter::Trial(trial) => {
+                if let Some(wait) = trial.run(seen, passed, waited && index == from) {
+                    return Ok(Ran::Waits(index, wait));
+                }
+            }
             Filter::Cors(cors) => {
                 if let Some(answer) = cors.preflight(&seen.head) {
                     return Ok(Ran::Answered(204, Box::new(answer)));
@@ -316,14 +333,16 @@ pub fn run_at_once(filters: &[Filter], seen: &Seen<'_>, name: &str) -> Result<()
         return Ok(());
     }
     let mut passed = Passed { arrived: true, ..Passed::default() };
-    match run(filters, 0, true, seen, || None, &mut passed, &mut Edits::new())? {
-        Ran::Through | Ran::Answered(..) => Ok(()),
+    let mut from = 0;
+    while let Ran::Waits(at, _) = run(filters, from, true, seen, || None, &mut passed, &mut Edits::new())? {
         // Nobody waits here: who may need to is asked by `later::arrive`.
-        Ran::Waits(..) => {
-            let text = format!("{name} asks of its callers what only an HTTP call can answer");
-            Err(Failure::new(Kind::NotImplemented, text))
-        }
+        let text = format!("{name} asks of its callers what only an HTTP call can answer");
+        let failure = Failure::new(Kind::NotImplemented, text);
+        let Some(Filter::Trial(trial)) = filters.get(at) else { return Err(failure) };
+        trial.would_refuse(seen, &failure);
+        from = at + 1;
     }
+    Ok(())
 }
 
 /// Why a call beyond a rate is refused, that would fit in `wait`.

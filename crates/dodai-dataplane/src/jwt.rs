@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
-use dodai_core::snapshot::{self, ClaimMatch, JwtKeys};
+use dodai_core::snapshot::{self, JwtKeys};
 use http::HeaderName;
 use http::header::COOKIE;
 use serde_json::{Map, Value};
@@ -59,18 +59,27 @@ impl Claims {
         Claims(serde_json::from_str(json).expect("an object"))
     }
 
-    /// Whether a claim is as a rule wants it.
-    pub fn have(&self, wanted: &ClaimMatch) -> bool {
-        let is = |value: &Value| text(value).is_some_and(|text| wanted.values.contains(&text));
-        match self.get(&wanted.name) {
+    /// Whether a claim is there, whatever it says.
+    pub fn has(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|value| !value.is_null())
+    }
+
+    /// Whether what a claim says, or one of the things if it is a list, is as it should be.
+    pub fn any(&self, name: &str, fits: impl Fn(&str) -> bool) -> bool {
+        let is = |value: &Value| text(value).is_some_and(|text| fits(&text));
+        match self.get(name) {
             Some(Value::Array(all)) => all.iter().any(is),
             // Scopes are a list in one text (RFC 8693 section 4.2).
-            Some(Value::String(all)) if matches!(wanted.name.as_str(), "scope" | "scp") => {
-                all.split(' ').any(|one| wanted.values.iter().any(|value| value == one))
-            }
+            Some(Value::String(all)) if matches!(name, "scope" | "scp") => all.split(' ').any(fits),
             Some(one) => is(one),
             None => false,
         }
+    }
+
+    /// All of them, for expressions.
+    pub fn words(&self) -> dodai_cel::Value {
+        let pairs = self.0.iter().map(|(name, value)| (name.clone(), dodai_cel::Value::of(value)));
+        dodai_cel::Value::Map(Arc::new(pairs.collect()))
     }
 }
 

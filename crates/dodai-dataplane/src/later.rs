@@ -187,6 +187,28 @@ async fn wait_for(
             }
             Verdict::Denied(status, headers, body) => Ok(Waited::Denied(status, headers, body)),
         },
+        (Some(Filter::Trial(trial)), wait) => {
+            match (trial.filter(), wait) {
+                (Filter::Jwt(jwt), Wait::Keys(issuer)) => {
+                    if let Some(source) = jwt.source(issuer, &worker.shared.key_sources) {
+                        source.wait(worker).await;
+                    }
+                    return Ok(Waited::Again);
+                }
+                (Filter::Authorizer(authorizer), Wait::Verdict) => {
+                    let refused = match authorizer.ask(worker, seen).await {
+                        Ok(Verdict::Allowed(..)) => None,
+                        Ok(Verdict::Denied(status, ..)) => {
+                            Some(Failure::new(Kind::Denied, format!("the authorizer answered {status}")))
+                        }
+                        Err(failure) => Some(failure),
+                    };
+                    refused.iter().for_each(|failure| trial.would_refuse(seen, failure));
+                }
+                (_, Wait::Keys(_) | Wait::Verdict) => {}
+            }
+            Ok(Waited::Past)
+        }
         (_, Wait::Keys(_) | Wait::Verdict) => Err(Failure::new(Kind::Internal, "nothing waits there")),
     }
 }

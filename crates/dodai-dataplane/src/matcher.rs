@@ -42,7 +42,7 @@ impl<'a> Seen<'a> {
     }
 
     /// What expressions see. Names of headers are in small letters; of repeated headers the values are joined.
-    fn words(&self) -> &[(&'static str, Value); 2] {
+    pub fn words(&self) -> &[(&'static str, Value); 2] {
         self.words.get_or_init(|| {
             let text = |text: &str| Value::Text(text.into());
             let mut headers: BTreeMap<String, Value> = BTreeMap::new();

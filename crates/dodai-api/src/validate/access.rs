@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use super::Findings;
 use super::route::check_value;
+use crate::jwt::ClaimMatch;
 use crate::name::Name;
-use crate::policy::{Access, AccessRule, AccessSource};
+use crate::policy::{ACCESS_NAMES, Access, AccessRule, AccessSource};
 use crate::read::Code;
+use crate::route::ValueMatchKind;
 
 pub(super) fn check(access: &Access, found: &mut Findings) {
     for (i, rule) in access.rules.iter().enumerate() {
@@ -19,57 +21,100 @@ pub(super) fn check(access: &Access, found: &mut Findings) {
 }
 
 fn check_rule(path: &str, rule: &AccessRule, found: &mut Findings) {
-    for (j, method) in rule.methods.iter().enumerate() {
-        found.method(&format!("{path}.methods[{j}]"), method);
-    }
-    for (j, host) in rule.hosts.iter().enumerate() {
-        found.hostname(&format!("{path}.hosts[{j}]"), host);
-    }
-    for (j, header) in rule.headers.iter().enumerate() {
-        let path = format!("{path}.headers[{j}]");
-        found.header_name(&format!("{path}.name"), &header.name);
-        check_value(&path, header, found);
-    }
-    for (j, claim) in rule.claims.iter().enumerate() {
-        let path = format!("{path}.claims[{j}]");
-        found.not_empty(&format!("{path}.values"), "value", &claim.values);
-        if claim.name.is_empty() {
-            let remedy = "name a claim, for example `groups`";
-            found.error(Code::InvalidValue, format!("{path}.name"), "the claim is empty", remedy);
+    for (key, methods) in [("methods", &rule.methods), ("notMethods", &rule.not_methods)] {
+        for (j, method) in methods.iter().enumerate() {
+            found.method(&format!("{path}.{key}[{j}]"), method);
         }
     }
-    for (j, pattern) in rule.paths.iter().enumerate() {
-        let path = format!("{path}.paths[{j}]");
-        found.absolute_path(&path, pattern);
-        if pattern.strip_suffix("/*").unwrap_or(pattern).contains('*') {
-            let message = "`*` stands only at the end, after `/`";
-            let remedy = "write `/a` for one path or `/a/*` for all below it";
-            found.error(Code::InvalidValue, path, message, remedy);
+    for (key, hosts) in [("hosts", &rule.hosts), ("notHosts", &rule.not_hosts)] {
+        for (j, host) in hosts.iter().enumerate() {
+            found.hostname(&format!("{path}.{key}[{j}]"), host);
+        }
+    }
+    for (key, headers) in [("headers", &rule.headers), ("notHeaders", &rule.not_headers)] {
+        for (j, header) in headers.iter().enumerate() {
+            let path = format!("{path}.{key}[{j}]");
+            found.header_name(&format!("{path}.name"), &header.name);
+            check_value(&path, header, found);
+        }
+    }
+    for (key, claims) in [("claims", &rule.claims), ("notClaims", &rule.not_claims)] {
+        for (j, claim) in claims.iter().enumerate() {
+            check_claim(&format!("{path}.{key}[{j}]"), claim, found);
+        }
+    }
+    for (key, paths) in [("paths", &rule.paths), ("notPaths", &rule.not_paths)] {
+        for (j, pattern) in paths.iter().enumerate() {
+            check_path(&format!("{path}.{key}[{j}]"), pattern, found);
+        }
+    }
+    if let Some(when) = &rule.when
+        && let Err(malformed) = dodai_cel::Program::parse_over(when, &ACCESS_NAMES)
+    {
+        let remedy = "write, for example, `request.method == 'GET' || claims.role == 'admin'`";
+        found.error(Code::InvalidValue, format!("{path}.when"), malformed.to_string(), remedy);
+    }
+}
+
+fn check_claim(path: &str, claim: &ClaimMatch, found: &mut Findings) {
+    if claim.name.is_empty() {
+        let remedy = "name a claim, for example `groups`";
+        found.error(Code::InvalidValue, format!("{path}.name"), "the claim is empty", remedy);
+    }
+    let path = format!("{path}.values");
+    match claim.kind {
+        ValueMatchKind::Present if claim.values.is_empty() => {}
+        ValueMatchKind::Present => {
+            let remedy = "leave `values` out, or use `Exact`";
+            found.error(Code::Conflict, path, "`Present` looks at no value", remedy);
+        }
+        ValueMatchKind::Exact | ValueMatchKind::RegularExpression => {
+            found.not_empty(&path, "value", &claim.values);
+            for (i, value) in claim.values.iter().enumerate() {
+                if claim.kind == ValueMatchKind::RegularExpression {
+                    found.regex(&format!("{path}[{i}]"), value);
+                }
+            }
         }
     }
 }
 
+fn check_path(path: &str, pattern: &str, found: &mut Findings) {
+    found.absolute_path(path, pattern);
+    if pattern.strip_suffix("/*").unwrap_or(pattern).contains('*') {
+        let message = "`*` stands only at the end, after `/`";
+        let remedy = "write `/a` for one path or `/a/*` for all below it";
+        found.error(Code::InvalidValue, path, message, remedy);
+    }
+}
+
 fn check_source(path: &str, from: &AccessSource, found: &mut Findings) {
-    let who = from.apps.is_empty() && from.namespaces.is_empty() && from.identities.is_empty();
-    if who && from.addresses.is_empty() && from.certificates.is_empty() {
+    if *from == AccessSource::default() {
         let remedy = "add `apps`, `namespaces`, `identities`, `addresses` or `certificates`, or leave it out";
         found.error(Code::MissingKey, path, "nobody is named", remedy);
     }
-    for (j, app) in from.apps.iter().enumerate() {
-        if let Err(invalid) = parse_app(app) {
-            let remedy = format!("{}, or `namespace/name`", invalid.remedy);
-            found.error(Code::InvalidValue, format!("{path}.apps[{j}]"), invalid.message, remedy);
+    for (key, list) in [("apps", &from.apps), ("notApps", &from.not_apps)] {
+        for (j, app) in list.iter().enumerate() {
+            if let Err(invalid) = parse_app(app) {
+                let remedy = format!("{}, or `namespace/name`", invalid.remedy);
+                found.error(Code::InvalidValue, format!("{path}.{key}[{j}]"), invalid.message, remedy);
+            }
         }
     }
-    for (j, identity) in from.identities.iter().enumerate() {
-        if crate::identity_parts(identity).is_none() {
-            let message = format!("`{}` is not the SPIFFE id of an app", crate::Invalid::shorten(identity));
-            let remedy = "write `spiffe://cluster.local/ns/NAMESPACE/APP` with the trust domain of the mesh; one `*` may stand in each of the last two";
-            found.error(Code::InvalidValue, format!("{path}.identities[{j}]"), message, remedy);
+    for (key, list) in [("identities", &from.identities), ("notIdentities", &from.not_identities)] {
+        for (j, identity) in list.iter().enumerate() {
+            if crate::identity_parts(identity).is_none() {
+                let message =
+                    format!("`{}` is not the SPIFFE id of an app", crate::Invalid::shorten(identity));
+                let remedy = "write `spiffe://cluster.local/ns/NAMESPACE/APP` with the trust domain of the mesh; one `*` may stand in each of the last two";
+                found.error(Code::InvalidValue, format!("{path}.{key}[{j}]"), message, remedy);
+            }
         }
     }
-    for (j, network) in from.addresses.iter().enumerate() {
-        check_network(&format!("{path}.addresses[{j}]"), network, found);
+    for (key, list) in [("addresses", &from.addresses), ("notAddresses", &from.not_addresses)] {
+        for (j, network) in list.iter().enumerate() {
+            check_network(&format!("{path}.{key}[{j}]"), network, found);
+        }
     }
     for (j, pattern) in from.certificates.iter().enumerate() {
         if crate::certificate_parts(pattern).is_none() {

@@ -80,6 +80,11 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
         let remedy = "target the Gateway or a Route of it in a Policy of its own";
         for (key, given, message) in [
             ("addresses", !from.addresses.is_empty(), "the client's address is known at gateways only"),
+            (
+                "notAddresses",
+                !from.not_addresses.is_empty(),
+                "the client's address is known at gateways only",
+            ),
             ("certificates", !from.certificates.is_empty(), "clients show certificates at gateways only"),
         ] {
             if given {

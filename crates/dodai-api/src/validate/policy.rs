@@ -179,8 +179,9 @@ fn check_concurrency(concurrency: &Concurrency, found: &mut Findings) {
 
 /// What only tries must not look as if it did more.
 fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
-    if spec.access.is_none() && spec.rate_limits.is_empty() {
-        let remedy = "add `access` or `rateLimits`, or leave `dryRun` out";
+    let tried = [spec.access.is_some(), spec.jwt.is_some(), spec.ext_authz.is_some()];
+    if !tried.contains(&true) && spec.rate_limits.is_empty() {
+        let remedy = "add `access`, `rateLimits`, `jwt` or `extAuthz`, or leave `dryRun` out";
         found.error(Code::MissingKey, "spec.dryRun", "there is nothing to try", remedy);
     }
     let others = [
@@ -191,8 +192,6 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
         ("loadBalancing", spec.load_balancing.is_some()),
         ("headers", spec.headers.is_some()),
         ("cors", spec.cors.is_some()),
-        ("jwt", spec.jwt.is_some()),
-        ("extAuthz", spec.ext_authz.is_some()),
         ("fault", spec.fault.is_some()),
         ("concurrency", spec.concurrency.is_some()),
         ("priority", spec.priority.is_some()),
@@ -201,7 +200,7 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
         ("maxRequestBody", spec.max_request_body.is_some()),
     ];
     for (key, _) in others.iter().filter(|(_, given)| *given) {
-        let message = "only `access` and `rateLimits` can be tried";
+        let message = "only `access`, `rateLimits`, `jwt` and `extAuthz` can be tried";
         found.error(Code::Conflict, format!("spec.{key}"), message, "put it into a Policy of its own");
     }
 }

@@ -119,6 +119,37 @@ fn what_is_said_of_tokens() {
 }
 
 #[test]
+fn what_a_call_may_not_be_is_read_as_what_it_may() {
+    let rule = |text: &str| format!("access: {{rules: [{{action: deny, {text}}}]}}");
+    good(&policy(
+        APP,
+        &rule("from: {notApps: [b, c/d], notNamespaces: [n]}, notMethods: [GET], notPaths: [/a/*]"),
+    ));
+    good(&policy(
+        APP,
+        &rule(
+            "notHosts: ['*.b'], notHeaders: [{name: x, type: Present}], claims: [{name: a, type: Present}]",
+        ),
+    ));
+    good(&policy(APP, &rule("when: \"claims.role == 'a' || source.app == 'b'\"")));
+    for (text, path) in [
+        ("from: {notApps: ['B b']}", "from.notApps[0]"),
+        ("from: {notIdentities: [x]}", "from.notIdentities[0]"),
+        ("from: {notAddresses: [10.0.0.0/8]}", "from.notAddresses"),
+        ("from: {}", "from"),
+        ("notMethods: [get]", "notMethods[0]"),
+        ("notPaths: [/a*]", "notPaths[0]"),
+        ("notHosts: ['http://a']", "notHosts[0]"),
+        ("notHeaders: [{name: 'x y', value: a}]", "notHeaders[0].name"),
+        ("notClaims: [{name: a, type: Present, values: [b]}]", "notClaims[0].values"),
+        ("claims: [{name: a, type: RegularExpression, values: ['(']}]", "claims[0].values[0]"),
+        ("when: 'event.type'", "when"),
+    ] {
+        check(APP, &rule(text), &format!("spec.access.rules[0].{path}"));
+    }
+}
+
+#[test]
 fn what_is_said_of_authorizers() {
     good(&policy(APP, "extAuthz: {backendRef: {name: authz}, pathPrefix: /check, callHeaders: [x-user]}"));
     good(&policy(
@@ -256,6 +287,8 @@ fn a_header_is_changed_in_one_way() {
 #[test]
 fn only_guards_can_be_tried() {
     good(&policy(APP, "dryRun: true, access: {default: deny}"));
+    good(&policy(APP, "dryRun: true, extAuthz: {backendRef: {name: a}}"));
+    good(&policy(APP, "dryRun: true, jwt: {issuers: [{issuer: a, jwksUri: 'https://a'}]}"));
     check(APP, "dryRun: true", "spec.dryRun");
     check(APP, "dryRun: true, rateLimits: [{requests: 1}], timeouts: {request: 1s}", "spec.timeouts");
 }

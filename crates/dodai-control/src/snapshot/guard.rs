@@ -5,8 +5,8 @@ use std::time::Duration;
 use dodai_api::{self as api, Metadata, Policy};
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{
-    Access, AccessRule, Authorizer, AuthorizerProtocol, CertificateMatch, ClaimMatch, Cors, Filter,
-    IdentityPattern, Jwt, JwtIssuer, JwtKeys,
+    Access, AccessExcept, AccessRule, Authorizer, AuthorizerProtocol, CertificateMatch, ClaimMatch, Cors,
+    Filter, IdentityPattern, Jwt, JwtIssuer, JwtKeys, ValuePattern,
 };
 use dodai_transport::identity::TrustDomain;
 
@@ -52,6 +52,18 @@ pub(super) fn access(access: &api::Access, metadata: &Metadata, domain: &TrustDo
             hosts: rule.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
             headers: rule.headers.iter().map(value).collect(),
             claims: rule.claims.iter().map(claim).collect(),
+            except: AccessExcept {
+                apps: from.not_apps.iter().filter_map(app).collect(),
+                namespaces: from.not_namespaces.iter().map(ToString::to_string).collect(),
+                identities: from.not_identities.iter().map(|one| identity(one, domain)).collect(),
+                addresses: from.not_addresses,
+                methods: rule.not_methods.clone(),
+                paths: rule.not_paths.clone(),
+                hosts: rule.not_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+                headers: rule.not_headers.iter().map(value).collect(),
+                claims: rule.not_claims.iter().map(claim).collect(),
+            },
+            cel: rule.when.clone(),
         }
     };
     Access {
@@ -71,7 +83,12 @@ fn certificate(text: &str) -> Option<CertificateMatch> {
 }
 
 fn claim(wanted: &api::ClaimMatch) -> ClaimMatch {
-    ClaimMatch { name: wanted.name.clone(), values: wanted.values.clone() }
+    let one = |text: &String| match wanted.kind {
+        api::ValueMatchKind::Exact => ValuePattern::Exact(text.clone()),
+        api::ValueMatchKind::RegularExpression => ValuePattern::Regex(text.clone()),
+        api::ValueMatchKind::Present => ValuePattern::Present,
+    };
+    ClaimMatch { name: wanted.name.clone(), values: wanted.values.iter().map(one).collect() }
 }
 
 /// How often keys are fetched anew where nothing is said.

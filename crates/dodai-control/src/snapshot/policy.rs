@@ -142,7 +142,11 @@ fn guard(input: &Input<'_>, parts: &[Part<'_>]) -> Vec<Filter> {
     let (trials, policies): (Vec<_>, Vec<_>) =
         policies_of(input.documents, parts).into_iter().partition(|policy| policy.spec.dry_run);
     let token = policies.iter().find_map(|policy| policy.spec.jwt.as_ref()).map(guard::jwt);
-    let tried = trials.into_iter().filter_map(|policy| Some(guard::trial(policy, says(&policy)?)));
+    let tried = trials.into_iter().flat_map(|policy| {
+        let token = policy.spec.jwt.as_ref().map(guard::jwt);
+        let all = [token, says(&policy), guard::authorizer(input.documents, policy)];
+        all.into_iter().flatten().map(|filter| guard::trial(policy, filter))
+    });
     let asked = policies.iter().find_map(|policy| guard::authorizer(input.documents, policy));
     token.into_iter().chain(policies.iter().find_map(says)).chain(tried).chain(asked).collect()
 }

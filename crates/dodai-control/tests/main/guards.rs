@@ -3,8 +3,11 @@
 use dodai_control::documents::Documents;
 use dodai_control::records::{Observed, Records, Sighting};
 use dodai_control::snapshot::{BaseSettings, Input, build};
-use dodai_core::id::BaseId;
-use dodai_core::snapshot::{Access, Action, Cors, Filter, IdentityPattern, RateLimit, Rule, Snapshot};
+use dodai_core::id::{AppId, BaseId};
+use dodai_core::snapshot::{
+    Access, AccessExcept, AccessRule, Action, ClaimMatch, Cors, Filter, IdentityPattern, RateLimit, Rule,
+    Snapshot, ValueMatch, ValuePattern,
+};
 use dodai_core::status::Status;
 
 use super::compiled::{app, document, policy, service, snapshot};
@@ -43,6 +46,45 @@ fn pages_are_asked_about_first_and_the_route_wins() {
     let found = rules(&snapshot(&(gateway(of_route) + &of_gateway), &["a"]));
     assert_eq!(origins(&found[0].filters[0]), ["*"]);
     assert!(!found[0].filters[1..].iter().any(|filter| matches!(filter, Filter::Cors(_))));
+}
+
+#[test]
+fn rules_say_what_a_call_may_not_be() {
+    let rules = "{action: deny, from: {notApps: [b], notNamespaces: [n]}, notMethods: [GET], notPaths: [/b], notHosts: [B.example], notHeaders: [{name: h, type: Present}], notClaims: [{name: c, type: RegularExpression, values: [d]}], claims: [{name: e, type: Present}], when: 'claims.x'}";
+    let claim = |name: &str, values| ClaimMatch { name: name.to_owned(), values };
+    let except = AccessExcept {
+        apps: vec![AppId::parse("default/b").expect("valid")],
+        namespaces: vec!["n".to_owned()],
+        methods: vec!["GET".to_owned()],
+        paths: vec!["/b".to_owned()],
+        hosts: vec!["b.example".to_owned()],
+        headers: vec![ValueMatch { name: "h".to_owned(), value: ValuePattern::Present }],
+        claims: vec![claim("c", vec![ValuePattern::Regex("d".to_owned())])],
+        ..AccessExcept::default()
+    };
+    let (claims, cel) = (vec![claim("e", vec![])], Some("claims.x".to_owned()));
+    let rule = AccessRule { except, claims, cel, ..AccessRule::default() };
+    let expect = Access { default_allow: false, rules: vec![rule] };
+    let text = app("a", "{name: http}")
+        + &policy("p", "{kind: App, name: a}", &format!("access: {{rules: [{rules}]}}"));
+    let found = snapshot(&text, &["a"]);
+    assert_eq!(service(&found, "default/a/http").inbound, [Filter::Access(expect)]);
+}
+
+#[test]
+fn tokens_and_authorizers_are_tried_too() {
+    let jwt = "jwt: {issuers: [{issuer: a, jwksUri: 'https://a'}]}";
+    let tried =
+        format!("dryRun: true, {jwt}, access: {{default: deny}}, extAuthz: {{backendRef: {{name: a}}}}");
+    let text = app("a", "{name: http}") + &policy("tried", "{kind: App, name: a}", &tried);
+    let snapshot = snapshot(&text, &["a"]);
+    let inbound = &service(&snapshot, "default/a/http").inbound;
+    let tried = |filter: &Filter| {
+        let Filter::Trial { filter, .. } = filter else { panic!("it holds: {filter:?}") };
+        (**filter).clone()
+    };
+    let all: Vec<Filter> = inbound.iter().map(tried).collect();
+    let [Filter::Jwt(_), Filter::Access(_), Filter::Authorizer(_)] = &all[..] else { panic!("{all:?}") };
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::routing::ValueMatch;
+use super::routing::{ValueMatch, ValuePattern};
 use crate::id::{AppId, ServiceId};
 
 /// Who may call.
@@ -47,6 +47,43 @@ pub struct AccessRule {
     /// Claims of the call's token, all of which must match.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claims: Vec<ClaimMatch>,
+    /// What a call must not be.
+    #[serde(default, skip_serializing_if = "AccessExcept::is_empty")]
+    pub except: AccessExcept,
+    /// An expression over `request`, `source` and `claims`; where it has no answer, only a deny rule matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cel: Option<String>,
+}
+
+/// What a call must not be for a rule of [`Access`]: nothing of this, in the words of the rule itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AccessExcept {
+    /// Apps.
+    pub apps: Vec<AppId>,
+    /// Namespaces.
+    pub namespaces: Vec<String>,
+    /// Callers by the parts of their SPIFFE ids.
+    pub identities: Vec<IdentityPattern>,
+    /// Networks.
+    pub addresses: Vec<String>,
+    /// Methods.
+    pub methods: Vec<String>,
+    /// Paths.
+    pub paths: Vec<String>,
+    /// Hosts.
+    pub hosts: Vec<String>,
+    /// Request headers.
+    pub headers: Vec<ValueMatch>,
+    /// Claims.
+    pub claims: Vec<ClaimMatch>,
+}
+
+impl AccessExcept {
+    /// Whether it names nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == AccessExcept::default()
+    }
 }
 
 /// Apps by namespace and name; one `*` in each stands for anything. Empty parts match nobody.
@@ -77,8 +114,8 @@ pub enum CertificateMatch {
 pub struct ClaimMatch {
     /// The claim; `a.b` is `b` within `a`.
     pub name: String,
-    /// One of these, or, where the claim is a list, one that has one of these.
-    pub values: Vec<String>,
+    /// One of these, or, where the claim is a list, one that has one of these; empty means that it is there.
+    pub values: Vec<ValuePattern>,
 }
 
 /// A service that decides who may call, asked for each call.

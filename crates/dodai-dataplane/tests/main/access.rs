@@ -84,6 +84,33 @@ async fn a_policy_on_trial_counts_and_lets_through() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn conditions_are_asked_of_calls() {
+    local(async {
+        let rule = AccessRule {
+            except: AccessExcept { paths: vec!["/admin/*".into()], ..AccessExcept::default() },
+            cel: Some("request.headers['x-a'] == '1'".into()),
+            ..AccessRule::default()
+        };
+        let world = World::of(guarded(vec![allow(rule)])).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        for (call, expect) in [
+            ("GET / HTTP/1.1\r\nHost: a", 403),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX-A: 2", 403),
+            ("GET /admin/x HTTP/1.1\r\nHost: a\r\nX-A: 1", 403),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX-A: 1", 200),
+        ] {
+            client.send(&format!("{call}\r\n\r\n")).await;
+            if expect == 200 {
+                backends.accept().await.answer(OK).await;
+            }
+            assert_eq!(client.message().await.status(), expect, "{call}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_gateway_may_trust_who_comes() {
     local(async {
         let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
@@ -319,7 +346,8 @@ async fn a_tcp_listener_of_a_gateway_asks_who_connects() {
 #[tokio::test(start_paused = true)]
 async fn what_no_connection_can_show_it_does_not_have() {
     local(async {
-        let claims = vec![ClaimMatch { name: "role".into(), values: vec!["admin".into()] }];
+        let claims =
+            vec![ClaimMatch { name: "role".into(), values: vec![ValuePattern::Exact("admin".into())] }];
         let admins = allow(AccessRule { claims, ..AccessRule::default() });
         let world = World::of(raw(vec![admins])).await;
         world.client_of(91).await.ended().await;
@@ -338,8 +366,17 @@ async fn connections_to_a_gateway_are_limited_and_tried() {
             key: Vec::new(),
             shared: None,
         }]);
-        let tried = Filter::Trial { policy: "shop/try".into(), filter: Box::new(nobody()) };
-        let world = World::of(raw(vec![tried, limit])).await;
+        let trial = |filter| Filter::Trial { policy: "shop/try".into(), filter: Box::new(filter) };
+        let asked = trial(Filter::Authorizer(Authorizer {
+            service: id("shop/catalog/http"),
+            protocol: AuthorizerProtocol::Grpc,
+            timeout: secs(1),
+            fail_open: false,
+            request_headers: Vec::new(),
+            call_headers: Vec::new(),
+            client_headers: Vec::new(),
+        }));
+        let world = World::of(raw(vec![trial(nobody()), asked, limit])).await;
         let mut database = world.backend(2);
         let mut client = world.client_of(91).await;
         client.send("hello").await;
@@ -349,7 +386,7 @@ async fn connections_to_a_gateway_are_limited_and_tried() {
         assert_eq!(record.failure.map(|kind| kind.code()), Some("rate_limited"), "{}", record.detail);
         let told = world.plane.table().tallies();
         let count: Vec<_> = told.iter().map(|one| (one.event, one.count)).collect();
-        assert_eq!(count, [(Event::WouldRefuse, 2)]);
+        assert_eq!(count, [(Event::WouldRefuse, 4)], "an authorizer cannot be asked about a connection");
     })
     .await;
 }

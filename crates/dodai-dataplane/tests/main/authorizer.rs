@@ -39,6 +39,38 @@ const CALL: &str = "POST /a?q=1 HTTP/1.1\r\nHost: shop.example\r\nAuthorization:
                     Content-Length: 4\r\n\r\nbody";
 
 #[tokio::test(start_paused = true)]
+async fn one_on_trial_is_asked_and_changes_nothing() {
+    local(async {
+        for inbound in [false, true] {
+            let tried =
+                Filter::Trial { policy: "shop/try".into(), filter: Box::new(authorizer(http(), false)) };
+            let world = World::of(asking(tried, Protocol::Http, inbound)).await;
+            let (mut backends, mut deciders) = (world.backend(1), world.backend(2));
+            let mut client = world.client().await;
+            let mut call = async |answer: &str| {
+                client.send(CALL).await;
+                let asked = deciders.accept().await.answer(answer).await;
+                assert!(asked.head.starts_with("POST /check/a?q=1 "), "{}", asked.head);
+                let request = backends
+                    .accept()
+                    .await
+                    .answer(&OK.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"))
+                    .await;
+                assert_eq!(request.header("x-user"), Some("root"), "it stays as it came");
+                assert_eq!(client.message().await.status(), 200);
+            };
+            call("HTTP/1.1 200 OK\r\nX-User: ada\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            call("HTTP/1.1 403 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            call("HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+            let told = world.plane.table().tallies();
+            let count: Vec<_> = told.iter().map(|one| (one.event, one.count)).collect();
+            assert_eq!(count, [(Event::WouldRefuse, 2)], "{inbound}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn its_status_decides_and_headers_pass() {
     local(async {
         for inbound in [false, true] {

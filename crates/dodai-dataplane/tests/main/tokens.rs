@@ -230,7 +230,8 @@ async fn access_looks_at_claims() {
     local(async {
         let login = Login::new();
         let check = |name: &str, value: &str| {
-            let claims = vec![ClaimMatch { name: name.into(), values: vec![value.into()] }];
+            let claims =
+                vec![ClaimMatch { name: name.into(), values: vec![ValuePattern::Exact(value.into())] }];
             let rules = vec![AccessRule { allow: true, claims, ..AccessRule::default() }];
             vec![jwt(JwtKeys::Inline(login.keys())), Filter::Access(Access { default_allow: false, rules })]
         };
@@ -356,6 +357,39 @@ async fn without_keys_nobody_comes_in() {
         let bad = usual(service("shop/catalog/http"), filtered(vec![jwt(JwtKeys::Inline("{}".into()))]));
         let refused = world.plane.apply(&Snapshot::of(9, bad)).await.expect_err("refused");
         assert!(refused.to_string().contains("https://login"), "{refused}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_on_trial_are_told_of_and_stay_as_they_are() {
+    local(async {
+        let login = Login::new();
+        let trial = |filter| Filter::Trial { policy: "shop/try".into(), filter: Box::new(filter) };
+        let claims = vec![ClaimMatch { name: "sub".into(), values: vec![ValuePattern::Exact("ada".into())] }];
+        let rule = AccessRule { allow: true, claims, ..AccessRule::default() };
+        let access = || Filter::Access(Access { default_allow: false, rules: vec![rule.clone()] });
+        let world = |keys| {
+            let filters = vec![trial(jwt(keys)), trial(access())];
+            World::of(usual(service("shop/catalog/http"), filtered(filters)))
+        };
+        let would_refuse = |world: &World| -> u64 {
+            let told = world.plane.table().tallies();
+            told.iter().filter(|one| one.event == Event::WouldRefuse).map(|one| one.count).sum()
+        };
+        let here = world(JwtKeys::Inline(login.keys())).await;
+        echoing(here.backend(1));
+        let mut client = here.client().await;
+        let answer = client.ask(&bearer(&login.sign("ES256", &ada()))).await;
+        assert_eq!((answer.status(), would_refuse(&here)), (200, 0));
+        let body = answer.body.to_lowercase();
+        assert!(body.contains("authorization") && !body.contains("x-user: ada"), "nothing changes: {body}");
+        let answer = client.ask(&call("")).await;
+        assert_eq!((answer.status(), would_refuse(&here)), (200, 2), "without a token, by both");
+        let there = world(remote(secs(300))).await;
+        echoing(there.backend(1));
+        let answer = there.client().await.ask(&bearer(&login.sign("ES256", &ada()))).await;
+        assert_eq!((answer.status(), would_refuse(&there)), (200, 2), "without keys");
     })
     .await;
 }
