@@ -28,8 +28,8 @@ use tokio::sync::watch;
 use crate::client::connection::{AdminFile, FILE};
 use crate::output::Output;
 use crate::telemetry::Telemetry;
-pub use seams::Node;
 use seams::{Artefacts, StoreLedger};
+pub use seams::{Node, latest};
 
 /// The port that is taken if it is free.
 const DEFAULT_PORT: u16 = 7070;

@@ -13,7 +13,7 @@ use dodai_admin::seam::{
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;
-use dodai_base::process::{Followed, Line, Logs};
+use dodai_base::process::{Follow, Followed, Line, Logs};
 use dodai_base::telemetry::ring::{Next, Ring};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
@@ -111,10 +111,15 @@ fn shown(instance: &InstanceId, line: &Line) -> LogLine {
     }
 }
 
+/// The last of what several instances wrote, in the order of time.
+pub fn latest(mut lines: Vec<LogLine>, tail: usize) -> Vec<LogLine> {
+    lines.sort_by_key(|line| line.time_ms);
+    lines.split_off(lines.len().saturating_sub(tail))
+}
+
 /// One instance's lines as they come.
-fn follow(instance: InstanceId, logs: &Logs, tail: usize) -> Flow<LogLine> {
-    let start = (logs.follow(tail), instance);
-    futures_util::stream::unfold(start, |(mut follow, instance)| async move {
+fn follow(instance: InstanceId, follow: Follow) -> Flow<LogLine> {
+    futures_util::stream::unfold((follow, instance), |(mut follow, instance)| async move {
         let line = match follow.next().await? {
             Followed::Line(line) => shown(&instance, &line),
             Followed::Missed(count) => LogLine {
@@ -135,22 +140,32 @@ struct Followers {
     app: AppId,
     only: Option<InstanceId>,
     known: Vec<InstanceId>,
+    /// Lines from before, which come first.
+    past: VecDeque<LogLine>,
     lines: SelectAll<Flow<LogLine>>,
     status: watch::Receiver<Status>,
 }
 
 impl Followers {
-    fn look(&mut self, tail: usize) {
+    /// Follows instances that are not followed yet; what they wrote before, up to so many lines.
+    fn look(&mut self, tail: usize) -> Vec<LogLine> {
+        let mut past = Vec::new();
         for (instance, logs) in Node::logs_of(&self.base, &self.app, self.only.as_ref()) {
             if !self.known.contains(&instance) {
-                self.lines.push(follow(instance.clone(), &logs, tail));
+                let mut lines = logs.follow(tail);
+                past.extend(lines.past().iter().map(|line| shown(&instance, line)));
+                self.lines.push(follow(instance.clone(), lines));
                 self.known.push(instance);
             }
         }
+        latest(past, tail)
     }
 
     async fn next(mut self) -> Option<(LogLine, Followers)> {
         loop {
+            if let Some(line) = self.past.pop_front() {
+                return Some((line, self));
+            }
             tokio::select! {
                 // Both are cancel safe; an empty set of lines has nothing to give yet.
                 line = self.lines.next(), if !self.lines.is_empty() => if let Some(line) = line {
@@ -158,7 +173,7 @@ impl Followers {
                 },
                 changed = self.status.changed() => {
                     changed.ok()?;
-                    self.look(usize::MAX);
+                    self.past = self.look(usize::MAX).into();
                 }
             }
         }
@@ -210,19 +225,17 @@ impl seam::Node for Node {
                 app: app.clone(),
                 only: instance.cloned(),
                 known: Vec::new(),
+                past: VecDeque::new(),
                 lines: SelectAll::new(),
                 status: self.base.status.subscribe(),
             };
-            followers.look(tail);
+            followers.past = followers.look(tail).into();
             return futures_util::stream::unfold(followers, Followers::next).boxed();
         }
         let all = Node::logs_of(&self.base, app, instance);
         let lines =
             all.iter().flat_map(|(id, logs)| logs.tail(tail).into_iter().map(move |line| shown(id, &line)));
-        let mut lines: Vec<LogLine> = lines.collect();
-        lines.sort_by_key(|line| line.time_ms);
-        let from = lines.len().saturating_sub(tail);
-        futures_util::stream::iter(lines.split_off(from)).boxed()
+        futures_util::stream::iter(latest(lines.collect(), tail)).boxed()
     }
 
     fn calls(&self, filter: CallFilter) -> Flow<Value> {
@@ -387,5 +400,28 @@ impl seam::Ledger for StoreLedger {
 
     fn backup(&self, path: PathBuf) -> Pending<'_, ()> {
         Box::pin(async move { self.0.backup(&path).await.map_err(failed) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_past_of_several_instances_is_told_in_the_order_of_time() {
+        let line = |instance: &str, time_ms| LogLine {
+            instance: instance.to_owned(),
+            time_ms,
+            stream: "stdout".to_owned(),
+            text: String::new(),
+        };
+        let all = || vec![line("a", 1), line("a", 5), line("b", 2), line("b", 5), line("c", 4)];
+        let told = |tail| -> Vec<(String, u64)> {
+            latest(all(), tail).into_iter().map(|line| (line.instance, line.time_ms)).collect()
+        };
+        let expect =
+            [("a", 1), ("b", 2), ("c", 4), ("a", 5), ("b", 5)].map(|(id, time)| (id.to_owned(), time));
+        assert_eq!(told(usize::MAX), expect);
+        assert_eq!(told(2), expect[3..]);
     }
 }

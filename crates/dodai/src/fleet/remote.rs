@@ -35,6 +35,7 @@ use serde_json::{Value, json};
 
 use super::kept::Desk;
 use super::questions::{Question, refusal};
+use crate::admin::latest;
 
 /// How long a base may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -258,7 +259,11 @@ impl seam::Node for Fleet {
             });
             all.push(lines.boxed());
         }
-        all.boxed()
+        if follow {
+            return all.boxed();
+        }
+        let sorted = async move { futures_util::stream::iter(latest(all.collect().await, tail)) };
+        futures_util::stream::once(sorted).flatten().boxed()
     }
 
     fn calls(&self, filter: CallFilter) -> Flow<Value> {

@@ -151,6 +151,11 @@ pub struct Follow {
 }
 
 impl Follow {
+    /// Takes the lines from before out, oldest first: what comes next is new.
+    pub fn past(&mut self) -> Vec<Arc<Line>> {
+        std::mem::take(&mut self.backlog).into()
+    }
+
     /// The next line; nothing once the instance has ended for good and all was read. Cancel safe.
     pub async fn next(&mut self) -> Option<Followed> {
         if let Some(line) = self.backlog.pop_front() {
@@ -208,6 +213,17 @@ mod tests {
             seen.push(line.seq);
         }
         assert_eq!(seen, [2, 3]);
+    }
+
+    #[tokio::test]
+    async fn the_past_is_taken_once_and_no_line_is_lost() {
+        let logs = logs(100, 1000);
+        ["a", "b"].iter().for_each(|text| push(&logs, text));
+        let mut follow = logs.follow(10);
+        push(&logs, "c");
+        assert_eq!(texts(&follow.past()), [(1, "a"), (2, "b")]);
+        assert_eq!(texts(&follow.past()), []);
+        assert!(matches!(follow.next().await, Some(Followed::Line(line)) if line.text == "c"));
     }
 
     #[tokio::test]
