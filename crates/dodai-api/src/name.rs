@@ -104,13 +104,10 @@ impl FromStr for Name {
 
 impl Name {
     fn remedy(text: &str) -> String {
-        let mended: String = text
-            .to_lowercase()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .take(63)
-            .collect();
-        let mended = mended.trim_matches('-');
+        let folded = text.to_lowercase();
+        let words = folded.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let mended: String = words.collect::<Vec<_>>().join("-").chars().take(63).collect();
+        let mended = mended.trim_end_matches('-');
         let rule =
             "use 1 to 63 lower-case letters, digits and `-`, beginning and ending with a letter or a digit";
         if mended.is_empty() { rule.to_owned() } else { format!("{rule}, for example `{mended}`") }

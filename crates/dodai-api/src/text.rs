@@ -22,13 +22,17 @@ impl Invalid {
         Self { message: message.into(), remedy: remedy.into() }
     }
 
-    /// At most 60 characters of a text, for messages.
+    /// At most 60 characters of a text, for messages. What would steer a terminal, or begin a line, is escaped.
     pub(crate) fn shorten(text: &str) -> String {
-        if text.chars().count() <= 60 {
-            return text.to_owned();
+        let long = text.chars().count() > 60;
+        let mut short = String::new();
+        for c in text.chars().take(if long { 57 } else { 60 }) {
+            if c.is_control() { short.extend(c.escape_default()) } else { short.push(c) }
         }
-        let head: String = text.chars().take(57).collect();
-        format!("{head}...")
+        if long {
+            short.push_str("...");
+        }
+        short
     }
 }
 

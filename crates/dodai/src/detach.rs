@@ -1,6 +1,7 @@
 //! `dodai up -d`: the same command in the background, in a session of its own.
 
 use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
@@ -84,6 +85,9 @@ async fn start(data: &Path, environment: &Environment, output: &Output) -> anyho
                 let end = lines.get(lines.len().saturating_sub(SHOWN_LINES)..).unwrap_or_default().join("\n");
                 let code = status.ok().and_then(|status| status.code()).and_then(|code| u8::try_from(code).ok());
                 output.warn(&format!("it ended before it was ready; {} ends with:\n{end}", path.display()));
+                if let Some(why) = unwritable(&path) {
+                    output.warn(&format!("there may have been more: {why}"));
+                }
                 return Ok(ExitCode::from(code.filter(|code| *code > 0).unwrap_or(1)));
             }
             () = tokio::time::sleep(LOOK) => {}
@@ -102,6 +106,12 @@ async fn start(data: &Path, environment: &Environment, output: &Output) -> anyho
             return told(&file, &path, &status, output);
         }
     }
+}
+
+/// Why nothing more can be written to a log, as on a disk that is full; `None` if it can.
+fn unwritable(log: &Path) -> Option<String> {
+    let written = OpenOptions::new().append(true).open(log).and_then(|mut file| file.write_all(b"\n"));
+    written.err().map(|error| format!("cannot write {}: {error}", log.display()))
 }
 
 /// Tells how the one in the background is; what is not ready makes an exit code of its own, and it goes on.
@@ -131,4 +141,17 @@ fn told(file: &AdminFile, log: &Path, status: &Value, output: &Output) -> anyhow
         "not everything is ready:{}\nprocess {pid} goes on in the background and tries again; `dodai ps` shows it, `dodai down` stops it",
         list.concat()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_where_a_log_ends_early() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(unwritable(log.path()), None);
+        let told = unwritable(Path::new("/dev/full")).expect("it takes nothing");
+        assert!(told.contains("/dev/full") && told.contains("No space left"), "{told}");
+    }
 }

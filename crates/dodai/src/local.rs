@@ -222,7 +222,7 @@ impl dodai_control::documents::Artifacts for FolderArtifacts {
         let path = self.project.folder.join(artifact);
         let bytes = file::read(&path, MAX_ARTIFACT_BYTES)
             .map_err(|error| format!("{app}: cannot read artefact {}: {error}", path.display()))?;
-        self.store.put(&bytes).map_err(|error| format!("{app}: {error}"))
+        self.store.put(&bytes).map_err(|error| format!("{app}: {:#}", anyhow::Error::new(error)))
     }
 
     fn process(&self, _app: &AppId, process: &dodai_api::Process) -> Result<Option<Digest>, String> {

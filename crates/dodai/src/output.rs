@@ -1,5 +1,6 @@
 //! What a person or a script reads: tables, JSON, colours where they help.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -101,7 +102,7 @@ impl Output {
 
     /// A hint for people, on standard error, so that results can be piped.
     pub fn note(&self, line: &str) {
-        let _gone = writeln!(std::io::stderr(), "{}", paint(self.error_colour, line, "2"));
+        let _gone = writeln!(std::io::stderr(), "{}", paint(self.error_colour, &harmless(line), "2"));
     }
 
     /// Takes a line of progress away before another one is written; it is drawn again below it.
@@ -134,7 +135,8 @@ impl Output {
     pub fn problem(&self, word: &str, text: &str) {
         self.wipe();
         let code = if word == "error:" { "31;1" } else { "33;1" };
-        let _gone = writeln!(std::io::stderr(), "{} {text}", paint(self.error_colour, word, code));
+        let (word, text) = (paint(self.error_colour, word, code), harmless(text));
+        let _gone = writeln!(std::io::stderr(), "{word} {text}");
     }
 
     /// An error with everything that led to it.
@@ -183,6 +185,19 @@ impl Output {
     }
 }
 
+/// Text from elsewhere without what would steer the terminal; lines stay lines.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let mut shown = String::new();
+    for c in text.chars() {
+        if steers(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown.into()
+}
+
 fn paint(colour: bool, text: &str, code: &str) -> String {
     if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
@@ -215,5 +230,11 @@ mod tests {
         }
         assert_eq!(paint(true, "x", "1"), "\u{1b}[1mx\u{1b}[0m");
         assert_eq!(paint(false, "x", "1"), "x");
+    }
+
+    #[test]
+    fn text_from_elsewhere_steers_no_terminal() {
+        assert_eq!(harmless("one\n\ttwo é"), "one\n\ttwo é");
+        assert_eq!(harmless("\u{1b}[2J\u{7}\0\r\u{9b}1m"), r"\u{1b}[2J\u{7}\u{0}\r\u{9b}1m");
     }
 }

@@ -13,7 +13,7 @@ use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, U
 
 use super::problem::{Code, Problem};
 use super::suggest;
-use super::tree::{Content, Mark, NodeId, Scalar, Tree};
+use super::tree::{Content, Mark, Node, NodeId, Scalar, Step, Tree};
 use crate::document::{Document, Kind};
 use crate::text::{RAW_TEXT, REMEDY_MARK};
 
@@ -22,7 +22,7 @@ const MAX_ERRORS: usize = 50;
 /// A document of a kind from its tree, with warnings; or every error that can be told apart.
 pub(crate) fn decode(tree: &Tree, kind: Kind) -> (Option<Document>, Vec<Problem>) {
     let strict = kind.is_strict();
-    let pass = Pass { tree, strict, hidden: RefCell::default(), unknown: RefCell::default() };
+    let pass = Pass { tree, kind, strict, hidden: RefCell::default(), unknown: RefCell::default() };
     let mut problems = Vec::new();
     let document = loop {
         match Document::parse(kind, Decoder { pass: &pass, id: 0 }) {
@@ -48,6 +48,7 @@ pub(crate) fn decode(tree: &Tree, kind: Kind) -> (Option<Document>, Vec<Problem>
 /// One document being decoded.
 struct Pass<'t> {
     tree: &'t Tree,
+    kind: Kind,
     strict: bool,
     hidden: RefCell<BTreeSet<NodeId>>,
     unknown: RefCell<BTreeMap<NodeId, Problem>>,
@@ -78,7 +79,10 @@ impl Pass<'_> {
                     self.tree.key_mark(id),
                     path,
                     "this key is missing".to_owned(),
-                    Some(format!("add `{key}:`")),
+                    Some(match id == 0 && self.needs_only(key) {
+                        true => format!("add `{key}: {{}}`"),
+                        false => format!("add `{key}:`"),
+                    }),
                 )
             }
             What::Variant { found, allowed } => {
@@ -108,6 +112,23 @@ impl Pass<'_> {
         Some(place(problem, mark))
     }
 
+    /// Whether the document would be one with an empty mapping under this key.
+    fn needs_only(&self, key: &'static str) -> bool {
+        let mut tree = self.tree.clone();
+        let step = Step::Key(key.to_owned(), Mark::default());
+        let empty = tree.push(Node {
+            parent: Some(0),
+            step,
+            mark: Mark::default(),
+            content: Content::Mapping(vec![]),
+        });
+        if let Content::Mapping(children) = &mut tree.nodes[0].content {
+            children.push(empty);
+        }
+        let is_error = |problem: &Problem| problem.severity == super::Severity::Error;
+        decode(&tree, self.kind).0.is_some_and(|document| !crate::validate(&document).iter().any(is_error))
+    }
+
     fn type_remedy(&self, id: NodeId, expected: &str) -> Option<String> {
         match &self.tree.nodes[id].content {
             Content::Scalar { value, .. } if expected == TEXT && !matches!(value, Scalar::Null) => {
@@ -131,7 +152,9 @@ impl Pass<'_> {
             return;
         }
         let key = self.tree.nodes[id].key().unwrap_or_default();
-        let remedy = suggest(key, fields).or_else(|| {
+        let words = if self.tree.nodes[id].parent == Some(0) { &ROOT_WORDS[..] } else { &[] };
+        let fields = [words, fields].concat();
+        let remedy = suggest(key, &fields).or_else(|| {
             (!fields.is_empty() && fields.len() <= 16)
                 .then(|| format!("known keys are `{}`", fields.join("`, `")))
         });
@@ -447,9 +470,11 @@ impl<'p> Entries<'p> {
     }
 }
 
-/// `apiVersion` and `kind` chose the type; the type itself does not have them.
+/// These chose the type; the type itself does not have them.
+const ROOT_WORDS: [&str; 2] = ["apiVersion", "kind"];
+
 fn is_root_word(of: Decoder<'_>, key: &str) -> bool {
-    of.id == 0 && matches!(key, "apiVersion" | "kind")
+    of.id == 0 && ROOT_WORDS.contains(&key)
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {

@@ -234,7 +234,8 @@ fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
         return Ok(found);
     }
     let words: Vec<&str> = family.iter().map(|k| k.as_str()).collect();
-    let problem = Problem::new(Code::UnknownKind, "kind", format!("`{version}` has no kind `{kind}`"));
+    let message = format!("`{version}` has no kind `{}`", crate::Invalid::shorten(kind));
+    let problem = Problem::new(Code::UnknownKind, "kind", message);
     let elsewhere = Kind::ALL.iter().find(|k| k.as_str() == kind);
     let remedy = match (elsewhere, suggest(kind, &words)) {
         (Some(other), _) => format!("`{kind}` is of apiVersion `{}`", other.api_versions()[0]),
@@ -246,7 +247,6 @@ fn kind_of(tree: &Tree) -> Result<Kind, Box<Problem>> {
     Err(at(if version.starts_with("dapr.io/") { problem.warning() } else { problem }, kind_id))
 }
 
-/// Drops what only control writes, with a warning for each part. What the server printed comes back whole, with
 /// Documents of others, such as those of Kubernetes, are passed over with a note. What was meant for us is not.
 fn unknown_version(version: &str, kind: &str, versions: &[&str]) -> Problem {
     let shown = crate::Invalid::shorten(version);
@@ -273,6 +273,7 @@ pub(crate) fn is_meant_for_us(version: &str) -> bool {
         || near("dapr.io")
 }
 
+/// Drops what only control writes, with a warning for each part. What the server printed comes back whole, with
 /// an identity and a time that nobody writes by hand: of that nothing is said.
 fn take_read_only(document: &mut Document) -> Vec<Problem> {
     let mut found = Vec::new();

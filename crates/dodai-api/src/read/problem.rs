@@ -106,6 +106,11 @@ pub struct Problem {
     pub severity: Severity,
 }
 
+/// The most characters of a line that are shown.
+const SNIPPET: usize = 160;
+/// What stands for those that are not.
+const CUT: &str = "...";
+
 impl Problem {
     /// An error at a path of a document that has no place in a file yet.
     pub(crate) fn new(code: Code, path: impl Into<String>, message: impl Into<String>) -> Self {
@@ -142,11 +147,27 @@ impl Problem {
         let Some(line) = line else { return told };
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
-        let before: String = line.chars().take((self.column as usize).saturating_sub(1)).collect();
+        let (line, before) = around(line, (self.column as usize).saturating_sub(1));
         // Tabs are kept so that the mark stands under its column whatever their width.
-        let pad: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let pad: String = line.chars().take(before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         format!("{told}\n{gutter} |\n{number} | {line}\n{gutter} | {pad}^")
     }
+}
+
+/// A line as a terminal shows it: so much of it as is near `column`, and nothing that would steer the terminal.
+/// Also how many characters now stand before the column.
+fn around(line: &str, column: usize) -> (String, usize) {
+    let start = column.saturating_sub(SNIPPET / 2);
+    let start = if start <= CUT.len() { 0 } else { start };
+    let shown = |c: char| if c.is_control() && c != '\t' { char::REPLACEMENT_CHARACTER } else { c };
+    let mut rest = line.chars().skip(start).map(shown);
+    let mut text = String::from(if start > 0 { CUT } else { "" });
+    let before = text.len() + column - start;
+    text.extend(rest.by_ref().take(SNIPPET));
+    if rest.next().is_some() {
+        text.push_str(CUT);
+    }
+    (text, before)
 }
 
 impl fmt::Display for Problem {

@@ -432,6 +432,34 @@ fn documents_of_others_are_passed_over_and_misspelled_ones_of_ours_are_not() {
 }
 
 #[test]
+fn a_remedy_can_be_taken_as_it_is() {
+    let first = |text: &str| read_text(text).errors.first().expect("an error").to_string();
+    let of = |kind: &str| format!("apiVersion: dodai.dev/v1\nkind: {kind}\nmetadata: {{ name: a }}\n");
+    assert!(first(&of("Base")).ends_with("add `spec: {}`"), "{}", first(&of("Base")));
+    assert!(first(&of("App")).ends_with("add `spec:`"), "{}", first(&of("App")));
+    let root = first(&format!("{}x: 1\n", of("Namespace")));
+    assert!(root.ends_with("known keys are `apiVersion`, `kind`, `metadata`, `status`"), "{root}");
+    let name = "X/../1".parse::<dodai_api::Name>().expect_err("no name");
+    assert!(name.remedy.ends_with("for example `x-1`"), "{name}");
+}
+
+#[test]
+fn no_document_steers_the_terminal_that_its_problems_are_shown_on() {
+    let text = "apiVersion: dodai.dev/v1\nkind: \"\\e]0;x\\a\\0\\nerror: y\" # \u{7}\n";
+    let read = read_text(text);
+    let error = read.errors.first().expect("an error");
+    assert!(error.to_string().contains(r"`\u{1b}]0;x\u{7}\u{0}\nerror: y`"), "{error}");
+    assert_eq!(error.render(text).lines().nth(2).expect("a line").find(char::is_control), None);
+    let long = format!("{}\u{1b}[2Jvalue{}", "é".repeat(100_000), "x".repeat(100_000));
+    let problem = dodai_api::Problem { line: 1, column: 100_005, ..error.clone() };
+    let lines: Vec<String> = problem.render(&long).lines().map(str::to_owned).collect();
+    assert!(lines[2].chars().count() < 180 && lines[2].ends_with("..."), "{}", lines[2]);
+    let mark = lines[3].chars().count() - 1;
+    assert_eq!(lines[2].chars().nth(mark), Some('v'), "{}\n{}", lines[2], lines[3]);
+    assert_eq!(lines[2].chars().nth(mark - 4), Some('\u{fffd}'));
+}
+
+#[test]
 fn empty_files_hold_nothing() {
     for text in ["", "---\n", "# nothing\n", "---\n---\n...\n", "\u{feff}"] {
         let read = read_text(text);

@@ -340,8 +340,15 @@ fn escape(text: &str) -> String {
 /// Artefacts in the module host's store.
 pub struct Artefacts(pub Arc<Host>);
 
-fn refused(error: &dodai_modules::Error) -> Refusal {
-    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "artifact", error.to_string())
+/// An artefact that cannot be used is its sender's affair; a file that cannot be written, as on a full disk, is ours.
+fn refused(error: dodai_modules::Error) -> Refusal {
+    let ours = matches!(error, dodai_modules::Error::File { .. });
+    let text = format!("{:#}", anyhow::Error::new(error));
+    if ours {
+        Refusal::internal(text)
+    } else {
+        Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "artifact", text)
+    }
 }
 
 impl seam::Artifacts for Artefacts {
@@ -349,13 +356,12 @@ impl seam::Artifacts for Artefacts {
         Box::pin(async move {
             let host = self.0.clone();
             let put = tokio::task::spawn_blocking(move || host.artifacts().put(&bytes)).await;
-            put.map_err(|error| Refusal::internal(error.to_string()))?
-                .map_err(|error| Refusal::internal(error.to_string()))
+            put.map_err(|error| Refusal::internal(error.to_string()))?.map_err(refused)
         })
     }
 
     fn prepare<'a>(&'a self, name: &'a str, digest: &'a Digest) -> Pending<'a, ()> {
-        Box::pin(async move { self.0.prepare(name, digest).await.map_err(|error| refused(&error)) })
+        Box::pin(async move { self.0.prepare(name, digest).await.map_err(refused) })
     }
 }
 
@@ -406,6 +412,15 @@ impl seam::Ledger for StoreLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_where_an_artefact_is_not_kept() {
+        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = dodai_modules::Error::File { operation: "write", path: "a.wasm".into(), source };
+        let refusal = refused(error);
+        assert_eq!((refusal.status, refusal.code.as_ref()), (StatusCode::INTERNAL_SERVER_ERROR, "internal"));
+        assert_eq!(refusal.message, "cannot write a.wasm: no storage space");
+    }
 
     #[test]
     fn the_past_of_several_instances_is_told_in_the_order_of_time() {
