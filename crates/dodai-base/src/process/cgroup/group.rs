@@ -18,6 +18,8 @@ const LEAF: &str = "dodai.base";
 /// How often, and after which pause, leftovers of a dead base are killed again before they are left alone.
 const SWEEPS: usize = 100;
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+/// What the base of a sidecar is called, before its process id.
+const SIDECAR: &str = "daprd-";
 /// How often making the base's folder is tried.
 const MAKE_TRIES: usize = 5;
 
@@ -52,6 +54,7 @@ impl Groups {
         }
         for root in &roots {
             sweep(&root.dir).await;
+            root.dir.parent().into_iter().for_each(|shared| remove_dead(shared, is_alive));
         }
         let have: BTreeSet<Controller> =
             roots.iter().flat_map(|root| root.controllers.iter().copied()).collect();
@@ -224,6 +227,26 @@ async fn sweep(dir: &Path) {
     tracing::warn!(dir = %dir.display(), "control groups of an earlier base could not be removed");
 }
 
+/// Removes the folders of sidecars that are gone: they are named by their process, so none of them comes back to
+/// its own. Folders in which something runs stay, whatever became of their base.
+fn remove_dead(shared: &Path, is_alive: impl Fn(i32) -> bool) {
+    for entry in fs::read_dir(shared).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(SIDECAR).and_then(|rest| rest.split('-').next()?.parse().ok());
+        if pid.is_some_and(|pid| !is_alive(pid)) {
+            for instance in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(instance.path());
+            }
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// Whether there is a process of this id, whoever it belongs to.
+fn is_alive(pid: i32) -> bool {
+    !matches!(kill(Pid::from_raw(pid), None), Err(nix::errno::Errno::ESRCH))
+}
+
 /// Kills what is in a group and tries to remove it.
 fn clear(dir: &Path) -> bool {
     match fs::remove_dir(dir) {
@@ -314,6 +337,21 @@ mod tests {
     use super::*;
 
     /// Plain files in place of the kernel's: what is written where, and what is read.
+    #[test]
+    fn folders_of_dead_sidecars_go_and_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str| fs::create_dir_all(folder.path().join(name)).unwrap();
+        let stays = ["daprd-7-0a0b0c0d", "daprd-x-0a0b0c0d", "local-8-0a0b0c0d", "daprd-9-0a0b0c0d"];
+        ["daprd-8-0a0b0c0d/shop-1", "daprd-10-0a0b0c0d"].into_iter().chain(stays).for_each(make);
+        // A control group that has processes cannot be removed; here a file stands for them.
+        fs::write(folder.path().join("daprd-9-0a0b0c0d/process"), "").unwrap();
+        remove_dead(folder.path(), |pid| pid == 7);
+        let left =
+            fs::read_dir(folder.path()).unwrap().map(|one| one.unwrap().file_name().into_string().unwrap());
+        assert_eq!(left.collect::<BTreeSet<_>>(), stays.map(str::to_owned).into());
+        assert!(is_alive(getpid().as_raw()));
+    }
+
     #[test]
     fn a_group_of_version_2() {
         let folder = tempfile::tempdir().unwrap();
