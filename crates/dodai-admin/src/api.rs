@@ -101,6 +101,7 @@ pub fn router(parts: Arc<Parts>) -> Router {
         .route("/v1/artifacts/{digest}/prepare", post(apps::prepare))
         .route("/v1/apps/{namespace}/{name}/deploy", post(apps::deploy))
         .route("/v1/apps/{namespace}/{name}/restart", post(apps::restart))
+        .route("/v1/apps/{namespace}/{name}/rollback", post(apps::rollback))
         .route("/v1/apps/{namespace}/{name}/logs", get(apps::logs))
         .route("/v1/call", post(apps::call))
         .route("/v1/calls", get(node::calls))

@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use dodai_core::call::{Call, Caller, Context, FAILURE_HEADER};
 use dodai_core::failure::Failure;
-use dodai_core::id::{AppId, Digest, InstanceId};
+use dodai_core::id::{AppId, Digest, InstanceId, RevisionId};
 use dodai_core::status::Phase;
 use dodai_core::trace::Span;
 use futures_util::StreamExt;
@@ -213,6 +213,36 @@ pub(crate) async fn restart(
     let app = app_id(&namespace, &name)?;
     let document = parts.control.restart(&app, &actor(&headers)).await?;
     answer(&json!({ "app": app.to_string(), "generation": document.metadata().generation }))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Back {
+    to: Option<String>,
+}
+
+/// `POST /v1/apps/{namespace}/{name}/rollback` with `{"to": "0123456789"}`; without, to the revision that served
+/// before.
+pub(crate) async fn rollback(
+    State(parts): Shared,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let app = app_id(&namespace, &name)?;
+    let body = read(body, 4096).await?;
+    let Back { to } = if body.is_empty() { Ok(Back::default()) } else { serde_json::from_slice(&body) }
+        .map_err(|error| {
+            Refusal::bad_request(format!("the body: {error}")).remedy("send `{\"to\": \"REVISION\"}`")
+        })?;
+    let to: Option<dodai_api::RevisionId> = to
+        .map(|id| id.parse())
+        .transpose()
+        .map_err(|error: dodai_api::Invalid| Refusal::bad_request(error.message).remedy(error.remedy))?;
+    let to = to.map(|id| RevisionId::new(id.as_str()));
+    let (document, revision) = parts.control.rollback(&app, to.as_ref(), &actor(&headers)).await?;
+    let generation = document.metadata().generation;
+    answer(&json!({ "app": app.to_string(), "revision": revision.as_str(), "generation": generation }))
 }
 
 #[derive(Deserialize)]

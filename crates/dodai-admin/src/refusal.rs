@@ -90,6 +90,7 @@ impl From<Error> for Refusal {
             Error::Conflict { .. } | Error::NotEmpty { .. } => of(StatusCode::CONFLICT, "conflict"),
             Error::Artifact { .. } => of(StatusCode::UNPROCESSABLE_ENTITY, "artifact"),
             Error::NotRestarted { .. } => of(StatusCode::CONFLICT, "not_restarted"),
+            Error::NotRolledBack { .. } => of(StatusCode::CONFLICT, "not_rolled_back"),
             Error::Unreadable { .. } => of(StatusCode::INTERNAL_SERVER_ERROR, "unreadable"),
             Error::Store(_) => of(StatusCode::SERVICE_UNAVAILABLE, "store"),
             Error::Token(_) | _ => of(StatusCode::INTERNAL_SERVER_ERROR, "internal"),

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 
-use crate::app::RevisionTemplate;
+use crate::app::{AppSpec, RevisionTemplate};
 use crate::name::RevisionId;
 
 /// The id of the revision that a template makes.
@@ -29,6 +29,30 @@ pub fn revision_id(template: &RevisionTemplate, artifact: Option<&str>) -> Revis
     let hash = digest(&SHA256, canonical_json(&value).as_bytes());
     let hex: String = hash.as_ref().iter().take(5).map(|byte| format!("{byte:02x}")).collect();
     hex.parse().expect("five bytes are ten hexadecimal digits")
+}
+
+impl AppSpec {
+    /// Makes these parts what a revision fixed; all else stays.
+    pub fn set_template(&mut self, template: RevisionTemplate) {
+        let RevisionTemplate {
+            module,
+            process,
+            external,
+            services,
+            env,
+            config,
+            calls,
+            probes,
+            limits,
+            run,
+            dapr,
+            labels,
+        } = template;
+        (self.module, self.process, self.external) = (module, process, external);
+        (self.services, self.env, self.config, self.calls) = (services, env, config, calls);
+        (self.probes, self.limits, self.run) = (probes, limits, run);
+        (self.dapr, self.labels) = (dapr, labels);
+    }
 }
 
 /// JSON with keys in order and no spaces: the same text for equal values, whatever built them.

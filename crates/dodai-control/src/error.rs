@@ -49,6 +49,14 @@ pub enum Error {
         /// Why, with a remedy.
         reason: String,
     },
+    /// An app cannot go back to a revision.
+    #[error("{app} is not rolled back: {reason}")]
+    NotRolledBack {
+        /// The app.
+        app: String,
+        /// Why, with a remedy.
+        reason: String,
+    },
     /// What stands in the store is not a document.
     #[error("{key} in the store cannot be read: {detail}; restore a backup, or remove it")]
     Unreadable {

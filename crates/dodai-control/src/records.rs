@@ -49,6 +49,9 @@ pub struct AppRecord {
     pub since: Millis,
     /// The revision that `latest` means: the newest that became ready.
     pub serving: Option<RevisionId>,
+    /// The revision that it meant before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<RevisionId>,
 }
 
 /// Instances by id.

@@ -30,6 +30,8 @@ mod plans;
 mod played;
 #[path = "main/precedence.rs"]
 mod precedence;
+#[path = "main/rollback.rs"]
+mod rollback;
 #[path = "main/routing.rs"]
 mod routing;
 #[path = "main/shares.rs"]

@@ -19,7 +19,7 @@ enum Results {
 use Results::{Many, One};
 
 /// Commands that end by themselves while the project runs, in an order that works.
-const COMMANDS: [(&[&str], Results); 38] = [
+const COMMANDS: [(&[&str], Results); 40] = [
     (&["version"], One),
     (&["validate", "dodai.yaml"], One),
     (&["build", "."], One),
@@ -39,6 +39,8 @@ const COMMANDS: [(&[&str], Results); 38] = [
     (&["deploy", "hello", "artifacts/hello-v2.wasm", "--wait"], One),
     (&["restart", "hello", "--wait"], One),
     (&["restart", "beside"], One),
+    (&["get", "revisions"], One),
+    (&["rollback", "hello", "--wait"], One),
     (&["logs", "beside", "--tail", "1"], Many),
     (&["call", "hello", "/"], One),
     (&["publish", "bus", "orders", "{}"], One),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dodai_api::{BaseSpec, Document, DocumentKey, Kind, Located, Metadata, Name};
-use dodai_core::id::{AppId, BaseId, Digest};
+use dodai_core::id::{AppId, BaseId, Digest, RevisionId};
 use dodai_core::snapshot::{Snapshot, Trust};
 use dodai_core::status::{Link, Status};
 use dodai_core::task::{Kind as TaskKind, Tasks};
@@ -216,6 +216,19 @@ impl Control {
     /// As [`DocumentStore::restart`].
     pub async fn restart(&self, app: &AppId, actor: &str) -> Result<Document> {
         self.0.documents.restart(app, actor).await
+    }
+
+    /// Makes an app what an earlier revision of it was.
+    ///
+    /// # Errors
+    /// As [`DocumentStore::rollback`].
+    pub async fn rollback(
+        &self,
+        app: &AppId,
+        to: Option<&RevisionId>,
+        actor: &str,
+    ) -> Result<(Document, RevisionId)> {
+        self.0.documents.rollback(app, to, actor).await
     }
 
     /// What stands in the store, as of a moment ago.

@@ -22,6 +22,9 @@ pub(crate) const SCOPE: &str = "dodai.dev/scope";
 /// The path of the artefact in `fieldOwners`.
 pub(crate) const ARTIFACT_PATH: &str = "spec.module.artifact";
 
+/// All that a revision fixes, in `fieldOwners`: somebody went back to one.
+pub(crate) const TEMPLATE_PATH: &str = "spec";
+
 /// Who writes a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FieldOwner {
@@ -144,11 +147,19 @@ fn own_artifact(existing: Option<&Document>, next: &mut Document, claim: &Claim<
     };
     let mut said = note(FILE_REVISION);
     let mut keep = deployed;
+    // Whether what somebody went back to is kept.
+    let mut stays = claim.owner == FieldOwner::Deploy;
     if claim.owner == FieldOwner::File {
         let says = revision_id(&app.spec.template(), claim.digest).to_string();
-        keep = deployed && said.as_ref() == Some(&says);
+        let unchanged = said.as_ref() == Some(&says);
+        keep = deployed && unchanged;
+        stays = unchanged;
         said = Some(says);
-        if let (true, Some(module), Some(old)) = (keep, &mut app.spec.module, old_module) {
+        let back = old.is_some_and(|old| old.field_owners.contains_key(TEMPLATE_PATH));
+        if let (true, true, Some(Document::App(old))) = (back, unchanged, existing) {
+            app.spec.set_template(old.spec.template());
+            digest = note(ARTIFACT_DIGEST);
+        } else if let (true, Some(module), Some(old)) = (keep, &mut app.spec.module, old_module) {
             module.artifact.clone_from(&old.artifact);
             digest = note(ARTIFACT_DIGEST);
         }
@@ -160,6 +171,9 @@ fn own_artifact(existing: Option<&Document>, next: &mut Document, claim: &Claim<
         app.metadata.field_owners.insert(ARTIFACT_PATH.to_owned(), claim.owner.as_str().to_owned());
     } else if !keep {
         app.metadata.field_owners.remove(ARTIFACT_PATH);
+    }
+    if !stays {
+        app.metadata.field_owners.remove(TEMPLATE_PATH);
     }
     let at = if claim.owner == FieldOwner::Deploy && !(deployed && digest == note(ARTIFACT_DIGEST)) {
         Some(claim.now.to_owned())

@@ -7,6 +7,7 @@
 mod apply;
 pub(crate) mod merge;
 mod restart;
+mod rollback;
 mod set;
 
 use std::collections::HashMap;

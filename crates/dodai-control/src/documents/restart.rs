@@ -54,12 +54,16 @@ fn refusal(app: &App) -> Option<String> {
             "its artefact has not been uploaded; run `dodai up` or `dodai apply` in the project".to_owned(),
         );
     }
-    let shares = || app.spec.traffic.iter().filter(|share| share.weight.0 > 0);
-    let latest = shares().any(|share| share.revision == RevisionChoice::Latest);
-    (shares().next().is_some() && !latest).then(|| {
+    gives_latest_nothing(app).then(|| {
         "its `spec.traffic` names revisions, and the new one would get none; give `latest` a weight first"
             .to_owned()
     })
+}
+
+/// Whether an app says who gets its calls, and a new revision would not.
+pub(super) fn gives_latest_nothing(app: &App) -> bool {
+    let mut shares = app.spec.traffic.iter().filter(|share| share.weight.0 > 0).peekable();
+    shares.peek().is_some() && !shares.any(|share| share.revision == RevisionChoice::Latest)
 }
 
 #[cfg(test)]

@@ -301,7 +301,8 @@ impl Planner<'_> {
         if all.len() <= kept {
             return Vec::new();
         }
-        let used = self.active(app);
+        let mut used = self.active(app);
+        used.extend(self.records.app(app).and_then(|record| record.before.clone()));
         let run = |revision: &Revision| {
             let id = name::revision(&revision.spec.id);
             used.contains(&id) || self.records.of(app).any(|instance| instance.revision == id)

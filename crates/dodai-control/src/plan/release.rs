@@ -83,13 +83,11 @@ impl Planner<'_> {
         if known && old.is_some_and(|old| old.current == revision) {
             return;
         }
-        let (since, serving) = match old {
-            Some(old) if old.current == revision => (old.since, old.serving.clone()),
-            Some(old) => (self.now, old.serving.clone()),
-            None => (self.now, None),
-        };
+        let since = old.filter(|old| old.current == revision).map_or(self.now, |old| old.since);
+        let serving = old.and_then(|old| old.serving.clone());
+        let before = old.and_then(|old| old.before.clone());
         let document = (!known).then(|| Box::new(self.revision_document(id, app, &revision)));
-        let record = AppRecord { current: revision, since, serving };
+        let record = AppRecord { current: revision, since, serving, before };
         self.step(Step::Target { app: id.clone(), record, revision: document });
     }
 
@@ -98,6 +96,9 @@ impl Planner<'_> {
         let mut metadata = Metadata::new(namespace, revision_key(id, revision).name);
         metadata.generation = Some(1);
         metadata.labels = app.spec.labels.clone();
+        // Whoever goes back to it needs that as well: it is a part of its id.
+        let restarted = app.metadata.annotations.get_key_value(RESTARTED);
+        metadata.annotations.extend(restarted.map(|(key, time)| (key.clone(), time.clone())));
         metadata.creation_timestamp = Some(timestamp(self.now));
         metadata.owner_app = Some(name::document(&id.name));
         metadata.uid = app.metadata.uid.as_ref().map(|uid| format!("{uid}-{revision}"));
@@ -179,7 +180,8 @@ impl Planner<'_> {
             (true, Run::Service) => ready >= wanted(app),
         };
         if good {
-            let record = AppRecord { serving: Some(record.current.clone()), ..record };
+            let before = record.serving.or(record.before);
+            let record = AppRecord { serving: Some(record.current.clone()), before, ..record };
             self.step(Step::Serve { app: id.clone(), record });
         }
     }

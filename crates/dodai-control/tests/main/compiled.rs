@@ -24,7 +24,8 @@ pub(super) fn snapshot(text: &str, local: &[&str]) -> Snapshot {
     for app in local {
         let (id, revision) = (InstanceId::new(format!("{app}-1")), RevisionId::new("0123456789"));
         let app = AppId::parse(&format!("default/{app}")).expect("valid");
-        let record = AppRecord { current: revision.clone(), since: 0, serving: Some(revision.clone()) };
+        let record =
+            AppRecord { current: revision.clone(), since: 0, serving: Some(revision.clone()), before: None };
         records.put_app(app.clone(), record);
         let record = InstanceRecord {
             id: id.clone(),

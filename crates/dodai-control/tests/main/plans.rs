@@ -349,7 +349,7 @@ fn worlds() -> impl Strategy<Value = (World, BTreeMap<String, usize>)> {
         for (name, version, serves) in targets {
             let current = revision(version);
             let serving = serves.then(|| current.clone());
-            world.records.put_app(app(name), AppRecord { current, since: START, serving });
+            world.records.put_app(app(name), AppRecord { current, since: START, serving, before: None });
         }
         let wanted = wanted.into_iter().map(|(name, (min, _))| (name, min as usize)).collect();
         (world, wanted)

@@ -30,7 +30,8 @@ fn snapshot(text: &str, apps: &[&str], bases: &[&str]) -> Snapshot {
     }
     for app in apps {
         let id = AppId::parse(&format!("default/{app}")).expect("valid");
-        let record = AppRecord { current: revision.clone(), since: 0, serving: Some(revision.clone()) };
+        let record =
+            AppRecord { current: revision.clone(), since: 0, serving: Some(revision.clone()), before: None };
         records.put_app(id.clone(), record);
         for base in bases {
             let (instance, base) = (InstanceId::new(format!("{app}-{base}")), BaseId::new(*base));

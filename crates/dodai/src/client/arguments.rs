@@ -62,6 +62,11 @@ pub enum Command {
     /// Start an app anew: new instances come up beside the old, get the calls, and the old ones drain.
     #[command(after_help = "Example:\n  dodai restart shop --wait")]
     Restart(super::restart::Restart),
+    /// Make an app what an earlier revision of it was: the one that served before, or a given one.
+    #[command(
+        after_help = "Example:\n  dodai rollback shop --wait\n  dodai get revisions\n  dodai rollback shop --to 0123456789"
+    )]
+    Rollback(super::rollback::Rollback),
     /// Show what an app wrote.
     #[command(after_help = "Example:\n  dodai logs shop -f\n  dodai logs shop --tail 10 -o json")]
     Logs(Logs),

@@ -87,6 +87,12 @@ async fn upload(
     if given.starts_with("sha256:") {
         return Ok(given);
     }
+    if given.parse::<dodai_api::RevisionId>().is_ok() && !arguments.artifact.exists() {
+        anyhow::bail!(
+            "`{given}` is the id of a revision, not a component; `dodai rollback {} --to {given}` goes back to it",
+            arguments.app
+        );
+    }
     let bytes = dodai_core::file::read(&arguments.artifact, MAX_ARTIFACT_BYTES)
         .with_context(|| format!("cannot read {given}"))?;
     let size = bytes.len();

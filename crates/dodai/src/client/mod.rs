@@ -9,6 +9,7 @@ mod deploy;
 mod instances;
 mod new;
 mod restart;
+mod rollback;
 pub mod show;
 mod store;
 mod talk;
@@ -57,6 +58,7 @@ pub async fn run(
         Command::Watch(arguments) => show::watch(&find()?, &arguments, output).await?,
         Command::Deploy(arguments) => deploy::run(&find()?, &arguments, output).await?,
         Command::Restart(arguments) => restart::run(&find()?, &arguments, output).await?,
+        Command::Rollback(arguments) => rollback::run(&find()?, &arguments, output).await?,
         Command::Logs(arguments) => talk::logs(&find()?, &arguments, output).await?,
         Command::Call(arguments) => return talk::call(&find()?, &arguments, output).await,
         Command::Publish(arguments) => talk::publish(&find()?, &arguments, output).await?,

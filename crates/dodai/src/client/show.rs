@@ -24,7 +24,7 @@ pub async fn get(connection: &Connection, arguments: &Get, output: &Output) -> a
         let path = format!("/v1/documents/{}/{}/{}", kinds[0], encode(&arguments.namespace), encode(&name));
         let document = connection.get(&path).await?;
         if !output.value(&document) {
-            output.table(&HEADINGS, &[document_row(&document)]);
+            output.table(headings(kinds[0]), &[document_row(&document)]);
         }
         return Ok(());
     }
@@ -68,7 +68,12 @@ fn print(lists: &[(Kind, Vec<Value>)], arguments: &Get, output: &Output) {
         if several && items.is_empty() {
             continue;
         }
-        let mut rows: Vec<Vec<String>> = items.iter().map(document_row).collect();
+        let mut items: Vec<&Value> = items.iter().collect();
+        if *kind == Kind::Revision {
+            // The newest of an app last, as in a log.
+            items.sort_by_key(|one| (text(&one["spec"]["app"]), text(&one["metadata"]["creationTimestamp"])));
+        }
+        let mut rows: Vec<Vec<String>> = items.into_iter().map(document_row).collect();
         if several {
             let word = kind.as_str().to_lowercase();
             rows.iter_mut().for_each(|row| row[1] = format!("{word}/{}", row[1]));
@@ -76,21 +81,52 @@ fn print(lists: &[(Kind, Vec<Value>)], arguments: &Get, output: &Output) {
                 output.say("");
             }
         }
-        output.table(&HEADINGS, &rows);
+        output.table(headings(*kind), &rows);
     }
 }
 
-const HEADINGS: [&str; 5] = ["NAMESPACE", "NAME", "READY", "GENERATION", "AGE"];
+fn headings(kind: Kind) -> &'static [&'static str] {
+    if kind == Kind::Revision {
+        return &["NAMESPACE", "NAME", "APP", "REVISION", "SERVES", "ARTEFACT", "AGE"];
+    }
+    &["NAMESPACE", "NAME", "READY", "GENERATION", "AGE"]
+}
 
 fn document_row(document: &Value) -> Vec<String> {
     let metadata = &document["metadata"];
+    let age = || metadata["creationTimestamp"].as_str().and_then(age_since).unwrap_or_else(|| "-".to_owned());
+    if document["kind"] == Kind::Revision.as_str() {
+        let spec = &document["spec"];
+        let digest = spec["digest"].as_str().and_then(|digest| digest.get("sha256:".len()..19));
+        return vec![
+            text(&metadata["namespace"]),
+            text(&metadata["name"]),
+            text(&spec["app"]),
+            text(&spec["id"]),
+            serves(document),
+            digest.unwrap_or("-").to_owned(),
+            age(),
+        ];
+    }
     vec![
         text(&metadata["namespace"]),
         text(&metadata["name"]),
         if document["kind"] == Kind::App.as_str() { app_ready(document) } else { ready(document) },
         metadata["generation"].to_string().replace("null", "-"),
-        metadata["creationTimestamp"].as_str().and_then(age_since).unwrap_or_else(|| "-".to_owned()),
+        age(),
     ]
+}
+
+/// Whether a revision gets calls; why not, if it is on its way.
+fn serves(revision: &Value) -> String {
+    let condition = &revision["status"]["conditions"][0];
+    match (condition["status"].as_str(), condition["reason"].as_str()) {
+        (Some("True"), Some("Latest")) => "yes".to_owned(),
+        (Some("True"), _) => "yes, by name".to_owned(),
+        (Some(_), Some("Starting")) => "no: Starting".to_owned(),
+        (Some(_), _) => "no".to_owned(),
+        (None, _) => "-".to_owned(),
+    }
 }
 
 fn text(value: &Value) -> String {
