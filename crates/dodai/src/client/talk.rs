@@ -24,7 +24,13 @@ pub async fn logs(connection: &Connection, arguments: &Logs, output: &Output) ->
         path.push_str(&format!("&instance={}", encode(instance)));
     }
     let mut lines = connection.events(&path).await?;
+    let external = runs_elsewhere(connection, &id).await;
+    if external {
+        output.note(&format!("{id} is external: what it writes stays where it runs"));
+    }
+    let mut silent = !external;
     while let Some(line) = lines.next().await? {
+        silent = false;
         if output.line(&line) {
             continue;
         }
@@ -33,7 +39,18 @@ pub async fn logs(connection: &Connection, arguments: &Logs, output: &Output) ->
         let mark = if text("stream") == "note" { "* " } else { "" };
         output.say(&format!("{from} {mark}{}", text("text")));
     }
+    if silent {
+        output.note(&format!(
+            "{id} has written nothing to its standard output or error that is kept; its calls are in `dodai tap`"
+        ));
+    }
     Ok(())
+}
+
+/// Whether nothing here runs an app, so that nothing of what it writes is here.
+async fn runs_elsewhere(connection: &Connection, id: &str) -> bool {
+    let app = connection.get(&format!("/v1/documents/App/{id}")).await;
+    app.is_ok_and(|app| app["spec"]["external"].is_object())
 }
 
 /// `dodai call`. The exit code is 1 when the answer is 400 or above.
