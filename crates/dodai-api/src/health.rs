@@ -36,6 +36,9 @@ pub struct Outliers {
     /// When its share of good answers is far below the others'. Default: no.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub success_rate: Option<SuccessRate>,
+    /// When too many of its answers are failures, whatever the others do. Default: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_percentage: Option<FailurePercentage>,
     /// How often shares are compared, and bad behaviour is forgotten a little. Default: `10s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<TimeSpan>,
@@ -45,8 +48,8 @@ pub struct Outliers {
     /// The longest. Default: `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_ejection_time: Option<TimeSpan>,
-    /// The most of the instances that are left alone at once, percent; one always may be. Default: 50.
-    #[serde(default = "half")]
+    /// The most of the instances that are left alone at once, percent; one always may be. Default: 10.
+    #[serde(default = "ten")]
     #[schemars(range(max = 100))]
     pub max_ejection_percent: u32,
 }
@@ -55,7 +58,33 @@ fn five() -> u32 {
     5
 }
 
-fn half() -> u32 {
+fn ten() -> u32 {
+    10
+}
+
+/// When too many of the answers are failures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FailurePercentage {
+    /// From this share of failures on, percent. Default: 85.
+    #[serde(default = "eighty_five")]
+    #[schemars(range(min = 1, max = 100))]
+    pub threshold: u32,
+    /// With fewer instances that had enough calls nothing is looked at. Default: 5.
+    #[serde(default = "five")]
+    #[schemars(range(min = 1))]
+    pub min_instances: u32,
+    /// Calls in one interval that are enough. Default: 50.
+    #[serde(default = "fifty")]
+    #[schemars(range(min = 1))]
+    pub min_calls: u32,
+}
+
+fn eighty_five() -> u32 {
+    85
+}
+
+fn fifty() -> u32 {
     50
 }
 

@@ -56,7 +56,9 @@ pub use gateway::{
     ListenerProtocol, ListenerTls, ProxyProtocol, ProxyProtocolMode, ProxyProtocolVersion, RequestId,
     TlsMode, TlsVersion,
 };
-pub use health::{Decimal, GrpcCheck, Health, HealthCheck, HttpCheck, Outliers, SuccessRate, TcpCheck};
+pub use health::{
+    Decimal, FailurePercentage, GrpcCheck, Health, HealthCheck, HttpCheck, Outliers, SuccessRate, TcpCheck,
+};
 pub use identity::{CertificatePart, certificate_parts, identity_parts};
 pub use interception::{
     INBOUND_PORT, InterceptedCaller, InterceptedInbound, InterceptedOutbound, Interception, OUTBOUND_PORT,

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use dodai_core::record::effective_status;
-use dodai_core::snapshot::{HealthCheck, Outliers, SuccessRate};
+use dodai_core::snapshot::{FailurePercentage, HealthCheck, Outliers, SuccessRate};
 use smallvec::SmallVec;
 
 use crate::place::Endpoint;
@@ -181,6 +181,9 @@ impl Judge {
         if let Some(rate) = &rules.success_rate {
             compare(rules, rate, all, now);
         }
+        if let Some(failures) = &rules.failure_percentage {
+            count_failures(rules, failures, all, now);
+        }
         for one in all {
             one.standing.calls.store(0, Relaxed);
             one.standing.good.store(0, Relaxed);
@@ -210,6 +213,21 @@ fn compare(rules: &Outliers, rate: &SuccessRate, all: &[Arc<Endpoint>], now: u64
     for one in all {
         if share(one).is_some_and(|share| share < least) {
             eject(rules, all, one, "it fails more often than the others", now);
+        }
+    }
+}
+
+/// Leaves those alone of whose answers too many are failures.
+fn count_failures(rules: &Outliers, failures: &FailurePercentage, all: &[Arc<Endpoint>], now: u64) {
+    let enough = |one: &&Arc<Endpoint>| one.standing.calls.load(Relaxed) >= failures.min_calls.max(1);
+    if all.iter().filter(enough).count() < failures.min_endpoints as usize {
+        return;
+    }
+    for one in all.iter().filter(enough) {
+        let calls = u64::from(one.standing.calls.load(Relaxed));
+        let bad = calls.saturating_sub(one.standing.good.load(Relaxed).into());
+        if bad * 100 >= calls * u64::from(failures.threshold) {
+            eject(rules, all, one, "too many of its answers are failures", now);
         }
     }
 }
@@ -253,6 +271,7 @@ mod tests {
             consecutive_5xx: 3,
             consecutive_gateway: 2,
             success_rate: Some(SuccessRate { deviations_hundredths: 150, min_endpoints: 3, min_calls: 10 }),
+            failure_percentage: None,
             interval: Duration::from_secs(10),
             ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(70),
@@ -325,6 +344,36 @@ mod tests {
         judge.judge(&rules, &all, &all[0], Verdict::Status(200), 12 * SECOND);
         let ejected: Vec<bool> = all.iter().map(|one| one.standing.is_ejected(12 * SECOND)).collect();
         assert_eq!(ejected, [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn one_that_fails_too_often_is_left_alone_whatever_the_others_do() {
+        let check = |min_endpoints: u32, percent: u32, expect: [bool; 3]| {
+            let all = endpoints(3);
+            let judge = Judge::default();
+            let failures = FailurePercentage { threshold: 80, min_endpoints, min_calls: 10 };
+            let rules = Outliers {
+                consecutive_5xx: 0,
+                consecutive_gateway: 0,
+                success_rate: None,
+                failure_percentage: Some(failures),
+                max_ejected_percent: percent,
+                ..rules()
+            };
+            // Of ten calls, so many are bad at each; the last has too few calls for anything.
+            for (one, bad, calls) in [(&all[0], 8, 10), (&all[1], 9, 10), (&all[2], 9, 9)] {
+                for call in 0..calls {
+                    let status = if call < bad { 500 } else { 200 };
+                    judge.judge(&rules, &all, one, Verdict::Status(status), SECOND);
+                }
+            }
+            judge.judge(&rules, &all, &all[0], Verdict::Status(500), 12 * SECOND);
+            let ejected: Vec<bool> = all.iter().map(|one| one.standing.is_ejected(12 * SECOND)).collect();
+            assert_eq!(ejected, expect, "{min_endpoints} {percent}");
+        };
+        check(2, 100, [true, true, false]);
+        check(3, 100, [false, false, false]);
+        check(2, 10, [true, false, false]);
     }
 
     #[test]

@@ -37,6 +37,12 @@ fn at_least_a_second(path: &str, span: Option<TimeSpan>, found: &mut Findings) {
     }
 }
 
+fn at_least_one(path: &str, number: u32, message: &str, found: &mut Findings) {
+    if number == 0 {
+        found.error(Code::InvalidValue, path, message, "write 1 or more");
+    }
+}
+
 fn check_outliers(outliers: &Outliers, found: &mut Findings) {
     let path = |key: &str| format!("spec.health.outliers.{key}");
     percent(&path("maxEjectionPercent"), Some(outliers.max_ejection_percent), found);
@@ -62,17 +68,26 @@ fn check_outliers(outliers: &Outliers, found: &mut Findings) {
             let message = "one instance has nobody to be compared with";
             found.error(Code::InvalidValue, path("successRate.minInstances"), message, "write 2 or more");
         }
-        if rate.min_calls == 0 {
-            let message = "no calls tell nothing";
-            found.error(Code::InvalidValue, path("successRate.minCalls"), message, "write 1 or more");
+        at_least_one(&path("successRate.minCalls"), rate.min_calls, "no calls tell nothing", found);
+    }
+    if let Some(failures) = &outliers.failure_percentage {
+        if !(1..=100).contains(&failures.threshold) {
+            let message = format!("{} is not a share of failures", failures.threshold);
+            let at = path("failurePercentage.threshold");
+            found.error(Code::InvalidValue, at, message, "write 1 to 100");
         }
-    } else if outliers.consecutive_5xx == 0 && outliers.consecutive_gateway_errors == 0 {
+        let (instances, calls) = (path("failurePercentage.minInstances"), path("failurePercentage.minCalls"));
+        at_least_one(&instances, failures.min_instances, "no instance is ever left alone by this", found);
+        at_least_one(&calls, failures.min_calls, "no calls tell nothing", found);
+    }
+    let in_a_row = outliers.consecutive_5xx > 0 || outliers.consecutive_gateway_errors > 0;
+    if !in_a_row && outliers.success_rate.is_none() && outliers.failure_percentage.is_none() {
         let message = "no instance is ever left alone by this";
         found.warning(
             Code::NoEffect,
             "spec.health.outliers",
             message,
-            "add `successRate`, or a number that is not 0",
+            "add `successRate`, `failurePercentage`, or a number that is not 0",
         );
     }
 }

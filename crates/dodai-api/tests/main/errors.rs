@@ -199,7 +199,7 @@ spec:
     panicThreshold: 101
     outliers:
       { interval: 10ms, ejectionTime: 1m, maxEjectionTime: 10s, maxEjectionPercent: 200,
-        successRate: { deviations: 0.01, minInstances: 1, minCalls: 0 } }
+        successRate: { deviations: 0.01, minInstances: 1, minCalls: 0 }, failurePercentage: { threshold: 0, minInstances: 0, minCalls: 0 } }
     check: { http: { path: "a b", fromStatus: 300, toStatus: 200 }, tcp: {}, timeout: 0s, healthyThreshold: 0 }
 ---
 apiVersion: dodai.dev/v1

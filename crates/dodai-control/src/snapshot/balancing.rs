@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use dodai_api as api;
 use dodai_core::snapshot::{
-    Balance, HashKey, Health, HealthCheck, Outliers, Question, SameSite, Sticky, SuccessRate,
+    Balance, FailurePercentage, HashKey, Health, HealthCheck, Outliers, Question, SameSite, Sticky,
+    SuccessRate,
 };
 
 /// Fewer endpoints than this that are well, of a hundred, and all get calls again, unless something is said.
@@ -87,6 +88,11 @@ fn outliers(outliers: &api::Outliers) -> Outliers {
             deviations_hundredths: rate.deviations.0,
             min_endpoints: rate.min_instances,
             min_calls: rate.min_calls,
+        }),
+        failure_percentage: outliers.failure_percentage.as_ref().map(|failures| FailurePercentage {
+            threshold: failures.threshold,
+            min_endpoints: failures.min_instances,
+            min_calls: failures.min_calls,
         }),
         interval: seconds(outliers.interval, 10),
         ejection,

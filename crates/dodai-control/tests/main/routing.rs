@@ -282,7 +282,7 @@ async fn addresses_outside_have_weights_and_priorities() {
 fn balancing_and_health_are_told() {
     let policy = "{targetRefs: [{kind: App, name: shop}], \
         loadBalancing: {algorithm: maglev, hashOn: {header: X-User}, slowStart: 30s, sticky: {ttl: 1h, sameSite: Strict}}, \
-        health: {outliers: {consecutive5xx: 3, successRate: {deviations: 1.5}, ejectionTime: 10s}, \
+        health: {outliers: {consecutive5xx: 3, successRate: {deviations: 1.5}, failurePercentage: {threshold: 60}, ejectionTime: 10s}, \
         check: {http: {path: /healthz}, interval: 2s}}}";
     let text = app("shop", "") + &document("Policy", "p", policy);
     let found = snapshot(&text, &["shop"], &["one"]);
@@ -298,6 +298,9 @@ fn balancing_and_health_are_told() {
     assert_eq!((outliers.ejection, outliers.max_ejection), (10 * SECOND, 300 * SECOND));
     let rate = outliers.success_rate.as_ref().expect("a rate");
     assert_eq!((rate.deviations_hundredths, rate.min_endpoints, rate.min_calls), (150, 5, 100));
+    let failures = outliers.failure_percentage.as_ref().expect("a share");
+    assert_eq!((failures.threshold, failures.min_endpoints, failures.min_calls), (60, 5, 50));
+    assert_eq!(outliers.max_ejected_percent, 10);
     let check = health.check.as_ref().expect("a check");
     assert_eq!(check.asks, Question::Http { path: "/healthz".to_owned(), host: None, statuses: (200, 399) });
     assert_eq!((check.interval, check.timeout, check.idle_after), (2 * SECOND, SECOND, 300 * SECOND));

@@ -75,6 +75,9 @@ pub struct Outliers {
     pub consecutive_gateway: u32,
     /// When its share of good answers is far below the others'.
     pub success_rate: Option<SuccessRate>,
+    /// When too many of its answers are failures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_percentage: Option<FailurePercentage>,
     /// How often shares are compared.
     pub interval: Duration,
     /// How long it is left alone the first time; each further time adds as much.
@@ -91,6 +94,17 @@ pub struct SuccessRate {
     /// Below the mean by so many hundredths of the standard deviation.
     pub deviations_hundredths: u32,
     /// With fewer endpoints that had enough calls nothing is compared.
+    pub min_endpoints: u32,
+    /// Calls in an interval that are enough.
+    pub min_calls: u32,
+}
+
+/// When too many of an endpoint's answers are failures, whatever the others do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailurePercentage {
+    /// From so many failures of a hundred calls on.
+    pub threshold: u32,
+    /// With fewer endpoints that had enough calls nothing is looked at.
     pub min_endpoints: u32,
     /// Calls in an interval that are enough.
     pub min_calls: u32,

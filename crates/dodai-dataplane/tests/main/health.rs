@@ -72,6 +72,7 @@ fn outliers() -> Outliers {
         consecutive_5xx: 3,
         consecutive_gateway: 0,
         success_rate: None,
+        failure_percentage: None,
         interval: secs(10),
         ejection: secs(30),
         max_ejection: secs(300),
