@@ -299,10 +299,11 @@ pub struct CircuitBreaker {
     /// How long it is left alone. Default: `5s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_for: Option<TimeSpan>,
-    /// Connections to one instance, from each thread of a base's data plane (`--threads`). Default: 1024.
+    /// Connections from one base to one instance. Each thread of its data plane (`--threads`) may have one of each calling
+    /// app in any case. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections: Option<u32>,
-    /// Calls that wait for a connection, on each of those threads; more are shed. Default: 1024.
+    /// Calls on one base that wait for a connection to one instance; more are shed. Default: 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pending: Option<u32>,
     /// Calls under way from one base to all instances; more are shed with 503. Default: no limit.

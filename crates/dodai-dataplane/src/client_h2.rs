@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use dodai_core::call::{Call, Reply};
@@ -19,6 +20,7 @@ use crate::bodies::guarded;
 use crate::endpoint::Key;
 use crate::h2::{self, Gone, Piece, Receiving, Sending};
 use crate::h2_drive::Driver;
+use crate::holdings::{Held, Holdings};
 use crate::keep_alive::{KeepAlive, Next};
 use crate::limits::Limits;
 use crate::reach::{Target, dial};
@@ -27,13 +29,14 @@ use crate::timer::{Deadline, Patience};
 use crate::worker::Worker;
 use crate::{gauges, h2_body, h2_head};
 
-/// The HTTP/2 connections of one thread.
+/// The HTTP/2 connections of one thread, and what all threads hold.
 #[derive(Default)]
-pub struct Connections(RefCell<HashMap<Key, Rc<Pool>>>);
+pub struct Connections(RefCell<HashMap<Key, Rc<Pool>>>, Arc<Holdings>);
 
 /// The connections to one endpoint.
-#[derive(Default)]
 struct Pool {
+    /// What all threads hold of the endpoint.
+    held: Arc<Held>,
     live: RefCell<Vec<Link>>,
     /// Whether somebody is opening one; whoever else needs it waits for that.
     opening: Cell<bool>,
@@ -75,6 +78,11 @@ impl Link {
 }
 
 impl Connections {
+    /// Connections of a thread whose base has these `holdings`.
+    pub fn new(holdings: Arc<Holdings>) -> Connections {
+        Connections(RefCell::default(), holdings)
+    }
+
     /// Closes what was not used since `oldest`.
     pub fn sweep(&self, oldest: Instant) {
         self.0.borrow_mut().retain(|_, pool| {
@@ -117,7 +125,15 @@ impl Connections {
         if let Some(pool) = self.0.borrow().get(key) {
             return pool.clone();
         }
-        self.0.borrow_mut().entry(key.clone()).or_default().clone()
+        let pool = Rc::new(Pool {
+            held: self.1.of(key),
+            live: RefCell::default(),
+            opening: Cell::default(),
+            pending: Cell::default(),
+            freed: Notify::default(),
+        });
+        self.0.borrow_mut().insert(key.clone(), pool.clone());
+        pool
     }
 }
 
@@ -138,10 +154,19 @@ impl Pool {
         Some(best.clone())
     }
 
-    /// Whether one more connection may be opened at this moment.
-    fn may_open(&self, caps: &Breaker) -> bool {
-        let most = usize::try_from(caps.max_connections.max(1)).unwrap_or(usize::MAX);
-        !self.opening.get() && self.live.borrow().len() < most
+    /// Leave to open one more connection, if that may be at this moment.
+    fn may_open(&self, caps: &Breaker) -> Option<Counted> {
+        let may = !self.opening.get() && self.held.open(caps, self.live.borrow().len());
+        may.then(|| Counted(self.held.clone()))
+    }
+}
+
+/// A connection that counts against the cap for as long as it is there.
+struct Counted(Arc<Held>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.closed(1);
     }
 }
 
@@ -167,11 +192,7 @@ struct Waiting(Rc<Pool>);
 
 impl Waiting {
     fn new(pool: &Rc<Pool>, caps: &Breaker, target: &Target) -> Result<Waiting, Failure> {
-        if pool.pending.get() >= caps.max_pending {
-            let (most, address) = (caps.max_pending, &target.key.address);
-            let text = format!("{most} calls already wait for a connection to {address}");
-            return Err(Failure::new(Kind::QueueFull, text));
-        }
+        pool.held.wait(caps, &target.key.address)?;
         pool.pending.set(pool.pending.get() + 1);
         Ok(Waiting(pool.clone()))
     }
@@ -180,6 +201,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.pending.set(self.0.pending.get() - 1);
+        self.0.held.waited();
     }
 }
 
@@ -199,9 +221,9 @@ async fn link(
         if let Some(link) = pool.take() {
             return Ok((link, false));
         }
-        if pool.may_open(caps) {
+        if let Some(counted) = pool.may_open(caps) {
             let _opening = Opening::new(pool);
-            let link = connect(worker, target, pool).await?;
+            let link = connect(worker, target, pool, counted).await?;
             pool.live.borrow_mut().push(link.clone());
             return Ok((link, true));
         }
@@ -366,7 +388,12 @@ fn settings(limits: &Limits) -> h2::Settings {
 }
 
 /// Opens a connection and starts its driver, which tells those who wait for a stream when one ends.
-async fn connect(worker: &Rc<Worker>, target: &Target, pool: &Rc<Pool>) -> Result<Link, Failure> {
+async fn connect(
+    worker: &Rc<Worker>,
+    target: &Target,
+    pool: &Rc<Pool>,
+    counted: Counted,
+) -> Result<Link, Failure> {
     let limits = &worker.shared.limits;
     let stream = dial(worker, target).await?;
     let at = h2::Shared::new(h2::Role::Client, settings(limits));
@@ -394,6 +421,7 @@ async fn connect(worker: &Rc<Worker>, target: &Target, pool: &Rc<Pool>) -> Resul
         .await;
         state.set(end);
         at.lock().lost();
+        drop(counted);
         pool.freed.notify_waiters();
     });
     Ok(link)

@@ -1,6 +1,7 @@
 //! Station six: connections to endpoints, kept in pools with caps.
 //!
-//! Pools belong to one thread and are keyed by endpoint (and by source app across the mesh). A kept
+//! Pools belong to one thread and are keyed by endpoint (and by source app across the mesh); caps hold for all threads
+//! together (`holdings`). A kept
 //! connection is checked when it is taken: the endpoint may have closed it since. Whoever finds no
 //! connection below the cap waits in a bounded queue. How long an endpoint lets connections be idle is learnt from those
 //! it closes (`idle_life`), so that no call goes out on one that is about to end.
@@ -9,10 +10,11 @@ use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use dodai_core::failure::{Failure, Kind};
+use dodai_core::failure::Failure;
 use dodai_core::id::AppId;
 use dodai_core::snapshot::Breaker;
 use dodai_transport::stream::Stream;
@@ -21,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::gauges;
+use crate::holdings::{Held, Holdings};
 use crate::idle_life::IdleLife;
 use crate::proxied::Announce;
 use crate::secure::Secure;
@@ -50,11 +53,13 @@ pub struct Key {
 #[derive(Default)]
 pub struct Pools {
     h1: RefCell<foldhash::HashMap<Key, Rc<Pool>>>,
+    holdings: Arc<Holdings>,
 }
 
 /// The kept connections to one endpoint.
-#[derive(Default)]
 pub struct Pool {
+    /// What all threads hold of the endpoint; what this pool has counts there.
+    held: Arc<Held>,
     idle: RefCell<Vec<Idle>>,
     open: Cell<u32>,
     pending: Cell<u32>,
@@ -79,7 +84,7 @@ pub struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.counted {
-            self.pool.open.set(self.pool.open.get() - 1);
+            self.pool.closed(1);
         }
         self.pool.freed.notify_one();
     }
@@ -119,11 +124,18 @@ pub enum Taken {
 }
 
 impl Pools {
+    /// Pools of a thread whose base has these `holdings`.
+    pub fn new(holdings: Arc<Holdings>) -> Pools {
+        Pools { holdings, ..Pools::default() }
+    }
+
     fn pool(&self, key: &Key) -> Rc<Pool> {
         if let Some(pool) = self.h1.borrow().get(key) {
             return pool.clone();
         }
-        self.h1.borrow_mut().entry(key.clone()).or_default().clone()
+        let pool = Rc::new(Pool::new(self.holdings.of(key)));
+        self.h1.borrow_mut().insert(key.clone(), pool.clone());
+        pool
     }
 
     /// A kept connection or leave to make one, if there is either now.
@@ -137,12 +149,7 @@ impl Pools {
         if let Some(taken) = pool.try_take(caps, need, Instant::now()) {
             return Ok(taken);
         }
-        if pool.pending.get() >= caps.max_pending {
-            return Err(Failure::new(
-                Kind::QueueFull,
-                format!("{} calls already wait for a connection to {}", caps.max_pending, key.address),
-            ));
-        }
+        pool.held.wait(caps, &key.address)?;
         pool.pending.set(pool.pending.get() + 1);
         let _waiting = Waiting(pool.clone());
         loop {
@@ -169,8 +176,7 @@ impl Pools {
                 }
                 is_open && age < longest && !kept.stream.is_retiring()
             });
-            let gone = (before - idle.len()) as u32;
-            pool.open.set(pool.open.get() - gone);
+            pool.closed((before - idle.len()) as u32);
             idle.shrink_to_fit();
             *pool.idle.borrow_mut() = idle;
             if pool.open.get() > 0 || pool.pending.get() > 0 {
@@ -208,7 +214,7 @@ impl Pools {
     pub fn close(&self) {
         for pool in self.h1.borrow().values() {
             let idle = std::mem::take(&mut *pool.idle.borrow_mut());
-            pool.open.set(pool.open.get() - idle.len() as u32);
+            pool.closed(idle.len() as u32);
         }
     }
 }
@@ -218,10 +224,36 @@ struct Waiting(Rc<Pool>);
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.pending.set(self.0.pending.get() - 1);
+        self.0.held.waited();
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.closed(self.open.get());
     }
 }
 
 impl Pool {
+    fn new(held: Arc<Held>) -> Pool {
+        Pool {
+            held,
+            idle: RefCell::default(),
+            open: Cell::default(),
+            pending: Cell::default(),
+            freed: Notify::default(),
+            life: IdleLife::default(),
+        }
+    }
+
+    /// So many of its connections are closed.
+    fn closed(&self, count: u32) {
+        if count > 0 {
+            self.open.set(self.open.get() - count);
+            self.held.closed(count);
+        }
+    }
+
     fn try_take(self: &Rc<Pool>, caps: &Breaker, need: Need, now: Instant) -> Option<Taken> {
         loop {
             // Bound to a name, so that the list is not borrowed while the stream is looked at or dropped.
@@ -229,15 +261,14 @@ impl Pool {
             let Some(mut kept) = kept else { break };
             if kept.stream.is_retiring() {
                 // A certificate that it was made with has expired: the next one shows a new one.
-                self.open.set(self.open.get() - 1);
+                self.closed(1);
                 continue;
             }
             let idle_for = now.saturating_duration_since(kept.since);
             let lives = self.life.limit(now).is_none_or(|limit| idle_for < limit);
             if lives && need == Need::Open && !self.life.is_sure(idle_for) && is_quiet(&mut kept.stream) {
                 // It may do for another call; the ones below it are older still.
-                let has_room = self.open.get() < caps.max_connections;
-                if has_room {
+                if self.held.has_room(caps, self.open.get() as usize) {
                     self.idle.borrow_mut().push(kept);
                     break;
                 }
@@ -251,7 +282,7 @@ impl Pool {
                 return Some(Taken::Kept(Lease { stream: kept.stream, reused: true, slot }));
             }
         }
-        if self.open.get() < caps.max_connections {
+        if self.held.open(caps, self.open.get() as usize) {
             self.open.set(self.open.get() + 1);
             return Some(Taken::New(Slot { pool: self.clone(), counted: true, idle_ms: 0 }));
         }
@@ -300,7 +331,7 @@ impl Keep {
         let pool = &self.0.pool;
         pool.life.died(self.0.idle_for(), Instant::now());
         let idle = std::mem::take(&mut *pool.idle.borrow_mut());
-        pool.open.set(pool.open.get() - idle.len() as u32);
+        pool.closed(idle.len() as u32);
     }
 }
 
@@ -343,5 +374,63 @@ mod tests {
         assert!(kept.contains_key(&key(0)), "one that has a connection stays");
         assert!(kept.capacity() < 4 * (REMEMBERED + 1));
         drop(busy);
+    }
+    /// Whether it has to wait.
+    async fn waits(future: &mut Pin<Box<impl Future>>) -> bool {
+        std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[test]
+    fn caps_hold_for_all_threads_together() {
+        let holdings = Arc::new(Holdings::default());
+        let caps = Breaker { max_connections: 3, max_pending: 1, ..Breaker::default() };
+        let (now, other) = (Instant::now(), holdings.clone());
+        let new = move |pools: &Pools, caps: &Breaker| match pools.try_take(&key(1), caps, Need::Any, now) {
+            Some(Taken::New(slot)) => Some(slot),
+            Some(Taken::Kept(_)) | None => None,
+        };
+        let here = Pools::new(holdings);
+        let mine = [new(&here, &caps), new(&here, &caps)];
+        assert!(mine.iter().all(Option::is_some));
+        let (told, tells) = std::sync::mpsc::channel();
+        let (go, goes) = std::sync::mpsc::channel();
+        let caps_there = caps.clone();
+        let thread = std::thread::spawn(move || {
+            let there = Pools::new(other);
+            let theirs = [new(&there, &caps_there), new(&there, &caps_there)];
+            told.send(theirs.each_ref().map(Option::is_some)).expect("somebody listens");
+            goes.recv().expect("somebody says so");
+            let more = new(&there, &caps_there);
+            told.send([more.is_some(), new(&there, &caps_there).is_some()]).expect("somebody listens");
+        });
+        assert_eq!(tells.recv(), Ok([true, false]), "three in all");
+        assert!(new(&here, &caps).is_none(), "nor here");
+        drop(mine);
+        go.send(()).expect("it waits");
+        assert_eq!(tells.recv(), Ok([true, true]), "what is closed here is free there");
+        thread.join().expect("it ends");
+        // What a thread had is given back when it ends, and a pool without a connection always gets one.
+        let most = Breaker { max_connections: 1, ..caps };
+        let first = new(&here, &most);
+        assert!(first.is_some() && new(&here, &most).is_none());
+        let third = Pools::new(here.holdings.clone());
+        assert!(new(&third, &most).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_wait_are_counted_for_all_threads_together() {
+        let caps = Breaker { max_connections: 1, max_pending: 1, ..Breaker::default() };
+        let holdings = Arc::new(Holdings::default());
+        let (one, two) = (Pools::new(holdings.clone()), Pools::new(holdings));
+        let key = key(1);
+        let held = (one.take(&key, &caps, Need::Any).await, two.take(&key, &caps, Need::Any).await);
+        assert!(held.0.is_ok() && held.1.is_ok());
+        let mut waiting = Box::pin(one.take(&key, &caps, Need::Any));
+        assert!(waits(&mut waiting).await);
+        let refused = two.take(&key, &caps, Need::Any).await.err().expect("no room to wait");
+        assert_eq!(refused.kind, dodai_core::failure::Kind::QueueFull);
+        drop(waiting);
+        let mut waiting = Box::pin(two.take(&key, &caps, Need::Any));
+        assert!(waits(&mut waiting).await);
     }
 }

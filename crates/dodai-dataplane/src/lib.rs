@@ -46,6 +46,7 @@ mod h2_relay;
 mod h2_tunnel;
 mod h2_upgrade;
 mod hedge;
+mod holdings;
 pub mod hosts;
 mod identity;
 mod idle_life;

@@ -160,6 +160,7 @@ impl DataPlane {
             apis: ArcSwap::default(),
             stats: Arc::new(Stats::default()),
             gauges: Gauges::default(),
+            holdings: Arc::default(),
             arrivals: Arrivals::default(),
             dialled: Dialled::default(),
             not_accepted: Seldom::default(),

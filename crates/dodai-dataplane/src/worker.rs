@@ -26,6 +26,7 @@ use crate::connection::Clients;
 use crate::demand::Demand;
 use crate::endpoint::Pools;
 use crate::gauges::{Gauge, Gauges};
+use crate::holdings::Holdings;
 use crate::hosts::Hosts;
 use crate::jwt::Sources;
 use crate::limits::Limits;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// How full the threads are.
     pub(crate) gauges: Gauges,
+    /// What the threads hold of each endpoint.
+    pub(crate) holdings: Arc<Holdings>,
     /// What happens at the listeners.
     pub arrivals: Arrivals,
     /// Handshakes with those that are called.
@@ -175,10 +178,10 @@ impl Worker {
         Worker {
             gauge: shared.gauges.register(),
             heeds: Cell::new(heeds_of(&shared)),
+            pools: Pools::new(shared.holdings.clone()),
+            h2: Connections::new(shared.holdings.clone()),
             shared,
             deadlines: Deadlines::default(),
-            pools: Pools::default(),
-            h2: Connections::default(),
             tasks,
             clients: Clients::default(),
             scratch: RefCell::new(vec![0; SCRATCH].into_boxed_slice()),

@@ -14,9 +14,10 @@ pub struct Breaker {
     /// Whether calls are refused when all endpoints are left alone, as who asks for a breaker wants it. Otherwise they
     /// are called all the same: a service of one endpoint is not taken away by a few failures.
     pub refuses: bool,
-    /// Open connections at most, per data-plane thread.
+    /// Open connections of this base to one endpoint at most; each data-plane thread and calling app may have one in any
+    /// case.
     pub max_connections: u32,
-    /// Calls that wait for a connection at most, per data-plane thread.
+    /// Calls of this base that wait for a connection to one endpoint at most.
     pub max_pending: u32,
     /// Calls of this base under way to the whole service at most; `None` is no limit.
     pub max_requests: Option<u32>,
