@@ -101,3 +101,16 @@ fn grpc_status(status: u16) -> u8 {
         _ => 2,
     }
 }
+
+/// The `grpc-message` of a failed call, percent-encoded as gRPC's HTTP/2 mapping asks.
+pub fn grpc_message(message: &str) -> String {
+    let mut text = String::new();
+    for byte in message.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}

@@ -1,10 +1,13 @@
-//! B3 (openzipkin/b3-propagation), for apps that trace with it: where a caller sent it, the next hop gets it too.
+//! The trace that a call belongs to, and B3 (openzipkin/b3-propagation) for apps that trace with it: where a caller
+//! sent it, the next hop gets it too.
 //!
 //! W3C's `traceparent` wins where both came, and goes out always.
 
 use dodai_core::head::{Edits, RequestHead};
-use dodai_core::trace::Span;
+use dodai_core::trace::{Span, random};
 use http::HeaderName;
+
+use crate::worker::Worker;
 
 const SINGLE: HeaderName = HeaderName::from_static("b3");
 const TRACE: HeaderName = HeaderName::from_static("x-b3-traceid");
@@ -97,6 +100,22 @@ pub fn tell(edits: &mut Edits, head: &RequestHead<'_>, span: &Span) {
             edits.set(PARENT, &parent);
         }
     }
+}
+
+/// The span of a hop, a child of the caller's or a new trace, and whether it is ours to say if that is sampled.
+pub fn span(head: &RequestHead<'_>, worker: &Worker) -> (Span, bool) {
+    if let Some(parent) = head.header("traceparent").and_then(Span::parse) {
+        return (parent.child(), false);
+    }
+    let told = told(head);
+    let sampled = told.sampled.unwrap_or_else(|| draws(worker.shared.sample_per_ten_thousand));
+    let span = told.span.map_or_else(|| Span::root(sampled), |parent| Span { sampled, ..parent.child() });
+    (span, told.sampled.is_none())
+}
+
+/// Whether a call is one of so many of 10,000.
+pub fn draws(per_ten_thousand: u16) -> bool {
+    random() % 10_000 < u64::from(per_ten_thousand)
 }
 
 #[cfg(test)]

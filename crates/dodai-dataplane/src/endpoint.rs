@@ -392,8 +392,8 @@ mod tests {
         let here = Pools::new(holdings);
         let mine = [new(&here, &caps), new(&here, &caps)];
         assert!(mine.iter().all(Option::is_some));
-        let (told, tells) = std::sync::mpsc::channel();
-        let (go, goes) = std::sync::mpsc::channel();
+        let (told, tells) = std::sync::mpsc::sync_channel(1);
+        let (go, goes) = std::sync::mpsc::sync_channel(1);
         let caps_there = caps.clone();
         let thread = std::thread::spawn(move || {
             let there = Pools::new(other);

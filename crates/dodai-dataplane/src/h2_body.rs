@@ -14,9 +14,9 @@ use dodai_core::failure::{Failure, Kind};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use crate::answer::grpc_message;
 use crate::h2::{self, Gone, Piece, Reason, Receiving, Sending};
 use crate::h2_head;
-use crate::spine::grpc_message;
 use crate::timer::{Deadline, Patience};
 use crate::trailers::allowed;
 

@@ -18,13 +18,12 @@ use dodai_core::head::{Edits, RawHeader, RequestHead};
 use dodai_core::id::{AppId, ServiceId};
 use dodai_core::record::{Brief, MAX_METHOD, MAX_TEXT, Record, Sink, Stations, clipped, effective_status};
 use dodai_core::snapshot::Listener;
-use dodai_core::trace::{Span, random};
+use dodai_core::trace::Span;
 use dodai_log::Logging;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::b3;
 use crate::filter::{Known, Seen};
 use crate::identity::Certified;
 use crate::live;
@@ -391,22 +390,6 @@ impl Lap {
             logging: logging.cloned(),
         }
     }
-}
-
-/// The span of a hop, a child of the caller's or a new trace, and whether it is ours to say if that is sampled.
-pub fn span(head: &RequestHead<'_>, worker: &Worker) -> (Span, bool) {
-    if let Some(parent) = head.header("traceparent").and_then(Span::parse) {
-        return (parent.child(), false);
-    }
-    let told = b3::told(head);
-    let sampled = told.sampled.unwrap_or_else(|| draws(worker.shared.sample_per_ten_thousand));
-    let span = told.span.map_or_else(|| Span::root(sampled), |parent| Span { sampled, ..parent.child() });
-    (span, told.sampled.is_none())
-}
-
-/// Whether a call is one of so many of 10,000.
-pub fn draws(per_ten_thousand: u16) -> bool {
-    random() % 10_000 < u64::from(per_ten_thousand)
 }
 
 /// The headers of a request that are asked for.

@@ -520,7 +520,7 @@ impl Client {
     /// Writes the answer for `failure` in gRPC's trailers-only form.
     async fn answer_grpc(&self, failure: &Failure, close: bool) {
         let status = failure.kind.grpc_status().to_string();
-        let message = spine::grpc_message(&failure.to_string());
+        let message = crate::answer::grpc_message(&failure.to_string());
         let code = failure.kind.code();
         let headers = [
             ("content-type", "application/grpc"),

@@ -159,7 +159,7 @@ pub fn grpc_reply(status: u8, message: &str) -> Reply {
     let headers = &mut reply.head.headers;
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(u16::from(status)));
-    if let Ok(message) = HeaderValue::from_str(&spine::grpc_message(message)) {
+    if let Ok(message) = HeaderValue::from_str(&crate::answer::grpc_message(message)) {
         headers.insert("grpc-message", message);
     }
     reply

@@ -28,7 +28,6 @@ use crate::fault::{self, Drawn};
 use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
 use crate::forwarded;
 use crate::identity;
-use crate::lap;
 use crate::later::Later;
 use crate::limits::Limits;
 use crate::matcher;
@@ -42,8 +41,9 @@ use crate::table::Table;
 use crate::worker::Worker;
 
 pub use crate::answer::Local;
+pub use crate::b3::span;
 pub use crate::entry::Entry;
-pub use crate::lap::{Headers, Lap, Line, Outcome, span};
+pub use crate::lap::{Headers, Lap, Line, Outcome};
 
 const HOPS: HeaderName = HeaderName::from_static(HOPS_HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -389,7 +389,7 @@ fn apply(
         routed.set(Some(Instant::now()));
     }
     if let (Some(span), Some(share)) = (entry.redraws, rule.policy.sample_per_ten_thousand) {
-        span.set(Span { sampled: lap::draws(share), ..span.get() });
+        span.set(Span { sampled: b3::draws(share), ..span.get() });
         edits.unset(&TRACEPARENT);
         edits.set(TRACEPARENT, &span.get().traceparent());
         b3::tell_anew(edits, head, &span.get());
@@ -590,17 +590,4 @@ fn challenge(kind: Kind) -> Option<&'static str> {
     } else {
         (kind == Kind::Unauthenticated).then_some("Bearer")
     }
-}
-
-/// The `grpc-message` of a failed call, percent-encoded as gRPC's HTTP/2 mapping asks.
-pub fn grpc_message(message: &str) -> String {
-    let mut text = String::new();
-    for byte in message.bytes() {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }

@@ -222,7 +222,9 @@ mod tests {
             std::fs::write(path, "").expect("written");
         }
         let link = |to: &str, from: &str| std::os::unix::fs::symlink(to, root.join(from)).expect("linked");
-        for (to, from) in [(".", "a"), (".", "c"), ("..", "b/up"), ("b/apps", "also"), ("../../beside", "b/z")] {
+        for (to, from) in
+            [(".", "a"), (".", "c"), ("..", "b/up"), ("b/apps", "also"), ("../../beside", "b/z")]
+        {
             link(to, from);
         }
         link("nowhere", "d.yaml");

@@ -22,7 +22,7 @@ fn guarded(filters: Vec<Filter>) -> Vec<Resource> {
 async fn users_are_told_apart_by_address_host_and_header() {
     local(async {
         let value = ValuePattern::Exact("1".into());
-        let rules = [
+        let rules = vec![
             (AccessRule { addresses: vec!["10.0.0.0/24".into()], ..AccessRule::default() }, 200),
             (AccessRule { addresses: vec!["192.0.2.0/24".into()], ..AccessRule::default() }, 403),
             (AccessRule { hosts: vec!["*.example".into()], ..AccessRule::default() }, 200),
