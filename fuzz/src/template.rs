@@ -8,7 +8,12 @@ pub fn target(data: &[u8]) {
     let Ok(template) = text.parse::<Template>() else { return };
     let Some((_, before)) = template.segments.split_last() else { panic!("a template without segments") };
     assert!(!before.iter().any(|one| matches!(one, Segment::Rest(_))), "`**` stands at the end");
-    // Written without its variables it is the same template.
+    // A rewrite may name each of its variables, and the expression has a group for each.
+    let to: String = template.variables.iter().map(|name| format!("/{{{name}}}")).collect();
+    let (pattern, _) = template.rewriting(&format!("/{to}")).expect("its own variables");
+    let groups = regex::Regex::new(pattern).expect("an expression").captures_len();
+    assert_eq!(groups, template.variables.len() + 1, "{pattern}");
+    // Written without its variables it has the same segments.
     let written: String = template.segments.iter().fold(String::new(), |mut all, one| {
         let text = match one {
             Segment::Literal(text) => text.clone(),
@@ -19,5 +24,6 @@ pub fn target(data: &[u8]) {
         all.push_str(&text);
         all
     });
-    assert_eq!(written.parse::<Template>().as_ref(), Ok(&template), "{written}");
+    let again: Template = written.parse().expect("what a template says is a template");
+    assert_eq!(again.segments, template.segments, "{written}");
 }

@@ -20,7 +20,7 @@ const MEMORY_MB: u32 = 1024;
 /// One input may take this long, in seconds, before it counts as a hang.
 const INPUT_TIMEOUT: u32 = 10;
 
-/// Builds all targets, then runs the named one or each of them.
+/// Builds all targets, then runs the named one or each of them. One that fails does not keep the others from running.
 pub fn run(workspace: &Workspace, target: Option<&str>, seconds: u32) -> Result<()> {
     let targets = targets(workspace)?;
     let chosen: Vec<&String> =
@@ -29,9 +29,18 @@ pub fn run(workspace: &Workspace, target: Option<&str>, seconds: u32) -> Result<
         bail!("no such fuzz target; fuzz/ has: {}", targets.join(", "));
     }
     let program = build(workspace)?;
+    let mut failed = Vec::new();
     for name in chosen {
-        let log = run_one(workspace, &program, name, seconds)?;
-        println!("fuzz {name}: {} executions in {seconds} s", executions(&log)?);
+        match run_one(workspace, &program, name, seconds).and_then(|log| executions(&log)) {
+            Ok(count) => println!("fuzz {name}: {count} executions in {seconds} s"),
+            Err(error) => {
+                println!("fuzz {name}: FAILED: {error:#}");
+                failed.push(name.as_str());
+            }
+        }
+    }
+    if !failed.is_empty() {
+        bail!("fuzz targets failed: {}", failed.join(", "));
     }
     Ok(())
 }
