@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{Name, ObjectName};
-use crate::quantity::Port;
+use crate::quantity::{Port, TimeSpan};
 
 /// What is wanted of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +49,11 @@ pub struct Listener {
     /// came, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
+    /// A client's connection that is about as old is told to end after the calls under way, so that clients spread over
+    /// instances that came later: `Connection: close`, or GOAWAY. WebSockets stay. The same for all HTTP listeners of a
+    /// port. From `10s` to `12h`. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connection_age: Option<TimeSpan>,
 }
 
 /// Which calls get an `X-Request-Id` of ours.

@@ -68,9 +68,9 @@ pub use metadata::{Condition, Metadata, Status, Truth};
 pub use name::{Name, ObjectName, RevisionId};
 pub use overload::{Concurrency, Priority};
 pub use policy::{
-    ACCESS_NAMES, Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, Hedge, PolicyAccessLog,
-    PolicyHeaders, PolicyRetry, PolicySpec, PolicyTimeouts, PolicyTracing, RetryCondition, TargetKind,
-    TargetRef,
+    ACCESS_NAMES, Access, AccessAction, AccessRule, AccessSource, CircuitBreaker, Connection, Hedge,
+    PolicyAccessLog, PolicyHeaders, PolicyRetry, PolicySpec, PolicyTimeouts, PolicyTracing, RetryCondition,
+    TargetKind, TargetRef,
 };
 pub use quantity::{ByteSize, Destination, MilliCpu, Port, SocketAddress, TimeSpan, Weight};
 pub use rate_limit::{RateLimit, RateLimitKey, RateLimitRedis, RateLimitScope, RateLimitSource, RedisTls};

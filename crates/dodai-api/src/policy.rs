@@ -33,6 +33,9 @@ pub struct PolicySpec {
     /// When calls are refused to spare what they go to. Default: that of the base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// Bounds on connections to instances, for App and Service. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Connection>,
     /// How an instance is chosen. Default: `least_latency`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancing: Option<LoadBalancing>,
@@ -309,6 +312,15 @@ pub struct CircuitBreaker {
     /// Calls under way from one base to all instances; more are shed with 503. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests: Option<u32>,
+}
+
+/// Bounds on connections to instances.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Connection {
+    /// A connection that is about as old, a tenth less or more, takes no further call and ends with those under way, so
+    /// that instances which came later behind the same address get some. From `10s` to `12h`.
+    pub max_age: TimeSpan,
 }
 
 /// Who may call.

@@ -16,6 +16,7 @@ use http::uri::Scheme;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::age::Until;
 use crate::bodies::guarded;
 use crate::endpoint::Key;
 use crate::h2::{self, Gone, Piece, Receiving, Sending};
@@ -52,6 +53,8 @@ pub struct Link {
     at: h2::Shared,
     used: Rc<Cell<Instant>>,
     state: Rc<Cell<State>>,
+    /// When it is too old for a further call.
+    until: Until,
 }
 
 /// How a connection is.
@@ -83,9 +86,10 @@ impl Connections {
         Connections(RefCell::default(), holdings)
     }
 
-    /// Closes what was not used since `oldest`.
-    pub fn sweep(&self, oldest: Instant) {
+    /// Closes what was not used since `oldest`, and lets what is too old at `now` end with its streams.
+    pub fn sweep(&self, now: Instant, oldest: Instant) {
         self.0.borrow_mut().retain(|_, pool| {
+            pool.retire(now);
             let mut live = pool.live.borrow_mut();
             live.retain(|one| {
                 let busy = || one.at.lock().live() > 0;
@@ -138,8 +142,26 @@ impl Connections {
 }
 
 impl Pool {
+    /// Lets connections that are too old end with their streams.
+    fn retire(&self, now: Instant) {
+        let mut live = self.live.borrow_mut();
+        let before = live.len();
+        live.retain(|one| {
+            let over = one.until.is_over(now);
+            if over {
+                one.at.lock().retire();
+            }
+            !over
+        });
+        if live.len() < before {
+            self.freed.notify_waiters();
+        }
+    }
+
     /// The connection with the most room, if one takes another stream.
     fn take(&self) -> Option<Link> {
+        let now = Instant::now();
+        self.retire(now);
         let mut live = self.live.borrow_mut();
         // A connection that was told to go away is of no more use.
         live.retain(|one| one.state.get() == State::Open && !one.at.lock().is_leaving());
@@ -150,7 +172,7 @@ impl Pool {
         if room == 0 {
             return None;
         }
-        best.used.set(Instant::now());
+        best.used.set(now);
         Some(best.clone())
     }
 
@@ -223,7 +245,7 @@ async fn link(
         }
         if let Some(counted) = pool.may_open(caps) {
             let _opening = Opening::new(pool);
-            let link = connect(worker, target, pool, counted).await?;
+            let link = connect(worker, target, pool, caps, counted).await?;
             pool.live.borrow_mut().push(link.clone());
             return Ok((link, true));
         }
@@ -392,13 +414,15 @@ async fn connect(
     worker: &Rc<Worker>,
     target: &Target,
     pool: &Rc<Pool>,
+    caps: &Breaker,
     counted: Counted,
 ) -> Result<Link, Failure> {
     let limits = &worker.shared.limits;
     let stream = dial(worker, target).await?;
     let at = h2::Shared::new(h2::Role::Client, settings(limits));
     let now = Instant::now();
-    let link = Link { at: at.clone(), used: Rc::new(Cell::new(now)), state: Rc::new(Cell::new(State::Open)) };
+    let (used, state) = (Rc::new(Cell::new(now)), Rc::new(Cell::new(State::Open)));
+    let link = Link { at: at.clone(), used, state, until: Until::of(caps.max_connection_age, now) };
     let alive = KeepAlive::new(limits.h2_ping_interval, limits.h2_ping_timeout, now);
     let mut watch = Watch { alive, pongs: 0, deadline: worker.deadlines.register() };
     let mut driver = Driver::new(stream, at.clone(), Vec::new());

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::age::Until;
 use crate::gauges;
 use crate::holdings::{Held, Holdings};
 use crate::idle_life::IdleLife;
@@ -70,6 +71,7 @@ pub struct Pool {
 struct Idle {
     stream: Stream,
     since: Instant,
+    until: Until,
 }
 
 /// Leave to have one connection. While it lives, the connection counts against the cap.
@@ -79,6 +81,8 @@ pub struct Slot {
     /// How long the connection had been idle when it was taken, in milliseconds; 0 for a new one. Small, as every
     /// HTTP/1 connection of a client has room for it.
     idle_ms: u32,
+    /// When the connection is too old for a further call.
+    until: Until,
 }
 
 impl Drop for Slot {
@@ -174,7 +178,7 @@ impl Pools {
                 if !is_open {
                     pool.life.closed_by(age, now);
                 }
-                is_open && age < longest && !kept.stream.is_retiring()
+                is_open && age < longest && !kept.stream.is_retiring() && !kept.until.is_over(now)
             });
             pool.closed((before - idle.len()) as u32);
             idle.shrink_to_fit();
@@ -259,8 +263,8 @@ impl Pool {
             // Bound to a name, so that the list is not borrowed while the stream is looked at or dropped.
             let kept = self.idle.borrow_mut().pop();
             let Some(mut kept) = kept else { break };
-            if kept.stream.is_retiring() {
-                // A certificate that it was made with has expired: the next one shows a new one.
+            if kept.stream.is_retiring() || kept.until.is_over(now) {
+                // A certificate that it was made with has expired, or it is too old: the next one is as wanted.
                 self.closed(1);
                 continue;
             }
@@ -274,7 +278,7 @@ impl Pool {
                 }
             }
             let idle_ms = u32::try_from(idle_for.as_millis()).unwrap_or(u32::MAX);
-            let slot = Slot { pool: self.clone(), counted: true, idle_ms };
+            let slot = Slot { pool: self.clone(), counted: true, idle_ms, until: kept.until };
             let is_open = is_quiet(&mut kept.stream);
             if !is_open {
                 self.life.closed_by(idle_for, now);
@@ -284,7 +288,8 @@ impl Pool {
         }
         if self.held.open(caps, self.open.get() as usize) {
             self.open.set(self.open.get() + 1);
-            return Some(Taken::New(Slot { pool: self.clone(), counted: true, idle_ms: 0 }));
+            let until = Until::of(caps.max_connection_age, now);
+            return Some(Taken::New(Slot { pool: self.clone(), counted: true, idle_ms: 0, until }));
         }
         None
     }
@@ -312,15 +317,16 @@ impl Lease {
 pub struct Keep(Slot);
 
 impl Keep {
-    /// Keeps the connection, idle since `since`, for the next call; it stays counted as open. One that is retiring is
-    /// closed.
+    /// Keeps the connection, idle since `since`, for the next call; it stays counted as open. One that is retiring or too
+    /// old is closed.
     pub fn keep(mut self, stream: Stream, since: Instant) {
-        if stream.is_retiring() {
+        let until = self.0.until;
+        if stream.is_retiring() || until.is_over(since) {
             return;
         }
         self.0.counted = false;
         self.0.pool.life.survived(self.0.idle_for());
-        self.0.pool.idle.borrow_mut().push(Idle { stream, since });
+        self.0.pool.idle.borrow_mut().push(Idle { stream, since, until });
     }
 }
 

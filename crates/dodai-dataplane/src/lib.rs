@@ -7,6 +7,7 @@
 
 mod access;
 mod affinity;
+mod age;
 mod answer;
 pub mod arrivals;
 pub mod attempt;

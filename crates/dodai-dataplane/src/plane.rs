@@ -580,7 +580,7 @@ async fn sweep(worker: Rc<Worker>) {
             let longest = worker.shared.limits.pool_idle_timeout;
             let oldest = now.checked_sub(longest).unwrap_or(now);
             worker.pools.sweep(now, longest);
-            worker.h2.sweep(oldest);
+            worker.h2.sweep(now, oldest);
             checks::sweep(&worker, now);
             hosts::sweep(&worker, now);
             worker.publish();

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
@@ -16,6 +17,7 @@ use dodai_core::id::AppId;
 use dodai_core::snapshot::Role;
 use dodai_transport::proxy_protocol::Ends;
 use http::HeaderName;
+use tokio::time::Instant;
 
 use crate::forwarded::{Client, Via};
 use crate::h1::{self, BadHead, Flow, Framing, HeaderList, Parsed, RequestLine};
@@ -166,6 +168,11 @@ impl Side {
     /// Whether the listener that it came in by is not there any more.
     pub fn is_retired(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| facts.is_retired())
+    }
+
+    /// How long it may still take calls at `now`, if its listener bounds that.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        self.facts.as_ref().and_then(|facts| facts.left(now))
     }
 
     /// Notes what is spoken.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use dodai_core::snapshot::Listener;
 use tokio::time::Instant;
 
+use crate::age;
 use crate::arrivals::Counts;
 use crate::place::nanos;
 
@@ -103,6 +104,15 @@ impl Facts {
     /// Whether its listener is gone.
     pub fn is_retired(&self) -> bool {
         self.tenure.over.get()
+    }
+
+    /// How long it may still take calls at `now`, if its listener bounds that.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        let most = self.tenure.listener.max_connection_age?;
+        // Ids follow one another; their multiples lie all over.
+        let life = age::life(most, self.id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let lived = Duration::from_nanos(nanos(now).saturating_sub(self.since));
+        Some(life.saturating_sub(lived))
     }
 
     /// Notes what is spoken on it.

@@ -98,7 +98,8 @@ impl Client {
     /// Whether the connection ends after the call under way.
     pub fn is_ending(&self) -> bool {
         let expired = || self.side.secure && self.wire.with(|stream| stream.is_retiring());
-        self.worker.is_closing() || self.side.is_retired() || expired()
+        let old = || self.side.left(self.worker.ticked()).is_some_and(|left| left.is_zero());
+        self.worker.is_closing() || self.side.is_retired() || expired() || old()
     }
 
     /// Ends the connection once the client has seen our last answer whole.

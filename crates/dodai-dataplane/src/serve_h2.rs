@@ -3,12 +3,14 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use dodai_core::call::Reply;
 use dodai_core::failure::Failure;
 use dodai_core::task;
 use dodai_transport::stream::Stream;
 use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
 
 use crate::h2_drive::Driver;
 use crate::limits::Limits;
@@ -38,6 +40,13 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
     let side = Rc::new(side);
     let live = Rc::new(std::cell::Cell::new(0usize));
     let (mut greeted, mut closing, mut idle) = (false, false, false);
+    let now = Instant::now();
+    let mut end = side.left(now).map(|left| now + left);
+    // A connection without calls rests for a while; one that is too old ends also with some.
+    let wait = |rest: Option<Duration>, end: Option<Instant>| match rest.map(|rest| Instant::now() + rest) {
+        Some(rest) => deadline.set_at(end.map_or(rest, |end| end.min(rest))),
+        None => end.map_or_else(|| deadline.clear(), |end| deadline.set_at(end)),
+    };
     loop {
         deadline.set_interruptible(greeted && !closing);
         // A client that is told to go away, and has nothing under way, may take a moment to do so.
@@ -68,8 +77,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
             }
             // The connection is polled when a stream ends, so this sees the last one go.
             match (greeted, live.get() == 0, idle) {
-                (true, true, false) => deadline.set(rest),
-                (true, false, true) => deadline.clear(),
+                (true, true, false) => wait(Some(rest), end),
+                (true, false, true) => wait(None, end),
                 (false, ..) | (true, true, true) | (true, false, false) => {}
             }
             idle = greeted && live.get() == 0;
@@ -81,11 +90,10 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side, early: Vec<u8
         })
         .await;
         match next {
-            Event::Greeted => deadline.clear(),
+            Event::Greeted => wait(None, end),
             Event::Close if closing || !greeted => return,
             Event::Close => {
-                closing = true;
-                idle = false;
+                (closing, idle, end) = (true, false, None);
                 deadline.clear();
                 at.lock().shut_down();
             }

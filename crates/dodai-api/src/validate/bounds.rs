@@ -18,6 +18,17 @@ const MIN_LOG: u64 = 4096;
 /// The longest that a base waits for anything of a process.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
+/// The greatest age that a connection may be bounded to.
+const OLDEST: Duration = Duration::from_secs(12 * 3600);
+
+/// The age that connections are bounded to.
+pub(super) fn connection_age(path: String, age: TimeSpan, found: &mut Findings) {
+    if age.get() < Duration::from_secs(10) || age.get() > OLDEST {
+        let message = format!("{age} is out of range");
+        found.error(Code::InvalidValue, path, message, "write a time from `10s` to `12h`, or leave it out");
+    }
+}
+
 pub(super) fn check(spec: &AppSpec, found: &mut Findings) {
     if let Some(process) = &spec.process {
         span("spec.process.stop.grace", process.stop.grace, found);

@@ -61,6 +61,15 @@ fn check_listener(path: &str, listener: &Listener, found: &mut Findings) {
         let message = "what this protocol carries has no headers";
         found.error(Code::Conflict, format!("{path}.requestId"), message, "use `HTTP` or `HTTPS`");
     }
+    if let Some(age) = listener.max_connection_age {
+        let path = format!("{path}.maxConnectionAge");
+        if !speaks_http(listener) {
+            let message = "this protocol cannot tell a client to connect anew";
+            found.error(Code::Conflict, path, message, "use `HTTP` or `HTTPS`");
+        } else {
+            super::bounds::connection_age(path, age, found);
+        }
+    }
     check_tls(&format!("{path}.tls"), listener, found);
 }
 
@@ -148,6 +157,9 @@ pub(super) fn differ(a: &Listener, b: &Listener) -> Option<&'static str> {
         }
         if a.request_id != b.request_id {
             return Some("requestId");
+        }
+        if a.max_connection_age != b.max_connection_age {
+            return Some("maxConnectionAge");
         }
     }
     let asks = |one: &Listener| one.tls.as_ref().and_then(|tls| tls.frontend_validation.clone());

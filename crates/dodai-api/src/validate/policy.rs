@@ -35,6 +35,9 @@ pub(super) fn check(spec: &PolicySpec, found: &mut Findings) {
     if let Some(breaker) = &spec.circuit_breaker {
         check_breaker(breaker, found);
     }
+    if let Some(connection) = &spec.connection {
+        super::bounds::connection_age("spec.connection.maxAge".to_owned(), connection.max_age, found);
+    }
     if let Some(balancing) = &spec.load_balancing {
         super::balancing::check("spec.loadBalancing", balancing, found);
     }
@@ -189,6 +192,7 @@ fn check_dry_run(spec: &PolicySpec, found: &mut Findings) {
         ("retry", spec.retry.is_some()),
         ("hedge", spec.hedge.is_some()),
         ("circuitBreaker", spec.circuit_breaker.is_some()),
+        ("connection", spec.connection.is_some()),
         ("loadBalancing", spec.load_balancing.is_some()),
         ("headers", spec.headers.is_some()),
         ("cors", spec.cors.is_some()),

@@ -334,6 +334,14 @@ fn proxies_are_trusted_by_network_and_for_a_whole_port() {
             "spec.listeners[0].requestId",
         ),
         (
+            gateway("g", "    - {name: a, port: 80, protocol: TCP, maxConnectionAge: 10m}\n"),
+            "spec.listeners[0].maxConnectionAge",
+        ),
+        (
+            gateway("g", "    - {name: a, port: 80, protocol: HTTP, maxConnectionAge: 1s}\n"),
+            "spec.listeners[0].maxConnectionAge",
+        ),
+        (
             gateway("g", "    - {name: a, port: 80, protocol: HTTP, requestId: Always}\n"),
             "spec.listeners[0].requestId",
         ),

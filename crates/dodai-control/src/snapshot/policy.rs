@@ -30,6 +30,7 @@ pub(super) struct Effective {
     pub balancing: Option<Balancing>,
     pub health: Option<Health>,
     pub breaker: Option<Breaker>,
+    pub max_connection_age: Option<Duration>,
     pub concurrency: Option<Concurrency>,
     pub filters: Vec<Filter>,
     /// Which kinds of filters stand already.
@@ -202,9 +203,12 @@ impl Effective {
                 max_connections: breaker.max_connections.unwrap_or(default.max_connections),
                 max_pending: breaker.max_pending.unwrap_or(default.max_pending),
                 max_requests: breaker.max_requests,
+                max_connection_age: None,
                 refuses: breaker.consecutive_failures.is_some() || breaker.open_for.is_some(),
             });
         }
+        let age = spec.connection.as_ref().map(|connection| connection.max_age.get());
+        self.max_connection_age = self.max_connection_age.or(age);
         self.balancing = self.balancing.take().or_else(|| spec.load_balancing.as_ref().map(Balancing::of));
         self.health = self.health.take().or_else(|| spec.health.as_ref().map(balancing::health));
         if let Some(cors) = spec.cors.as_ref().filter(|_| !self.seen.cors) {

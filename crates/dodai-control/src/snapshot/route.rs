@@ -180,8 +180,14 @@ fn listener(input: &Input<'_>, own: &str, address: SocketAddr, one: &api::Listen
         api::RequestId::Generate => RequestId::Generate,
         api::RequestId::Keep => RequestId::Keep,
     });
-    let (tls, trusted_proxies) = (tls(input, one), one.trusted_proxies.clone());
-    Listener { tls, proxy, trusted_proxies, request_id, ..Listener::new(own, address, protocol, role) }
+    Listener {
+        tls: tls(input, one),
+        proxy,
+        trusted_proxies: one.trusted_proxies.clone(),
+        request_id,
+        max_connection_age: one.max_connection_age.map(api::TimeSpan::get),
+        ..Listener::new(own, address, protocol, role)
+    }
 }
 
 /// What happens to TLS on a listener. Certificates by name are below the base's data folder, so their paths
@@ -219,6 +225,7 @@ fn share(all: &mut Listener, more: Listener) {
         all.trusted_proxies = more.trusted_proxies;
     }
     all.request_id = all.request_id.or(more.request_id);
+    all.max_connection_age = all.max_connection_age.or(more.max_connection_age);
     let (Some(tls), Some(more_tls)) = (&mut all.tls, more.tls) else { return };
     if tls.certificates.is_empty() {
         // So far everything goes through; what is spoken matters only where TLS ends.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dodai_api::{self as api, App, RevisionChoice, ServiceSpec, Workload};
 use dodai_core::id::{AppId, Name, RevisionId, ServiceId};
-use dodai_core::snapshot::{Health, Protocol, Service};
+use dodai_core::snapshot::{Breaker, Health, Protocol, Service};
 
 use super::balancing::Balancing;
 use super::workload::protocol;
@@ -220,7 +220,10 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         balance: balancing.balance,
         sticky: balancing.sticky,
         policy: effective.call,
-        breaker: effective.breaker.unwrap_or_default(),
+        breaker: Breaker {
+            max_connection_age: effective.max_connection_age,
+            ..effective.breaker.unwrap_or_default()
+        },
         concurrency: effective.concurrency,
         health,
         plain: !mtls.is_empty() && mtls.iter().all(|said| *said == Some(api::MutualTls::Permissive)),

@@ -7,6 +7,29 @@ use super::compiled::{app, document, policy, service, snapshot};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
+fn connections_have_an_age_on_both_sides() {
+    let text = app("a", "{name: http}")
+        + &policy("old", "{kind: App, name: a}", "connection: {maxAge: 1h}")
+        + &policy("few", "{kind: Service, name: a}", "circuitBreaker: {maxConnections: 3}")
+        + &document(
+            "Gateway",
+            "g",
+            "{listeners: [
+                {name: a, port: 8080, hostname: a.example, protocol: HTTP, maxConnectionAge: 10m},
+                {name: b, port: 8080, hostname: b.example, protocol: HTTP, maxConnectionAge: 10m},
+                {name: c, port: 8081, protocol: HTTP}]}",
+        );
+    let snapshot = snapshot(&text, &[]);
+    let breaker = &service(&snapshot, "default/a/http").breaker;
+    assert_eq!((breaker.max_connections, breaker.max_connection_age), (3, Some(3600 * SECOND)));
+    let of = |port| {
+        let found = snapshot.listeners().find(|one| one.address.port() == port);
+        found.expect("it listens").max_connection_age
+    };
+    assert_eq!((of(8080), of(8081)), (Some(600 * SECOND), None));
+}
+
+#[test]
 fn a_whole_call_is_bounded_by_the_nearest_that_says_so() {
     let route = document(
         "Route",

@@ -21,6 +21,9 @@ pub struct Breaker {
     pub max_pending: u32,
     /// Calls of this base under way to the whole service at most; `None` is no limit.
     pub max_requests: Option<u32>,
+    /// After about this age a connection takes no further call; at most 12 hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connection_age: Option<Duration>,
 }
 
 impl Default for Breaker {
@@ -32,6 +35,7 @@ impl Default for Breaker {
             max_connections: 1024,
             max_pending: 1024,
             max_requests: None,
+            max_connection_age: None,
         }
     }
 }

@@ -54,6 +54,9 @@ pub struct Listener {
     /// Which calls get an `X-Request-Id`; `None` for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<RequestId>,
+    /// After about this age a connection that speaks HTTP ends with the calls under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connection_age: Option<Duration>,
 }
 
 /// Which calls get an `X-Request-Id` of ours.
@@ -78,6 +81,7 @@ impl Listener {
             proxy: None,
             trusted_proxies: Vec::new(),
             request_id: None,
+            max_connection_age: None,
         }
     }
 }

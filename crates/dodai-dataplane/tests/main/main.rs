@@ -1,6 +1,7 @@
 //! The data plane over an in-memory network and paused time, against scripted peers that speak raw bytes.
 
 mod access;
+mod ages;
 mod authorizer;
 mod between;
 mod bounds;
