@@ -12,7 +12,7 @@ mod answer;
 pub mod arrivals;
 pub mod attempt;
 mod authorizer;
-mod b3;
+
 mod balance;
 mod bodies;
 mod capture;
@@ -100,6 +100,7 @@ pub mod table;
 pub mod tally;
 mod timer;
 mod tls;
+mod trace;
 mod trailers;
 mod trial;
 mod tries;

@@ -22,7 +22,6 @@ use tokio::time::Instant;
 
 use crate::affinity::Affinity;
 use crate::attempt::Terms;
-use crate::b3;
 use crate::deadline;
 use crate::fault::{self, Drawn};
 use crate::filter::{self, Filter, Known, Mirrors, Passed, Ran, Seen};
@@ -38,12 +37,13 @@ use crate::service::{Endpoint, Service, Wish};
 use crate::stats::Direction;
 use crate::subset::{self, Part};
 use crate::table::Table;
+use crate::trace;
 use crate::worker::Worker;
 
 pub use crate::answer::Local;
-pub use crate::b3::span;
 pub use crate::entry::Entry;
 pub use crate::lap::{Headers, Lap, Line, Outcome};
+pub use crate::trace::span;
 
 const HOPS: HeaderName = HeaderName::from_static(HOPS_HEADER);
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -343,7 +343,7 @@ fn mark(
 ) -> Result<(), Failure> {
     identity::settle(edits, table, entry, head);
     edits.set(TRACEPARENT, &span.traceparent());
-    b3::tell(edits, head, span);
+    trace::tell(edits, head, span);
     let hops = hops(head);
     if hops >= MAX_HOPS {
         return Err(Failure::new(
@@ -389,10 +389,10 @@ fn apply(
         routed.set(Some(Instant::now()));
     }
     if let (Some(span), Some(share)) = (entry.redraws, rule.policy.sample_per_ten_thousand) {
-        span.set(Span { sampled: b3::draws(share), ..span.get() });
+        span.set(Span { sampled: trace::draws(share), ..span.get() });
         edits.unset(&TRACEPARENT);
         edits.set(TRACEPARENT, &span.get().traceparent());
-        b3::tell_anew(edits, head, &span.get());
+        trace::tell_anew(edits, head, &span.get());
     }
     let prefix = || rule.matched_prefix(head, entry.caller).map(str::to_owned);
     let client = entry.client.filter(|client| !client.is_empty());

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::h2::{Server, grpc, piece, read, trailers, write};
+use crate::h2::{Server, grpc, read, take_turns, trailers};
 use crate::serve::{Issuer, remote};
 use crate::support::*;
-use bytes::Bytes;
 use dodai_core::id::{InstanceId, Name};
 use dodai_core::snapshot::*;
 use dodai_dataplane::limits::Limits;
@@ -170,14 +169,7 @@ async fn grpc_streams_flow_both_ways_across_bases_and_end_with_their_trailers() 
         let mut asked = asked.into_body();
         let mut down = respond.send_response(Response::new(()), false).expect("sent");
         let mut answer = response.await.expect("answered").into_body();
-        for round in 0..5_u8 {
-            write(&mut upload, vec![round; 1000].into(), false).await;
-            assert_eq!(piece(&mut asked).await, vec![round; 1000]);
-            write(&mut down, vec![round; 10].into(), false).await;
-            assert_eq!(piece(&mut answer).await, vec![round; 10]);
-        }
-        upload.send_data(Bytes::new(), true).expect("sent");
-        assert_eq!(read(&mut asked).await, b"");
+        take_turns((&mut upload, &mut asked), (&mut down, &mut answer)).await;
         down.send_trailers(trailers("3")).expect("sent");
         assert_eq!(read(&mut answer).await, b"");
         assert_eq!(answer.trailers().await.expect("whole"), Some(trailers("3")));

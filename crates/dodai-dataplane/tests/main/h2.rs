@@ -65,6 +65,21 @@ pub async fn piece(body: &mut RecvStream) -> Bytes {
     data
 }
 
+/// Both sides of a call write in turns, and what one wrote is there before the other goes on; then the caller ends.
+pub async fn take_turns(
+    (upload, asked): (&mut SendStream<Bytes>, &mut RecvStream),
+    (down, answer): (&mut SendStream<Bytes>, &mut RecvStream),
+) {
+    for round in 0..5_u8 {
+        write(upload, vec![round; 1000].into(), false).await;
+        assert_eq!(piece(asked).await, vec![round; 1000]);
+        write(down, vec![round; 10].into(), false).await;
+        assert_eq!(piece(answer).await, vec![round; 10]);
+    }
+    upload.send_data(Bytes::new(), true).expect("sent");
+    assert_eq!(read(asked).await, b"");
+}
+
 pub async fn write(to: &mut SendStream<Bytes>, mut data: Bytes, end: bool) {
     while !data.is_empty() {
         to.reserve_capacity(data.len());
@@ -139,14 +154,7 @@ async fn streams_flow_both_ways_at_once() {
         let mut asked = asked.into_body();
         let mut down = respond.send_response(Response::new(()), false).expect("sent");
         let mut answer = response.await.expect("answered").into_body();
-        for round in 0..5u8 {
-            write(&mut upload, vec![round; 1000].into(), false).await;
-            assert_eq!(piece(&mut asked).await, vec![round; 1000]);
-            write(&mut down, vec![round; 10].into(), false).await;
-            assert_eq!(piece(&mut answer).await, vec![round; 10]);
-        }
-        upload.send_data(Bytes::new(), true).expect("sent");
-        assert_eq!(read(&mut asked).await, b"");
+        take_turns((&mut upload, &mut asked), (&mut down, &mut answer)).await;
         down.send_trailers(careless("3")).expect("sent");
         assert_eq!(read(&mut answer).await, b"");
         assert_eq!(answer.trailers().await.expect("whole"), Some(trailers("3")));
