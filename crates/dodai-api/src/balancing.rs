@@ -36,6 +36,15 @@ pub struct Locality {
     #[serde(default = "seventy")]
     #[schemars(range(min = 1, max = 100))]
     pub spill_below: u32,
+    /// Regions in the order in which they take over from the caller's own; those that are not named come last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub failover: Vec<String>,
+}
+
+impl Locality {
+    /// The most regions that [`Locality::failover`] names.
+    pub const MAX_FAILOVER: u8 = 8;
 }
 
 fn seventy() -> u32 {

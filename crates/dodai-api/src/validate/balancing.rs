@@ -1,7 +1,7 @@
 //! Rules within `loadBalancing`, wherever it stands.
 
 use super::Findings;
-use crate::balancing::{Algorithm, HashOn, LoadBalancing, SameSite, Sticky};
+use crate::balancing::{Algorithm, HashOn, LoadBalancing, Locality, SameSite, Sticky};
 use crate::read::Code;
 
 pub(super) fn check(path: &str, balancing: &LoadBalancing, found: &mut Findings) {
@@ -33,6 +33,9 @@ pub(super) fn check(path: &str, balancing: &LoadBalancing, found: &mut Findings)
         let message = format!("{} is not a share", locality.spill_below);
         found.error(Code::InvalidValue, format!("{path}.locality.spillBelow"), message, "write 1 to 100");
     }
+    if let Some(locality) = &balancing.locality {
+        check_failover(&format!("{path}.locality.failover"), &locality.failover, found);
+    }
     if let Some(sticky) = &balancing.sticky {
         check_sticky(&format!("{path}.sticky"), sticky, found);
     }
@@ -59,6 +62,21 @@ fn check_key(path: &str, key: &HashOn, found: &mut Findings) {
             "the name is empty",
             "name the parameter",
         );
+    }
+}
+
+fn check_failover(path: &str, regions: &[String], found: &mut Findings) {
+    if regions.len() > usize::from(Locality::MAX_FAILOVER) {
+        let message = format!("{} regions are too many", regions.len());
+        let remedy = format!("name the {} that matter; all others come last", Locality::MAX_FAILOVER);
+        found.error(Code::InvalidValue, path.to_owned(), message, remedy);
+    }
+    for (index, region) in regions.iter().enumerate() {
+        if region.is_empty() || regions[..index].contains(region) {
+            let message = format!("`{}` is empty or stands there twice", crate::Invalid::shorten(region));
+            let remedy = "name each region once, as the label `dodai.dev/region` of its bases does";
+            found.error(Code::InvalidValue, format!("{path}[{index}]"), message, remedy);
+        }
     }
 }
 

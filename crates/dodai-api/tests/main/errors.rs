@@ -194,7 +194,7 @@ spec:
     algorithm: ring_hash
     slowStart: 5s
     sticky: { cookie: "a b", ttl: 0s, path: "x;y", sameSite: None }
-    locality: { spillBelow: 0 }
+    locality: { spillBelow: 0, failover: [north, "", north] }
   health:
     panicThreshold: 101
     outliers:

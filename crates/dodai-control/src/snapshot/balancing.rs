@@ -19,6 +19,8 @@ pub(super) struct Balancing {
     pub slow_start: Option<Duration>,
     /// When calls spill over to what is further; without it, all is alike.
     pub spill_below: Option<u32>,
+    /// Regions in the order in which they take over.
+    pub failover: Vec<String>,
 }
 
 impl Balancing {
@@ -28,6 +30,11 @@ impl Balancing {
             sticky: balancing.sticky.as_ref().map(sticky),
             slow_start: balancing.slow_start.map(api::TimeSpan::get).filter(|span| !span.is_zero()),
             spill_below: balancing.locality.as_ref().map(|locality| locality.spill_below),
+            failover: balancing
+                .locality
+                .as_ref()
+                .map(|locality| locality.failover.clone())
+                .unwrap_or_default(),
         }
     }
 }

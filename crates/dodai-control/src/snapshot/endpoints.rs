@@ -16,7 +16,7 @@ const ZONE_LABEL: &str = "dodai.dev/zone";
 /// The region that its zone is in.
 const REGION_LABEL: &str = "dodai.dev/region";
 /// Tiers that nearness makes of one priority.
-const DISTANCES: u8 = 3;
+const DISTANCES: u8 = 3 + api::Locality::MAX_FAILOVER;
 
 /// The labels that some rule asks about; others are not told.
 pub(super) fn asked(documents: &Documents) -> BTreeSet<String> {
@@ -42,16 +42,19 @@ impl Traits<'_> {
         base.spec.labels.get(key).or_else(|| base.metadata.labels.get(key))
     }
 
-    /// How far a base is from the one that is told: 0 in its zone, 1 in its region, else 2. Without labels, all are
-    /// near.
-    fn distance(&self, from: &BaseId, to: &BaseId) -> u8 {
+    /// How far a base is from the one that is told: 0 in its zone, 1 in its region, from 2 on in the regions that take
+    /// over, in their order, and then all others. Without labels, all are near.
+    fn distance(&self, from: &BaseId, to: &BaseId, failover: &[String]) -> u8 {
         let differ = |key: &str| match (self.label(from, key), self.label(to, key)) {
             (Some(here), Some(there)) => here != there,
             (Some(_), None) | (None, Some(_)) => from != to,
             (None, None) => false,
         };
         match (differ(REGION_LABEL), differ(ZONE_LABEL)) {
-            (true, _) => 2,
+            (true, _) => {
+                let named = failover.iter().position(|region| self.label(to, REGION_LABEL) == Some(region));
+                u8::try_from(2 + named.unwrap_or(failover.len())).unwrap_or(DISTANCES - 1).min(DISTANCES - 1)
+            }
             (false, true) => 1,
             (false, false) => 0,
         }
@@ -80,7 +83,8 @@ pub(super) fn endpoints(input: &Input<'_>, one: &Compiled, traits: &Traits<'_>) 
                 let base = instance.base.clone();
                 let labels = traits.labels(app, Some(&base));
                 let mesh = input.observed.mesh(&base);
-                let tier = if one.prefers_near { traits.distance(input.base, &base) } else { 0 };
+                let far = |failover: &Vec<String>| traits.distance(input.base, &base, failover);
+                let tier = one.near.as_ref().map_or(0, far);
                 let target = Target::Instance { instance: instance.id.clone(), base, mesh };
                 list.push(Endpoint { tier, labels, ..Endpoint::new(instance.revision.clone(), target) });
             }

@@ -48,8 +48,8 @@ impl Offered {
 pub(super) struct Compiled {
     pub service: Service,
     pub apps: Vec<AppId>,
-    /// Whether what is near the caller gets its calls first.
-    pub prefers_near: bool,
+    /// Where what is near the caller gets its calls first: the regions that take over from its own, in order.
+    pub near: Option<Vec<String>>,
 }
 
 /// The ports behind one name: those of the service document, or of the app.
@@ -230,7 +230,7 @@ fn compile(input: &Input<'_>, one: &Offered) -> Compiled {
         strict: mtls.contains(&Some(api::MutualTls::Strict)),
         inbound: effective.filters,
     };
-    Compiled { service, apps: one.apps.clone(), prefers_near: balancing.spill_below.is_some() }
+    Compiled { service, apps: one.apps.clone(), near: balancing.spill_below.map(|_| balancing.failover) }
 }
 
 /// What an app, or else its namespace, says of callers without mutual TLS; `None` if neither does.

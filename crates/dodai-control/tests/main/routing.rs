@@ -260,6 +260,18 @@ fn what_is_near_is_told_by_zone_and_region() {
     assert_eq!(tiers(&near), expect([2, 0, 1, 0]));
     let found = snapshot(&near, &["shop"], &all);
     assert_eq!(service(&found, "default/shop/http").health.spill_below_percent, 40);
+    let other = document("Base", "four", "{labels: {dodai.dev/zone: c, dodai.dev/region: east}}");
+    let ordered = |failover: &str| {
+        let bases = base("one", "dodai.dev/region: north")
+            + &base("two", "dodai.dev/region: west")
+            + &base("three", "dodai.dev/region: south")
+            + &other;
+        app("shop", "")
+            + &bases
+            + &policy(&format!("loadBalancing: {{locality: {{failover: [{failover}]}}}}"))
+    };
+    assert_eq!(tiers(&ordered("")), expect([2, 0, 2, 2]));
+    assert_eq!(tiers(&ordered("south, west")), expect([4, 0, 2, 3]), "what is not named comes last");
     assert_eq!(tiers(&(app("shop", "") + &bases)), expect([0; 4]), "only where it is asked for");
     assert_eq!(tiers(&(app("shop", "") + &policy("loadBalancing: {locality: {}}"))), expect([0; 4]));
 }
@@ -275,7 +287,7 @@ async fn addresses_outside_have_weights_and_priorities() {
     let (_control, found, _tasks) = settled(&yaml(&external)).await;
     let told: Vec<(u32, u8)> =
         endpoints(&found, "default/bank/http").iter().map(|one| (one.weight, one.tier)).collect();
-    assert_eq!(told, [(3, 0), (1, 0), (1, 3)]);
+    assert_eq!(told, [(3, 0), (1, 0), (1, 11)]);
 }
 
 #[test]
