@@ -17,6 +17,7 @@ use dodai_core::task;
 use tokio::sync::oneshot;
 
 use crate::endpoint::{Keep, Need, Taken};
+use crate::foreign;
 use crate::h1::{self, Flow, Framing, HeaderList};
 use crate::h1_message::{push_data, push_end};
 use crate::reach::{Target, dial};
@@ -302,7 +303,7 @@ impl Drive {
         };
         let mut headers = HeaderList::new();
         let Some((line, parsed)) = h1::parse_response(bytes, &mut headers, is_head, false)
-            .map_err(|error| bad(error.to_string()))?
+            .map_err(|error| bad(foreign::bad_answer(&error, bytes)))?
         else {
             let limit = self.worker.shared.limits.head_bytes;
             return if bytes.len() > limit { Err(bad("its head is too large".to_owned())) } else { Ok(None) };

@@ -28,7 +28,7 @@ use crate::reach::{Target, dial};
 use crate::serve_h2::clean;
 use crate::timer::{Deadline, Patience};
 use crate::worker::Worker;
-use crate::{gauges, h2_body, h2_head};
+use crate::{foreign, gauges, h2_body, h2_head};
 
 /// The HTTP/2 connections of one thread, and what all threads hold.
 #[derive(Default)]
@@ -393,8 +393,15 @@ pub fn answer_failure(gone: Gone, target: &Target, link: &Link) -> Failure {
         let text = format!("{address} answers nothing, also no PING: its connection is dead");
         return Failure::new(Kind::Reset, text);
     }
+    if let Some(early) = link.at.lock().strange() {
+        let text = format!("{address} does not speak HTTP/2; {}", foreign::evidence(early));
+        return Failure::new(Kind::Protocol, text);
+    }
     if gone == Gone::Lost && !link.at.lock().is_greeted() {
-        return Failure::new(Kind::Connect, format!("{address} does not speak HTTP/2, or closed at once"));
+        return Failure::new(
+            Kind::Connect,
+            format!("{address} closed the connection before it said a word of HTTP/2"),
+        );
     }
     let failure = h2_body::failure(gone);
     Failure::new(failure.kind, format!("{address}: {}", failure.detail))

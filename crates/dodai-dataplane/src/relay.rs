@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::attempt::{Sent, Terms};
 use crate::endpoint::Need;
 use crate::filter::{Known, Seen};
+use crate::foreign;
 use crate::h1::{self, Flow, HeaderList};
 use crate::live;
 use crate::pipe;
@@ -409,7 +410,7 @@ impl Exchange<'_> {
             Ok(Some(found)) if found.1.len <= limit => found,
             Ok(None) if all <= limit => return (Step::More, 0),
             Ok(_) => return (Step::Bad("its head is too large".to_owned()), all),
-            Err(bad) => return (Step::Bad(bad.to_string()), all),
+            Err(bad) => return (Step::Bad(foreign::bad_answer(&bad, bytes)), all),
         };
         let mut out = worker.buffer();
         if response.status < 200 {

@@ -111,20 +111,24 @@ async fn look_up(host: &str) -> io::Result<Arc<[IpAddr]>> {
     if ips.is_empty() { Err(io::Error::other("the name has no address")) } else { Ok(ips.into()) }
 }
 
+/// What `look_up` finds for `host` within `timeout`.
+pub async fn addresses<T>(
+    host: &str,
+    timeout: Duration,
+    look_up: impl Future<Output = io::Result<T>>,
+) -> Result<T, Failure> {
+    let why = match tokio::time::timeout(timeout, look_up).await {
+        Ok(Ok(found)) => return Ok(found),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer of the name server within {timeout:?}"),
+    };
+    Err(Failure::new(Kind::Connect, format!("no address for host `{host}`: {why}")))
+}
+
 /// Connects to `host`, an IP address or a name, all within `timeout`.
 pub async fn connect(system: &System, host: &str, port: u16, timeout: Duration) -> Result<Stream, Failure> {
     let deadline = Instant::now() + timeout;
-    let ips = match tokio::time::timeout_at(deadline, system.resolver.resolve(host)).await {
-        Ok(Ok(ips)) => ips,
-        Ok(Err(error)) => {
-            return Err(Failure::new(Kind::Connect, format!("no address for host `{host}`: {error}")));
-        }
-        Err(_) => {
-            let detail =
-                format!("no address for host `{host}`: no answer of the name server within {timeout:?}");
-            return Err(Failure::new(Kind::Connect, detail));
-        }
-    };
+    let ips = addresses(host, timeout, system.resolver.resolve(host)).await?;
     let mark = system.mark.load(Relaxed);
     in_turn(ips.iter().map(|ip| SocketAddr::new(*ip, port)), deadline, |addr| tcp(addr, mark)).await
 }

@@ -6,7 +6,7 @@
 
 mod line;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -54,6 +54,8 @@ struct State {
     listeners: HashMap<SocketAddr, mpsc::Sender<Line>>,
     faults: HashMap<SocketAddr, Faults>,
     names: HashMap<String, Vec<IpAddr>>,
+    /// Names that a question about is never answered.
+    silent: HashSet<String>,
     lines: Vec<Weak<line::Shared>>,
     ports: u16,
 }
@@ -80,7 +82,14 @@ impl Net {
 
     /// Makes `name` resolve to `ips`.
     pub fn name(&self, name: &str, ips: &[IpAddr]) {
-        lock(&self.0.state).names.insert(name.to_owned(), ips.to_vec());
+        let mut state = lock(&self.0.state);
+        state.silent.remove(name);
+        state.names.insert(name.to_owned(), ips.to_vec());
+    }
+
+    /// Makes nobody answer what `name` resolves to, until [`Net::name`] says it.
+    pub fn silence(&self, name: &str) {
+        lock(&self.0.state).silent.insert(name.to_owned());
     }
 
     /// Sets what goes wrong for connections that are opened to `listener` from now on.
@@ -184,10 +193,13 @@ impl Host {
         Ok(ours)
     }
 
-    /// The addresses of `name`, as set with [`Net::name`].
-    pub fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
+    /// The addresses of `name`, as set with [`Net::name`]. Cancel safe.
+    pub async fn resolve(&self, name: &str) -> io::Result<Vec<IpAddr>> {
         if let Ok(ip) = name.parse() {
             return Ok(vec![ip]);
+        }
+        if lock(&self.net.0.state).silent.contains(name) {
+            std::future::pending::<()>().await;
         }
         let found = lock(&self.net.0.state).names.get(name).cloned();
         found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such name in this network"))

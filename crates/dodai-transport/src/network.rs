@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dodai_core::failure::{Failure, Kind};
+use dodai_core::failure::Failure;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -60,7 +60,7 @@ impl Network {
     pub async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
         match self {
             Network::System(system) => system.resolver.resolve(host).await.map(|found| found.to_vec()),
-            Network::Memory(from) => from.resolve(host),
+            Network::Memory(from) => from.resolve(host).await,
         }
     }
 
@@ -69,9 +69,7 @@ impl Network {
         match self {
             Network::System(system) => dial::connect(system, host, port, timeout).await,
             Network::Memory(from) => {
-                let ips = from.resolve(host).map_err(|error| {
-                    Failure::new(Kind::Connect, format!("no address for host `{host}`: {error}"))
-                })?;
+                let ips = dial::addresses(host, timeout, from.resolve(host)).await?;
                 let addrs: Vec<_> = ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
                 in_memory(from, &addrs, timeout).await
             }

@@ -95,6 +95,8 @@ pub struct Connection {
     pub(super) pongs: u64,
     /// Why the connection is over.
     pub(super) failed: Option<Reason>,
+    /// What the other side began with instead of its settings.
+    pub(super) strange: Vec<u8>,
     driver: Option<Waker>,
 }
 
@@ -142,6 +144,7 @@ impl Connection {
             closing: Closing::No,
             pongs: 0,
             failed: None,
+            strange: Vec::new(),
             driver: None,
         };
         connection.greet();
@@ -187,6 +190,11 @@ impl Connection {
     /// Why the connection is over, if it is: what is in the outbox says so to the other side.
     pub fn failed(&self) -> Option<Reason> {
         self.failed
+    }
+
+    /// The first bytes of the other side, if they are no HTTP/2.
+    pub fn strange(&self) -> Option<&[u8]> {
+        (!self.strange.is_empty()).then_some(&self.strange)
     }
 
     /// Whether the other side has said what it grants.

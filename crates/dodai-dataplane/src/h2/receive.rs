@@ -14,6 +14,9 @@ use crate::limits::H2_FRAGMENTS;
 /// Payloads from this size on stay in the buffer that they were read into.
 const LARGE: usize = 8192;
 
+/// Bytes that are kept of an other side that speaks something else.
+const STRANGE: usize = 16;
+
 /// Informational responses that wait to be taken.
 const MOST_INTERIM: usize = 4;
 
@@ -81,6 +84,9 @@ impl Connection {
                         Ok(0) => break,
                         Ok(used) => at += used,
                         Err(fault) => {
+                            if !self.greeted {
+                                self.strange = bytes[..bytes.len().min(STRANGE)].to_vec();
+                            }
                             at += (frame::HEADER + header.length).min(bytes.len());
                             self.punish(fault, now);
                         }

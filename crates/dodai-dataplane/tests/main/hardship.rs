@@ -2,12 +2,14 @@
 //! all the time.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::*;
 use bytes::Bytes;
 use dodai_core::failure::Kind;
 use dodai_core::snapshot::*;
+use dodai_dataplane::limits::Limits;
 use h2::client::SendRequest;
 use http::{Request, StatusCode};
 use tokio::time::Instant;
@@ -144,6 +146,62 @@ async fn a_name_that_cannot_be_resolved_is_tried_again_later() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_server_that_says_nothing_costs_a_call_its_time_to_connect() {
+    local(async {
+        for each_address in [false, true] {
+            let mut named = endpoint(1, "r1");
+            named.target = Target::Address("catalog.example:8000".to_owned());
+            named.each_address = each_address;
+            let world = World::bare(Limits::default());
+            world.net.silence("catalog.example");
+            let mut resources = usual(service("shop/catalog/http"), filtered(vec![]));
+            resources.push(endpoints("shop/catalog/http", vec![named]));
+            world.apply(resources).await;
+            let (mut backends, start) = (world.backend(1), Instant::now());
+            let answer = world.client().await.ask(GET).await;
+            assert_eq!(answer.status(), 503, "{answer:?}");
+            assert!(start.elapsed() < secs(20), "{:?}", start.elapsed());
+            // It answers at last, and nothing of its silence is left.
+            world.net.name("catalog.example", &[[10, 0, 1, 1].into()]);
+            beside(async move {
+                backends.accept().await.answer(OK).await;
+            });
+            tokio::time::sleep(secs(60)).await;
+            assert_eq!(world.client().await.ask(GET).await.body, "ok");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_over_http2_that_never_ends_is_given_up_on() {
+    local(async {
+        let world = World::plain().await;
+        let mut client = world.client().await;
+        let start = Instant::now();
+        // A HEADERS frame of 100 bytes on stream 1, of which one byte comes each second.
+        client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+        client.send(b"\0\0\0\x04\0\0\0\0\0\0\0\x64\x01\x04\0\0\0\x01").await;
+        for _ in 0..99 {
+            tokio::time::sleep(secs(1)).await;
+            if !client.try_send(b"\0").await {
+                break;
+            }
+        }
+        assert!(start.elapsed() <= secs(80), "{:?}", start.elapsed());
+        assert_eq!(world.plane.gauges().clients, 0);
+        // And one that stops within the preface, or before its settings.
+        for said in ["PRI * HTTP/2.0\r\n\r\nSM", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"] {
+            let (mut client, start) = (world.client().await, Instant::now());
+            client.send(said).await;
+            client.rest_bytes().await;
+            assert!(start.elapsed() >= secs(15) && start.elapsed() < secs(17), "{:?}", start.elapsed());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn tables_change_a_hundred_times_a_second_under_streams() {
     local(async {
         let world = World::of(over_h2()).await;
@@ -170,16 +228,22 @@ async fn tables_change_a_hundred_times_a_second_under_streams() {
                 }
             }));
         }
+        let mut tables = Vec::new();
         for round in 0..300u32 {
             let mut resources = over_h2();
             resources.push(endpoints("shop/catalog/http", vec![endpoint(1 + (round % 2) as u8, "r1")]));
             world.apply(resources).await;
+            tables.push(Arc::downgrade(&world.plane.table()));
             tokio::time::sleep(Duration::from_millis(9)).await;
         }
         for load in loads {
             load.await.expect("every call was answered");
         }
         assert_eq!(world.records.take().iter().filter(|record| record.status != 200).count(), 0);
+        // Nothing holds on to what is no longer in force.
+        tokio::time::sleep(secs(2)).await;
+        let held = tables.iter().filter(|table| table.strong_count() > 0).count();
+        assert!(held <= 1, "{held} tables of {} are still there", tables.len());
     })
     .await;
 }
