@@ -19,7 +19,8 @@ pub enum Length {
 }
 
 /// A program that a comparison needs beside the product: an example of a crate.
-const EXAMPLES: &[(&str, &str, &str)] = &[("activation", "dodai-base", "activation")];
+const EXAMPLES: &[(&str, &str, &str)] =
+    &[("activation", "dodai-base", "activation"), ("routes", "dodai-dataplane", "routes")];
 
 /// Parts of the scripts, not comparisons.
 const PARTS: &[&str] = &["harness", "management"];
