@@ -161,6 +161,24 @@ fn curl(site: &Site, port: u16, host: &str, version: &str) -> Result<String, Str
     if done.status.success() { Ok(done.out().to_owned()) } else { Err(done.all()) }
 }
 
+/// The pages under `/debug` show certificates, and nothing of the keys beside them.
+fn no_view_shows_a_key(site: &Site) {
+    let keys = ["site.key", ".dodai/certificates/api/tls.key"];
+    let keys = keys.map(|key| std::fs::read_to_string(site.folder().join(key)).unwrap()).concat();
+    let lines: Vec<&str> = keys.lines().filter(|line| line.len() > 40).collect();
+    assert!(lines.len() >= 2, "{} lines of keys", lines.len());
+    for view in ["table", "clusters", "connections", "certificates"] {
+        for format in ["table", "json"] {
+            let shown = site.dodai(&["debug", view, "-o", format]);
+            assert!(shown.status.success(), "{view}: {}", shown.all());
+            let text = shown.all();
+            assert!(view != "certificates" || text.contains("shop.test"), "{text}");
+            assert!(!text.contains("PRIVATE KEY"), "{view} -o {format}");
+            assert!(!lines.iter().any(|line| text.contains(&line[..32])), "{view} -o {format}");
+        }
+    }
+}
+
 #[test]
 fn a_gateway_ends_tls_and_its_certificates_change_without_a_restart() {
     let site = Site::new("tls");
@@ -187,6 +205,7 @@ fn a_gateway_ends_tls_and_its_certificates_change_without_a_restart() {
         assert_eq!(curl(&site, port, host, "--http1.1"), Ok("plain\n1.1".to_owned()), "{host}");
         assert_eq!(curl(&site, port, host, "--http2"), Ok("plain\n2".to_owned()), "{host}");
     }
+    no_view_shows_a_key(&site);
     let other = curl(&site, port, "other.test", "--http2").unwrap_err();
     assert!(other.contains("no alternative certificate subject name matches"), "{other}");
 
