@@ -7,6 +7,7 @@ mod chunk;
 mod flow;
 mod head;
 mod lines;
+mod wide;
 mod write;
 
 pub use chunk::{BadChunk, Chunks, Fed};

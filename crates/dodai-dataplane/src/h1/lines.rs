@@ -1,13 +1,14 @@
 //! The lines of a head, read once and strictly: where its names and values lie, and that nobody can read them
 //! differently (RFC 9112 sections 2.2, 3, 4 and 5).
 //!
-//! Values are looked through eight bytes at a time. What is missing at the end is waited for; what is wrong is refused
+//! They are looked through many bytes at a time (`wide.rs`). What is missing at the end is waited for; what is wrong is refused
 //! as soon as it is there.
 
 use dodai_core::head::RawHeader;
 use smallvec::SmallVec;
 
 use super::head::{BadHead, HeaderList};
+use super::wide;
 use crate::limits::MAX_HEADERS;
 
 /// A start line of a request: where its method and target lie.
@@ -194,13 +195,12 @@ fn version(bytes: &[u8]) -> Result<Option<bool>, BadHead> {
 /// How many bytes from the start belong to a token.
 fn token(bytes: &[u8]) -> usize {
     let mut at = 0;
-    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let others = not_plain(u64::from_le_bytes(*eight));
-        if others == 0 {
-            at += 8;
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        let Some(other) = wide::first_not_plain(block) else {
+            at += wide::BYTES;
             continue;
-        }
-        at += others.trailing_zeros() as usize / 8;
+        };
+        at += other;
         if !TOKEN[usize::from(bytes[at])] {
             return at;
         }
@@ -208,23 +208,6 @@ fn token(bytes: &[u8]) -> usize {
     }
     let rest = bytes.get(at..).unwrap_or_default();
     rest.iter().position(|byte| !TOKEN[usize::from(*byte)]).map_or(bytes.len(), |more| at + more)
-}
-
-/// A 1 in every byte of a word.
-const ONES: u64 = 0x0101_0101_0101_0101;
-/// The high bit of every byte.
-const HIGH: u64 = ONES * 0x80;
-
-/// The high bit of each byte that is neither a letter nor a digit nor `-`: of most names, only what ends them.
-fn not_plain(word: u64) -> u64 {
-    let low = word & !HIGH;
-    // The high bit of each byte that is at least `least`; no byte carries into the next.
-    let from = |bytes: u64, least: u8| bytes + ONES * u64::from(0x80 - least);
-    let lower = low | (ONES * 0x20);
-    let letter = from(lower, b'a') & !from(lower, b'z' + 1);
-    let digit = from(low, b'0') & !from(low, b'9' + 1);
-    let dash = !from(low ^ (ONES * u64::from(b'-')), 1);
-    (!(letter | digit | dash) | word) & HIGH
 }
 
 /// Where the next line begins, behind the line end that must be at `at`.
@@ -239,16 +222,12 @@ fn line_end(bytes: &[u8], at: usize, bad: BadHead) -> Result<Option<usize>, BadH
 
 /// Where the first byte from `at` on is that a value cannot have: a control character other than a tab.
 fn text_end(bytes: &[u8], mut at: usize) -> Option<usize> {
-    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*eight);
-        // The high bit of each byte that is below 0x20 or 0x7f. A borrow can set it wrongly only behind one that is.
-        let (below, delete) = (word.wrapping_sub(ONES * 0x20), word ^ (ONES * 0x7f));
-        let found = ((below & !word) | (delete.wrapping_sub(ONES) & !delete)) & HIGH;
-        if found == 0 {
-            at += 8;
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
+        let Some(control) = wide::first_control(block) else {
+            at += wide::BYTES;
             continue;
-        }
-        let first = at + found.trailing_zeros() as usize / 8;
+        };
+        let first = at + control;
         if bytes[first] != b'\t' {
             return Some(first);
         }
