@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[expect(clippy::disallowed_methods, reason = "cargo tells build scripts so where to write")]
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     std::fs::write(out.join("apps.bin"), files.encode_to_vec())?;
-    tonic_prost_build::configure().build_transport(false).bytes(".").btree_map(".").compile_fds(files)?;
+    let all = tonic_prost_build::configure().build_transport(false).bytes(".").btree_map(".");
+    all.include_file("apps.rs").compile_fds(files)?;
     Ok(())
 }

@@ -13,7 +13,7 @@ pub mod control {
     tonic::include_proto!("dodai.control.v1");
 }
 
-/// The packages of `proto/` that apps know, named as they are: their modules refer to each other by these paths.
+/// The packages of `proto/` that apps know, as modules of their names: `apps::dapr::proto::runtime::v1`, ...
 pub mod apps {
     #![allow(
         missing_docs,
@@ -23,40 +23,7 @@ pub mod apps {
         clippy::wildcard_enum_match_arm,
         reason = "generated; the proto files are the documentation"
     )]
-
-    pub mod dapr {
-        pub mod proto {
-            pub mod common {
-                pub mod v1 {
-                    tonic::include_proto!("dapr.proto.common.v1");
-                }
-            }
-            pub mod runtime {
-                pub mod v1 {
-                    tonic::include_proto!("dapr.proto.runtime.v1");
-                }
-            }
-        }
-    }
-
-    pub mod google {
-        pub mod rpc {
-            tonic::include_proto!("google.rpc");
-        }
-    }
-
-    pub mod grpc {
-        pub mod health {
-            pub mod v1 {
-                tonic::include_proto!("grpc.health.v1");
-            }
-        }
-        pub mod reflection {
-            pub mod v1 {
-                tonic::include_proto!("grpc.reflection.v1");
-            }
-        }
-    }
+    include!(concat!(env!("OUT_DIR"), "/apps.rs"));
 
     /// Descriptors of all of them, as a serialized `FileDescriptorSet`.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/apps.bin"));

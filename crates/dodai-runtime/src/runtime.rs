@@ -120,7 +120,7 @@ impl Runtime {
 
     /// Whether an app that is called back by gRPC answers its health check within `timeout`. Cancel safe.
     pub async fn is_well(&self, app: &AppId, timeout: Duration) -> bool {
-        self.deliveries.is_well(app, timeout).await
+        self.deliveries.callbacks().is_well(app, timeout).await
     }
 
     /// How each component is, by `namespace/name`.

@@ -4,9 +4,9 @@
 //! for any call of the app. What the callee answers passes unchanged.
 
 use base64::Engine as _;
-use dodai_core::call::{CALLER_HEADER, Call, Caller, HOPS_HEADER, Reply};
+use dodai_core::call::{CALLER_HEADER, Call, Caller, Context, HOPS_HEADER, Reply};
 use dodai_core::failure::{Blame, Failure, Kind};
-use dodai_core::id::Name;
+use dodai_core::id::{AppId, Name};
 use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
@@ -36,14 +36,20 @@ struct Address {
     base: String,
 }
 
+/// The app that `<app>` or `<app>.<namespace>` means.
+pub(super) fn app_of(id: &str, own_namespace: &Name) -> Result<AppId, String> {
+    let (app, namespace) = id.split_once('.').unwrap_or((id, own_namespace.as_str()));
+    let app = Name::new(app).map_err(|bad| bad.to_string())?;
+    let namespace = Name::new(namespace).map_err(|bad| bad.to_string())?;
+    Ok(AppId::new(namespace, app))
+}
+
 /// What `<app>`, `<app>.<namespace>` or a URL is called at the door.
 fn address(id: &str, own_namespace: &Name) -> Result<Address, String> {
     if id.contains("://") {
         return url(id);
     }
-    let (app, namespace) = id.split_once('.').unwrap_or((id, own_namespace.as_str()));
-    let app = Name::new(app).map_err(|bad| bad.to_string())?;
-    let namespace = Name::new(namespace).map_err(|bad| bad.to_string())?;
+    let AppId { namespace, name: app } = app_of(id, own_namespace)?;
     // The long form can only mean a name of the mesh: a wrong one never leads to a host outside.
     let authority = if namespace == *own_namespace {
         app.to_string()
@@ -75,7 +81,7 @@ pub(super) fn failed(id: &str, error: impl std::fmt::Display) -> Refusal {
 }
 
 /// daprd answers 500 to whatever goes wrong on the way, but for what a policy said.
-fn not_delivered(id: &str, failure: &Failure) -> Refusal {
+pub(super) fn not_delivered(id: &str, failure: &Failure) -> Refusal {
     let mut refusal = failed(id, &failure.detail).because(failure);
     let own_status = match failure.kind.blame() {
         Blame::Policy => true,
@@ -152,9 +158,13 @@ impl Api {
         set(HOST, authority);
         set(HeaderName::from_static(CALLER_HEADER), self.app.name.as_str());
         set(HeaderName::from_static("dapr-callee-app-id"), callee);
+        self.own(&mut call.context, &call.head.headers);
+    }
+
+    /// Makes the app the caller.
+    pub(super) fn own(&self, context: &mut Context, headers: &HeaderMap) {
         // An app that passes on the headers it got says how far the call has come.
         let told = headers.get(HOPS_HEADER).and_then(|hops| hops.to_str().ok()?.parse::<u8>().ok());
-        let context = &mut call.context;
         context.hops = context.hops.max(told.unwrap_or(0));
         context.caller = Caller::App(self.app.clone());
         context.span = context.span.child();

@@ -11,6 +11,7 @@ use dodai_core::call::{Call, Caller, Context, Door};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::AppId;
 use dodai_core::trace::Span;
+use dodai_proto::apps::dapr::proto::common::v1::{InvokeRequest, InvokeResponse};
 use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_alpha_client::AppCallbackAlphaClient;
 use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_client::AppCallbackClient;
 use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_health_check_client::AppCallbackHealthCheckClient;
@@ -150,6 +151,19 @@ impl Callbacks {
         #[expect(deprecated, reason = "the name that older apps know")]
         let answer = older.on_bulk_topic_event_alpha1(events);
         Callbacks::within(timeout, app, answer).await
+    }
+
+    /// Calls an app as another one, which `context` names.
+    pub async fn on_invoke(
+        &self,
+        app: &AppId,
+        context: Context,
+        request: tonic::Request<InvokeRequest>,
+        most: usize,
+    ) -> Result<tonic::Response<InvokeResponse>, Unanswered> {
+        let channel = Channel { door: self.door.clone(), app: app.clone(), context };
+        let mut client = AppCallbackClient::new(channel).max_decoding_message_size(most);
+        client.on_invoke(request).await.map_err(Unanswered::from)
     }
 
     /// Whether an app says that it is well.

@@ -185,13 +185,13 @@ impl Deliveries {
     }
 
     /// Whether an app serves `AppCallback`.
-    fn speaks_grpc(&self, app: &AppId) -> bool {
+    pub fn speaks_grpc(&self, app: &AppId) -> bool {
         self.apps().get(app).is_some_and(|state| state.speaks_grpc)
     }
 
-    /// Whether an app that serves `AppCallback` says that it is well.
-    pub async fn is_well(&self, app: &AppId, timeout: std::time::Duration) -> bool {
-        self.0.callbacks.is_well(app, timeout).await
+    /// The way to apps.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.0.callbacks
     }
 
     fn set_left_alone(&self, app: &AppId, state: &mut AppState, left_alone: bool) {

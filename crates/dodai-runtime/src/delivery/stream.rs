@@ -41,9 +41,15 @@ impl Reader {
         let (tell, told) = oneshot::channel();
         self.waiting().insert(event.id.clone(), tell);
         let answered = async {
-            let gone = |_| Failure::new(FailureKind::NoEndpoint, "nobody reads the stream any more");
-            self.events.send(event).await.map_err(gone)?;
-            Ok(told.await.unwrap_or_else(|_| Verdict::Again("another event has the same id".into())))
+            let gone = || Failure::new(FailureKind::NoEndpoint, "nobody reads the stream any more");
+            self.events.send(event).await.map_err(|_| gone())?;
+            // Both branches only wait.
+            tokio::select! {
+                told = told => {
+                    Ok(told.unwrap_or_else(|_| Verdict::Again("another event has the same id".into())))
+                }
+                () = self.events.closed() => Err(gone()),
+            }
         };
         let answer = tokio::time::timeout(timeout, answered).await;
         self.waiting().retain(|_, tell| !tell.is_closed());

@@ -7,6 +7,7 @@ use dodai_core::body::{Body, pipe};
 use dodai_core::call::Reply;
 use dodai_core::failure::Failure;
 use dodai_core::snapshot::{App, BulkDelivery, Resource, Subscription};
+use dodai_proto::apps::dapr::proto::common::v1::{InvokeRequest, InvokeResponse};
 use dodai_proto::apps::dapr::proto::runtime::v1::subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as Say;
 use dodai_proto::apps::dapr::proto::runtime::v1::subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Told;
 use dodai_proto::apps::dapr::proto::runtime::v1::*;
@@ -182,6 +183,31 @@ async fn health_is_asked_of_the_apps_own_service() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn older_clients_invoke_an_app_by_its_callback() {
+    let world = World::new(resources(Vec::new())).await;
+    world.script_all(|seen| {
+        assert_eq!(seen.path, format!("{SERVICE}OnInvoke"));
+        let asked: InvokeRequest = message(seen);
+        if asked.method != "greet" {
+            return refused("5");
+        }
+        let data = Some(prost_types::Any { type_url: String::new(), value: b"hello".to_vec() });
+        answered(&InvokeResponse { data, content_type: "text/plain".to_owned() })
+    });
+    let invoke = |method: &str| InvokeServiceRequest {
+        id: "cart".to_owned(),
+        message: Some(InvokeRequest { method: method.to_owned(), ..InvokeRequest::default() }),
+    };
+    let told = dapr(&world).invoke_service(invoke("greet")).await.expect("invoked").into_inner();
+    assert_eq!(
+        (told.data.expect("data").value, told.content_type),
+        (b"hello".to_vec(), "text/plain".to_owned())
+    );
+    assert_eq!(world.seen()[0].caller, dodai_core::call::Caller::App(app("shop/cart")));
+    assert_eq!(dapr(&world).invoke_service(invoke("else")).await.expect_err("none").code(), Code::NotFound);
+}
+
 /// The app's side of a stream.
 struct Stream {
     say: mpsc::Sender<SubscribeTopicEventsRequestAlpha1>,
@@ -258,10 +284,12 @@ async fn a_stream_brings_events_and_takes_verdicts() {
 
     world.publish("t", "three").await;
     let unsettled = stream.event().await;
+    let before = tokio::time::Instant::now();
     drop(stream);
     let mut other = Stream::open(&world, wish("bus", "t", None)).await.expect("subscribed");
     assert!(matches!(other.next().await, Told::InitialResponse(_)));
     assert_eq!(other.event().await.id, unsettled.id, "what was not spoken of comes to the next reader");
+    assert!(before.elapsed().as_secs() < 5, "and that at once: {:?}", before.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

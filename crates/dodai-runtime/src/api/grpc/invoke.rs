@@ -4,6 +4,7 @@ use bytes::Bytes;
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Context, Reply};
 use dodai_core::failure::Failure;
+use dodai_core::id::AppId;
 use dodai_proto::apps::dapr::proto::common::v1::http_extension::Verb;
 use dodai_proto::apps::dapr::proto::common::v1::{InvokeRequest, InvokeResponse};
 use dodai_proto::apps::dapr::proto::runtime::v1::InvokeServiceRequest;
@@ -17,9 +18,10 @@ use tonic::{Code, Response, Status};
 
 use super::refused;
 use super::status::{self, Told};
-use crate::api::Api;
-use crate::api::invoke::APP_ID_HEADER;
+use crate::api::invoke::{APP_ID_HEADER, app_of, not_delivered};
 use crate::api::refusal::Refusal;
+use crate::api::{Api, TOKEN_HEADER};
+use crate::callback::Unanswered;
 
 /// The newer name of [`APP_ID_HEADER`]; it wins.
 const CALLEE_HEADER: &str = "dapr-callee-app-id";
@@ -93,7 +95,7 @@ fn passed(mut headers: HeaderMap) -> HeaderMap {
     headers
 }
 
-/// Calls an app over HTTP, as older clients ask for it.
+/// Calls an app as older clients ask for it: over HTTP, or where it is known to serve `AppCallback` by that.
 pub(super) async fn invoke(
     api: &Api,
     context: Context,
@@ -101,6 +103,10 @@ pub(super) async fn invoke(
     asked: InvokeServiceRequest,
 ) -> Told<InvokeResponse> {
     let message = asked.message.unwrap_or_default();
+    let app = app_of(&asked.id, &api.app.namespace).ok();
+    if let Some(app) = app.filter(|app| api.shared.deliveries.speaks_grpc(app)) {
+        return call_back(api, context, metadata, &app, message).await;
+    }
     let (path, call) = request(context, metadata, message).map_err(status::status)?;
     let reply = api.invoke(&asked.id, &path, call).await.map_err(status::status)?;
     let body = reply.body.collect(api.shared.settings.max_body).await;
@@ -115,6 +121,27 @@ pub(super) async fn invoke(
     }
     let data = Some(Any { type_url: String::new(), value: body.into() });
     Ok(Response::from_parts(metadata, InvokeResponse { data, content_type }, tonic::Extensions::new()))
+}
+
+/// Calls an app that serves `AppCallback`.
+async fn call_back(
+    api: &Api,
+    mut context: Context,
+    metadata: MetadataMap,
+    app: &AppId,
+    message: InvokeRequest,
+) -> Told<InvokeResponse> {
+    let mut headers = passed(metadata.into_headers());
+    headers.remove(TOKEN_HEADER);
+    api.own(&mut context, &headers);
+    let mut request = tonic::Request::new(message);
+    *request.metadata_mut() = MetadataMap::from_headers(headers);
+    let most = api.shared.settings.max_body;
+    let answer = api.shared.deliveries.callbacks().on_invoke(app, context, request, most).await;
+    answer.map_err(|unanswered| match unanswered {
+        Unanswered::Refused(status) => status,
+        Unanswered::Failed(failure) => status::status(not_delivered(app.name.as_str(), &failure)),
+    })
 }
 
 /// What an app's answer means that is no success: daprd's codes for statuses of HTTP.
