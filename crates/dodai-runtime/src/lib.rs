@@ -1,4 +1,4 @@
-//! The API dialects an app speaks to its base: the Dapr HTTP API.
+//! The API dialects an app speaks to its base: the Dapr API over HTTP and gRPC.
 //!
 //! A [`Runtime`] holds the live components of a base, serves each app's API as a [`dodai_core::call::Serve`] and
 //! brings messages to apps. It knows no sockets: calls come in from the data plane and leave through the

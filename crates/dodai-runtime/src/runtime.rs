@@ -41,7 +41,7 @@ pub struct Runtime {
     components: Components,
     deliveries: Deliveries,
     shared: Arc<Shared>,
-    apis: Mutex<HashMap<AppId, Arc<Api>>>,
+    apis: Mutex<HashMap<AppId, Api>>,
 }
 
 impl Runtime {
@@ -87,7 +87,7 @@ impl Runtime {
             if let Some(api) = apis.get(&app.id) {
                 api.set_terms(app);
             } else {
-                apis.insert(app.id.clone(), Arc::new(Api::new(app.clone(), self.shared.clone())));
+                apis.insert(app.id.clone(), Api::new(app.clone(), self.shared.clone()));
             }
         }
         drop(apis);
@@ -97,8 +97,8 @@ impl Runtime {
     /// The API of an app, for its listener. One that no snapshot has named has no restrictions yet.
     pub fn api(&self, app: &AppId) -> Arc<dyn Serve> {
         let mut apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(Api::new(App::new(app.clone()), self.shared.clone()));
-        apis.entry(app.clone()).or_insert_with(make).clone()
+        let make = || Api::new(App::new(app.clone()), self.shared.clone());
+        Arc::new(apis.entry(app.clone()).or_insert_with(make).clone())
     }
 
     /// Tells whether an app has a ready instance on this base. Messages are pulled only while it has; each time
@@ -116,6 +116,11 @@ impl Runtime {
     /// goes on following what it follows.
     pub fn app_unwell(&self, app: &AppId) {
         self.deliveries.app_ready(app, false);
+    }
+
+    /// Whether an app that is called back by gRPC answers its health check within `timeout`. Cancel safe.
+    pub async fn is_well(&self, app: &AppId, timeout: Duration) -> bool {
+        self.deliveries.callbacks().is_well(app, timeout).await
     }
 
     /// How each component is, by `namespace/name`.

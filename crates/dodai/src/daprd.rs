@@ -129,22 +129,26 @@ async fn serve(options: &Options, environment: &Environment, output: &Output) ->
     let data = Scratch::make(&runtime_folder)?;
     let mut sidecar =
         Sidecar::start(options, given, way, &registry, &data, (environment, output), &tasks).await?;
-    let api = sidecar.opened(options).await?;
+    let (http, grpc) = sidecar.opened(options).await?;
     let parts = sidecar.base.parts();
     let ports = ports::open(options, parts, sidecar.telemetry.readings(), &tasks).await?;
     for (name, address) in &ports {
         tracing::info!("{name}: http://{address}");
     }
-    let registered = sidecar.way.peers.map(|address| registry.register(&options.app, address)).transpose()?;
+    let protocol = options.channel.as_ref().map_or_else(Default::default, |channel| channel.protocol);
+    let register = |address| registry.register(&options.app, address, protocol);
+    let registered = sidecar.way.peers.map(register).transpose()?;
     let (state, app) = watch::channel(State::Unseen);
     let follower = options.channel.as_ref().map(|channel| Follower {
         parts: parts.clone(),
         app: options.app.clone(),
         address: sidecar.way.app,
+        protocol: channel.protocol,
         health: channel.health.clone(),
         state,
     });
-    tracing::info!("Dapr HTTP API: http://{api}, app id {}", options.app.name);
+    tracing::info!("Dapr HTTP API: http://{http}, app id {}", options.app.name);
+    tracing::info!("Dapr gRPC API: {grpc}");
     // Launchers look for these words.
     tracing::info!("dapr initialized. Status: Running. Init Elapsed {}ms", start.elapsed().as_millis());
     let mut asked = sidecar.asked.clone();
@@ -257,6 +261,8 @@ struct Sidecar {
     given: Given,
     way: Way,
     telemetry: Telemetry,
+    /// The listener that is named for gRPC.
+    grpc_listener: String,
     /// Becomes true when somebody asks the API for a shutdown.
     asked: watch::Receiver<bool>,
 }
@@ -301,9 +307,15 @@ impl Sidecar {
             runtime: runtime_settings(options, ask),
             components_dir: Some(here.clone()),
         };
+        let (http, grpc) = api_addresses(options);
+        // Listeners of one app are told apart by their place; the first has none.
+        let grpc_listener = match http.len() {
+            places if grpc.is_empty() || places == 0 => format!("api/{}", options.app),
+            place => format!("api/{}/{place}", options.app),
+        };
         let settings = BaseSettings {
             project: Some(here),
-            api: BTreeMap::from([(options.app.clone(), api_addresses(options))]),
+            api: BTreeMap::from([(options.app.clone(), [http.as_slice(), &grpc].concat())]),
             api_token: options.api_token.clone(),
             attached: [options.app.clone()].into(),
             ..BaseSettings::default()
@@ -312,23 +324,25 @@ impl Sidecar {
         let documents = given.with(options, &way, &registry.peers())?;
         apply(&control, &documents).await?;
         let base = Base::start(config, control.link(base, settings).await?, tasks).await?;
-        Ok(Sidecar { control, base, given, way, telemetry, asked })
+        Ok(Sidecar { control, base, given, way, telemetry, grpc_listener, asked })
     }
 
-    /// Waits until the listeners are open. The address of the API.
-    async fn opened(&mut self, options: &Options) -> anyhow::Result<SocketAddr> {
+    /// Waits until the listeners are open. The addresses of the API over HTTP and gRPC.
+    async fn opened(&mut self, options: &Options) -> anyhow::Result<(SocketAddr, SocketAddr)> {
         let mut status = self.base.parts().status.subscribe();
         let name = format!("api/{}", options.app);
         let known = status.wait_for(|status| {
-            status.refused.is_some() || !status.not_open.is_empty() || status.listeners.contains_key(&name)
+            let are_open =
+                [&name, &self.grpc_listener].iter().all(|name| status.listeners.contains_key(*name));
+            status.refused.is_some() || !status.not_open.is_empty() || are_open
         });
         let known =
             tokio::time::timeout(OPEN_WITHIN, known).await.context("the API did not open in time")??;
         let not_open = known.not_open.iter().map(|(name, why)| format!("listener {name}: {why}")).next();
         if let Some(why) = known.refused.as_ref().map(|refused| refused.reason.clone()).or(not_open) {
-            bail!("the sidecar cannot start: {}", ports::in_flags(&why, &options.app));
+            bail!("the sidecar cannot start: {}", ports::in_flags(&why, &options.app, &self.grpc_listener));
         }
-        Ok(known.listeners[&name])
+        Ok((known.listeners[&name], known.listeners[&self.grpc_listener]))
     }
 
     /// Keeps the apps that others' sidecars stand beside up to date. Never ends.
@@ -396,7 +410,7 @@ fn threads(options: &Options) -> usize {
 fn runtime_settings(options: &Options, ask: watch::Sender<bool>) -> dodai_runtime::Settings {
     let connection = options.channel.as_ref().map(|channel| AppConnection {
         port: channel.port,
-        protocol: if channel.http2 { "h2c" } else { "http" }.to_owned(),
+        protocol: channel.protocol.as_str().to_owned(),
         address: channel.host.clone(),
         max_concurrency: channel.max_concurrency,
         health: channel.health.as_ref().map(|check| AppHealth {
@@ -419,11 +433,16 @@ fn runtime_settings(options: &Options, ask: watch::Sender<bool>) -> dodai_runtim
     }
 }
 
-/// Where the API listens. Of the addresses nobody asked for, those the machine has.
-fn api_addresses(options: &Options) -> Vec<SocketAddr> {
+/// Where the API listens: at the port of HTTP, then at that of gRPC. Of the addresses nobody asked for, those the
+/// machine has.
+fn api_addresses(options: &Options) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
     let has = |address: &IpAddr| !options.listen.is_default || TcpListener::bind((*address, 0)).is_ok();
-    let own = options.listen.addresses.iter().copied().filter(has);
-    let all: Vec<SocketAddr> = own.map(|address| SocketAddr::new(address, options.http_port)).collect();
-    // A free port is one port, so it can have one address only.
-    if options.http_port == 0 { all.into_iter().take(1).collect() } else { all }
+    let own: Vec<IpAddr> = options.listen.addresses.iter().copied().filter(has).collect();
+    let at = |port: u16| {
+        // A free port is one port, so it can have one address only.
+        let most = if port == 0 { 1 } else { own.len() };
+        own.iter().take(most).map(|address| SocketAddr::new(*address, port)).collect()
+    };
+    let is_same = options.grpc_port == options.http_port && options.grpc_port != 0;
+    (at(options.http_port), if is_same { Vec::new() } else { at(options.grpc_port) })
 }

@@ -75,6 +75,7 @@ fn apps_talk_in_every_protocol() {
     assert_eq!(call("/socks"), "plain\n220 ready\r\n", "SOCKS 5: calls by curl, and bytes");
     assert_eq!(call("/rpc"), "grpc ok", "from app to app");
     assert_eq!(call("/declared"), "plain\nhello from v1\ngrpc ok", "by addresses of their own");
+    assert_eq!(call("/named"), "grpc ok", "by the runtime API, which carries all four kinds of calls");
     site.down();
 }
 

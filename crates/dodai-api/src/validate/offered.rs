@@ -2,7 +2,7 @@
 //! going on without it would be worse; the rest is a warning. Nothing is passed over in silence.
 
 use super::Findings;
-use crate::app::AppSpec;
+use crate::app::{AppSpec, DaprProtocol, Protocol};
 use crate::dapr::{ConfigurationSpec, Pipeline, Resiliency, RetryKind};
 use crate::policy::{PolicySpec, TargetKind};
 use crate::rate_limit::RateLimitSource;
@@ -43,9 +43,11 @@ pub(super) fn check_app(spec: &AppSpec, found: &mut Findings) {
         let message = "callbacks go to the first service of an app only";
         refuse(found, "spec.dapr.service", message, "put that service first in `services`");
     }
-    if dapr.protocol == Some(crate::app::DaprProtocol::Grpc) {
-        let message = "callbacks over gRPC are not offered yet";
-        refuse(found, "spec.dapr.protocol", message, "use `http`");
+    let speaks = spec.services.first().map(|service| service.protocol).unwrap_or_default();
+    let can = matches!(speaks, Protocol::Grpc | Protocol::Http2);
+    if dapr.protocol == Some(DaprProtocol::Grpc) && !can {
+        let message = "callbacks over gRPC need a service that speaks it";
+        refuse(found, "spec.dapr.protocol", message, "write `protocol: grpc` in the first of `services`");
     }
 }
 

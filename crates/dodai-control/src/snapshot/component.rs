@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use dodai_api::dapr;
+use dodai_api::{DaprProtocol, Protocol, dapr};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{App, BulkDelivery, Component, Scopes, SecretScope, Setting, Subscription, Value};
 
@@ -22,7 +22,10 @@ pub(super) fn app(input: &Input<'_>, id: &AppId) -> Option<App> {
     let runtime_api = app.spec.dapr.as_ref().is_none_or(|dapr| dapr.enabled);
     let api_token = input.settings.api_token.clone().filter(|_| runtime_api);
     let scopes = Scopes { secrets: secrets(input, app), api_token };
-    Some(App { id: id.clone(), scopes, labels, runtime_api })
+    let speaks_grpc = app.spec.services.first().is_some_and(|service| service.protocol == Protocol::Grpc);
+    let protocol = app.spec.dapr.as_ref().and_then(|dapr| dapr.protocol);
+    let grpc_callbacks = protocol.map_or(speaks_grpc, |protocol| protocol == DaprProtocol::Grpc);
+    Some(App { id: id.clone(), scopes, labels, runtime_api, grpc_callbacks })
 }
 
 fn secrets(input: &Input<'_>, app: &dodai_api::App) -> Vec<SecretScope> {

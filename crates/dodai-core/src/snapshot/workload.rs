@@ -21,12 +21,16 @@ pub struct App {
     /// Whether it has the runtime API, and so is called back by it.
     #[serde(default = "yes")]
     pub runtime_api: bool,
+    /// It is called back by gRPC (`AppCallback`) instead of HTTP.
+    #[serde(default)]
+    pub grpc_callbacks: bool,
 }
 
 impl App {
     /// An app without restrictions.
     pub fn new(id: AppId) -> App {
-        App { id, scopes: Scopes::default(), labels: BTreeMap::new(), runtime_api: true }
+        let (scopes, labels) = (Scopes::default(), BTreeMap::new());
+        App { id, scopes, labels, runtime_api: true, grpc_callbacks: false }
     }
 }
 

@@ -5,14 +5,12 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use dodai_core::call::Call;
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{Endpoints, Filter, Snapshot};
-use http::StatusCode;
 use serde::Serialize;
 
-use super::refusal::{Outcome, Refusal, empty, encoded};
-use super::{Api, query};
+use super::Api;
+use super::refusal::Refusal;
 use crate::delivery::Described;
 use crate::settings::{AppHealth, DAPR_LEVEL, Settings};
 
@@ -22,30 +20,30 @@ const MAX_EXTENDED_VALUE: usize = 64 << 10;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
-    id: String,
-    runtime_version: &'static str,
+pub(super) struct Metadata {
+    pub id: String,
+    pub runtime_version: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    components: Vec<Registered>,
-    extended: BTreeMap<String, String>,
+    pub components: Vec<Registered>,
+    pub extended: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    subscriptions: Vec<Described>,
+    pub subscriptions: Vec<Described>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    http_endpoints: Vec<Named>,
-    app_connection_properties: Connection,
-    actor_runtime: ActorRuntime,
-    workflows: Workflows,
+    pub http_endpoints: Vec<Named>,
+    pub app_connection_properties: Connection,
+    pub actor_runtime: ActorRuntime,
+    pub workflows: Workflows,
 }
 
 #[derive(Serialize)]
-struct Named {
-    name: String,
+pub(super) struct Named {
+    pub name: String,
 }
 
 /// Workers of workflows, of which there are none; `enabledFeatures` and `scheduler` are left out by daprd too when it
 /// has nothing to say there.
 #[derive(Serialize)]
-struct Workflows {}
+pub(super) struct Workflows {}
 
 /// A host outside that apps call by name.
 pub(crate) struct Endpoint {
@@ -75,36 +73,36 @@ pub(crate) fn endpoints(snapshot: &Snapshot) -> Vec<Endpoint> {
 }
 
 #[derive(Serialize)]
-struct Registered {
-    name: String,
+pub(super) struct Registered {
+    pub name: String,
     #[serde(rename = "type")]
-    kind: String,
-    version: String,
+    pub kind: String,
+    pub version: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    capabilities: Vec<&'static str>,
+    pub capabilities: Vec<&'static str>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Connection {
+pub(super) struct Connection {
     #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    protocol: String,
+    pub port: Option<u16>,
+    pub protocol: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    channel_address: Option<String>,
+    pub channel_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    max_concurrency: Option<u32>,
+    pub max_concurrency: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    health: Option<Health>,
+    pub health: Option<Health>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Health {
-    health_check_path: String,
-    health_probe_interval: String,
-    health_probe_timeout: String,
-    health_threshold: u32,
+pub(super) struct Health {
+    pub health_check_path: String,
+    pub health_probe_interval: String,
+    pub health_probe_timeout: String,
+    pub health_threshold: u32,
 }
 
 impl Health {
@@ -157,13 +155,14 @@ impl Connection {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ActorRuntime {
-    runtime_status: &'static str,
-    host_ready: bool,
+pub(super) struct ActorRuntime {
+    pub runtime_status: &'static str,
+    pub host_ready: bool,
 }
 
 impl Api {
-    pub(super) fn metadata(&self) -> Outcome {
+    /// What the metadata API tells of this app and its base.
+    pub(super) fn metadata(&self) -> Metadata {
         let mut extended = self.extended.lock().unwrap_or_else(PoisonError::into_inner).clone();
         extended.insert("daprRuntimeVersion".into(), DAPR_LEVEL.into());
         extended.insert("dodaiVersion".into(), env!("CARGO_PKG_VERSION").into());
@@ -179,7 +178,7 @@ impl Api {
             one.id.namespace == self.app.namespace
                 && (one.scopes.is_empty() || one.scopes.contains(&self.app))
         });
-        let metadata = Metadata {
+        Metadata {
             id: self.app.name.to_string(),
             runtime_version: DAPR_LEVEL,
             components: components.collect(),
@@ -189,13 +188,10 @@ impl Api {
             app_connection_properties: Connection::of(&self.shared.settings),
             actor_runtime: ActorRuntime { runtime_status: "DISABLED", host_ready: false },
             workflows: Workflows {},
-        };
-        encoded(StatusCode::OK, &metadata)
+        }
     }
 
-    pub(super) async fn set_metadata(&self, key: String, call: Call) -> Outcome {
-        let value = self.body(call.body).await?;
-        let value = String::from_utf8_lossy(&value).into_owned();
+    pub(super) fn set_metadata(&self, key: String, value: String) -> Result<(), Refusal> {
         let mut extended = self.extended.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = !extended.contains_key(&key);
         if value.len() > MAX_EXTENDED_VALUE || (is_new && extended.len() >= MAX_EXTENDED) {
@@ -205,11 +201,11 @@ impl Api {
             return Err(Refusal::bad_request("ERR_BAD_REQUEST", message));
         }
         extended.insert(key, value);
-        Ok(empty())
+        Ok(())
     }
 
     /// Ready once every component that the app depends on has come up.
-    pub(super) fn health(&self, call: &Call) -> Outcome {
+    pub(super) fn health(&self) -> Result<(), Refusal> {
         let mut missing = Vec::new();
         if self.shared.closing.load(Relaxed) {
             missing.push("the base is shutting down".to_owned());
@@ -225,25 +221,19 @@ impl Api {
             let message = format!("dapr is not ready: [{}]", missing.join(" "));
             return Err(Refusal::internal("ERR_HEALTH_NOT_READY", message));
         }
-        match query::first(call.head.uri.query(), "appid") {
-            Some(wanted) if wanted != self.app.name.as_str() => {
-                Err(Refusal::internal("ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match"))
-            }
-            Some(_) | None => Ok(empty()),
-        }
+        Ok(())
     }
 
     /// Ready before the app is: SDKs wait for this when they start.
-    pub(super) fn outbound_health(&self) -> Outcome {
+    pub(super) fn outbound_health(&self) -> Result<(), Refusal> {
         if self.shared.closing.load(Relaxed) {
             return Err(Refusal::internal("ERR_OUTBOUND_HEALTH_NOT_READY", "dapr outbound is not ready"));
         }
-        Ok(empty())
+        Ok(())
     }
 
-    pub(super) fn shutdown(&self) -> Outcome {
+    pub(super) fn shutdown(&self) {
         (self.shared.settings.shutdown)(&self.app);
-        Ok(empty())
     }
 }
 

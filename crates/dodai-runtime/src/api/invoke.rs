@@ -1,21 +1,20 @@
 //! Service invocation: the call goes on through the `Door` as the app, head and body as they came.
 //!
-//! The target is in the path (`/v1.0/invoke/<app>/method/<path>`), or for any other path in the header
-//! `dapr-app-id` or the user of Basic credentials. It is an app, an HTTPEndpoint, or the URL of a host outside; the
-//! data plane decides what a URL may reach, as for any call of the app. What the callee answers passes unchanged.
+//! A target is an app, an HTTPEndpoint, or the URL of a host outside; the data plane decides what a URL may reach, as
+//! for any call of the app. What the callee answers passes unchanged.
 
 use base64::Engine as _;
-use dodai_core::call::{CALLER_HEADER, Call, Caller, HOPS_HEADER};
+use dodai_core::call::{CALLER_HEADER, Call, Caller, Context, HOPS_HEADER, Reply};
 use dodai_core::failure::{Blame, Failure, Kind};
-use dodai_core::id::Name;
+use dodai_core::id::{AppId, Name};
 use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 
-use super::refusal::{Outcome, Refusal};
-use super::{Api, TOKEN_HEADER, query};
+use super::refusal::Refusal;
+use super::{Api, TOKEN_HEADER};
 
-const APP_ID_HEADER: &str = "dapr-app-id";
+pub(super) const APP_ID_HEADER: &str = "dapr-app-id";
 
 /// Headers that concern one connection only (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -28,36 +27,6 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("proxy-authorization"),
 ];
 
-/// Whom a call is for, and the path it asks for there.
-#[derive(Debug, PartialEq, Eq)]
-struct Target {
-    id: String,
-    /// Without the leading slash.
-    method: String,
-}
-
-fn target(path: &str, headers: &HeaderMap) -> Option<Target> {
-    let by_header = headers.get(APP_ID_HEADER).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-    if let Some(id) = by_header.map(str::to_owned).or_else(|| basic_user(headers)) {
-        return Some(Target { id, method: path.trim_start_matches('/').to_owned() });
-    }
-    let rest = path.trim_start_matches('/').strip_prefix("v1.0/")?;
-    let rest = rest.trim_start_matches('/').strip_prefix("invoke/")?;
-    let (id, method) = rest.trim_start_matches('/').split_once("/method/")?;
-    let id = query::unescape(id).filter(|id| !id.is_empty())?;
-    Some(Target { id, method: method.to_owned() })
-}
-
-/// The app in `http://dapr-app-id:<app>@host/`.
-fn basic_user(headers: &HeaderMap) -> Option<String> {
-    let encoded = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
-    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
-    let decoded = String::from_utf8(decoded).ok()?;
-    let (user, app) = decoded.split_once(':')?;
-    (user.eq_ignore_ascii_case(APP_ID_HEADER) && !app.is_empty() && !app.contains(':'))
-        .then(|| app.to_owned())
-}
-
 /// Where a call goes, in the door's words.
 #[derive(Debug, PartialEq, Eq)]
 struct Address {
@@ -67,14 +36,20 @@ struct Address {
     base: String,
 }
 
+/// The app that `<app>` or `<app>.<namespace>` means.
+pub(super) fn app_of(id: &str, own_namespace: &Name) -> Result<AppId, String> {
+    let (app, namespace) = id.split_once('.').unwrap_or((id, own_namespace.as_str()));
+    let app = Name::new(app).map_err(|bad| bad.to_string())?;
+    let namespace = Name::new(namespace).map_err(|bad| bad.to_string())?;
+    Ok(AppId::new(namespace, app))
+}
+
 /// What `<app>`, `<app>.<namespace>` or a URL is called at the door.
 fn address(id: &str, own_namespace: &Name) -> Result<Address, String> {
     if id.contains("://") {
         return url(id);
     }
-    let (app, namespace) = id.split_once('.').unwrap_or((id, own_namespace.as_str()));
-    let app = Name::new(app).map_err(|bad| bad.to_string())?;
-    let namespace = Name::new(namespace).map_err(|bad| bad.to_string())?;
+    let AppId { namespace, name: app } = app_of(id, own_namespace)?;
     // The long form can only mean a name of the mesh: a wrong one never leads to a host outside.
     let authority = if namespace == *own_namespace {
         app.to_string()
@@ -101,12 +76,12 @@ fn url(id: &str) -> Result<Address, String> {
     Ok(Address { scheme: scheme.clone(), authority: authority.to_string(), base })
 }
 
-fn failed(id: &str, error: impl std::fmt::Display) -> Refusal {
+pub(super) fn failed(id: &str, error: impl std::fmt::Display) -> Refusal {
     Refusal::internal("ERR_DIRECT_INVOKE", format!("failed to invoke, id: {id}, err: {error}"))
 }
 
 /// daprd answers 500 to whatever goes wrong on the way, but for what a policy said.
-fn not_delivered(id: &str, failure: &Failure) -> Refusal {
+pub(super) fn not_delivered(id: &str, failure: &Failure) -> Refusal {
     let mut refusal = failed(id, &failure.detail).because(failure);
     let own_status = match failure.kind.blame() {
         Blame::Policy => true,
@@ -117,6 +92,16 @@ fn not_delivered(id: &str, failure: &Failure) -> Refusal {
         refusal.status = status;
     }
     refusal
+}
+
+/// The app in `http://dapr-app-id:<app>@host/`.
+pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
+    let encoded = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    let decoded = String::from_utf8(decoded).ok()?;
+    let (user, app) = decoded.split_once(':')?;
+    (user.eq_ignore_ascii_case(APP_ID_HEADER) && !app.is_empty() && !app.contains(':'))
+        .then(|| app.to_owned())
 }
 
 fn clean(headers: &mut HeaderMap) {
@@ -133,25 +118,27 @@ fn clean(headers: &mut HeaderMap) {
 }
 
 impl Api {
-    pub(super) async fn invoke(&self, mut call: Call) -> Outcome {
-        let Some(target) = target(call.head.uri.path(), &call.head.headers) else {
-            let message = "failed getting app id either from the URL path or the header dapr-app-id";
-            return Err(Refusal::new(StatusCode::NOT_FOUND, "ERR_DIRECT_INVOKE", message));
-        };
+    /// Sends a call to `id`, asking there for `path` (without the leading slash, with its query).
+    pub(super) async fn invoke(&self, id: &str, path: &str, mut call: Call) -> Result<Reply, Refusal> {
+        self.address(id, path, &mut call)?;
+        let reply = self.shared.door.enter(call).await;
+        let mut reply = reply.map_err(|failure| not_delivered(id, &failure))?;
+        clean(&mut reply.head.headers);
+        Ok(reply)
+    }
+
+    /// Turns a call to where `id` is, as the app's own.
+    pub(super) fn address(&self, id: &str, path: &str, call: &mut Call) -> Result<(), Refusal> {
         let Address { scheme, authority, base } =
-            address(&target.id, &self.app.namespace).map_err(|error| failed(&target.id, error))?;
-        let query = call.head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
+            address(id, &self.app.namespace).map_err(|error| failed(id, error))?;
         call.head.uri = Uri::builder()
             .scheme(scheme)
             .authority(authority.as_str())
-            .path_and_query(format!("{base}/{}{query}", target.method))
+            .path_and_query(format!("{base}/{path}"))
             .build()
-            .map_err(|error| failed(&target.id, error))?;
-        self.mark(&mut call, &target.id, &authority);
-        let reply = self.shared.door.enter(call).await;
-        let mut reply = reply.map_err(|failure| not_delivered(&target.id, &failure))?;
-        clean(&mut reply.head.headers);
-        Ok(reply)
+            .map_err(|error| failed(id, error))?;
+        self.mark(call, id, &authority);
+        Ok(())
     }
 
     /// Makes the call the app's own, and takes out what was meant for this API.
@@ -171,9 +158,13 @@ impl Api {
         set(HOST, authority);
         set(HeaderName::from_static(CALLER_HEADER), self.app.name.as_str());
         set(HeaderName::from_static("dapr-callee-app-id"), callee);
+        self.own(&mut call.context, &call.head.headers);
+    }
+
+    /// Makes the app the caller.
+    pub(super) fn own(&self, context: &mut Context, headers: &HeaderMap) {
         // An app that passes on the headers it got says how far the call has come.
         let told = headers.get(HOPS_HEADER).and_then(|hops| hops.to_str().ok()?.parse::<u8>().ok());
-        let context = &mut call.context;
         context.hops = context.hops.max(told.unwrap_or(0));
         context.caller = Caller::App(self.app.clone());
         context.span = context.span.child();
@@ -183,31 +174,6 @@ impl Api {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn found(path: &str, headers: &[(&str, &str)]) -> Option<(String, String)> {
-        let headers = headers.iter().map(|(name, value)| {
-            (HeaderName::try_from(*name).expect("a name"), HeaderValue::try_from(*value).expect("a value"))
-        });
-        target(path, &headers.collect()).map(|target| (target.id, target.method))
-    }
-
-    #[test]
-    fn targets_by_path_header_and_credentials() {
-        let is = |id: &str, method: &str| Some((id.to_owned(), method.to_owned()));
-        assert_eq!(found("/v1.0/invoke/cart/method/a/b%2Fc", &[]), is("cart", "a/b%2Fc"));
-        assert_eq!(found("/v1.0/invoke/cart.shop/method/", &[]), is("cart.shop", ""));
-        assert_eq!(found("/v1.0/invoke/http://a:1/method/b/c", &[]), is("http://a:1", "b/c"));
-        assert_eq!(found("/v1.0/invoke/https://a/method/b", &[]), is("https://a", "b"));
-        assert_eq!(found("/v1.0/invoke/https%3A%2F%2Fa%3A1/method/b", &[]), is("https://a:1", "b"));
-        assert_eq!(found("/v1.0/invoke/cart/orders", &[]), None);
-        assert_eq!(found("/v1.0/invoke//method/x", &[]), None);
-        assert_eq!(found("/orders/1", &[]), None);
-        assert_eq!(found("/orders/1", &[("dapr-app-id", "cart")]), is("cart", "orders/1"));
-        // "dapr-app-id:cart" in base64.
-        let basic = [("authorization", "Basic ZGFwci1hcHAtaWQ6Y2FydA==")];
-        assert_eq!(found("/orders", &basic), is("cart", "orders"));
-        assert_eq!(found("/orders", &[("authorization", "Basic dXNlcjpwYXNz")]), None);
-    }
 
     #[test]
     fn apps_and_urls_are_targets() {

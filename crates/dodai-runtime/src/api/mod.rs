@@ -1,21 +1,18 @@
-//! The Dapr HTTP API of one app.
+//! The Dapr API of one app, over HTTP and gRPC.
 //!
-//! A call is routed by a pure function, its token checked, and handed to the building block it asks for.
-//! Whatever leads out again (invocation) re-enters through the `Door` as the app. Always holds: what Dapr has
-//! and this API does not is answered with a reason in Dapr's error shape. Rejected: a web framework's
-//! router, whose extractors answer errors in shapes of their own.
+//! The building blocks (`state.rs`, `publish.rs`, ...) say what is done and how it fails; `http/` and `grpc/` read
+//! requests and write answers in their protocol. Whatever leads out again (invocation) re-enters through the `Door`
+//! as the app.
 
 pub(crate) mod about;
 mod configuration;
-mod cors;
+mod grpc;
+mod http;
 mod invoke;
 mod lock;
-mod object;
 mod patience;
 mod publish;
-mod query;
 mod refusal;
-mod route;
 mod secrets;
 mod state;
 
@@ -23,22 +20,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
+use ::http::HeaderMap;
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use dodai_capability::component::Capabilities;
-use dodai_core::body::Body;
-use dodai_core::call::{Answer, Call, Door, Reply, Serve};
+use dodai_core::call::{Answer, Call, Door, Serve};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::App;
-use http::StatusCode;
-use http::header::ORIGIN;
 
+pub use self::http::Origins;
 use crate::components::{Block, Components, Live};
 use crate::delivery::Deliveries;
 use crate::settings::Settings;
-pub use cors::Origins;
-use refusal::{Outcome, Refusal, absent};
-use route::Route;
+use refusal::{Refusal, absent};
 
 /// The header with the token of an app, both ways.
 pub(crate) const TOKEN_HEADER: &str = "dapr-api-token";
@@ -55,8 +48,12 @@ pub(crate) struct Shared {
     pub closing: AtomicBool,
 }
 
-/// The API of one app.
-pub struct Api {
+/// The API of one app. Cheap to clone.
+#[derive(Clone)]
+pub struct Api(Arc<Inner>);
+
+/// What the clones of one API share.
+pub struct Inner {
     app: AppId,
     /// What the app may use; replaced when the snapshot changes.
     terms: ArcSwap<App>,
@@ -66,15 +63,23 @@ pub struct Api {
     shared: Arc<Shared>,
 }
 
+impl std::ops::Deref for Api {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
 impl Api {
     pub(crate) fn new(app: App, shared: Arc<Shared>) -> Api {
-        Api {
+        Api(Arc::new(Inner {
             app: app.id.clone(),
             terms: ArcSwap::from_pointee(app),
             extended: Mutex::default(),
             followers: configuration::Followers::default(),
             shared,
-        }
+        }))
     }
 
     /// Replaces what the app may use; calls under way keep what they began with.
@@ -89,65 +94,11 @@ impl Api {
         self.followers.end_all();
     }
 
-    async fn handle(&self, call: Call) -> Result<Reply, dodai_core::failure::Failure> {
-        let Some(origins) = &self.shared.settings.origins else { return self.answer(call).await };
-        if let Some(reply) = origins.preflight(&call.head) {
-            return Ok(reply);
-        }
-        let origin = call.head.headers.get(ORIGIN).cloned();
-        let mut reply = self.answer(call).await?;
-        origins.mark(origin.as_ref(), &mut reply.head.headers);
-        Ok(reply)
-    }
-
-    async fn answer(&self, call: Call) -> Result<Reply, dodai_core::failure::Failure> {
-        let route = route::route(&call.head.method, call.head.uri.path());
-        let is_probe = matches!(route, Route::Health | Route::OutboundHealth);
-        if !is_probe && !self.admits(&call) {
-            return Ok(Reply::new(StatusCode::UNAUTHORIZED, "invalid api token\n"));
-        }
-        let answered = self.dispatch(route, call).await;
-        Ok(answered.unwrap_or_else(Refusal::into_reply))
-    }
-
-    async fn dispatch(&self, route: Route, call: Call) -> Outcome {
-        match route {
-            Route::SaveState { store } => self.save_state(store, call).await,
-            Route::GetState { store, key } => self.get_state(store, &key, call).await,
-            Route::DeleteState { store, key } => self.delete_state(store, &key, call).await,
-            Route::BulkGetState { store } => self.bulk_get_state(store, call).await,
-            Route::Transact { store } => self.transact(store, call).await,
-            Route::QueryState { store } => self.query_state(store),
-            Route::Publish { pubsub, topic } => self.publish(&pubsub, topic, call).await,
-            Route::BulkPublish { pubsub, topic } => self.bulk_publish(&pubsub, &topic, call).await,
-            Route::GetSecret { store, key } => self.get_secret(&store, &key, &call.head).await,
-            Route::GetBulkSecret { store } => self.get_bulk_secret(&store, &call.head).await,
-            Route::GetConfiguration { store } => self.get_configuration(&store, &call.head).await,
-            Route::FollowConfiguration { store } => self.follow_configuration(&store, &call.head).await,
-            Route::UnfollowConfiguration { store, id } => self.unfollow_configuration(&store, &id),
-            Route::TryLock { store } => self.try_lock(&store, call).await,
-            Route::Unlock { store } => self.unlock(&store, call).await,
-            Route::GetMetadata => self.metadata(),
-            Route::SetMetadata { key } => self.set_metadata(key, call).await,
-            Route::Health => self.health(&call),
-            Route::OutboundHealth => self.outbound_health(),
-            Route::Shutdown => self.shutdown(),
-            Route::Invoke => self.invoke(call).await,
-            // A header may still name an app for a path that the API has not, but never for one that it has.
-            Route::NotServed(api) => Err(Refusal::not_served(api)),
-            Route::WrongMethod(allowed) => Err(Refusal::wrong_method(allowed)),
-            Route::Malformed { name } => {
-                let message =
-                    format!("failed to unescape request parameter {name:?}; escape it as %xx of UTF-8");
-                Err(Refusal::bad_request("ERR_MALFORMED_REQUEST", message))
-            }
-        }
-    }
-
-    fn admits(&self, call: &Call) -> bool {
+    /// Whether a request has the app's token, if it needs one.
+    fn admits(&self, headers: &HeaderMap) -> bool {
         let terms = self.terms.load();
         let Some(token) = &terms.scopes.api_token else { return true };
-        let given = call.head.headers.get(TOKEN_HEADER).map_or(&[][..], |given| given.as_bytes());
+        let given = headers.get(TOKEN_HEADER).map_or(&[][..], |given| given.as_bytes());
         equal(token.as_bytes(), given)
     }
 
@@ -166,16 +117,14 @@ impl Api {
         let found = self.shared.components.find(&self.app, block, name, pick);
         found.map_err(|reason| absent(block, name, self.app.name.as_str(), reason))
     }
-
-    /// The whole body, up to the limit.
-    async fn body(&self, body: Body) -> Result<Bytes, Refusal> {
-        body.collect(self.shared.settings.max_body).await.map_err(|failure| Refusal::body(&failure))
-    }
 }
 
 impl Serve for Api {
     fn serve(&self, call: Call) -> Answer<'_> {
-        Box::pin(self.handle(call))
+        if grpc::is_meant(&call.head) {
+            return Box::pin(self.over_grpc(call));
+        }
+        Box::pin(self.over_http(call))
     }
 }
 

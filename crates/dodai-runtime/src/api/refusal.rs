@@ -1,13 +1,10 @@
-//! Errors as Dapr's HTTP API gives them: a status, `errorCode`, `message`, and for some APIs `details`.
+//! Errors as Dapr's APIs give them: a status, `errorCode`, `message`, and for some APIs `details`.
 //!
-//! Codes, statuses and messages are daprd 1.18's, since client libraries match on them.
+//! Codes, statuses and messages are daprd 1.18's, since client libraries match on them. What a refusal looks like over
+//! HTTP is said in `http/reply.rs`, over gRPC in `grpc/status.rs`.
 
-use dodai_core::body::Body;
-use dodai_core::call::{FAILURE_HEADER, Reply};
 use dodai_core::failure::{Failure, Kind};
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, StatusCode};
-use serde_json::{Map, Value, json};
+use http::StatusCode;
 
 use crate::components::{Absent, Block};
 
@@ -17,26 +14,26 @@ pub(super) struct Refusal {
     pub status: StatusCode,
     pub code: &'static str,
     pub message: String,
-    details: Vec<Value>,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    pub details: Vec<Detail>,
+    /// The methods that the path takes.
+    pub allowed: Option<&'static str>,
+    /// What the data path said.
+    pub failure: Option<Failure>,
 }
 
-/// The body of an error, in daprd's order.
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Shape<'a> {
-    error_code: &'a str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "<[Value]>::is_empty")]
-    details: &'a [Value],
+/// What an error tells programs besides its code: messages of `google.rpc`.
+#[derive(Debug)]
+pub(super) enum Detail {
+    Info { reason: String, metadata: Vec<(String, String)> },
+    Resource { kind: String, name: String, description: String },
+    Violation { field: String, description: String },
+    Help { url: String, description: String },
 }
-
-/// What a handler returns.
-pub(super) type Outcome = Result<Reply, Refusal>;
 
 impl Refusal {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Refusal {
-        Refusal { status, code, message: message.into(), details: Vec::new(), headers: Vec::new() }
+        let message = message.into();
+        Refusal { status, code, message, details: Vec::new(), allowed: None, failure: None }
     }
 
     pub fn internal(code: &'static str, message: impl Into<String>) -> Refusal {
@@ -71,67 +68,36 @@ impl Refusal {
 
     pub fn wrong_method(allowed: &'static str) -> Refusal {
         let message = format!("invalid request: the path takes {allowed}");
-        let mut refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "ERR_BAD_REQUEST", message);
-        refusal.headers.push((ALLOW, HeaderValue::from_static(allowed)));
-        refusal
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "ERR_BAD_REQUEST", message);
+        Refusal { allowed: Some(allowed), ..refusal }
     }
 
     pub fn with_info(mut self, reason: &str, metadata: &[(&str, &str)]) -> Refusal {
-        let pairs: Map<String, Value> =
-            metadata.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
-        let metadata = if pairs.is_empty() { Value::Null } else { Value::Object(pairs) };
-        self.details.push(json!({
-            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-            "domain": "dapr.io",
-            "metadata": metadata,
-            "reason": reason,
-        }));
+        let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.details.push(Detail::Info { reason: reason.to_owned(), metadata: metadata.collect() });
         self
     }
 
     pub fn with_resource(mut self, kind: &str, name: &str, description: &str) -> Refusal {
-        self.details.push(json!({
-            "@type": "type.googleapis.com/google.rpc.ResourceInfo",
-            "description": description,
-            "owner": "",
-            "resource_name": name,
-            "resource_type": kind,
-        }));
+        let (kind, name, description) = (kind.to_owned(), name.to_owned(), description.to_owned());
+        self.details.push(Detail::Resource { kind, name, description });
         self
     }
 
     pub fn with_violation(mut self, field: &str) -> Refusal {
-        self.details.push(json!({
-            "@type": "type.googleapis.com/google.rpc.BadRequest",
-            "field_violations": [{ "description": self.message, "field": field }],
-        }));
+        let description = self.message.clone();
+        self.details.push(Detail::Violation { field: field.to_owned(), description });
         self
     }
 
     pub fn with_help(mut self, url: &str, description: &str) -> Refusal {
-        self.details.push(json!({
-            "@type": "type.googleapis.com/google.rpc.Help",
-            "links": [{ "description": description, "url": url }],
-        }));
+        self.details.push(Detail::Help { url: url.to_owned(), description: description.to_owned() });
         self
     }
 
-    /// Names the data path's failure, and when to come again, in the headers that all its answers have.
-    pub fn because(mut self, failure: &Failure) -> Refusal {
-        self.headers
-            .push((HeaderName::from_static(FAILURE_HEADER), HeaderValue::from_static(failure.kind.code())));
-        let wait = failure.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds.get())));
-        self.headers.extend(wait);
-        self
-    }
-
-    pub fn into_reply(self) -> Reply {
-        let shape = Shape { error_code: self.code, message: &self.message, details: &self.details };
-        let body = serde_json::to_vec(&shape).expect("texts and JSON values are JSON");
-        let mut reply = Reply::new(self.status, body);
-        reply.head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        reply.head.headers.extend(self.headers);
-        reply
+    /// Keeps what the data path said, for the headers that all its answers have.
+    pub fn because(self, failure: &Failure) -> Refusal {
+        Refusal { failure: Some(failure.clone()), ..self }
     }
 }
 
@@ -188,29 +154,6 @@ fn missing(block: Block, name: &str, app: &str) -> Refusal {
         ),
         Block::Lock => {
             Refusal::bad_request("ERR_LOCK_STORE_NOT_FOUND", format!("lock store {name} not found"))
-        }
-    }
-}
-
-/// `204 No Content`.
-pub(super) fn empty() -> Reply {
-    Reply::new(StatusCode::NO_CONTENT, "")
-}
-
-/// A JSON body, written already.
-pub(super) fn json_reply(status: StatusCode, body: impl Into<bytes::Bytes>) -> Reply {
-    let mut reply = Reply::new(status, "");
-    reply.body = Body::full(body);
-    reply.head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    reply
-}
-
-/// A value as JSON.
-pub(super) fn encoded<T: serde::Serialize>(status: StatusCode, value: &T) -> Outcome {
-    match serde_json::to_vec(value) {
-        Ok(body) => Ok(json_reply(status, body)),
-        Err(error) => {
-            Err(Refusal::internal("ERR_INTERNAL", format!("failed to encode response as JSON: {error}")))
         }
     }
 }

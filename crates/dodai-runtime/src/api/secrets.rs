@@ -1,18 +1,18 @@
-//! The secrets API.
+//! Secrets as apps read them: what their scopes allow.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dodai_capability::scopes;
 use dodai_capability::secrets::{Store, Values};
+use dodai_capability::{Metadata, scopes};
 use http::StatusCode;
-use http::request::Parts;
 
-use super::refusal::{Outcome, Refusal, encoded};
-use super::{Api, patience, query};
+use super::refusal::Refusal;
+use super::{Api, patience};
 use crate::components::{Block, Live};
 
-fn revealed(values: &Values) -> BTreeMap<&str, &str> {
+/// The values of a secret as they are, by key.
+pub(super) fn revealed(values: &Values) -> BTreeMap<&str, &str> {
     values.iter().map(|(key, secret)| (key.as_str(), secret.reveal())).collect()
 }
 
@@ -32,39 +32,42 @@ impl Api {
         })
     }
 
-    pub(super) async fn get_secret(&self, store: &str, key: &str, head: &Parts) -> Outcome {
+    pub(super) async fn get_secret(
+        &self,
+        store: &str,
+        key: &str,
+        metadata: &Metadata,
+    ) -> Result<Values, Refusal> {
         let (_live, secrets) = self.secret_store(store)?;
         if !self.secret_scope(store).allow(key) {
             let message = format!("access denied by policy to get {key:?} from {store:?}");
             return Err(Refusal::new(StatusCode::FORBIDDEN, "ERR_PERMISSION_DENIED", message));
         }
-        let metadata = query::metadata(head.uri.query());
         let wanted = self.wanted(store);
         let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
-        let values = patience::ask(patience, store, (), |()| secrets.get(key, &metadata)).await;
-        let values = values.map_err(|error| {
+        let values = patience::ask(patience, store, (), |()| secrets.get(key, metadata)).await;
+        values.map_err(|error| {
             let message = format!("failed getting secret with key {key} from secret store {store}: {error}");
             Refusal::internal("ERR_SECRET_GET", message)
-        })?;
-        encoded(StatusCode::OK, &revealed(&values))
+        })
     }
 
-    pub(super) async fn get_bulk_secret(&self, store: &str, head: &Parts) -> Outcome {
+    /// Every secret that the app may read, by name.
+    pub(super) async fn get_secrets(
+        &self,
+        store: &str,
+        metadata: &Metadata,
+    ) -> Result<BTreeMap<String, Values>, Refusal> {
         let (_live, secrets) = self.secret_store(store)?;
-        let metadata = query::metadata(head.uri.query());
         let wanted = self.wanted(store);
         let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
-        let all = patience::ask(patience, store, (), |()| secrets.get_all(&metadata)).await;
-        let all = all.map_err(|error| {
+        let all = patience::ask(patience, store, (), |()| secrets.get_all(metadata)).await;
+        let mut all = all.map_err(|error| {
             let message = format!("failed getting secrets from secret store {store}: {error}");
             Refusal::internal("ERR_SECRET_GET", message)
         })?;
         let scope = self.secret_scope(store);
-        let shown: BTreeMap<&str, BTreeMap<&str, &str>> = all
-            .iter()
-            .filter(|(name, _)| scope.allow(name))
-            .map(|(name, values)| (name.as_str(), revealed(values)))
-            .collect();
-        encoded(StatusCode::OK, &shown)
+        all.retain(|name, _| scope.allow(name));
+        Ok(all)
     }
 }

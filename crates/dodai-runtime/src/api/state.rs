@@ -1,104 +1,65 @@
-//! The state API: save, get, delete, bulk get, transactions.
+//! State as apps use it: their keys behind their prefix, etags, expiry, and how patient one is with the store.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use dodai_capability::keys::Prefix;
-use dodai_capability::metadata::{self, CONTENT_TYPE as CONTENT_TYPE_KEY, TTL_EXPIRE_TIME, Ttl};
+use dodai_capability::metadata::{self, CONTENT_TYPE, TTL_EXPIRE_TIME, Ttl};
 use dodai_capability::state::{
     Concurrency, Consistency, Delete, Error, Etag, Get, Item, Operation, Set, Store,
 };
 use dodai_capability::{Metadata, fault};
-use dodai_core::call::{Call, Reply};
-use http::header::{ETAG, IF_MATCH};
-use http::{HeaderName, HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use http::StatusCode;
+use serde::Deserialize;
 
-use super::object::Object;
-use super::refusal::{Outcome, Refusal, empty, encoded, json_reply};
-use super::{Api, patience, query};
+use super::refusal::Refusal;
+use super::{Api, patience};
 use crate::components::{Block, Live};
 
-#[derive(Deserialize)]
-struct Upsert {
-    #[serde(default)]
-    key: String,
-    value: Option<Box<RawValue>>,
-    #[serde(default)]
-    etag: Option<String>,
-    #[serde(default)]
-    metadata: Option<Metadata>,
-    #[serde(default)]
-    options: Option<Object<Options>>,
-}
+/// Reads of one bulk request at once at most.
+const MAX_PARALLELISM: usize = 256;
 
-#[derive(Deserialize)]
-struct Removal {
-    #[serde(default)]
-    key: String,
-    #[serde(default)]
-    etag: Option<String>,
-    #[serde(default)]
-    metadata: Option<Metadata>,
-    #[serde(default)]
-    options: Option<Object<Options>>,
-}
-
+/// Words about one operation; empty ones leave it to the store.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Options {
-    concurrency: String,
-    consistency: String,
+pub(super) struct Options {
+    pub concurrency: Cow<'static, str>,
+    pub consistency: Cow<'static, str>,
 }
 
-#[derive(Deserialize)]
-struct BulkGet {
-    #[serde(default)]
-    keys: Option<Vec<String>>,
-    #[serde(default)]
-    parallelism: Option<i64>,
-    #[serde(default)]
-    metadata: Option<Metadata>,
+/// A value to write.
+pub(super) struct Write {
+    pub key: String,
+    pub value: Bytes,
+    pub etag: Option<String>,
+    pub options: Options,
+    pub metadata: Metadata,
 }
 
-#[derive(Serialize)]
-struct BulkItem<'a> {
-    key: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    etag: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Metadata>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
+/// A value to remove.
+pub(super) struct Removal {
+    pub key: String,
+    pub etag: Option<String>,
+    pub options: Options,
+    pub metadata: Metadata,
 }
 
-#[derive(Deserialize)]
-struct Transaction {
-    #[serde(default)]
-    operations: Option<Vec<Object<Step>>>,
-    #[serde(default)]
-    metadata: Option<Metadata>,
-}
-
-#[derive(Deserialize)]
-struct Step {
-    #[serde(default)]
-    operation: String,
-    #[serde(default)]
-    request: Option<Box<RawValue>>,
+/// One step of a transaction.
+pub(super) enum Step {
+    Upsert(Write),
+    Delete(Removal),
 }
 
 /// A state store as one app sees it.
-struct Mine {
+pub(super) struct Mine {
     _live: Arc<Live>,
     store: Arc<dyn Store>,
     prefix: Prefix,
     name: String,
 }
+
+type Told = fn(&Mine, &Error) -> Refusal;
 
 impl Mine {
     fn key(&self, key: &str) -> Result<String, Refusal> {
@@ -111,46 +72,38 @@ impl Mine {
         })
     }
 
-    fn set(
-        &self,
-        upsert: Upsert,
-        extra: &Metadata,
-        failed: fn(&Mine, &Error) -> Refusal,
-    ) -> Result<Set, Refusal> {
-        let metadata = merged(upsert.metadata, extra);
+    fn set(&self, write: Write, failed: Told) -> Result<Set, Refusal> {
+        must_be_named(&write.key)?;
+        let Write { key, value, etag, options, metadata } = write;
         let ttl = Ttl::from_metadata(&metadata).map_err(|fault| failed(self, &fault.into()))?;
-        let options = upsert.options.unwrap_or_default().0;
         let (concurrency, consistency) = words(&options).map_err(|fault| failed(self, &fault.into()))?;
-        let value = upsert
-            .value
-            .map_or(Bytes::from_static(b"null"), |raw| Bytes::from(String::from(Box::<str>::from(raw))));
         Ok(Set {
-            key: self.key(&upsert.key)?,
+            key: self.key(&key)?,
             value,
-            etag: upsert.etag.map(Etag::from),
+            etag: etag.map(Etag::from),
             concurrency,
             consistency,
             ttl,
-            content_type: metadata::lookup(&metadata, CONTENT_TYPE_KEY).map(Arc::from),
+            content_type: metadata::lookup(&metadata, CONTENT_TYPE).map(Arc::from),
             metadata,
         })
     }
 
-    fn removal(
-        &self,
-        removal: Removal,
-        extra: &Metadata,
-        failed: fn(&Mine, &Error) -> Refusal,
-    ) -> Result<Delete, Refusal> {
-        let options = removal.options.unwrap_or_default().0;
-        let (concurrency, consistency) = words(&options).map_err(|fault| failed(self, &fault.into()))?;
-        Ok(Delete {
-            key: self.key(&removal.key)?,
-            etag: removal.etag.map(Etag::from),
-            concurrency,
-            consistency,
-            metadata: merged(removal.metadata, extra),
-        })
+    fn delete(&self, removal: Removal, failed: impl Fn(&Error) -> Refusal) -> Result<Delete, Refusal> {
+        let Removal { key, etag, options, metadata } = removal;
+        let (concurrency, consistency) = words(&options).map_err(|fault| failed(&fault.into()))?;
+        Ok(Delete { key: self.key(&key)?, etag: etag.map(Etag::from), concurrency, consistency, metadata })
+    }
+
+    fn operation(&self, step: Step) -> Result<Operation, Refusal> {
+        match step {
+            Step::Upsert(write) => Ok(Operation::Upsert(self.set(write, not_transacted)?)),
+            Step::Delete(removal) => {
+                must_be_named(&removal.key)?;
+                let delete = self.delete(removal, |error| not_transacted(self, error))?;
+                Ok(Operation::Delete(delete))
+            }
+        }
     }
 }
 
@@ -168,11 +121,11 @@ fn words(options: &Options) -> Result<(Concurrency, Consistency), fault::Fault> 
     Ok((concurrency, consistency))
 }
 
-/// Parameters of the request win over what its body says.
-fn merged(own: Option<Metadata>, extra: &Metadata) -> Metadata {
-    let mut own = own.unwrap_or_default();
-    own.extend(extra.iter().map(|(name, value)| (name.clone(), value.clone())));
-    own
+fn must_be_named(key: &str) -> Result<(), Refusal> {
+    match key.is_empty() {
+        true => Err(Refusal::bad_request("ERR_MALFORMED_REQUEST", "\"key\" is a required field")),
+        false => Ok(()),
+    }
 }
 
 /// Status and words for a store's error, as daprd gives them.
@@ -191,10 +144,28 @@ fn told(error: &Error) -> (StatusCode, String) {
     }
 }
 
+/// Of several failures one about etags tells the caller most.
+fn worst(outcomes: Vec<Result<(), Error>>) -> Option<Error> {
+    let mut errors: Vec<Error> = outcomes.into_iter().filter_map(Result::err).collect();
+    errors.sort_by_key(|error| !matches!(error, Error::EtagMismatch { .. } | Error::EtagMalformed { .. }));
+    errors.into_iter().next()
+}
+
 fn not_saved(mine: &Mine, error: &Error) -> Refusal {
     let (status, words) = told(error);
     let message = format!("failed saving state in state store {}: {words}", mine.name);
     Refusal::new(status, "ERR_STATE_SAVE", message)
+}
+
+fn not_deleted(key: &str, error: &Error) -> Refusal {
+    let (status, words) = told(error);
+    Refusal::new(status, "ERR_STATE_DELETE", format!("failed deleting state with key {key}: {words}"))
+}
+
+fn not_deleted_all(mine: &Mine, error: &Error) -> Refusal {
+    let (status, words) = told(error);
+    let message = format!("failed deleting state in state store {}: {words}", mine.name);
+    Refusal::new(status, "ERR_STATE_DELETE_BULK", message)
 }
 
 fn not_transacted(_: &Mine, error: &Error) -> Refusal {
@@ -213,12 +184,20 @@ fn too_many(mine: &Mine, given: usize, limit: usize) -> Refusal {
         )
 }
 
-fn expiry(item: &Item) -> Option<(&'static str, String)> {
+/// A step of a transaction that is neither upsert nor delete.
+pub(super) fn unknown_operation(operation: &str) -> Refusal {
+    let message = format!("operation type {operation} not supported");
+    Refusal::bad_request("ERR_NOT_SUPPORTED_STATE_OPERATION", message)
+}
+
+/// When a value expires, as metadata that comes with it.
+pub(super) fn expiry(item: &Item) -> Option<(&'static str, String)> {
     item.expires.map(|at| (TTL_EXPIRE_TIME, metadata::rfc3339(at)))
 }
 
 impl Api {
-    fn state(&self, name: String) -> Result<Mine, Refusal> {
+    /// The state store of that name.
+    pub(super) fn state(&self, name: String) -> Result<Mine, Refusal> {
         let (live, store) = self.component(Block::State, &name, |all| all.state.clone())?;
         let prefix = live
             .prefix(&self.app)
@@ -226,209 +205,134 @@ impl Api {
         Ok(Mine { _live: live, store, prefix, name })
     }
 
-    pub(super) async fn save_state(&self, store: String, call: Call) -> Outcome {
-        let mine = self.state(store)?;
-        let body = self.body(call.body).await?;
-        // Null counts as an empty list, as in daprd.
-        let upserts: Option<Vec<Object<Upsert>>> = serde_json::from_slice(&body)
-            .map_err(|error| Refusal::bad_request("ERR_MALFORMED_REQUEST", error.to_string()))?;
-        let extra = query::metadata(call.head.uri.query());
-        let mut sets = Vec::new();
-        for Object(upsert) in upserts.unwrap_or_default() {
-            must_be_named(&upsert.key)?;
-            sets.push(mine.set(upsert, &extra, not_saved)?);
+    /// The state store of that name, which must have transactions.
+    pub(super) fn transactional_state(&self, name: String) -> Result<Mine, Refusal> {
+        let mine = self.state(name)?;
+        if mine.store.features().transaction {
+            return Ok(mine);
         }
+        let message = format!("state store {} doesn't support transactions", mine.name);
+        Err(Refusal::internal("ERR_STATE_STORE_NOT_SUPPORTED", message)
+            .with_help(
+                "https://docs.dapr.io/reference/components-reference/supported-state-stores/",
+                "Check the list of state stores and the features they support",
+            )
+            .with_resource("state", &mine.name, "")
+            .with_info("DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED", &[]))
+    }
+
+    pub(super) async fn save_state(&self, mine: &Mine, writes: Vec<Write>) -> Result<(), Refusal> {
+        let sets: Result<Vec<Set>, Refusal> =
+            writes.into_iter().map(|write| mine.set(write, not_saved)).collect();
+        let mut sets = sets?;
         let wanted = self.wanted(&mine.name);
         let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
         let outcomes = match sets.len() {
-            0 => return Ok(empty()),
+            0 => return Ok(()),
             1 => vec![patience::ask(patience, &mine.name, sets.remove(0), |one| mine.store.set(one)).await],
             _ => mine.store.set_many(sets).await,
         };
-        // Of several failures one about etags tells the caller most.
-        let mut errors: Vec<Error> = outcomes.into_iter().filter_map(Result::err).collect();
-        errors
-            .sort_by_key(|error| !matches!(error, Error::EtagMismatch { .. } | Error::EtagMalformed { .. }));
-        errors.first().map_or_else(|| Ok(empty()), |error| Err(not_saved(&mine, error)))
+        worst(outcomes).map_or(Ok(()), |error| Err(not_saved(mine, &error)))
     }
 
-    pub(super) async fn get_state(&self, store: String, key: &str, call: Call) -> Outcome {
-        let mine = self.state(store)?;
-        let query = call.head.uri.query();
+    pub(super) async fn get_state(
+        &self,
+        mine: &Mine,
+        key: &str,
+        consistency: Cow<'static, str>,
+        metadata: Metadata,
+    ) -> Result<Option<Item>, Refusal> {
         let failed = |status, words: String| {
             let message = format!("fail to get {key} from state store {}: {words}", mine.name);
             Refusal::new(status, "ERR_STATE_GET", message)
         };
-        let options = Options {
-            consistency: query::first(query, "consistency").unwrap_or_default(),
-            ..Options::default()
-        };
+        let options = Options { consistency, ..Options::default() };
         let (_, consistency) =
             words(&options).map_err(|fault| failed(StatusCode::BAD_REQUEST, fault.to_string()))?;
-        let request = Get { key: mine.key(key)?, consistency, metadata: query::metadata(query) };
+        let request = Get { key: mine.key(key)?, consistency, metadata };
         let wanted = self.wanted(&mine.name);
         let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
         let item = patience::ask(patience, &mine.name, &request, |one| mine.store.get(one)).await;
-        let item = item.map_err(|error| {
+        item.map_err(|error| {
             let (status, words) = told(&error);
             failed(status, words)
-        })?;
-        Ok(item.map_or_else(empty, |item| value_reply(&item)))
+        })
     }
 
-    pub(super) async fn delete_state(&self, store: String, key: &str, call: Call) -> Outcome {
-        let mine = self.state(store)?;
-        let query = call.head.uri.query();
-        let failed = |error: &Error| {
-            let (status, words) = told(error);
-            let message = format!("failed deleting state with key {key}: {words}");
-            Refusal::new(status, "ERR_STATE_DELETE", message)
-        };
-        let options = Options {
-            concurrency: query::first(query, "concurrency").unwrap_or_default(),
-            consistency: query::first(query, "consistency").unwrap_or_default(),
-        };
-        let (concurrency, consistency) = words(&options).map_err(|fault| failed(&fault.into()))?;
-        let etag = call.head.headers.get(IF_MATCH).and_then(|etag| etag.to_str().ok()).map(Etag::from);
-        let metadata = query::metadata(query);
-        let delete = Delete { key: mine.key(key)?, etag, concurrency, consistency, metadata };
+    /// Reads many values, each by itself, in the order asked. A parallelism that is none leaves it to the store.
+    pub(super) async fn get_states(
+        &self,
+        mine: &Mine,
+        keys: &[String],
+        parallelism: i64,
+        metadata: &Metadata,
+    ) -> Result<Vec<Result<Option<Item>, Error>>, Refusal> {
+        let mut gets = Vec::with_capacity(keys.len());
+        for key in keys {
+            gets.push(Get { key: mine.key(key)?, metadata: metadata.clone(), ..Get::default() });
+        }
+        let parallelism = usize::try_from(parallelism).unwrap_or(0).min(MAX_PARALLELISM);
+        Ok(mine.store.get_many(&gets, parallelism).await)
+    }
+
+    pub(super) async fn delete_state(&self, mine: &Mine, removal: Removal) -> Result<(), Refusal> {
+        let key = removal.key.clone();
+        let delete = mine.delete(removal, |error| not_deleted(&key, error))?;
         let wanted = self.wanted(&mine.name);
         let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
         let done = patience::ask(patience, &mine.name, delete, |one| mine.store.delete(one)).await;
-        done.map_err(|error| failed(&error))?;
-        Ok(empty())
+        done.map_err(|error| not_deleted(&key, &error))
     }
 
-    pub(super) async fn bulk_get_state(&self, store: String, call: Call) -> Outcome {
-        let mine = self.state(store)?;
-        let body = self.body(call.body).await?;
-        let Object(request): Object<BulkGet> =
-            serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
-        let metadata = merged(request.metadata, &query::metadata(call.head.uri.query()));
-        let keys = request.keys.unwrap_or_default();
-        let mut gets = Vec::with_capacity(keys.len());
-        for key in &keys {
-            gets.push(Get { key: mine.key(key)?, metadata: metadata.clone(), ..Get::default() });
+    pub(super) async fn delete_states(&self, mine: &Mine, removals: Vec<Removal>) -> Result<(), Refusal> {
+        let mut deletes = Vec::with_capacity(removals.len());
+        for removal in removals {
+            deletes.push(mine.delete(removal, |error| not_deleted_all(mine, error))?);
         }
-        let parallelism =
-            request.parallelism.and_then(|wish| usize::try_from(wish).ok()).unwrap_or(0).min(256);
-        let items = mine.store.get_many(&gets, parallelism).await;
-        let items: Vec<BulkItem<'_>> =
-            keys.iter().zip(items).map(|(key, item)| bulk_item(key, item)).collect();
-        encoded(StatusCode::OK, &items)
+        let outcomes = mine.store.delete_many(deletes).await;
+        worst(outcomes).map_or(Ok(()), |error| Err(not_deleted_all(mine, &error)))
     }
 
-    pub(super) async fn transact(&self, store: String, call: Call) -> Outcome {
-        let mine = self.state(store)?;
-        let features = mine.store.features();
-        if !features.transaction {
-            let message = format!("state store {} doesn't support transactions", mine.name);
-            return Err(Refusal::internal("ERR_STATE_STORE_NOT_SUPPORTED", message)
-                .with_help(
-                    "https://docs.dapr.io/reference/components-reference/supported-state-stores/",
-                    "Check the list of state stores and the features they support",
-                )
-                .with_resource("state", &mine.name, "")
-                .with_info("DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED", &[]));
-        }
-        let body = self.body(call.body).await?;
-        let Object(transaction): Object<Transaction> =
-            serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
-        let extra = query::metadata(call.head.uri.query());
-        let mut operations = Vec::new();
-        for Object(step) in transaction.operations.unwrap_or_default() {
-            operations.push(operation(&mine, &step, &extra)?);
-        }
+    /// Does all steps or none. `mine` is of [`Api::transactional_state`].
+    pub(super) async fn transact(
+        &self,
+        mine: &Mine,
+        steps: Vec<Step>,
+        metadata: Metadata,
+    ) -> Result<(), Refusal> {
+        let operations: Result<Vec<Operation>, Refusal> =
+            steps.into_iter().map(|step| mine.operation(step)).collect();
+        let operations = operations?;
         if operations.is_empty() {
-            return Ok(empty());
+            return Ok(());
         }
-        if let Some(limit) = features.max_operations.filter(|limit| operations.len() > *limit) {
-            return Err(too_many(&mine, operations.len(), limit));
+        let limit = mine.store.features().max_operations;
+        if let Some(limit) = limit.filter(|limit| operations.len() > *limit) {
+            return Err(too_many(mine, operations.len(), limit));
         }
         let wanted = self.wanted(&mine.name);
         let patience = wanted.as_deref().map(|wanted| &wanted.outbound);
-        let whole = (operations, merged(transaction.metadata, &extra));
+        let whole = (operations, metadata);
         let done = patience::ask(patience, &mine.name, whole, |(operations, metadata)| {
             mine.store.transact(operations, metadata)
         })
         .await;
         match done {
-            Ok(()) => Ok(empty()),
-            Err(Error::TooManyOperations { given, limit }) => Err(too_many(&mine, given, limit)),
-            Err(error) => Err(not_transacted(&mine, &error)),
+            Ok(()) => Ok(()),
+            Err(Error::TooManyOperations { given, limit }) => Err(too_many(mine, given, limit)),
+            Err(error) => Err(not_transacted(mine, &error)),
         }
     }
 
-    pub(super) fn query_state(&self, store: String) -> Outcome {
-        let mine = self.state(store)?;
-        Err(Refusal::internal("ERR_STATE_STORE_NOT_SUPPORTED", "state store does not support querying")
-            .with_resource("state", &mine.name, "")
-            .with_info("DAPR_STATE_QUERYING_NOT_SUPPORTED", &[]))
-    }
-}
-
-fn must_be_named(key: &str) -> Result<(), Refusal> {
-    match key.is_empty() {
-        true => Err(Refusal::bad_request("ERR_MALFORMED_REQUEST", "\"key\" is a required field")),
-        false => Ok(()),
-    }
-}
-
-fn operation(mine: &Mine, step: &Step, extra: &Metadata) -> Result<Operation, Refusal> {
-    let request = step.request.as_ref().map_or("{}", |raw| raw.get());
-    let malformed = |error| Refusal::malformed(&error);
-    match step.operation.as_str() {
-        "upsert" => {
-            let Object(upsert): Object<Upsert> = serde_json::from_str(request).map_err(malformed)?;
-            must_be_named(&upsert.key)?;
-            Ok(Operation::Upsert(mine.set(upsert, extra, not_transacted)?))
-        }
-        "delete" => {
-            let Object(removal): Object<Removal> = serde_json::from_str(request).map_err(malformed)?;
-            must_be_named(&removal.key)?;
-            Ok(Operation::Delete(mine.removal(removal, extra, not_transacted)?))
-        }
-        other => {
-            let message = format!("operation type {other} not supported");
-            Err(Refusal::bad_request("ERR_NOT_SUPPORTED_STATE_OPERATION", message))
-        }
-    }
-}
-
-fn value_reply(item: &Item) -> Reply {
-    let mut reply = json_reply(StatusCode::OK, item.value.clone());
-    let headers = &mut reply.head.headers;
-    if let Some(etag) = item.etag.as_ref().and_then(|etag| HeaderValue::from_str(etag.as_str()).ok()) {
-        headers.insert(ETAG, etag);
-    }
-    if let Some((name, value)) = expiry(item) {
-        let name = HeaderName::try_from(format!("metadata.{name}"));
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
-            headers.insert(name, value);
-        }
-    }
-    reply
-}
-
-fn bulk_item<'a>(key: &'a str, item: Result<Option<Item>, Error>) -> BulkItem<'a> {
-    let nothing = BulkItem { key, data: None, etag: None, metadata: None, error: None };
-    match item {
-        Err(error) => BulkItem { error: Some(error.to_string()), ..nothing },
-        Ok(None) => nothing,
-        Ok(Some(item)) => {
-            let etag = item.etag.as_ref().map(|etag| etag.as_str().to_owned());
-            let metadata = expiry(&item).map(|(name, value)| BTreeMap::from([(name.to_owned(), value)]));
-            match as_json(&item.value) {
-                Ok(data) => BulkItem { data: Some(data), etag, metadata, ..nothing },
-                Err(error) => BulkItem { error: Some(error), ..nothing },
+    /// Why the store cannot be queried: none can.
+    pub(super) fn query_state(&self, store: String) -> Refusal {
+        match self.state(store) {
+            Err(refusal) => refusal,
+            Ok(mine) => {
+                Refusal::internal("ERR_STATE_STORE_NOT_SUPPORTED", "state store does not support querying")
+                    .with_resource("state", &mine.name, "")
+                    .with_info("DAPR_STATE_QUERYING_NOT_SUPPORTED", &[])
             }
         }
     }
-}
-
-/// Values written through this API are JSON; those written by others may not be.
-fn as_json(value: &Bytes) -> Result<Box<RawValue>, String> {
-    serde_json::from_slice(value).map_err(|_| {
-        "the value is no JSON, so it cannot stand in this answer; get the key by itself".to_owned()
-    })
 }

@@ -85,7 +85,7 @@ pub(crate) struct Shared {
     pub environment: Arc<BTreeMap<String, String>>,
     pub backoff: Backoff,
     index: ArcSwap<Index>,
-    /// Grows whenever some component has come up, changed or gone.
+    /// Grows whenever some component is new, has come up, changed or gone.
     changes: watch::Sender<u64>,
 }
 
@@ -141,6 +141,9 @@ impl Components {
             .filter(|slot| index.get(slot.namespace()).is_none_or(|names| !names.contains_key(slot.name())));
         gone.for_each(|slot| slot.want_none());
         self.shared.index.store(Arc::new(index));
+        if !fresh.is_empty() {
+            self.shared.changes.send_modify(|change| *change += 1);
+        }
         for slot in fresh {
             self.tasks.spawn(Kind::Loop, slot::keep(slot, self.clone()));
         }
@@ -234,7 +237,7 @@ impl Components {
         self.shared.backoff
     }
 
-    /// A receiver that changes whenever some component has come up, changed or gone.
+    /// A receiver that changes whenever some component is new, has come up, changed or gone.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use tokio_util::sync::CancellationToken;
 
 use super::{Deliveries, plan};
-use crate::callback::Ask;
+use crate::callback::{Ask, Unanswered};
 
 /// Under this name stands what is wrong with an app's answer.
 pub(super) const PROBLEM: &str = "GET /dapr/subscribe";
@@ -39,6 +39,18 @@ pub(super) async fn run(deliveries: Deliveries, app: AppId, stop: CancellationTo
 async fn ask(deliveries: &Deliveries, app: &AppId) {
     let mut failures = 0;
     loop {
+        if deliveries.speaks_grpc(app) {
+            match ask_over_grpc(deliveries, app).await {
+                Ok(()) => return,
+                Err(Unasked::Absent) if failures == 0 => tokio::time::sleep(SETTLING).await,
+                Err(unasked) => {
+                    deliveries.set_problem(app, unasked.told());
+                    tokio::time::sleep(deliveries.0.settings.delivery_backoff.pause(failures + 1)).await;
+                }
+            }
+            failures += 1;
+            continue;
+        }
         let question = Ask {
             method: Method::GET,
             path: "/dapr/subscribe",
@@ -77,6 +89,48 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
         failures += 1;
         deliveries.set_problem(app, problem);
         tokio::time::sleep(deliveries.0.settings.delivery_backoff.pause(failures)).await;
+    }
+}
+
+/// Why an app did not say which subscriptions it has.
+enum Unasked {
+    /// Nobody is there.
+    Absent,
+    /// It could not be asked, or did not want to answer.
+    Wrong(String),
+}
+
+impl Unasked {
+    fn told(self) -> String {
+        match self {
+            Unasked::Absent => "the app has no ready instance to ask for its subscriptions".to_owned(),
+            Unasked::Wrong(problem) => problem,
+        }
+    }
+}
+
+/// Asks once.
+async fn ask_over_grpc(deliveries: &Deliveries, app: &AppId) -> Result<(), Unasked> {
+    match deliveries.0.callbacks.list_subscriptions(app).await {
+        Ok(answer) => {
+            let (plans, problems) = plan::listed(answer.subscriptions);
+            let problem = Some(problems.join("; ")).filter(|text| !text.is_empty());
+            deliveries.set_told(app, plans, problem);
+            Ok(())
+        }
+        Err(unanswered) if unanswered.is_unimplemented() => {
+            deliveries.set_told(app, Vec::new(), None);
+            Ok(())
+        }
+        Err(Unanswered::Failed(failure)) if failure.kind == Kind::NoEndpoint => Err(Unasked::Absent),
+        Err(Unanswered::Failed(failure)) => Err(Unasked::Wrong(format!(
+            "the app could not be asked for its subscriptions: {}",
+            failure.detail
+        ))),
+        Err(Unanswered::Refused(status)) => {
+            let (code, message) = (status.code(), status.message());
+            Err(Unasked::Wrong(format!("the app answered {code:?} to ListTopicSubscriptions: {message}")))
+        }
     }
 }
 

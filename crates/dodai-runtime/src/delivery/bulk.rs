@@ -8,17 +8,19 @@ use bytes::Bytes;
 use dodai_capability::event::{self, Event};
 use dodai_capability::pubsub::{Delivery, Verdict as Settled};
 use dodai_capability::{Metadata, pubsub};
+use dodai_core::failure::Failure;
 use dodai_core::trace::Span;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::grpc;
 use super::verdict::Verdict;
-use super::worker::{Worker, is_unreachable};
+use super::worker::{Way, Worker, is_unreachable};
 use crate::callback::Ask;
 
 /// The type of the envelope around a batch.
-const BULK_TYPE: &str = "com.dapr.event.sent.bulk";
+pub(super) const BULK_TYPE: &str = "com.dapr.event.sent.bulk";
 
 #[derive(Serialize)]
 struct Envelope<'a> {
@@ -92,20 +94,11 @@ impl Worker {
 
     async fn deliver_batch(&self, path: &str, batch: Batch) {
         let Batch { deliveries, events } = batch;
-        let body = self.envelope(&deliveries, &events);
         let parent = events.first().and_then(|event| event.text("traceparent"));
         let span = parent.and_then(|text| Span::parse(text.as_bytes())).map(|parent| parent.child());
         let span = span.unwrap_or_else(|| Span::root(false));
         let answered = loop {
-            let ask = Ask {
-                method: Method::POST,
-                path,
-                content_type: "application/json",
-                trace_state: None,
-                body: body.clone(),
-                span,
-            };
-            match self.ask(ask, &deliveries).await {
+            match self.ask_of_many(path, &deliveries, &events, span).await {
                 Err(failure) if is_unreachable(&failure) => {
                     if !self.wait_for_app(&deliveries).await {
                         for delivery in deliveries {
@@ -118,10 +111,9 @@ impl Worker {
                 answered => break answered,
             }
         };
-        let verdicts = match &answered {
-            Ok((status, body)) => verdicts(*status, body, &ids(&deliveries)),
-            Err(failure) => deliveries.iter().map(|_| Verdict::Again(failure.detail.to_string())).collect(),
-        };
+        let verdicts = answered.unwrap_or_else(|failure| {
+            deliveries.iter().map(|_| Verdict::Again(failure.detail.to_string())).collect()
+        });
         for (delivery, verdict) in deliveries.into_iter().zip(verdicts) {
             match verdict {
                 Verdict::Taken => self.settle(delivery, pubsub::Verdict::Ack).await,
@@ -129,6 +121,32 @@ impl Worker {
                 Verdict::Again(reason) => self.put_off(delivery, &reason).await,
             }
         }
+    }
+
+    async fn ask_of_many(
+        &self,
+        path: &str,
+        deliveries: &[Delivery],
+        events: &[Event],
+        span: Span,
+    ) -> Result<Vec<Verdict>, Failure> {
+        let ids: Vec<&str> = deliveries.iter().map(|delivery| delivery.message.id.as_str()).collect();
+        if matches!(self.way, Way::Grpc) {
+            let timeout = self.hold(deliveries).await;
+            let events = grpc::events(&self.plan, path, deliveries, events);
+            let answer = self.inner().callbacks.on_bulk_topic_event(&self.app, timeout, span, events);
+            return grpc::verdicts(answer.await, &ids);
+        }
+        let ask = Ask {
+            method: Method::POST,
+            path,
+            content_type: "application/json",
+            trace_state: None,
+            body: self.envelope(deliveries, events),
+            span,
+        };
+        let (status, body) = self.ask(ask, deliveries).await?;
+        Ok(verdicts(status, &body, &ids))
     }
 
     fn envelope(&self, deliveries: &[Delivery], events: &[Event]) -> Bytes {
@@ -149,10 +167,6 @@ impl Worker {
         };
         serde_json::to_vec(&envelope).expect("texts and JSON values are JSON").into()
     }
-}
-
-fn ids(deliveries: &[Delivery]) -> Vec<&str> {
-    deliveries.iter().map(|delivery| delivery.message.id.as_str()).collect()
 }
 
 fn as_json(event: &Event) -> Box<RawValue> {

@@ -1,4 +1,5 @@
-//! One configuration subscription of an app: each change is posted to `/configuration/<store>/<key>`.
+//! One configuration subscription of an app: each change is posted to `/configuration/<store>/<key>`, or given to the
+//! stream that reads it.
 //!
 //! When the store's component is replaced, the feed ends; the task subscribes again and brings the current values
 //! once, since changes may have passed between.
@@ -13,7 +14,7 @@ use dodai_core::task::Kind;
 use dodai_core::trace::Span;
 use http::Method;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Deliveries, Followed};
@@ -52,10 +53,22 @@ struct Update<'a> {
     items: BTreeMap<&'a str, Shown<'a>>,
 }
 
+/// What has changed since the last time.
+pub(crate) type Changes = Vec<Change>;
+
+/// Whom changes are told.
+pub(crate) enum To {
+    /// The app, by calls.
+    App,
+    /// A stream of one caller.
+    Stream(mpsc::Sender<Changes>),
+}
+
 /// A running configuration subscription.
 pub(crate) struct Follow {
     deliveries: Deliveries,
     followed: Followed,
+    to: To,
     ready: watch::Receiver<bool>,
 }
 
@@ -65,11 +78,12 @@ impl Follow {
         deliveries: &Deliveries,
         followed: Followed,
         stop: CancellationToken,
+        to: To,
         live: Arc<Live>,
         feed: Subscription,
     ) {
         let ready = deliveries.ready(&followed.app);
-        let follow = Follow { deliveries: deliveries.clone(), followed, ready };
+        let follow = Follow { deliveries: deliveries.clone(), followed, to, ready };
         let tasks = deliveries.0.tasks.clone();
         let closing = tasks.clone();
         tasks.spawn(Kind::Delivery, async move {
@@ -121,7 +135,7 @@ impl Follow {
                     }
                 }
                 news = feed.next() => match news {
-                    Some(Ok(news)) => self.bring(&news).await,
+                    Some(Ok(news)) => self.bring(news).await,
                     Some(Err(_)) | None => return,
                 },
             }
@@ -145,12 +159,17 @@ impl Follow {
         let feed = store.subscribe(keys, metadata).await.map_err(|error| error.to_string())?;
         let now = store.get(keys, metadata).await.map_err(|error| error.to_string())?;
         let now: Vec<Change> = now.into_iter().map(|(key, item)| Change { key, item: Some(item) }).collect();
-        self.bring(&now).await;
+        self.bring(now).await;
         Ok((live, feed))
     }
 
-    async fn bring(&self, changes: &[Change]) {
-        for change in changes {
+    async fn bring(&self, changes: Changes) {
+        if let To::Stream(to) = &self.to {
+            // A reader that has gone ends the subscription by itself.
+            let _gone = to.send(changes).await;
+            return;
+        }
+        for change in &changes {
             let items = BTreeMap::from([(change.key.as_str(), Shown::of(change.item.as_ref()))]);
             let update = Update { id: &self.followed.id, items };
             let body = serde_json::to_vec(&update).expect("texts by text are JSON");

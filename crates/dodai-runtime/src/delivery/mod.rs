@@ -7,9 +7,11 @@
 mod ask;
 mod bulk;
 pub(crate) mod follow;
+mod grpc;
 mod plan;
 #[cfg(test)]
 mod properties;
+pub(crate) mod stream;
 mod verdict;
 mod worker;
 
@@ -24,9 +26,9 @@ use dodai_core::task::{Kind, Tasks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use plan::Described;
 use plan::Plan;
-use worker::Worker;
+pub(crate) use plan::{Described, Source};
+use worker::{Way, Worker};
 
 use crate::callback::Callbacks;
 use crate::components::Components;
@@ -61,6 +63,10 @@ struct AppState {
     problems: BTreeMap<String, String>,
     ready: watch::Sender<bool>,
     running: BTreeMap<(String, String), Running>,
+    /// Subscriptions that are read as streams; those that have ended are taken out when one more comes.
+    streams: Vec<Running>,
+    /// It serves `AppCallback` instead of Dapr's HTTP callbacks.
+    speaks_grpc: bool,
     /// Ends the question to the app which subscriptions it has.
     asking: CancellationToken,
     /// It has no runtime API: nothing is asked of it and nothing is brought to it.
@@ -83,6 +89,8 @@ impl Default for AppState {
             problems: BTreeMap::new(),
             ready: watch::Sender::new(false),
             running: BTreeMap::new(),
+            streams: Vec::new(),
+            speaks_grpc: false,
             asking: CancellationToken::new(),
             left_alone: false,
             hinted: false,
@@ -93,7 +101,7 @@ impl Default for AppState {
 impl Drop for AppState {
     fn drop(&mut self) {
         self.asking.cancel();
-        self.running.values().for_each(|running| running.stop.cancel());
+        self.running.values().chain(&self.streams).for_each(|running| running.stop.cancel());
     }
 }
 
@@ -125,10 +133,13 @@ impl Deliveries {
         let mut known: Vec<&AppId> = snapshot.apps().map(|app| &app.id).collect();
         known.extend(declared.keys().chain(problems.keys()));
         apps.retain(|app, _| known.contains(&app));
-        for app in declared.keys().chain(problems.keys()).chain(&left_alone) {
+        let speak_grpc: HashSet<&AppId> =
+            snapshot.apps().filter(|app| app.grpc_callbacks).map(|app| &app.id).collect();
+        for app in declared.keys().chain(problems.keys()).chain(&left_alone).chain(&speak_grpc) {
             apps.entry((*app).clone()).or_default();
         }
         for (app, state) in apps.iter_mut() {
+            self.set_speaks_grpc(app, state, speak_grpc.contains(app));
             self.set_left_alone(app, state, left_alone.contains(app));
             let plans = declared.remove(app).unwrap_or_default();
             state.problems.retain(|name, _| name == ask::PROBLEM);
@@ -157,6 +168,30 @@ impl Deliveries {
             state.asking = CancellationToken::new();
             self.0.tasks.spawn(Kind::Delivery, ask::run(self.clone(), app.clone(), state.asking.clone()));
         }
+    }
+
+    /// What runs is started anew, by the other way.
+    fn set_speaks_grpc(&self, app: &AppId, state: &mut AppState, speaks_grpc: bool) {
+        if state.speaks_grpc == speaks_grpc {
+            return;
+        }
+        state.speaks_grpc = speaks_grpc;
+        state.told.clear();
+        for (_, running) in std::mem::take(&mut state.running) {
+            running.stop.cancel();
+        }
+        self.reconcile(app, state);
+        self.ask(app, state);
+    }
+
+    /// Whether an app serves `AppCallback`.
+    pub fn speaks_grpc(&self, app: &AppId) -> bool {
+        self.apps().get(app).is_some_and(|state| state.speaks_grpc)
+    }
+
+    /// The way to apps.
+    pub fn callbacks(&self) -> &Callbacks {
+        &self.0.callbacks
     }
 
     fn set_left_alone(&self, app: &AppId, state: &mut AppState, left_alone: bool) {
@@ -214,6 +249,7 @@ impl Deliveries {
             }
             stays
         });
+        let way = if state.speaks_grpc { Way::Grpc } else { Way::Http };
         for plan in wanted {
             let ready = &state.ready;
             state.running.entry(plan.key()).or_insert_with(|| {
@@ -227,6 +263,7 @@ impl Deliveries {
                     stop: stop.clone(),
                     ready: ready.subscribe(),
                     health: health.clone(),
+                    way: way.clone(),
                 };
                 self.0.tasks.spawn(Kind::Delivery, worker.run());
                 Running { plan, stop, health }
@@ -237,7 +274,9 @@ impl Deliveries {
     /// The subscriptions of an app as the metadata API shows them.
     pub fn describe(&self, app: &AppId) -> Vec<Described> {
         let apps = self.apps();
-        let running = apps.get(app).into_iter().flat_map(|state| state.running.values());
+        let running =
+            apps.get(app).into_iter().flat_map(|state| state.running.values().chain(&state.streams));
+        let running = running.filter(|running| !running.stop.is_cancelled());
         running.map(|running| running.plan.describe()).collect()
     }
 

@@ -12,16 +12,26 @@ use dodai_capability::event::Event;
 use dodai_capability::metadata::{RAW_PAYLOAD, is_true, lookup};
 use dodai_cel::{Program, Value};
 use dodai_core::snapshot::{self, BulkDelivery};
+use dodai_proto::apps::dapr::proto::runtime::v1::{TopicRoutes, TopicSubscription};
 use serde::{Deserialize, Serialize};
+
+use super::stream::Streamed;
 
 /// Subscriptions one app may tell.
 const MAX_TOLD: usize = 1_000;
 
 /// Where a subscription comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) enum Source {
+    /// A document.
+    #[serde(rename = "DECLARATIVE")]
     Declared,
+    /// What the app answered when it was asked.
+    #[serde(rename = "PROGRAMMATIC")]
     Told,
+    /// A stream that the app reads.
+    #[serde(rename = "STREAMING")]
+    Stream,
 }
 
 /// One subscription of one app.
@@ -49,21 +59,21 @@ struct Rule {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Described {
-    pubsubname: String,
-    topic: String,
+    pub pubsubname: String,
+    pub topic: String,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    metadata: Metadata,
-    rules: Vec<DescribedRule>,
-    dead_letter_topic: String,
+    pub metadata: Metadata,
+    pub rules: Vec<DescribedRule>,
+    pub dead_letter_topic: String,
     #[serde(rename = "type")]
-    kind: &'static str,
+    pub source: Source,
 }
 
 #[derive(Clone, Debug, Serialize)]
-struct DescribedRule {
+pub(crate) struct DescribedRule {
     #[serde(rename = "match", skip_serializing_if = "String::is_empty")]
-    condition: String,
-    path: String,
+    pub condition: String,
+    pub path: String,
 }
 
 /// A subscription as an app tells it, its names made small.
@@ -143,6 +153,38 @@ impl Plan {
         .checked()
     }
 
+    /// What an app reads as a stream: every event, whatever it says.
+    pub fn streamed(wish: Streamed) -> Plan {
+        let Streamed { pubsub, topic, dead_letter, metadata } = wish;
+        let rules = vec![Rule { text: String::new(), condition: None, path: String::new() }];
+        let dead_letter = dead_letter.filter(|topic| !topic.is_empty());
+        Plan { pubsub, topic, dead_letter, metadata, bulk: None, rules, source: Source::Stream }
+    }
+
+    /// What an app that serves `AppCallback` told. Its paths are words that it knows, not paths of HTTP.
+    fn listed(told: TopicSubscription) -> Result<Plan, String> {
+        let TopicRoutes { rules, default } = told.routes.unwrap_or_default();
+        let bulk = told.bulk_subscribe.filter(|bulk| bulk.enabled).map(|bulk| ToldBulk {
+            enabled: true,
+            max_messages_count: Some(bulk.max_messages_count.into()),
+            max_await_duration_ms: Some(bulk.max_await_duration_ms.into()),
+        });
+        let has_rules = !rules.is_empty();
+        let rules = rules.into_iter().map(|rule| Rule::named(&rule.r#match, rule.path));
+        // Without rules everything goes one way, with rules only what they do not match and the app names a way for.
+        let default = (!has_rules || !default.is_empty()).then(|| Rule::named("", default));
+        Plan {
+            pubsub: told.pubsub_name,
+            topic: told.topic,
+            dead_letter: Some(told.dead_letter_topic).filter(|topic| !topic.is_empty()),
+            metadata: told.metadata,
+            bulk: bulk.map(|bulk| bulk.checked()),
+            rules: rules.chain(default).collect::<Result<_, _>>()?,
+            source: Source::Told,
+        }
+        .checked()
+    }
+
     fn told(told: Told) -> Result<Plan, String> {
         let routes = told.routes.unwrap_or_default();
         let default = routes.default.filter(|path| !path.is_empty()).or(told.route);
@@ -207,21 +249,23 @@ impl Plan {
                 .map(|rule| DescribedRule { condition: rule.text.clone(), path: rule.path.clone() })
                 .collect(),
             dead_letter_topic: self.dead_letter.clone().unwrap_or_default(),
-            kind: match self.source {
-                Source::Declared => "DECLARATIVE",
-                Source::Told => "PROGRAMMATIC",
-            },
+            source: self.source,
         }
     }
 }
 
 impl Rule {
     fn new(condition: &str, path: &str) -> Result<Rule, String> {
-        let text = condition.trim();
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
         if let Err(error) = http::uri::PathAndQuery::try_from(path.as_str()) {
             return Err(format!("the route `{path}` is no path: {error}"));
         }
+        Rule::named(condition, path)
+    }
+
+    /// The same without a look at the path.
+    fn named(condition: &str, path: String) -> Result<Rule, String> {
+        let text = condition.trim();
         let condition = if text.is_empty() { None } else { Some(Program::parse(text)) };
         let condition =
             condition.transpose().map_err(|error| format!("the rule `{text}` cannot be read: {error}"))?;
@@ -244,20 +288,33 @@ pub(super) fn told(body: &[u8]) -> Result<(Vec<Arc<Plan>>, Vec<String>), String>
     let mut list: serde_json::Value = serde_json::from_slice(body).map_err(unreadable)?;
     fold_names(&mut list);
     let list: Option<Vec<Told>> = serde_json::from_value(list).map_err(unreadable)?;
-    let list = list.unwrap_or_default();
+    let named = |told: Told| (format!("{}/{}", told.pubsubname, told.topic), Plan::told(told));
+    Ok(kept(list.unwrap_or_default(), named))
+}
+
+/// What an app answered to `ListTopicSubscriptions`, in the same way.
+pub(super) fn listed(list: Vec<TopicSubscription>) -> (Vec<Arc<Plan>>, Vec<String>) {
+    kept(list, |told| (format!("{}/{}", told.pubsub_name, told.topic), Plan::listed(told)))
+}
+
+/// Subscriptions that can run, and what is wrong with the others. `named` gives a name for whoever wrote them.
+fn kept<T>(
+    list: Vec<T>,
+    named: impl Fn(T) -> (String, Result<Plan, String>),
+) -> (Vec<Arc<Plan>>, Vec<String>) {
     let mut problems = Vec::new();
     if list.len() > MAX_TOLD {
         problems.push(format!("the app tells {} subscriptions; the first {MAX_TOLD} are kept", list.len()));
     }
     let mut plans = Vec::new();
     for told in list.into_iter().take(MAX_TOLD) {
-        let name = format!("{}/{}", told.pubsubname, told.topic);
-        match Plan::told(told) {
+        let (name, plan) = named(told);
+        match plan {
             Ok(plan) => plans.push(Arc::new(plan)),
             Err(error) => problems.push(format!("{name}: {error}")),
         }
     }
-    Ok((plans, problems))
+    (plans, problems)
 }
 
 /// Makes names small, since daprd reads them without regard to case and SDKs write `pubsubName` or `pubsubname`.

@@ -1,4 +1,4 @@
-//! One subscription at work: join the group, pull while the app is ready, push, settle.
+//! One subscription at work: join the group, pull while the app is ready, push by whatever way the app has, settle.
 //!
 //! A message whose app cannot be reached stays in hand, its lease prolonged, without counting as an attempt. One
 //! that the app did not take goes back to the broker with a pause. What cannot or shall not be delivered
@@ -25,7 +25,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::grpc;
 use super::plan::Plan;
+use super::stream::Reader;
 use super::verdict::{Verdict, verdict};
 use super::{Deliveries, Inner};
 use crate::callback::Ask;
@@ -37,6 +39,17 @@ const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 /// What a lease is longer than a delivery may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(15);
 
+/// How events get to the app.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// By calls to its paths.
+    Http,
+    /// By calls of its `AppCallback` service.
+    Grpc,
+    /// By a stream that it reads.
+    Stream(Arc<Reader>),
+}
+
 /// One subscription of one app.
 pub(super) struct Worker {
     pub deliveries: Deliveries,
@@ -45,6 +58,7 @@ pub(super) struct Worker {
     pub stop: CancellationToken,
     pub ready: watch::Receiver<bool>,
     pub health: Arc<Mutex<Health>>,
+    pub way: Way,
 }
 
 /// A membership in a consumer group.
@@ -65,6 +79,7 @@ enum End {
 
 /// An event to deliver, ready to be sent again.
 struct Parcel<'a> {
+    event: &'a Event,
     path: &'a str,
     body: Bytes,
     span: Span,
@@ -138,12 +153,18 @@ impl Worker {
         self.patience().timeout.unwrap_or(self.inner().settings.delivery_timeout)
     }
 
-    /// Calls the app about messages in hand, and keeps their leases where that may take longer than usual.
+    /// Calls the app about messages in hand.
     pub(super) async fn ask(
         &self,
         ask: Ask<'_>,
         in_hand: &[Delivery],
     ) -> Result<(StatusCode, Bytes), Failure> {
+        let timeout = self.hold(in_hand).await;
+        self.inner().callbacks.call_within(timeout, &self.app, ask).await
+    }
+
+    /// How long the app may take now; the leases of messages in hand are kept where that is longer than usual.
+    pub(super) async fn hold(&self, in_hand: &[Delivery]) -> Duration {
         let timeout = self.timeout();
         if timeout > self.inner().settings.delivery_timeout {
             for delivery in in_hand {
@@ -153,7 +174,7 @@ impl Worker {
                 }
             }
         }
-        self.inner().callbacks.call_within(timeout, &self.app, ask).await
+        timeout
     }
 
     fn broker(&self) -> Result<(Arc<Live>, Arc<dyn pubsub::Broker>), String> {
@@ -283,7 +304,8 @@ impl Worker {
         let span = parent.and_then(|text| Span::parse(text.as_bytes())).map(|parent| parent.child());
         let body = if self.plan.is_raw() { event.to_bytes() } else { delivery.message.data.clone() };
         let span = span.unwrap_or_else(|| Span::root(false));
-        let parcel = Parcel { path, body, span, trace_state: event.text("tracestate") };
+        let trace_state = event.text("tracestate");
+        let parcel = Parcel { event: &event, path, body, span, trace_state };
         loop {
             match self.push(&parcel, &delivery).await {
                 Ok(Verdict::Taken) => return self.settle(delivery, pubsub::Verdict::Ack).await,
@@ -310,6 +332,19 @@ impl Worker {
     }
 
     async fn push(&self, parcel: &Parcel<'_>, delivery: &Delivery) -> Result<Verdict, Failure> {
+        let event = || grpc::event(parcel.event, parcel.path, &self.plan);
+        match &self.way {
+            Way::Http => {}
+            Way::Grpc => {
+                let timeout = self.hold(std::slice::from_ref(delivery)).await;
+                let answer = self.inner().callbacks.on_topic_event(&self.app, timeout, parcel.span, event());
+                return grpc::verdict(answer.await);
+            }
+            Way::Stream(reader) => {
+                let timeout = self.hold(std::slice::from_ref(delivery)).await;
+                return reader.bring(event(), timeout).await;
+            }
+        }
         let ask = Ask {
             method: Method::POST,
             path: parcel.path,

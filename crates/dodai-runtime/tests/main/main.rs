@@ -1,10 +1,12 @@
 //! The runtime in one process: in-memory drivers behind it, a scripted door before the apps, paused time.
 
+mod callbacks;
 mod components;
 mod configuration;
 mod conformance;
 mod deliveries;
 mod drivers;
+mod grpc;
 mod invoke;
 mod properties;
 mod routes;

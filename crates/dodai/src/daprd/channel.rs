@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::options::HealthCheck;
+use super::options::{HealthCheck, Protocol};
 
 /// The time between two tries to connect to an app that does not listen yet.
 const KNOCK_EVERY: Duration = Duration::from_millis(50);
@@ -43,6 +43,8 @@ pub struct Follower {
     pub app: AppId,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// How its health is asked for.
     pub health: Option<HealthCheck>,
     /// Where what is known is told.
@@ -93,6 +95,9 @@ impl Follower {
 
     /// One health check, on the way that every call to the app takes.
     async fn is_well(&self, check: &HealthCheck) -> bool {
+        if self.protocol == Protocol::Grpc {
+            return self.parts.runtime.is_well(&self.app, check.timeout).await;
+        }
         let authority = format!("{}.{}", self.app.name, self.app.namespace);
         let request = Request::get(format!("http://{authority}{}", check.path)).header("host", authority);
         let Ok(request) = request.body(()) else { return false };

@@ -14,6 +14,7 @@ use dodai_core::id::AppId;
 use serde_json::{Value, json};
 
 use super::options::{Channel, Options};
+use super::peers::Peer;
 use crate::exit::Failed;
 use crate::output::Output;
 use crate::validate::{self, File};
@@ -113,12 +114,13 @@ impl Given {
         &self,
         options: &Options,
         way: &Way,
-        peers: &BTreeMap<AppId, Vec<SocketAddr>>,
+        peers: &BTreeMap<AppId, Peer>,
     ) -> anyhow::Result<Vec<Located<Document>>> {
         let mut all = self.documents.clone();
         let mut made = own_app(options, way, self.configuration.as_deref());
-        made.extend(peers.iter().filter(|(app, _)| **app != options.app).map(|(app, addresses)| {
-            let services = json!([{ "name": "http" }]);
+        made.extend(peers.iter().filter(|(app, _)| **app != options.app).map(|(app, peer)| {
+            let addresses = &peer.addresses;
+            let services = json!([{ "name": "http", "protocol": peer.protocol.of_service() }]);
             document("App", app, app.name.as_str(), json!({
                 "external": { "addresses": addresses, "start": format!("dodai daprd --app-id {}", app.name) },
                 "services": services,
@@ -160,8 +162,7 @@ fn own_app(options: &Options, way: &Way, configuration: Option<&str>) -> Vec<Val
     }
     let mut spec = json!({ "external": { "addresses": [way.app] }, "dapr": dapr });
     let Some(channel) = &options.channel else { return vec![document("App", app, id, spec)] };
-    let protocol = if channel.http2 { "http2" } else { "http" };
-    spec["services"] = json!([{ "name": "http", "protocol": protocol }]);
+    spec["services"] = json!([{ "name": "http", "protocol": channel.protocol.of_service() }]);
     let mut all = vec![document("App", app, id, spec), document("Policy", app, id, policy(id, channel))];
     let filters: Vec<Value> = options.app_token.iter().map(|token| token_filter(token)).collect();
     let rule = json!({ "filters": filters, "backendRefs": [{ "kind": "App", "name": id }] });

@@ -62,16 +62,16 @@ const fn refused(name: &'static str, takes: Takes, why: &'static str) -> Flag {
 const NO_ACTORS: &str = "actors, workflows and jobs are not served here, so nothing is placed or scheduled";
 const NO_CONTROL_PLANE: &str = "this sidecar has no Dapr control plane";
 const NO_MTLS: &str = "sidecars on one machine speak over loopback without TLS";
-const NO_GRPC: &str = "the Dapr API is served over HTTP; its gRPC port is not opened";
 
 /// Every flag.
 pub const FLAGS: &[Flag] = &[
     text("app-id", "", "the app's name, by which others invoke it; needed"),
     text("app-port", "", "the port the app listens on; without one nothing is brought to the app"),
-    text("app-protocol", "http", "what the app speaks: http or h2c"),
+    text("app-protocol", "http", "what the app speaks: http, h2c or grpc"),
     text("app-channel-address", "127.0.0.1", "the address or host name the app listens on"),
     text("app-max-concurrency", "-1", "calls to the app at once; -1 for no limit"),
     text("dapr-http-port", "3500", "the port of the Dapr API over HTTP; 0 takes a free one"),
+    text("dapr-grpc-port", "50001", "the port of the Dapr API over gRPC; 0 takes a free one"),
     text("dapr-listen-addresses", "[::1],127.0.0.1", "addresses of the Dapr API, separated by commas"),
     text("dapr-public-port", "", "a port for health and metadata only"),
     text("dapr-public-listen-address", "0.0.0.0", "the address of that port"),
@@ -117,7 +117,6 @@ pub const FLAGS: &[Flag] = &[
     text("mode", "standalone", "standalone is the only mode"),
     truth("version", "", "print the Dapr version whose API this is"),
     truth("build-info", "", "print the versions of Dapr's API and of dodai"),
-    without("dapr-grpc-port", Takes::Text, NO_GRPC),
     without("placement-host-address", Takes::Text, NO_ACTORS),
     without("scheduler-host-address", Takes::Text, NO_ACTORS),
     without("scheduler-job-streams", Takes::Text, NO_ACTORS),
@@ -286,7 +285,7 @@ pub fn help() -> String {
     }
     out.push_str(
         "\nEnvironment: DAPR_API_TOKEN, APP_API_TOKEN, NAMESPACE, and for flags that are not given APP_ID,\n\
-         APP_PORT and DAPR_HTTP_PORT. Example:\n\
+         APP_PORT, DAPR_HTTP_PORT and DAPR_GRPC_PORT. Example:\n\
          \x20 dodai daprd --app-id orders --app-port 8000 --resources-path ./components\n",
     );
     out

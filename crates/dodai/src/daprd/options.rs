@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use dodai_core::id::{AppId, Name};
 use dodai_runtime::Origins;
+use serde::{Deserialize, Serialize};
 
 use super::flags::Given;
 use crate::environment::Environment;
 
 /// The port of daprd's HTTP API.
 const HTTP_PORT: u16 = 3500;
+const GRPC_PORT: u16 = 50_001;
 /// The port of daprd's metrics.
 const METRICS_PORT: u16 = 9090;
 /// What `-1` means for a limit of bytes: more than a machine holds.
@@ -29,6 +31,8 @@ pub struct Options {
     pub channel: Option<Channel>,
     /// The port of the API; 0 for a free one.
     pub http_port: u16,
+    /// The port that is named for gRPC; 0 for a free one. Both ports serve both.
+    pub grpc_port: u16,
     /// Where the API listens, and whether that is the default.
     pub listen: Listen,
     /// Where health and metadata alone are served.
@@ -77,18 +81,51 @@ pub struct Channel {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// HTTP/2 without TLS instead of HTTP/1.1.
-    pub http2: bool,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Calls at once.
     pub max_concurrency: Option<u32>,
     /// How its health is asked for; `None` if it is not.
     pub health: Option<HealthCheck>,
 }
 
+/// What an app speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http,
+    /// HTTP/2 without TLS.
+    H2c,
+    /// gRPC without TLS; it is called back by gRPC too.
+    Grpc,
+}
+
+impl Protocol {
+    /// What services of an App call it.
+    pub fn of_service(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::H2c => "http2",
+            Protocol::Grpc => "grpc",
+        }
+    }
+
+    /// The flag's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Http => "http",
+            Protocol::H2c => "h2c",
+            Protocol::Grpc => "grpc",
+        }
+    }
+}
+
 /// How an app's health is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// The path.
+    /// The path; of no meaning to an app that speaks gRPC.
     pub path: String,
     /// The time between two checks.
     pub interval: Duration,
@@ -140,8 +177,11 @@ impl Options {
         let namespace = Name::new(namespace).with_context(|| format!("NAMESPACE {namespace}"))?;
         let mode = given.last("mode").unwrap_or("standalone");
         ensure!(mode == "standalone", "--mode {mode}: only `standalone` runs here");
-        let http_port = given.last("dapr-http-port").or(fallback("DAPR_HTTP_PORT"));
-        let http_port = http_port.map_or(Ok(HTTP_PORT), |text| port("dapr-http-port", text))?;
+        let api_port = |flag: &str, variable: &str, default: u16| {
+            given.last(flag).or(fallback(variable)).map_or(Ok(default), |text| port(flag, text))
+        };
+        let http_port = api_port("dapr-http-port", "DAPR_HTTP_PORT", HTTP_PORT)?;
+        let grpc_port = api_port("dapr-grpc-port", "DAPR_GRPC_PORT", GRPC_PORT)?;
         let secret = |name: &str| fallback(name).map(str::to_owned);
         let paths = |name: &str| {
             let listed = given.all(name).flat_map(|list| list.split(','));
@@ -155,6 +195,7 @@ impl Options {
             app: AppId::new(namespace, name),
             channel: channel(given, fallback("APP_PORT"))?,
             http_port,
+            grpc_port,
             listen: listen(given)?,
             public: public(given)?,
             origins: given.last("allowed-origins").and_then(Origins::parse),
@@ -294,16 +335,14 @@ fn listen(given: &Given) -> anyhow::Result<Listen> {
 
 fn channel(given: &Given, from_environment: Option<&str>) -> anyhow::Result<Option<Channel>> {
     let protocol = given.last("app-protocol").unwrap_or("http").to_ascii_lowercase();
-    let http2 = match protocol.as_str() {
-        "http" => false,
-        "h2c" => true,
-        "grpc" | "grpcs" => bail!(
-            "--app-protocol {protocol}: apps are called over HTTP here; serve Dapr's HTTP callbacks and write http or h2c"
+    let protocol = match protocol.as_str() {
+        "http" => Protocol::Http,
+        "h2c" => Protocol::H2c,
+        "grpc" => Protocol::Grpc,
+        "https" | "grpcs" => bail!(
+            "--app-protocol {protocol}: apps are called without TLS here; let the app listen in plain on loopback"
         ),
-        "https" => bail!(
-            "--app-protocol https: apps are called without TLS here; let the app listen in plain on loopback"
-        ),
-        other => bail!("--app-protocol {other}: write http or h2c"),
+        other => bail!("--app-protocol {other}: write http, h2c or grpc"),
     };
     let concurrency: i64 = match given.last("app-max-concurrency") {
         None => -1,
@@ -313,8 +352,8 @@ fn channel(given: &Given, from_environment: Option<&str>) -> anyhow::Result<Opti
     };
     let max_concurrency = u32::try_from(concurrency).ok().filter(|most| *most > 0);
     ensure!(
-        max_concurrency.is_none() || !http2,
-        "--app-max-concurrency is kept by connections, which h2c shares; leave it out or write --app-protocol http"
+        max_concurrency.is_none() || protocol == Protocol::Http,
+        "--app-max-concurrency is kept by connections, which h2c and gRPC share; leave it out or write --app-protocol http"
     );
     let health = health(given)?;
     let Some(text) = given.last("app-port").or(from_environment) else {
@@ -327,7 +366,7 @@ fn channel(given: &Given, from_environment: Option<&str>) -> anyhow::Result<Opti
     }
     let host = given.last("app-channel-address").unwrap_or("127.0.0.1");
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    Ok(Some(Channel { host, port, http2, max_concurrency, health }))
+    Ok(Some(Channel { host, port, protocol, max_concurrency, health }))
 }
 
 fn health(given: &Given) -> anyhow::Result<Option<HealthCheck>> {
@@ -364,7 +403,7 @@ mod tests {
     fn defaults_are_those_of_daprd() {
         let options = read("--app-id orders", &[]).expect("valid");
         assert_eq!(options.app.to_string(), "default/orders");
-        assert_eq!((options.http_port, options.channel), (3500, None));
+        assert_eq!((options.http_port, options.grpc_port, options.channel), (3500, 50_001, None));
         assert_eq!(options.metrics, Some(([127, 0, 0, 1], 9090).into()));
         assert_eq!((options.max_body, options.drain.as_secs()), (4 << 20, 5));
         assert!(options.listen.is_default && options.listen.addresses.iter().all(IpAddr::is_loopback));
@@ -377,6 +416,7 @@ mod tests {
             ("APP_ID", "env"),
             ("APP_PORT", "81"),
             ("DAPR_HTTP_PORT", "3600"),
+            ("DAPR_GRPC_PORT", "3601"),
             ("NAMESPACE", "prod"),
             ("DAPR_API_TOKEN", "in"),
             ("APP_API_TOKEN", ""),
@@ -384,7 +424,8 @@ mod tests {
         let options = read("--app-port 80", &environment).expect("valid");
         assert_eq!(options.app.to_string(), "prod/env");
         assert_eq!(options.channel.map(|channel| channel.port), Some(80));
-        assert_eq!((options.http_port, options.api_token.as_deref()), (3600, Some("in")));
+        assert_eq!((options.http_port, options.grpc_port), (3600, 3601));
+        assert_eq!(options.api_token.as_deref(), Some("in"));
         assert_eq!(options.app_token, None);
     }
 
@@ -434,7 +475,7 @@ mod tests {
             ("--app-id a --disable-init-endpoints all", "--disable-init-endpoints all"),
             ("--app-id a --mode kubernetes", "--mode kubernetes"),
             ("--app-id a --app-port http", "--app-port http"),
-            ("--app-id a --app-port 1 --app-protocol grpc", "HTTP callbacks"),
+            ("--app-id a --app-port 1 --app-protocol grpcs", "without TLS"),
             ("--app-id a --app-port 1 --app-protocol https", "without TLS"),
             ("--app-id a --log-level loud --dapr-http-port x", "--dapr-http-port x"),
             ("--app-id a --dapr-listen-addresses localhost", "--dapr-listen-addresses localhost"),

@@ -15,6 +15,7 @@ use anyhow::{Context, ensure};
 use dodai_core::id::{AppId, Name};
 use serde::{Deserialize, Serialize};
 
+use super::options::Protocol;
 use crate::environment::Environment;
 
 /// Sidecars that are read at most; a folder with more is not ours.
@@ -38,6 +39,17 @@ pub struct Registered {
 struct Content {
     address: SocketAddr,
     pid: u32,
+    #[serde(default)]
+    protocol: Protocol,
+}
+
+/// An app that others' sidecars stand beside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// Where its sidecars take calls for it.
+    pub addresses: Vec<SocketAddr>,
+    /// What it speaks, and so what they are called by.
+    pub protocol: Protocol,
 }
 
 /// The folder for what lives as long as its process: `DODAI_RUNTIME_DIR`, `dodai` in `XDG_RUNTIME_DIR`, or
@@ -89,20 +101,25 @@ impl Registry {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn register(&self, app: &AppId, address: SocketAddr) -> anyhow::Result<Registered> {
+    pub fn register(
+        &self,
+        app: &AppId,
+        address: SocketAddr,
+        protocol: Protocol,
+    ) -> anyhow::Result<Registered> {
         let pid = std::process::id();
         let folder = self.folder.join(app.namespace.as_str()).join(app.name.as_str());
         make_private(&folder)?;
         let path = folder.join(format!("{pid}.json"));
-        let content = Content { address, pid };
+        let content = Content { address, pid, protocol };
         let file = write(&path, &content)?;
         Ok(Registered { path, content, file })
     }
 
-    /// The sidecars that run, by app, each with the address it takes calls at. Files that cannot be read are
+    /// The apps whose sidecars run. Files that cannot be read are
     /// passed over; those of sidecars that are gone are removed.
-    pub fn peers(&self) -> BTreeMap<AppId, Vec<SocketAddr>> {
-        let mut peers: BTreeMap<AppId, Vec<SocketAddr>> = BTreeMap::new();
+    pub fn peers(&self) -> BTreeMap<AppId, Peer> {
+        let mut peers: BTreeMap<AppId, Peer> = BTreeMap::new();
         let mut count = 0;
         for (namespace, path) in entries(&self.folder) {
             for (name, path) in entries(&path) {
@@ -115,14 +132,16 @@ impl Registry {
                     }
                     if let Some(content) = read(&path) {
                         let app = AppId::new(namespace.clone(), name.clone());
-                        peers.entry(app).or_default().push(content.address);
+                        let peer = peers.entry(app).or_default();
+                        peer.addresses.push(content.address);
+                        peer.protocol = content.protocol;
                     }
                 }
             }
         }
-        for addresses in peers.values_mut() {
-            addresses.sort_unstable();
-            addresses.dedup();
+        for peer in peers.values_mut() {
+            peer.addresses.sort_unstable();
+            peer.addresses.dedup();
         }
         peers
     }
@@ -201,10 +220,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let registry = Registry::open(folder.path()).expect("open");
         assert!(registry.peers().is_empty());
-        let cart = registry.register(&app("shop/cart"), address(1)).expect("registered");
-        let order = registry.register(&app("default/order"), address(2)).expect("registered");
-        let expect =
-            BTreeMap::from([(app("shop/cart"), vec![address(1)]), (app("default/order"), vec![address(2)])]);
+        let cart = registry.register(&app("shop/cart"), address(1), Protocol::Grpc).expect("registered");
+        let order = registry.register(&app("default/order"), address(2), Protocol::Http).expect("registered");
+        let peer = |port, protocol| Peer { addresses: vec![address(port)], protocol };
+        let expect = BTreeMap::from([
+            (app("shop/cart"), peer(1, Protocol::Grpc)),
+            (app("default/order"), peer(2, Protocol::Http)),
+        ]);
         assert_eq!(registry.peers(), expect);
         drop(cart);
         assert_eq!(registry.peers().keys().collect::<Vec<_>>(), [&app("default/order")]);
@@ -228,7 +250,7 @@ mod tests {
     fn a_file_that_was_taken_away_comes_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let registry = Registry::open(folder.path()).expect("open");
-        let mut own = registry.register(&app("default/a"), address(1)).expect("registered");
+        let mut own = registry.register(&app("default/a"), address(1), Protocol::Http).expect("registered");
         fs::remove_dir_all(folder.path().join("sidecars/default")).expect("removed");
         assert!(registry.peers().is_empty());
         own.renew().expect("written again");

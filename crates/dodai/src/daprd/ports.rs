@@ -58,9 +58,14 @@ fn bind(address: SocketAddr, flag: &'static str, or: &str) -> anyhow::Result<Tcp
 }
 
 /// Why a listener could not be opened, in the words of whoever gave the flags: the base names its own.
-pub fn in_flags(reason: &str, app: &AppId) -> String {
+/// `grpc` is the listener whose port was given for gRPC.
+pub fn in_flags(reason: &str, app: &AppId, grpc: &str) -> String {
+    let http = format!("api/{app}");
+    // One port for both is that of HTTP.
+    let grpc_flag = if grpc == http { "--dapr-http-port" } else { "--dapr-grpc-port" };
     let ways = [
-        (format!("api/{app}"), "--dapr-http-port", "--dapr-listen-addresses"),
+        (grpc.to_owned(), grpc_flag, "--dapr-listen-addresses"),
+        (http, "--dapr-http-port", "--dapr-listen-addresses"),
         (
             format!("gateway/{}/peers/peers", app.namespace),
             "--dapr-internal-grpc-port",
@@ -138,12 +143,16 @@ mod tests {
                 "192.0.2.1 is no address of this machine; see `ip address` for those it has (--dapr-listen-addresses)",
             ),
             (
+                "listener api/default/y/2: port 1 is taken by pid 7 (x); stop it or choose another port in api/default/y/2",
+                "port 1 is taken by pid 7 (x); stop it or choose another port with --dapr-grpc-port",
+            ),
+            (
                 "listener gateway/default/peers/peers: port 1 is taken by pid 7 (x); stop it or choose another port in gateway/default/peers/peers",
                 "port 1 is taken by pid 7 (x); stop it or choose another port with --dapr-internal-grpc-port",
             ),
             ("anything else", "anything else"),
         ] {
-            assert_eq!(in_flags(reason, &app), expect);
+            assert_eq!(in_flags(reason, &app, "api/default/y/2"), expect);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod app;
 mod outside;
+mod sdk;
 mod sidecar;
 
 use std::sync::Arc;
@@ -56,7 +57,6 @@ fn an_app_of_a_quickstart_runs_beside_it_unchanged() {
         ["--app-port", &port],
         ["--resources-path", "components"],
         ["--placement-host-address", "localhost:50005"],
-        ["--dapr-grpc-port", "50001"],
         ["--log-level", "INFO"],
     ];
     let tokens = [("DAPR_API_TOKEN", "to-dapr"), ("APP_API_TOKEN", "to-app")];
@@ -111,7 +111,6 @@ fn an_app_of_a_quickstart_runs_beside_it_unchanged() {
     assert!(metrics.contains("dodai_"), "{metrics}");
     let log = sidecar.stop();
     assert!(log.contains("--placement-host-address has no effect"), "{log}");
-    assert!(log.contains("--dapr-grpc-port has no effect"), "{log}");
     assert!(!log.contains("to-dapr") && !log.contains("to-app"), "{log}");
     assert_eq!(world.left(), Vec::<String>::new(), "nothing is left");
 }
@@ -281,8 +280,8 @@ fn what_it_cannot_do_it_says() {
     let world = World::new();
     let (code, told) = refused(&world, &["--app-idd", "x"]);
     assert!(code == 2 && told.contains("did you mean `--app-id`"), "{code} {told}");
-    let (code, told) = refused(&world, &["--app-id", "x", "--app-port", "1", "--app-protocol", "grpc"]);
-    assert!(code == 2 && told.contains("HTTP callbacks"), "{code} {told}");
+    let (code, told) = refused(&world, &["--app-id", "x", "--app-port", "1", "--app-protocol", "grpcs"]);
+    assert!(code == 2 && told.contains("without TLS"), "{code} {told}");
     assert_eq!(refused(&world, &["--version"]), (0, "1.18.0\n".to_owned()));
     let (code, told) = refused(&world, &["--help"]);
     assert!(code == 0 && told.contains("--dapr-http-port"), "{told}");

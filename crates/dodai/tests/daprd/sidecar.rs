@@ -63,6 +63,7 @@ impl World {
             "APP_ID",
             "APP_PORT",
             "DAPR_HTTP_PORT",
+            "DAPR_GRPC_PORT",
             "DAPR_API_TOKEN",
             "APP_API_TOKEN",
             "NAMESPACE",
@@ -77,7 +78,10 @@ impl World {
 /// A running sidecar. One that a failed test leaves is killed.
 pub struct Sidecar {
     child: Child,
-    api: SocketAddr,
+    /// The port that is named for HTTP.
+    pub api: SocketAddr,
+    /// The port that is named for gRPC.
+    pub grpc: SocketAddr,
     metrics: SocketAddr,
     log: Arc<Mutex<String>>,
 }
@@ -104,7 +108,7 @@ impl Told {
 impl Sidecar {
     /// Starts one on free ports and waits until it says that it runs.
     pub fn start(world: &World, arguments: &[&str], environment: &[(&str, &str)]) -> Sidecar {
-        let ports = ["--dapr-http-port", "0", "--metrics-port", "0"];
+        let ports = ["--dapr-http-port", "0", "--dapr-grpc-port", "0", "--metrics-port", "0"];
         let mut child = world
             .command(&[arguments, &ports].concat())
             .envs(environment.iter().copied())
@@ -134,7 +138,8 @@ impl Sidecar {
             address.parse().unwrap_or_else(|error| panic!("{error}: {address}"))
         };
         let (api, metrics) = (address("Dapr HTTP API: http://"), address("metrics: http://"));
-        Sidecar { child: child.into_inner(), api, metrics, log }
+        let grpc = address("Dapr gRPC API: ");
+        Sidecar { child: child.into_inner(), api, grpc, metrics, log }
     }
 
     pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Told {
@@ -201,7 +206,8 @@ impl Drop for Sidecar {
 
 /// Runs one that ends by itself: its exit code and everything it wrote.
 pub fn refused(world: &World, arguments: &[&str]) -> (i32, String) {
-    let output = world.command(arguments).args(["--metrics-port", "0"]).output().unwrap();
+    let output =
+        world.command(arguments).args(["--dapr-grpc-port", "0", "--metrics-port", "0"]).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout) + &text(&output.stderr))
 }

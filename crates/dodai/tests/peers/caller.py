@@ -81,11 +81,18 @@ def declared():
     return "".join(heard)
 
 
+def named():
+    """The runtime API carries calls of any service to the app that their metadata name."""
+    import greeter
+    metadata = {"dapr-app-id": "greeter", "dapr-api-token": os.environ["DAPR_API_TOKEN"]}
+    return greeter.calls("127.0.0.1:" + os.environ["DAPR_GRPC_PORT"], metadata=metadata)
+
+
 class Caller(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        known = {f.__name__: f for f in (proxied, direct, line, tunnel, socks, rpc, declared)}
+        known = {f.__name__: f for f in (proxied, direct, line, tunnel, socks, rpc, declared, named)}
         wanted = known.get(self.path.removeprefix("/call/"))
         try:
             status, text = (200, wanted()) if wanted else (404, "there is no such call")

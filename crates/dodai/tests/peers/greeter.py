@@ -68,10 +68,28 @@ def serve():
     server.wait_for_termination()
 
 
-def calls(address, authority=None):
+class Named(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
+    """Sends the same metadata with every call."""
+
+    def __init__(self, metadata):
+        self.metadata = tuple(metadata.items())
+
+    def send(self, proceed, details, request):
+        return proceed(details._replace(metadata=self.metadata), request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = send
+
+
+def calls(address, authority=None, metadata=None):
     options = [("grpc.default_authority", authority)] if authority else []
     options.append(("grpc.enable_http_proxy", 0))
     with grpc.insecure_channel(address, options) as channel:
+        channel = grpc.intercept_channel(channel, Named(metadata or {}))
         one = lambda name: channel.unary_unary("/test.Greeter/" + name)
         answer, call = one("Unary").with_call(b"you", timeout=20)
         assert answer == b"hello you", answer

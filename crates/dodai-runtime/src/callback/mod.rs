@@ -1,5 +1,7 @@
 //! Calls from the base to an app: they enter through the `Door` like any other call.
 
+mod grpc;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::response::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
+
+pub(crate) use grpc::Unanswered;
 
 /// The most of an app's answer that is read.
 const MAX_ANSWER: usize = 1 << 20;

@@ -1,0 +1,175 @@
+//! Calls from the base to the services that an app serves over gRPC.
+
+use std::error::Error as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Ready, Poll};
+use std::time::Duration;
+
+use dodai_core::body::Body;
+use dodai_core::call::{Call, Caller, Context, Door};
+use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::AppId;
+use dodai_core::trace::Span;
+use dodai_proto::apps::dapr::proto::common::v1::{InvokeRequest, InvokeResponse};
+use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_alpha_client::AppCallbackAlphaClient;
+use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_client::AppCallbackClient;
+use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_health_check_client::AppCallbackHealthCheckClient;
+use dodai_proto::apps::dapr::proto::runtime::v1::{
+    ListTopicSubscriptionsResponse, TopicEventBulkRequest, TopicEventBulkResponse, TopicEventRequest,
+    TopicEventResponse,
+};
+use http::header::{HOST, HeaderValue};
+use http::uri::Scheme;
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt as _;
+use tokio::time::Instant;
+use tonic::codegen::Service;
+use tonic::{Code, Status};
+
+use super::{Callbacks, MAX_ANSWER};
+
+/// The services of one app, called through the door.
+#[derive(Clone)]
+struct Channel {
+    door: Arc<dyn Door>,
+    app: AppId,
+    context: Context,
+}
+
+impl Service<Request<tonic::body::Body>> for Channel {
+    type Response = Response<Body>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Ready<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
+        let Channel { door, app, context } = self.clone();
+        Box::pin(async move {
+            let (mut head, body) = request.into_parts();
+            let authority = format!("{}.{}", app.name, app.namespace);
+            let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority.as_str());
+            let uri = uri.path_and_query(head.uri.path()).build();
+            let bad = |error: &dyn std::fmt::Display| {
+                Failure::new(Kind::Internal, format!("{app} cannot be addressed: {error}"))
+            };
+            head.uri = uri.map_err(|error| bad(&error))?;
+            head.headers.insert(HOST, HeaderValue::try_from(authority).map_err(|error| bad(&error))?);
+            let body = body.map_err(|status| Failure::new(Kind::Internal, status.to_string()));
+            let reply = door.enter(Call { head, body: Body::boxed(body), context }).await?;
+            Ok(Response::from_parts(reply.head, reply.body))
+        })
+    }
+}
+
+/// Why an app did not answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// The call did not get through.
+    Failed(Failure),
+    /// The app said so.
+    Refused(Status),
+}
+
+impl From<Status> for Unanswered {
+    fn from(status: Status) -> Unanswered {
+        match status.source().and_then(|source| source.downcast_ref::<Failure>()) {
+            Some(failure) => Unanswered::Failed(failure.clone()),
+            None => Unanswered::Refused(status),
+        }
+    }
+}
+
+impl Unanswered {
+    /// Whether the app does not have what it was asked for.
+    pub fn is_unimplemented(&self) -> bool {
+        matches!(self, Unanswered::Refused(status) if status.code() == Code::Unimplemented)
+    }
+}
+
+impl Callbacks {
+    fn channel(&self, app: &AppId, timeout: Duration, span: Span) -> Channel {
+        let mut context = Context::new(Caller::Base, span);
+        context.deadline = Some((Instant::now() + timeout).into_std());
+        Channel { door: self.door.clone(), app: app.clone(), context }
+    }
+
+    async fn within<T>(
+        timeout: Duration,
+        app: &AppId,
+        answer: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Unanswered> {
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(answer) => Ok(answer?.into_inner()),
+            Err(_) => Err(Unanswered::Failed(Failure::new(
+                Kind::Timeout,
+                format!("{app} did not answer within {timeout:?}"),
+            ))),
+        }
+    }
+
+    /// Asks an app for its subscriptions.
+    pub async fn list_subscriptions(
+        &self,
+        app: &AppId,
+    ) -> Result<ListTopicSubscriptionsResponse, Unanswered> {
+        let channel = self.channel(app, self.timeout, Span::root(false));
+        let mut client = AppCallbackClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+        Callbacks::within(self.timeout, app, client.list_topic_subscriptions(())).await
+    }
+
+    /// Brings an event.
+    pub async fn on_topic_event(
+        &self,
+        app: &AppId,
+        timeout: Duration,
+        span: Span,
+        event: TopicEventRequest,
+    ) -> Result<TopicEventResponse, Unanswered> {
+        let mut client = AppCallbackClient::new(self.channel(app, timeout, span));
+        Callbacks::within(timeout, app, client.on_topic_event(event)).await
+    }
+
+    /// Brings many events in one call; older apps know it by another name.
+    pub async fn on_bulk_topic_event(
+        &self,
+        app: &AppId,
+        timeout: Duration,
+        span: Span,
+        events: TopicEventBulkRequest,
+    ) -> Result<TopicEventBulkResponse, Unanswered> {
+        let channel = self.channel(app, timeout, span);
+        let mut client = AppCallbackClient::new(channel.clone()).max_decoding_message_size(MAX_ANSWER);
+        let answer = Callbacks::within(timeout, app, client.on_bulk_topic_event(events.clone())).await;
+        if !answer.as_ref().is_err_and(Unanswered::is_unimplemented) {
+            return answer;
+        }
+        let mut older = AppCallbackAlphaClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+        #[expect(deprecated, reason = "the name that older apps know")]
+        let answer = older.on_bulk_topic_event_alpha1(events);
+        Callbacks::within(timeout, app, answer).await
+    }
+
+    /// Calls an app as another one, which `context` names.
+    pub async fn on_invoke(
+        &self,
+        app: &AppId,
+        context: Context,
+        request: tonic::Request<InvokeRequest>,
+        most: usize,
+    ) -> Result<tonic::Response<InvokeResponse>, Unanswered> {
+        let channel = Channel { door: self.door.clone(), app: app.clone(), context };
+        let mut client = AppCallbackClient::new(channel).max_decoding_message_size(most);
+        client.on_invoke(request).await.map_err(Unanswered::from)
+    }
+
+    /// Whether an app says that it is well.
+    pub async fn is_well(&self, app: &AppId, timeout: Duration) -> bool {
+        let channel = self.channel(app, timeout, Span::root(false));
+        let mut client = AppCallbackHealthCheckClient::new(channel);
+        Callbacks::within(timeout, app, client.health_check(())).await.is_ok()
+    }
+}
