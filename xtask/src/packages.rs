@@ -30,7 +30,11 @@ const TESTS: &[Need] = &[
         reason: "an HTTP/2 client with other habits than curl",
     },
     Need { program: "nghttpd", package: "nghttp2-server", reason: "an endpoint that speaks HTTP/2 only" },
-    Need { program: "redis-server", package: "redis-server", reason: "bases share rate limits through one" },
+    Need {
+        program: "redis-server",
+        package: "redis-server",
+        reason: "drivers are tested against one, and bases share rate limits through one",
+    },
 ];
 
 /// Modules of Debian's Python that tests need; another Python that comes first in PATH does not have them.

@@ -12,6 +12,10 @@ use dodai_capability::component::Registry;
 pub mod local;
 #[cfg(feature = "redis")]
 pub mod rates;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "redis")]
+mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -24,12 +28,19 @@ pub struct Folders {
     pub project: PathBuf,
 }
 
-/// Makes all drivers that are built in known. `environment` is what `secretstores.local.env` may show.
+/// Makes all drivers that are built in known. `environment` is what `secretstores.local.env` may show, and says where
+/// the roots are that servers with TLS are checked against (`SSL_CERT_FILE`, `SSL_CERT_DIR`).
 #[cfg_attr(
-    not(feature = "local"),
-    expect(unused_variables, reason = "only the local group reads the environment")
+    not(any(feature = "local", feature = "redis")),
+    expect(unused_variables, reason = "only these groups read the environment")
 )]
 pub fn register(registry: &mut Registry, environment: Arc<BTreeMap<String, String>>, folders: &Folders) {
+    #[cfg(feature = "redis")]
+    {
+        let roots =
+            dodai_transport::tls::public::RootsFrom::environment(|name| environment.get(name).cloned());
+        redis::register(registry, &roots);
+    }
     #[cfg(feature = "sqlite")]
     sqlite::register(registry, &folders.data);
     #[cfg(feature = "local")]

@@ -17,7 +17,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dodai-proto", &[]),
     ("dodai-transport", &["dodai-core"]),
     ("dodai-capability", &["dodai-core"]),
-    ("dodai-drivers", &["dodai-capability", "dodai-core"]),
+    // Drivers dial by it, so that there is one TLS.
+    ("dodai-drivers", &["dodai-capability", "dodai-core", "dodai-transport"]),
     ("dodai-modules", &["dodai-core", "dodai-capability"]),
     ("dodai-dataplane", &["dodai-cel", "dodai-core", "dodai-log", "dodai-transport"]),
     ("dodai-runtime", &["dodai-cel", "dodai-core", "dodai-proto", "dodai-capability"]),

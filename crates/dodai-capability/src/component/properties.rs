@@ -133,11 +133,15 @@ impl<'a> Reader<'a> {
         if let Some(text) = self.text(names) {
             return Ok(text);
         }
-        let name = names.first().copied().unwrap_or_default();
+        Err(self.missing(names.first().copied().unwrap_or_default()))
+    }
+
+    /// That a property is missing, for what only the driver can tell that it needs.
+    pub fn missing(&self, name: &str) -> Error {
         let written = self.spec.properties.iter().map(|(written, _)| written);
         let nearest = nearest(name, written.filter(|written| !self.knows(written)))
             .map_or_else(String::new, |near| format!("; it has `{near}`, which may be a slip of it"));
-        Err(Error::MissingProperty { name: self.spec.name.clone(), property: name.to_owned(), nearest })
+        Error::MissingProperty { name: self.spec.name.clone(), property: name.to_owned(), nearest }
     }
 
     /// A truth value.
@@ -192,6 +196,12 @@ impl<'a> Reader<'a> {
     ) -> Result<T, Error> {
         let Some((name, value)) = self.find(names) else { return Ok(default) };
         parse(value.reveal().trim()).ok_or_else(|| self.bad(name, value, wanted))
+    }
+
+    /// That a property asks for what cannot be; `wanted` says what can.
+    pub fn refuse(&self, name: &str, wanted: &str) -> Error {
+        let absent = Value::Plain(String::new());
+        self.bad(name, self.spec.properties.get(name).unwrap_or(&absent), wanted)
     }
 
     fn bad(&self, property: &str, value: &Value, wanted: &str) -> Error {

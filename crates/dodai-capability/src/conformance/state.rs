@@ -15,6 +15,7 @@ pub async fn run(bench: &mut Bench) {
     let store = bench.component.serves.state.clone().expect("the component serves state");
     values_come_back_as_they_went(&*store).await;
     etags_guard_writes(&*store).await;
+    etags_of_others_are_refused(&*store).await;
     deletes_follow_the_same_rules(&*store).await;
     first_write_creates_once(&store).await;
     many_at_once(&*store).await;
@@ -99,6 +100,24 @@ async fn etags_guard_writes(store: &dyn Store) {
     assert!(get(store, "etag-none").await.is_none());
 }
 
+/// An etag that the store never made is refused, as malformed where the store can tell.
+async fn etags_of_others_are_refused(store: &dyn Store) {
+    put(store, "etag-bad", "1").await;
+    let refused = |outcome: Result<(), Error>, what: &str| {
+        let right = matches!(outcome, Err(Error::EtagMismatch { .. } | Error::EtagMalformed { .. }));
+        assert!(right, "{what}: {outcome:?}");
+    };
+    let bad = || Some(Etag::from("no etag of this store"));
+    let set = Set { etag: bad(), ..Set::new("etag-bad", "2") };
+    refused(store.set(set.clone()).await, "a write");
+    refused(store.delete(Delete { etag: bad(), ..Delete::new("etag-bad") }).await, "a deletion");
+    if store.features().transaction {
+        let steps = vec![Operation::Upsert(Set::new("etag-bad", "3")), Operation::Upsert(set)];
+        refused(store.transact(steps, Metadata::new()).await, "a transaction");
+    }
+    assert_eq!(value(store, "etag-bad").await, Some("1".into()));
+}
+
 async fn deletes_follow_the_same_rules(store: &dyn Store) {
     store.delete(Delete::new("del-none")).await.expect("deleting what is not there succeeds");
     put(store, "del", "1").await;
@@ -151,6 +170,12 @@ async fn many_at_once(store: &dyn Store) {
     let outcomes = store.set_many(vec![bad, Set::new("many-1", "won")]).await;
     assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "each write stands alone: {outcomes:?}");
     assert_eq!(value(store, "many-1").await, Some("won".into()));
+    let first = |key: &str| Set { concurrency: Concurrency::FirstWrite, ..Set::new(key.to_owned(), "first") };
+    let outcomes = store.set_many(vec![first("many-2"), first("many-new")]).await;
+    assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "a first write among many: {outcomes:?}");
+    let old = Delete { etag: Some(etag(store, "many-1").await), ..Delete::new("many-2") };
+    let outcomes = store.delete_many(vec![old, Delete::new("many-new")]).await;
+    assert!(outcomes[0].is_err() && outcomes[1].is_ok(), "each deletion stands alone: {outcomes:?}");
     let outcomes = store.delete_many(keys.iter().map(Delete::new).collect()).await;
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert!(get(store, "many-7").await.is_none());
@@ -219,12 +244,14 @@ async fn transactions_run_in_order(store: &dyn Store) {
 async fn transactions_are_all_or_nothing(store: &dyn Store) {
     put(store, "atom-a", "a").await;
     put(store, "atom-b", "b").await;
+    let stale = etag(store, "atom-a").await;
+    put(store, "atom-a", "a").await;
     let before = etag(store, "atom-a").await;
     let steps = vec![
         Operation::Upsert(Set::new("atom-a", "changed")),
         Operation::Delete(Delete::new("atom-b")),
         Operation::Upsert(Set::new("atom-new", "new")),
-        Operation::Upsert(Set { etag: Some("stale".into()), ..Set::new("atom-a", "never") }),
+        Operation::Upsert(Set { etag: Some(stale), ..Set::new("atom-a", "never") }),
     ];
     mismatch(store.transact(steps, Metadata::new()).await, "a transaction with a stale etag");
     assert_eq!(value(store, "atom-a").await, Some("a".into()));

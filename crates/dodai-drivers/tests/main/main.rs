@@ -3,8 +3,11 @@
 mod crash;
 mod dapr;
 mod model;
+mod redis;
+mod servers;
 mod suites;
 mod two_processes;
+mod upsets;
 
 use std::collections::BTreeMap;
 use std::path::Path;
