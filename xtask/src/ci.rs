@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::cost::{Cost, Meter};
 use crate::process::{Tool, environment};
 use crate::workspace::Workspace;
-use crate::{conformance, defaults, deny, fuzz, guests, release, schema, spelling, testing, tidy};
+use crate::{conformance, console, defaults, deny, fuzz, guests, release, schema, spelling, testing, tidy};
 
 /// What a cold run may cost. Going over is reported, not failed: machines differ.
 const COLD_BUDGET: Duration = Duration::from_secs(4000);
@@ -22,6 +22,15 @@ pub enum Outcome {
     Passed,
     /// Nothing failed because nothing could be checked; the reason is shown.
     Skipped(String),
+}
+
+impl Outcome {
+    /// Says aloud what was not checked.
+    pub fn say(self, name: &str) {
+        if let Outcome::Skipped(reason) = self {
+            println!("{name}: SKIPPED: {reason}");
+        }
+    }
 }
 
 struct Stage {
@@ -39,6 +48,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "doc", what: "rustdoc builds without a warning", run: doc },
     Stage { name: "schema", what: "schema/ matches the document types", run: schema::check },
     Stage { name: "defaults", what: "docs/defaults.md has the limits of the code", run: defaults::check },
+    Stage {
+        name: "console",
+        what: "the web console passes its checks; console/dist is rebuilt",
+        run: console::check,
+    },
     Stage { name: "test", what: "all tests", run: |w| testing::run(w, &[]).map(|()| Outcome::Passed) },
     Stage { name: "h2spec", what: "a gateway passes the test suite of HTTP/2", run: conformance::check },
     Stage { name: "fuzz", what: "fuzz targets build and run", run: |w| fuzz::check(w, FUZZ_SECONDS) },

@@ -125,6 +125,30 @@ const LIMITS: &[Limit] = &[
         "what a process is started with: arguments and environment",
     ),
     limit(
+        "dodai-admin/src/session.rs",
+        "MAX_SESSIONS",
+        Unit::Count,
+        "sessions of the console; a further one ends the one that was silent the longest",
+    ),
+    limit(
+        "dodai-admin/src/live.rs",
+        "BEAT",
+        Unit::Time,
+        "between two messages of the console's live stream",
+    ),
+    limit(
+        "dodai-admin/src/live.rs",
+        "KEPT",
+        Unit::Count,
+        "messages kept for consoles that come back; one that was away for longer asks for everything anew",
+    ),
+    limit(
+        "dodai-admin/src/history.rs",
+        "MAX_TRACKS",
+        Unit::Count,
+        "apps, and pairs of caller and app, whose rates and latencies the console knows",
+    ),
+    limit(
         "dodai-base/src/rates.rs",
         "ROUND",
         Unit::Time,

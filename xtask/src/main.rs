@@ -7,6 +7,7 @@
 mod bench;
 mod ci;
 mod conformance;
+mod console;
 mod cost;
 mod defaults;
 mod deny;
@@ -39,6 +40,8 @@ usage: cargo xtask COMMAND
   defaults [--check]              write the limits in docs/defaults.md from the code, or compare
   fuzz [--seconds N] [TARGET]     build the fuzz targets and run one or all of them
   guests [--check]                rebuild the example modules, or compare their digests
+  console [--check]               rebuild the web console into console/dist, or compare
+  console --try [--shots FOLDER]  drive its pages in a browser against the shop; pictures of them go to a folder
   release [--no-test]             the release build with no C toolchain extras, then the tests against it
   bench [--quick] [NAME...]       build and run the comparisons under bench/, all or those named
 ";
@@ -102,6 +105,16 @@ fn run(args: &[String]) -> Result<()> {
             let mode = if words.flag("--check") { guests::Mode::Check } else { guests::Mode::Write };
             words.finish()?;
             guests::run(&workspace, mode)
+        }
+        "console" => {
+            let (is_check, is_try) = (words.flag("--check"), words.flag("--try"));
+            let shots = words.value("--shots")?;
+            words.finish()?;
+            match (is_check, is_try) {
+                (_, true) => console::drive(&workspace, shots.as_deref()),
+                (true, false) => console::check(&workspace).map(|outcome| outcome.say("console")),
+                (false, false) => console::write(&workspace),
+            }
         }
         "release" => {
             let tests = if words.flag("--no-test") { release::Tests::Skip } else { release::Tests::Run };

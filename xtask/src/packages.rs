@@ -47,6 +47,13 @@ const PYTHON_MODULES: &[Need] = &[
     Need { program: "websockets", package: "python3-websockets", reason: "a WebSocket client and server" },
 ];
 
+/// What `cargo xtask console --try` needs.
+const BROWSER: &[Need] = &[
+    Need { program: "chromium", package: "chromium", reason: "the console is driven in a browser" },
+    Need { program: "node", package: "nodejs", reason: "the script that drives it" },
+    Need { program: "npm", package: "npm", reason: "the packages of that script" },
+];
+
 /// What `cargo xtask bench` needs: load generators and peers to be compared with.
 const BENCHES: &[Need] = &[
     Need { program: "python3", package: "python3", reason: "the comparisons are scripts" },
@@ -61,6 +68,11 @@ const BENCHES: &[Need] = &[
 
 /// The version in `xtask/tools/envoy.lock.txt`.
 const ENVOY: &str = "1.40.0";
+
+/// Makes sure of a browser and what drives it.
+pub fn ensure_browser(workspace: &Workspace) -> Result<()> {
+    ensure(workspace, BROWSER)
+}
 
 /// Makes sure of what the comparisons need; where Envoy is, if it can be had.
 pub fn ensure_benches(workspace: &Workspace) -> Result<Option<PathBuf>> {

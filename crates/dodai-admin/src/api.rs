@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use bytes::Bytes;
 use dodai_control::control::Control;
 use dodai_core::call::Door;
@@ -20,8 +20,10 @@ use tokio::sync::watch;
 
 use crate::gate::Gate;
 use crate::joining::{self, Joining};
+use crate::live::Live;
 use crate::seam::{Artifacts, Ledger, Node, NotReady, Roots};
-use crate::{Refusal, apps, backup, debug, documents, externals, node, roots};
+use crate::session::{self, Sessions};
+use crate::{Refusal, apps, backup, components, console, debug, documents, externals, live, node, roots};
 
 /// The most bytes of documents in one request.
 pub const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
@@ -66,6 +68,10 @@ pub struct Parts {
     pub roots: Option<Arc<dyn Roots>>,
     /// Who may come in.
     pub gate: Gate,
+    /// Who has come in with a console.
+    pub sessions: Sessions,
+    /// What is new, for consoles.
+    pub live: Live,
     /// What the server is.
     pub about: About,
     /// The metrics page.
@@ -83,41 +89,12 @@ pub(crate) type Shared = State<Arc<Parts>>;
 /// What handlers answer.
 pub(crate) type Answer = Result<Response, Refusal>;
 
-/// The API.
+/// The API and the console.
 pub fn router(parts: Arc<Parts>) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/metrics", get(node::metrics))
-        .route("/v1/status", get(node::status))
-        .route("/v1/shutdown", post(node::shutdown))
-        .route("/v1/documents", get(documents::list).post(documents::apply))
-        .route("/v1/documents/{kind}/{namespace}/{name}", get(documents::get).delete(documents::delete))
-        .route("/v1/watch", get(documents::watch))
-        .route("/v1/events", get(node::events))
-        .route("/v1/changes", get(node::changes))
-        .route("/v1/instances", get(apps::instances))
-        .route("/v1/externals", get(externals::list))
-        .route("/v1/artifacts", post(apps::upload))
-        .route("/v1/artifacts/{digest}/prepare", post(apps::prepare))
-        .route("/v1/apps/{namespace}/{name}/deploy", post(apps::deploy))
-        .route("/v1/apps/{namespace}/{name}/restart", post(apps::restart))
-        .route("/v1/apps/{namespace}/{name}/rollback", post(apps::rollback))
-        .route("/v1/apps/{namespace}/{name}/logs", get(apps::logs))
-        .route("/v1/call", post(apps::call))
-        .route("/v1/calls", get(node::calls))
-        .route("/debug/{view}", get(debug::look))
-        .route(
-            "/v1/config/{store}/{key}",
-            put(node::config_set).get(node::config_get).delete(node::config_delete),
-        )
-        .route("/v1/publish/{pubsub}/{topic}", post(node::publish))
-        .route("/v1/tokens", post(joining::create))
-        .route("/v1/ca", get(roots::show))
-        .route("/v1/ca/steps/{step}", post(roots::step))
-        .route("/v1/ca/revoked/{*whose}", put(roots::revoke).delete(roots::reinstate))
-        .route("/v1/store", get(node::store))
-        .route("/v1/store/backup", post(backup::backup))
-        .fallback(|| async { Refusal::not_found("there is no such path in the management API") })
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| router.route(path, methods))
+        .fallback(otherwise)
         .method_not_allowed_fallback(|| async {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this path does not take this method")
         })
@@ -126,15 +103,71 @@ pub fn router(parts: Arc<Parts>) -> Router {
         .with_state(parts)
 }
 
+type Methods = MethodRouter<Arc<Parts>>;
+
+/// Every path of the API with its methods; `schema/management.openapi.json` describes them.
+pub fn routes() -> Vec<(&'static str, Methods)> {
+    vec![
+        ("/healthz", get(|| async { "ok\n" })),
+        ("/metrics", get(node::metrics)),
+        ("/v1/status", get(node::status)),
+        ("/v1/shutdown", post(node::shutdown)),
+        ("/v1/documents", get(documents::list).post(documents::apply)),
+        ("/v1/documents/{kind}/{namespace}/{name}", get(documents::get).delete(documents::delete)),
+        ("/v1/watch", get(documents::watch)),
+        ("/v1/events", get(node::events)),
+        ("/v1/changes", get(node::changes)),
+        ("/v1/instances", get(apps::instances)),
+        ("/v1/externals", get(externals::list)),
+        ("/v1/artifacts", post(apps::upload)),
+        ("/v1/artifacts/{digest}/prepare", post(apps::prepare)),
+        ("/v1/apps/{namespace}/{name}/deploy", post(apps::deploy)),
+        ("/v1/apps/{namespace}/{name}/restart", post(apps::restart)),
+        ("/v1/apps/{namespace}/{name}/rollback", post(apps::rollback)),
+        ("/v1/apps/{namespace}/{name}/logs", get(apps::logs)),
+        ("/v1/call", post(apps::call)),
+        ("/v1/calls", get(node::calls)),
+        ("/debug/{view}", get(debug::look)),
+        ("/v1/config/{store}/{key}", put(node::config_set).get(node::config_get).delete(node::config_delete)),
+        ("/v1/publish/{pubsub}/{topic}", post(node::publish)),
+        ("/v1/tokens", post(joining::create)),
+        ("/v1/ca", get(roots::show)),
+        ("/v1/ca/steps/{step}", post(roots::step)),
+        ("/v1/ca/revoked/{*whose}", put(roots::revoke).delete(roots::reinstate)),
+        ("/v1/store", get(node::store)),
+        ("/v1/store/backup", post(backup::backup)),
+        ("/v1/session", get(session::show).post(session::begin).delete(session::end)),
+        ("/v1/live", get(live::live)),
+        ("/v1/traffic", get(live::traffic)),
+        ("/v1/bases", get(node::bases)),
+        ("/v1/kinds", get(documents::kinds)),
+        ("/v1/schema/{kind}", get(documents::schema)),
+        ("/v1/history/{kind}/{namespace}/{name}", get(documents::history)),
+        ("/v1/components", get(components::list)),
+        ("/v1/apps/{namespace}/{name}/state/{store}", get(components::keys)),
+        ("/v1/apps/{namespace}/{name}/state/{store}/{*key}", get(components::kept)),
+    ]
+}
+
+/// What is no path of the API: a file or page of the console, or nothing.
+async fn otherwise(request: Request) -> Response {
+    let path = request.uri().path();
+    if console::is_page(request.method(), path, request.headers()) {
+        return console::serve(path, request.headers());
+    }
+    Refusal::not_found("there is no such path in the management API").into_response()
+}
+
 /// Lets in who may come in; answers are not for caches or for pages to guess types from.
 async fn admit(State(parts): Shared, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let mut response = match parts.gate.admit(&head) {
+    let mut response = match parts.gate.admit(&head, &parts.sessions) {
         Ok(()) => next.run(Request::from_parts(head, body)).await,
         Err(refusal) => refusal.into_response(),
     };
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+    // Files of the console say themselves how long they may be kept.
+    headers.entry(header::CACHE_CONTROL).or_insert(http::HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
     response
 }

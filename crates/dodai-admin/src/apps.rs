@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use bytes::Bytes;
+use dodai_control::control::Control;
 use dodai_core::call::{Call, Caller, Context, FAILURE_HEADER};
 use dodai_core::failure::Failure;
 use dodai_core::id::{AppId, Digest, InstanceId, RevisionId};
@@ -20,6 +21,7 @@ use serde_json::json;
 
 use crate::api::{Answer, MAX_ARTIFACT_BYTES, Parts, Shared, json as answer, query, read};
 use crate::documents::actor;
+use crate::seam::Node;
 use crate::{Refusal, feed};
 
 /// Header pairs of a call, both ways: `name: value`.
@@ -66,15 +68,16 @@ pub struct Instance {
 
 /// `GET /v1/instances`.
 pub(crate) async fn instances(State(parts): Shared) -> Answer {
-    answer(&json!({ "items": all(&parts) }))
+    answer(&json!({ "items": all(&parts.control, parts.node.as_ref()) }))
 }
 
-fn all(parts: &Parts) -> Vec<Instance> {
-    let (view, observed) = (parts.control.view(), parts.control.observed());
+/// Every instance, by app and age.
+pub(crate) fn all(control: &Control, node: &dyn Node) -> Vec<Instance> {
+    let (view, observed, uses) = (control.view(), control.observed(), node.usages());
     let row = |record: &dodai_control::records::InstanceRecord| {
         let away = !record.succeeded && observed.away_since(&record.base).is_some();
         let status = observed.instance(record);
-        let usage = parts.node.usage(&record.id);
+        let usage = uses.get(&record.id).copied().unwrap_or_default();
         let revision = view.documents.revision(&record.app, &record.revision);
         let shape = match revision.and_then(|revision| revision.spec.template.workload()) {
             Some(dodai_api::Workload::Module(_)) => "module",

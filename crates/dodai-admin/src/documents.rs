@@ -270,6 +270,53 @@ fn plain(document: &Document) -> Value {
     value
 }
 
+/// `GET /v1/kinds`: every kind of document, with how many there are.
+pub(crate) async fn kinds(State(parts): Shared) -> Answer {
+    let view = parts.control.view();
+    let row = |kind: &Kind| {
+        json!({
+            "kind": kind.as_str(),
+            "apiVersions": kind.api_versions(),
+            "namespaced": kind.is_namespaced(),
+            "documents": view.documents.keys(*kind).map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    };
+    answer(&json!({ "items": Kind::ALL.iter().map(row).collect::<Vec<_>>() }))
+}
+
+/// `GET /v1/schema/{kind}`: the JSON schema of a kind.
+pub(crate) async fn schema(Path(kind): Path<String>) -> Answer {
+    answer(&dodai_api::schema(kind.parse().map_err(unreadable)?))
+}
+
+/// How many versions of a document one answer has.
+const MAX_VERSIONS: usize = 100;
+/// How much of the change log is looked through for them.
+const MAX_LOOKED: usize = 10_000;
+
+/// `GET /v1/history/{kind}/{namespace}/{name}`: the versions of a document, newest first, with who made them; `document`
+/// is null where it was removed or where the version is no longer kept.
+pub(crate) async fn history(State(parts): Shared, Path(path): Path<(String, String, String)>) -> Answer {
+    let stored = format!("/{}", key(&path)?);
+    let mut all = parts.ledger.changes(stored.clone(), 0, MAX_LOOKED).await?;
+    // Names of others may begin in the same way.
+    all.retain(|change| format!("/{}", change.key) == stored);
+    let mut versions = Vec::new();
+    for change in all.into_iter().rev().take(MAX_VERSIONS) {
+        let found = parts.ledger.at(stored.clone(), change.revision).await?;
+        let document = found.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let document = document.map(|mut value| {
+            mask::mask(&mut value);
+            value
+        });
+        let mut version =
+            serde_json::to_value(&change).map_err(|error| Refusal::internal(error.to_string()))?;
+        version["document"] = document.unwrap_or_default();
+        versions.push(version);
+    }
+    answer(&json!({ "items": versions }))
+}
+
 #[derive(Deserialize)]
 struct WatchQuery {
     kind: Option<String>,

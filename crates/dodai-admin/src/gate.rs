@@ -1,4 +1,5 @@
-//! Who may come in: a bearer token, a host name that a rebound DNS name cannot fake, no foreign origin.
+//! Who may come in: a bearer token or a session of the console, a host name that a rebound DNS name cannot fake, no
+//! foreign origin.
 //!
 //! The API listens on loopback, so any web page open on the machine can send requests to it. Three things
 //! keep pages out: they do not know the token, a page that rebinds its name to this machine still sends its own
@@ -10,7 +11,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header, request};
 
-use crate::Refusal;
+use crate::session::Sessions;
+use crate::{Refusal, console};
 
 /// Says whether a token opens the API, in a time that does not depend on where it differs.
 pub type Check = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -29,21 +31,27 @@ impl Gate {
         Gate { check, hosts }
     }
 
-    /// Refuses what may not come in.
+    /// Refuses what may not come in. The console's files are for everybody, what they show is not.
     ///
     /// # Errors
     /// A refusal with the reason.
-    pub fn admit(&self, head: &request::Parts) -> Result<(), Refusal> {
+    pub fn admit(&self, head: &request::Parts, sessions: &Sessions) -> Result<(), Refusal> {
         self.admit_host(head)?;
-        if head.uri.path() == "/healthz" {
+        let path = head.uri.path();
+        if path == "/healthz" || console::is_page(&head.method, path, &head.headers) {
             return Ok(());
         }
-        let token = bearer(&head.headers).ok_or_else(|| unauthorized("a token is needed"))?;
-        if (self.check)(token) {
-            Ok(())
-        } else {
-            Err(unauthorized("the token is not the one of this server"))
+        match bearer(&head.headers) {
+            Some(token) if (self.check)(token) => Ok(()),
+            Some(_) => Err(unauthorized("the token is not the one of this server")),
+            None if sessions.admit(&head.headers) => Ok(()),
+            None => Err(unauthorized("a token is needed")),
         }
+    }
+
+    /// Whether a request carries the token itself.
+    pub(crate) fn has_token(&self, headers: &HeaderMap) -> bool {
+        bearer(headers).is_some_and(|token| (self.check)(token))
     }
 
     fn admit_host(&self, head: &request::Parts) -> Result<(), Refusal> {

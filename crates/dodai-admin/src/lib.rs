@@ -8,12 +8,16 @@
 pub mod api;
 pub mod apps;
 mod backup;
+mod components;
+mod console;
 mod debug;
 mod documents;
 pub mod externals;
 mod feed;
 pub mod gate;
+pub mod history;
 pub mod joining;
+pub mod live;
 pub mod mask;
 mod node;
 mod refusal;
@@ -21,5 +25,6 @@ pub mod roots;
 pub mod seam;
 mod seats;
 pub mod server;
+pub mod session;
 
 pub use refusal::Refusal;

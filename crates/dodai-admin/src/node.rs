@@ -1,5 +1,7 @@
 //! The server itself: status, events, change log, configuration, messages, store, stop.
 
+use std::collections::BTreeMap;
+
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
@@ -34,6 +36,30 @@ pub(crate) async fn status(State(parts): Shared) -> Answer {
         "node": parts.node.state(),
         "store": parts.ledger.state().await?,
     }))
+}
+
+/// `GET /v1/bases`: every base that was seen, with what it reported last.
+pub(crate) async fn bases(State(parts): Shared) -> Answer {
+    let (view, observed) = (parts.control.view(), parts.control.observed());
+    let mut rows = Vec::new();
+    for (base, sighting) in observed.bases() {
+        let status = &sighting.status;
+        let own = view.records.instances().filter(|record| record.base == *base);
+        let components = status.components.iter();
+        rows.push(json!({
+            "name": base.as_str(),
+            "connected": sighting.connected,
+            "since_ms": sighting.since,
+            "applied": status.applied,
+            "refused": status.refused.as_ref().map(|refused| &refused.reason),
+            "listeners": status.listeners,
+            "not_open": status.not_open,
+            "mesh": status.mesh,
+            "instances": own.map(|record| record.id.to_string()).collect::<Vec<_>>(),
+            "components": components.map(|(name, one)| (name.as_str(), one.ready)).collect::<BTreeMap<_, _>>(),
+        }));
+    }
+    answer(&json!({ "items": rows, "version": parts.about.version }))
 }
 
 /// `POST /v1/shutdown`: begins an orderly stop and answers at once.

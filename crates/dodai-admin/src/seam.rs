@@ -1,7 +1,7 @@
 //! What the API needs of a running node and its store, as traits: the binary implements them, because their
 //! crates lie beyond this one's borders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -194,10 +194,73 @@ pub struct ConfigKey {
     pub key: String,
 }
 
+/// Calls of one caller to one app, counted since the node started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The caller: an app, `outside` or `base`.
+    pub caller: String,
+    /// The app, `namespace/name`, or what else is called; empty when no route matched.
+    pub app: String,
+    /// Calls that ended.
+    pub calls: u64,
+    /// Those that ended with a status of 500 or more, or whose caller left before a response.
+    pub errors: u64,
+    /// Calls by how long they took, not cumulated; one more than there are bounds.
+    pub buckets: Vec<u64>,
+}
+
+/// All calls, by who calls whom.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// The upper bounds of the buckets, in seconds.
+    pub bounds_s: Vec<f64>,
+    /// Each pair of caller and app once.
+    pub pairs: Vec<Pair>,
+}
+
+/// What an app keeps in a state store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shelf {
+    /// The app whose keys they are.
+    pub app: AppId,
+    /// The component.
+    pub store: String,
+}
+
+/// Some keys of a shelf.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys {
+    /// The keys as the app knows them, ascending.
+    pub keys: Vec<String>,
+    /// What to ask for next, if there are more.
+    pub next: Option<String>,
+}
+
+/// One value of a state store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The value as text, cut after 64 KiB; `None` if it is no text.
+    pub text: Option<String>,
+    /// Its whole size in bytes.
+    pub bytes: usize,
+    /// Its etag, if the store keeps one.
+    pub etag: Option<String>,
+    /// Its media type, if the store keeps one.
+    pub content_type: Option<String>,
+}
+
 /// The running node.
 pub trait Node: Send + Sync + 'static {
-    /// What an instance uses.
-    fn usage(&self, instance: &InstanceId) -> Usage;
+    /// What each instance uses; those of which nothing is known are left out.
+    fn usages(&self) -> HashMap<InstanceId, Usage>;
+    /// All calls until now, by who calls whom; empty where that is not known.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+    /// Keys that an app keeps in a state store: those that begin with `prefix`, after one.
+    fn keys(&self, shelf: Shelf, prefix: String, after: Option<String>, limit: usize) -> Pending<'_, Keys>;
+    /// One value that an app keeps in a state store.
+    fn value(&self, shelf: Shelf, key: String) -> Pending<'_, Option<Kept>>;
     /// What the node says of itself.
     fn state(&self) -> NodeState;
     /// Whether output of this instance is kept. One that cannot tell says yes.
@@ -265,6 +328,8 @@ pub struct Change {
 pub trait Ledger: Send + Sync + 'static {
     /// What the store says of itself.
     fn state(&self) -> Pending<'_, StoreState>;
+    /// What a key of the store held at a revision; `None` if nothing, or if that is no longer kept.
+    fn at(&self, key: String, revision: u64) -> Pending<'_, Option<Bytes>>;
     /// Lines of the change log after a revision, oldest first, about `limit` of them.
     fn changes(&self, prefix: String, after: u64, limit: usize) -> Pending<'_, Vec<Change>>;
     /// Writes a copy of the store to a new file, whose folder the server has chosen.

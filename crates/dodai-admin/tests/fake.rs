@@ -1,6 +1,6 @@
 //! A world for the API: control over a store in memory, and seams that remember what they were asked.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,10 +11,12 @@ use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::api::{About, Parts, router};
 use dodai_admin::gate::Gate;
+use dodai_admin::live::Live;
 use dodai_admin::seam::{
-    Artifacts, CallFilter, Change, ConfigKey, Flow, Ledger, LogLine, Look, Message, Node, NodeState, Pending,
-    StoreState, Usage,
+    Artifacts, CallFilter, Change, ConfigKey, Flow, Kept, Keys, Ledger, LogLine, Look, Message, Node,
+    NodeState, Pending, Shelf, StoreState, Usage,
 };
+use dodai_admin::session::Sessions;
 use dodai_control::control::{Control, Settings};
 use dodai_core::call::{Call, Door, Reply};
 use dodai_core::failure::{Failure, Kind};
@@ -98,6 +100,8 @@ impl World {
             door: node.clone(),
             joining: None,
             roots: None,
+            live: Live::start(control.clone(), node.clone(), &tasks),
+            sessions: Sessions::default(),
             gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
             about: About {
                 version: "1".to_owned(),
@@ -191,8 +195,20 @@ impl FakeNode {
 }
 
 impl Node for FakeNode {
-    fn usage(&self, _instance: &InstanceId) -> Usage {
-        Usage::default()
+    fn usages(&self) -> HashMap<InstanceId, Usage> {
+        HashMap::new()
+    }
+
+    fn keys(&self, shelf: Shelf, prefix: String, after: Option<String>, limit: usize) -> Pending<'_, Keys> {
+        self.note(format!("keys {} {} {prefix} {after:?} {limit}", shelf.app, shelf.store));
+        Box::pin(async { Ok(Keys { keys: vec!["cart-1".to_owned()], next: None }) })
+    }
+
+    fn value(&self, _shelf: Shelf, key: String) -> Pending<'_, Option<Kept>> {
+        let text = (key == "cart/1").then(|| "{}".to_owned());
+        Box::pin(async {
+            Ok(text.map(|text| Kept { bytes: text.len(), text: Some(text), ..Kept::default() }))
+        })
     }
 
     fn state(&self) -> NodeState {
@@ -275,6 +291,10 @@ impl Ledger for FakeNode {
         Box::pin(async {
             Ok(StoreState { backend, revision: 1, compacted: 0, keys: 0, size_bytes: 0, schema_version: 1 })
         })
+    }
+
+    fn at(&self, _key: String, _revision: u64) -> Pending<'_, Option<Bytes>> {
+        Box::pin(async { Ok(Some(Bytes::from_static(b"{\"kind\":\"App\"}"))) })
     }
 
     fn changes(&self, prefix: String, _after: u64, _limit: usize) -> Pending<'_, Vec<Change>> {

@@ -1,6 +1,7 @@
 //! The management API of a running `up` or `base`: what it needs of control, the base and the store, its
 //! listener, and `admin.json`, by which other commands find it.
 
+mod measures;
 mod seams;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,8 +13,10 @@ use clap::Args;
 use dodai_admin::api::{self, About, Metrics, Parts};
 use dodai_admin::gate::Gate;
 use dodai_admin::joining::Joining;
+use dodai_admin::live::Live;
 use dodai_admin::seam::{self, NotReady};
 use dodai_admin::server;
+use dodai_admin::session::Sessions;
 use dodai_base::node::{Base, component_types};
 use dodai_base::telemetry::collect::Collector;
 use dodai_base::telemetry::metrics::{Format, Source, render};
@@ -95,6 +98,13 @@ pub struct Admin {
     stop: watch::Receiver<bool>,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What opens the console in a browser. It holds the token.
+    pub link: String,
+}
+
+/// What opens the console of a server in a browser: what follows `#` stays in the browser.
+pub fn link(address: impl std::fmt::Display, token: &str) -> String {
+    format!("http://{address}/#token={token}")
 }
 
 impl Subject<'_> {
@@ -156,6 +166,8 @@ impl Admin {
         };
         let parts = Parts {
             control: works.control.clone(),
+            live: Live::start(works.control.clone(), works.node.clone(), tasks),
+            sessions: Sessions::default(),
             node: works.node,
             ledger: Arc::new(StoreLedger(works.control.documents().store().clone())),
             artifacts: Arc::new(Artefacts(works.modules)),
@@ -183,7 +195,8 @@ impl Admin {
             output.warn(&format!("{error:#}; commands do not find this process until it can be written"));
             tasks.spawn(Kind::Loop, write_later(file.clone(), content, tasks.clone()));
         }
-        Ok(Admin { file, settled, stop: asked, address })
+        let link = link(reached_at(address), &token.reveal());
+        Ok(Admin { file, settled, stop: asked, address, link })
     }
 
     /// Tells that everything that was started first is ready, or has had its time; and what of it is not ready.

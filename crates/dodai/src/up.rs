@@ -224,6 +224,7 @@ impl System {
         let live = async {
             let missing = self.settle(&plan, start, output).await;
             output.say(&format!("management API: http://{}", admin.address));
+            output.say(&format!("console: {}", admin.link));
             admin.settled(missing);
             if plan.watch {
                 let documents = plan.documents.clone();

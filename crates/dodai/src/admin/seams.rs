@@ -1,6 +1,6 @@
 //! What the management API asks of the base and the store, answered by them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, Change, ConfigKey, Flow, LogLine, Look, Message, NodeState, Pending, StoreState, Usage,
-    View,
+    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Pending, Shelf,
+    StoreState, Traffic, Usage, View,
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;
@@ -22,11 +22,13 @@ use dodai_core::record::effective_status;
 use dodai_core::status::Status;
 use dodai_core::trace::Span;
 use dodai_modules::Host;
-use dodai_store::{Changes, Revision, Store};
+use dodai_store::{Changes, Range, Revision, Store};
 use futures_util::stream::{SelectAll, StreamExt};
 use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use super::measures;
 
 /// The most bytes of an API's answer to a published message.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -181,18 +183,20 @@ impl Followers {
 }
 
 impl seam::Node for Node {
-    fn usage(&self, instance: &InstanceId) -> Usage {
-        let handle = self.base.handles.lock().unwrap_or_else(PoisonError::into_inner).get(instance).cloned();
-        if let Some(usage) = handle.and_then(|handle| handle.usage()) {
-            let cpu = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
-            return Usage { cpu_ms: Some(cpu), memory_bytes: Some(usage.memory_bytes) };
-        }
-        let module = self.base.modules.metrics().into_iter().find(|(id, _, _)| id == instance);
-        // What modules hold together is not measured apart; the peak of one instance is what is known.
-        module.map_or(Usage::default(), |(_, _, metrics)| Usage {
-            cpu_ms: Some(metrics.cpu_ns / 1_000_000),
-            memory_bytes: Some(metrics.memory_peak),
-        })
+    fn usages(&self) -> HashMap<InstanceId, Usage> {
+        measures::usages(&self.base)
+    }
+
+    fn traffic(&self) -> Traffic {
+        measures::traffic(&self.base)
+    }
+
+    fn keys(&self, shelf: Shelf, prefix: String, after: Option<String>, limit: usize) -> Pending<'_, Keys> {
+        Box::pin(async move { measures::keys(&self.base, &shelf, &prefix, after.as_deref(), limit).await })
+    }
+
+    fn value(&self, shelf: Shelf, key: String) -> Pending<'_, Option<Kept>> {
+        Box::pin(async move { measures::kept(&self.base, &shelf, &key).await })
     }
 
     fn state(&self) -> NodeState {
@@ -384,6 +388,18 @@ impl seam::Ledger for StoreLedger {
                 size_bytes: status.size_bytes,
                 schema_version: status.schema_version,
             })
+        })
+    }
+
+    fn at(&self, key: String, revision: u64) -> Pending<'_, Option<Bytes>> {
+        Box::pin(async move {
+            let range = Range::prefix(key.as_str()).at(Revision(revision)).limit(1);
+            match self.0.range(range).await {
+                // The key itself comes before those that only begin like it.
+                Ok(page) => Ok(page.items.into_iter().find(|kv| kv.key == key).map(|kv| kv.value)),
+                Err(dodai_store::Error::Compacted { .. }) => Ok(None),
+                Err(error) => Err(failed(error)),
+            }
         })
     }
 

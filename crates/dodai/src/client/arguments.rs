@@ -91,6 +91,9 @@ pub enum Command {
         after_help = "Example:\n  dodai debug clusters\n  dodai debug connections --only web --limit 20\n  dodai debug table -o json"
     )]
     Debug(super::debug::Debug),
+    /// Print the link that opens the console of a running server in a browser. It holds the token.
+    #[command(after_help = "Example:\n  dodai console\n  xdg-open \"$(dodai console)\"")]
+    Console,
     /// Show what instances use, refreshed on a terminal.
     #[command(after_help = "Example:\n  dodai top\n  dodai top -o json")]
     Top(Top),

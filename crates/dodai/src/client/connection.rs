@@ -101,6 +101,11 @@ fn starts(data: Option<&Path>) -> &'static str {
 }
 
 impl Connection {
+    /// What opens the console in a browser. It holds the token.
+    pub fn console(&self) -> String {
+        crate::admin::link(&self.address, &self.token)
+    }
+
     /// Finds the server.
     pub fn find(server: &Server, environment: &Environment) -> anyhow::Result<Connection> {
         let actor = format!("user:{}", environment.get("USER").unwrap_or("unknown"));

@@ -65,6 +65,12 @@ pub async fn run(
         Command::Config(arguments) => talk::config(&find()?, &arguments, output).await?,
         Command::Tap(arguments) => tap::run(&find()?, &arguments, output).await?,
         Command::Debug(arguments) => debug::run(&find()?, &arguments, output).await?,
+        Command::Console => {
+            let link = find()?.console();
+            if !output.value(&serde_json::json!({ "url": link })) {
+                output.say(&link);
+            }
+        }
         Command::Top(arguments) => instances::top(&find()?, &arguments, output).await?,
         Command::Token(arguments) => token::run(&find()?, &arguments, output).await?,
         Command::Ca(arguments) => ca::run(&find()?, &arguments, output).await?,

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use dodai_admin::Refusal;
-use dodai_admin::seam::{CallFilter, ConfigKey, Look, Message, Node as _};
+use dodai_admin::seam::{CallFilter, ConfigKey, Look, Message, Node as _, Shelf};
 use dodai_control::stream::{Answer, Answers};
 use dodai_core::id::{AppId, InstanceId};
 use futures_util::StreamExt;
@@ -68,6 +68,28 @@ pub enum Question {
         key: String,
         /// The value.
         value: Option<String>,
+    },
+    /// Keys that an app keeps in a state store.
+    Keys {
+        /// The app.
+        app: AppId,
+        /// The component.
+        store: String,
+        /// What they begin with.
+        prefix: String,
+        /// Only those after this one.
+        after: Option<String>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// One value of them.
+    Kept {
+        /// The app.
+        app: AppId,
+        /// The component.
+        store: String,
+        /// The key.
+        key: String,
     },
     /// The server has written what it keeps into these configuration stores, `namespace/name`, as they are open.
     ConfigBrought {
@@ -139,7 +161,9 @@ impl Answers for Local {
             other @ (Question::Look(_)
             | Question::Publish { .. }
             | Question::ConfigGet { .. }
-            | Question::ConfigSet { .. }) => once(async move { one(&node, other).await }).boxed(),
+            | Question::ConfigSet { .. }
+            | Question::Keys { .. }
+            | Question::Kept { .. }) => once(async move { one(&node, other).await }).boxed(),
         }
     }
 }
@@ -158,6 +182,14 @@ async fn one(node: &Node, question: Question) -> Answer {
         Question::ConfigSet { namespace, store, key, value } => {
             let done = node.config_set(ConfigKey { namespace, store, key }, value).await;
             json(&done.map_err(|refusal| told(&refusal))?)
+        }
+        Question::Keys { app, store, prefix, after, limit } => {
+            let found = node.keys(Shelf { app, store }, prefix, after, limit).await;
+            json(&found.map_err(|refusal| told(&refusal))?)
+        }
+        Question::Kept { app, store, key } => {
+            let found = node.value(Shelf { app, store }, key).await;
+            json(&found.map_err(|refusal| told(&refusal))?)
         }
         Question::Look(look) => json(&node.look(look).await.map_err(|refusal| told(&refusal))?),
         Question::Logs { .. } | Question::Calls(_) | Question::ConfigBrought { .. } => {

@@ -3,13 +3,13 @@
 //! Calls go to a base's mesh port with the server's certificate, as somebody outside: policy holds for them.
 //! Outputs, live records, messages and configuration values are the bases'; they are asked on their streams.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, ConfigKey, Flow, LogLine, Look, Message, NodeState, Pending, Usage,
+    self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Pending, Shelf, Usage,
 };
 use dodai_control::control::Control;
 use dodai_control::records::InstanceRecord;
@@ -215,8 +215,18 @@ impl Door for Fleet {
 }
 
 impl seam::Node for Fleet {
-    fn usage(&self, _instance: &InstanceId) -> Usage {
-        Usage::default()
+    fn usages(&self) -> HashMap<InstanceId, Usage> {
+        HashMap::new()
+    }
+
+    fn keys(&self, shelf: Shelf, prefix: String, after: Option<String>, limit: usize) -> Pending<'_, Keys> {
+        let Shelf { app, store } = shelf;
+        Box::pin(async move { self.first(&Question::Keys { app, store, prefix, after, limit }).await })
+    }
+
+    fn value(&self, shelf: Shelf, key: String) -> Pending<'_, Option<Kept>> {
+        let Shelf { app, store } = shelf;
+        Box::pin(async move { self.first(&Question::Kept { app, store, key }).await })
     }
 
     fn state(&self) -> NodeState {

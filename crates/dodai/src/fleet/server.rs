@@ -100,6 +100,7 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     let pin = joining.pin.borrow().clone();
     output.say(&format!("control stream: {address}, certificate authority {pin}"));
     output.say(&format!("management API: http://{}", admin.address));
+    output.say(&format!("console: {}", admin.link));
     output.say("bases join with what `dodai token create` prints; stop with Ctrl-C");
     let value = json!({ "server": joining.address, "pin": pin, "admin": admin.address });
     let _for_people = output.value(&value);

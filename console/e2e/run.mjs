@@ -1,0 +1,263 @@
+// Opens every page of the console in a browser, against a shop under load, and uses it: what is shown must be right,
+// nothing may be refused by the content policy or fail in the page, and axe must find nothing serious.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { chromium } from "playwright-core";
+import { load, shop } from "./shop.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const shots = process.env.SHOTS;
+const binary = process.env.DODAI ?? "../target/debug/dodai";
+const browserPath = process.env.CHROMIUM ?? "/usr/bin/chromium";
+
+const running = await shop(binary);
+const unload = load(running.gateway, 60);
+const browser = await chromium.launch({ executablePath: browserPath, args: ["--no-sandbox", "--disable-gpu"] });
+const mishaps = [];
+
+/** A page of a browser of its own. */
+async function open(options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-US", colorScheme: "light", ...options });
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  page.on("pageerror", (error) => mishaps.push(`${page.url()}: ${error.message}`));
+  page.on("console", (message) => {
+    // What the server refuses on purpose is told by the browser too.
+    if (message.type() === "error" && !/status of (401|404|409|422)/.test(message.text())) mishaps.push(`${page.url()}: ${message.text()}`);
+  });
+  return page;
+}
+
+async function check(page, name) {
+  // By evaluation and not as a script element, which the page's policy would rightly refuse.
+  await page.evaluate(axe);
+  const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
+  const serious = found.violations.filter((one) => one.impact === "serious" || one.impact === "critical");
+  const told = serious.map((one) => `${one.id}: ${one.help}\n${one.nodes.slice(0, 3).map((node) => `    ${node.html}\n    ${node.failureSummary}`).join("\n")}`);
+  assert.equal(serious.length, 0, `${name} is not accessible:\n${told.join("\n")}`);
+  console.log(`ok ${name}: axe finds nothing serious`);
+}
+
+async function shot(page, name) {
+  if (shots) await page.screenshot({ path: join(shots, `console-${name}.png`) });
+}
+
+const go = async (page, path) => {
+  await page.evaluate((to) => history.pushState(null, "", to), path);
+  await page.evaluate(() => dispatchEvent(new PopStateEvent("popstate")));
+};
+
+/** Waits until charts have some of the load. */
+const settle = (page, ms = 4000) => page.waitForTimeout(ms);
+
+async function login(page) {
+  await page.goto(new URL("/", running.link).href);
+  await page.getByText("Or paste the token").waitFor();
+  await check(page, "login");
+  await page.getByLabel("Or paste the token").fill("dodai-api-wrong");
+  await page.getByRole("button", { name: "Log in" }).click();
+  await page.getByRole("alert").waitFor();
+  await page.goto("about:blank");
+  await page.goto(running.link);
+  await page.getByRole("heading", { name: "Home" }).waitFor();
+  assert.ok(!page.url().includes("token"), "the token stays in the address");
+  const cookies = await page.context().cookies();
+  assert.equal(cookies.length, 1);
+  assert.ok(cookies[0].httpOnly && cookies[0].sameSite === "Strict", "the cookie is open to scripts or other sites");
+}
+
+async function home(page) {
+  await page.locator(".app-card", { hasText: "web" }).waitFor();
+  await page.getByText("What changed lately").waitFor();
+  await page.locator(".list", { hasText: "recommend" }).first().waitFor();
+  await settle(page, 20_000);
+  const calls = await page.locator(".app-card", { hasText: "web" }).locator("dd").first().innerText();
+  assert.ok(Number.parseFloat(calls) > 0, `no calls are shown: ${calls}`);
+  await shot(page, "home");
+  await check(page, "home");
+}
+
+async function app(page) {
+  await page.locator(".app-card", { hasText: "web" }).first().click();
+  await page.getByRole("heading", { name: "Latency" }).waitFor();
+  await page.getByText("Calls, as seen in traffic").waitFor();
+  await page.getByRole("cell", { name: "catalog" }).waitFor();
+  await settle(page);
+  await shot(page, "app");
+  await check(page, "app");
+  await page.getByRole("link", { name: "Revisions" }).click();
+  await page.getByText("newest").waitFor();
+  await check(page, "revisions");
+  await page.getByRole("link", { name: "Configuration" }).click();
+  await page.getByText("artifacts/web.wasm").or(page.getByText("sha256:")).first().waitFor();
+  await check(page, "configuration");
+  await go(page, "/apps/default/orders/logs");
+  await page.getByLabel("Search in lines").waitFor();
+  await settle(page, 1500);
+  await shot(page, "logs");
+  await check(page, "logs");
+  await go(page, "/apps/default/catalog");
+  await page.getByRole("button", { name: "Restart" }).click();
+  const act = page.getByRole("dialog").getByRole("button", { name: "Restart", exact: true });
+  assert.ok(await act.isDisabled(), "nothing was typed");
+  await page.getByLabel("Type catalog to confirm").fill("catalog");
+  await shot(page, "restart");
+  await check(page, "restart");
+  await act.click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await go(page, "/");
+  await page.locator(".list", { hasText: "catalog" }).first().waitFor();
+}
+
+async function calls(page) {
+  await go(page, "/calls");
+  await page.locator("tbody tr").nth(10).waitFor();
+  // A path that would be markup stays text.
+  await fetch(`${running.gateway}/api/none?q=%3Cimg%20src=x%20onerror=globalThis.hit=1%3E`);
+  await page.getByLabel("Path begins with").fill("/api/products");
+  await page.waitForURL(/path=/);
+  await page.waitForFunction(() => {
+    const rows = [...document.querySelectorAll("tbody tr")];
+    return rows.length > 5 && rows.every((row) => row.textContent.includes("/api/products"));
+  });
+  await page.getByRole("button", { name: "Hold still" }).click();
+  await page.locator("tbody tr", { hasText: "outside" }).first().locator("button").click();
+  await page.getByRole("region", { name: "Stations" }).waitFor();
+  await page.getByText("endpoint", { exact: true }).waitFor();
+  await shot(page, "calls");
+  await check(page, "calls");
+  await page.getByRole("button", { name: /Copy as a command/ }).first().click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), "dodai tap --path /api/products");
+  assert.equal(await page.evaluate(() => globalThis.hit), undefined);
+}
+
+async function topology(page) {
+  await go(page, "/topology");
+  await page.getByText(/nodes, \d+ edges/).waitFor();
+  await page.getByRole("heading", { name: "Edges" }).waitFor();
+  await settle(page);
+  await shot(page, "topology");
+  await check(page, "topology");
+  await go(page, "/topology?try=1000");
+  await page.getByText("1000 nodes").waitFor();
+  await settle(page, 500);
+  const canvas = page.locator("canvas").first();
+  // All of it in view is the hardest there is; it is dragged about meanwhile.
+  const perSecond = await canvas.evaluate(async (place) => {
+    const before = place.scene.frames;
+    const began = performance.now();
+    while (performance.now() - began < 3000) {
+      place.scene.move(1, 0);
+      await new Promise((done) => requestAnimationFrame(done));
+    }
+    return (place.scene.frames - before) / ((performance.now() - began) / 1000);
+  });
+  console.log(`topology of 1000 nodes: ${perSecond.toFixed(0)} frames a second`);
+  await shot(page, "topology-1000");
+  assert.ok(perSecond >= 30, `${perSecond} frames a second`);
+}
+
+async function documents(page) {
+  await go(page, "/documents");
+  await page.getByRole("link", { name: "recommend" }).last().waitFor();
+  await go(page, "/documents/Policy/default/recommend");
+  const field = page.getByLabel("The document as YAML");
+  await field.waitFor();
+  const text = await field.inputValue();
+  assert.match(text, /request: 700ms/);
+  await field.fill(text.replace("request: 700ms", "requst: 800ms"));
+  await page.getByText("did you mean `request`?").first().waitFor();
+  await shot(page, "documents");
+  await check(page, "documents");
+  await field.fill(text.replace("request: 700ms", "request: 800ms"));
+  await page.getByText("The server would take it.").waitFor();
+  await page.getByRole("button", { name: "See what changes…" }).click();
+  await page.getByRole("dialog").getByText("request: 800ms").waitFor();
+  await shot(page, "diff");
+  await check(page, "diff");
+  await page.getByRole("dialog").getByRole("button", { name: "Apply" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "History" }).click();
+  await page.locator(".list li", { hasText: "console" }).first().waitFor();
+  await page.getByRole("button", { name: "What changed" }).first().click();
+  await page.getByRole("region", { name: "What changed" }).getByText("request: 800ms").waitFor();
+  await shot(page, "history");
+  await check(page, "history");
+  await page.getByRole("button", { name: "Bring back…" }).first().click();
+  await page.getByRole("dialog").getByRole("button", { name: "Apply" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "Document", exact: true }).click();
+  await page.waitForFunction(() => document.querySelector(".editor textarea")?.value.includes("request: 700ms"));
+}
+
+async function components(page) {
+  await go(page, "/components/default/shop-state?of=catalog");
+  await page.getByText("Keys in shop-state").waitFor();
+  await page.locator(".list button").first().click();
+  await page.locator("pre.value").waitFor();
+  await shot(page, "components");
+  await check(page, "components");
+  await go(page, "/components/default/shop-pubsub");
+  await page.getByLabel("Topic").fill("order.placed");
+  await page.getByRole("button", { name: "Publish", exact: true }).click();
+  await page.getByText("1 published from here").waitFor();
+  await go(page, "/components/default/shop-config");
+  await page.getByLabel("Key", { exact: true }).fill("banner");
+  await page.getByLabel("Value", { exact: true }).waitFor();
+  await check(page, "values");
+}
+
+async function bases(page) {
+  await go(page, "/bases");
+  await page.getByText("Snapshot in force").waitFor();
+  await shot(page, "bases");
+  await check(page, "bases");
+}
+
+async function shell(page) {
+  await page.keyboard.press("Control+k");
+  await page.getByRole("combobox").fill("orders");
+  await page.getByRole("option").first().waitFor();
+  await shot(page, "search");
+  await check(page, "search");
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "orders", level: 1 }).waitFor();
+  await page.getByRole("button", { name: "15m" }).click();
+  await page.getByRole("link", { name: "Home" }).click();
+  assert.match(page.url(), /range=15m/, "the time range is lost from page to page");
+  await page.getByRole("button", { name: "5m", exact: true }).click();
+  await page.getByRole("button", { name: "Dark" }).click();
+  await settle(page, 1500);
+  await shot(page, "home-dark");
+  await check(page, "home in the dark");
+  await page.getByRole("button", { name: "中文" }).click();
+  await page.getByRole("heading", { name: "首页" }).waitFor();
+  await settle(page, 1500);
+  await shot(page, "home-zh");
+  await check(page, "home in Chinese");
+  await page.getByRole("button", { name: "English" }).click();
+  await page.getByRole("heading", { name: "Home" }).waitFor();
+  await page.getByRole("button", { name: "Log out" }).click();
+  await page.getByText("Or paste the token").waitFor();
+  await page.reload();
+  await page.getByText("Or paste the token").waitFor();
+}
+
+try {
+  const page = await open();
+  for (const part of [login, home, app, calls, topology, documents, components, bases, shell]) {
+    await part(page).catch(async (error) => {
+      if (shots) await page.screenshot({ path: join(shots, "failed.png") });
+      throw new Error(`${part.name}: ${error.message}\n${mishaps.join("\n")}`);
+    });
+    console.log(`ok ${part.name}`);
+  }
+  assert.deepEqual(mishaps, [], "something failed in a page");
+} finally {
+  unload();
+  await browser.close();
+  await running.stop();
+}

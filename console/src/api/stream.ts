@@ -1,0 +1,83 @@
+// Server-sent events over fetch, which can send the key of the session (EventSource cannot). Goes on where it was when
+// the connection breaks, waiting longer each time.
+import { headers, refusalOf } from "./client";
+
+export interface Message {
+  id: string;
+  event: string;
+  data: string;
+}
+
+/** Splits what came into whole messages and a rest. */
+export function parse(text: string): { messages: Message[]; rest: string } {
+  const blocks = text.split("\n\n");
+  const rest = blocks.pop() ?? "";
+  const messages: Message[] = [];
+  for (const block of blocks) {
+    const message: Message = { id: "", event: "message", data: "" };
+    for (const line of block.split("\n")) {
+      const at = line.indexOf(":");
+      if (at <= 0) continue;
+      const value = line.slice(at + 1).replace(/^ /, "");
+      const field = line.slice(0, at);
+      if (field === "data") message.data += message.data ? `\n${value}` : value;
+      else if (field === "id") message.id = value;
+      else if (field === "event") message.event = value;
+    }
+    if (message.data) messages.push(message);
+  }
+  return { messages, rest };
+}
+
+export type Connection = "connecting" | "open" | "away";
+
+export interface Follow {
+  url: string;
+  onMessage(message: Message): void;
+  onState?(state: Connection): void;
+  /** Whether to connect again when the answer ends by itself. Default: yes. */
+  again?: boolean;
+}
+
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 10_000;
+
+/** Follows a stream until the result is called. */
+export function follow({ url, onMessage, onState, again = true }: Follow): () => void {
+  const stop = new AbortController();
+  let last = "";
+  const read = async () => {
+    const init = { headers: last ? { ...headers(), "last-event-id": last } : headers(), signal: stop.signal };
+    const response = await fetch(url, init);
+    if (!response.ok || !response.body) throw await refusalOf(response);
+    onState?.("open");
+    const decoder = new TextDecoder();
+    const reader = response.body.getReader();
+    let rest = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const parsed = parse(rest + decoder.decode(value, { stream: true }));
+      rest = parsed.rest;
+      for (const message of parsed.messages) {
+        if (message.id) last = message.id;
+        onMessage(message);
+      }
+    }
+  };
+  const run = async () => {
+    let wait = FIRST_WAIT_MS;
+    while (!stop.signal.aborted) {
+      const began = Date.now();
+      onState?.("connecting");
+      await read().catch(() => undefined);
+      if (stop.signal.aborted || !again) return;
+      onState?.("away");
+      if (Date.now() - began > LONGEST_WAIT_MS) wait = FIRST_WAIT_MS;
+      await new Promise((done) => setTimeout(done, wait));
+      wait = Math.min(wait * 2, LONGEST_WAIT_MS);
+    }
+  };
+  void run();
+  return () => stop.abort();
+}

@@ -1,0 +1,124 @@
+// Apps as pages show them: documents, instances and traffic put together.
+import { useApi } from "./api/live";
+import type { Document, External, Instance, Point, Range } from "./api/schema";
+import type { Tone } from "./parts/basic";
+
+export type Shape = "module" | "process" | "external" | "unknown";
+
+interface Condition {
+  type: string;
+  status: "True" | "False" | "Unknown";
+  reason?: string;
+  message?: string;
+}
+
+interface RevisionState {
+  id: string;
+  weight: number;
+  ready?: number;
+  wanted?: number;
+}
+
+export interface AppStatus {
+  conditions?: Condition[];
+  latestRevision?: string;
+  latestReadyRevision?: string;
+  revisions?: RevisionState[];
+}
+
+/** An app with all that is known of it. */
+export interface App {
+  id: string;
+  namespace: string;
+  name: string;
+  shape: Shape;
+  document: Document;
+  status: AppStatus;
+  instances: Instance[];
+  tone: Tone;
+  /** Why it is not well; empty if it is. */
+  reason: string;
+}
+
+const shapes = ["module", "process", "external"] as const;
+
+export function shapeOf(document: Document): Shape {
+  const spec = (document.spec ?? {}) as Record<string, unknown>;
+  return shapes.find((shape) => shape in spec) ?? "unknown";
+}
+
+/** The state of an app in one tone, and why. */
+export function judge(status: AppStatus, instances: readonly Instance[]): { tone: Tone; reason: string } {
+  const ready = status.conditions?.find((one) => one.type === "Ready");
+  const failed = instances.find((one) => one.phase === "failed" || one.phase === "backing_off" || one.phase === "unready");
+  const refused = status.conditions?.find((one) => one.status === "False" && one.type !== "Ready");
+  if (ready?.status === "False") return { tone: "bad", reason: ready.message || ready.reason || "" };
+  if (failed) return { tone: "warn", reason: failed.reason || failed.phase };
+  if (refused) return { tone: "warn", reason: refused.message || refused.reason || refused.type };
+  if (ready?.status === "True") return { tone: "good", reason: "" };
+  return { tone: "plain", reason: ready?.message ?? "" };
+}
+
+export function join(documents: readonly Document[], instances: readonly Instance[], externals: readonly External[] = []): App[] {
+  const apps = documents.map((document): App => {
+    const metadata = document.metadata as { namespace?: string; name?: string };
+    const namespace = metadata.namespace ?? "default";
+    const name = metadata.name ?? "";
+    const id = `${namespace}/${name}`;
+    const own = instances.filter((one) => one.app === id);
+    const status = (document.status ?? {}) as AppStatus;
+    const judged = judge(status, own);
+    const away = externals.filter((one) => one.app === id && !one.reachable);
+    if (judged.tone === "good" && away[0]) Object.assign(judged, { tone: "warn", reason: `${away[0].address}: ${away[0].reason}` });
+    return { id, namespace, name, shape: shapeOf(document), document, status, instances: own, ...judged };
+  });
+  return apps.sort((a, b) => a.id.localeCompare(b.id));
+}
+
+/** All apps, kept up to date. */
+export function useApps() {
+  const documents = useApi("documents", { kind: "App" }, ["documents", "instances"]);
+  const instances = useApi("instances", {}, ["instances", "documents"]);
+  const externals = useApi("externals", {}, ["documents"], 10_000);
+  const error = documents.error ?? instances.error;
+  const apps = documents.value && instances.value ? join(documents.value.items, instances.value.items, externals.value?.items) : undefined;
+  return { apps, error };
+}
+
+export interface Sums {
+  /** Calls per second. */
+  rate: number;
+  /** The share of errors. */
+  errors: number;
+  p50: number;
+  p99: number;
+}
+
+/** For how many seconds of a range anything is known. */
+export function lengthOf(range: Range | undefined, otherwise: number): number {
+  return range ? Math.max(1, range.to - Math.max(range.from, range.since)) : otherwise;
+}
+
+/** What points come to over a range: the latencies are those of its latest steps with calls. */
+export function sums(points: readonly Point[] | undefined, range: Range | undefined): Sums {
+  let [calls, errors, weighted, worst] = [0, 0, 0, 0];
+  for (const [, count, failed, p50, p99] of points ?? []) {
+    calls += count;
+    errors += failed;
+    weighted += p50 * count;
+    worst += p99 * count;
+  }
+  const seconds = lengthOf(range, 1);
+  return {
+    rate: calls / seconds,
+    errors: calls ? errors / calls : 0,
+    p50: calls ? weighted / calls : 0,
+    p99: calls ? worst / calls : 0,
+  };
+}
+
+/** The page of an app. */
+export function appPath(id: string, tab = ""): string {
+  const path = `/apps/${id.split("/").map(encodeURIComponent).join("/")}`;
+  return tab ? `${path}/${tab}` : path;
+}

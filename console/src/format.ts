@@ -1,0 +1,69 @@
+// Numbers, times and names as people read them.
+import { currentLanguage } from "./settings";
+
+/** Calls per second. */
+export function rate(value: number): string {
+  if (value === 0) return "0";
+  if (value < 10) return value.toFixed(value < 1 ? 2 : 1);
+  return value < 10_000 ? Math.round(value).toString() : `${(value / 1000).toFixed(1)}k`;
+}
+
+/** A share, from 0 to 1. */
+export function percent(value: number): string {
+  if (value === 0) return "0%";
+  if (value < 0.0001) return "<0.01%";
+  return `${(value * 100).toFixed(value < 0.1 ? 2 : 1)}%`;
+}
+
+/** Microseconds. */
+export function duration(us: number): string {
+  if (us <= 0) return "0";
+  if (us < 1000) return `${Math.round(us)} µs`;
+  if (us < 1_000_000) return `${(us / 1000).toFixed(us < 10_000 ? 2 : us < 100_000 ? 1 : 0)} ms`;
+  return `${(us / 1_000_000).toFixed(us < 10_000_000 ? 2 : 1)} s`;
+}
+
+export function bytes(value: number | null | undefined): string {
+  if (value === null || value === undefined) return "–";
+  if (value < 1024) return `${value} B`;
+  const units = ["KiB", "MiB", "GiB", "TiB"];
+  let rest = value / 1024;
+  let unit = 0;
+  while (rest >= 1024 && unit < units.length - 1) {
+    rest /= 1024;
+    unit += 1;
+  }
+  return `${rest < 10 ? rest.toFixed(1) : Math.round(rest)} ${units[unit]}`;
+}
+
+/** Thousandths of a core, as a share of one. */
+export function cores(milli: number): string {
+  if (milli === 0) return "0%";
+  return `${(milli / 10).toFixed(milli < 100 ? 1 : 0)}%`;
+}
+
+export function clock(ms: number, withMillis = false): string {
+  const text = new Date(ms).toLocaleTimeString("en-GB");
+  return withMillis ? `${text}.${String(ms % 1000).padStart(3, "0")}` : text;
+}
+
+export const moment = (ms: number) => new Date(ms).toLocaleString(currentLanguage() === "zh" ? "zh-CN" : "en-GB");
+
+/** How long ago, in few letters. */
+export function age(ms: number, now = Date.now()): string {
+  const seconds = Math.max(0, Math.round((now - ms) / 1000));
+  const zh = currentLanguage() === "zh";
+  if (seconds < 60) return zh ? `${seconds} 秒` : `${seconds}s`;
+  if (seconds < 3600) return zh ? `${Math.floor(seconds / 60)} 分钟` : `${Math.floor(seconds / 60)}m`;
+  if (seconds < 86_400) return zh ? `${Math.floor(seconds / 3600)} 小时` : `${Math.floor(seconds / 3600)}h`;
+  return zh ? `${Math.floor(seconds / 86_400)} 天` : `${Math.floor(seconds / 86_400)}d`;
+}
+
+/** `default/web` is `web` where nothing else is meant. */
+export const short = (app: string) => (app.startsWith("default/") ? app.slice("default/".length) : app);
+
+/** A word as one argument of a shell. */
+export const quoted = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
+
+/** The namespace flag of a command, where it is needed. */
+export const inNamespace = (namespace: string) => (namespace === "default" ? "" : ` -n ${quoted(namespace)}`);

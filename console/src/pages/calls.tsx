@@ -1,0 +1,294 @@
+// Calls as they end: a live tap with filters, and one call opened as its six stations and its trace. What is shown is
+// bounded, drawn a few times a second, and can be held still.
+import { useEffect, useMemo, useState } from "react";
+import { address, type Asked } from "../api/client";
+import type { Call } from "../api/schema";
+import { follow } from "../api/stream";
+import { duration, quoted, rate, short } from "../format";
+import { Badge, Cli, Empty, Head, Panel, type Tone } from "../parts/basic";
+import { Icon } from "../parts/icon";
+import { Stations, Trace } from "../parts/stations";
+import { useField } from "../route";
+import { t } from "../text/text";
+
+const MOST = 500;
+const DRAW_MS = 200;
+
+export function toneOfCall(call: Call): Tone {
+  if (call.failure || call.status >= 500 || call.status === 0 || (call.grpc_status ?? 0) !== 0) return "bad";
+  return call.status >= 400 ? "warn" : "good";
+}
+
+type Told = Call | { missed: number };
+
+interface Filters {
+  app: string;
+  caller: string;
+  route: string;
+  status: string;
+  path: string;
+  slower: string;
+  header: string;
+  errors: boolean;
+}
+
+function useFilters(): [Filters, (name: keyof Filters, value: string) => void] {
+  const [app, setApp] = useField("app");
+  const [caller, setCaller] = useField("caller");
+  const [route, setRoute] = useField("route");
+  const [status, setStatus] = useField("status");
+  const [path, setPath] = useField("path");
+  const [slower, setSlower] = useField("slower");
+  const [header, setHeader] = useField("header");
+  const [errors, setErrors] = useField("errors");
+  const set = { app: setApp, caller: setCaller, route: setRoute, status: setStatus, path: setPath, slower: setSlower, header: setHeader, errors: setErrors };
+  return [{ app, caller, route, status, path, slower, header, errors: errors === "true" }, (name, value) => set[name](value)];
+}
+
+export function asked(filters: Filters): Asked<"calls"> {
+  const slower = Number.parseFloat(filters.slower);
+  const app = filters.app && !filters.app.includes("/") ? `default/${filters.app}` : filters.app;
+  return {
+    ...(app ? { app } : {}),
+    ...(filters.caller ? { caller: filters.caller } : {}),
+    ...(filters.route ? { route: filters.route } : {}),
+    ...(filters.status ? { status: filters.status } : {}),
+    ...(filters.path ? { path: filters.path } : {}),
+    ...(filters.header ? { header: filters.header } : {}),
+    ...(slower > 0 ? { slower_than_us: Math.round(slower * 1000) } : {}),
+    ...(filters.errors ? { errors: true } : {}),
+  };
+}
+
+export function command(filters: Filters): string {
+  const flags = [
+    filters.app && quoted(short(filters.app)),
+    filters.caller && `--caller ${quoted(filters.caller)}`,
+    filters.route && `--route ${quoted(filters.route)}`,
+    filters.status && `--status ${quoted(filters.status)}`,
+    filters.path && `--path ${quoted(filters.path)}`,
+    Number.parseFloat(filters.slower) > 0 && `--slower-than ${Number.parseFloat(filters.slower)}ms`,
+    filters.header && `--header ${quoted(filters.header)}`,
+    filters.errors && "--errors",
+  ];
+  return ["dodai tap", ...flags.filter(Boolean)].join(" ");
+}
+
+/** Follows calls; newest first. */
+function useCalls(filters: Filters, running: boolean) {
+  const [calls, setCalls] = useState<Call[]>([]);
+  const [missed, setMissed] = useState(0);
+  const [perSecond, setPerSecond] = useState(0);
+  const url = address("calls", asked(filters));
+  useEffect(() => {
+    if (!running) return;
+    setCalls([]);
+    setMissed(0);
+    let fresh: Call[] = [];
+    let lost = 0;
+    const recent: [number, number][] = [];
+    const stop = follow({
+      url,
+      onMessage: (message) => {
+        const told = JSON.parse(message.data) as Told;
+        if ("missed" in told) lost += told.missed;
+        else fresh.push(told);
+      },
+    });
+    const timer = setInterval(() => {
+      const now = Date.now();
+      recent.push([now, fresh.length + lost]);
+      while ((recent[0]?.[0] ?? now) < now - 3000) recent.shift();
+      setPerSecond(recent.reduce((sum, [, count]) => sum + count, 0) / 3);
+      if (lost) setMissed((count) => count + lost);
+      lost = 0;
+      if (fresh.length === 0) return;
+      const more = fresh.reverse();
+      fresh = [];
+      setCalls((known) => [...more, ...known].slice(0, MOST));
+    }, DRAW_MS);
+    return () => {
+      stop();
+      clearInterval(timer);
+    };
+  }, [url, running]);
+  return { calls, missed, perSecond };
+}
+
+export function Calls() {
+  const [filters, set] = useFilters();
+  const [running, setRunning] = useState(true);
+  const { calls, missed, perSecond } = useCalls(filters, running);
+  const [opened, setOpened] = useState<Call | null>(null);
+  return (
+    <>
+      <Head title={t("Calls")} sub={running ? t("{rate} a second", { rate: rate(perSecond) }) : t("Held still")}>
+        <button type="button" className="button" onClick={() => setRunning(!running)}>
+          <Icon name={running ? "pause" : "play"} size={14} />
+          {running ? t("Hold still") : t("Go on")}
+        </button>
+        <Cli text={command(filters)} />
+      </Head>
+      <Filter filters={filters} set={set} />
+      {missed > 0 && <div className="notice warn">{t("{missed} calls were passed over because there were too many; narrow the filter.", { missed })}</div>}
+      <div className={opened ? "calls open" : "calls"}>
+        <Panel flush>
+          {calls.length === 0 ? (
+            <Empty title={running ? t("Waiting for calls") : t("No calls")} command="dodai call web /">
+              {t("Every call that ends from now on is shown here. To make one:")}
+            </Empty>
+          ) : (
+            <List calls={calls} opened={opened} open={setOpened} />
+          )}
+        </Panel>
+        {opened && <Opened call={opened} all={calls} open={setOpened} />}
+      </div>
+    </>
+  );
+}
+
+function Filter({ filters, set }: { filters: Filters; set: (name: keyof Filters, value: string) => void }) {
+  const fields: [Exclude<keyof Filters, "errors">, string, string, number][] = [
+    ["app", t("App"), "web", 130],
+    ["caller", t("Caller"), "outside", 110],
+    ["route", t("Route"), "shop/everything", 150],
+    ["status", t("Status"), "4xx, 500-503", 110],
+    ["path", t("Path begins with"), "/api", 130],
+    ["slower", t("Slower than (ms)"), "50", 120],
+    ["header", t("Header"), "x-lane:blue", 130],
+  ];
+  return (
+    <search className="row wrap" style={{ marginBottom: 14, alignItems: "flex-end" }}>
+      {fields.map(([name, label, placeholder, width]) => (
+        <Field key={name} label={label} placeholder={placeholder} width={width} value={filters[name]} set={(value) => set(name, value)} />
+      ))}
+      <label className="row" style={{ height: 30 }}>
+        <input type="checkbox" checked={filters.errors} onChange={(event) => set("errors", event.target.checked ? "true" : "")} />
+        {t("Errors only")}
+      </label>
+    </search>
+  );
+}
+
+const SETTLE_MS = 400;
+
+/** A field that counts when typing pauses: each filter is a new question to the server. */
+function Field({ label, placeholder, width, value, set }: { label: string; placeholder: string; width: number; value: string; set: (value: string) => void }) {
+  const [typed, setTyped] = useState(value);
+  useEffect(() => setTyped(value), [value]);
+  useEffect(() => {
+    if (typed === value) return;
+    const timer = setTimeout(() => set(typed.trim()), SETTLE_MS);
+    return () => clearTimeout(timer);
+  }, [typed]);
+  return (
+    <label className="field" style={{ width }}>
+      <span>{label}</span>
+      <input className="input" value={typed} placeholder={placeholder} onChange={(event) => setTyped(event.target.value)} spellCheck={false} />
+    </label>
+  );
+}
+
+function List({ calls, opened, open }: { calls: Call[]; opened: Call | null; open: (call: Call) => void }) {
+  return (
+    <div className="scroll" tabIndex={0} role="region" aria-label={t("Calls")}>
+      <table>
+        <thead>
+          <tr>
+            <th>{t("Time")}</th>
+            <th>{t("Status")}</th>
+            <th>{t("Request")}</th>
+            <th>{t("From")}</th>
+            <th>{t("To")}</th>
+            <th className="right">{t("Took")}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {calls.map((call) => (
+            <tr key={call.sequence} className={call.sequence === opened?.sequence ? "pick picked" : "pick"} onClick={() => open(call)}>
+              <td className="num dim nowrap">{call.time.slice(11, 23)}</td>
+              <td>
+                <Badge tone={toneOfCall(call)}>{call.failure ? `${call.status} ${call.failure}` : call.status || t("left")}</Badge>
+              </td>
+              <td className="mono request">
+                <button type="button" className="button quiet small mono clip" onClick={() => open(call)} title={call.target}>
+                  {call.method} {call.target}
+                </button>
+              </td>
+              <td>{short(call.caller)}</td>
+              <td className="nowrap">{short(call.service.replace(/\/[^/]*$/, "")) || <span className="dim">{t("no route")}</span>}</td>
+              <td className="right num nowrap">{duration(call.took_us)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Opened({ call, all, open }: { call: Call; all: Call[]; open: (call: Call | null) => void }) {
+  const trace = useMemo(() => {
+    const own = all.filter((one) => one.trace_id === call.trace_id);
+    return own.some((one) => one.sequence === call.sequence) ? own : [...own, call];
+  }, [all, call]);
+  const facts: [string, string | number | undefined][] = [
+    [t("Route"), call.route],
+    [t("Service"), call.service],
+    [t("Endpoint"), call.endpoint],
+    [t("Revision"), call.revision],
+    [t("Listener"), call.listener],
+    [t("Client"), call.client],
+    [t("Identity"), call.identity],
+    [t("Protocol"), [call.protocol, call.tls && `TLS ${call.tls}`].filter(Boolean).join(", ")],
+    [t("Retries"), call.retries || undefined],
+    [t("Bytes in, out"), `${call.received_bytes}, ${call.sent_bytes}`],
+    [t("Trace"), call.trace_id],
+  ];
+  return (
+    <Panel
+      title={
+        <span className="row">
+          <Badge tone={toneOfCall(call)}>{call.status || t("left")}</Badge>
+          <span className="mono clip">
+            {call.method} {call.target}
+          </span>
+        </span>
+      }
+      actions={
+        <button type="button" className="button quiet icon" onClick={() => open(null)} aria-label={t("Close")}>
+          <Icon name="close" />
+        </button>
+      }
+    >
+      <div className="stack">
+        {call.failure && (
+          <div className="notice bad">
+            <Icon name="warning" />
+            <div>
+              <strong>{call.failure}</strong>
+              {call.detail && <div>{call.detail}</div>}
+            </div>
+          </div>
+        )}
+        <Stations call={call} />
+        <Trace calls={trace} opened={call} open={open} />
+        <dl className="definition">
+          {facts
+            .filter(([, value]) => value !== undefined && value !== "")
+            .map(([name, value]) => [
+              <dt key={name}>{name}</dt>,
+              <dd key={`${name} value`} className="mono">
+                {value}
+              </dd>,
+            ])}
+          {Object.entries(call.request_headers ?? {}).map(([name, value]) => [
+            <dt key={name}>{name}</dt>,
+            <dd key={`${name} value`} className="mono">
+              {value}
+            </dd>,
+          ])}
+        </dl>
+      </div>
+    </Panel>
+  );
+}

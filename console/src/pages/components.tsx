@@ -1,0 +1,310 @@
+// Components: what is configured, how each is, what this build could serve; and what apps keep in them.
+import { useState } from "react";
+import { ask, type Refused } from "../api/client";
+import { useApi } from "../api/live";
+import type { Component } from "../api/schema";
+import { bytes, inNamespace, quoted, short } from "../format";
+import { Badge, Cli, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
+import { A, useField } from "../route";
+import { t } from "../text/text";
+
+const EXAMPLE = "dodai apply -f components.yaml";
+
+export const blockOf = (type: string) => type.split(".")[0] ?? "";
+
+function State({ one }: { one: Component }) {
+  if (!one.known) return <Badge tone="bad">{t("no driver in this build")}</Badge>;
+  if (one.ready === null) return <Badge>{t("not known yet")}</Badge>;
+  return one.ready ? <Badge tone="good">{t("ready")}</Badge> : <Badge tone="bad">{t("not ready")}</Badge>;
+}
+
+export function Components({ namespace, name }: { namespace: string | undefined; name: string | undefined }) {
+  const got = useApi("components", {}, ["documents", "node"]);
+  if (!got.value) return <Waiting error={got.error} />;
+  const { items, types } = got.value;
+  const opened = items.find((one) => one.namespace === namespace && one.name === name);
+  return (
+    <div className="stack">
+      <Head title={t("Components")}>
+        <A className="button" to="/documents?new=1">
+          {t("New document")}
+        </A>
+        <Cli text="dodai get components -A" />
+      </Head>
+      <Panel flush>
+        {items.length === 0 ? (
+          <Empty title={t("No components yet")} command={EXAMPLE}>
+            {t("A component is where state, messages, secrets or configuration are kept.")}
+          </Empty>
+        ) : (
+          <div className="scroll-x">
+            <table>
+              <thead>
+                <tr>
+                  <th>{t("Name")}</th>
+                  <th>{t("Type")}</th>
+                  <th>{t("State")}</th>
+                  <th>{t("Apps that may use it")}</th>
+                  <th />
+                </tr>
+              </thead>
+              <tbody>
+                {items.map((one) => (
+                  <tr key={`${one.namespace}/${one.name}`} className={one === opened ? "picked" : ""}>
+                    <td>
+                      <A className="link" to={`/components/${one.namespace}/${encodeURIComponent(one.name)}`}>
+                        {short(`${one.namespace}/${one.name}`)}
+                      </A>
+                    </td>
+                    <td className="mono">
+                      {one.type} <span className="dim">{one.version}</span>
+                    </td>
+                    <td>
+                      <State one={one} />
+                      {one.reason && <div className="dim">{one.reason}</div>}
+                    </td>
+                    <td>{one.scopes.join(", ") || t("all of its namespace")}</td>
+                    <td className="right">
+                      <A className="button small" to={`/documents/Component/${one.namespace}/${encodeURIComponent(one.name)}`}>
+                        {t("Edit")}
+                      </A>
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        )}
+      </Panel>
+      {opened && blockOf(opened.type) === "state" && <Shelf one={opened} />}
+      {opened && blockOf(opened.type) === "pubsub" && <Publish one={opened} />}
+      {opened && blockOf(opened.type) === "configuration" && <Values one={opened} />}
+      <Matrix types={types} />
+    </div>
+  );
+}
+
+/** Keys that an app keeps in a store, and the value of one. */
+function Shelf({ one }: { one: Component }) {
+  const apps = useApi("documents", { kind: "App", namespace: one.namespace }, ["documents"]);
+  const all = one.scopes.length ? one.scopes : (apps.value?.items ?? []).map((app) => String(app.metadata.name));
+  const [asked, setAsked] = useField("of");
+  const [prefix, setPrefix] = useState("");
+  const [key, setKey] = useField("key");
+  const app = asked || all[0];
+  const [after, setAfter] = useState<string[]>([]);
+  const last = after.at(-1);
+  const place = app ? { namespace: one.namespace, name: app, store: one.name } : null;
+  const keys = useApi("keys", place && { ...place, prefix, ...(last ? { after: last } : {}) }, ["none"]);
+  const value = useApi("kept", place && key ? { ...place, key } : null, ["none"]);
+  return (
+    <div className="columns">
+      <Panel
+        title={t("Keys in {store}", { store: one.name })}
+        flush
+        actions={
+          <>
+            <select
+              className="select"
+              aria-label={t("App")}
+              value={app}
+              onChange={(event) => {
+                setAfter([]);
+                setKey("");
+                setAsked(event.target.value);
+              }}
+            >
+              {all.map((name) => (
+                <option key={name}>{name}</option>
+              ))}
+            </select>
+            <input
+              className="input"
+              type="search"
+              style={{ width: 150 }}
+              placeholder={t("Begins with")}
+              aria-label={t("Begins with")}
+              value={prefix}
+              onChange={(event) => {
+                setAfter([]);
+                setPrefix(event.target.value);
+              }}
+            />
+          </>
+        }
+      >
+        {keys.error && <Failure error={keys.error} />}
+        {keys.value && keys.value.keys.length === 0 && <Empty title={t("No keys")}>{t("{app} keeps nothing there that begins so.", { app: app ?? "" })}</Empty>}
+        <ul className="list">
+          {keys.value?.keys.map((name) => (
+            <li key={name}>
+              <button type="button" className="button quiet small mono clip" aria-pressed={name === key} onClick={() => setKey(name)}>
+                {name}
+              </button>
+            </li>
+          ))}
+        </ul>
+        {(after.length > 0 || keys.value?.next) && (
+          <div className="actions" style={{ padding: 10 }}>
+            <button type="button" className="button small" disabled={after.length === 0} onClick={() => setAfter(after.slice(0, -1))}>
+              {t("Back")}
+            </button>
+            <button type="button" className="button small" disabled={!keys.value?.next} onClick={() => keys.value?.next && setAfter([...after, keys.value.next])}>
+              {t("More")}
+            </button>
+          </div>
+        )}
+      </Panel>
+      <Panel title={key ? <span className="mono">{key}</span> : t("Value")} flush>
+        {!key && <Empty title={t("Choose a key")} />}
+        {key && value.error && <Failure error={value.error} />}
+        {key && value.value && (
+          <>
+            <div className="row wrap dim" style={{ padding: "8px 14px" }}>
+              <span>{bytes(value.value.bytes)}</span>
+              {value.value.etag && <span className="mono">etag {value.value.etag}</span>}
+              {value.value.content_type && <span>{value.value.content_type}</span>}
+            </div>
+            <pre className="value" tabIndex={0} aria-label={t("Value")}>
+              {value.value.text === null ? t("These bytes are no text.") : pretty(value.value.text)}
+            </pre>
+          </>
+        )}
+      </Panel>
+    </div>
+  );
+}
+
+/** JSON with lines, everything else as it is. */
+export function pretty(text: string): string {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+function Publish({ one }: { one: Component }) {
+  const [topic, setTopic] = useState("");
+  const [data, setData] = useState('{"hello": "world"}');
+  const [error, setError] = useState<Refused | null>(null);
+  const [sent, setSent] = useState(0);
+  const command = `dodai publish ${quoted(one.name)} ${quoted(topic || "TOPIC")} ${quoted(data)}${inNamespace(one.namespace)}`;
+  const publish = async () => {
+    setError(null);
+    try {
+      await ask("publish", { pubsub: one.name, topic, namespace: one.namespace }, new Blob([data], { type: data.trim().startsWith("{") ? "application/json" : "text/plain" }));
+      setSent((count) => count + 1);
+      toast(t("Published"));
+    } catch (failure) {
+      setError(failure as Refused);
+    }
+  };
+  return (
+    <Panel title={t("Publish to {name}", { name: one.name })} actions={<Cli text={command} />}>
+      <form
+        className="stack tight"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void publish();
+        }}
+      >
+        <label className="field">
+          <span>{t("Topic")}</span>
+          <input className="input" value={topic} onChange={(event) => setTopic(event.target.value)} placeholder="order.placed" />
+        </label>
+        <label className="field">
+          <span>{t("Data")}</span>
+          <textarea className="input mono" style={{ height: 110, padding: 9 }} value={data} onChange={(event) => setData(event.target.value)} spellCheck={false} />
+        </label>
+        {error && <Failure error={error} />}
+        <div className="spread">
+          <span className="dim" role="status">
+            {sent > 0 && t("{count} published from here", { count: sent })}
+          </span>
+          <button type="submit" className="button primary" disabled={!topic}>
+            {t("Publish")}
+          </button>
+        </div>
+      </form>
+    </Panel>
+  );
+}
+
+function Values({ one }: { one: Component }) {
+  const [key, setKey] = useState("");
+  const [value, setValue] = useState<string | null>(null);
+  const [error, setError] = useState<Refused | null>(null);
+  const place = { store: one.name, key, namespace: one.namespace };
+  const run = (work: Promise<unknown>) => {
+    setError(null);
+    work.catch((failure: Refused) => setError(failure));
+  };
+  const read = () => run(ask("configGet", place).then((got) => setValue(got.value)));
+  const write = () => run(ask("configSet", place, value ?? "").then(() => toast(t("Written"))));
+  const commands = value === null ? `dodai config get ${quoted(one.name)} ${quoted(key || "KEY")}` : `dodai config set ${quoted(one.name)} ${quoted(key || "KEY")} ${quoted(value)}`;
+  return (
+    <Panel title={t("Values of {name}", { name: one.name })} actions={<Cli text={commands + inNamespace(one.namespace)} />}>
+      <form
+        className="stack tight"
+        onSubmit={(event) => {
+          event.preventDefault();
+          read();
+        }}
+      >
+        <div className="row">
+          <label className="field grow">
+            <span>{t("Key")}</span>
+            <input className="input" value={key} onChange={(event) => setKey(event.target.value)} placeholder="banner" />
+          </label>
+          <button type="submit" className="button" style={{ alignSelf: "flex-end" }} disabled={!key}>
+            {t("Read")}
+          </button>
+        </div>
+        <label className="field">
+          <span>{t("Value")}</span>
+          <input className="input mono" value={value ?? ""} onChange={(event) => setValue(event.target.value)} />
+        </label>
+        {error && <Failure error={error} />}
+        <div className="actions">
+          <button type="button" className="button primary" disabled={!key || value === null} onClick={write}>
+            {t("Write")}
+          </button>
+        </div>
+      </form>
+    </Panel>
+  );
+}
+
+/** Which drivers this build has, by building block. */
+function Matrix({ types }: { types: string[] }) {
+  const blocks = [...new Set(types.map(blockOf))].sort();
+  return (
+    <Panel title={t("What this build can serve")} flush>
+      <table className="matrix">
+        <thead>
+          <tr>
+            <th>{t("Building block")}</th>
+            <th>{t("Types")}</th>
+          </tr>
+        </thead>
+        <tbody>
+          {blocks.map((block) => (
+            <tr key={block}>
+              <td>{block}</td>
+              <td className="mono">
+                <span className="row wrap">
+                  {types
+                    .filter((type) => blockOf(type) === block)
+                    .map((type) => (
+                      <Badge key={type}>{type}</Badge>
+                    ))}
+                </span>
+              </td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </Panel>
+  );
+}

@@ -1,0 +1,200 @@
+import { describe, expect, it, vi } from "vitest";
+import type { Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
+
+// What the browser gives to modules as they are loaded.
+vi.stubGlobal("localStorage", { getItem: () => null, setItem: () => undefined, removeItem: () => undefined });
+vi.stubGlobal("matchMedia", () => ({ matches: false, addEventListener: () => undefined }));
+vi.stubGlobal("navigator", { language: "en", platform: "" });
+vi.stubGlobal("addEventListener", () => undefined);
+vi.stubGlobal("location", { pathname: "/", search: "", hash: "" });
+
+const { parse } = await import("../api/stream");
+const { address } = await import("../api/client");
+const { append } = await import("../api/live");
+const { columns } = await import("../parts/chart");
+const { steps, ordered } = await import("../parts/stations");
+const { fit } = await import("../parts/palette");
+const { judge, sums } = await import("../apps");
+const { diffLines, folded } = await import("../diff");
+const { layOut, ranks } = await import("../graph");
+const { checkText } = await import("../schema");
+const { tokens } = await import("../parts/editor");
+const format = await import("../format");
+const { toYaml } = await import("../yaml");
+const { asked, command } = await import("../pages/calls");
+const { graphOf } = await import("../pages/topology");
+
+describe("server-sent events", () => {
+  it("are read whole, and what is not whole waits", () => {
+    const { messages, rest } = parse(': hello\n\nid: 7\nevent: beat\ndata: {"a":1}\n\ndata: x');
+    expect(messages).toEqual([{ id: "7", event: "beat", data: '{"a":1}' }]);
+    expect(rest).toBe("data: x");
+  });
+});
+
+describe("addresses", () => {
+  it("have parts and query escaped", () => {
+    expect(address("kept", { namespace: "default", name: "a b", store: "s", key: "cart/1?" })).toBe("/v1/apps/default/a%20b/state/s/cart%2F1%3F");
+    expect(address("calls", { app: "default/web", errors: false })).toBe("/v1/calls?app=default%2Fweb");
+  });
+});
+
+const point = (second: number, calls: number, errors = 0, p50 = 0, p99 = 0): Point => [second, calls, errors, p50, p99, 0, 0];
+
+describe("traffic", () => {
+  const traffic: Traffic = { range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [] };
+  it("moves on with each beat, once", () => {
+    const beat = { second: 111, apps: { "default/web": point(111, 3), "default/new": point(111, 1) } } as unknown as Beat;
+    const next = append(traffic, beat, 10);
+    expect(next.apps).toEqual({ "default/web": [point(105, 2), point(111, 3)], "default/new": [point(111, 1)] });
+    expect(append(next, beat, 10)).toBe(next);
+  });
+  it("has a column for every step, silent ones too", () => {
+    const [times, values] = columns([point(101, 4)], { step: 1, from: 100, to: 103, since: 0 }, [{ label: "", colour: "--dim", value: (one) => one[1] }]);
+    expect(times).toEqual([100, 101, 102, 103]);
+    expect(values).toEqual([0, 4, 0, 0]);
+  });
+  it("comes to sums", () => {
+    expect(sums([point(1, 10, 1, 100, 200), point(2, 30, 0, 200, 400)], { step: 1, from: 0, to: 30, since: 10 })).toEqual({ rate: 2, errors: 1 / 40, p50: 175, p99: 350 });
+    expect(sums(undefined, undefined).rate).toBe(0);
+  });
+});
+
+describe("apps", () => {
+  const instance = (phase: Instance["phase"], reason = "") => ({ phase, reason }) as Instance;
+  it("are judged by their conditions and instances", () => {
+    expect(judge({ conditions: [{ type: "Ready", status: "True" }] }, [instance("ready")])).toEqual({ tone: "good", reason: "" });
+    expect(judge({ conditions: [{ type: "Ready", status: "False", message: "no" }] }, [])).toEqual({ tone: "bad", reason: "no" });
+    expect(judge({ conditions: [{ type: "Ready", status: "True" }] }, [instance("backing_off", "it exits")])).toEqual({ tone: "warn", reason: "it exits" });
+    expect(judge({}, []).tone).toBe("plain");
+  });
+});
+
+describe("differences", () => {
+  it("are the fewest lines", () => {
+    const lines = diffLines("a\nb\nc\nd", "a\nx\nc\nd\ne");
+    expect(lines.map((line) => line.kind[0] + line.text)).toEqual(["sa", "db", "ax", "sc", "sd", "ae"]);
+  });
+  it("leave out what is equal for long", () => {
+    const long = Array.from({ length: 30 }, (_, at) => `${at}`).join("\n");
+    const shown = folded(diffLines(long, long.replace("15", "x")));
+    expect(shown[0]).toEqual({ kind: "gap", text: "⋯ 12" });
+    expect(shown.filter((line) => line.kind === "same")).toHaveLength(6);
+    expect(folded(diffLines(long, long))).toEqual([]);
+  });
+});
+
+describe("the graph", () => {
+  it("has callers to the left, and bears circles", () => {
+    const found = ranks(["a", "b", "c"], [
+      { from: "a", to: "b" },
+      { from: "b", to: "c" },
+      { from: "c", to: "b" },
+    ]);
+    expect([found.get("a"), found.get("b")]).toEqual([0, 1]);
+  });
+  it("is laid out alike each time, and no two nodes lie on each other", () => {
+    const ids = Array.from({ length: 300 }, (_, at) => `n${at}`);
+    const links = ids.slice(1).map((to, at) => ({ from: ids[Math.floor(at / 3)] ?? "", to }));
+    const [one, two] = [layOut(ids, links), layOut([...ids].reverse(), links)];
+    expect([...one.entries()].sort()).toEqual([...two.entries()].sort());
+    expect(new Set([...one.values()].map((node) => `${node.x} ${node.y}`)).size).toBe(ids.length);
+  });
+  it("is made from what was measured", () => {
+    const edge = { caller: "outside", app: "default/web", calls: 600, errors: 6, p50_us: 1, p99_us: 2 };
+    const { nodes, edges } = graphOf([], [edge], 300, "app");
+    expect(nodes.map((node) => node.id).sort()).toEqual(["default/web", "outside"]);
+    expect(edges).toEqual([{ from: "outside", to: "default/web", rate: 2, errors: 0.01 }]);
+  });
+});
+
+describe("a call", () => {
+  const call = (span: string, parent?: string, time = "2026-01-01T00:00:00.000001Z") =>
+    ({ span_id: span, parent_id: parent, time, took_us: 100, stations: { route_us: 1, filter_us: 2, attempt_us: 3, endpoint_us: 10, response_us: 90 } }) as Call;
+  it("is its stations, one after the other", () => {
+    expect(steps(call("a")).map((step) => [step.name, step.from, step.to])).toEqual([
+      ["listen", 0, 0],
+      ["codec", 0, 0],
+      ["route", 0, 1],
+      ["filter", 1, 2],
+      ["attempt", 2, 3],
+      ["endpoint", 3, 90],
+      ["body", 90, 100],
+    ]);
+  });
+  it("stands under the one that made it", () => {
+    expect(ordered([call("b", "a", "2026-01-01T00:00:00.000002Z"), call("a"), call("c", "b", "2026-01-01T00:00:00.000003Z")]).map((row) => [row.call.span_id, row.depth])).toEqual([
+      ["a", 0],
+      ["b", 1],
+      ["c", 2],
+    ]);
+  });
+  it("is asked for as the command line does", () => {
+    const filters = { app: "web", caller: "", route: "", status: "5xx", path: "/a b", slower: "20", header: "", errors: true };
+    expect(asked(filters)).toEqual({ app: "default/web", status: "5xx", path: "/a b", slower_than_us: 20_000, errors: true });
+    expect(command(filters)).toBe("dodai tap web --status 5xx --path '/a b' --slower-than 20ms --errors");
+  });
+});
+
+describe("documents", () => {
+  const schema = {
+    type: "object",
+    required: ["kind", "spec"],
+    additionalProperties: false,
+    properties: {
+      kind: { const: "App", description: "The kind." },
+      spec: { $ref: "#/$defs/Spec" },
+    },
+    $defs: {
+      Spec: {
+        type: "object",
+        additionalProperties: false,
+        description: "What is wanted.",
+        properties: { replicas: { type: "integer", minimum: 0 }, run: { anyOf: [{ enum: ["once", "service"] }, { type: "null" }] } },
+      },
+    },
+  };
+  const check = (text: string) => checkText(text, new Map([["App", schema]]));
+  it("are checked with lines and the name that was meant", () => {
+    expect(check("kind: App\nspec:\n  replica: 1\n  run: onse\n").findings).toEqual([
+      { line: 3, severity: "error", message: "`replica` is not known in `spec`; did you mean `replicas`?" },
+      { line: 4, severity: "error", message: "`spec.run` is `onse`; it can be once, service; did you mean `once`?" },
+    ]);
+    expect(check("kind: App\n").findings[0]?.message).toBe("`spec` is missing");
+    expect(check("kind: App\nspec: {replicas: -1}\n").findings[0]?.message).toContain("must be from 0");
+    expect(check("kind: App\nspec: [\n").findings.length).toBeGreaterThan(0);
+    expect(check("kind: App\nspec:\n  replicas: 2\n").findings).toEqual([]);
+  });
+  it("say what a place is about", () => {
+    expect(check("kind: App\nspec:\n  replicas: 2\n").places.get(2)?.description).toBe("What is wanted.");
+    expect(check("kind: App\nspec:\n  replicas: 2\n").places.get(3)?.names).toEqual(["run"]);
+  });
+  it("are shown without what the server keeps", () => {
+    const document = { spec: { a: 1 }, kind: "App", apiVersion: "v1", metadata: { name: "x", namespace: "default", uid: "1", annotations: { "dodai.dev/scope": "y" } }, status: {} };
+    expect(toYaml(document as unknown as Document)).toBe("apiVersion: v1\nkind: App\nmetadata:\n  name: x\nspec:\n  a: 1\n");
+  });
+  it("are coloured without losing a letter", () => {
+    for (const line of ["  - name: web # note", "a: 'b: c'", "- 12", "", "  key:", "# only", "x: true"]) {
+      expect(
+        tokens(line)
+          .map((token) => token.text)
+          .join(""),
+      ).toBe(line);
+    }
+  });
+});
+
+describe("words and numbers", () => {
+  it("are short", () => {
+    expect([format.rate(0.25), format.rate(1234), format.rate(12_345)]).toEqual(["0.25", "1234", "12.3k"]);
+    expect([format.duration(90), format.duration(1500), format.duration(2_500_000)]).toEqual(["90 µs", "1.50 ms", "2.50 s"]);
+    expect([format.bytes(10), format.bytes(5 << 20), format.bytes(null)]).toEqual(["10 B", "5.0 MiB", "–"]);
+    expect([format.percent(0), format.percent(0.005), format.percent(0.5)]).toEqual(["0%", "0.50%", "50.0%"]);
+    expect([format.quoted("a b"), format.quoted("it's"), format.quoted("a-b")]).toEqual(["'a b'", "'it'\\''s'", "a-b"]);
+  });
+  it("are found by what is typed", () => {
+    expect(fit("orders App", "ord")).toBe(0);
+    expect(fit("orders App", "xyz")).toBeNull();
+    expect(fit("orders App", "odr")).not.toBeNull();
+  });
+});

@@ -1,0 +1,96 @@
+//! What consoles are shown of a running base: who calls whom, what instances use, what apps keep.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::PoisonError;
+
+use dodai_admin::Refusal;
+use dodai_admin::seam::{Kept, Keys, Pair, Shelf, Traffic, Usage};
+use dodai_base::node::Parts;
+use dodai_capability::keys::original;
+use dodai_capability::state::{Get, List};
+use dodai_core::id::InstanceId;
+use dodai_dataplane::stats::{BUCKETS, Direction};
+use http::StatusCode;
+
+/// The most bytes of a value that are shown.
+const MAX_SHOWN: usize = 64 << 10;
+
+/// What each instance uses, where it is measured.
+pub fn usages(base: &Parts) -> HashMap<InstanceId, Usage> {
+    // What modules hold together is not measured apart; the peak of one instance is what is known.
+    let modules = base.modules.metrics().into_iter().map(|(instance, _, metrics)| {
+        let usage =
+            Usage { cpu_ms: Some(metrics.cpu_ns / 1_000_000), memory_bytes: Some(metrics.memory_peak) };
+        (instance, usage)
+    });
+    let handles = base.handles.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let processes = handles.into_iter().filter_map(|(instance, handle)| {
+        let usage = handle.usage()?;
+        let cpu = u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX);
+        Some((instance, Usage { cpu_ms: Some(cpu), memory_bytes: Some(usage.memory_bytes) }))
+    });
+    modules.chain(processes).collect()
+}
+
+/// All calls until now. Those of the runtime API are no calls of one app to another, and are left out.
+pub fn traffic(base: &Parts) -> Traffic {
+    let mut pairs: BTreeMap<(String, String), Pair> = BTreeMap::new();
+    for reading in base.plane.stats().read() {
+        let labels = &reading.labels;
+        if labels.direction == Direction::Api {
+            continue;
+        }
+        // `namespace/app/port`
+        let app = labels.service.rsplit_once('/').map_or("", |(app, _)| app);
+        let key = (labels.caller.to_string(), app.to_owned());
+        let stream = pairs.entry(key).or_insert_with(|| Pair {
+            caller: labels.caller.to_string(),
+            app: app.to_owned(),
+            buckets: vec![0; BUCKETS.len() + 1],
+            ..Pair::default()
+        });
+        stream.calls += reading.calls();
+        stream.errors += reading.classes[5] + reading.classes[0];
+        for (sum, more) in stream.buckets.iter_mut().zip(reading.buckets) {
+            *sum += more;
+        }
+    }
+    Traffic { bounds_s: BUCKETS.to_vec(), pairs: pairs.into_values().collect() }
+}
+
+fn refused(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(StatusCode::CONFLICT, "state", error.to_string())
+}
+
+/// Keys that an app keeps in a state store.
+pub async fn keys(
+    base: &Parts,
+    shelf: &Shelf,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<Keys, Refusal> {
+    let open = base.runtime.keyvalue(&shelf.app, &shelf.store).map_err(|error| refused(&error))?;
+    let stored = |key: &str| format!("{}{key}", open.prefix.start());
+    let list = List { prefix: stored(prefix), after: after.map(stored), limit };
+    let page = open.store.list(&list).await.map_err(|error| refused(&error))?;
+    let shown = |key: &String| original(key).to_owned();
+    Ok(Keys { keys: page.keys.iter().map(shown).collect(), next: page.next.as_ref().map(shown) })
+}
+
+/// One value that an app keeps in a state store.
+pub async fn kept(base: &Parts, shelf: &Shelf, key: &str) -> Result<Option<Kept>, Refusal> {
+    let open = base.runtime.keyvalue(&shelf.app, &shelf.store).map_err(|error| refused(&error))?;
+    let get = Get::new(open.prefix.apply(key).map_err(|error| Refusal::bad_request(error.to_string()))?);
+    let found = open.store.get(&get).await.map_err(|error| refused(&error))?;
+    Ok(found.map(|item| {
+        let text = std::str::from_utf8(&item.value).ok();
+        let end = text.map_or(0, |text| text.floor_char_boundary(MAX_SHOWN));
+        Kept {
+            text: text.map(|text| text[..end].to_owned()),
+            bytes: item.value.len(),
+            etag: item.etag.map(|etag| etag.to_string()),
+            content_type: item.content_type.map(|kind| kind.to_string()),
+        }
+    }))
+}
