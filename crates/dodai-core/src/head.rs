@@ -163,6 +163,21 @@ fn length_bit(length: usize) -> u64 {
 }
 
 impl Edit {
+    /// The bit of the length of the name that it changes in any way.
+    fn name_bit(&self) -> u64 {
+        match self {
+            Edit::Set(name, _) | Edit::Append(name, _) | Edit::Remove(name) => {
+                length_bit(name.as_str().len())
+            }
+            Edit::Target(_) | Edit::Authority(_) => 0,
+        }
+    }
+
+    /// Whether it takes away what stood there as `name`.
+    fn replaces(&self, name: &HeaderName) -> bool {
+        matches!(self, Edit::Set(own, _) | Edit::Remove(own) if own == name)
+    }
+
     /// The bit of the length of the name that it replaces or removes.
     fn length_bit(&self) -> u64 {
         match self {
@@ -201,17 +216,20 @@ pub struct Prepared {
     /// The headers that they add, as HTTP/1 writes them.
     lines: Vec<u8>,
     lengths: u64,
+    names: u64,
     start_line: bool,
+    crossing: bool,
 }
 
 impl Prepared {
     /// These changes.
     pub fn new(edits: Vec<Edit>) -> Arc<Prepared> {
+        let mut all = Edits::new();
+        edits.iter().for_each(|edit| all.push(edit.clone()));
         let mut lines = Vec::new();
-        edits.iter().for_each(|edit| edit.write_added(&mut lines));
-        let lengths = edits.iter().fold(0, |lengths, edit| lengths | edit.length_bit());
-        let start_line = edits.iter().any(Edit::is_of_start_line);
-        Arc::new(Prepared { edits, lines, lengths, start_line })
+        all.write_added(&mut lines);
+        let Edits { lengths, names, start_line, crossing, .. } = all;
+        Arc::new(Prepared { edits, lines, lengths, names, start_line, crossing })
     }
 }
 
@@ -221,8 +239,12 @@ pub struct Edits {
     parts: SmallVec<[Part; 6]>,
     /// A bit for each length that the name of a replaced or removed header has: most names are told apart by it.
     lengths: u64,
+    /// The same of each header that is changed in any way.
+    names: u64,
     /// Whether target or authority change.
     start_line: bool,
+    /// Whether a change may take back what one before it added.
+    crossing: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -248,21 +270,27 @@ impl Edits {
 
     /// Adds a change after the others.
     pub fn push(&mut self, edit: Edit) {
+        self.crossing |= self.names & edit.length_bit() != 0;
         self.lengths |= edit.length_bit();
+        self.names |= edit.name_bit();
         self.start_line |= edit.is_of_start_line();
         self.parts.push(Part::One(edit));
     }
 
     /// Adds changes after the others without copying them.
     pub fn push_all(&mut self, prepared: &Arc<Prepared>) {
+        self.crossing |= prepared.crossing || self.names & prepared.lengths != 0;
         self.lengths |= prepared.lengths;
+        self.names |= prepared.names;
         self.start_line |= prepared.start_line;
         self.parts.push(Part::All(prepared.clone()));
     }
 
     /// Adds the changes of `others` after these.
     pub fn extend(&mut self, others: &Edits) {
+        self.crossing |= others.crossing || self.names & others.lengths != 0;
         self.lengths |= others.lengths;
+        self.names |= others.names;
         self.start_line |= others.start_line;
         self.parts.extend(others.parts.iter().cloned());
     }
@@ -296,8 +324,23 @@ impl Edits {
         self.start_line
     }
 
+    /// The headers that are added, but for those that a later change takes back.
+    pub fn added(&self) -> impl Iterator<Item = (&HeaderName, &Short)> {
+        let stays = |at: usize, name: &HeaderName| {
+            !self.crossing || !self.iter().skip(at + 1).any(|later| later.replaces(name))
+        };
+        self.iter().enumerate().filter_map(move |(at, edit)| match edit {
+            Edit::Set(name, value) | Edit::Append(name, value) => stays(at, name).then_some((name, value)),
+            Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => None,
+        })
+    }
+
     /// Writes the headers that are added, as HTTP/1 does.
     pub fn write_added(&self, out: &mut Vec<u8>) {
+        if self.crossing {
+            self.added().for_each(|(name, value)| write_header(out, name.as_str().as_bytes(), value));
+            return;
+        }
         for part in &self.parts {
             match part {
                 Part::One(edit) => edit.write_added(out),
@@ -480,5 +523,32 @@ mod tests {
         let mut lines = Vec::new();
         edits.write_added(&mut lines);
         assert_eq!((lines.as_slice(), edits.change_start_line()), (b"x: 3\r\nx: 4\r\n".as_slice(), true));
+    }
+
+    #[test]
+    fn what_a_later_change_takes_back_is_not_written() {
+        let short = Short::from_slice;
+        let name = HeaderName::from_static;
+        let all = [
+            Edit::Set(name("a"), short(b"1")),
+            Edit::Append(name("a"), short(b"2")),
+            Edit::Append(name("b"), short(b"1")),
+            Edit::Remove(name("b")),
+            Edit::Set(name("a"), short(b"3")),
+            Edit::Append(name("c"), short(b"1")),
+            Edit::Append(name("b"), short(b"2")),
+        ];
+        // Whoever makes which of them: one filter or several.
+        for split in 0..=all.len() {
+            let mut edits = Edits::new();
+            all[..split].iter().for_each(|edit| edits.push(edit.clone()));
+            edits.push_all(&Prepared::new(all[split..].to_vec()));
+            let mut lines = Vec::new();
+            edits.write_added(&mut lines);
+            assert_eq!(lines.as_slice(), b"a: 3\r\nc: 1\r\nb: 2\r\n", "{split}");
+            let mut headers = http::HeaderMap::new();
+            edits.apply_to(&mut headers);
+            assert_eq!(headers.len(), 3, "{split}: {headers:?}");
+        }
     }
 }

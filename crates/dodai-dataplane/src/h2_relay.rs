@@ -506,12 +506,7 @@ fn write_edited(encoder: &mut h2::Encoder, out: &mut Vec<u8>, head: &Block, edit
             encoder.field(name, value, sensitive, out);
         }
     }
-    for edit in edits.iter() {
-        match edit {
-            Edit::Set(name, value) | Edit::Append(name, value) => {
-                encoder.field(name.as_str().as_bytes(), value, false, out);
-            }
-            Edit::Remove(_) | Edit::Target(_) | Edit::Authority(_) => {}
-        }
+    for (name, value) in edits.added() {
+        encoder.field(name.as_str().as_bytes(), value, false, out);
     }
 }
