@@ -19,7 +19,7 @@ enum Results {
 use Results::{Many, One};
 
 /// Commands that end by themselves while the project runs, in an order that works.
-const COMMANDS: [(&[&str], Results); 40] = [
+const COMMANDS: [(&[&str], Results); 41] = [
     (&["version"], One),
     (&["validate", "dodai.yaml"], One),
     (&["build", "."], One),
@@ -29,6 +29,7 @@ const COMMANDS: [(&[&str], Results); 40] = [
     (&["ps"], One),
     (&["ps", "hello"], One),
     (&["top"], One),
+    (&["console"], One),
     (&["debug", "table"], One),
     (&["debug", "certificates"], One),
     (&["intercept", "show"], One),

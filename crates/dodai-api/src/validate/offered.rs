@@ -58,6 +58,7 @@ pub(super) fn check_policy(spec: &PolicySpec, found: &mut Findings) {
     let of_called = [
         ("circuitBreaker", spec.circuit_breaker.is_some()),
         ("concurrency", spec.concurrency.is_some()),
+        ("connection", spec.connection.is_some()),
         ("loadBalancing", spec.load_balancing.is_some()),
         ("health", spec.health.is_some()),
     ];

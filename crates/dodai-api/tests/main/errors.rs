@@ -209,6 +209,7 @@ spec:
   targetRefs: [{ kind: Route, name: shop }]
   loadBalancing: { algorithm: round_robin, hashOn: { header: "a b", call: path } }
   health: { panicThreshold: 10, outliers: { consecutive5xx: 0, consecutiveGatewayErrors: 0 } }
+  connection: { maxAge: 1m }
 ---
 apiVersion: dodai.dev/v1
 kind: Service
