@@ -43,7 +43,9 @@ async function check(page, name) {
 }
 
 async function shot(page, name) {
-  if (shots) await page.screenshot({ path: join(shots, `console-${name}.png`) });
+  if (!shots) return;
+  await page.locator(".toast").waitFor({ state: "detached" });
+  await page.screenshot({ path: join(shots, `console-${name}.png`) });
 }
 
 const go = async (page, path) => {
@@ -203,7 +205,7 @@ async function components(page) {
   await shot(page, "components");
   await check(page, "components");
   await go(page, "/components/default/shop-pubsub");
-  await page.getByLabel("Topic").fill("order.placed");
+  await page.getByRole("combobox", { name: "Topic" }).fill("order.placed");
   await page.getByRole("button", { name: "Publish", exact: true }).click();
   await page.getByText("1 published from here").waitFor();
   await go(page, "/components/default/shop-config");

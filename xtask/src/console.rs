@@ -76,8 +76,7 @@ fn missing(workspace: &Workspace) -> Option<String> {
     }
     let version = Tool::new("node", &workspace.root).args(["--version"]).output().ok()?;
     let major: u32 = version.trim().trim_start_matches('v').split('.').next()?.parse().ok()?;
-    (major < NODE)
-        .then(|| format!("Node {} is too old: {NODE} or later is needed", version.trim()))
+    (major < NODE).then(|| format!("Node {} is too old: {NODE} or later is needed", version.trim()))
 }
 
 fn install(workspace: &Workspace) -> Result<std::path::PathBuf> {

@@ -130,12 +130,7 @@ const LIMITS: &[Limit] = &[
         Unit::Count,
         "sessions of the console; a further one ends the one that was silent the longest",
     ),
-    limit(
-        "dodai-admin/src/live.rs",
-        "BEAT",
-        Unit::Time,
-        "between two messages of the console's live stream",
-    ),
+    limit("dodai-admin/src/live.rs", "BEAT", Unit::Time, "between two messages of the console's live stream"),
     limit(
         "dodai-admin/src/live.rs",
         "KEPT",

@@ -129,7 +129,8 @@ impl Track {
     /// Takes the counters of a second, and what is used if that was looked at.
     fn step(&mut self, now: Counters, used: Option<Use>, second: u64, bounds: &[f64]) {
         if let Some(used) = used {
-            let (spent, length) = (used.cpu_ms.checked_sub(self.used.cpu_ms), second.saturating_sub(self.used_at));
+            let (spent, length) =
+                (used.cpu_ms.checked_sub(self.used.cpu_ms), second.saturating_sub(self.used_at));
             let is_known = self.used_at > 0 && length > 0;
             self.cpu_milli = spent.filter(|_| is_known).map_or(0.0, |spent| spent as f32 / length as f32);
             (self.used, self.used_at) = (used, second);
@@ -374,7 +375,9 @@ mod tests {
         let mut history = History::default();
         let look = |cpu_ms| BTreeMap::from([("default/a".to_owned(), Use { cpu_ms, memory_bytes: 10 })]);
         let none = Traffic::default();
-        for (second, cpu_ms) in [(100, Some(1000)), (101, None), (102, Some(1500)), (103, None), (104, Some(100))] {
+        for (second, cpu_ms) in
+            [(100, Some(1000)), (101, None), (102, Some(1500)), (103, None), (104, Some(100))]
+        {
             history.step(second, &none, cpu_ms.map(look).as_ref());
         }
         let apps = history.apps(history.range(60), None);

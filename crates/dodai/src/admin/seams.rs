@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending, Shelf,
-    StoreState, Traffic, Usage, View,
+    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending,
+    Shelf, StoreState, Traffic, Usage, View,
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;

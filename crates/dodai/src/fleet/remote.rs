@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending, Shelf, Usage,
+    self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending, Shelf,
+    Usage,
 };
 use dodai_control::control::Control;
 use dodai_control::records::InstanceRecord;
