@@ -54,6 +54,7 @@ const STAGES: &[Stage] = &[
         run: console::check,
     },
     Stage { name: "test", what: "all tests", run: |w| testing::run(w, &[]).map(|()| Outcome::Passed) },
+    Stage { name: "browser", what: "every page of the console works in Chromium", run: console::browse },
     Stage { name: "h2spec", what: "a gateway passes the test suite of HTTP/2", run: conformance::check },
     Stage { name: "fuzz", what: "fuzz targets build and run", run: |w| fuzz::check(w, FUZZ_SECONDS) },
     Stage {

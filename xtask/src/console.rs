@@ -41,6 +41,17 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Every page works in a browser.
+pub fn browse(workspace: &Workspace) -> Result<Outcome> {
+    if let Some(reason) = missing(workspace) {
+        return Ok(Outcome::Skipped(reason));
+    }
+    if let Err(error) = packages::ensure_browser(workspace) {
+        return Ok(Outcome::Skipped(format!("no browser can be had here: {error:#}")));
+    }
+    drive(workspace, None).map(|()| Outcome::Passed)
+}
+
 /// Drives every page in a browser against the shop under load; `shots` says where pictures of them go.
 pub fn drive(workspace: &Workspace, shots: Option<&str>) -> Result<()> {
     packages::ensure_browser(workspace)?;
@@ -60,13 +71,12 @@ pub fn drive(workspace: &Workspace, shots: Option<&str>) -> Result<()> {
 fn missing(workspace: &Workspace) -> Option<String> {
     for program in ["node", "npm"] {
         if find_program(program).is_none() {
-            return Some(format!("not rebuilt, there is no {program} here"));
+            return Some(format!("there is no {program} here"));
         }
     }
     let version = Tool::new("node", &workspace.root).args(["--version"]).output().ok()?;
     let major: u32 = version.trim().trim_start_matches('v').split('.').next()?.parse().ok()?;
-    (major < NODE)
-        .then(|| format!("not rebuilt, Node {} is too old: {NODE} or later is needed", version.trim()))
+    (major < NODE).then(|| format!("Node {} is too old: {NODE} or later is needed", version.trim()))
 }
 
 fn install(workspace: &Workspace) -> Result<std::path::PathBuf> {

@@ -1,6 +1,6 @@
 //! The Debian packages that checks and tests need, each with its reason. Nothing else is installed anywhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -54,6 +54,13 @@ const BROWSER: &[Need] = &[
     Need { program: "npm", package: "npm", reason: "the packages of that script" },
 ];
 
+/// Fonts without which pictures of the console in Chinese have boxes for letters.
+const FONTS: &[Need] = &[Need {
+    program: "/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
+    package: "fonts-wqy-microhei",
+    reason: "the console speaks Chinese, too",
+}];
+
 /// What `cargo xtask bench` needs: load generators and peers to be compared with.
 const BENCHES: &[Need] = &[
     Need { program: "python3", package: "python3", reason: "the comparisons are scripts" },
@@ -71,7 +78,8 @@ const ENVOY: &str = "1.40.0";
 
 /// Makes sure of a browser and what drives it.
 pub fn ensure_browser(workspace: &Workspace) -> Result<()> {
-    ensure(workspace, BROWSER)
+    ensure(workspace, BROWSER)?;
+    ensure_where(workspace, FONTS, |file| Path::new(file).is_file())
 }
 
 /// Makes sure of what the comparisons need; where Envoy is, if it can be had.

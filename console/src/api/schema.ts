@@ -70,7 +70,7 @@ export type NodeState = {
   /** Listeners that are not as the documents say, with the reason. */
   not_open: Record<string, string>;
   /** Components; the reason of those that are not ready. */
-  components: Record<string, string> | null;
+  components: Record<string, string | null>;
 };
 
 /** The store of documents. */
@@ -404,12 +404,24 @@ export type Base = {
   connected: boolean;
   since_ms: number;
   applied: number;
+  /** What it uses itself, modules included; null if it did not say so at once. */
+  own: Own | null;
   refused: string | null;
   listeners: Record<string, string>;
   not_open: Record<string, string>;
   mesh: string | null;
   instances: string[];
   components: Record<string, boolean>;
+};
+
+/** What a base uses itself. */
+export type Own = {
+  version: string;
+  memory_bytes: number;
+  cpu_ms: number;
+  threads: number;
+  open_files: number;
+  started_ms: number;
 };
 
 /** Every base that was seen. */
@@ -436,6 +448,8 @@ export type Component = {
 export type Components = {
   items: Component[];
   types: string[];
+  /** Who listens, such as `default/shop events/order.placed`; the reason of those that do not run. */
+  subscriptions: Record<string, string | null>;
 };
 
 /** Keys that an app keeps. */

@@ -1,7 +1,7 @@
 // Bases: the nodes, what each serves, and what it is not able to do.
 import { useApi } from "../api/live";
 import { appPath } from "../apps";
-import { age, bytes, moment, short } from "../format";
+import { age, bytes, duration, moment, short } from "../format";
 import { Badge, Cli, Dot, Empty, Head, Panel, Waiting } from "../parts/basic";
 import { A } from "../route";
 import { t } from "../text/text";
@@ -45,6 +45,22 @@ export function Bases() {
               <dl className="definition">
                 <dt>{t("Snapshot in force")}</dt>
                 <dd className="num">{base.applied}</dd>
+                {base.own && (
+                  <>
+                    <dt>{t("Version")}</dt>
+                    <dd className="num">{base.own.version}</dd>
+                    <dt>{t("Memory of the base")}</dt>
+                    <dd className="num">
+                      {bytes(base.own.memory_bytes)} <span className="dim">{t("{threads} threads, {files} open files", { threads: base.own.threads, files: base.own.open_files })}</span>
+                    </dd>
+                    <dt>{t("CPU time")}</dt>
+                    <dd className="num">{duration(base.own.cpu_ms * 1000)}</dd>
+                    <dt>{t("Started")}</dt>
+                    <dd className="num" title={moment(base.own.started_ms)}>
+                      {t("{age} ago", { age: age(base.own.started_ms) })}
+                    </dd>
+                  </>
+                )}
                 <dt>{t("Memory of its instances")}</dt>
                 <dd className="num">{bytes(memory)}</dd>
                 {base.mesh && (

@@ -1,10 +1,11 @@
 // Components: what is configured, how each is, what this build could serve; and what apps keep in them.
-import { useState } from "react";
+import { useId, useState } from "react";
 import { ask, type Refused } from "../api/client";
 import { useApi } from "../api/live";
 import type { Component } from "../api/schema";
+import { appPath } from "../apps";
 import { bytes, inNamespace, quoted, short } from "../format";
-import { Badge, Cli, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
+import { Badge, Cli, Dot, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
 
@@ -21,7 +22,7 @@ function State({ one }: { one: Component }) {
 export function Components({ namespace, name }: { namespace: string | undefined; name: string | undefined }) {
   const got = useApi("components", {}, ["documents", "node"]);
   if (!got.value) return <Waiting error={got.error} />;
-  const { items, types } = got.value;
+  const { items, types, subscriptions } = got.value;
   const opened = items.find((one) => one.namespace === namespace && one.name === name);
   return (
     <div className="stack">
@@ -77,7 +78,7 @@ export function Components({ namespace, name }: { namespace: string | undefined;
         )}
       </Panel>
       {opened && blockOf(opened.type) === "state" && <Shelf one={opened} />}
-      {opened && blockOf(opened.type) === "pubsub" && <Publish one={opened} />}
+      {opened && blockOf(opened.type) === "pubsub" && <Publish one={opened} listeners={listenersOf(opened, subscriptions)} />}
       {opened && blockOf(opened.type) === "configuration" && <Values one={opened} />}
       <Matrix types={types} />
     </div>
@@ -184,7 +185,24 @@ export function pretty(text: string): string {
   }
 }
 
-function Publish({ one }: { one: Component }) {
+interface Listener {
+  app: string;
+  topic: string;
+  /** Why it does not listen; empty if it does. */
+  reason: string;
+}
+
+/** Who listens to which topic of a component. */
+export function listenersOf(one: Component, subscriptions: Record<string, string | null>): Listener[] {
+  return Object.entries(subscriptions).flatMap(([name, reason]) => {
+    const [app = "", place = ""] = name.split(" ");
+    const at = place.indexOf("/");
+    if (place.slice(0, at) !== one.name || !app.startsWith(`${one.namespace}/`)) return [];
+    return [{ app, topic: place.slice(at + 1), reason: reason ?? "" }];
+  });
+}
+
+function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) {
   const [topic, setTopic] = useState("");
   const [data, setData] = useState('{"hello": "world"}');
   const [error, setError] = useState<Refused | null>(null);
@@ -200,7 +218,9 @@ function Publish({ one }: { one: Component }) {
       setError(failure as Refused);
     }
   };
+  const topics = useId();
   return (
+    <div className="columns">
     <Panel title={t("Publish to {name}", { name: one.name })} actions={<Cli text={command} />}>
       <form
         className="stack tight"
@@ -211,7 +231,12 @@ function Publish({ one }: { one: Component }) {
       >
         <label className="field">
           <span>{t("Topic")}</span>
-          <input className="input" value={topic} onChange={(event) => setTopic(event.target.value)} placeholder="order.placed" />
+          <input className="input" value={topic} onChange={(event) => setTopic(event.target.value)} placeholder="order.placed" list={topics} />
+          <datalist id={topics}>
+            {[...new Set(listeners.map((listener) => listener.topic))].map((name) => (
+              <option key={name} value={name} />
+            ))}
+          </datalist>
         </label>
         <label className="field">
           <span>{t("Data")}</span>
@@ -228,6 +253,25 @@ function Publish({ one }: { one: Component }) {
         </div>
       </form>
     </Panel>
+    <Panel title={t("Who listens")} flush>
+      {listeners.length === 0 ? (
+        <Empty title={t("Nobody listens")}>{t("What is published waits, as far as the component keeps it.")}</Empty>
+      ) : (
+        <ul className="list">
+          {listeners.map((listener) => (
+            <li key={`${listener.app} ${listener.topic}`} className="row">
+              <Dot tone={listener.reason ? "warn" : "good"} />
+              <A className="link" to={appPath(listener.app)}>
+                {short(listener.app)}
+              </A>
+              <code>{listener.topic}</code>
+              <span className="dim grow">{listener.reason}</span>
+            </li>
+          ))}
+        </ul>
+      )}
+    </Panel>
+    </div>
   );
 }
 

@@ -67,6 +67,8 @@ export class Scene {
   private shape = "";
   private view = { x: 0, y: 0, zoom: 1 };
   private isFitted = false;
+  /** Whether somebody has chosen what is seen. */
+  private isMoved = false;
   private colours = colours();
   private frame = 0;
   private gone = false;
@@ -89,7 +91,7 @@ export class Scene {
         nodes.map((node) => node.id),
         edges,
       );
-      if (!this.isFitted) this.fit();
+      if (!this.isFitted || !this.isMoved) this.fit();
     }
     this.wake();
   }
@@ -114,16 +116,19 @@ export class Scene {
     const zoom = Math.min(1.1, (clientWidth - 60) / (right - left + WIDTH), (clientHeight - 60) / (bottom - top + HEIGHT));
     this.view = { zoom: Math.max(ZOOM.least, zoom), x: (left + right) / 2, y: (top + bottom) / 2 };
     this.isFitted = true;
+    this.isMoved = false;
     this.wake();
   }
 
   move(dx: number, dy: number) {
+    this.isMoved = true;
     this.view.x -= dx / this.view.zoom;
     this.view.y -= dy / this.view.zoom;
     this.wake();
   }
 
   zoom(factor: number, px: number, py: number) {
+    this.isMoved = true;
     const before = this.toWorld(px, py);
     this.view.zoom = Math.min(ZOOM.most, Math.max(ZOOM.least, this.view.zoom * factor));
     const after = this.toWorld(px, py);

@@ -59,7 +59,8 @@ pub(crate) async fn list(State(parts): Shared) -> Answer {
         });
     }
     rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    answer(&json!({ "items": rows, "types": parts.about.component_types }))
+    let subscriptions = parts.node.subscriptions();
+    answer(&json!({ "items": rows, "types": parts.about.component_types, "subscriptions": subscriptions }))
 }
 
 fn shelf(namespace: &str, name: &str, store: String) -> Result<Shelf, Refusal> {

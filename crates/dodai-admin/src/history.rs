@@ -59,20 +59,16 @@ struct Counters {
     calls: u64,
     errors: u64,
     buckets: Vec<u64>,
-    cpu_ms: u64,
     known: bool,
 }
 
 impl Counters {
     /// What came since, as a point; counters that went back begin anew.
-    fn until(&self, now: &Counters, second: u64, length: u64, bounds: &[f64]) -> Point {
+    fn until(&self, now: &Counters, second: u64, bounds: &[f64]) -> Point {
         let went_back = !self.known
             || now.calls < self.calls
             || self.buckets.iter().zip(&now.buckets).any(|(before, after)| after < before);
         let mut point = Point { second, ..Point::default() };
-        if self.known && now.cpu_ms >= self.cpu_ms {
-            point.cpu_milli = (now.cpu_ms - self.cpu_ms) as f32 / length.max(1) as f32;
-        }
         if went_back {
             return point;
         }
@@ -122,19 +118,31 @@ struct Track {
     coarse: VecDeque<Point>,
     last: Counters,
     last_coarse: Counters,
-    memory_bytes: u64,
+    used: Use,
+    /// When that was looked at, and the share of a core since the look before.
+    used_at: u64,
+    cpu_milli: f32,
     seen: u64,
 }
 
 impl Track {
-    fn step(&mut self, now: Counters, memory_bytes: u64, second: u64, bounds: &[f64]) {
-        self.memory_bytes = memory_bytes;
+    /// Takes the counters of a second, and what is used if that was looked at.
+    fn step(&mut self, now: Counters, used: Option<Use>, second: u64, bounds: &[f64]) {
+        if let Some(used) = used {
+            let (spent, length) =
+                (used.cpu_ms.checked_sub(self.used.cpu_ms), second.saturating_sub(self.used_at));
+            let is_known = self.used_at > 0 && length > 0;
+            self.cpu_milli = spent.filter(|_| is_known).map_or(0.0, |spent| spent as f32 / length as f32);
+            (self.used, self.used_at) = (used, second);
+        }
         self.seen = second;
-        let fine = Point { memory_bytes, ..self.last.until(&now, second, 1, bounds) };
+        let memory_bytes = self.used.memory_bytes;
+        let cpu_milli = self.cpu_milli;
+        let fine = Point { memory_bytes, cpu_milli, ..self.last.until(&now, second, bounds) };
         keep(&mut self.fine, fine, second.saturating_sub(FINE_SECONDS));
         if second.is_multiple_of(STEP_SECONDS) || !self.last_coarse.known {
             let from = second.saturating_sub(STEP_SECONDS);
-            let coarse = Point { memory_bytes, ..self.last_coarse.until(&now, from, STEP_SECONDS, bounds) };
+            let coarse = Point { memory_bytes, cpu_milli, ..self.last_coarse.until(&now, from, bounds) };
             keep(&mut self.coarse, coarse, second.saturating_sub(COARSE_SECONDS));
             self.last_coarse = now.clone();
         }
@@ -212,8 +220,8 @@ pub struct EdgeOf {
 }
 
 impl History {
-    /// Takes the counters of one second.
-    pub fn step(&mut self, second: u64, traffic: &Traffic, uses: &BTreeMap<String, Use>) {
+    /// Takes the counters of one second, and what apps use if that was looked at.
+    pub fn step(&mut self, second: u64, traffic: &Traffic, uses: Option<&BTreeMap<String, Use>>) {
         self.second = second;
         let _known = self.first.get_or_insert(second);
         let mut apps: BTreeMap<&str, Counters> = BTreeMap::new();
@@ -222,17 +230,19 @@ impl History {
             let mut now = Counters { known: true, ..Counters::default() };
             now.add(flow);
             if let Some(track) = track(&mut self.edges, &(flow.caller.clone(), flow.app.clone())) {
-                track.step(now, 0, second, &traffic.bounds_s);
+                track.step(now, None, second, &traffic.bounds_s);
             }
         }
-        for app in uses.keys() {
+        let known = self.apps.iter().filter(|(_, track)| track.used != Use::default()).map(|(app, _)| app);
+        let quiet: Vec<String> = known.chain(uses.into_iter().flat_map(BTreeMap::keys)).cloned().collect();
+        for app in &quiet {
             apps.entry(app).or_default();
         }
         for (app, mut now) in apps {
-            let used = uses.get(app).copied().unwrap_or_default();
-            (now.known, now.cpu_ms) = (true, used.cpu_ms);
+            now.known = true;
+            let used = uses.map(|uses| uses.get(app).copied().unwrap_or_default());
             if let Some(track) = track(&mut self.apps, &app.to_owned()) {
-                track.step(now, used.memory_bytes, second, &traffic.bounds_s);
+                track.step(now, used, second, &traffic.bounds_s);
             }
         }
         let oldest = second.saturating_sub(COARSE_SECONDS);
@@ -337,7 +347,7 @@ mod tests {
         let none = BTreeMap::new();
         for (second, calls, errors) in [(100, 5, 0), (101, 105, 50), (102, 105, 50), (103, 4, 0), (104, 6, 0)]
         {
-            history.step(second, &traffic(calls, errors), &none);
+            history.step(second, &traffic(calls, errors), Some(&none));
         }
         let apps = history.apps(history.range(60), None);
         let points: Vec<_> = apps["default/shop"].iter().map(|p| (p.second, p.calls, p.errors)).collect();
@@ -361,11 +371,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_used_is_a_share_of_the_time_between_two_looks() {
+        let mut history = History::default();
+        let look = |cpu_ms| BTreeMap::from([("default/a".to_owned(), Use { cpu_ms, memory_bytes: 10 })]);
+        let none = Traffic::default();
+        for (second, cpu_ms) in
+            [(100, Some(1000)), (101, None), (102, Some(1500)), (103, None), (104, Some(100))]
+        {
+            history.step(second, &none, cpu_ms.map(look).as_ref());
+        }
+        let apps = history.apps(history.range(60), None);
+        let shares: Vec<f32> = apps["default/a"].iter().map(|point| point.cpu_milli).collect();
+        // Between looks the share of before goes on; a process that began anew is known from its second look.
+        assert_eq!(shares, [0.0, 0.0, 250.0, 250.0, 0.0]);
+        assert!(apps["default/a"].iter().all(|point| point.memory_bytes == 10));
+    }
+
+    #[test]
     fn rings_are_bounded_in_time_and_number() {
         let mut history = History::default();
         let uses = BTreeMap::from([("default/shop".to_owned(), Use { cpu_ms: 1, memory_bytes: 10 })]);
         for second in 0..5000 {
-            history.step(second, &traffic(second * 10 + 1, 0), &uses);
+            history.step(second, &traffic(second * 10 + 1, 0), (second % STEP_SECONDS == 0).then_some(&uses));
         }
         let track = &history.apps["default/shop"];
         assert!(track.fine.len() as u64 <= FINE_SECONDS + 1 && track.coarse.len() as u64 <= 242);
@@ -378,9 +405,10 @@ mod tests {
                 .map(|at| Pair { caller: at.to_string(), app: "default/a".to_owned(), ..Pair::default() })
                 .collect(),
         };
-        history.step(5000, &many, &uses);
+        history.step(5000, &many, Some(&uses));
         assert_eq!(history.edges.len(), MAX_TRACKS);
-        history.step(5000 + COARSE_SECONDS * 2, &Traffic::default(), &BTreeMap::new());
+        history.step(5000 + COARSE_SECONDS * 2, &Traffic::default(), Some(&BTreeMap::new()));
+        history.step(5000 + COARSE_SECONDS * 4, &Traffic::default(), None);
         assert!(history.edges.is_empty() && history.apps.is_empty());
     }
 }

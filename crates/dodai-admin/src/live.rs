@@ -19,11 +19,10 @@ use http::{HeaderMap, Uri, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::broadcast;
-use tokio::time::MissedTickBehavior;
 
 use crate::api::{Answer, Shared, json as answer, query};
-use crate::apps;
-use crate::history::{History, Point, Use};
+use crate::apps::{self, Instance};
+use crate::history::{History, Point, STEP_SECONDS, Use};
 use crate::seam::Node;
 
 /// Between two messages.
@@ -79,16 +78,19 @@ impl Live {
     }
 
     async fn run(self, tasks: Tasks) {
-        let mut beat = tokio::time::interval(BEAT);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut event = 0;
+        let (mut event, mut last) = (0, 0);
         loop {
             tokio::select! {
                 // Both only wait.
-                _ = beat.tick() => {}
+                () = tokio::time::sleep(until_beat(since_epoch())) => {}
                 () = tasks.closing() => return,
             }
-            event = self.beat(event);
+            let second = since_epoch().as_secs();
+            // The clock may have been put back a little: no second comes twice. One that was put back far begins anew.
+            if second > last || last - second > KEPT as u64 {
+                event = self.beat(second, event);
+                last = second;
+            }
         }
     }
 
@@ -101,23 +103,19 @@ impl Live {
     }
 
     /// Reads the node and tells who listens; events after `event` are new. Returns the newest event.
-    fn beat(&self, event: u64) -> u64 {
-        let second = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let instances = apps::all(&self.0.control, self.0.node.as_ref());
-        let mut uses: BTreeMap<String, Use> = BTreeMap::new();
-        for one in &instances {
-            let used = uses.entry(one.app.clone()).or_default();
-            used.cpu_ms += one.cpu_ms.unwrap_or(0);
-            used.memory_bytes += one.memory_bytes.unwrap_or(0);
-        }
+    fn beat(&self, second: u64, event: u64) -> u64 {
+        let is_heard = self.0.sender.receiver_count() > 0;
+        // Looking at every process costs more than reading counters.
+        let instances = (is_heard || second.is_multiple_of(STEP_SECONDS))
+            .then(|| apps::all(&self.0.control, self.0.node.as_ref()));
         let traffic = self.0.node.traffic();
         let mut history = self.history();
-        history.step(second, &traffic, &uses);
+        history.step(second, &traffic, instances.as_deref().map(uses).as_ref());
         let newest = *self.0.control.events_changed().borrow();
-        if self.0.sender.receiver_count() == 0 {
+        let Some(instances) = instances.filter(|_| is_heard) else {
             self.kept().clear();
             return newest;
-        }
+        };
         let mut events = self.0.control.events(event);
         let spare = events.len().saturating_sub(MAX_EVENTS);
         events.drain(..spare);
@@ -175,6 +173,27 @@ impl Live {
     }
 }
 
+/// What each app uses in all.
+fn uses(instances: &[Instance]) -> BTreeMap<String, Use> {
+    let mut uses: BTreeMap<String, Use> = BTreeMap::new();
+    for one in instances {
+        let used = uses.entry(one.app.clone()).or_default();
+        used.cpu_ms += one.cpu_ms.unwrap_or(0);
+        used.memory_bytes += one.memory_bytes.unwrap_or(0);
+    }
+    uses
+}
+
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Until the middle of a second, where a timer that is a little late or early is still in the same one.
+fn until_beat(now: Duration) -> Duration {
+    let gone = (now.as_millis() + BEAT.as_millis() / 2) % BEAT.as_millis();
+    BEAT - Duration::from_millis(u64::try_from(gone).unwrap_or_default())
+}
+
 /// Tells a page to ask for everything anew.
 fn anew() -> Bytes {
     Bytes::from_static(b"event: anew\ndata: {}\n\n")
@@ -217,4 +236,16 @@ pub(crate) async fn traffic(State(parts): Shared, uri: Uri) -> Answer {
     let range = history.range(seconds.unwrap_or(300));
     let (apps, edges) = (history.apps(range, app.as_deref()), history.edges(range, app.as_deref()));
     answer(&json!({ "range": range, "apps": apps, "edges": edges }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beats_are_in_the_middle_of_a_second() {
+        for (now_ms, wait_ms) in [(0, 500), (499, 1), (500, 1000), (501, 999), (999, 501), (7_250, 250)] {
+            assert_eq!(until_beat(Duration::from_millis(now_ms)), Duration::from_millis(wait_ms), "{now_ms}");
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! The server itself: status, events, change log, configuration, messages, store, stop.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use dodai_core::id::AppId;
+use futures_util::StreamExt;
 use http::{HeaderMap, Uri, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -38,9 +40,22 @@ pub(crate) async fn status(State(parts): Shared) -> Answer {
     }))
 }
 
-/// `GET /v1/bases`: every base that was seen, with what it reported last.
+/// How long a base may take to say what it uses, and how many are asked at once.
+const PATIENCE: Duration = Duration::from_secs(1);
+const AT_ONCE: usize = 32;
+
+/// `GET /v1/bases`: every base that was seen, with what it reported last, and what it uses if it says so at once.
 pub(crate) async fn bases(State(parts): Shared) -> Answer {
     let (view, observed) = (parts.control.view(), parts.control.observed());
+    let names: Vec<String> = observed.bases().map(|(base, _)| base.to_string()).collect();
+    let uses = futures_util::stream::iter(names).map(|name| {
+        let node = parts.node.clone();
+        async move {
+            let own = tokio::time::timeout(PATIENCE, node.own(&name)).await;
+            own.ok().and_then(Result::ok).flatten()
+        }
+    });
+    let mut uses = uses.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter();
     let mut rows = Vec::new();
     for (base, sighting) in observed.bases() {
         let status = &sighting.status;
@@ -51,6 +66,7 @@ pub(crate) async fn bases(State(parts): Shared) -> Answer {
             "connected": sighting.connected,
             "since_ms": sighting.since,
             "applied": status.applied,
+            "own": uses.next().flatten(),
             "refused": status.refused.as_ref().map(|refused| &refused.reason),
             "listeners": status.listeners,
             "not_open": status.not_open,

@@ -218,6 +218,23 @@ pub struct Traffic {
     pub pairs: Vec<Pair>,
 }
 
+/// What a base uses itself, the modules in it included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Own {
+    /// The version of its program.
+    pub version: String,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+    /// Processor time since its start, in milliseconds.
+    pub cpu_ms: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open file descriptors.
+    pub open_files: u64,
+    /// When it started, in milliseconds since 1970.
+    pub started_ms: u64,
+}
+
 /// What an app keeps in a state store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shelf {
@@ -257,6 +274,13 @@ pub trait Node: Send + Sync + 'static {
     fn traffic(&self) -> Traffic {
         Traffic::default()
     }
+    /// Subscriptions, such as `default/shop events/order.placed`, with the reason of those that do not run; empty where
+    /// that is not known.
+    fn subscriptions(&self) -> BTreeMap<String, Option<String>> {
+        BTreeMap::new()
+    }
+    /// What a base uses itself; `None` where that is not measured.
+    fn own<'a>(&'a self, base: &'a str) -> Pending<'a, Option<Own>>;
     /// Keys that an app keeps in a state store: those that begin with `prefix`, after one.
     fn keys(&self, shelf: Shelf, prefix: String, after: Option<String>, limit: usize) -> Pending<'_, Keys>;
     /// One value that an app keeps in a state store.

@@ -14,7 +14,7 @@ use dodai_admin::gate::Gate;
 use dodai_admin::live::Live;
 use dodai_admin::seam::{
     Artifacts, CallFilter, Change, ConfigKey, Flow, Kept, Keys, Ledger, LogLine, Look, Message, Node,
-    NodeState, Pending, Shelf, StoreState, Usage,
+    NodeState, Own, Pending, Shelf, StoreState, Usage,
 };
 use dodai_admin::session::Sessions;
 use dodai_control::control::{Control, Settings};
@@ -197,6 +197,10 @@ impl FakeNode {
 impl Node for FakeNode {
     fn usages(&self) -> HashMap<InstanceId, Usage> {
         HashMap::new()
+    }
+
+    fn own<'a>(&'a self, _base: &'a str) -> Pending<'a, Option<Own>> {
+        Box::pin(async { Ok(Some(Own::default())) })
     }
 
     fn keys(&self, shelf: Shelf, prefix: String, after: Option<String>, limit: usize) -> Pending<'_, Keys> {

@@ -60,6 +60,8 @@ fn a_project_goes_up_changes_under_load_and_goes_down() {
     let component = project.dodai(&["get", "component", "state", "-o", "yaml"]).all();
     assert!(component.contains("<hidden>") && !component.contains("state.db"), "{component}");
 
+    console(&project);
+
     project.write(
         "bad.txt",
         "apiVersion: dodai.dev/v1\nkind: Route\nmetadata:\n  name: bad\nspec:\n  rulez: []\n",
@@ -80,6 +82,20 @@ fn a_project_goes_up_changes_under_load_and_goes_down() {
 }
 
 /// Replaces v1 by v2 while clients call; not one of them may notice more than the new answer.
+/// The console is in the binary, and the link that a command prints opens it.
+fn console(project: &Project) {
+    let admin = project.admin();
+    let (address, token) = (admin["address"].as_str().unwrap(), admin["token"].as_str().unwrap());
+    let link = project.dodai(&["console"]);
+    assert_eq!(link.out().trim(), format!("http://{address}/#token={token}"));
+    let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let page = get(port, "/").unwrap();
+    assert!(page.contains("<script type=\"module\"") && !page.contains(token), "{page}");
+    let script = page.split("src=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert!(get(port, script).unwrap().contains("dodai-session"), "the script {script}");
+    assert!(get(port, "/v1/traffic").unwrap_err().starts_with("HTTP/1.1 401"), "figures need the token");
+}
+
 fn deploy_under_load(project: &Project) {
     let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let port = project.port;

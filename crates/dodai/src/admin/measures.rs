@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use dodai_admin::Refusal;
-use dodai_admin::seam::{Kept, Keys, Pair, Shelf, Traffic, Usage};
+use dodai_admin::seam::{Kept, Keys, Own, Pair, Shelf, Traffic, Usage};
 use dodai_base::node::Parts;
+use dodai_base::telemetry::metrics::OwnUse;
 use dodai_capability::keys::original;
 use dodai_capability::state::{Get, List};
 use dodai_core::id::InstanceId;
@@ -30,6 +32,21 @@ pub fn usages(base: &Parts) -> HashMap<InstanceId, Usage> {
         Some((instance, Usage { cpu_ms: Some(cpu), memory_bytes: Some(usage.memory_bytes) }))
     });
     modules.chain(processes).collect()
+}
+
+/// What this process uses.
+pub fn own() -> Option<Own> {
+    let own = OwnUse::read()?;
+    let millis = |seconds: f64| Duration::try_from_secs_f64(seconds).map_or(0, |time| time.as_millis());
+    let millis = |seconds| u64::try_from(millis(seconds)).unwrap_or(u64::MAX);
+    Some(Own {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        memory_bytes: own.resident_bytes,
+        cpu_ms: millis(own.cpu_seconds),
+        threads: own.threads,
+        open_files: own.open_files,
+        started_ms: millis(own.start_seconds),
+    })
 }
 
 /// All calls until now. Those of the runtime API are no calls of one app to another, and are left out.

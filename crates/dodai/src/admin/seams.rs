@@ -1,6 +1,6 @@
 //! What the management API asks of the base and the store, answered by them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Pending, Shelf,
-    StoreState, Traffic, Usage, View,
+    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending,
+    Shelf, StoreState, Traffic, Usage, View,
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;
@@ -189,6 +189,15 @@ impl seam::Node for Node {
 
     fn traffic(&self) -> Traffic {
         measures::traffic(&self.base)
+    }
+
+    fn subscriptions(&self) -> BTreeMap<String, Option<String>> {
+        let all = self.base.runtime.subscriptions().into_iter();
+        all.map(|(name, health)| (name, (!health.ready).then_some(health.reason))).collect()
+    }
+
+    fn own<'a>(&'a self, _base: &'a str) -> Pending<'a, Option<Own>> {
+        Box::pin(async { Ok(measures::own()) })
     }
 
     fn keys(&self, shelf: Shelf, prefix: String, after: Option<String>, limit: usize) -> Pending<'_, Keys> {

@@ -69,6 +69,8 @@ pub enum Question {
         /// The value.
         value: Option<String>,
     },
+    /// What the base uses itself.
+    Own,
     /// Keys that an app keeps in a state store.
     Keys {
         /// The app.
@@ -162,6 +164,7 @@ impl Answers for Local {
             | Question::Publish { .. }
             | Question::ConfigGet { .. }
             | Question::ConfigSet { .. }
+            | Question::Own
             | Question::Keys { .. }
             | Question::Kept { .. }) => once(async move { one(&node, other).await }).boxed(),
         }
@@ -183,6 +186,7 @@ async fn one(node: &Node, question: Question) -> Answer {
             let done = node.config_set(ConfigKey { namespace, store, key }, value).await;
             json(&done.map_err(|refusal| told(&refusal))?)
         }
+        Question::Own => json(&node.own("").await.map_err(|refusal| told(&refusal))?),
         Question::Keys { app, store, prefix, after, limit } => {
             let found = node.keys(Shelf { app, store }, prefix, after, limit).await;
             json(&found.map_err(|refusal| told(&refusal))?)

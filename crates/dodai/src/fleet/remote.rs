@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Pending, Shelf, Usage,
+    self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending, Shelf,
+    Usage,
 };
 use dodai_control::control::Control;
 use dodai_control::records::InstanceRecord;
@@ -217,6 +218,10 @@ impl Door for Fleet {
 impl seam::Node for Fleet {
     fn usages(&self) -> HashMap<InstanceId, Usage> {
         HashMap::new()
+    }
+
+    fn own<'a>(&'a self, base: &'a str) -> Pending<'a, Option<Own>> {
+        Box::pin(async move { self.answer(&BaseId::new(base), &Question::Own).await })
     }
 
     fn keys(&self, shelf: Shelf, prefix: String, after: Option<String>, limit: usize) -> Pending<'_, Keys> {
