@@ -52,7 +52,7 @@ pub fn own() -> Option<Own> {
 /// All calls until now. Those of the runtime API are no calls of one app to another, and are left out.
 pub fn traffic(base: &Parts) -> Traffic {
     let mut pairs: BTreeMap<(String, String), Pair> = BTreeMap::new();
-    for reading in base.plane.stats().read() {
+    for reading in base.plane.stats().look() {
         let labels = &reading.labels;
         if labels.direction == Direction::Api {
             continue;
