@@ -211,7 +211,7 @@ const LIMITS: &[Limit] = &[
     limit("dodai-runtime/src/api/about.rs", "MAX_EXTENDED", Unit::Count, "extended metadata of a sidecar"),
     limit("dodai-runtime/src/api/about.rs", "MAX_EXTENDED_VALUE", Unit::Bytes, "a value of it"),
     limit(
-        "dodai-runtime/src/callback.rs",
+        "dodai-runtime/src/callback/mod.rs",
         "MAX_ANSWER",
         Unit::Bytes,
         "what an app answers to a delivery or a question of the runtime",

@@ -1,8 +1,7 @@
 //! The words users read when something is wrong. A change of a snapshot is a change of the product: read it as one.
 
-use dodai_api::{Source, read};
-
 use crate::{read_text, told};
+use dodai_api::{Source, read};
 
 fn check(name: &str, text: &str) {
     let read = read_text(text);
@@ -207,9 +206,9 @@ kind: Policy
 metadata: { name: q }
 spec:
   targetRefs: [{ kind: Route, name: shop }]
+  connection: { maxAge: 1m }
   loadBalancing: { algorithm: round_robin, hashOn: { header: "a b", call: path } }
   health: { panicThreshold: 10, outliers: { consecutive5xx: 0, consecutiveGatewayErrors: 0 } }
-  connection: { maxAge: 1m }
 ---
 apiVersion: dodai.dev/v1
 kind: Service

@@ -405,6 +405,11 @@ async fn a_token_is_asked_of_everything_but_health() {
         assert_eq!(told.status(), ServingStatus::Serving, "{service}");
     }
     assert_eq!(health.check(check("other")).await.expect_err("unknown").code(), Code::NotFound);
+    // The health of another app is asked in this app's name.
+    let mut of_another = Request::new(HealthCheckRequest::default());
+    of_another.metadata_mut().insert("dapr-app-id", "orders".parse().expect("a value"));
+    let refused = health.check(of_another).await.expect_err("no token");
+    assert_eq!(refused.code(), Code::Unauthenticated);
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,12 +56,13 @@ impl Api {
     pub(super) async fn over_grpc(&self, mut call: Call) -> Result<Reply, Failure> {
         let path = call.head.uri.path().to_owned();
         let (service, method) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
-        let is_probe = service == HEALTH;
+        let target = invoke::target(&call.head.headers);
+        // Our own health only: that of another app is a call like any other.
+        let is_probe = service == HEALTH && target.is_none();
         if !is_probe && !self.admits(&call.head.headers) {
             let message = "the api token is missing or wrong; send it as `dapr-api-token` in the metadata";
             return Ok(refused(&Status::unauthenticated(message)));
         }
-        let target = invoke::target(&call.head.headers);
         match service {
             DAPR => match unserved::reason(method) {
                 Some(reason) => Ok(refused(&Status::unimplemented(reason))),
