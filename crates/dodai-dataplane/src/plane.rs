@@ -483,9 +483,15 @@ struct Inbox {
 
 fn run_thread(shared: Arc<Shared>, inbox: Inbox) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(LocalSet::new().run_until(run(shared, Tasks::new(), inbox))),
-        Err(error) => tracing::error!(%error, "a data-plane thread has no runtime"),
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "a data-plane thread has no runtime"),
+    };
+    let local = LocalSet::new();
+    // A task as others are: what stands outside of them is polled whenever any of them has run.
+    let life = local.spawn_local(run(shared, Tasks::new(), inbox));
+    if let Err(error) = runtime.block_on(local.run_until(life)) {
+        tracing::error!(%error, "a data-plane thread has failed");
     }
 }
 
