@@ -17,6 +17,9 @@ use crate::callback::{Ask, Unanswered};
 /// Under this name stands what is wrong with an app's answer.
 pub(super) const PROBLEM: &str = "GET /dapr/subscribe";
 
+/// What is asked of an app that speaks gRPC.
+pub(super) const GRPC_QUESTION: &str = "ListTopicSubscriptions";
+
 /// How long the first question waits for an app that has just become ready.
 const SETTLING: Duration = Duration::from_millis(100);
 
@@ -129,7 +132,8 @@ async fn ask_over_grpc(deliveries: &Deliveries, app: &AppId) -> Result<(), Unask
         ))),
         Err(Unanswered::Refused(status)) => {
             let (code, message) = (status.code(), status.message());
-            Err(Unasked::Wrong(format!("the app answered {code:?} to ListTopicSubscriptions: {message}")))
+            let problem = format!("the app answered {code:?} to {GRPC_QUESTION}: {message}; {REMEDY}");
+            Err(Unasked::Wrong(problem))
         }
     }
 }

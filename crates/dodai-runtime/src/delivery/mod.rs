@@ -290,6 +290,8 @@ impl Deliveries {
             }
             for (name, problem) in &state.problems {
                 let health = Health { ready: false, reason: problem.clone() };
+                let is_grpc = state.speaks_grpc && name == ask::PROBLEM;
+                let name = if is_grpc { ask::GRPC_QUESTION } else { name };
                 all.insert(format!("{app} {name}"), health);
             }
         }

@@ -140,6 +140,19 @@ async fn an_app_without_the_call_is_brought_nothing_and_loses_what_it_subscribed
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_app_that_does_not_say_what_it_subscribes_to_is_asked_again() {
+    let world = World::new(resources(Vec::new())).await;
+    world.script_all(|_| refused("16"));
+    world.runtime.app_ready(&app("shop/cart"), true);
+    let problem = || world.runtime.subscriptions().remove("shop/cart ListTopicSubscriptions");
+    world.until("it is told", || problem().is_some()).await;
+    let reason = problem().expect("told").reason;
+    assert!(reason.contains("Unauthenticated") && reason.contains("enabled: false"), "{reason}");
+    world.script_all(|_| answered(&ListTopicSubscriptionsResponse::default()));
+    world.until("it is well", || problem().is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_events_come_in_one_call() {
     let bulk = Some(BulkDelivery { most: 2, wait: std::time::Duration::from_secs(1) });
     let world = World::new(resources(vec![Subscription { bulk, ..subscription("/x", None, &[]) }])).await;
