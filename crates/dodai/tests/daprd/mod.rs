@@ -323,7 +323,7 @@ scopes: [x, other]
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: far}
-spec: {type: pubsub.redis, version: v1}
+spec: {type: pubsub.reddis, version: v1}
 ";
 
 #[test]
