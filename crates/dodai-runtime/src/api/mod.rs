@@ -6,6 +6,7 @@
 //! router, whose extractors answer errors in shapes of their own.
 
 pub(crate) mod about;
+mod bindings;
 mod configuration;
 mod cors;
 mod invoke;
@@ -126,6 +127,7 @@ impl Api {
             Route::FollowConfiguration { store } => self.follow_configuration(&store, &call.head).await,
             Route::UnfollowConfiguration { store, id } => self.unfollow_configuration(&store, &id),
             Route::TryLock { store } => self.try_lock(&store, call).await,
+            Route::InvokeBinding { name } => self.invoke_binding(&name, call).await,
             Route::Unlock { store } => self.unlock(&store, call).await,
             Route::GetMetadata => self.metadata(),
             Route::SetMetadata { key } => self.set_metadata(key, call).await,
