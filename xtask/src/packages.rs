@@ -37,6 +37,13 @@ const TESTS: &[Need] = &[
     },
 ];
 
+/// Debian's servers of PostgreSQL, whose programs are not in PATH.
+const POSTGRESQL: Need = Need {
+    program: "/usr/lib/postgresql",
+    package: "postgresql",
+    reason: "drivers are tested against one; `initdb` and `postgres` of the newest version there are run",
+};
+
 /// Modules of Debian's Python that tests need; another Python that comes first in PATH does not have them.
 const PYTHON_MODULES: &[Need] = &[
     Need {
@@ -92,6 +99,7 @@ pub fn ensure_benches(workspace: &Workspace) -> Result<Option<PathBuf>> {
 /// Makes sure of every program in the table, installing what is missing where that is possible.
 pub fn ensure_tests(workspace: &Workspace) -> Result<()> {
     ensure(workspace, TESTS)?;
+    ensure_where(workspace, &[POSTGRESQL], |folder| Path::new(folder).is_dir())?;
     let has = |module: &str| {
         let import = format!("import {module}");
         Tool::new("/usr/bin/python3", &workspace.root).args(["-c", import.as_str()]).output().is_ok()

@@ -12,13 +12,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use properties::duration;
 pub use properties::{Properties, Reader, Value};
 pub use registry::{Factory, Opening, Registry};
 
 use crate::answer::Answer;
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::{configuration, lock, pubsub, secrets, state};
+use crate::{binding, configuration, lock, pubsub, secrets, state};
 
 /// How long a component may take to open unless its spec says otherwise.
 pub const DEFAULT_INIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -112,6 +113,10 @@ pub struct Capabilities {
     pub configuration_writer: Option<Arc<dyn configuration::Writer>>,
     /// Locks.
     pub lock: Option<Arc<dyn lock::Store>>,
+    /// What apps may ask of it.
+    pub output: Option<Arc<dyn binding::Output>>,
+    /// What it tells apps.
+    pub input: Option<Arc<dyn binding::Input>>,
     /// Pulse and end; `None` for drivers that hold nothing.
     pub lifecycle: Option<Arc<dyn Lifecycle>>,
 }
@@ -146,6 +151,12 @@ impl Component {
             let has = pubsub.features();
             let table = [(has.ttl, "MESSAGE_TTL"), (has.bulk_publish, "BULK_PUBSUB")];
             words.extend(table.into_iter().filter(|(has, _)| *has).map(|(_, word)| word));
+        }
+        if self.serves.input.is_some() {
+            words.push("INPUT_BINDING");
+        }
+        if self.serves.output.is_some() {
+            words.push("OUTPUT_BINDING");
         }
         if self.serves.secrets.as_ref().is_some_and(|secrets| secrets.features().multiple_values) {
             words.push("MULTIPLE_KEY_VALUES_PER_SECRET");

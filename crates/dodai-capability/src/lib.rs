@@ -5,6 +5,7 @@
 //! traits, the in-memory drivers, the pure rules around them (key prefixes, scopes, event envelopes) and,
 //! behind the feature `conformance`, the suites that every driver passes. Never here: a vendor's client.
 pub mod answer;
+pub mod binding;
 pub mod clock;
 pub mod component;
 pub mod configuration;
@@ -17,6 +18,7 @@ pub mod lock;
 pub mod memory;
 pub mod metadata;
 pub mod pubsub;
+pub mod schedule;
 pub mod scopes;
 pub mod secrets;
 pub mod state;

@@ -146,6 +146,9 @@ impl Phase {
     }
 }
 
+/// Why a component cannot be used that is being opened for the first time.
+pub const OPENING: &str = "it is being opened";
+
 /// How a component is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {

@@ -8,13 +8,17 @@ use std::sync::Arc;
 
 use dodai_capability::component::Registry;
 
+#[cfg(feature = "bindings")]
+pub mod bindings;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "postgresql")]
+pub mod postgresql;
 #[cfg(feature = "redis")]
 pub mod rates;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "bindings", feature = "postgresql", feature = "redis"))]
 mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -31,16 +35,18 @@ pub struct Folders {
 /// Makes all drivers that are built in known. `environment` is what `secretstores.local.env` may show, and says where
 /// the roots are that servers with TLS are checked against (`SSL_CERT_FILE`, `SSL_CERT_DIR`).
 #[cfg_attr(
-    not(any(feature = "local", feature = "redis")),
+    not(any(feature = "bindings", feature = "local", feature = "postgresql", feature = "redis")),
     expect(unused_variables, reason = "only these groups read the environment")
 )]
 pub fn register(registry: &mut Registry, environment: Arc<BTreeMap<String, String>>, folders: &Folders) {
+    #[cfg(any(feature = "bindings", feature = "postgresql", feature = "redis"))]
+    let roots = dodai_transport::tls::public::RootsFrom::environment(|name| environment.get(name).cloned());
+    #[cfg(feature = "bindings")]
+    bindings::register(registry, &roots, &folders.data);
+    #[cfg(feature = "postgresql")]
+    postgresql::register(registry, &roots);
     #[cfg(feature = "redis")]
-    {
-        let roots =
-            dodai_transport::tls::public::RootsFrom::environment(|name| environment.get(name).cloned());
-        redis::register(registry, &roots);
-    }
+    redis::register(registry, &roots);
     #[cfg(feature = "sqlite")]
     sqlite::register(registry, &folders.data);
     #[cfg(feature = "local")]

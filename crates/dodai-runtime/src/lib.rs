@@ -9,6 +9,7 @@ mod callback;
 mod components;
 mod delivery;
 mod error;
+mod inputs;
 mod keyvalue;
 mod runtime;
 mod settings;

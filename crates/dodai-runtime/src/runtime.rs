@@ -25,6 +25,7 @@ use crate::callback::Callbacks;
 use crate::components::{self, Components};
 use crate::delivery::Deliveries;
 use crate::error::Error;
+use crate::inputs::Inputs;
 use crate::keyvalue;
 use crate::settings::Settings;
 
@@ -40,6 +41,7 @@ pub struct KeyValue {
 pub struct Runtime {
     components: Components,
     deliveries: Deliveries,
+    inputs: Inputs,
     shared: Arc<Shared>,
     apis: Mutex<HashMap<AppId, Api>>,
 }
@@ -57,6 +59,7 @@ impl Runtime {
     ) -> Runtime {
         let components = Components::new(registry, environment, data_dir, settings.component_backoff);
         let callbacks = Callbacks { door: door.clone(), timeout: settings.delivery_timeout };
+        let inputs = Inputs::new(components.clone(), callbacks.clone(), tasks.child());
         let deliveries = Deliveries::new(components.clone(), callbacks, settings.clone(), tasks.child());
         let shared = Arc::new(Shared {
             components: components.clone(),
@@ -66,7 +69,7 @@ impl Runtime {
             endpoints: ArcSwap::default(),
             closing: AtomicBool::new(false),
         });
-        Runtime { components, deliveries, shared, apis: Mutex::default() }
+        Runtime { components, deliveries, inputs, shared, apis: Mutex::default() }
     }
 
     /// Makes components, apps and declared subscriptions those of the snapshot. What did not change is not
@@ -92,6 +95,7 @@ impl Runtime {
         }
         drop(apis);
         self.deliveries.apply(snapshot);
+        self.inputs.apply(snapshot);
     }
 
     /// The API of an app, for its listener. One that no snapshot has named has no restrictions yet.
@@ -106,6 +110,7 @@ impl Runtime {
     /// is followed no longer.
     pub fn app_ready(&self, app: &AppId, ready: bool) {
         self.deliveries.app_ready(app, ready);
+        self.inputs.app_ready(app, ready);
         let apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(api) = apis.get(app).filter(|_| !ready) {
             api.end_followers();
@@ -116,6 +121,7 @@ impl Runtime {
     /// goes on following what it follows.
     pub fn app_unwell(&self, app: &AppId) {
         self.deliveries.app_ready(app, false);
+        self.inputs.app_ready(app, false);
     }
 
     /// Whether an app that is called back by gRPC answers its health check within `timeout`. Cancel safe.
@@ -193,7 +199,8 @@ impl Runtime {
     pub async fn close(&self, deadline: Duration) {
         let until = Instant::now() + deadline;
         self.shared.closing.store(true, Relaxed);
-        self.deliveries.close(deadline).await;
+        self.inputs.close(deadline).await;
+        self.deliveries.close(until.saturating_duration_since(Instant::now())).await;
         self.components.close(until.saturating_duration_since(Instant::now())).await;
     }
 }

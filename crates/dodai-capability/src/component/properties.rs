@@ -11,7 +11,8 @@ use crate::fault::Fault;
 use crate::secrets::Secret;
 
 /// Properties that the runtime itself reads, whatever the driver, by how the type begins.
-const RUNTIME: [(&str, &[&str]); 3] = [
+const RUNTIME: [(&str, &[&str]); 4] = [
+    ("bindings.", &["route", "direction"]),
     ("state.", &["keyPrefix", "actorStateStore", "primaryEncryptionKey", "secondaryEncryptionKey"]),
     ("lock.", &["keyPrefix"]),
     (
@@ -276,7 +277,8 @@ fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// A duration such as `500ms` or `1m30s`, or a bare number of seconds.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }

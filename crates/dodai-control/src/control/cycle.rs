@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dodai_api::DocumentKey;
 use dodai_core::id::BaseId;
-use dodai_core::status::Status;
+use dodai_core::status::{OPENING, Status};
 use dodai_core::task::Tasks;
 use dodai_store::{Cause, Revision, Txn};
 use serde_json::Value;
@@ -217,6 +217,19 @@ fn tell(inner: &Arc<Inner>, base: &BaseId, before: &Status, after: &Status) {
     if let Some(refused) = after.refused.as_ref().filter(|refused| before.refused.as_ref() != Some(refused)) {
         let text = format!("base {base} refused snapshot {}: {}", refused.version, refused.reason);
         inner.events.add(now, base.to_string(), "SnapshotRefused", text);
+    }
+    for (name, health) in &after.components {
+        // That it is being opened is no news.
+        let old = before.components.get(name).map_or("", |old| old.reason.as_str());
+        let old = if old == OPENING { "" } else { old };
+        if health.ready && health.reason.is_empty() && !old.is_empty() {
+            let text = format!("component {name} is up on base {base}");
+            inner.events.add(now, name.clone(), "ComponentUp", text);
+        } else if !matches!(health.reason.as_str(), "" | OPENING) && health.reason != old {
+            let word = if health.ready { "ComponentChangeRefused" } else { "ComponentNotUp" };
+            let text = format!("component {name} on base {base}: {}", health.reason);
+            inner.events.add(now, name.clone(), word, text);
+        }
     }
     for (name, why) in after.not_open.iter().filter(|(name, why)| before.not_open.get(*name) != Some(*why)) {
         let text = format!("listener {name} is not open on base {base}: {why}");

@@ -1,8 +1,10 @@
 //! The drivers pass the suites that all drivers pass, and keep their word when the process is killed.
 
+mod bindings;
 mod crash;
 mod dapr;
 mod model;
+mod postgresql;
 mod redis;
 mod servers;
 mod suites;

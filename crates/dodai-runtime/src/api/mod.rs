@@ -5,6 +5,7 @@
 //! as the app.
 
 pub(crate) mod about;
+mod bindings;
 mod configuration;
 mod grpc;
 mod http;

@@ -129,6 +129,7 @@ fn unconfigured(block: Block, name: &str, app: &str) -> Refusal {
             Refusal::internal("ERR_CONFIGURATION_STORE_NOT_CONFIGURED", "configuration stores not configured")
         }
         Block::Lock => Refusal::internal("ERR_LOCK_STORE_NOT_CONFIGURED", "lock store is not configured"),
+        Block::Bindings => missing(block, name, app),
     }
 }
 
@@ -154,6 +155,11 @@ fn missing(block: Block, name: &str, app: &str) -> Refusal {
         ),
         Block::Lock => {
             Refusal::bad_request("ERR_LOCK_STORE_NOT_FOUND", format!("lock store {name} not found"))
+        }
+        Block::Bindings => {
+            let message =
+                format!("error invoking output binding {name}: couldn't find output binding {name}");
+            Refusal::internal("ERR_INVOKE_OUTPUT_BINDING", message)
         }
     }
 }

@@ -40,6 +40,8 @@ pub enum Block {
     Configuration,
     /// Locks.
     Lock,
+    /// Bindings.
+    Bindings,
 }
 
 impl Block {
@@ -51,6 +53,7 @@ impl Block {
             Block::Secrets => "secretstores.",
             Block::Configuration => "configuration.",
             Block::Lock => "lock.",
+            Block::Bindings => "bindings.",
         }
     }
 
@@ -62,6 +65,7 @@ impl Block {
             Block::Secrets => "secret store",
             Block::Configuration => "configuration store",
             Block::Lock => "lock store",
+            Block::Bindings => "binding",
         }
     }
 }

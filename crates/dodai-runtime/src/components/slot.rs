@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use dodai_capability::component::Properties;
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot;
-use dodai_core::status::Health;
+use dodai_core::status::{Health, OPENING};
 use tokio::sync::watch;
 
 use super::{Block, Components, Live, resolve};
@@ -29,7 +29,7 @@ impl Slot {
             name: wanted.name.clone(),
             wanted: watch::Sender::new(Some(Arc::new(wanted))),
             live: ArcSwapOption::empty(),
-            health: Mutex::new(Health { ready: false, reason: "it is being opened".into() }),
+            health: Mutex::new(Health { ready: false, reason: OPENING.into() }),
         }
     }
 

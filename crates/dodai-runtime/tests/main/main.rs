@@ -1,5 +1,6 @@
 //! The runtime in one process: in-memory drivers behind it, a scripted door before the apps, paused time.
 
+mod bindings;
 mod callbacks;
 mod components;
 mod configuration;

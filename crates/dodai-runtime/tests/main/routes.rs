@@ -335,7 +335,6 @@ async fn without_components_each_api_says_so() {
 async fn what_is_not_served_is_told() {
     let world = World::new(blocks()).await;
     for (method, path, status, code) in [
-        ("POST", "/v1.0/bindings/mail", 501, "ERR_API_UNIMPLEMENTED"),
         ("POST", "/v1.0/actors/t/1/method/m", 501, "ERR_API_UNIMPLEMENTED"),
         ("POST", "/v1.0/jobs/j", 501, "ERR_API_UNIMPLEMENTED"),
         ("POST", "/v1.0-beta1/workflows/dapr/w/start", 501, "ERR_API_UNIMPLEMENTED"),

@@ -5,6 +5,7 @@
 //! framework's router, whose extractors answer errors in shapes of their own.
 
 mod about;
+mod bindings;
 mod configuration;
 mod cors;
 mod invoke;
@@ -69,6 +70,7 @@ impl Api {
             Route::UnfollowConfiguration { store, id } => self.http_unfollow(&store, &id),
             Route::TryLock { store } => self.http_try_lock(&store, call).await,
             Route::Unlock { store } => self.http_unlock(&store, call).await,
+            Route::InvokeBinding { name } => self.http_invoke_binding(&name, call).await,
             Route::GetMetadata => self.http_metadata(),
             Route::SetMetadata { key } => self.http_set_metadata(key, call).await,
             Route::Health => self.http_health(&call),

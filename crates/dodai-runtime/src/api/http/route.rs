@@ -62,6 +62,9 @@ pub(super) enum Route {
     Unlock {
         store: String,
     },
+    InvokeBinding {
+        name: String,
+    },
     GetMetadata,
     SetMetadata {
         key: String,
@@ -138,6 +141,8 @@ fn stable(method: &Method, rest: &[&str]) -> Result<Option<Route>, &'static str>
         }
         ["secrets", _, _] => Route::WrongMethod("GET"),
         ["configuration", rest @ ..] => return configuration(get, rest),
+        ["bindings", binding] if write => Route::InvokeBinding { name: name("name", binding)? },
+        ["bindings", _] => Route::WrongMethod(WRITE),
         ["metadata"] if get => Route::GetMetadata,
         ["metadata"] => Route::WrongMethod("GET"),
         ["metadata", key] if *method == Method::PUT => Route::SetMetadata { key: name("key", key)? },
@@ -186,7 +191,6 @@ fn configuration(get: bool, rest: &[&str]) -> Result<Option<Route>, &'static str
 /// APIs that Dapr has and this runtime does not serve.
 fn elsewhere(rest: &[&str]) -> Option<Route> {
     let api = match rest {
-        ["bindings", _] => "bindings",
         ["actors", _, _, ..] => "actors",
         ["workflows", _, _, ..] => "workflows",
         ["jobs", _] => "jobs",
@@ -239,7 +243,9 @@ mod tests {
             ("GET", "/v1.0-alpha1/configuration/c", Route::GetConfiguration { store: text("c") }),
             ("POST", "/v1.0-alpha1/lock/l", Route::TryLock { store: text("l") }),
             ("POST", "/v1.0/lock/l", Route::Invoke),
-            ("POST", "/v1.0/bindings/b", Route::NotServed("bindings")),
+            ("POST", "/v1.0/bindings/b", Route::InvokeBinding { name: text("b") }),
+            ("GET", "/v1.0/bindings/b", Route::WrongMethod("POST, PUT")),
+            ("POST", "/v1.0/jobs/j", Route::NotServed("jobs")),
             ("GET", "/v1.0-beta1/workflows/dapr/1", Route::NotServed("workflows")),
             ("POST", "/v1.0-alpha2/conversation/echo/converse", Route::NotServed("conversation")),
             ("DELETE", "/v1.0/invoke/a/method/m", Route::Invoke),
