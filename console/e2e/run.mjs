@@ -130,6 +130,8 @@ async function calls(page) {
   await page.locator("tbody tr", { hasText: "outside" }).first().locator("button").click();
   await page.getByRole("region", { name: "Stations" }).waitFor();
   await page.getByText("endpoint", { exact: true }).waitFor();
+  // The filter leaves out the call that the call made; its trace does not.
+  await page.getByRole("region", { name: "Trace" }).getByText("web → catalog").waitFor();
   await shot(page, "calls");
   await check(page, "calls");
   await page.getByRole("button", { name: /Copy as a command/ }).first().click();

@@ -14,7 +14,7 @@ export interface Link {
 
 export const RANK_GAP = 230;
 export const ROW_GAP = 68;
-/** A rank that is longer is split into columns. */
+/** A rank that is longer is split into columns; of many nodes it may be longer, so that the whole is not a ribbon. */
 const MOST_ROWS = 28;
 const SWEEPS = 6;
 
@@ -86,9 +86,10 @@ export function layOut(ids: readonly string[], links: readonly Link[]): Map<stri
     }
   }
   const nodes = new Map<string, Node>();
+  const most = Math.max(MOST_ROWS, Math.ceil(Math.sqrt(sorted.length * 2)));
   let x = 0;
   for (const [at, layer] of layers.entries()) {
-    const wide = Math.ceil(layer.length / MOST_ROWS);
+    const wide = Math.ceil(layer.length / most);
     const rows = Math.ceil(layer.length / wide);
     layer.forEach((id, index) => {
       const column = Math.floor(index / rows);

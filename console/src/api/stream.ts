@@ -1,5 +1,6 @@
 // Server-sent events over fetch, which can send the key of the session (EventSource cannot). Goes on where it was when
-// the connection breaks, waiting longer each time.
+// the connection breaks, waiting longer each time, and rests while nobody sees the page: a browser has six connections
+// for all its tabs.
 import { headers, refusalOf } from "./client";
 
 export interface Message {
@@ -41,24 +42,50 @@ export interface Follow {
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
+/** How long a page may be out of sight before its streams rest. */
+const UNSEEN_MS = 10_000;
+
+/** Waits until the page is seen. */
+function seen(): Promise<void> {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((done) => {
+    const look = () => {
+      if (document.hidden) return;
+      document.removeEventListener("visibilitychange", look);
+      done();
+    };
+    document.addEventListener("visibilitychange", look);
+  });
+}
 
 /** Follows a stream until the result is called. */
 export function follow({ url, onMessage, onState, again = true }: Follow): () => void {
   const stop = new AbortController();
+  let rest = new AbortController();
+  let unseen: ReturnType<typeof setTimeout> | undefined;
+  const onSight = () => {
+    clearTimeout(unseen);
+    if (document.hidden) unseen = setTimeout(() => rest.abort(), UNSEEN_MS);
+  };
+  document.addEventListener("visibilitychange", onSight);
+  stop.signal.addEventListener("abort", () => {
+    clearTimeout(unseen);
+    document.removeEventListener("visibilitychange", onSight);
+  });
   let last = "";
   const read = async () => {
-    const init = { headers: last ? { ...headers(), "last-event-id": last } : headers(), signal: stop.signal };
+    const init = { headers: last ? { ...headers(), "last-event-id": last } : headers(), signal: AbortSignal.any([stop.signal, rest.signal]) };
     const response = await fetch(url, init);
     if (!response.ok || !response.body) throw await refusalOf(response);
     onState?.("open");
     const decoder = new TextDecoder();
     const reader = response.body.getReader();
-    let rest = "";
+    let unread = "";
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      const parsed = parse(rest + decoder.decode(value, { stream: true }));
-      rest = parsed.rest;
+      const parsed = parse(unread + decoder.decode(value, { stream: true }));
+      unread = parsed.rest;
       for (const message of parsed.messages) {
         if (message.id) last = message.id;
         onMessage(message);
@@ -68,10 +95,14 @@ export function follow({ url, onMessage, onState, again = true }: Follow): () =>
   const run = async () => {
     let wait = FIRST_WAIT_MS;
     while (!stop.signal.aborted) {
+      await seen();
+      if (stop.signal.aborted) return;
+      rest = new AbortController();
       const began = Date.now();
       onState?.("connecting");
       await read().catch(() => undefined);
       if (stop.signal.aborted || !again) return;
+      if (rest.signal.aborted) continue;
       onState?.("away");
       if (Date.now() - began > LONGEST_WAIT_MS) wait = FIRST_WAIT_MS;
       await new Promise((done) => setTimeout(done, wait));

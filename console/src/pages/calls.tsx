@@ -1,6 +1,6 @@
 // Calls as they end: a live tap with filters, and one call opened as its six stations and its trace. What is shown is
 // bounded, drawn a few times a second, and can be held still.
-import { useEffect, useMemo, useState } from "react";
+import { useEffect, useMemo, useRef, useState } from "react";
 import { address, type Asked } from "../api/client";
 import type { Call } from "../api/schema";
 import { follow } from "../api/stream";
@@ -80,16 +80,24 @@ function useCalls(filters: Filters, running: boolean) {
   const [missed, setMissed] = useState(0);
   const [perSecond, setPerSecond] = useState(0);
   const url = address("calls", asked(filters));
+  const isRunning = useRef(running);
+  isRunning.current = running;
   useEffect(() => {
-    if (!running) return;
     setCalls([]);
     setMissed(0);
     let fresh: Call[] = [];
     let lost = 0;
+    let first = true;
     const recent: [number, number][] = [];
     const stop = follow({
       url,
+      onState: (state) => {
+        // A new connection tells again what the server still has.
+        if (state === "connecting") first = true;
+      },
       onMessage: (message) => {
+        // Held still, the stream goes on: as long as somebody listens, the server keeps the calls of a trace.
+        if (!isRunning.current) return;
         const told = JSON.parse(message.data) as Told;
         if ("missed" in told) lost += told.missed;
         else fresh.push(told);
@@ -105,13 +113,15 @@ function useCalls(filters: Filters, running: boolean) {
       if (fresh.length === 0) return;
       const more = fresh.reverse();
       fresh = [];
-      setCalls((known) => [...more, ...known].slice(0, MOST));
+      const anew = first;
+      first = false;
+      setCalls((known) => [...more, ...(anew ? [] : known)].slice(0, MOST));
     }, DRAW_MS);
     return () => {
       stop();
       clearInterval(timer);
     };
-  }, [url, running]);
+  }, [url]);
   return { calls, missed, perSecond };
 }
 
@@ -205,7 +215,7 @@ function List({ calls, opened, open }: { calls: Call[]; opened: Call | null; ope
         </thead>
         <tbody>
           {calls.map((call) => (
-            <tr key={call.sequence} className={call.sequence === opened?.sequence ? "pick picked" : "pick"} onClick={() => open(call)}>
+            <tr key={`${call.sequence} ${call.span_id}`} className={call.sequence === opened?.sequence ? "pick picked" : "pick"} onClick={() => open(call)}>
               <td className="num dim nowrap">{call.time.slice(11, 23)}</td>
               <td>
                 <Badge tone={toneOfCall(call)}>{call.failure ? `${call.status} ${call.failure}` : call.status || t("left")}</Badge>
@@ -226,11 +236,36 @@ function List({ calls, opened, open }: { calls: Call[]; opened: Call | null; ope
   );
 }
 
+const LOOK_MS = 1500;
+
+/** Calls of a trace that the filter left out, as far as the server still has them. */
+function useTrace(trace: string): Call[] {
+  const [found, setFound] = useState<Call[]>([]);
+  useEffect(() => {
+    setFound([]);
+    const stop = follow({
+      url: address("calls"),
+      again: false,
+      onMessage: (message) => {
+        if (!message.data.includes(trace)) return;
+        setFound((known) => [...known, JSON.parse(message.data) as Call]);
+      },
+    });
+    const timer = setTimeout(stop, LOOK_MS);
+    return () => {
+      clearTimeout(timer);
+      stop();
+    };
+  }, [trace]);
+  return found;
+}
+
 function Opened({ call, all, open }: { call: Call; all: Call[]; open: (call: Call | null) => void }) {
+  const others = useTrace(call.trace_id);
   const trace = useMemo(() => {
-    const own = all.filter((one) => one.trace_id === call.trace_id);
-    return own.some((one) => one.sequence === call.sequence) ? own : [...own, call];
-  }, [all, call]);
+    const own = [...all, ...others].filter((one) => one.trace_id === call.trace_id);
+    return [...new Map([...own, call].map((one) => [one.sequence, one])).values()];
+  }, [all, others, call]);
   const facts: [string, string | number | undefined][] = [
     [t("Route"), call.route],
     [t("Service"), call.service],

@@ -224,7 +224,8 @@ export class Scene {
       context.beginPath();
       context.moveTo(curve[0], curve[1]);
       context.bezierCurveTo(curve[2], curve[3], curve[4], curve[5], curve[6], curve[7]);
-      context.lineWidth = Math.min(6, 1 + Math.log10(1 + edge.rate) * 1.2) * (isChosen ? 1.8 : 1);
+      // However small all of it is, a line can be seen.
+      context.lineWidth = Math.max(Math.min(6, 1 + Math.log10(1 + edge.rate) * 1.2) * (isChosen ? 1.8 : 1), 0.5 / view.zoom);
       context.strokeStyle = edge.errors > 0.01 ? c.bad : isChosen ? c.accent : c.strong;
       context.stroke();
     }
@@ -253,16 +254,17 @@ export class Scene {
       const isChosen = this.chosen !== null && "node" in this.chosen && this.chosen.node === node.id;
       context.beginPath();
       context.roundRect(x - WIDTH / 2, y - HEIGHT / 2, WIDTH, HEIGHT, 8);
-      context.fillStyle = c.panel;
+      // From far away a node is its state.
+      context.fillStyle = texts ? c.panel : node.tone === "plain" ? c.strong : c[node.tone];
       context.fill();
       context.lineWidth = isChosen ? 2 : 1;
       context.strokeStyle = isChosen ? c.accent : c.strong;
       context.stroke();
+      if (!texts) continue;
       context.fillStyle = node.tone === "plain" ? c.strong : c[node.tone];
       context.beginPath();
       context.arc(x - WIDTH / 2 + 14, y, 4, 0, Math.PI * 2);
       context.fill();
-      if (!texts) continue;
       context.fillStyle = c.text;
       context.font = "600 13px system-ui, sans-serif";
       context.fillText(clipped(node.label, 15), x - WIDTH / 2 + 26, y - 2);
