@@ -39,7 +39,7 @@ impl Api {
             Error::Refused { message, response } => {
                 NotDone { refusal: failed(name, &message), metadata: response.metadata }
             }
-            error => failed(name, &error).into(),
+            error @ (Error::UnknownOperation { .. } | Error::Fault(_)) => failed(name, &error).into(),
         })
     }
 }
