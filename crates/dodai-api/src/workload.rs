@@ -337,4 +337,11 @@ pub struct ExternalTls {
     /// machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
+    /// A file with the certificate that is shown to it and its chain, PEM; found and read again as `ca`. Goes with
+    /// `keyFile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<String>,
+    /// A file with the private key, PEM. Goes with `certificateFile`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
 }

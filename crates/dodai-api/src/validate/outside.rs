@@ -23,6 +23,17 @@ pub(super) fn check_tls(path: &str, tls: &ExternalTls, found: &mut Findings) {
         let remedy = "write the path of a PEM file, or leave `ca` out to trust what the system trusts";
         found.error(Code::InvalidValue, format!("{path}.ca"), "no file is named", remedy);
     }
+    let own = [("certificateFile", &tls.certificate_file), ("keyFile", &tls.key_file)];
+    for (key, file) in own {
+        if file.as_ref().is_some_and(|file| file.trim().is_empty()) {
+            let remedy = "write the path of a PEM file, or leave both out";
+            found.error(Code::InvalidValue, format!("{path}.{key}"), "no file is named", remedy);
+        }
+    }
+    if tls.certificate_file.is_some() != tls.key_file.is_some() {
+        let message = "`certificateFile` and `keyFile` go together";
+        found.error(Code::MissingKey, path, message, "add the other one");
+    }
 }
 
 /// An HTTPEndpoint, beside what Dapr itself asks of it.

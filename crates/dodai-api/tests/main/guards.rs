@@ -226,3 +226,22 @@ fn a_component_that_an_app_is_denied_is_told() {
     assert_eq!(severity, Severity::Warning);
     assert!(message.contains("`a`") && message.contains("`c`"), "{message}");
 }
+
+#[test]
+fn a_certificate_for_outside_has_its_key() {
+    let app = |tls: &str| {
+        let spec = format!(
+            "services: [{{ name: http }}], external: {{ addresses: ['10.0.0.1:1'], tls: {{ {tls} }} }}"
+        );
+        read_text(&dodai("App", "a", &spec))
+    };
+    assert!(app("certificateFile: a.crt, keyFile: a.key").errors.is_empty());
+    for tls in ["certificateFile: a.crt", "keyFile: a.key"] {
+        let (severity, message, _) = said(&app(tls), "spec.external.tls");
+        assert_eq!((severity, message.contains("go together")), (Severity::Error, true), "{message}");
+    }
+    assert_eq!(
+        said(&app("certificateFile: ' ', keyFile: a"), "spec.external.tls.certificateFile").0,
+        Severity::Error
+    );
+}

@@ -106,6 +106,7 @@ pub(super) fn targets(input: &Input<'_>, app: &AppId, external: &External) -> Ve
         Some(project) => project.join(path).display().to_string(),
         None => path.clone(),
     };
+    let own = |(certificate, key): (&String, &String)| (Pem::File(file(certificate)), Pem::File(file(key)));
     let tls = |address: &Destination| {
         external.tls.as_ref().map(|tls| ClientTls {
             // A name proves to be itself; who is behind an IP address is known by the app's.
@@ -114,7 +115,7 @@ pub(super) fn targets(input: &Input<'_>, app: &AppId, external: &External) -> Ve
                 None => Some(app.name.to_string()),
             }),
             roots: tls.ca.as_ref().map(file).map(Pem::File),
-            certificate: None,
+            certificate: tls.certificate_file.as_ref().zip(tls.key_file.as_ref()).map(own),
         })
     };
     let version = external.proxy_protocol.map(|version| match version {

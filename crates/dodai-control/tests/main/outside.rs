@@ -29,7 +29,10 @@ async fn an_external_app_is_spoken_to_as_its_document_says() {
     let all = [
         app("plain", ""),
         app("usual", ", tls: { }"),
-        app("own", ", tls: { serverName: bank.example, ca: certificates/bank.pem }"),
+        app(
+            "own",
+            ", tls: { serverName: bank.example, ca: certificates/bank.pem, certificateFile: us.crt, keyFile: us.key }",
+        ),
         app("told", ", proxyProtocol: v2"),
     ];
     let (_control, snapshot, _tasks) = settled(&yaml(&all.join("---\n"))).await;
@@ -40,7 +43,7 @@ async fn an_external_app_is_spoken_to_as_its_document_says() {
     let tls = ClientTls {
         server_name: Some("bank.example".into()),
         roots: Some(Pem::File("certificates/bank.pem".into())),
-        certificate: None,
+        certificate: Some((Pem::File("us.crt".into()), Pem::File("us.key".into()))),
     };
     assert_eq!(targets(&snapshot, "default/own/http"), [Target::Tls { address: address.clone(), tls }]);
     let told = Target::Announced { address, tls: None, version: ProxyVersion::V2 };

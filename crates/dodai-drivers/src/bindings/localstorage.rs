@@ -182,7 +182,9 @@ fn invoke(root: &Root, request: &Request) -> Result<Response, Error> {
         if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) {
             return leads_out().into();
         }
-        let is_full = [Errno::NOSPC, Errno::DQUOT].map(|full| Some(full.raw_os_error())).contains(&error.raw_os_error());
+        let is_full = [Errno::NOSPC, Errno::DQUOT]
+            .map(|full| Some(full.raw_os_error()))
+            .contains(&error.raw_os_error());
         let kind = if is_full { Kind::Full } else { Kind::Invalid };
         Fault::new(kind, format!("{operation} of {} failed: {error}", root.path.join(&path).display())).into()
     };
