@@ -111,7 +111,7 @@ fn run(args: &[String]) -> Result<()> {
             let shots = words.value("--shots")?;
             words.finish()?;
             match (is_check, is_try) {
-                (_, true) => console::drive(&workspace, shots.as_deref()),
+                (_, true) => console::try_out(&workspace, shots.as_deref()),
                 (true, false) => console::check(&workspace).map(|outcome| outcome.say("console")),
                 (false, false) => console::write(&workspace),
             }
