@@ -48,6 +48,48 @@ fn a_storm_of_faults_leaves_what_the_documents_say() {
     }
 }
 
+#[test]
+fn an_hour_without_control_costs_no_call() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    LocalSet::new().block_on(&runtime.expect("a runtime"), hour());
+}
+
+async fn hour() {
+    let mut seed = Seed::new(3);
+    let ids = APPS.map(|app| AppId::parse(&format!("default/{app}")).expect("an id"));
+    let mut cluster = Cluster::start(BASES, &ids, seed.fork()).await;
+    let two = Wanted { version: 1, instances: 2 };
+    let documents: String = APPS.into_iter().map(|app| two.text(app)).collect();
+    assert!(cluster.apply(&yaml(&(documents + &front()))).await, "the documents are taken");
+    tokio::time::sleep(QUIET).await;
+    let user = cluster.user();
+    let all_answer = async |cluster: &Cluster, when: &str| {
+        for at in 0..cluster.len() {
+            for app in APPS {
+                let expect = Called::Answered(200, format!("default/{app}"));
+                let called = user.call(at, PORT, &format!("{app}.test")).await;
+                assert_eq!(called, expect, "{app} through base {at} {when}");
+            }
+        }
+    };
+    all_answer(&cluster, "before").await;
+    cluster.kill_control().await;
+    for minutes in (0..=60).step_by(5) {
+        all_answer(&cluster, &format!("after {minutes} minutes without control")).await;
+        tokio::time::sleep(Duration::from_secs(300)).await;
+    }
+    // It is back: what is wanted now is done, and nothing is started anew.
+    let before = cluster.running();
+    cluster.heal().await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(cluster.running(), before, "what ran stays");
+    let three = Wanted { version: 1, instances: 3 };
+    assert!(cluster.apply(&yaml(&three.text("cart"))).await, "control takes documents again");
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(cluster.running().len(), before.len() + 1);
+    all_answer(&cluster, "with control").await;
+}
+
 /// An app as it is wanted at the moment.
 #[derive(Clone, Debug)]
 struct Wanted {
