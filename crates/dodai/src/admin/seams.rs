@@ -185,8 +185,8 @@ impl seam::Node for Node {
         measures::usages(&self.base)
     }
 
-    fn traffic(&self) -> Traffic {
-        measures::traffic(&self.base)
+    fn traffic(&self) -> Option<Traffic> {
+        Some(measures::traffic(&self.base))
     }
 
     fn subscriptions(&self) -> BTreeMap<String, Option<String>> {
@@ -383,6 +383,18 @@ fn failed(error: dodai_store::Error) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "store", error.to_string())
 }
 
+/// A line of the change log as people read it.
+fn logged(change: dodai_store::Change) -> Change {
+    Change {
+        revision: change.revision.0,
+        key: change.key.trim_start_matches('/').to_owned(),
+        action: change.action.as_str().to_owned(),
+        actor: change.cause.actor,
+        reason: change.cause.reason,
+        time_ms: millis(change.at),
+    }
+}
+
 impl seam::Ledger for StoreLedger {
     fn state(&self) -> Pending<'_, StoreState> {
         Box::pin(async move {
@@ -415,15 +427,14 @@ impl seam::Ledger for StoreLedger {
             let wanted = Changes { prefix, after: Revision(after), limit };
             let found = self.0.changes(wanted).await.map_err(failed)?;
             let own = found.into_iter().filter(|change| !change.key.starts_with("/x/"));
-            let shown = own.map(|change| Change {
-                revision: change.revision.0,
-                key: change.key.trim_start_matches('/').to_owned(),
-                action: change.action.as_str().to_owned(),
-                actor: change.cause.actor,
-                reason: change.cause.reason,
-                time_ms: millis(change.at),
-            });
-            Ok(shown.collect())
+            Ok(own.map(logged).collect())
+        })
+    }
+
+    fn changes_of(&self, key: String, limit: usize) -> Pending<'_, Vec<Change>> {
+        Box::pin(async move {
+            let found = self.0.changes_of(&key, limit).await.map_err(failed)?;
+            Ok(found.into_iter().map(logged).collect())
         })
     }
 
