@@ -92,3 +92,5 @@ if (process.argv.includes("--check")) {
 } else {
   writeFileSync(target, text);
 }
+
+await import("./notices.mjs");

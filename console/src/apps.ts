@@ -1,6 +1,6 @@
 // Apps as pages show them: documents, instances and traffic put together.
 import { useApi } from "./api/live";
-import type { Document, External, Instance, Point, Range } from "./api/schema";
+import type { Document, External, Instance, Point, Range, Traffic } from "./api/schema";
 import type { Tone } from "./parts/basic";
 
 export type Shape = "module" | "process" | "external" | "unknown";
@@ -99,23 +99,15 @@ export function lengthOf(range: Range | undefined, otherwise: number): number {
   return range ? Math.max(1, range.to - Math.max(range.from, range.since)) : otherwise;
 }
 
-/** What points come to over a range: the latencies are those of its latest steps with calls. */
-export function sums(points: readonly Point[] | undefined, range: Range | undefined): Sums {
-  let [calls, errors, weighted, worst] = [0, 0, 0, 0];
-  for (const [, count, failed, p50, p99] of points ?? []) {
-    calls += count;
-    errors += failed;
-    weighted += p50 * count;
-    worst += p99 * count;
-  }
-  const seconds = lengthOf(range, 1);
-  return {
-    rate: calls / seconds,
-    errors: calls ? errors / calls : 0,
-    p50: calls ? weighted / calls : 0,
-    p99: calls ? worst / calls : 0,
-  };
+/** What came to an app over the whole range; `null` where that is not known. */
+export function sums(traffic: Traffic | undefined, app: string): Sums | null {
+  if (!traffic?.known) return null;
+  const { calls = 0, errors = 0, p50_us = 0, p99_us = 0 } = traffic.sums[app] ?? {};
+  return { rate: calls / lengthOf(traffic.range, 1), errors: calls ? errors / calls : 0, p50: p50_us, p99: p99_us };
 }
+
+/** How many a second: a step that was read late is longer than its name. */
+export const perSecond = (count: number, point: Point, step: number) => count / (point[7] > 0 ? point[7] / 1000 : step);
 
 /** The page of an app. */
 export function appPath(id: string, tab = ""): string {

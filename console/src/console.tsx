@@ -1,7 +1,8 @@
 // The shell: who is let in, the navigation, what stands above every page, and which page that is.
 import { Component, lazy, type ReactNode, Suspense, useEffect, useState, useSyncExternalStore } from "react";
-import { listen, silence, useApi, useConnection } from "./api/live";
+import { listen, silence, useApi, useConnection, useFailure } from "./api/live";
 import { end, onSession, sessionState } from "./api/session";
+import { decoded } from "./format";
 import { AppPage } from "./pages/app";
 import { Apps, Home } from "./pages/home";
 import { Login } from "./pages/login";
@@ -38,12 +39,11 @@ export function Console() {
     return silence;
   }, [state]);
   if (state === "unknown") return null;
-  if (state === "closed") return <Login key={language} />;
-  return <Shell key={language} />;
+  return <Mishap key={language}>{state === "closed" ? <Login /> : <Shell />}</Mishap>;
 }
 
 function page(path: string): ReactNode {
-  const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
+  const parts = path.split("/").filter(Boolean).map(decoded);
   const [first, second, third, ...rest] = parts;
   switch (first) {
     case undefined:
@@ -76,6 +76,7 @@ function Shell() {
   const path = usePath();
   const [searching, setSearching] = useState(false);
   const connection = useConnection();
+  const failure = useFailure();
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if (event.key.toLowerCase() !== "k" || !(event.metaKey || event.ctrlKey)) return;
@@ -109,6 +110,12 @@ function Shell() {
           <div className="banner" role="alert">
             <Icon name="warning" />
             {t("The server does not answer. What is shown is from before; trying again…")}
+          </div>
+        )}
+        {connection !== "away" && failure && (
+          <div className="banner" role="alert">
+            <Icon name="warning" />
+            {t("Some of what is shown is from before: {why}", { why: failure.refusal.message })}
           </div>
         )}
         <main className="content" id="content" tabIndex={-1}>

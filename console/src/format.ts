@@ -62,6 +62,15 @@ export function age(ms: number, now = Date.now()): string {
 /** `default/web` is `web` where nothing else is meant. */
 export const short = (app: string) => (app.startsWith("default/") ? app.slice("default/".length) : app);
 
+/** A part of an address in plain text; one that is not well written stays as it is. */
+export function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 /** A word as one argument of a shell. */
 export const quoted = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
 

@@ -130,6 +130,13 @@ const LIMITS: &[Limit] = &[
         Unit::Count,
         "sessions of the console; a further one ends the one that was silent the longest",
     ),
+    limit(
+        "dodai-admin/src/session.rs",
+        "SESSION_IDLE",
+        Unit::Time,
+        "that a session of the console may be silent",
+    ),
+    limit("dodai-admin/src/session.rs", "SESSION_LONGEST", Unit::Time, "that a session of the console lasts"),
     limit("dodai-admin/src/live.rs", "BEAT", Unit::Time, "between two messages of the console's live stream"),
     limit(
         "dodai-admin/src/live.rs",

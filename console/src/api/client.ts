@@ -1,5 +1,6 @@
 // Asks the management API. Types and paths come from its description; what opens it is a session (see session.ts).
 import { type Operations, paths, type Refusal } from "./schema";
+import { t } from "../text/text";
 import { key, lost } from "./session";
 
 /** Why the API refused, or that it could not be asked. */
@@ -48,11 +49,7 @@ export async function refusalOf(response: Response): Promise<Refused> {
   return new Refused(response.status, told?.message ? told : { code: "http", message });
 }
 
-const GONE: Refusal = {
-  code: "gone",
-  message: "the server does not answer",
-  remedy: "is it still running? `dodai status` says so",
-};
+const gone = (): Refusal => ({ code: "gone", message: t("the server does not answer"), remedy: t("is it still running? `dodai status` says so") });
 
 /** Asks, and gives the answer as the description says. */
 export async function ask<N extends Name>(
@@ -75,7 +72,7 @@ export async function ask<N extends Name>(
     response = await fetch(address(name, asked), init);
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new Refused(0, GONE);
+    throw new Refused(0, gone());
   }
   if (!response.ok) throw await refusalOf(response);
   return (await response.json()) as Answer<N>;

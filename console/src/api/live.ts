@@ -8,6 +8,10 @@ import { type Connection, follow } from "./stream";
 export type Topic = "documents" | "instances" | "node" | "none";
 
 const MAX_EVENTS = 200;
+/** The server says something each second: one that does not for so long is gone, whatever the connection says. */
+const SILENT_MS = 5000;
+/** How long an answer stays that no page shows; the next page may want it. */
+const LINGER_MS = 1000;
 
 let connection: Connection = "connecting";
 let beat: Beat | null = null;
@@ -29,13 +33,19 @@ function subscribe(listener: () => void): () => void {
 export function listen() {
   stop ??= follow({
     url: "/v1/live",
+    silentMs: SILENT_MS,
     onState: (state) => {
-      connection = state;
+      // One more try is not yet an answer.
+      if (state === "connecting" && connection !== "open") return;
+      connection = state === "refused" ? "away" : state;
       tell();
     },
     onMessage: (message) => {
       if (message.event === "anew") {
+        // A server that knows how things stand says so: what is asked for now is as of then.
         beat = null;
+        const marks = JSON.parse(message.data) as Partial<Beat>;
+        if (typeof marks.documents === "number") beat = { ...EMPTY, ...marks };
         changed(["documents", "instances", "node"]);
         for (const listener of beatListeners) listener(null);
         return;
@@ -54,6 +64,8 @@ export function listen() {
   });
 }
 
+const EMPTY: Beat = { second: 0, documents: 0, instances: 0, node: 0, apps: {}, edges: [], events: [] };
+
 /** Stops listening and forgets what was heard. */
 export function silence() {
   stop?.();
@@ -61,7 +73,25 @@ export function silence() {
   beat = null;
   events = [];
   cache.clear();
+  failures.clear();
+  connection = "connecting";
 }
+
+/** Answers that could not be renewed: what is shown of them is from before. */
+const failures = new Map<string, Refused>();
+let failure: Refused | null = null;
+
+function failed(url: string, error: Refused | null) {
+  if (error) failures.set(url, error);
+  else if (!failures.delete(url)) return;
+  failure = failures.values().next().value ?? null;
+  tell();
+}
+
+/** Why something that is shown is from before; `null` if all is new. */
+export const useFailure = () => useSyncExternalStore(subscribe, () => failure);
+
+const refusedBy = (error: unknown) => (error instanceof Refused ? error : new Refused(0, { code: "page", message: String(error) }));
 
 export const useConnection = () => useSyncExternalStore(subscribe, () => connection);
 export const useBeat = () => useSyncExternalStore(subscribe, () => beat);
@@ -71,7 +101,9 @@ interface Entry {
   topics: Topic[];
   value: unknown;
   error: Refused | null;
-  asked: boolean;
+  /** How often it was asked for, and which of those the answer is of: answers overtake each other. */
+  asked: number;
+  answered: number;
   again: () => void;
   listeners: Set<() => void>;
 }
@@ -109,20 +141,23 @@ export function useApi<N extends Name>(
     const listener = () => draw((count) => count + 1);
     let entry = cache.get(url);
     if (!entry) {
-      const made: Entry = { topics, value: undefined, error: null, asked: false, again: () => {}, listeners: new Set() };
+      const made: Entry = { topics, value: undefined, error: null, asked: 0, answered: 0, again: () => {}, listeners: new Set() };
       made.again = () => {
-        made.asked = true;
-        ask(name, asked)
-          .then((value) => {
-            made.value = value;
-            made.error = null;
-          })
-          .catch((error: unknown) => {
-            made.error = error instanceof Refused ? error : new Refused(0, { code: "page", message: String(error) });
-          })
-          .finally(() => {
-            for (const one of made.listeners) one();
-          });
+        made.asked += 1;
+        const number = made.asked;
+        const done = (value: unknown, error: Refused | null) => {
+          if (number < made.answered) return;
+          made.answered = number;
+          made.error = error;
+          // What is gone is not shown as it was.
+          if (!error || error.status === 404) made.value = value;
+          if (made.listeners.size) failed(url, made.value === undefined ? null : error);
+          for (const one of made.listeners) one();
+        };
+        ask(name, asked).then(
+          (value) => done(value, null),
+          (error: unknown) => done(undefined, refusedBy(error)),
+        );
       };
       cache.set(url, made);
       entry = made;
@@ -134,6 +169,11 @@ export function useApi<N extends Name>(
     return () => {
       entry.listeners.delete(listener);
       clearInterval(timer);
+      setTimeout(() => {
+        if (entry.listeners.size || cache.get(url) !== entry) return;
+        cache.delete(url);
+        failed(url, null);
+      }, LINGER_MS);
     };
     // The address says all of `asked`.
   }, [url, everyMs]);
@@ -166,15 +206,26 @@ export function append(traffic: Traffic, next: Beat, seconds: number, app?: stri
 export function useTraffic(seconds: number, app?: string): Traffic | undefined {
   const [traffic, setTraffic] = useState<Traffic>();
   useEffect(() => {
-    let gone = false;
+    let [gone, asked, answered] = [false, 0, 0];
     setTraffic(undefined);
-    const load = () =>
-      ask("traffic", { seconds, ...(app ? { app } : {}) })
-        .then((value) => gone || setTraffic(value))
-        .catch(() => undefined);
-    void load();
+    const place = `traffic ${seconds} ${app ?? ""}`;
+    const load = () => {
+      asked += 1;
+      const number = asked;
+      const done = (error: Refused | null, value?: Traffic) => {
+        if (gone || number < answered) return;
+        answered = number;
+        if (value) setTraffic(value);
+        failed(place, error);
+      };
+      ask("traffic", { seconds, ...(app ? { app } : {}) }).then(
+        (value) => done(null, value),
+        (error: unknown) => done(refusedBy(error)),
+      );
+    };
+    load();
     const onBeat = (next: Beat | null) => {
-      if (!next) void load();
+      if (!next) load();
       else if (seconds <= FINE_SECONDS) setTraffic((now) => now && append(now, next, seconds, app));
     };
     beatListeners.add(onBeat);
@@ -182,6 +233,7 @@ export function useTraffic(seconds: number, app?: string): Traffic | undefined {
     const timer = setInterval(load, seconds <= FINE_SECONDS ? 10_000 : 15_000);
     return () => {
       gone = true;
+      failed(place, null);
       beatListeners.delete(onBeat);
       clearInterval(timer);
     };

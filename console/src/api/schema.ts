@@ -283,7 +283,7 @@ export type Stations = {
   response_us: number;
 };
 
-/** A call that ended; `missed` instead where the reader was too slow. */
+/** A call that ended, or a tunnel that began. */
 export type Call = {
   sequence: number;
   time: string;
@@ -318,7 +318,24 @@ export type Call = {
   stations?: Stations;
   request_headers?: Record<string, string>;
   response_headers?: Record<string, string>;
+  /** The base it was on, where there may be several; `sequence` counts on each. */
+  base?: string;
 };
+
+/** So many calls were passed over because the reader was too slow. */
+export type Missed = {
+  missed: number;
+  base?: string;
+};
+
+/** A base tells no more calls, and why. */
+export type Silent = {
+  base: string;
+  ended: string;
+};
+
+/** One message of the stream of calls. */
+export type Told = Call | Missed | Silent;
 
 /** A page of what a base is at this moment. */
 export type Page = {
@@ -347,8 +364,8 @@ export type Published = {
   topic: string;
 };
 
-/** One step of a series: second, calls, errors, p50 and p99 in microseconds, thousandths of a core, bytes of memory. */
-export type Point = [number, number, number, number, number, number, number];
+/** One step of a series: second, calls, errors, p50 and p99 in microseconds, thousandths of a core, bytes of memory, and how long the step really was in milliseconds. */
+export type Point = [number, number, number, number, number, number, number, number];
 
 /** Which part of the past. */
 export type Range = {
@@ -361,15 +378,23 @@ export type Range = {
   since: number;
 };
 
+/** What was carried over a range in all; quantiles are those of all its calls. */
+export type Sum = {
+  calls: number;
+  errors: number;
+  p50_us: number;
+  p99_us: number;
+};
+
 /** Calls of one caller to one app. */
 export type Edge = {
   caller: string;
   app: string;
   calls: number;
   errors: number;
-  /** The mean of the steps' medians, weighted by their calls. */
+  /** Half of all its calls took at most so long. */
   p50_us: number;
-  /** The worst of the steps. */
+  /** All but one in a hundred took at most so long. */
   p99_us: number;
   points?: Point[];
 };
@@ -377,12 +402,26 @@ export type Edge = {
 /** What calls were lately. */
 export type Traffic = {
   range: Range;
+  /** False where calls are not counted, as on a server whose bases count for themselves: then nothing is known, rather than that there were none. */
+  known: boolean;
   apps: Record<string, Point[]>;
+  /** What each app got over the whole range. */
+  sums: Record<string, Sum>;
   edges: Edge[];
 };
 
 /** One edge in the last second: caller, app, calls, errors, p50 and p99 in microseconds. */
 export type LiveEdge = [string, string, number, number, number, number];
+
+/** Ask for everything anew: it is at least as of this. */
+export type Marks = {
+  /** The store's revision. */
+  documents: number;
+  /** Changes when instances do. */
+  instances: number;
+  /** Changes when listeners or components do. */
+  node: number;
+};
 
 /** What is new since a second ago. */
 export type Beat = {
@@ -549,7 +588,7 @@ export interface Operations {
     path: "/v1/live";
     query: { after?: number };
     body: undefined;
-    answer: Beat;
+    answer: Beat | Marks;
     kind: "text/event-stream";
   };
   /** Rates, errors and latencies of apps and edges. */
@@ -592,7 +631,7 @@ export interface Operations {
   apply: {
     method: "POST";
     path: "/v1/documents";
-    query: { dryRun?: boolean; prune?: string; owner?: string; file?: string };
+    query: { dryRun?: boolean; prune?: string; owner?: string; file?: string; ifRevision?: number };
     body: Files;
     answer: Applied;
     kind: "application/json";
@@ -776,7 +815,7 @@ export interface Operations {
     path: "/v1/calls";
     query: { app?: string; status?: string; failures?: boolean; errors?: boolean; route?: string; method?: string; path?: string; slower_than_us?: number; header?: string; caller?: string };
     body: undefined;
-    answer: Call;
+    answer: Told;
     kind: "text/event-stream";
   };
   /** What a base is at this moment: table, clusters, connections or certificates. */

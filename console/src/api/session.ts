@@ -1,5 +1,8 @@
 // The session: a token is exchanged for a cookie, which the browser keeps, and a key, which this origin keeps. Both are
 // needed, because a cookie is sent to every port of the machine and storage is not.
+import { decoded } from "../format";
+import { t } from "../text/text";
+
 const PLACE = "dodai-session";
 
 export type State = "unknown" | "open" | "closed";
@@ -39,7 +42,7 @@ export async function begin(token: string): Promise<string | null> {
     become("open");
     return null;
   } catch {
-    return "the server does not answer";
+    return t("the server does not answer");
   }
 }
 
@@ -48,7 +51,7 @@ export async function start(): Promise<void> {
   const found = /^#token=(.+)$/.exec(location.hash);
   if (found?.[1]) {
     history.replaceState(null, "", location.pathname + location.search);
-    if ((await begin(decodeURIComponent(found[1]))) === null) return;
+    if ((await begin(decoded(found[1]))) === null) return;
   }
   if (key() === null) return become("closed");
   const response = await fetch("/v1/session", { headers: { "dodai-session": key() ?? "" } }).catch(() => null);

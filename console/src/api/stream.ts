@@ -1,7 +1,7 @@
 // Server-sent events over fetch, which can send the key of the session (EventSource cannot). Goes on where it was when
 // the connection breaks, waiting longer each time, and rests while nobody sees the page: a browser has six connections
 // for all its tabs.
-import { headers, refusalOf } from "./client";
+import { headers, Refused, refusalOf } from "./client";
 
 export interface Message {
   id: string;
@@ -30,12 +30,16 @@ export function parse(text: string): { messages: Message[]; rest: string } {
   return { messages, rest };
 }
 
-export type Connection = "connecting" | "open" | "away";
+export type Connection = "connecting" | "open" | "away" | "refused";
 
 export interface Follow {
   url: string;
   onMessage(message: Message): void;
   onState?(state: Connection): void;
+  /** The server does not take the question, so it is not asked again. */
+  onRefused?(error: Refused): void;
+  /** After so long without a byte the connection counts as dead. Default: never, for a stream may be silent. */
+  silentMs?: number;
   /** Whether to connect again when the answer ends by itself. Default: yes. */
   again?: boolean;
 }
@@ -58,8 +62,11 @@ function seen(): Promise<void> {
   });
 }
 
+/** Whether asking the same again brings the same refusal: the question is wrong, or what it is about is gone. */
+const isFinal = (status: number) => status >= 400 && status < 500 && status !== 408 && status !== 429;
+
 /** Follows a stream until the result is called. */
-export function follow({ url, onMessage, onState, again = true }: Follow): () => void {
+export function follow({ url, onMessage, onState, onRefused, silentMs, again = true }: Follow): () => void {
   const stop = new AbortController();
   let rest = new AbortController();
   let unseen: ReturnType<typeof setTimeout> | undefined;
@@ -74,7 +81,19 @@ export function follow({ url, onMessage, onState, again = true }: Follow): () =>
   });
   let last = "";
   const read = async () => {
-    const init = { headers: last ? { ...headers(), "last-event-id": last } : headers(), signal: AbortSignal.any([stop.signal, rest.signal]) };
+    const dead = new AbortController();
+    let silence: ReturnType<typeof setTimeout> | undefined;
+    const heard = () => {
+      clearTimeout(silence);
+      if (silentMs) silence = setTimeout(() => dead.abort(), silentMs);
+    };
+    const signal = AbortSignal.any([stop.signal, rest.signal, dead.signal]);
+    signal.addEventListener("abort", () => clearTimeout(silence));
+    heard();
+    await readAll(signal, heard).finally(() => clearTimeout(silence));
+  };
+  const readAll = async (signal: AbortSignal, heard: () => void) => {
+    const init = { headers: last ? { ...headers(), "last-event-id": last } : headers(), signal };
     const response = await fetch(url, init);
     if (!response.ok || !response.body) throw await refusalOf(response);
     onState?.("open");
@@ -84,6 +103,7 @@ export function follow({ url, onMessage, onState, again = true }: Follow): () =>
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
+      heard();
       const parsed = parse(unread + decoder.decode(value, { stream: true }));
       unread = parsed.rest;
       for (const message of parsed.messages) {
@@ -100,7 +120,12 @@ export function follow({ url, onMessage, onState, again = true }: Follow): () =>
       rest = new AbortController();
       const began = Date.now();
       onState?.("connecting");
-      await read().catch(() => undefined);
+      const error: unknown = await read().catch((error: unknown) => error);
+      if (error instanceof Refused && isFinal(error.status) && !stop.signal.aborted) {
+        onState?.("refused");
+        onRefused?.(error);
+        return;
+      }
       if (stop.signal.aborted || !again) return;
       if (rest.signal.aborted) continue;
       onState?.("away");

@@ -3,7 +3,7 @@ import { lazy, type ReactNode, Suspense, useState } from "react";
 import { ask } from "../api/client";
 import { refresh, useApi, useTraffic } from "../api/live";
 import type { Document, Edge, Instance } from "../api/schema";
-import { type App, appPath, lengthOf, sums, useApps } from "../apps";
+import { type App, appPath, lengthOf, perSecond, sums, useApps } from "../apps";
 import { age, bytes, clock, cores, duration, inNamespace, moment, percent, quoted, rate, short } from "../format";
 import { Badge, Cli, Confirm, Dot, Empty, Head, Panel, PhaseBadge, RangePicker, toast, Waiting } from "../parts/basic";
 import { Chart, Legend, type Line } from "../parts/chart";
@@ -11,14 +11,15 @@ import { Icon } from "../parts/icon";
 import { Logs } from "../parts/logs";
 import { A, useRange } from "../route";
 import { t } from "../text/text";
+import { NotCounted } from "./home";
 
 const Configuration = lazy(() => import("./configuration").then((page) => ({ default: page.Configuration })));
 
 const TABS = ["overview", "instances", "revisions", "logs", "configuration"] as const;
 
 const RATE: Line[] = [
-  { label: "calls/s", colour: "--series-1", value: (point, step) => point[1] / step, fill: true },
-  { label: "errors/s", colour: "--bad", value: (point, step) => point[2] / step },
+  { label: "calls/s", colour: "--series-1", value: (point, step) => perSecond(point[1], point, step), fill: true },
+  { label: "errors/s", colour: "--bad", value: (point, step) => perSecond(point[2], point, step) },
 ];
 const LATENCY: Line[] = [
   { label: "p99", colour: "--series-3", value: (point) => (point[1] ? point[4] : null) },
@@ -101,12 +102,16 @@ function Overview({ app }: { app: App }) {
     <div className="stack">
       <Progress app={app} />
       <div className="columns">
-        <Panel title={t("Calls and errors")} actions={<Legend lines={RATE} />}>
-          <Chart {...chart} lines={RATE} format={rate} label={t("Calls and errors")} />
-        </Panel>
-        <Panel title={t("Latency")} actions={<Legend lines={LATENCY} />}>
-          <Chart {...chart} lines={LATENCY} format={duration} label={t("Latency")} />
-        </Panel>
+        {traffic?.known !== false && (
+          <>
+            <Panel title={t("Calls and errors")} actions={<Legend lines={RATE} />}>
+              <Chart {...chart} lines={RATE} format={rate} label={t("Calls and errors")} />
+            </Panel>
+            <Panel title={t("Latency")} actions={<Legend lines={LATENCY} />}>
+              <Chart {...chart} lines={LATENCY} format={duration} label={t("Latency")} />
+            </Panel>
+          </>
+        )}
         {app.shape !== "external" && (
           <>
             <Panel title={t("Processor")}>
@@ -118,10 +123,14 @@ function Overview({ app }: { app: App }) {
           </>
         )}
       </div>
-      <div className="columns">
-        <Edges title={t("Called by")} edges={traffic?.edges.filter((edge) => edge.app === app.id)} other="caller" app={app.id} range={lengthOf(traffic?.range, seconds)} />
-        <Edges title={t("Calls, as seen in traffic")} edges={traffic?.edges.filter((edge) => edge.caller === app.id)} other="app" app={app.id} range={lengthOf(traffic?.range, seconds)} />
-      </div>
+      {traffic?.known === false ? (
+        <NotCounted traffic={traffic} />
+      ) : (
+        <div className="columns">
+          <Edges title={t("Called by")} edges={traffic?.edges.filter((edge) => edge.app === app.id)} other="caller" app={app.id} range={lengthOf(traffic?.range, seconds)} />
+          <Edges title={t("Calls, as seen in traffic")} edges={traffic?.edges.filter((edge) => edge.caller === app.id)} other="app" app={app.id} range={lengthOf(traffic?.range, seconds)} />
+        </div>
+      )}
       <Instances app={app} />
     </div>
   );
@@ -197,7 +206,7 @@ function Instances({ app }: { app: App }) {
   const addresses = (externals.value?.items ?? []).filter((one) => one.app === app.id);
   if (app.shape === "external") {
     return (
-      <Panel title={t("Addresses")} actions={<Cli text={`dodai ps ${quoted(app.name)}`} />} flush>
+      <Panel title={t("Addresses")} actions={<Cli text={`dodai ps ${quoted(short(app.id))}`} />} flush>
         <ul className="list">
           {addresses.map((one) => (
             <li key={one.address} className="row">
@@ -211,7 +220,7 @@ function Instances({ app }: { app: App }) {
     );
   }
   return (
-    <Panel title={t("Instances")} actions={<Cli text={`dodai ps ${quoted(app.name)}`} />} flush>
+    <Panel title={t("Instances")} actions={<Cli text={`dodai ps ${quoted(short(app.id))}`} />} flush>
       {own.length === 0 ? (
         <Empty title={t("No instances")} command={`dodai describe app/${quoted(app.name)}${inNamespace(app.namespace)}`} />
       ) : (
@@ -348,7 +357,7 @@ function Revisions({ app }: { app: App }) {
 function Hit({ app, children }: { app: App; children: ReactNode }) {
   const [seconds] = useRange();
   const traffic = useTraffic(seconds, app.id);
-  const figures = sums(traffic?.apps[app.id], traffic?.range);
+  const figures = sums(traffic, app.id);
   const callers = [...new Set(traffic?.edges.filter((edge) => edge.app === app.id).map((edge) => short(edge.caller)))];
   return (
     <>
@@ -357,7 +366,7 @@ function Hit({ app, children }: { app: App; children: ReactNode }) {
         <dt>{t("Instances")}</dt>
         <dd>{app.instances.map((one) => one.id).join(", ") || "–"}</dd>
         <dt>{t("Now")}</dt>
-        <dd>{t("{rate} calls a second, {errors} errors", { rate: rate(figures.rate), errors: percent(figures.errors) })}</dd>
+        <dd>{figures ? t("{rate} calls a second, {errors} errors", { rate: rate(figures.rate), errors: percent(figures.errors) }) : "–"}</dd>
         <dt>{t("Called by")}</dt>
         <dd>{callers.join(", ") || "–"}</dd>
       </dl>

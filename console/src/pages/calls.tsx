@@ -3,9 +3,11 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import { address, type Asked } from "../api/client";
 import type { Call } from "../api/schema";
+import type { Refused } from "../api/client";
 import { follow } from "../api/stream";
+import { callKey, readTold } from "../calls";
 import { duration, quoted, rate, short } from "../format";
-import { Badge, Cli, Empty, Head, Panel, type Tone } from "../parts/basic";
+import { Badge, Cli, Empty, Failure, Head, Panel, type Tone } from "../parts/basic";
 import { Icon } from "../parts/icon";
 import { Stations, Trace } from "../parts/stations";
 import { useField } from "../route";
@@ -18,8 +20,6 @@ export function toneOfCall(call: Call): Tone {
   if (call.failure || call.status >= 500 || call.status === 0 || (call.grpc_status ?? 0) !== 0) return "bad";
   return call.status >= 400 ? "warn" : "good";
 }
-
-type Told = Call | { missed: number };
 
 interface Filters {
   app: string;
@@ -39,7 +39,8 @@ function useFilters(): [Filters, (name: keyof Filters, value: string) => void] {
   const [status, setStatus] = useField("status");
   const [path, setPath] = useField("path");
   const [slower, setSlower] = useField("slower");
-  const [header, setHeader] = useField("header");
+  // Its value may be a secret: addresses are kept and handed on.
+  const [header, setHeader] = useState("");
   const [errors, setErrors] = useField("errors");
   const set = { app: setApp, caller: setCaller, route: setRoute, status: setStatus, path: setPath, slower: setSlower, header: setHeader, errors: setErrors };
   return [{ app, caller, route, status, path, slower, header, errors: errors === "true" }, (name, value) => set[name](value)];
@@ -79,12 +80,16 @@ function useCalls(filters: Filters, running: boolean) {
   const [calls, setCalls] = useState<Call[]>([]);
   const [missed, setMissed] = useState(0);
   const [perSecond, setPerSecond] = useState(0);
+  const [silent, setSilent] = useState<Record<string, string>>({});
+  const [refused, setRefused] = useState<Refused | null>(null);
   const url = address("calls", asked(filters));
   const isRunning = useRef(running);
   isRunning.current = running;
   useEffect(() => {
     setCalls([]);
     setMissed(0);
+    setSilent({});
+    setRefused(null);
     let fresh: Call[] = [];
     let lost = 0;
     let first = true;
@@ -94,13 +99,19 @@ function useCalls(filters: Filters, running: boolean) {
       onState: (state) => {
         // A new connection tells again what the server still has.
         if (state === "connecting") first = true;
+        if (state === "open") setSilent({});
       },
+      onRefused: setRefused,
       onMessage: (message) => {
         // Held still, the stream goes on: as long as somebody listens, the server keeps the calls of a trace.
         if (!isRunning.current) return;
-        const told = JSON.parse(message.data) as Told;
-        if ("missed" in told) lost += told.missed;
-        else fresh.push(told);
+        readTold(message.data, {
+          call: (call) => fresh.push(call),
+          missed: (count) => {
+            lost += count;
+          },
+          silent: (base, why) => setSilent((known) => ({ ...known, [base]: why })),
+        });
       },
     });
     const timer = setInterval(() => {
@@ -122,13 +133,13 @@ function useCalls(filters: Filters, running: boolean) {
       clearInterval(timer);
     };
   }, [url]);
-  return { calls, missed, perSecond };
+  return { calls, missed, perSecond, silent, refused };
 }
 
 export function Calls() {
   const [filters, set] = useFilters();
   const [running, setRunning] = useState(true);
-  const { calls, missed, perSecond } = useCalls(filters, running);
+  const { calls, missed, perSecond, silent, refused } = useCalls(filters, running);
   const [opened, setOpened] = useState<Call | null>(null);
   return (
     <>
@@ -140,6 +151,12 @@ export function Calls() {
         <Cli text={command(filters)} />
       </Head>
       <Filter filters={filters} set={set} />
+      {refused && <Failure error={refused} />}
+      {Object.entries(silent).map(([base, why]) => (
+        <div key={base} className="notice warn">
+          {t("Base {base} tells no more calls: {why}", { base, why })}
+        </div>
+      ))}
       {missed > 0 && <div className="notice warn">{t("{missed} calls were passed over because there were too many; narrow the filter.", { missed })}</div>}
       <div className={opened ? "calls open" : "calls"}>
         <Panel flush>
@@ -215,7 +232,7 @@ function List({ calls, opened, open }: { calls: Call[]; opened: Call | null; ope
         </thead>
         <tbody>
           {calls.map((call) => (
-            <tr key={`${call.sequence} ${call.span_id}`} className={call.sequence === opened?.sequence ? "pick picked" : "pick"} onClick={() => open(call)}>
+            <tr key={callKey(call)} className={opened && callKey(call) === callKey(opened) ? "pick picked" : "pick"} onClick={() => open(call)}>
               <td className="num dim nowrap">{call.time.slice(11, 23)}</td>
               <td>
                 <Badge tone={toneOfCall(call)}>{call.failure ? `${call.status} ${call.failure}` : call.status || t("left")}</Badge>
@@ -248,7 +265,7 @@ function useTrace(trace: string): Call[] {
       again: false,
       onMessage: (message) => {
         if (!message.data.includes(trace)) return;
-        setFound((known) => [...known, JSON.parse(message.data) as Call]);
+        readTold(message.data, { call: (call) => setFound((known) => [...known, call]) });
       },
     });
     const timer = setTimeout(stop, LOOK_MS);
@@ -264,12 +281,13 @@ function Opened({ call, all, open }: { call: Call; all: Call[]; open: (call: Cal
   const others = useTrace(call.trace_id);
   const trace = useMemo(() => {
     const own = [...all, ...others].filter((one) => one.trace_id === call.trace_id);
-    return [...new Map([...own, call].map((one) => [one.sequence, one])).values()];
+    return [...new Map([...own, call].map((one) => [callKey(one), one])).values()];
   }, [all, others, call]);
   const facts: [string, string | number | undefined][] = [
     [t("Route"), call.route],
     [t("Service"), call.service],
     [t("Endpoint"), call.endpoint],
+    [t("Base"), call.base],
     [t("Revision"), call.revision],
     [t("Listener"), call.listener],
     [t("Client"), call.client],

@@ -219,6 +219,7 @@ function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) 
     }
   };
   const topics = useId();
+  const hit = [...new Set(listeners.filter((listener) => listener.topic === topic).map((listener) => listener.app))];
   return (
     <div className="columns">
     <Panel title={t("Publish to {name}", { name: one.name })} actions={<Cli text={command} />}>
@@ -243,6 +244,9 @@ function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) 
           <textarea className="input mono" style={{ height: 110, padding: 9 }} value={data} onChange={(event) => setData(event.target.value)} spellCheck={false} />
         </label>
         {error && <Failure error={error} />}
+        <p className="dim">
+          {hit.length ? t("{topic} of {name} goes to {apps}.", { topic, name: one.name, apps: hit.map(short).join(", ") }) : t("Nobody listens to this topic now.")}
+        </p>
         <div className="spread">
           <span className="dim" role="status">
             {sent > 0 && t("{count} published from here", { count: sent })}
@@ -310,6 +314,7 @@ function Values({ one }: { one: Component }) {
           <input className="input mono" value={value ?? ""} onChange={(event) => setValue(event.target.value)} />
         </label>
         {error && <Failure error={error} />}
+        <p className="dim">{t("Writing changes {key} of {name} for every app that may use it: {apps}.", { key: key || "–", name: one.name, apps: one.scopes.length ? one.scopes.join(", ") : t("all apps of {namespace}", { namespace: one.namespace }) })}</p>
         <div className="actions">
           <button type="button" className="button primary" disabled={!key || value === null} onClick={write}>
             {t("Write")}

@@ -3,7 +3,7 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import { ask, type Refused } from "../api/client";
 import { refresh, useApi } from "../api/live";
-import type { Applied, Kind, Problem, Version } from "../api/schema";
+import type { Applied, Document, Kind, Problem, Version } from "../api/schema";
 import { age, inNamespace, moment, quoted } from "../format";
 import { Badge, Cli, Confirm, Dialog, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
 import { Difference } from "../parts/difference";
@@ -134,6 +134,8 @@ function useVerdict(text: string, changed: boolean): Verdict | null {
 interface WorkProps {
   /** What is stored; empty for a new one. */
   stored: string;
+  /** As of when that is. */
+  revision?: number | undefined;
   kinds: Kind[];
   label: string;
   start?: string;
@@ -141,7 +143,7 @@ interface WorkProps {
 }
 
 /** The editor with its checks and the way to apply. */
-function Work({ stored, kinds, label, start, onApplied }: WorkProps) {
+function Work({ stored, revision, kinds, label, start, onApplied }: WorkProps) {
   const [text, setText] = useState(start ?? stored);
   const [line, setLine] = useState(1);
   const [asking, setAsking] = useState(false);
@@ -151,12 +153,18 @@ function Work({ stored, kinds, label, start, onApplied }: WorkProps) {
   const changed = text !== stored;
   const last = useRef(stored);
   const isApplied = useRef(false);
+  // What was typed began with this revision, and does not overwrite a later one unseen.
+  const [began, setBegan] = useState(revision);
   useEffect(() => {
     // A new version that somebody else wrote does not take away what was typed.
-    setText((now) => (now === last.current || isApplied.current ? stored : now));
+    if (text === last.current || text === stored || isApplied.current) {
+      setText(stored);
+      setBegan(revision);
+    }
     last.current = stored;
     isApplied.current = false;
-  }, [stored]);
+  }, [stored, revision]);
+  const isOvertaken = changed && began !== revision;
   const verdict = useVerdict(text, changed && checked.findings.length === 0);
   const told: Mark[] = (verdict?.problems ?? []).map((one) => ({ line: one.line || 1, message: [one.message, one.remedy].filter(Boolean).join("; "), severity: one.severity }));
   const marks = [...checked.findings, ...told];
@@ -169,7 +177,10 @@ function Work({ stored, kinds, label, start, onApplied }: WorkProps) {
       actions={
         <>
           {changed && (
-            <button type="button" className="button small quiet" onClick={() => setText(stored)}>
+            <button type="button" className="button small quiet" onClick={() => {
+              setText(stored);
+              setBegan(revision);
+            }}>
               {t("Discard")}
             </button>
           )}
@@ -179,10 +190,18 @@ function Work({ stored, kinds, label, start, onApplied }: WorkProps) {
         </>
       }
     >
+      {isOvertaken && (
+        <div className="notice warn" role="alert">
+          <div>{t("Somebody has changed it since you began. What you apply would take that back: see what changes, or discard what you typed.")}</div>
+          <button type="button" className="button small" onClick={() => setBegan(revision)}>
+            {t("Go on over it")}
+          </button>
+        </div>
+      )}
       <Editor text={text} label={t("The document as YAML")} marks={marks} onChange={setText} onLine={setLine} onSave={() => isGood && setAsking(true)} />
       <About place={place} />
       <Problems marks={marks} verdict={verdict} changed={changed} />
-      {asking && verdict?.applied && <Review before={stored} after={text} applied={verdict.applied} onClose={() => setAsking(false)} onApplied={(key) => {
+      {asking && verdict?.applied && <Review before={stored} after={text} applied={verdict.applied} revision={began} onClose={() => setAsking(false)} onApplied={(key) => {
         isApplied.current = true;
         onApplied(key);
       }} />}
@@ -231,18 +250,22 @@ interface ReviewProps {
   before: string;
   after: string;
   applied: Applied;
+  /** It is written only if it is still at this revision. */
+  revision?: number | undefined;
   onClose: () => void;
   onApplied: (key: string) => void;
 }
 
 /** What would change, before it does. */
-function Review({ before, after, applied, onClose, onApplied }: ReviewProps) {
+function Review({ before, after, applied, revision, onClose, onApplied }: ReviewProps) {
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<Refused | null>(null);
   const apply = async () => {
     setBusy(true);
     try {
-      const done = await ask("apply", { owner: "console" }, { files: [{ name: "", content: after }] });
+      // A text may have been made into another document, or several.
+      const isSame = revision !== undefined && applied.documents.length === 1 && applied.documents[0]?.verdict === "configured";
+      const done = await ask("apply", { owner: "console", ...(isSame ? { ifRevision: revision } : {}) }, { files: [{ name: "", content: after }] });
       toast(t("Applied"));
       refresh(["documents", "instances"]);
       onApplied(done.documents[0]?.key ?? "");
@@ -267,10 +290,10 @@ function Review({ before, after, applied, onClose, onApplied }: ReviewProps) {
       <div className="spread">
         <Cli text="dodai apply -f FILE" />
         <div className="actions">
-          <button type="button" className="button" onClick={onClose}>
+          <button type="button" className="button" onClick={onClose} autoFocus>
             {t("Cancel")}
           </button>
-          <button type="button" className="button primary" disabled={busy} onClick={() => void apply()} autoFocus>
+          <button type="button" className="button primary" disabled={busy} onClick={() => void apply()}>
             {busy ? t("Working…") : t("Apply")}
           </button>
         </div>
@@ -299,12 +322,23 @@ function One({ kind, namespace, name, kinds }: { kind: string; namespace: string
   const [removing, setRemoving] = useState(false);
   const key = `${kind}/${namespace}/${name}`;
   const stored = useMemo(() => (got.value ? toYaml(got.value) : ""), [got.value]);
-  if (!got.value) return <Waiting error={got.error} />;
+  if (!got.value) {
+    if (got.error?.status !== 404) return <Waiting error={got.error} />;
+    return (
+      <div className="stack">
+        <strong className="mono clip">{key}</strong>
+        <div className="notice warn">{t("It is not there now. If it was, its versions are below and can be brought back.")}</div>
+        <History kind={kind} namespace={namespace} name={name} stored="" />
+      </div>
+    );
+  }
+  const revision = revisionOf(got.value);
   const isWritten = kind !== "Revision";
   const remove = async () => {
     await ask("deleteDocument", { kind, namespace, name });
     refresh(["documents", "instances"]);
-    go("/documents");
+    // Its past stays here, with the way back.
+    setRemoving(false);
   };
   return (
     <div className="stack">
@@ -336,9 +370,9 @@ function One({ kind, namespace, name, kinds }: { kind: string; namespace: string
       </div>
       <Conditions document={got.value} />
       {tab === "history" ? (
-        <History kind={kind} namespace={namespace} name={name} stored={stored} />
+        <History kind={kind} namespace={namespace} name={name} stored={stored} revision={revision} />
       ) : (
-        <Work stored={stored} kinds={kinds} label={t("Document")} onApplied={() => got.again()} />
+        <Work stored={stored} revision={revision} kinds={kinds} label={t("Document")} onApplied={() => got.again()} />
       )}
       {removing && (
         <Confirm title={t("Remove {key}", { key })} word={name} action={t("Remove")} command={`dodai delete ${quoted(`${kind.toLowerCase()}/${name}`)}${inNamespace(namespace)}`} run={remove} onClose={() => setRemoving(false)} danger>
@@ -347,6 +381,13 @@ function One({ kind, namespace, name, kinds }: { kind: string; namespace: string
       )}
     </div>
   );
+}
+
+/** At which revision of the store a document was written last. */
+export function revisionOf(document: Document): number | undefined {
+  const found = (document.metadata as { revision?: unknown } | undefined)?.revision;
+  const revision = typeof found === "string" ? Number.parseInt(found, 10) : found;
+  return typeof revision === "number" && Number.isSafeInteger(revision) ? revision : undefined;
 }
 
 interface Condition {
@@ -373,7 +414,16 @@ function Conditions({ document }: { document: { status?: unknown } }) {
   );
 }
 
-function History({ kind, namespace, name, stored }: { kind: string; namespace: string; name: string; stored: string }) {
+interface HistoryProps {
+  kind: string;
+  namespace: string;
+  name: string;
+  /** What is there now; empty if nothing. */
+  stored: string;
+  revision?: number | undefined;
+}
+
+function History({ kind, namespace, name, stored, revision }: HistoryProps) {
   const got = useApi("history", { kind, namespace, name }, ["documents"]);
   const [opened, setOpened] = useState<Version | null>(null);
   const [undo, setUndo] = useState<{ text: string; applied: Applied } | null>(null);
@@ -411,7 +461,7 @@ function History({ kind, namespace, name, stored }: { kind: string; namespace: s
                   <button type="button" className="button small" aria-expanded={isOpen} onClick={() => setOpened(isOpen ? null : version)}>
                     {t("What changed")}
                   </button>
-                  {at > 0 && version.document && (
+                  {(at > 0 || !stored) && version.document && (
                     <button type="button" className="button small" onClick={() => void begin(version)}>
                       {t("Bring back…")}
                     </button>
@@ -427,7 +477,7 @@ function History({ kind, namespace, name, stored }: { kind: string; namespace: s
           );
         })}
       </ul>
-      {undo && <Review before={stored} after={undo.text} applied={undo.applied} onClose={() => setUndo(null)} onApplied={() => got.again()} />}
+      {undo && <Review before={stored} after={undo.text} applied={undo.applied} revision={revision} onClose={() => setUndo(null)} onApplied={() => got.again()} />}
     </Panel>
   );
 }

@@ -1,8 +1,8 @@
 // Home: how apps are, what is wrong now and where to look, what changed lately.
 import { useMemo } from "react";
 import { useApi, useBeat, useNewEvents, useTraffic } from "../api/live";
-import type { Event, Point, Range } from "../api/schema";
-import { type App, appPath, sums, useApps } from "../apps";
+import type { Event, Point, Traffic } from "../api/schema";
+import { type App, appPath, perSecond, type Sums, sums, useApps } from "../apps";
 import { age, duration, moment, percent, rate, short } from "../format";
 import { Badge, Cli, Dot, Empty, Head, Panel, RangePicker, type Tone, Waiting } from "../parts/basic";
 import { Chart, Legend, type Line, Spark } from "../parts/chart";
@@ -13,16 +13,16 @@ import { t } from "../text/text";
 const EXAMPLE = "dodai new hello && cd hello && dodai up";
 
 const RATE: Line[] = [
-  { label: "calls/s", colour: "--series-1", value: (point, step) => point[1] / step, fill: true },
-  { label: "errors/s", colour: "--bad", value: (point, step) => point[2] / step },
+  { label: "calls/s", colour: "--series-1", value: (point, step) => perSecond(point[1], point, step), fill: true },
+  { label: "errors/s", colour: "--bad", value: (point, step) => perSecond(point[2], point, step) },
 ];
 
-/** Adds the points of several series up, second by second. */
+/** Adds up the calls and errors of several series, step by step. Latencies cannot be added. */
 export function total(series: Record<string, Point[]>): Point[] {
   const all = new Map<number, Point>();
-  for (const [second, calls, errors, p50, p99] of Object.values(series).flat()) {
-    const sum = all.get(second) ?? [second, 0, 0, 0, 0, 0, 0];
-    all.set(second, [second, sum[1] + calls, sum[2] + errors, Math.max(sum[3], p50), Math.max(sum[4], p99), 0, 0]);
+  for (const [second, calls, errors, , , , , covered] of Object.values(series).flat()) {
+    const sum = all.get(second) ?? [second, 0, 0, 0, 0, 0, 0, 0];
+    all.set(second, [second, sum[1] + calls, sum[2] + errors, 0, 0, 0, 0, Math.max(sum[7], covered)]);
   }
   return [...all.values()].sort((a, b) => a[0] - b[0]);
 }
@@ -52,12 +52,15 @@ export function Home() {
       <div className="columns lean">
         <div className="stack">
           <Wrong apps={apps} />
-          <Panel title={t("All calls to apps")} actions={<Legend lines={RATE} />}>
-            <Chart points={all} range={traffic?.range} lines={RATE} format={rate} label={t("All calls to apps")} />
-          </Panel>
+          <NotCounted traffic={traffic} />
+          {traffic?.known !== false && (
+            <Panel title={t("All calls to apps")} actions={<Legend lines={RATE} />}>
+              <Chart points={all} range={traffic?.range} lines={RATE} format={rate} label={t("All calls to apps")} />
+            </Panel>
+          )}
           <div className="cards">
             {apps.map((app) => (
-              <AppCard key={app.id} app={app} points={traffic?.apps[app.id] ?? []} range={traffic?.range} />
+              <AppCard key={app.id} app={app} traffic={traffic} />
             ))}
           </div>
         </div>
@@ -67,14 +70,14 @@ export function Home() {
   );
 }
 
-export function AppCard({ app, points, range }: { app: App; points: Point[]; range: Range | undefined }) {
-  const figures = sums(points, range);
+export function AppCard({ app, traffic }: { app: App; traffic: Traffic | undefined }) {
+  const figures = sums(traffic, app.id);
   const ready = app.instances.filter((one) => one.phase === "ready").length;
   return (
     <A to={appPath(app.id)} className="app-card">
       <div className="spread">
         <div className="row">
-          <Dot tone={figures.errors > 0.05 ? "bad" : app.tone} />
+          <Dot tone={(figures?.errors ?? 0) > 0.05 ? "bad" : app.tone} />
           <span className="name clip">{short(app.id)}</span>
         </div>
         <div className="row">
@@ -87,12 +90,12 @@ export function AppCard({ app, points, range }: { app: App; points: Point[]; ran
         </div>
       </div>
       <dl className="figures">
-        <Figure name={t("calls/s")} value={rate(figures.rate)} />
-        <Figure name={t("errors")} value={percent(figures.errors)} bad={figures.errors > 0} />
-        <Figure name="p50" value={duration(figures.p50)} />
-        <Figure name="p99" value={duration(figures.p99)} />
+        <Figure name={t("calls/s")} value={shown(figures, "rate", rate)} />
+        <Figure name={t("errors")} value={shown(figures, "errors", percent)} bad={(figures?.errors ?? 0) > 0} />
+        <Figure name="p50" value={shown(figures, "p50", duration)} />
+        <Figure name="p99" value={shown(figures, "p99", duration)} />
       </dl>
-      {range ? <Spark points={points} range={range} /> : <div className="spark" />}
+      {traffic?.known ? <Spark points={traffic.apps[app.id] ?? []} range={traffic.range} /> : <div className="spark" />}
       {app.reason && (
         <div className="clip dim" title={app.reason}>
           {app.reason}
@@ -100,6 +103,15 @@ export function AppCard({ app, points, range }: { app: App; points: Point[]; ran
       )}
     </A>
   );
+}
+
+/** A figure, or a dash where it is not known. */
+export const shown = (figures: Sums | null, name: keyof Sums, format: (value: number) => string) => (figures ? format(figures[name]) : "–");
+
+/** Said where figures of calls would stand and are not known. */
+export function NotCounted({ traffic }: { traffic: Traffic | undefined }) {
+  if (!traffic || traffic.known) return null;
+  return <div className="notice">{t("Calls are counted on each base, and this server does not gather the counts: how many there are is not known here.")}</div>;
 }
 
 export function Figure({ name, value, bad }: { name: string; value: string; bad?: boolean }) {
@@ -180,7 +192,7 @@ export function pathOf(object: string): string {
 }
 
 function Lately() {
-  const past = useApi("events", {});
+  const past = useApi("events", {}, ["documents", "instances"]);
   const fresh = useNewEvents();
   const known = new Map<number, Event>();
   for (const event of [...(past.value?.items ?? []), ...fresh]) known.set(event.sequence, event);
@@ -242,7 +254,7 @@ export function Apps() {
               </thead>
               <tbody>
                 {apps.map((app) => {
-                  const figures = sums(traffic?.apps[app.id], traffic?.range);
+                  const figures = sums(traffic, app.id);
                   return (
                     <tr key={app.id}>
                       <td>
@@ -255,10 +267,10 @@ export function Apps() {
                       <td>{t(`shape.${app.shape}`)}</td>
                       <td className="mono">{app.status.latestReadyRevision ?? app.status.latestRevision ?? "–"}</td>
                       <td className="right num">{app.shape === "external" ? "–" : `${app.instances.filter((one) => one.phase === "ready").length}/${app.instances.length}`}</td>
-                      <td className="right num">{rate(figures.rate)}</td>
-                      <td className="right num">{percent(figures.errors)}</td>
-                      <td className="right num">{duration(figures.p50)}</td>
-                      <td className="right num">{duration(figures.p99)}</td>
+                      <td className="right num">{shown(figures, "rate", rate)}</td>
+                      <td className="right num">{shown(figures, "errors", percent)}</td>
+                      <td className="right num">{shown(figures, "p50", duration)}</td>
+                      <td className="right num">{shown(figures, "p99", duration)}</td>
                     </tr>
                   );
                 })}

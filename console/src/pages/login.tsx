@@ -26,7 +26,7 @@ export function Login() {
             {language === "en" ? "中文" : "English"}
           </button>
         </div>
-        <p className="dim">{t("Open the link that the server printed at its start, or the one that this prints:")}</p>
+        <p className="dim">{t("Open the link that this prints:")}</p>
         <Command text="dodai console" />
         <label className="field">
           <span>{t("Or paste the token")}</span>

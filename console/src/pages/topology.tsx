@@ -5,6 +5,7 @@ import { useTraffic } from "../api/live";
 import type { Edge } from "../api/schema";
 import { type App, appPath, lengthOf, useApps } from "../apps";
 import { duration, percent, quoted, rate, short } from "../format";
+import { NotCounted } from "./home";
 import { Cli, Dot, Empty, Head, Panel, RangePicker, Waiting } from "../parts/basic";
 import { Icon } from "../parts/icon";
 import { type Hit, Scene, type SceneEdge, type SceneNode } from "../parts/scene";
@@ -12,7 +13,7 @@ import { A, useField, useRange } from "../route";
 import { useIsDark } from "../settings";
 import { t } from "../text/text";
 
-type By = "app" | "revision" | "base";
+type By = "app" | "base";
 
 interface Graph {
   nodes: SceneNode[];
@@ -26,44 +27,34 @@ function nameOf(id: string): string {
   return id === "" ? t("No route") : short(id);
 }
 
-/** The graph of apps, and of their instances' revisions or bases where that is wanted. */
-export function graphOf(apps: readonly App[], measured: readonly Edge[], seconds: number, by: By): Graph {
+/** The graph of apps with the calls between them. */
+export function graphOf(apps: readonly App[], measured: readonly Edge[], seconds: number): Graph {
   const known = new Map(apps.map((app) => [app.id, app]));
-  const parts = (id: string): string[] => {
-    const app = known.get(id);
-    if (!app || by === "app") return [id];
-    const own = [...new Set(app.instances.map((one) => (by === "revision" ? one.revision : one.base)))];
-    if (by === "base") return own.length ? own.map((base) => `base ${base}`) : [id];
-    return own.length ? own.map((part) => `${id} ${part}`) : [id];
-  };
-  const sums = new Map<string, { from: string; to: string; calls: number; errors: number }>();
-  for (const edge of measured) {
-    const [from, to] = [parts(edge.caller), parts(edge.app)];
-    // What came from which revision is not measured: it is shared out evenly.
-    const share = 1 / (from.length * to.length);
-    for (const one of from) {
-      for (const other of to) {
-        const key = `${one}>${other}`;
-        const sum = sums.get(key) ?? { from: one, to: other, calls: 0, errors: 0 };
-        sum.calls += edge.calls * share;
-        sum.errors += edge.errors * share;
-        sums.set(key, sum);
-      }
-    }
-  }
-  const edges = [...sums.values()].map((sum): SceneEdge => ({ from: sum.from, to: sum.to, rate: sum.calls / seconds, errors: sum.errors / Math.max(1, sum.calls) }));
-  const ids = new Set([...apps.flatMap((app) => parts(app.id)), ...edges.flatMap((edge) => [edge.from, edge.to])]);
+  const edges = measured.map(({ caller, app, calls, errors }): SceneEdge => ({ from: caller, to: app, rate: calls / seconds, errors: errors / Math.max(1, calls) }));
+  const ids = new Set([...known.keys(), ...edges.flatMap((edge) => [edge.from, edge.to])]);
   const incoming = new Map<string, number>();
   for (const edge of edges) incoming.set(edge.to, (incoming.get(edge.to) ?? 0) + edge.rate);
   const nodes = [...ids].map((id): SceneNode => {
-    const [own = "", part] = id.split(" ");
-    const app = known.get(own);
     const calls = incoming.get(id);
-    const label = own === "base" && part ? part : nameOf(own);
-    const note = [part && own !== "base" ? part : "", calls === undefined ? "" : `${rate(calls)}/s`].filter(Boolean).join("  ");
-    return { id, label, note, tone: app?.tone ?? "plain" };
+    return { id, label: nameOf(id), note: calls === undefined ? "" : `${rate(calls)}/s`, tone: known.get(id)?.tone ?? "plain" };
   });
   return { nodes, edges };
+}
+
+const onBase = (base: string) => `base ${base}`;
+
+/** Which base has instances of which app. Calls are not counted by base, so none are drawn. */
+export function placesOf(apps: readonly App[]): Graph {
+  const edges = new Map<string, SceneEdge>();
+  for (const app of apps) {
+    for (const { base } of app.instances) edges.set(`${base} ${app.id}`, { from: onBase(base), to: app.id, rate: 0, errors: 0 });
+  }
+  const bases = new Set(apps.flatMap((app) => app.instances.map((one) => one.base)));
+  const nodes = [
+    ...[...bases].map((base): SceneNode => ({ id: onBase(base), label: base, note: t("Base"), tone: "plain" })),
+    ...apps.map((app): SceneNode => ({ id: app.id, label: nameOf(app.id), note: "", tone: app.tone })),
+  ];
+  return { nodes, edges: [...edges.values()] };
 }
 
 /** A graph of so many nodes, to see how the page bears it: `?try=1000`. */
@@ -88,17 +79,16 @@ export function Topology() {
   const graph = useMemo(() => {
     const count = Math.min(5000, Number.parseInt(tried, 10));
     if (count > 0) return trial(count);
-    return graphOf(apps ?? [], traffic?.edges ?? [], lasted, by as By);
+    return by === "base" ? placesOf(apps ?? []) : graphOf(apps ?? [], traffic?.edges ?? [], lasted);
   }, [apps, traffic, lasted, by, tried]);
   if (!apps) return <Waiting error={error} />;
   const names: [By, string][] = [
     ["app", t("App")],
-    ["revision", t("Revision")],
-    ["base", t("Base")],
+    ["base", t("Where apps run")],
   ];
   return (
     <>
-      <Head title={t("Topology")} sub={t("{nodes} nodes, {edges} edges with calls", { nodes: graph.nodes.length, edges: graph.edges.length })}>
+      <Head title={t("Topology")} sub={by === "base" ? t("Which base has instances of which app") : t("{nodes} nodes, {edges} edges with calls", { nodes: graph.nodes.length, edges: graph.edges.length })}>
         <div className="segments" role="group" aria-label={t("Nodes are")}>
           {names.map(([name, label]) => (
             <button key={name} type="button" aria-pressed={by === name} onClick={() => setBy(name)}>
@@ -109,18 +99,19 @@ export function Topology() {
         <RangePicker />
         <Cli text="dodai tap --tree" />
       </Head>
+      {by !== "base" && <NotCounted traffic={traffic} />}
       <Panel flush>
         {graph.nodes.length === 0 ? (
           <Empty title={t("No apps yet")} command="dodai up" />
         ) : (
           <div className="topology">
             <Drawing graph={graph} chosen={chosen} choose={setChosen} />
-            {chosen && <Card hit={chosen} graph={graph} apps={apps} edges={traffic?.edges ?? []} choose={setChosen} />}
+            {chosen && <Card hit={chosen} graph={graph} apps={apps} edges={traffic?.edges ?? []} counted={by !== "base"} choose={setChosen} />}
             <div className="hint">{t("Drag to move, wheel to zoom, click for figures")}</div>
           </div>
         )}
       </Panel>
-      {graph.edges.length <= 200 && <Table graph={graph} edges={traffic?.edges ?? []} seconds={lasted} />}
+      {by !== "base" && graph.edges.length <= 200 && <Table graph={graph} edges={traffic?.edges ?? []} seconds={lasted} />}
     </>
   );
 }
@@ -186,18 +177,21 @@ interface CardProps {
   graph: Graph;
   apps: App[];
   edges: Edge[];
+  /** Whether edges are calls. */
+  counted: boolean;
   choose: (hit: Hit) => void;
 }
 
-function Card({ hit, graph, apps, edges, choose }: CardProps) {
+function Card({ hit, graph, apps, edges, counted, choose }: CardProps) {
   const close = (
     <button type="button" className="button quiet icon" onClick={() => choose(null)} aria-label={t("Close")}>
       <Icon name="close" />
     </button>
   );
+  if ("edge" in hit && !counted) return null;
   if ("edge" in hit) {
     const now = graph.edges.find((edge) => edge.from === hit.edge.from && edge.to === hit.edge.to) ?? hit.edge;
-    const [caller = "", app = ""] = [now.from.split(" ")[0], now.to.split(" ")[0]];
+    const [caller, app] = [now.from, now.to];
     const measured = edges.find((edge) => edge.caller === caller && edge.app === app);
     return (
       <div className="card fade">
@@ -218,17 +212,18 @@ function Card({ hit, graph, apps, edges, choose }: CardProps) {
               )}
             </dl>
             <div className="row wrap">
-              <A className="button small" to={`/calls?app=${encodeURIComponent(app)}&caller=${encodeURIComponent(caller)}`}>
+              <A className="button small" to={`/calls?${app.includes("/") ? `app=${encodeURIComponent(app)}&` : ""}caller=${encodeURIComponent(caller)}`}>
                 {t("Sample calls")}
               </A>
-              <Cli text={`dodai tap ${quoted(short(app))} --caller ${quoted(caller)}`} />
+              <Cli text={`dodai tap${app.includes("/") ? ` ${quoted(short(app))}` : ""} --caller ${quoted(caller)}`} />
             </div>
           </div>
         </Panel>
       </div>
     );
   }
-  const id = hit.node.split(" ")[0] ?? "";
+  const id = hit.node;
+  const name = (node: string) => graph.nodes.find((one) => one.id === node)?.label ?? nameOf(node);
   const app = apps.find((one) => one.id === id);
   return (
     <div className="card fade">
@@ -236,7 +231,7 @@ function Card({ hit, graph, apps, edges, choose }: CardProps) {
         title={
           <span className="row">
             <Dot tone={app?.tone ?? "plain"} />
-            {nameOf(id)}
+            {name(id)}
           </span>
         }
         actions={close}
@@ -248,10 +243,16 @@ function Card({ hit, graph, apps, edges, choose }: CardProps) {
               .filter((edge) => edge.from === hit.node || edge.to === hit.node)
               .map((edge) => (
                 <li key={`${edge.from} ${edge.to}`}>
-                  <button type="button" className="button quiet small" onClick={() => choose({ edge })}>
-                    {nameOf(edge.from.split(" ")[0] ?? "")} → {nameOf(edge.to.split(" ")[0] ?? "")}
-                    <span className="num">{rate(edge.rate)}/s</span>
-                  </button>
+                  {counted ? (
+                    <button type="button" className="button quiet small" onClick={() => choose({ edge })}>
+                      {name(edge.from)} → {name(edge.to)}
+                      <span className="num">{rate(edge.rate)}/s</span>
+                    </button>
+                  ) : (
+                    <button type="button" className="button quiet small" onClick={() => choose({ node: edge.from === id ? edge.to : edge.from })}>
+                      {name(edge.from === id ? edge.to : edge.from)}
+                    </button>
+                  )}
                 </li>
               ))}
           </ul>

@@ -3,11 +3,11 @@ import { useEffect, useRef } from "react";
 import uPlot from "uplot";
 import type { Point, Range } from "../api/schema";
 import { useIsDark, useLanguage } from "../settings";
-import { t } from "../text/text";
+import { type Key, t } from "../text/text";
 
 /** What of a point a line shows. */
 export interface Line {
-  label: string;
+  label: Key | "";
   colour: "--series-1" | "--series-2" | "--series-3" | "--bad" | "--dim";
   value: (point: Point, step: number) => number | null;
   fill?: boolean;
@@ -17,14 +17,20 @@ export interface Line {
 export function columns(points: readonly Point[], range: Range, lines: readonly Line[]): (number | null)[][] {
   const { step } = range;
   const first = Math.ceil(range.from / step) * step;
-  const at = new Map(points.map((point) => [Math.floor(point[0] / step) * step, point]));
+  const at = new Map<number, Point>();
+  for (const point of points) {
+    const last = Math.floor(point[0] / step) * step;
+    // What was read late stands for the steps that it has waited for, too.
+    const steps = Math.max(1, Math.round(point[7] / 1000 / step));
+    for (let back = 0; back < steps; back += 1) if (!at.has(last - back * step)) at.set(last - back * step, point);
+  }
   const times: number[] = [];
   const values: (number | null)[][] = lines.map(() => []);
   // The last step has not ended yet.
   for (let second = first; second <= range.to - (step > 1 ? step : 0); second += step) {
     times.push(second);
     const point = at.get(second);
-    lines.forEach((line, index) => values[index]?.push(line.value(point ?? [second, 0, 0, 0, 0, 0, 0], step)));
+    lines.forEach((line, index) => values[index]?.push(line.value(point ?? [second, 0, 0, 0, 0, 0, 0, 0], step)));
   }
   return [times, ...values];
 }
@@ -89,7 +95,7 @@ export function Chart({ points, range, lines, format, label, height = 170, steps
               const index = self.cursor.idx;
               const texts = lines.map((line, at) => {
                 const value = index === null || index === undefined ? null : self.data[at + 1]?.[index];
-                return `${line.label} ${value === null || value === undefined ? "–" : format(value)}`;
+                return `${line.label && t(line.label)} ${value === null || value === undefined ? "–" : format(value)}`;
               });
               const second = index === null || index === undefined ? undefined : self.data[0]?.[index];
               box.title = second ? `${new Date(second * 1000).toLocaleTimeString("en-GB")}  ${texts.join("  ")}` : "";
@@ -130,7 +136,7 @@ export function Legend({ lines }: { lines: readonly Line[] }) {
       {lines.map((line) => (
         <span key={line.label}>
           <i style={{ background: `var(${line.colour})` }} />
-          {line.label}
+          {line.label && t(line.label)}
         </span>
       ))}
     </div>

@@ -1,13 +1,13 @@
 // What an app writes: the last lines and those that come, with a search. Bounded; it stays at the end unless somebody
 // scrolls up.
 import { type ReactNode, useEffect, useRef, useState } from "react";
-import { address } from "../api/client";
+import { address, type Refused } from "../api/client";
 import type { LogLine } from "../api/schema";
 import { follow } from "../api/stream";
 import { clock, quoted, short } from "../format";
 import { useField } from "../route";
 import { t } from "../text/text";
-import { Cli, Empty, Panel } from "./basic";
+import { Cli, Empty, Failure, Panel } from "./basic";
 import { Icon } from "./icon";
 
 const MOST = 2000;
@@ -34,18 +34,21 @@ export function Logs({ namespace, name, instances }: { namespace: string; name: 
   const [wanted, setWanted] = useField("q");
   const [instance, setInstance] = useField("instance");
   const [running, setRunning] = useState(true);
+  const [refused, setRefused] = useState<Refused | null>(null);
   const box = useRef<HTMLDivElement>(null);
   const atEnd = useRef(true);
   useEffect(() => {
     if (!running) return;
     let fresh: LogLine[] = [];
     let first = true;
+    setRefused(null);
     const stop = follow({
       url: address("logs", { namespace, name, follow: true, tail: PAST, ...(instance ? { instance } : {}) }),
       onState: (state) => {
         // A new connection tells the past again.
         if (state === "connecting") first = true;
       },
+      onRefused: setRefused,
       onMessage: (message) => fresh.push(JSON.parse(message.data) as LogLine),
     });
     const timer = setInterval(() => {
@@ -79,6 +82,7 @@ export function Logs({ namespace, name, instances }: { namespace: string; name: 
             {instances.map((one) => (
               <option key={one}>{one}</option>
             ))}
+            {instance && !instances.includes(instance) && <option>{instance}</option>}
           </select>
           <button type="button" className="button icon" onClick={() => setRunning(!running)} aria-label={running ? t("Pause") : t("Go on")} title={running ? t("Pause") : t("Go on")}>
             <Icon name={running ? "pause" : "play"} />
@@ -87,6 +91,7 @@ export function Logs({ namespace, name, instances }: { namespace: string; name: 
         </>
       }
     >
+      {refused && <Failure error={refused} />}
       {shown.length === 0 ? (
         <Empty title={lines.length ? t("No line has this") : t("It has not written anything yet")} command={`dodai logs -f ${app}`} />
       ) : (

@@ -1,5 +1,6 @@
 // One call as the six stations it passed, with the time in each, and the calls of its trace.
 import type { Call } from "../api/schema";
+import { callKey } from "../calls";
 import { duration, short } from "../format";
 import { t } from "../text/text";
 
@@ -102,8 +103,8 @@ export function Trace({ calls, opened, open }: TraceProps) {
       <h3 style={{ fontSize: 12, marginBottom: 4 }}>{t("Trace")}</h3>
       <ol className="trace">
         {rows.map(({ call, depth }) => (
-          <li key={call.sequence}>
-            <button type="button" className="button quiet small clip" style={{ paddingLeft: depth * 14, justifyContent: "flex-start", fontWeight: call.sequence === opened.sequence ? 600 : 450 }} onClick={() => open(call)}>
+          <li key={callKey(call)}>
+            <button type="button" className="button quiet small clip" style={{ paddingLeft: depth * 14, justifyContent: "flex-start", fontWeight: callKey(call) === callKey(opened) ? 600 : 450 }} onClick={() => open(call)}>
               {short(call.caller)} → {short(call.service.replace(/\/[^/]*$/, "")) || call.target}
             </button>
             <span className="track">

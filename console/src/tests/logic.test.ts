@@ -1,4 +1,5 @@
 import { describe, expect, it, vi } from "vitest";
+import type { App } from "../apps";
 import type { Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
 
 // What the browser gives to modules as they are loaded.
@@ -14,15 +15,16 @@ const { append } = await import("../api/live");
 const { columns } = await import("../parts/chart");
 const { steps, ordered } = await import("../parts/stations");
 const { fit } = await import("../parts/palette");
-const { judge, sums } = await import("../apps");
+const { judge, perSecond, sums } = await import("../apps");
 const { diffLines, folded } = await import("../diff");
 const { layOut, ranks } = await import("../graph");
 const { checkText } = await import("../schema");
 const { tokens } = await import("../parts/editor");
 const format = await import("../format");
 const { toYaml } = await import("../yaml");
+const { callKey, readTold } = await import("../calls");
 const { asked, command } = await import("../pages/calls");
-const { graphOf } = await import("../pages/topology");
+const { graphOf, placesOf } = await import("../pages/topology");
 
 describe("server-sent events", () => {
   it("are read whole, and what is not whole waits", () => {
@@ -39,10 +41,10 @@ describe("addresses", () => {
   });
 });
 
-const point = (second: number, calls: number, errors = 0, p50 = 0, p99 = 0): Point => [second, calls, errors, p50, p99, 0, 0];
+const point = (second: number, calls: number, errors = 0, p50 = 0, p99 = 0): Point => [second, calls, errors, p50, p99, 0, 0, 1000];
 
 describe("traffic", () => {
-  const traffic: Traffic = { range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [] };
+  const traffic: Traffic = { known: true, sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [] };
   it("moves on with each beat, once", () => {
     const beat = { second: 111, apps: { "default/web": point(111, 3), "default/new": point(111, 1) } } as unknown as Beat;
     const next = append(traffic, beat, 10);
@@ -55,8 +57,16 @@ describe("traffic", () => {
     expect(values).toEqual([0, 4, 0, 0]);
   });
   it("comes to sums", () => {
-    expect(sums([point(1, 10, 1, 100, 200), point(2, 30, 0, 200, 400)], { step: 1, from: 0, to: 30, since: 10 })).toEqual({ rate: 2, errors: 1 / 40, p50: 175, p99: 350 });
-    expect(sums(undefined, undefined).rate).toBe(0);
+    const told: Traffic = { ...traffic, range: { step: 1, from: 0, to: 30, since: 10 }, sums: { "default/web": { calls: 40, errors: 1, p50_us: 175, p99_us: 350 } } };
+    expect(sums(told, "default/web")).toEqual({ rate: 2, errors: 1 / 40, p50: 175, p99: 350 });
+    expect(sums(told, "default/none")?.rate).toBe(0);
+    expect(sums({ ...told, known: false }, "default/web")).toBeNull();
+    expect(sums(undefined, "default/web")).toBeNull();
+  });
+  it("that was read late is spread over the time it covers", () => {
+    const late: Point = [103, 30, 0, 0, 0, 0, 0, 3000];
+    const [, values] = columns([late], { step: 1, from: 100, to: 104, since: 0 }, [{ label: "", colour: "--dim", value: (one, step) => perSecond(one[1], one, step) }]);
+    expect(values).toEqual([0, 10, 10, 10, 0]);
   });
 });
 
@@ -102,9 +112,42 @@ describe("the graph", () => {
   });
   it("is made from what was measured", () => {
     const edge = { caller: "outside", app: "default/web", calls: 600, errors: 6, p50_us: 1, p99_us: 2 };
-    const { nodes, edges } = graphOf([], [edge], 300, "app");
+    const { nodes, edges } = graphOf([], [edge], 300);
     expect(nodes.map((node) => node.id).sort()).toEqual(["default/web", "outside"]);
     expect(edges).toEqual([{ from: "outside", to: "default/web", rate: 2, errors: 0.01 }]);
+  });
+});
+
+describe("where apps run", () => {
+  it("has a node for each base and no figures of calls", () => {
+    const app = (id: string, bases: string[]) => ({ id, tone: "good", instances: bases.map((base) => ({ base })) }) as unknown as App;
+    const { nodes, edges } = placesOf([app("default/web", ["one two", "three", "three"]), app("default/db", [])]);
+    expect(nodes.map((node) => node.id)).toEqual(["base one two", "base three", "default/web", "default/db"]);
+    expect(edges.map((edge) => `${edge.from}>${edge.to}`)).toEqual(["base one two>default/web", "base three>default/web"]);
+  });
+});
+
+describe("the stream of calls", () => {
+  const read = (...told: unknown[]) => {
+    const seen: string[] = [];
+    const reader = { call: (call: Call) => seen.push(callKey(call)), missed: (count: number) => seen.push(`missed ${count}`), silent: (base: string, why: string) => seen.push(`${base}: ${why}`) };
+    for (const one of told) readTold(JSON.stringify(one), reader);
+    return seen;
+  };
+  it("has calls, and says what is missing", () => {
+    const call = { sequence: 1, span_id: "a", time: "2026-01-01T00:00:00Z", service: "" };
+    expect(read(call, { missed: 3 }, { base: "one", missed: 2 }, { base: "two", ended: "it left" }, { odd: true })).toEqual([" 1 a ", "missed 3", "missed 2", "two: it left"]);
+  });
+  it("tells calls of several bases apart", () => {
+    const [one, two] = ["one", "two"].map((base) => ({ base, sequence: 1, span_id: "a", time: "2026-01-01T00:00:00Z", service: "" }));
+    expect(new Set(read(one, two)).size).toBe(2);
+  });
+});
+
+describe("addresses that are not well written", () => {
+  it("stay as they are", () => {
+    expect(format.decoded("100%")).toBe("100%");
+    expect(format.decoded("a%20b")).toBe("a b");
   });
 });
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use dodai_control::control::Control;
 use dodai_core::call::Door;
 use dodai_core::task::Tasks;
+use futures_util::StreamExt;
 use http::{StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::Serialize;
@@ -22,7 +24,7 @@ use crate::gate::Gate;
 use crate::joining::{self, Joining};
 use crate::live::Live;
 use crate::seam::{Artifacts, Ledger, Node, NotReady, Roots};
-use crate::session::{self, Sessions};
+use crate::session::{self, Sessions, Visit};
 use crate::{Refusal, apps, backup, components, console, debug, documents, externals, live, node, roots};
 
 /// The most bytes of documents in one request.
@@ -162,7 +164,11 @@ async fn otherwise(request: Request) -> Response {
 async fn admit(State(parts): Shared, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let mut response = match parts.gate.admit(&head, &parts.sessions) {
-        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Ok(None) => next.run(Request::from_parts(head, body)).await,
+        Ok(Some(visit)) => {
+            let response = next.run(Request::from_parts(head, body)).await;
+            of_session(response, &parts.sessions, visit)
+        }
         Err(refusal) => refusal.into_response(),
     };
     let headers = response.headers_mut();
@@ -170,6 +176,19 @@ async fn admit(State(parts): Shared, request: Request, next: Next) -> Response {
     headers.entry(header::CACHE_CONTROL).or_insert(http::HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, http::HeaderValue::from_static("nosniff"));
     response
+}
+
+/// An answer within a session: it brings the cookie anew, and one without end ends with the session.
+fn of_session(mut response: Response, sessions: &Sessions, visit: Visit) -> Response {
+    if let (None, Some(cookie)) = (response.headers().get(header::SET_COOKIE), &visit.renewed) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie.clone());
+    }
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if kind.is_none_or(|kind| kind != "text/event-stream") {
+        return response;
+    }
+    let ended = sessions.clone().ended(visit);
+    response.map(|body| Body::from_stream(body.into_data_stream().take_until(ended)))
 }
 
 /// A JSON answer.

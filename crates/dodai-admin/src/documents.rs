@@ -79,6 +79,7 @@ struct ApplyQuery {
     prune: Option<String>,
     owner: Option<String>,
     file: Option<String>,
+    if_revision: Option<u64>,
 }
 
 /// Several files in one request.
@@ -107,9 +108,10 @@ struct Outcome {
 }
 
 /// `POST /v1/documents`: YAML or JSON documents as the body, or `{"files": [{"name", "content"}]}` with
-/// content type `application/json`, so that problems name files and lines.
+/// content type `application/json`, so that problems name files and lines. With `ifRevision=7` one document is
+/// written only if it is still at that revision.
 pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, body: Body) -> Answer {
-    let ApplyQuery { dry_run, prune, owner, file } = query(&uri)?;
+    let ApplyQuery { dry_run, prune, owner, file, if_revision } = query(&uri)?;
     let body = read(body, MAX_DOCUMENTS_BYTES).await?;
     let json_body = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     let files = if json_body {
@@ -131,7 +133,13 @@ pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, bo
             )));
         }
     };
-    let (documents, mut warnings) = parse(&files, &parts.control).await?;
+    let (mut documents, mut warnings) = parse(&files, &parts.control).await?;
+    if let Some(revision) = if_revision {
+        let [one] = documents.as_mut_slice() else {
+            return Err(Refusal::bad_request("`ifRevision` is for one document, and there are several"));
+        };
+        one.value.metadata_mut().revision = Some(revision);
+    }
     let known: Vec<&str> = parts.about.component_types.iter().map(String::as_str).collect();
     warnings.extend(dodai_api::unknown_drivers(&documents, &known));
     let actor = actor(&headers);
@@ -291,18 +299,13 @@ pub(crate) async fn schema(Path(kind): Path<String>) -> Answer {
 
 /// How many versions of a document one answer has.
 const MAX_VERSIONS: usize = 100;
-/// How much of the change log is looked through for them.
-const MAX_LOOKED: usize = 10_000;
 
-/// `GET /v1/history/{kind}/{namespace}/{name}`: the versions of a document, newest first, with who made them; `document`
-/// is null where it was removed or where the version is no longer kept.
+/// `GET /v1/history/{kind}/{namespace}/{name}`: the last versions of a document, newest first, with who made them, also
+/// when it is there no more; `document` is null where it was removed or where the version is no longer kept.
 pub(crate) async fn history(State(parts): Shared, Path(path): Path<(String, String, String)>) -> Answer {
     let stored = format!("/{}", key(&path)?);
-    let mut all = parts.ledger.changes(stored.clone(), 0, MAX_LOOKED).await?;
-    // Names of others may begin in the same way.
-    all.retain(|change| format!("/{}", change.key) == stored);
     let mut versions = Vec::new();
-    for change in all.into_iter().rev().take(MAX_VERSIONS) {
+    for change in parts.ledger.changes_of(stored.clone(), MAX_VERSIONS).await? {
         let found = parts.ledger.at(stored.clone(), change.revision).await?;
         let document = found.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         let document = document.map(|mut value| {

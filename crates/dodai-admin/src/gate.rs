@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode, header, request};
 
-use crate::session::Sessions;
+use crate::session::{Sessions, Visit};
 use crate::{Refusal, console};
 
 /// Says whether a token opens the API, in a time that does not depend on where it differs.
@@ -31,21 +31,23 @@ impl Gate {
         Gate { check, hosts }
     }
 
-    /// Refuses what may not come in. The console's files are for everybody, what they show is not.
+    /// Refuses what may not come in; says with which session it comes, if with one. The console's files are for everybody, what they show is not.
     ///
     /// # Errors
     /// A refusal with the reason.
-    pub fn admit(&self, head: &request::Parts, sessions: &Sessions) -> Result<(), Refusal> {
+    pub fn admit(&self, head: &request::Parts, sessions: &Sessions) -> Result<Option<Visit>, Refusal> {
         self.admit_host(head)?;
         let path = head.uri.path();
         if path == "/healthz" || console::is_page(&head.method, path, &head.headers) {
-            return Ok(());
+            return Ok(None);
         }
         match bearer(&head.headers) {
-            Some(token) if (self.check)(token) => Ok(()),
+            Some(token) if (self.check)(token) => Ok(None),
             Some(_) => Err(unauthorized("the token is not the one of this server")),
-            None if sessions.admit(&head.headers) => Ok(()),
-            None => Err(unauthorized("a token is needed")),
+            None => match sessions.admit(&head.headers) {
+                Some(visit) => Ok(Some(visit)),
+                None => Err(unauthorized("a token is needed")),
+            },
         }
     }
 

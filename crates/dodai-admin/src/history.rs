@@ -4,6 +4,7 @@
 //! Seconds are kept for five minutes, and steps of fifteen seconds for an hour. A second without a call takes no room.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -15,10 +16,14 @@ pub const FINE_SECONDS: u64 = 300;
 pub const STEP_SECONDS: u64 = 15;
 /// How many seconds are kept in coarse steps.
 pub const COARSE_SECONDS: u64 = 3600;
-/// The most apps and edges that are followed; what comes later is not.
+/// The most apps and edges that are followed; a further one takes the place of the one that was quiet the longest.
 pub const MAX_TRACKS: usize = 2000;
 
-/// One step of a series. Serialises as `[second, calls, errors, p50_us, p99_us, cpu_milli, memory_bytes]`.
+/// So long a track must have been quiet before another takes its place; those in use would only drive each other out.
+const QUIET_SECONDS: u64 = 60;
+
+/// One step of a series. Serialises as
+/// `[second, calls, errors, p50_us, p99_us, cpu_milli, memory_bytes, covered_ms]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {
     /// When it begins, in seconds since 1970.
@@ -35,6 +40,8 @@ pub struct Point {
     pub cpu_milli: f32,
     /// Memory in bytes at its end; of apps only.
     pub memory_bytes: u64,
+    /// How long it really was, in milliseconds: a reading may come late, and then counts more than its second.
+    pub covered_ms: u32,
 }
 
 impl Serialize for Point {
@@ -48,46 +55,45 @@ impl Serialize for Point {
             round(self.p99_us),
             round(self.cpu_milli),
             self.memory_bytes,
+            self.covered_ms,
         )
             .serialize(out)
     }
 }
 
-/// Counters as they were when they were read last.
-#[derive(Clone, Debug, Default)]
-struct Counters {
+/// Calls, either all until a reading or those of a time.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Counts {
     calls: u64,
     errors: u64,
     buckets: Vec<u64>,
-    known: bool,
 }
 
-impl Counters {
-    /// What came since, as a point; counters that went back begin anew.
-    fn until(&self, now: &Counters, second: u64, bounds: &[f64]) -> Point {
-        let went_back = !self.known
-            || now.calls < self.calls
-            || self.buckets.iter().zip(&now.buckets).any(|(before, after)| after < before);
-        let mut point = Point { second, ..Point::default() };
-        if went_back {
-            return point;
-        }
-        let before = self.buckets.iter().copied().chain(std::iter::repeat(0));
-        let fresh: Vec<u64> = now.buckets.iter().zip(before).map(|(after, before)| after - before).collect();
-        point.calls = u32::try_from(now.calls - self.calls).unwrap_or(u32::MAX);
-        point.errors = u32::try_from(now.errors.saturating_sub(self.errors)).unwrap_or(u32::MAX);
-        point.p50_us = quantile(&fresh, bounds, 0.5);
-        point.p99_us = quantile(&fresh, bounds, 0.99);
-        point
+impl Counts {
+    /// What came since an earlier reading; `None` where counters went back, which begin anew.
+    fn since(&self, before: &Counts) -> Option<Counts> {
+        let earlier = before.buckets.iter().copied().chain(std::iter::repeat(0));
+        let buckets = self.buckets.iter().zip(earlier).map(|(now, then)| now.checked_sub(then));
+        Some(Counts {
+            calls: self.calls.checked_sub(before.calls)?,
+            errors: self.errors.checked_sub(before.errors)?,
+            buckets: buckets.collect::<Option<_>>()?,
+        })
     }
 
-    fn add(&mut self, flow: &Pair) {
-        self.calls += flow.calls;
-        self.errors += flow.errors;
-        self.buckets.resize(self.buckets.len().max(flow.buckets.len()), 0);
-        for (sum, more) in self.buckets.iter_mut().zip(&flow.buckets) {
-            *sum += more;
+    fn add(&mut self, more: &Counts) {
+        self.calls += more.calls;
+        self.errors += more.errors;
+        self.buckets.resize(self.buckets.len().max(more.buckets.len()), 0);
+        for (sum, count) in self.buckets.iter_mut().zip(&more.buckets) {
+            *sum += count;
         }
+    }
+}
+
+impl From<&Pair> for Counts {
+    fn from(pair: &Pair) -> Counts {
+        Counts { calls: pair.calls, errors: pair.errors, buckets: pair.buckets.clone() }
     }
 }
 
@@ -112,60 +118,119 @@ fn quantile(buckets: &[u64], bounds_s: &[f64], share: f64) -> f32 {
     0.0
 }
 
+/// A point with the buckets that have calls, so that those of a range can be put together.
+struct Kept {
+    point: Point,
+    buckets: Box<[(u8, u32)]>,
+}
+
+impl Kept {
+    fn new(counts: &Counts, point: Point, bounds: &[f64]) -> Kept {
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let own = counts.buckets.iter().zip(0u8..).filter(|(count, _)| **count > 0);
+        Kept {
+            point: Point {
+                calls: small(counts.calls),
+                errors: small(counts.errors),
+                p50_us: quantile(&counts.buckets, bounds, 0.5),
+                p99_us: quantile(&counts.buckets, bounds, 0.99),
+                ..point
+            },
+            buckets: own.map(|(count, at)| (at, small(*count))).collect(),
+        }
+    }
+}
+
+/// When a step ended and how long it was.
+#[derive(Clone, Copy)]
+struct Beat {
+    second: u64,
+    covered_ms: u32,
+    /// The coarse step that ends with it.
+    coarse: Option<(u64, u32)>,
+}
+
 #[derive(Default)]
 struct Track {
-    fine: VecDeque<Point>,
-    coarse: VecDeque<Point>,
-    last: Counters,
-    last_coarse: Counters,
+    fine: VecDeque<Kept>,
+    coarse: VecDeque<Kept>,
+    /// What belongs to the coarse step that has not ended.
+    open: Counts,
     used: Use,
-    /// When that was looked at, and the share of a core since the look before.
-    used_at: u64,
+    /// How long ago that was looked at, in milliseconds, if ever; and the share of a core since the look before.
+    used_ago_ms: Option<u64>,
     cpu_milli: f32,
+    /// When a call was counted last, or something was used.
     seen: u64,
 }
 
 impl Track {
-    /// Takes the counters of a second, and what is used if that was looked at.
-    fn step(&mut self, now: Counters, used: Option<Use>, second: u64, bounds: &[f64]) {
+    /// Takes what came since the beat before, and what is used if that was looked at.
+    fn step(&mut self, fresh: &Counts, used: Option<Use>, beat: Beat, bounds: &[f64]) {
+        self.used_ago_ms = self.used_ago_ms.map(|ago| ago + u64::from(beat.covered_ms));
         if let Some(used) = used {
-            let (spent, length) =
-                (used.cpu_ms.checked_sub(self.used.cpu_ms), second.saturating_sub(self.used_at));
-            let is_known = self.used_at > 0 && length > 0;
-            self.cpu_milli = spent.filter(|_| is_known).map_or(0.0, |spent| spent as f32 / length as f32);
-            (self.used, self.used_at) = (used, second);
+            let spent = used.cpu_ms.checked_sub(self.used.cpu_ms);
+            let length_ms = self.used_ago_ms.filter(|ago| *ago > 0);
+            self.cpu_milli = spent
+                .zip(length_ms)
+                .map_or(0.0, |(spent, length_ms)| (spent as f64 * 1000.0 / length_ms as f64) as f32);
+            (self.used, self.used_ago_ms) = (used, Some(0));
         }
-        self.seen = second;
-        let memory_bytes = self.used.memory_bytes;
-        let cpu_milli = self.cpu_milli;
-        let fine = Point { memory_bytes, cpu_milli, ..self.last.until(&now, second, bounds) };
+        if fresh.calls > 0 || self.used != Use::default() {
+            self.seen = beat.second;
+        }
+        let point =
+            Point { memory_bytes: self.used.memory_bytes, cpu_milli: self.cpu_milli, ..Point::default() };
+        let Beat { second, covered_ms, coarse } = beat;
+        let fine = Kept::new(fresh, Point { second, covered_ms, ..point }, bounds);
         keep(&mut self.fine, fine, second.saturating_sub(FINE_SECONDS));
-        if second.is_multiple_of(STEP_SECONDS) || !self.last_coarse.known {
-            let from = second.saturating_sub(STEP_SECONDS);
-            let coarse = Point { memory_bytes, cpu_milli, ..self.last_coarse.until(&now, from, bounds) };
-            keep(&mut self.coarse, coarse, second.saturating_sub(COARSE_SECONDS));
-            self.last_coarse = now.clone();
+        self.open.add(fresh);
+        if let Some((from, covered_ms)) = coarse {
+            let open = std::mem::take(&mut self.open);
+            let step = Kept::new(&open, Point { second: from, covered_ms, ..point }, bounds);
+            keep(&mut self.coarse, step, second.saturating_sub(COARSE_SECONDS));
         }
-        self.last = now;
     }
 
     /// The last second, if something happened in it.
     fn latest(&self, second: u64) -> Option<&Point> {
-        self.fine.back().filter(|point| point.second == second)
+        self.fine.back().map(|kept| &kept.point).filter(|point| point.second == second)
     }
 
-    fn points(&self, range: Range) -> impl Iterator<Item = &Point> {
+    fn kept(&self, range: Range) -> impl Iterator<Item = &Kept> {
         let ring = if range.step == 1 { &self.fine } else { &self.coarse };
-        ring.iter().filter(move |point| point.second >= range.from)
+        ring.iter().filter(move |kept| kept.point.second >= range.from)
+    }
+
+    fn points(&self, range: Range) -> Vec<Point> {
+        self.kept(range).map(|kept| kept.point).collect()
+    }
+
+    /// All calls of a range as one: a quantile of quantiles would be the one of nothing.
+    fn sum(&self, range: Range, bounds: &[f64]) -> Sum {
+        let mut sum = Sum::default();
+        let mut buckets = vec![0; bounds.len() + 1];
+        for kept in self.kept(range) {
+            sum.calls += u64::from(kept.point.calls);
+            sum.errors += u64::from(kept.point.errors);
+            for (at, count) in &kept.buckets {
+                if let Some(bucket) = buckets.get_mut(usize::from(*at)) {
+                    *bucket += u64::from(*count);
+                }
+            }
+        }
+        let micros = |share| quantile(&buckets, bounds, share).round() as u64;
+        Sum { p50_us: micros(0.5), p99_us: micros(0.99), ..sum }
     }
 }
 
 /// Keeps a point with something in it, and drops those that are too old.
-fn keep(ring: &mut VecDeque<Point>, point: Point, oldest: u64) {
+fn keep(ring: &mut VecDeque<Kept>, kept: Kept, oldest: u64) {
+    let point = kept.point;
     if point.calls > 0 || point.cpu_milli > 0.0 || point.memory_bytes > 0 {
-        ring.push_back(point);
+        ring.push_back(kept);
     }
-    while ring.front().is_some_and(|point| point.second < oldest) {
+    while ring.front().is_some_and(|kept| kept.point.second < oldest) {
         ring.pop_front();
     }
 }
@@ -200,54 +265,108 @@ pub type Edge = (String, String);
 pub struct History {
     apps: BTreeMap<String, Track>,
     edges: BTreeMap<Edge, Track>,
+    /// The counters of every pair as they were read last; `None` as long as nothing was read.
+    read: Option<BTreeMap<Edge, Counts>>,
+    bounds_s: Vec<f64>,
     first: Option<u64>,
     second: u64,
+    /// How long the coarse step that has not ended is so far, in milliseconds.
+    open_ms: u64,
 }
 
-/// One edge over a range: what it carried in all, and its points if they were asked for.
+/// What was carried over a range in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sum {
+    /// Calls that ended.
+    pub calls: u64,
+    /// Those of them that ended in an error.
+    pub errors: u64,
+    /// Half of them took at most so long, in microseconds.
+    pub p50_us: u64,
+    /// All but one in a hundred took at most so long, in microseconds.
+    pub p99_us: u64,
+}
+
+/// One edge over a range, with its points if they were asked for.
 #[derive(Debug, Serialize)]
 pub struct EdgeOf {
     caller: String,
     app: String,
-    calls: u64,
-    errors: u64,
-    /// The mean of the steps' medians, weighted by their calls.
-    p50_us: u64,
-    /// The worst of the steps.
-    p99_us: u64,
+    #[serde(flatten)]
+    sum: Sum,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     points: Vec<Point>,
 }
 
 impl History {
-    /// Takes the counters of one second, and what apps use if that was looked at.
-    pub fn step(&mut self, second: u64, traffic: &Traffic, uses: Option<&BTreeMap<String, Use>>) {
-        self.second = second;
-        let _known = self.first.get_or_insert(second);
-        let mut apps: BTreeMap<&str, Counters> = BTreeMap::new();
-        for flow in &traffic.pairs {
-            apps.entry(&flow.app).or_default().add(flow);
-            let mut now = Counters { known: true, ..Counters::default() };
-            now.add(flow);
-            if let Some(track) = track(&mut self.edges, &(flow.caller.clone(), flow.app.clone())) {
-                track.step(now, None, second, &traffic.bounds_s);
-            }
+    /// Takes the counters at `second`, which is `elapsed` after the step before by a clock that never jumps, and what
+    /// apps use if that was looked at. `None` where calls are not known.
+    pub fn step(
+        &mut self,
+        second: u64,
+        elapsed: Duration,
+        traffic: Option<&Traffic>,
+        uses: Option<&BTreeMap<String, Use>>,
+    ) {
+        let beat = self.begin(second, elapsed);
+        let fresh = traffic.map(|traffic| self.fresh(traffic)).unwrap_or_default();
+        let mut apps: BTreeMap<String, Counts> = BTreeMap::new();
+        for (edge, counts) in fresh.iter().filter(|(_, counts)| counts.calls > 0) {
+            apps.entry(edge.1.clone()).or_default().add(counts);
+            room(&mut self.edges, edge, second);
         }
-        let known = self.apps.iter().filter(|(_, track)| track.used != Use::default()).map(|(app, _)| app);
-        let quiet: Vec<String> = known.chain(uses.into_iter().flat_map(BTreeMap::keys)).cloned().collect();
-        for app in &quiet {
-            apps.entry(app).or_default();
+        for app in apps.keys().chain(uses.into_iter().flat_map(BTreeMap::keys)) {
+            room(&mut self.apps, app, second);
         }
-        for (app, mut now) in apps {
-            now.known = true;
+        let none = Counts::default();
+        for (edge, track) in &mut self.edges {
+            track.step(fresh.get(edge).unwrap_or(&none), None, beat, &self.bounds_s);
+        }
+        for (app, track) in &mut self.apps {
             let used = uses.map(|uses| uses.get(app).copied().unwrap_or_default());
-            if let Some(track) = track(&mut self.apps, &app.to_owned()) {
-                track.step(now, used, second, &traffic.bounds_s);
-            }
+            track.step(apps.get(app).unwrap_or(&none), used, beat, &self.bounds_s);
         }
         let oldest = second.saturating_sub(COARSE_SECONDS);
         self.apps.retain(|_, track| track.seen >= oldest);
         self.edges.retain(|_, track| track.seen >= oldest);
+    }
+
+    fn begin(&mut self, second: u64, elapsed: Duration) -> Beat {
+        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let small = |millis: u64| u32::try_from(millis).unwrap_or(u32::MAX);
+        let is_first = self.first.is_none();
+        let _known = self.first.get_or_insert(second);
+        self.open_ms = self.open_ms.saturating_add(if is_first { 0 } else { millis });
+        let end = second - second % STEP_SECONDS;
+        // A beat may come late or not at all: the step ends with the first one at its end or after it.
+        let coarse = (!is_first && self.second < end)
+            .then(|| (end.saturating_sub(STEP_SECONDS), small(std::mem::take(&mut self.open_ms))));
+        self.second = second;
+        Beat { second, covered_ms: small(millis), coarse }
+    }
+
+    /// What came of each pair since the reading before. The first reading has nothing before it; a pair that comes
+    /// later began at zero.
+    fn fresh(&mut self, traffic: &Traffic) -> BTreeMap<Edge, Counts> {
+        let mut now: BTreeMap<Edge, Counts> = BTreeMap::new();
+        for pair in &traffic.pairs {
+            now.entry((pair.caller.clone(), pair.app.clone())).or_default().add(&pair.into());
+        }
+        self.bounds_s.clone_from(&traffic.bounds_s);
+        let mut fresh = BTreeMap::new();
+        if let Some(read) = &self.read {
+            for (edge, counts) in &now {
+                let came = read.get(edge).map_or_else(|| Some(counts.clone()), |before| counts.since(before));
+                fresh.extend(came.map(|came| (edge.clone(), came)));
+            }
+        }
+        self.read = Some(now);
+        fresh
+    }
+
+    /// Whether calls are known here.
+    pub fn knows_calls(&self) -> bool {
+        self.read.is_some()
     }
 
     /// The last second of every app in which something happened.
@@ -279,7 +398,13 @@ impl History {
     /// The points of all apps, or of one.
     pub fn apps(&self, range: Range, only: Option<&str>) -> BTreeMap<&str, Vec<Point>> {
         let wanted = self.apps.iter().filter(|(app, _)| only.is_none_or(|only| only == *app));
-        wanted.map(|(app, track)| (app.as_str(), track.points(range).copied().collect())).collect()
+        wanted.map(|(app, track)| (app.as_str(), track.points(range))).collect()
+    }
+
+    /// What all apps got over a range, or one.
+    pub fn sums(&self, range: Range, only: Option<&str>) -> BTreeMap<&str, Sum> {
+        let wanted = self.apps.iter().filter(|(app, _)| only.is_none_or(|only| only == *app));
+        wanted.map(|(app, track)| (app.as_str(), track.sum(range, &self.bounds_s))).collect()
     }
 
     /// The edges that carried something, or those of one app with their points.
@@ -289,41 +414,27 @@ impl History {
             .iter()
             .filter(|((caller, app), _)| only.is_none_or(|only| only == caller || only == app));
         let row = |((caller, app), track): (&Edge, &Track)| {
-            let mut edge = EdgeOf {
-                caller: caller.clone(),
-                app: app.clone(),
-                calls: 0,
-                errors: 0,
-                p50_us: 0,
-                p99_us: 0,
-                points: Vec::new(),
-            };
-            let mut weighted = 0.0;
-            for point in track.points(range) {
-                edge.calls += u64::from(point.calls);
-                edge.errors += u64::from(point.errors);
-                weighted += f64::from(point.p50_us) * f64::from(point.calls);
-                edge.p99_us = edge.p99_us.max(point.p99_us.round() as u64);
-                if only.is_some() {
-                    edge.points.push(*point);
-                }
-            }
-            edge.p50_us = (weighted / edge.calls.max(1) as f64).round() as u64;
-            (edge.calls > 0).then_some(edge)
+            let sum = track.sum(range, &self.bounds_s);
+            let points = if only.is_some() { track.points(range) } else { Vec::new() };
+            (sum.calls > 0).then(|| EdgeOf { caller: caller.clone(), app: app.clone(), sum, points })
         };
         wanted.filter_map(row).collect()
     }
 }
 
-/// The track of a key, a new one as long as there is room.
-fn track<'a, K: Ord + Clone>(all: &'a mut BTreeMap<K, Track>, key: &K) -> Option<&'a mut Track> {
-    if !all.contains_key(key) {
-        if all.len() >= MAX_TRACKS {
-            return None;
-        }
-        all.insert(key.clone(), Track::default());
+/// Makes a track for a key that has none; when there are too many, in the place of the one that was quiet the longest.
+fn room<K: Ord + Clone>(all: &mut BTreeMap<K, Track>, key: &K, second: u64) {
+    if all.contains_key(key) {
+        return;
     }
-    all.get_mut(key)
+    if all.len() >= MAX_TRACKS {
+        let quiet = all.iter().filter(|(_, track)| track.seen.saturating_add(QUIET_SECONDS) <= second);
+        let Some(quietest) = quiet.min_by_key(|(_, track)| track.seen).map(|(key, _)| key.clone()) else {
+            return;
+        };
+        all.remove(&quietest);
+    }
+    all.insert(key.clone(), Track { seen: second, ..Track::default() });
 }
 
 #[cfg(test)]
@@ -341,20 +452,22 @@ mod tests {
         Traffic { bounds_s: vec![0.001, 0.01], pairs: vec![stream] }
     }
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn counters_become_rates_and_latencies_and_a_silent_second_takes_no_room() {
         let mut history = History::default();
         let none = BTreeMap::new();
         for (second, calls, errors) in [(100, 5, 0), (101, 105, 50), (102, 105, 50), (103, 4, 0), (104, 6, 0)]
         {
-            history.step(second, &traffic(calls, errors), Some(&none));
+            history.step(second, SECOND, Some(&traffic(calls, errors)), Some(&none));
         }
         let apps = history.apps(history.range(60), None);
         let points: Vec<_> = apps["default/shop"].iter().map(|p| (p.second, p.calls, p.errors)).collect();
         // The first reading has nothing before it, and counters that went back begin anew.
         assert_eq!(points, [(101, 100, 50), (104, 2, 0)]);
         let edge = &history.edges(history.range(60), Some("default/shop"))[0];
-        assert_eq!((edge.calls, edge.errors, edge.points.len()), (102, 50, 2));
+        assert_eq!((edge.sum.calls, edge.sum.errors, edge.points.len()), (102, 50, 2));
         assert_eq!(history.latest_edges(), [("outside", "default/shop", 2, 0, 500, 990)]);
     }
 
@@ -378,7 +491,7 @@ mod tests {
         for (second, cpu_ms) in
             [(100, Some(1000)), (101, None), (102, Some(1500)), (103, None), (104, Some(100))]
         {
-            history.step(second, &none, cpu_ms.map(look).as_ref());
+            history.step(second, SECOND, Some(&none), cpu_ms.map(look).as_ref());
         }
         let apps = history.apps(history.range(60), None);
         let shares: Vec<f32> = apps["default/a"].iter().map(|point| point.cpu_milli).collect();
@@ -392,23 +505,72 @@ mod tests {
         let mut history = History::default();
         let uses = BTreeMap::from([("default/shop".to_owned(), Use { cpu_ms: 1, memory_bytes: 10 })]);
         for second in 0..5000 {
-            history.step(second, &traffic(second * 10 + 1, 0), (second % STEP_SECONDS == 0).then_some(&uses));
+            let uses = (second % STEP_SECONDS == 0).then_some(&uses);
+            history.step(second, SECOND, Some(&traffic(second * 10 + 1, 0)), uses);
         }
         let track = &history.apps["default/shop"];
         assert!(track.fine.len() as u64 <= FINE_SECONDS + 1 && track.coarse.len() as u64 <= 242);
         assert_eq!(history.range(3600).step, STEP_SECONDS);
         let hour = history.apps(history.range(3600), None);
-        assert!(hour["default/shop"].iter().skip(1).all(|point| point.calls == 150), "{hour:?}");
-        let many = Traffic {
+        assert!(hour["default/shop"].iter().all(|point| point.calls == 150), "{hour:?}");
+        let many = |from: u64, calls| Traffic {
             bounds_s: Vec::new(),
-            pairs: (0..3000)
-                .map(|at| Pair { caller: at.to_string(), app: "default/a".to_owned(), ..Pair::default() })
+            pairs: (from..from + 3000)
+                .map(|at| Pair {
+                    caller: at.to_string(),
+                    app: "default/a".to_owned(),
+                    calls,
+                    ..Pair::default()
+                })
                 .collect(),
         };
-        history.step(5000, &many, Some(&uses));
+        history.step(5000, SECOND, Some(&many(0, 1)), Some(&uses));
         assert_eq!(history.edges.len(), MAX_TRACKS);
-        history.step(5000 + COARSE_SECONDS * 2, &Traffic::default(), Some(&BTreeMap::new()));
-        history.step(5000 + COARSE_SECONDS * 4, &Traffic::default(), None);
+        history.step(5001, SECOND, Some(&many(0, 1)), None);
+        history.step(5000 + QUIET_SECONDS, SECOND, Some(&many(10_000, 1)), None);
+        let lately = history.edges.values().filter(|track| track.seen == 5000 + QUIET_SECONDS).count();
+        assert_eq!((history.edges.len(), lately), (MAX_TRACKS, MAX_TRACKS), "the quietest made room");
+        let none = Traffic::default();
+        history.step(5000 + COARSE_SECONDS * 2, SECOND, Some(&none), Some(&BTreeMap::new()));
+        history.step(5000 + COARSE_SECONDS * 4, SECOND, Some(&none), None);
         assert!(history.edges.is_empty() && history.apps.is_empty());
+    }
+
+    #[test]
+    fn a_late_reading_says_how_long_it_was_and_a_new_pair_counts_from_zero() {
+        let mut history = History::default();
+        history.step(100, SECOND, Some(&Traffic::default()), None);
+        history.step(101, SECOND, Some(&traffic(7, 0)), None);
+        history.step(104, SECOND * 3, Some(&traffic(37, 0)), None);
+        let apps = history.apps(history.range(60), None);
+        let points: Vec<_> = apps["default/shop"].iter().map(|p| (p.second, p.calls, p.covered_ms)).collect();
+        assert_eq!(points, [(101, 7, 1000), (104, 30, 3000)]);
+        // The beat at the end of a coarse step did not come: the next one ends it, with all that it had.
+        history.step(107, SECOND * 3, Some(&traffic(57, 0)), None);
+        let apps = history.apps(Range { step: STEP_SECONDS, ..history.range(60) }, None);
+        let points: Vec<_> = apps["default/shop"].iter().map(|p| (p.second, p.calls, p.covered_ms)).collect();
+        assert_eq!(points, [(90, 57, 7000)]);
+    }
+
+    #[test]
+    fn the_quantile_of_a_range_is_that_of_all_its_calls() {
+        let mut history = History::default();
+        let slow = |calls, errors| Some(traffic(calls, errors));
+        // Ninety fast calls in one second, ten slow ones in another: the median is fast, whatever the seconds say.
+        for (second, told) in [(100, slow(0, 0)), (101, slow(90, 0)), (102, slow(100, 10))] {
+            history.step(second, SECOND, told.as_ref(), None);
+        }
+        let sum = history.sums(history.range(60), None)["default/shop"];
+        assert_eq!((sum.calls, sum.errors, sum.p50_us), (100, 10, 556));
+        assert_eq!(sum.p99_us, 9100);
+    }
+
+    #[test]
+    fn where_calls_are_not_known_nothing_is_said_of_them() {
+        let mut history = History::default();
+        history.step(100, SECOND, None, None);
+        assert!(!history.knows_calls());
+        history.step(101, SECOND, Some(&Traffic::default()), None);
+        assert!(history.knows_calls());
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -27,7 +27,8 @@ use crate::seam::Node;
 
 /// Between two messages.
 const BEAT: Duration = Duration::from_secs(1);
-/// How many messages are kept for consoles that come back, and how far one may fall behind.
+/// How many messages are kept for consoles that come back, and how far one may fall behind. So many more are made after
+/// the last console has left.
 const KEPT: usize = 64;
 /// The most events in one message; more are asked for.
 const MAX_EVENTS: usize = 50;
@@ -51,17 +52,24 @@ struct Inner {
     sender: broadcast::Sender<Message>,
 }
 
-/// What a message says.
+/// What the parts of the API are as of: a page asks again for what depends on one that has changed.
 #[derive(Serialize)]
-struct Beat<'a> {
-    /// Seconds since 1970.
-    second: u64,
+struct Marks {
     /// The store's revision: documents and the change log are as of then.
     documents: u64,
     /// Changes when instances come, go or change their phase.
     instances: u64,
     /// Changes when the node's listeners or components do.
     node: u64,
+}
+
+/// What a message says.
+#[derive(Serialize)]
+struct Beat<'a> {
+    /// Seconds since 1970.
+    second: u64,
+    #[serde(flatten)]
+    marks: Marks,
     apps: BTreeMap<&'a str, &'a Point>,
     edges: Vec<(&'a str, &'a str, u32, u32, u64, u64)>,
     events: Vec<Event>,
@@ -79,6 +87,7 @@ impl Live {
 
     async fn run(self, tasks: Tasks) {
         let (mut event, mut last) = (0, 0);
+        let mut pulse = Pulse { id: first_id(), unheard: KEPT, read: Instant::now() };
         loop {
             tokio::select! {
                 // Both only wait.
@@ -88,7 +97,7 @@ impl Live {
             let second = since_epoch().as_secs();
             // The clock may have been put back a little: no second comes twice. One that was put back far begins anew.
             if second > last || last - second > KEPT as u64 {
-                event = self.beat(second, event);
+                event = self.beat(second, event, &mut pulse);
                 last = second;
             }
         }
@@ -103,14 +112,18 @@ impl Live {
     }
 
     /// Reads the node and tells who listens; events after `event` are new. Returns the newest event.
-    fn beat(&self, second: u64, event: u64) -> u64 {
-        let is_heard = self.0.sender.receiver_count() > 0;
+    fn beat(&self, second: u64, event: u64, pulse: &mut Pulse) -> u64 {
+        pulse.unheard = if self.0.sender.receiver_count() > 0 { 0 } else { pulse.unheard.saturating_add(1) };
+        // Who has just left may come back, and goes on where it was.
+        let is_heard = pulse.unheard < KEPT;
         // Looking at every process costs more than reading counters.
         let instances = (is_heard || second.is_multiple_of(STEP_SECONDS))
             .then(|| apps::all(&self.0.control, self.0.node.as_ref()));
         let traffic = self.0.node.traffic();
         let mut history = self.history();
-        history.step(second, &traffic, instances.as_deref().map(uses).as_ref());
+        let now = Instant::now();
+        let elapsed = now.duration_since(std::mem::replace(&mut pulse.read, now));
+        history.step(second, elapsed, traffic.as_ref(), instances.as_deref().map(uses).as_ref());
         let newest = *self.0.control.events_changed().borrow();
         let Some(instances) = instances.filter(|_| is_heard) else {
             self.kept().clear();
@@ -119,21 +132,18 @@ impl Live {
         let mut events = self.0.control.events(event);
         let spare = events.len().saturating_sub(MAX_EVENTS);
         events.drain(..spare);
-        let shapes: Vec<_> =
-            instances.iter().map(|one| (&one.id, one.phase, &one.reason, one.restarts, one.pid)).collect();
         let beat = Beat {
             second,
-            documents: self.0.control.view().revision.0,
-            instances: mark(&format!("{shapes:?}")),
-            node: mark(&format!("{:?}", self.0.node.state())),
+            marks: self.marks(&instances),
             apps: history.latest_apps(),
             edges: history.latest_edges(),
             events,
         };
         let Ok(text) = serde_json::to_string(&beat) else { return newest };
         drop(history);
-        let message =
-            Message { id: second, text: Bytes::from(format!("id: {second}\nevent: beat\ndata: {text}\n\n")) };
+        pulse.id += 1;
+        let id = pulse.id;
+        let message = Message { id, text: Bytes::from(format!("id: {id}\nevent: beat\ndata: {text}\n\n")) };
         let mut kept = self.kept();
         while kept.len() >= KEPT {
             kept.pop_front();
@@ -144,8 +154,26 @@ impl Live {
         newest
     }
 
+    fn marks(&self, instances: &[Instance]) -> Marks {
+        let shapes: Vec<_> =
+            instances.iter().map(|one| (&one.id, one.phase, &one.reason, one.restarts, one.pid)).collect();
+        Marks {
+            documents: self.0.control.view().revision.0,
+            instances: mark(&format!("{shapes:?}")),
+            node: mark(&format!("{:?}", self.0.node.state())),
+        }
+    }
+
+    /// Tells a page to ask for everything anew, and what that will at least be as of.
+    fn anew(&self) -> Bytes {
+        let marks = self.marks(&apps::all(&self.0.control, self.0.node.as_ref()));
+        let text = serde_json::to_string(&marks).unwrap_or_else(|_| "{}".to_owned());
+        Bytes::from(format!("event: anew\ndata: {text}\n\n"))
+    }
+
     /// Messages after the one with number `after`, or an event `anew` if they are no longer kept, and then all that come.
     fn follow(&self, after: Option<u64>) -> impl futures_util::Stream<Item = Bytes> + Send + 'static {
+        let anew = self.anew();
         let (receiver, past) = {
             // Under the lock, so that nothing falls between the two or comes twice.
             let kept = self.kept();
@@ -155,21 +183,24 @@ impl Live {
                     .filter(|message| message.id > after)
                     .map(|message| message.text.clone())
                     .collect(),
-                _ => VecDeque::from([anew()]),
+                _ => VecDeque::from([anew]),
             };
             (self.0.sender.subscribe(), past)
         };
-        futures_util::stream::unfold((receiver, past), |(mut receiver, mut past)| async move {
-            if let Some(text) = past.pop_front() {
-                return Some((text, (receiver, past)));
-            }
-            let text = match receiver.recv().await {
-                Ok(message) => message.text,
-                Err(broadcast::error::RecvError::Lagged(_)) => anew(),
-                Err(broadcast::error::RecvError::Closed) => return None,
-            };
-            Some((text, (receiver, past)))
-        })
+        futures_util::stream::unfold(
+            (receiver, past, self.clone()),
+            |(mut receiver, mut past, live)| async move {
+                if let Some(text) = past.pop_front() {
+                    return Some((text, (receiver, past, live)));
+                }
+                let text = match receiver.recv().await {
+                    Ok(message) => message.text,
+                    Err(broadcast::error::RecvError::Lagged(_)) => live.anew(),
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                };
+                Some((text, (receiver, past, live)))
+            },
+        )
     }
 }
 
@@ -194,9 +225,20 @@ fn until_beat(now: Duration) -> Duration {
     BEAT - Duration::from_millis(u64::try_from(gone).unwrap_or_default())
 }
 
-/// Tells a page to ask for everything anew.
-fn anew() -> Bytes {
-    Bytes::from_static(b"event: anew\ndata: {}\n\n")
+/// Where the loop stands.
+struct Pulse {
+    /// The number of the last message.
+    id: u64,
+    /// How many beats nobody has heard.
+    unheard: usize,
+    /// When the counters were read last, by a clock that never jumps.
+    read: Instant,
+}
+
+/// The number before the first message: another with each start, so that no console takes the messages of a new server
+/// for those that it knows. Exact in every language.
+fn first_id() -> u64 {
+    mark(&format!("{:?} {}", since_epoch(), std::process::id())) >> 20 << 20
 }
 
 /// A number that changes with the text, exact in every language.
@@ -234,8 +276,11 @@ pub(crate) async fn traffic(State(parts): Shared, uri: Uri) -> Answer {
     let TrafficQuery { seconds, app } = query(&uri)?;
     let history = parts.live.history();
     let range = history.range(seconds.unwrap_or(300));
-    let (apps, edges) = (history.apps(range, app.as_deref()), history.edges(range, app.as_deref()));
-    answer(&json!({ "range": range, "apps": apps, "edges": edges }))
+    let only = app.as_deref();
+    let (apps, sums, edges) =
+        (history.apps(range, only), history.sums(range, only), history.edges(range, only));
+    let known = history.knows_calls();
+    answer(&json!({ "range": range, "known": known, "apps": apps, "sums": sums, "edges": edges }))
 }
 
 #[cfg(test)]

@@ -270,9 +270,9 @@ pub struct Kept {
 pub trait Node: Send + Sync + 'static {
     /// What each instance uses; those of which nothing is known are left out.
     fn usages(&self) -> HashMap<InstanceId, Usage>;
-    /// All calls until now, by who calls whom; empty where that is not known.
-    fn traffic(&self) -> Traffic {
-        Traffic::default()
+    /// All calls until now, by who calls whom; `None` where that is not known, which is not the same as no calls.
+    fn traffic(&self) -> Option<Traffic> {
+        None
     }
     /// Subscriptions, such as `default/shop events/order.placed`, with the reason of those that do not run; empty where
     /// that is not known.
@@ -356,6 +356,8 @@ pub trait Ledger: Send + Sync + 'static {
     fn at(&self, key: String, revision: u64) -> Pending<'_, Option<Bytes>>;
     /// Lines of the change log after a revision, oldest first, about `limit` of them.
     fn changes(&self, prefix: String, after: u64, limit: usize) -> Pending<'_, Vec<Change>>;
+    /// The last lines of the change log about exactly this key of the store, newest first, at most `limit` of them.
+    fn changes_of(&self, key: String, limit: usize) -> Pending<'_, Vec<Change>>;
     /// Writes a copy of the store to a new file, whose folder the server has chosen.
     fn backup(&self, path: PathBuf) -> Pending<'_, ()>;
 }

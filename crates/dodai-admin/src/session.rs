@@ -5,7 +5,7 @@
 //! page of another origin can neither read it nor send that header.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -15,6 +15,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::Refusal;
 use crate::api::{Answer, Shared, json as answer};
@@ -23,8 +24,13 @@ use crate::api::{Answer, Shared, json as answer};
 pub const KEY: HeaderName = HeaderName::from_static("dodai-session");
 /// How many sessions there are at once; a further one ends the one that was silent the longest.
 pub const MAX_SESSIONS: usize = 64;
-/// How long a session lives without a request.
+/// How long a session lives without a request; its cookie as well.
 pub const SESSION_IDLE: Duration = Duration::from_secs(12 * 3600);
+
+/// How long a session lives in any case.
+pub const SESSION_LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The cookie is renewed when it is so old and used.
+pub const SESSION_RENEWAL: Duration = Duration::from_secs(600);
 
 /// What proves a session, as it is kept.
 type Hash = [u8; 32];
@@ -32,12 +38,33 @@ type Hash = [u8; 32];
 struct Session {
     cookie: Hash,
     key: Hash,
+    begun: Instant,
     used: Instant,
+    /// When its cookie was sent last.
+    renewed: Instant,
+    /// Dropped with the session.
+    alive: watch::Sender<()>,
+}
+
+impl Session {
+    /// When it ends if nobody uses it.
+    fn end(&self) -> Instant {
+        (self.used + SESSION_IDLE).min(self.begun + SESSION_LONGEST)
+    }
+}
+
+/// Somebody who came in with a session.
+#[derive(Clone, Debug)]
+pub struct Visit {
+    cookie: Hash,
+    alive: watch::Receiver<()>,
+    /// The cookie once more, if it is time for that.
+    pub(crate) renewed: Option<HeaderValue>,
 }
 
 /// The sessions of a server. They end with it.
-#[derive(Default)]
-pub struct Sessions(Mutex<VecDeque<Session>>);
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<Mutex<VecDeque<Session>>>);
 
 /// A new session: what goes into the cookie, and the key.
 struct Proof {
@@ -70,36 +97,74 @@ impl Sessions {
         while all.len() >= MAX_SESSIONS {
             all.pop_front();
         }
-        all.push_back(Session { cookie: hash(&proof.cookie), key: hash(&proof.key), used: now });
+        let (cookie, key) = (hash(&proof.cookie), hash(&proof.key));
+        let alive = watch::channel(()).0;
+        all.push_back(Session { cookie, key, begun: now, used: now, renewed: now, alive });
         Ok(proof)
     }
 
-    /// Whether a request belongs to a session, which it keeps alive. Every session is compared, in constant time.
-    pub(crate) fn admit(&self, headers: &HeaderMap) -> bool {
-        self.find(headers, Instant::now(), false)
+    /// The session that a request belongs to, which it keeps alive. Every session is compared, in constant time.
+    pub(crate) fn admit(&self, headers: &HeaderMap) -> Option<Visit> {
+        self.visit(headers, Instant::now())
     }
 
-    fn find(&self, headers: &HeaderMap, now: Instant, end: bool) -> bool {
-        let key = headers.get(KEY).and_then(|key| key.to_str().ok());
-        let (Some(cookie), Some(key)) = (cookie_of(headers), key) else { return false };
-        let (cookie, key) = (hash(cookie), hash(key));
+    fn visit(&self, headers: &HeaderMap, now: Instant) -> Option<Visit> {
         let mut all = self.all();
-        all.retain(|one| now.duration_since(one.used) < SESSION_IDLE);
-        let mut found = None;
-        for (at, one) in all.iter().enumerate() {
-            let same = verify_slices_are_equal(&one.cookie, &cookie).is_ok()
-                & verify_slices_are_equal(&one.key, &key).is_ok();
-            if same {
-                found = Some(at);
+        let mut session = take(&mut all, headers, now)?;
+        session.used = now;
+        let is_due = now.duration_since(session.renewed) >= SESSION_RENEWAL;
+        let left = session.end().saturating_duration_since(now);
+        let renewed =
+            cookie_of(headers).filter(|_| is_due).and_then(|value| cookie(headers, value, left).ok());
+        if renewed.is_some() {
+            session.renewed = now;
+        }
+        let visit = Visit { cookie: session.cookie, alive: session.alive.subscribe(), renewed };
+        all.push_back(session);
+        Some(visit)
+    }
+
+    fn end(&self, headers: &HeaderMap, now: Instant) -> bool {
+        take(&mut self.all(), headers, now).is_some()
+    }
+
+    /// Waits until the session is there no more: somebody ended it, or its time is over.
+    pub(crate) async fn ended(self, mut visit: Visit) {
+        loop {
+            let end = {
+                let mut all = self.all();
+                sweep(&mut all, Instant::now());
+                all.iter().find(|one| one.cookie == visit.cookie).map(Session::end)
+            };
+            let Some(end) = end else { return };
+            tokio::select! {
+                // Both only wait.
+                () = tokio::time::sleep_until(end.into()) => {}
+                _gone = visit.alive.changed() => return,
             }
         }
-        let Some(mut session) = found.and_then(|at| all.remove(at)) else { return false };
-        if !end {
-            session.used = now;
-            all.push_back(session);
-        }
-        true
     }
+}
+
+/// Drops sessions whose time is over.
+fn sweep(all: &mut VecDeque<Session>, now: Instant) {
+    all.retain(|one| now < one.end());
+}
+
+/// Takes out the session that a request belongs to.
+fn take(all: &mut VecDeque<Session>, headers: &HeaderMap, now: Instant) -> Option<Session> {
+    let key = headers.get(KEY).and_then(|key| key.to_str().ok())?;
+    let (cookie, key) = (hash(cookie_of(headers)?), hash(key));
+    sweep(all, now);
+    let mut found = None;
+    for (at, one) in all.iter().enumerate() {
+        let same = verify_slices_are_equal(&one.cookie, &cookie).is_ok()
+            & verify_slices_are_equal(&one.key, &key).is_ok();
+        if same {
+            found = Some(at);
+        }
+    }
+    all.remove(found?)
 }
 
 /// The name of the cookie: consoles on several ports of one machine must not take each other's.
@@ -142,7 +207,7 @@ pub(crate) async fn show(State(parts): Shared) -> Answer {
 
 /// `DELETE /v1/session`: ends it.
 pub(crate) async fn end(State(parts): Shared, headers: HeaderMap) -> Answer {
-    let ended = parts.sessions.find(&headers, Instant::now(), true);
+    let ended = parts.sessions.end(&headers, Instant::now());
     let cookie = cookie(&headers, "", Duration::ZERO)?;
     Ok(([(header::SET_COOKIE, cookie)], answer(&json!({ "ended": ended }))?).into_response())
 }
@@ -165,16 +230,16 @@ mod tests {
         let proof = sessions.begin(now).unwrap();
         let other = sessions.begin(now).unwrap();
         let own = format!("a=b; dodai-console-7070={}", proof.cookie);
-        let ask = |host: &str, cookie: &str, key: &str| sessions.admit(&headers(host, cookie, key));
+        let ask = |host: &str, cookie: &str, key: &str| sessions.admit(&headers(host, cookie, key)).is_some();
         assert!(ask("127.0.0.1:7070", &own, &proof.key));
         assert!(!ask("127.0.0.1:7070", &own, &other.key), "the key of another session");
         assert!(!ask("127.0.0.1:7070", &own, ""));
         assert!(!ask("127.0.0.1:7071", &own, &proof.key), "the cookie of another port");
         let mine = headers("127.0.0.1:7070", &own, &proof.key);
-        assert!(!sessions.find(&mine, now + SESSION_IDLE * 2, false), "silent for too long");
+        assert!(sessions.visit(&mine, now + SESSION_IDLE * 2).is_none(), "silent for too long");
         let again = sessions.begin(now).unwrap();
         let mine = headers("[::1]:7070", &format!("dodai-console-7070={}", again.cookie), &again.key);
-        assert!(sessions.find(&mine, now, true) && !sessions.admit(&mine), "it was ended");
+        assert!(sessions.end(&mine, now) && sessions.admit(&mine).is_none(), "it was ended");
     }
 
     #[test]
@@ -185,7 +250,37 @@ mod tests {
             sessions.begin(now).unwrap();
         }
         let cookie = format!("dodai-console-80={}", first.cookie);
-        assert!(!sessions.admit(&headers("localhost", &cookie, &first.key)));
+        assert!(sessions.admit(&headers("localhost", &cookie, &first.key)).is_none());
         assert_eq!(sessions.all().len(), MAX_SESSIONS);
+    }
+
+    #[test]
+    fn the_cookie_is_renewed_on_use_and_not_for_ever() {
+        let (sessions, begun) = (Sessions::default(), Instant::now());
+        let proof = sessions.begin(begun).unwrap();
+        let mine = headers("localhost:7070", &format!("dodai-console-7070={}", proof.cookie), &proof.key);
+        let visit = |after| sessions.visit(&mine, begun + after).map(|visit| visit.renewed);
+        assert_eq!(visit(SESSION_RENEWAL / 2), Some(None));
+        let renewed = visit(SESSION_RENEWAL).unwrap().unwrap();
+        let renewed = renewed.to_str().unwrap();
+        assert!(renewed.contains(&proof.cookie) && renewed.contains("Max-Age=43200;"), "{renewed}");
+        assert_eq!(visit(SESSION_RENEWAL), Some(None), "once");
+        let step = SESSION_IDLE / 2;
+        for count in 1..SESSION_LONGEST.as_secs() / step.as_secs() {
+            assert!(visit(step * u32::try_from(count).unwrap()).is_some(), "{count}");
+        }
+        assert!(visit(SESSION_LONGEST).is_none(), "used all the time, and over");
+    }
+
+    #[tokio::test]
+    async fn who_waits_learns_that_a_session_has_ended() {
+        let (sessions, now) = (Sessions::default(), Instant::now());
+        let proof = sessions.begin(now).unwrap();
+        let mine = headers("localhost:7070", &format!("dodai-console-7070={}", proof.cookie), &proof.key);
+        let visit = sessions.admit(&mine).unwrap();
+        let mut ended = std::pin::pin!(sessions.clone().ended(visit));
+        assert!(futures_util::poll!(&mut ended).is_pending());
+        assert!(sessions.end(&mine, now));
+        ended.await;
     }
 }

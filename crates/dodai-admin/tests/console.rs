@@ -45,7 +45,11 @@ async fn a_session_is_a_cookie_and_a_key_and_ends() {
     assert!(!*world.stop.borrow());
     // A session does not make sessions.
     assert_eq!(ask("POST", "/v1/session", both()).await, StatusCode::BAD_REQUEST);
+    let own = [("authorization", ""), ("cookie", cookie), ("dodai-session", key.as_str())];
+    let mut live = world.stream_with("/v1/live", &own).await;
+    assert!(live.next().await["documents"].is_u64());
     assert_eq!(ask("DELETE", "/v1/session", both()).await, StatusCode::OK);
+    assert!(live.ends().await, "what has no end ends with the session");
     assert_eq!(ask("GET", "/v1/instances", both()).await, StatusCode::UNAUTHORIZED);
 }
 
@@ -74,16 +78,29 @@ async fn the_console_is_shown_to_everybody_and_nothing_else_is() {
 async fn the_stream_goes_on_where_it_was() {
     let world = World::new().await;
     let mut first = world.stream("/v1/live").await;
-    assert_eq!(first.next().await, serde_json::json!({}), "a new listener asks for everything");
-    let beat = first.next().await;
-    let second = beat["second"].as_u64().unwrap();
     let schemas = description();
+    let anew = first.next().await;
+    conforms(
+        &anew,
+        &schemas["components"]["schemas"]["Marks"],
+        &schemas,
+        "a new listener asks for everything",
+    );
+    let (beat, id) = first.next_with_id().await;
     conforms(&beat, &schemas["components"]["schemas"]["Beat"], &schemas, "a beat");
-    let later = first.next().await["second"].as_u64().unwrap();
-    let mut again = world.stream(&format!("/v1/live?after={second}")).await;
-    assert_eq!(again.next().await["second"].as_u64(), Some(later), "what came in between comes first");
+    assert_eq!(anew["documents"], beat["documents"], "nothing has changed in between");
+    let (later, next) = first.next_with_id().await;
+    assert_eq!(next, id + 1, "messages are counted, whatever the clock does");
+    // The only listener leaves and comes back.
+    drop(first);
+    let mut again = world.stream(&format!("/v1/live?after={id}")).await;
+    assert_eq!(again.next().await["second"], later["second"], "what came in between comes first");
     let mut old = world.stream("/v1/live?after=1").await;
-    assert_eq!(old.next().await, serde_json::json!({}), "what is no longer kept cannot be told");
+    let told = old.next().await;
+    assert!(
+        told["second"].is_null() && told["documents"].is_u64(),
+        "what is no longer kept cannot be told: {told}"
+    );
 }
 
 #[tokio::test]

@@ -56,25 +56,33 @@ impl Answer {
 /// An answer without end.
 pub struct Events {
     body: Body,
-    queue: VecDeque<Value>,
+    queue: VecDeque<(Value, u64)>,
 }
 
 impl Events {
     pub async fn next(&mut self) -> Value {
+        self.next_with_id().await.0
+    }
+
+    /// An event with its number, 0 if it has none.
+    pub async fn next_with_id(&mut self) -> (Value, u64) {
         loop {
-            if let Some(value) = self.queue.pop_front() {
-                return value;
+            if let Some(told) = self.queue.pop_front() {
+                return told;
             }
             let frame = tokio::time::timeout(Duration::from_secs(10), self.body.frame())
                 .await
                 .expect("an event in time");
             let data = frame.expect("more events").unwrap().into_data().unwrap();
             let text = String::from_utf8(data.to_vec()).unwrap();
-            self.queue.extend(
-                text.lines()
-                    .filter_map(|l| l.strip_prefix("data: "))
-                    .map(|l| serde_json::from_str(l).unwrap()),
-            );
+            let mut id = 0;
+            for line in text.lines() {
+                if let Some(told) = line.strip_prefix("id: ") {
+                    id = told.parse().unwrap();
+                } else if let Some(data) = line.strip_prefix("data: ") {
+                    self.queue.push_back((serde_json::from_str(data).unwrap(), id));
+                }
+            }
         }
     }
 
@@ -161,7 +169,11 @@ impl World {
     }
 
     pub async fn stream(&self, path: &str) -> Events {
-        let response = self.request("GET", path, &[], Body::empty()).await;
+        self.stream_with(path, &[]).await
+    }
+
+    pub async fn stream_with(&self, path: &str, headers: &[(&str, &str)]) -> Events {
+        let response = self.request("GET", path, headers, Body::empty()).await;
         assert_eq!(response.status(), StatusCode::OK);
         Events { body: response.into_body(), queue: VecDeque::new() }
     }
@@ -298,12 +310,19 @@ impl Ledger for FakeNode {
     }
 
     fn at(&self, _key: String, _revision: u64) -> Pending<'_, Option<Bytes>> {
-        Box::pin(async { Ok(Some(Bytes::from_static(b"{\"kind\":\"App\"}"))) })
+        let document = serde_json::json!({
+            "apiVersion": "dodai.dev/v1", "kind": "App", "metadata": {"name": "shop", "namespace": "default"},
+        });
+        Box::pin(async move { Ok(Some(Bytes::from(document.to_string()))) })
     }
 
     fn changes(&self, prefix: String, _after: u64, _limit: usize) -> Pending<'_, Vec<Change>> {
         let (action, actor, reason) = ("create".to_owned(), "me".to_owned(), String::new());
         Box::pin(async { Ok(vec![Change { revision: 1, key: prefix, action, actor, reason, time_ms: 0 }]) })
+    }
+
+    fn changes_of(&self, key: String, limit: usize) -> Pending<'_, Vec<Change>> {
+        self.changes(key.trim_start_matches('/').to_owned(), 0, limit)
     }
 
     fn backup(&self, path: PathBuf) -> Pending<'_, ()> {

@@ -245,6 +245,10 @@ impl State {
         cut_whole_revisions(&mut found, changes.limit, |change| change.revision);
         found.into_iter().cloned().collect()
     }
+
+    fn changes_of(&self, key: &str, limit: usize) -> Vec<Change> {
+        self.changes.iter().rev().filter(|change| change.key == key).take(limit).cloned().collect()
+    }
 }
 
 impl View for State {
@@ -369,6 +373,10 @@ impl Store for MemoryStore {
 
     fn changes(&self, changes: Changes) -> BoxFuture<'_, Result<Vec<Change>>> {
         Box::pin(async move { Ok(self.0.state()?.changes(&changes)) })
+    }
+
+    fn changes_of<'a>(&'a self, key: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<Change>>> {
+        Box::pin(async move { Ok(self.0.state()?.changes_of(key, limit)) })
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Status>> {

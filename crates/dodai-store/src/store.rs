@@ -64,6 +64,9 @@ pub trait Store: Send + Sync + 'static {
     /// Reads the change log.
     fn changes(&self, changes: Changes) -> BoxFuture<'_, Result<Vec<Change>>>;
 
+    /// Reads the last changes of exactly this key, newest first, at most `limit`.
+    fn changes_of<'a>(&'a self, key: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<Change>>>;
+
     /// What the store is and how far it got.
     fn status(&self) -> BoxFuture<'_, Result<Status>>;
 

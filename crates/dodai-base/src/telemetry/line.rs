@@ -84,16 +84,44 @@ pub struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stations: Option<Stations>,
     /// Request headers that somebody asked for by name.
-    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "named")]
-    pub request_headers: &'a [(Box<str>, String)],
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "named")]
+    pub request_headers: Named<'a>,
     /// Response headers that somebody asked for by name.
-    #[serde(skip_serializing_if = "<[_]>::is_empty", serialize_with = "named")]
-    pub response_headers: &'a [(Box<str>, String)],
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "named")]
+    pub response_headers: Named<'a>,
 }
 
+/// Headers by their names.
+pub type Named<'a> = Vec<(&'a str, &'a str)>;
+
 /// Headers as one object.
-fn named<S: serde::Serializer>(all: &&[(Box<str>, String)], out: S) -> Result<S::Ok, S::Error> {
-    out.collect_map(all.iter().map(|(name, value)| (name, value)))
+fn named<S: serde::Serializer>(all: &Named<'_>, out: S) -> Result<S::Ok, S::Error> {
+    out.collect_map(all.iter().copied())
+}
+
+impl Line<'_> {
+    /// Leaves out the headers that only others asked for.
+    #[must_use]
+    pub fn only(mut self, request: impl Fn(&str) -> bool, response: impl Fn(&str) -> bool) -> Self {
+        self.request_headers.retain(|(name, _)| request(name));
+        self.response_headers.retain(|(name, _)| response(name));
+        self
+    }
+
+    /// Puts a mask in the place of headers whose names say that they are secret.
+    #[must_use]
+    pub fn masked(mut self) -> Self {
+        for (name, value) in self.request_headers.iter_mut().chain(&mut self.response_headers) {
+            if mask::is_secret_header(name) {
+                *value = mask::MASK;
+            }
+        }
+        self
+    }
+}
+
+fn pairs(all: &[(Box<str>, String)]) -> Named<'_> {
+    all.iter().map(|(name, value)| (&**name, value.as_str())).collect()
 }
 
 /// When each station was left, in microseconds from the start.
@@ -122,8 +150,8 @@ impl<'a> From<&'a Record> for Line<'a> {
             client: &record.client,
             identity: &record.identity,
             tls: record.tls,
-            request_headers: &record.request_headers,
-            response_headers: &record.response_headers,
+            request_headers: pairs(&record.request_headers),
+            response_headers: pairs(&record.response_headers),
             caller: &record.caller,
             service: &record.service,
             route: &record.route,

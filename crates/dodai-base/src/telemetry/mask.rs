@@ -1,7 +1,7 @@
 //! Masks secrets in what callers put into URLs, before it is logged, shown or exported.
 //!
-//! The value of a query parameter is masked when its name says that it is a secret. Headers are never logged, so
-//! they need no mask.
+//! The value of a query parameter is masked when its name says that it is a secret. Headers are logged
+//! only where an operator names them; a tap, which anybody who looks may begin, masks those of secrets.
 
 use std::borrow::Cow;
 
@@ -16,6 +16,14 @@ const OWN: [&str; 5] = ["sig", "sid", "code", "nonce", "assertion"];
 /// Whether a parameter of this name holds a secret. Percent-encoding does not hide it.
 pub fn is_secret(name: &str) -> bool {
     is_secret_name(&decode(name), &OWN)
+}
+
+/// What says among headers, beside the words that always do, that a value is secret.
+const OWN_OF_HEADERS: [&str; 5] = ["cookie", "sid", "sig", "sas", "keys"];
+
+/// Whether a header of this name holds a secret.
+pub fn is_secret_header(name: &str) -> bool {
+    is_secret_name(name, &OWN_OF_HEADERS)
 }
 
 /// Undoes percent-encoding, and `+` for a space; what is malformed stays as it is.

@@ -26,9 +26,16 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The record in words, with secrets masked: the only way to see it.
-    pub fn line(&self) -> Line<'_> {
-        Line::from(self.record.as_ref())
+    /// The record in words, with secrets masked: the only way to see it. Of headers it has `header`, if that is given:
+    /// what others asked for is theirs.
+    pub fn line(&self, header: Option<&str>) -> Line<'_> {
+        Line::from(self.record.as_ref()).only(|name| header == Some(name), |_| false).masked()
+    }
+
+    /// Whether the request had a header, with this value if any is given: secrets can be matched and not seen.
+    pub fn has_header(&self, name: &str, wanted: Option<&str>) -> bool {
+        let mut found = self.record.request_headers.iter().filter(|(known, _)| **known == *name);
+        found.any(|(_, value)| wanted.is_none_or(|wanted| wanted == value))
     }
 }
 
@@ -226,6 +233,19 @@ mod tests {
         assert!(asked(&ring).is_empty() && !ring.heeds().request_headers);
     }
 
+    #[test]
+    fn a_listener_sees_the_header_it_asked_for_and_no_secret() {
+        let named = |name: &str, value: &str| (name.into(), value.to_owned());
+        let request_headers = vec![named("authorization", "Bearer s3cret"), named("x-lane", "blue")];
+        let entry = Entry { sequence: 1, record: Arc::new(Record { request_headers, ..plain() }) };
+        let shown = |header| serde_json::to_string(&entry.line(header)).unwrap();
+        assert!(!shown(None).contains("headers") && shown(Some("x-lane")).contains("\"x-lane\":\"blue\""));
+        let secret = shown(Some("authorization"));
+        assert!(secret.contains("\"authorization\":\"***\"") && !secret.contains("s3cret"), "{secret}");
+        assert!(entry.has_header("authorization", Some("Bearer s3cret")));
+        assert!(!entry.has_header("authorization", Some("***")));
+    }
+
     fn sequence(next: Next) -> u64 {
         match next {
             Next::Entry(entry) => entry.sequence,
@@ -278,7 +298,7 @@ mod tests {
         let _listener = ring.subscribe();
         ring.record(&record());
         let entry = ring.subscribe().recent[0].clone();
-        assert_eq!(entry.line().target, "/carts/7?token=***&page=2");
-        assert!(!format!("{:?}", entry.line()).contains("abc&"));
+        assert_eq!(entry.line(None).target, "/carts/7?token=***&page=2");
+        assert!(!format!("{:?}", entry.line(None)).contains("abc&"));
     }
 }

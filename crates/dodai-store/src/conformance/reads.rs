@@ -119,6 +119,14 @@ pub(super) async fn the_change_log_is_paged_and_outlives_compaction(store: Arc<d
     assert_eq!(read("/a/", second, 2).await, ["/a/2", "/a/3", "/a/4"], "a revision is not split");
     assert_eq!(read("/b/", start, 2).await, ["/b/1"]);
     assert_eq!(read("", last, 2).await, [] as [&str; 0]);
-    within(store.put("/a/1", value("y"), cause())).await.expect("put");
+    let again = within(store.put("/a/1", value("y"), cause())).await.expect("put");
     assert_eq!(read("", last, 2).await, ["/a/1"]);
+    put(&store, "/a/11", "x").await;
+    let of = async |limit| {
+        let found = within(store.changes_of("/a/1", limit)).await.expect("changes");
+        found.into_iter().map(|change| (change.key, change.revision)).collect::<Vec<_>>()
+    };
+    let both = [("/a/1".to_owned(), again), ("/a/1".to_owned(), start.next())];
+    assert_eq!(of(10).await, both, "newest first, and not those of a key that begins alike");
+    assert_eq!(of(1).await, both[..1]);
 }

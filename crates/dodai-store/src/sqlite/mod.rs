@@ -286,6 +286,11 @@ impl Store for SqliteStore {
         Box::pin(self.0.readers.read(move |db| db.changes(&changes)))
     }
 
+    fn changes_of<'a>(&'a self, key: &'a str, limit: usize) -> BoxFuture<'a, Result<Vec<Change>>> {
+        let key = key.to_owned();
+        Box::pin(self.0.readers.read(move |db| db.changes_of(&key, limit)))
+    }
+
     fn status(&self) -> BoxFuture<'_, Result<Status>> {
         Box::pin(async move {
             let status = self.0.readers.read(Db::status).await?;

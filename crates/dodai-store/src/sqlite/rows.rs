@@ -48,6 +48,9 @@ const EVENTS: &str = "SELECT h.key, h.value, h.create_revision, h.revision, h.ve
 const CHANGES: &str = "SELECT revision, key, action, actor, reason, at_ms FROM changes
     WHERE revision > ?1 AND key >= ?2 AND key < ?3 AND revision <= ?4 ORDER BY revision, id";
 
+const CHANGES_OF: &str = "SELECT revision, key, action, actor, reason, at_ms FROM changes
+    WHERE key = ?1 ORDER BY revision DESC, id DESC LIMIT ?2";
+
 /// As `FIRST_OVER`, in the change log.
 const CHANGES_FIRST_OVER: &str = "SELECT revision FROM changes WHERE revision > ?1 AND key >= ?2 AND key < ?3
     ORDER BY revision LIMIT 1 OFFSET ?4";
@@ -141,6 +144,15 @@ impl Db {
         let read = || {
             let mut statement = self.conn.prepare_cached(CHANGES)?;
             let arguments = params![number(after), prefix.as_bytes(), prefix_end(prefix), number(through.0)];
+            statement.query_map(arguments, change)?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(self.explain("read the change log"))
+    }
+
+    pub(crate) fn changes_of(&self, key: &str, limit: usize) -> Result<Vec<Change>> {
+        let read = || {
+            let mut statement = self.conn.prepare_cached(CHANGES_OF)?;
+            let arguments = params![key.as_bytes(), number(limit as u64)];
             statement.query_map(arguments, change)?.collect::<rusqlite::Result<Vec<_>>>()
         };
         read().map_err(self.explain("read the change log"))

@@ -13,8 +13,9 @@ use dodai_admin::seam::{
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;
-use dodai_base::process::{Follow, Followed, Line, Logs};
-use dodai_base::telemetry::ring::{Next, Ring};
+use dodai_base::process::{self, Follow, Followed, Logs};
+use dodai_base::telemetry::line::Line;
+use dodai_base::telemetry::ring::{Entry, Next, Ring};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
 use dodai_core::id::{AppId, Digest, InstanceId, Name};
@@ -42,7 +43,7 @@ pub struct Node {
 }
 
 /// Whether a listener wants to see a call.
-fn wants(filter: &CallFilter, line: &dodai_base::telemetry::line::Line<'_>) -> bool {
+fn wants(filter: &CallFilter, entry: &Entry, line: &Line<'_>) -> bool {
     let of_app = |app: &AppId| {
         let app = app.to_string();
         line.caller == app || line.service.strip_prefix(&app).is_some_and(|rest| rest.starts_with('/'))
@@ -50,10 +51,7 @@ fn wants(filter: &CallFilter, line: &dodai_base::telemetry::line::Line<'_>) -> b
     let of_caller = |caller: &String| {
         line.caller == caller || line.caller == format!("default/{caller}") || line.identity == caller
     };
-    let has = |(name, wanted): &(String, Option<String>)| {
-        let mut found = line.request_headers.iter().filter(|(known, _)| **known == **name);
-        found.any(|(_, value)| wanted.as_ref().is_none_or(|wanted| wanted == value))
-    };
+    let has = |(name, wanted): &(String, Option<String>)| entry.has_header(name, wanted.as_deref());
     let status = effective_status(line.status, line.grpc_status);
     let grpc_failed = line.grpc_status.is_some_and(|status| status != 0);
     // A tunnel that begins has no end yet to be judged by.
@@ -83,8 +81,8 @@ fn told(filter: &CallFilter, next: &Next) -> Option<Value> {
         Next::Lost(missed) => Some(json!({ "missed": missed })),
         Next::Closed => None,
         Next::Entry(entry) => {
-            let line = entry.line();
-            let mut value = wants(filter, &line).then(|| serde_json::to_value(line).ok())??;
+            let line = entry.line(filter.header.as_ref().map(|(name, _)| name.as_str()));
+            let mut value = wants(filter, entry, &line).then(|| serde_json::to_value(line).ok())??;
             value["sequence"] = entry.sequence.into();
             Some(value)
         }
@@ -104,7 +102,7 @@ fn millis(time: SystemTime) -> u64 {
     u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn shown(instance: &InstanceId, line: &Line) -> LogLine {
+fn shown(instance: &InstanceId, line: &process::Line) -> LogLine {
     LogLine {
         instance: instance.to_string(),
         time_ms: millis(line.time),
@@ -187,8 +185,8 @@ impl seam::Node for Node {
         measures::usages(&self.base)
     }
 
-    fn traffic(&self) -> Traffic {
-        measures::traffic(&self.base)
+    fn traffic(&self) -> Option<Traffic> {
+        Some(measures::traffic(&self.base))
     }
 
     fn subscriptions(&self) -> BTreeMap<String, Option<String>> {
@@ -385,6 +383,18 @@ fn failed(error: dodai_store::Error) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "store", error.to_string())
 }
 
+/// A line of the change log as people read it.
+fn logged(change: dodai_store::Change) -> Change {
+    Change {
+        revision: change.revision.0,
+        key: change.key.trim_start_matches('/').to_owned(),
+        action: change.action.as_str().to_owned(),
+        actor: change.cause.actor,
+        reason: change.cause.reason,
+        time_ms: millis(change.at),
+    }
+}
+
 impl seam::Ledger for StoreLedger {
     fn state(&self) -> Pending<'_, StoreState> {
         Box::pin(async move {
@@ -417,15 +427,14 @@ impl seam::Ledger for StoreLedger {
             let wanted = Changes { prefix, after: Revision(after), limit };
             let found = self.0.changes(wanted).await.map_err(failed)?;
             let own = found.into_iter().filter(|change| !change.key.starts_with("/x/"));
-            let shown = own.map(|change| Change {
-                revision: change.revision.0,
-                key: change.key.trim_start_matches('/').to_owned(),
-                action: change.action.as_str().to_owned(),
-                actor: change.cause.actor,
-                reason: change.cause.reason,
-                time_ms: millis(change.at),
-            });
-            Ok(shown.collect())
+            Ok(own.map(logged).collect())
+        })
+    }
+
+    fn changes_of(&self, key: String, limit: usize) -> Pending<'_, Vec<Change>> {
+        Box::pin(async move {
+            let found = self.0.changes_of(&key, limit).await.map_err(failed)?;
+            Ok(found.into_iter().map(logged).collect())
         })
     }
 

@@ -91,8 +91,9 @@ pub enum Command {
         after_help = "Example:\n  dodai debug clusters\n  dodai debug connections --only web --limit 20\n  dodai debug table -o json"
     )]
     Debug(super::debug::Debug),
-    /// Print the link that opens the console of a running server in a browser. It holds the token.
-    #[command(after_help = "Example:\n  dodai console\n  xdg-open \"$(dodai console)\"")]
+    /// Print the link that opens the console of a running server in a browser. It holds the token: click or paste it; as an
+    /// argument of another program everybody on the machine could read it.
+    #[command(after_help = "Example:\n  dodai console")]
     Console,
     /// Show what instances use, refreshed on a terminal.
     #[command(after_help = "Example:\n  dodai top\n  dodai top -o json")]
@@ -129,7 +130,7 @@ pub enum Command {
 /// `dodai ps`.
 #[derive(Args, Debug)]
 pub struct Ps {
-    /// Only this app.
+    /// Only this app: `name` or `namespace/name`.
     pub app: Option<String>,
 }
 

@@ -82,15 +82,21 @@ pub async fn run(connection: &Connection, arguments: &Tap, output: &Output) -> a
         && let Some(call) = calls.next().await?
     {
         if !output.line(&call) {
-            output.say(&match call["missed"].as_u64() {
-                Some(missed) => format!("* {missed} calls missed: this reader is too slow"),
-                None if arguments.tree => tree(&call),
-                None => line(&call),
-            });
+            output
+                .say(&note(&call).unwrap_or_else(|| if arguments.tree { tree(&call) } else { line(&call) }));
         }
-        left -= u64::from(call["missed"].is_null());
+        left -= u64::from(note(&call).is_none());
     }
     Ok(())
+}
+
+/// What came instead of a call, in words: some were passed over, or a base tells no more.
+fn note(told: &Value) -> Option<String> {
+    let base = told["base"].as_str().map_or(String::new(), |base| format!(" of base {base}"));
+    if let Some(missed) = told["missed"].as_u64() {
+        return Some(format!("* {missed} calls{base} missed: this reader is too slow"));
+    }
+    Some(format!("* no more calls{base}: {}", told["ended"].as_str()?))
 }
 
 fn text<'a>(call: &'a Value, name: &str) -> &'a str {
@@ -208,6 +214,19 @@ mod tests {
         assert_eq!(
             line(&closed),
             "22:13:20.000042Z  closes TCP -  shop/front -> shop/db/tcp  5 B in, 7 B out  2.0 ms"
+        );
+    }
+
+    #[test]
+    fn what_is_no_call_is_said() {
+        assert_eq!(note(&call()), None);
+        assert_eq!(
+            note(&json!({"base": "a", "missed": 3})).unwrap(),
+            "* 3 calls of base a missed: this reader is too slow"
+        );
+        assert_eq!(
+            note(&json!({"base": "a", "ended": "it left"})).unwrap(),
+            "* no more calls of base a: it left"
         );
     }
 

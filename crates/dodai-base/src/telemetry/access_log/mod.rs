@@ -132,10 +132,11 @@ impl AccessLog {
         let (sender, records) = sync_channel(capacity);
         let (alive, ended) = sync_channel(0);
         let meter = Arc::new(Meter::default());
-        let (counts, wanted) = (meter.clone(), filters.clone());
+        let (counts, wanted, named) = (meter.clone(), filters.clone(), headers.clone());
         let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || {
             let _alive: SyncSender<()> = alive;
-            write_all(target.as_mut(), &format, &wanted, &records, &counts);
+            let how = How { format, filters: wanted, headers: named };
+            write_all(target.as_mut(), &how, &records, &counts);
         });
         let writer = Writer { thread: thread.map_err(Error::Thread)?, ended };
         Ok(AccessLog {
@@ -224,17 +225,18 @@ impl Target for io::Stdout {
     }
 }
 
+/// How lines are written where no document says otherwise.
+struct How {
+    format: Format,
+    filters: Filters,
+    headers: Headers,
+}
+
 /// Lines are handed over when so many bytes have come together, or when the queue is empty.
 const CHUNK: usize = 32 * 1024;
 
 /// The writer's life: until the queue is closed and empty.
-fn write_all(
-    target: &mut dyn Target,
-    format: &Format,
-    filters: &Filters,
-    records: &Receiver<Arc<Record>>,
-    meter: &Meter,
-) {
+fn write_all(target: &mut dyn Target, how: &How, records: &Receiver<Arc<Record>>, meter: &Meter) {
     let mut lines = Vec::with_capacity(CHUNK);
     let mut failing = false;
     while let Ok(record) = records.recv() {
@@ -243,10 +245,10 @@ fn write_all(
         while let Some(record) = next.take() {
             // What needs the whole record is asked here, where it costs no call anything.
             let said = record.logging.as_deref();
-            let filters = said.and_then(|said| said.filters.as_ref()).unwrap_or(filters);
+            let filters = said.and_then(|said| said.filters.as_ref()).unwrap_or(&how.filters);
             if filter::lets(filters, &record) {
-                let format = said.and_then(|said| said.format.as_ref()).unwrap_or(format);
-                render(&mut lines, format, &record);
+                let format = said.and_then(|said| said.format.as_ref()).unwrap_or(&how.format);
+                render(&mut lines, format, &how.headers, &record);
                 written += 1;
             } else {
                 passed += 1;
@@ -277,10 +279,20 @@ fn write_all(
     }
 }
 
-fn render(lines: &mut Vec<u8>, format: &Format, record: &Record) {
+/// A line has the headers that this log asks for, or what a document says of its access log; others are for other eyes.
+fn own<'a>(headers: &Headers, record: &'a Record) -> Line<'a> {
+    let said = record.logging.as_deref().map(|said| &said.headers);
+    let request =
+        |name: &str| headers.request.contains(name) || said.is_some_and(|said| said.request.contains(name));
+    let response =
+        |name: &str| headers.response.contains(name) || said.is_some_and(|said| said.response.contains(name));
+    Line::from(record).only(request, response)
+}
+
+fn render(lines: &mut Vec<u8>, format: &Format, headers: &Headers, record: &Record) {
     let start = lines.len();
     let rendered = match format {
-        Format::Json => serde_json::to_writer(&mut *lines, &Line::from(record)).map_err(io::Error::from),
+        Format::Json => serde_json::to_writer(&mut *lines, &own(headers, record)).map_err(io::Error::from),
         Format::Text => write!(lines, "{}", Line::from(record)),
         Format::Custom(format) => {
             let mut text = String::new();

@@ -133,7 +133,7 @@ fn an_output_that_cannot_be_opened_is_named() {
 #[test]
 fn text_lines_are_an_option() {
     let mut lines = Vec::new();
-    render(&mut lines, &Format::Text, &record());
+    render(&mut lines, &Format::Text, &Headers::default(), &record());
     assert!(lines.starts_with(b"[2023-11-14T22:13:20.000042Z] \"GET ") && lines.ends_with(b"\n"));
 }
 
@@ -164,6 +164,20 @@ fn what_format_and_filters_name_is_asked_for_and_nothing_else() {
     assert!(log.close(SOON));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "2 -\n");
     assert_eq!((log.reading().written, log.reading().dropped, log.reading().queued), (1, 0, 0));
+}
+
+#[test]
+fn headers_that_others_asked_for_are_not_written() {
+    let named = |name: &str| (name.into(), format!("value of {name}"));
+    let request_headers = ["authorization", "x-own", "x-said"].map(named).to_vec();
+    let headers = |name: &str| Headers { request: [name.to_owned()].into(), ..Headers::default() };
+    let said = Some(Arc::new(Logging::read(None, &[], headers("x-said")).unwrap()));
+    let record = Record { request_headers, logging: said, ..record() };
+    let mut lines = Vec::new();
+    render(&mut lines, &Format::Json, &headers("x-own"), &record);
+    let text = String::from_utf8(lines).unwrap();
+    assert!(text.contains("value of x-own") && text.contains("value of x-said"), "{text}");
+    assert!(!text.contains("authorization"), "a tap asked for it, {text}");
 }
 
 #[test]

@@ -1,0 +1,23 @@
+// The stream of calls: what a message of it is, and what tells one call from every other.
+import type { Call, Missed, Silent, Told } from "./api/schema";
+
+/** Sequence numbers count on each base, and begin anew when it does. */
+export const callKey = (call: Call) => `${call.base ?? ""} ${call.sequence} ${call.span_id} ${call.event ?? ""}`;
+
+const isMissed = (told: Told): told is Missed => typeof (told as Missed).missed === "number";
+const isSilent = (told: Told): told is Silent => typeof (told as Silent).ended === "string";
+
+/** What a reader does with each message. */
+export interface Reader {
+  call(call: Call): void;
+  missed?(count: number): void;
+  silent?(base: string, why: string): void;
+}
+
+/** Reads one message. What is none of the three is passed over: it comes from a server of another version. */
+export function readTold(data: string, reader: Reader) {
+  const told = JSON.parse(data) as Told;
+  if (isMissed(told)) reader.missed?.(told.missed);
+  else if (isSilent(told)) reader.silent?.(told.base, told.ended);
+  else if (typeof told.time === "string" && typeof told.service === "string") reader.call(told);
+}
