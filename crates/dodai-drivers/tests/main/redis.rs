@@ -1,6 +1,7 @@
 //! The Redis drivers against a real server.
 
 mod dapr;
+mod following;
 mod refusals;
 mod settings;
 
