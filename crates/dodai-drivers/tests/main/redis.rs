@@ -2,6 +2,7 @@
 
 mod dapr;
 mod following;
+mod messages;
 mod refusals;
 mod settings;
 
