@@ -144,6 +144,22 @@ impl Subscription {
     }
 }
 
+/// What the feeds of a store follow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Some feed follows every key.
+    pub all: bool,
+    /// Those that feeds follow by name.
+    pub keys: BTreeSet<String>,
+}
+
+impl Followed {
+    /// Whether a change of this key is told to anybody.
+    pub fn has(&self, key: &str) -> bool {
+        self.all || self.keys.contains(key)
+    }
+}
+
 /// The feeds of one store: what a driver tells its changes to.
 #[derive(Default)]
 pub struct Feeds(Mutex<Vec<Weak<Feed>>>);
@@ -167,6 +183,23 @@ impl Feeds {
         let mut feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         feeds.retain(|feed| feed.strong_count() > 0);
         feeds.is_empty()
+    }
+
+    /// What they follow now.
+    pub fn followed(&self) -> Followed {
+        let feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut followed = Followed::default();
+        for feed in feeds.iter().filter_map(Weak::upgrade) {
+            followed.all |= feed.keys.is_empty();
+            followed.keys.extend(feed.keys.iter().cloned());
+        }
+        followed
+    }
+
+    /// Whether any of them follows this key.
+    pub fn follow(&self, key: &str) -> bool {
+        let feeds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.iter().filter_map(Weak::upgrade).any(|feed| feed.keys.is_empty() || feed.keys.contains(key))
     }
 
     /// Tells every feed that wants it.
@@ -210,6 +243,21 @@ mod tests {
         assert!(feed.next().await.is_none());
         drop(feed);
         assert!(feeds.is_empty());
+    }
+
+    #[test]
+    fn feeds_tell_what_they_follow() {
+        let feeds = Feeds::default();
+        assert_eq!(feeds.followed(), Followed::default());
+        let some = feeds.subscribe(&["a".into(), "b".into()]);
+        let other = feeds.subscribe(&["b".into(), "c".into()]);
+        let keys = ["a", "b", "c"].map(str::to_owned).into();
+        assert_eq!(feeds.followed(), Followed { all: false, keys });
+        assert!(feeds.follow("c") && !feeds.follow("d"));
+        let all = feeds.subscribe(&[]);
+        assert!(feeds.followed().has("d") && feeds.follow("d"));
+        drop((some, other, all));
+        assert!(!feeds.follow("a") && !feeds.followed().has("a"));
     }
 
     #[tokio::test]

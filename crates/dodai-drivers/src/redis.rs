@@ -1,7 +1,7 @@
 //! Redis: state, pub/sub by streams, configuration and locks, in the layouts of Dapr's components, so that either can
 //! go on with what the other wrote.
 //!
-//! One connection carries the requests of a component (`link`). Versions 6 and later; no clusters and no Sentinels.
+//! One connection carries the requests of a component (`link`). Versions 6.2 and later; no clusters and no Sentinels.
 
 mod configuration;
 mod link;
@@ -85,7 +85,7 @@ impl Factory for Driver {
                 }
                 Kind::Lock => {
                     let link = link(settings);
-                    link.ping().await.map_err(|fault| read.fault(fault))?;
+                    link.greet().await.map_err(|fault| read.fault(fault))?;
                     let store = Arc::new(lock::Redis::new(link));
                     serves.lock = Some(store.clone());
                     serves.lifecycle = Some(store);

@@ -16,7 +16,7 @@ use dodai_transport::tls::{Alpn, Clock};
 const NO_PROTOCOLS: &[Alpn] = &[];
 
 /// How to make TLS for one server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Security {
     /// PEM of the roots to trust; `None`: those of the machine.
     pub roots: Option<String>,
@@ -59,6 +59,15 @@ impl Security {
         let key = pem::private_key(key.as_bytes()).map_err(|error| format!("clientKey: {error}"))?;
         let made = Connector::with_certificate(&roots, NO_PROTOCOLS, Clock::system(), chain, key);
         made.map_err(|failure| failure.detail.to_string())
+    }
+}
+
+impl fmt::Debug for Security {
+    /// The key of the certificate stays hidden.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let certificate = self.certificate.as_ref().map(|(chain, _)| chain);
+        let mut shown = f.debug_struct("Security");
+        shown.field("roots", &self.roots).field("certificate", &certificate).finish_non_exhaustive()
     }
 }
 
@@ -116,6 +125,13 @@ impl fmt::Debug for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_not_shown() {
+        let certificate = Some(("the chain".to_owned(), "the key".to_owned()));
+        let shown = format!("{:?}", Security { roots: None, certificate });
+        assert!(shown.contains("the chain") && !shown.contains("the key"), "{shown}");
+    }
 
     #[test]
     fn places() {

@@ -1,8 +1,9 @@
 //! `configuration.redis`: a text `value||version` under each key, as Dapr's component reads it; what else is known of a
 //! value stands behind a second `||`, which Dapr passes over.
 //!
-//! Followers are told by notifications of the key space. When their connection breaks, all keys are read again and
-//! compared with what was seen, so no change is lost. Every string of the database counts as configuration, as with Dapr.
+//! Followers are told by notifications of the key space. When their connection breaks, what they follow is read again
+//! and compared with what was seen, so no change is lost. Every text of the database counts as configuration, as with
+//! Dapr; what is no UTF-8 is not, and is passed over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,11 +58,13 @@ struct Shared {
     tasks: Tasks,
     /// Set once somebody follows.
     following: OnceCell<()>,
+    /// What was seen last of the keys that are followed. Locked while what it says is compared with the server.
+    seen: tokio::sync::Mutex<Raw>,
     touched: Mutex<Touched>,
     arrived: Notify,
 }
 
-/// What notifications have told since the last look.
+/// What notifications have told of keys that are followed, since the last look.
 #[derive(Default)]
 struct Touched {
     keys: BTreeSet<String>,
@@ -81,13 +84,14 @@ impl Redis {
     /// # Errors
     /// It cannot be reached.
     pub async fn open(link: Arc<Link>, options: Options, context: &Context) -> Result<Redis, Fault> {
-        link.ping().await?;
+        link.greet().await?;
         let shared = Shared {
             link,
             limit: options.limit,
             feeds: Feeds::default(),
             tasks: context.tasks.clone(),
             following: OnceCell::new(),
+            seen: tokio::sync::Mutex::default(),
             touched: Mutex::default(),
             arrived: Notify::new(),
         };
@@ -108,13 +112,15 @@ impl Shared {
     async fn read(&self, keys: &[String]) -> Result<Raw, Fault> {
         let mut found = Raw::new();
         for chunk in keys.chunks(SCAN) {
-            // Keys that hold something else than a text answer nothing.
+            // Keys that hold something else than a string answer nothing.
             let mut pipe = redis::pipe();
             pipe.cmd("MGET").arg(chunk);
             let what = || format!("reading {} keys of configuration", chunk.len());
-            let (values,): (Vec<Option<String>>,) = self.link.ask(&what, &pipe, Again::Harmless).await?;
+            let (values,): (Vec<Option<Vec<u8>>>,) = self.link.ask(&what, &pipe, Again::Harmless).await?;
             let pairs = chunk.iter().zip(values);
-            found.extend(pairs.filter_map(|(key, value)| Some((key.clone(), value?))));
+            found.extend(
+                pairs.filter_map(|(key, value)| Some((key.clone(), String::from_utf8(value?).ok()?))),
+            );
         }
         Ok(found)
     }
@@ -125,9 +131,9 @@ impl Shared {
             let mut pipe = redis::pipe();
             pipe.cmd("SCAN").arg(&cursor).arg("COUNT").arg(SCAN).arg("TYPE").arg("string");
             let what = || "listing the keys of configuration".to_owned();
-            let ((next, some),): ((String, Vec<String>),) =
+            let ((next, some),): ((String, Vec<Vec<u8>>),) =
                 self.link.ask(&what, &pipe, Again::Harmless).await?;
-            keys.extend(some);
+            keys.extend(some.into_iter().filter_map(|key| String::from_utf8(key).ok()));
             if keys.len() > self.limit {
                 let what = format!(
                     "component `{}`: the database has more than {} texts; ask for keys by name, keep configuration in a database of its own (redisDB), or raise maxItems",
@@ -145,6 +151,9 @@ impl Shared {
     }
 
     fn touch(&self, key: &str) {
+        if !self.feeds.follow(key) {
+            return;
+        }
         let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         if touched.keys.len() >= self.limit {
             touched.all = true;
@@ -225,15 +234,13 @@ impl Shared {
     async fn follow(self: &Arc<Self>) -> Result<(), Fault> {
         let started = self.following.get_or_try_init(|| async {
             let open = self.listen().await?;
-            let seen = self.read_all().await?;
             let (shared, tasks) = (Arc::downgrade(self), self.tasks.clone());
             self.tasks.spawn(task::Kind::Loop, async move {
                 let mut open = Some(open);
-                let mut seen = seen;
                 let mut failures = 0;
                 // Only a weak handle: the look-out must not keep a store alive that nobody uses.
                 while let Some(shared) = shared.upgrade().filter(|shared| !shared.link.is_closed()) {
-                    let pause = match shared.look(&mut open, &mut seen).await {
+                    let pause = match shared.look(&mut open).await {
                         Ok(()) => {
                             failures = 0;
                             PULSE
@@ -261,8 +268,37 @@ impl Shared {
         started.await.map(|_| ())
     }
 
+    /// A feed that begins with the next change of these keys, or of all if there are none.
+    async fn feed(&self, keys: &[String]) -> Result<Subscription, Fault> {
+        let mut seen = self.seen.lock().await;
+        let before = self.feeds.followed();
+        // It is there before the keys are read, so what changes from then on is noted; it is told after the lock.
+        let feed = self.feeds.subscribe(keys);
+        let now = if keys.is_empty() { self.read_all().await? } else { self.read(keys).await? };
+        // What others follow may have changed without their having been told yet.
+        seen.retain(|key, _| before.has(key));
+        seen.extend(now.into_iter().filter(|(key, _)| !before.has(key)));
+        Ok(feed)
+    }
+
+    /// All that is followed, as it is now.
+    async fn read_followed(&self, seen: &Raw) -> Result<Raw, Fault> {
+        let followed = self.feeds.followed();
+        if !followed.all {
+            return self.read(&followed.keys.into_iter().collect::<Vec<_>>()).await;
+        }
+        match self.read_all().await {
+            Err(fault) if fault.kind() == Kind::Full => {
+                tracing::warn!("{fault}; only keys that were there before are compared with what was seen");
+                let keys = followed.keys.into_iter().chain(seen.keys().cloned());
+                self.read(&keys.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()).await
+            }
+            other => other,
+        }
+    }
+
     /// Reads what was touched and tells what differs from what was seen.
-    async fn look(self: &Arc<Self>, open: &mut Option<Open>, seen: &mut Raw) -> Result<(), Fault> {
+    async fn look(self: &Arc<Self>, open: &mut Option<Open>) -> Result<(), Fault> {
         let anew = match open {
             Some(open) if open.is_alive() => {
                 let mut pipe = redis::pipe();
@@ -275,12 +311,19 @@ impl Shared {
         if anew {
             *open = Some(self.listen().await?);
         }
+        let mut seen = self.seen.lock().await;
         let touched = std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner));
         if anew || touched.all {
-            let now = self.read_all().await?;
+            let now = match self.read_followed(&seen).await {
+                Ok(now) => now,
+                Err(fault) => {
+                    self.touched.lock().unwrap_or_else(PoisonError::into_inner).all = true;
+                    return Err(fault);
+                }
+            };
             let gone: Vec<String> = seen.keys().filter(|key| !now.contains_key(*key)).cloned().collect();
-            gone.into_iter().for_each(|key| self.tell(seen, key, None));
-            now.into_iter().for_each(|(key, raw)| self.tell(seen, key, Some(raw)));
+            gone.into_iter().for_each(|key| self.tell(&mut seen, key, None));
+            now.into_iter().for_each(|(key, raw)| self.tell(&mut seen, key, Some(raw)));
             return Ok(());
         }
         let keys: Vec<String> = touched.keys.into_iter().collect();
@@ -293,7 +336,7 @@ impl Shared {
         };
         for key in keys {
             let raw = now.remove(&key);
-            self.tell(seen, key, raw);
+            self.tell(&mut seen, key, raw);
         }
         Ok(())
     }
@@ -332,7 +375,7 @@ impl Store for Redis {
                 return Err(Fault::new(Kind::Closed, "the configuration store has been closed").into());
             }
             self.0.follow().await?;
-            Ok(self.0.feeds.subscribe(keys))
+            Ok(self.0.feed(keys).await?)
         })
     }
 }

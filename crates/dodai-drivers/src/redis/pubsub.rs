@@ -3,7 +3,9 @@
 //! A lease is how long a message has been pending: whoever finds one idle for longer takes it. The count of deliveries
 //! that the server keeps is the mark by which a late verdict is known. Messages that all groups have settled are
 //! removed. Waiting for messages takes none: one connection watches all topics (`watch`), and members take by a script.
+//! A stream that came with a message nobody waited for has a group without a name until somebody joins.
 
+mod hold;
 mod scripts;
 mod watch;
 
@@ -15,17 +17,20 @@ use bytes::Bytes;
 use dodai_capability::component::{Context, Error as Refusal, Lifecycle, Reader};
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::pubsub::{
-    Broker, Delivery, Error, Features, Message, Publish, Receipt, Source, Standing, Subscribe, Subscription,
-    Verdict, WAITING_FOR_A_GROUP,
+    Broker, Delivery, Error, Features, Message, Publish, Source, Standing, Subscribe, Subscription,
+    WAITING_FOR_A_GROUP,
 };
 use dodai_capability::{Answer, Metadata};
+use dodai_core::task::Tasks;
 use futures_core::future::BoxFuture;
-use redis::{Pipeline, Value};
+use redis::Pipeline;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use self::scripts::{ACK, FORGET, JOIN, LATER, PUBLISH, STANDINGS, SWEEP, TAKE};
+use self::hold::{Hold, Mark, Waiters};
+use self::scripts::{FORGET, JOIN, PUBLISH, STANDINGS, SWEEP, TAKE};
 use super::link::{Again, Link};
+use super::settings::duration;
 
 /// Topics whose standings are told at most, and that are remembered.
 const TOPICS: usize = 10_000;
@@ -34,9 +39,16 @@ const BATCH: usize = 500;
 /// Between two removals of what all groups have settled.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
+/// Messages of a group that may be given and unsettled; beyond that nothing new is given. Looking through them is what
+/// a look for messages that are due costs.
+const MOST_PENDING: usize = 5_000;
+/// The lease where nothing is given again by itself: the greatest that the server can still note.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// What a user may set.
 pub struct Options {
-    lease: Option<Duration>,
+    /// The least lease.
+    lease: Duration,
     poll: Duration,
     longest: Option<u64>,
     age: Option<Duration>,
@@ -44,53 +56,35 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads `processingTimeout`, `redeliverInterval`, `maxLenApprox`, `streamTTL` and `keepSettled`.
+    /// Reads `processingTimeout`, `redeliverInterval`, `maxLenApprox`, `streamTTL` and `keepSettled`. As with Dapr, bare
+    /// numbers are milliseconds, and 0 in one of the first two switches redelivery off.
     ///
     /// # Errors
     /// A value cannot be read.
     pub fn read(read: &mut Reader<'_>) -> Result<Options, Refusal> {
-        let some = |duration: Duration| (!duration.is_zero()).then_some(duration);
         let longest = read.number(&["maxLenApprox"], 0)?;
         // How many are in hand at once is the runtime's to say; nothing is kept here beyond one message per member.
         for name in ["queueDepth", "concurrency", "ackOnError"] {
             read.text(&[name]);
         }
+        let lease = duration(read, "processingTimeout")?;
+        let poll = duration(read, "redeliverInterval")?;
+        let off = [lease, poll].contains(&Some(Duration::ZERO));
         Ok(Options {
-            lease: some(read.duration(&["processingTimeout"], Duration::ZERO)?),
-            poll: some(read.duration(&["redeliverInterval"], Duration::ZERO)?)
+            lease: if off { FOREVER } else { lease.unwrap_or_default().min(FOREVER) },
+            poll: poll
+                .filter(|poll| !poll.is_zero())
                 .unwrap_or(Duration::from_secs(5))
                 .max(Duration::from_millis(10)),
             longest: (longest > 0).then_some(longest),
-            age: some(read.duration(&["streamTTL"], Duration::ZERO)?),
+            age: duration(read, "streamTTL")?.filter(|age| !age.is_zero()),
             keep: read.truth(&["keepSettled"], false)?,
         })
     }
-}
 
-/// Those who wait for messages of one group.
-#[derive(Default)]
-struct Waiters {
-    arrived: Notify,
-    /// When the next message that was put off may come again.
-    due: Mutex<Option<Instant>>,
-}
-
-impl Waiters {
-    fn due_at(&self, at: Instant) {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        *due = Some(due.map_or(at, |due| due.min(at)));
-        drop(due);
-        self.arrived.notify_one();
-    }
-
-    /// When to look again, at the latest `otherwise`. A time that has come is forgotten.
-    fn next_look(&self, otherwise: Instant) -> Instant {
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = due.filter(|due| *due < otherwise);
-        if due.is_some_and(|due| due <= Instant::now()) {
-            *due = None;
-        }
-        next.unwrap_or(otherwise)
+    /// How many messages of a topic that nobody has joined wait; nothing: all.
+    fn waiting(&self) -> String {
+        if self.keep { String::new() } else { WAITING_FOR_A_GROUP.to_string() }
     }
 }
 
@@ -98,6 +92,7 @@ type Waiting = HashMap<(String, String), Weak<Waiters>>;
 
 struct Shared {
     link: Arc<Link>,
+    tasks: Tasks,
     options: Options,
     waiting: Mutex<Waiting>,
     /// Told when a topic is waited for that was not.
@@ -115,9 +110,10 @@ impl Redis {
     /// # Errors
     /// It cannot be reached.
     pub async fn open(link: Arc<Link>, options: Options, context: &Context) -> Result<Redis, Fault> {
-        link.ping().await?;
+        link.greet().await?;
         let shared = Arc::new(Shared {
             link,
+            tasks: context.tasks.clone(),
             options,
             waiting: Mutex::default(),
             more: Notify::new(),
@@ -186,16 +182,18 @@ impl Shared {
     async fn join(&self, topic: &str, group: &str, anew: bool) -> Result<(), Fault> {
         let mut pipe = redis::pipe();
         let eval = pipe.cmd("EVAL").arg(JOIN).arg(1).arg(topic);
-        eval.arg(group).arg(WAITING_FOR_A_GROUP).arg(u8::from(anew)).ignore();
+        eval.arg(group).arg(self.options.waiting()).arg(u8::from(anew)).ignore();
         let what = || format!("joining group `{group}` of topic `{topic}`");
         self.link.ask::<()>(&what, &pipe, Again::Harmless).await
     }
 
-    /// Takes one message, if there is one.
-    async fn claim(&self, wanted: &Subscribe, lease: Duration) -> Result<Option<Taken>, Fault> {
+    /// Takes one message, if there is one; if `look`, rather one that was given before and is due again.
+    async fn claim(&self, wanted: &Subscribe, lease: Duration, look: bool) -> Result<Option<Taken>, Fault> {
         let mut pipe = redis::pipe();
         let eval = pipe.cmd("EVAL").arg(TAKE).arg(1).arg(&wanted.topic);
-        eval.arg(&wanted.group).arg(millis(lease));
+        // What is never given again by itself must not keep new messages away.
+        let most = if lease < FOREVER { MOST_PENDING } else { usize::MAX };
+        eval.arg(&wanted.group).arg(millis(lease)).arg(u8::from(look)).arg(most);
         let what = || format!("taking a message of topic `{}`", wanted.topic);
         let (taken,): (Option<Taken>,) = self.link.ask(&what, &pipe, Again::Unsent).await?;
         Ok(taken)
@@ -257,26 +255,33 @@ impl Member {
                 self.waiters.arrived.notify_one();
                 return None;
             }
-            let until = self.waiters.next_look(Instant::now() + self.shared.options.poll);
             let claim = self.claim.get_or_insert_with(|| {
                 let (shared, wanted, lease) = (self.shared.clone(), self.wanted.clone(), self.lease);
-                Box::pin(async move { shared.claim(&wanted, lease).await })
+                let waiters = self.waiters.clone();
+                let look = waiters.look(shared.options.poll);
+                Box::pin(async move {
+                    let taken = shared.claim(&wanted, lease, look).await;
+                    let more = match &taken {
+                        Ok(taken) => taken.as_ref().is_some_and(|(_, attempt, _)| *attempt > 1),
+                        Err(_) => true,
+                    };
+                    if look && more {
+                        waiters.look_again();
+                    }
+                    taken
+                })
             });
             let outcome = claim.await;
             self.claim = None;
             match outcome {
+                Ok(Some((id, ..))) if id.is_empty() => self.waiters.is_full(),
                 Ok(Some((id, attempt, fields))) => {
                     // One wake-up may stand for several messages: whoever takes one wakes the next.
                     self.waiters.arrived.notify_one();
                     let message = message(&self.wanted.topic, &id, fields);
-                    let hold = Hold {
-                        shared: self.shared.clone(),
-                        waiters: self.waiters.clone(),
-                        wanted: self.wanted.clone(),
-                        lease: self.lease,
-                        id,
-                        attempt,
-                    };
+                    let (shared, wanted) = (self.shared.clone(), self.wanted.clone());
+                    let mark = Mark { shared, wanted, lease: self.lease, id, attempt };
+                    let hold = Hold::new(mark, self.waiters.clone());
                     return Some(Ok(Delivery::new(message, attempt, Box::new(hold))));
                 }
                 Ok(None) => {}
@@ -302,7 +307,7 @@ impl Member {
             tokio::select! {
                 () = self.waiters.arrived.notified() => {}
                 () = self.shared.link.closing() => {}
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep_until(self.waiters.next_look()) => {}
             }
         }
     }
@@ -321,55 +326,6 @@ impl Drop for Member {
     }
 }
 
-/// A message in hand.
-struct Hold {
-    shared: Arc<Shared>,
-    waiters: Arc<Waiters>,
-    wanted: Subscribe,
-    lease: Duration,
-    id: String,
-    attempt: u32,
-}
-
-impl Hold {
-    async fn tell(&self, text: &'static str, idle: Option<Duration>, again: Again) -> Result<(), Error> {
-        let mut pipe = redis::pipe();
-        let eval = pipe.cmd("EVAL").arg(text).arg(1).arg(&self.wanted.topic);
-        eval.arg(&self.wanted.group).arg(&self.id).arg(self.attempt);
-        idle.into_iter().for_each(|idle| {
-            eval.arg(millis(idle));
-        });
-        let what = || format!("settling message {} of topic `{}`", self.id, self.wanted.topic);
-        let (held,): (bool,) = self.shared.link.ask(&what, &pipe, again).await?;
-        let lost = || Error::LeaseLost { topic: self.wanted.topic.clone(), id: self.id.clone() };
-        if held { Ok(()) } else { Err(lost()) }
-    }
-
-    /// Makes it due after `wait`, at most after a whole lease: that is all that the server can note.
-    async fn put_off(&self, wait: Duration) -> Result<(), Error> {
-        self.tell(LATER, Some(self.lease.saturating_sub(wait)), Again::Harmless).await
-    }
-}
-
-impl Receipt for Hold {
-    fn settle(self: Box<Self>, verdict: Verdict) -> Answer<'static, Result<(), Error>> {
-        Answer::later(async move {
-            match verdict {
-                Verdict::Ack | Verdict::Drop => self.tell(ACK, None, Again::Harmless).await,
-                Verdict::Retry { after } => {
-                    self.put_off(after).await?;
-                    self.waiters.due_at(Instant::now() + after.min(self.lease));
-                    Ok(())
-                }
-            }
-        })
-    }
-
-    fn extend(&self, lease: Duration) -> Answer<'_, Result<(), Error>> {
-        Answer::later(self.put_off(lease))
-    }
-}
-
 impl Redis {
     fn add(&self, pipe: &mut Pipeline, message: &Publish) {
         let Options { longest, age, .. } = &self.0.options;
@@ -381,7 +337,7 @@ impl Redis {
         };
         let eval = pipe.cmd("EVAL").arg(PUBLISH).arg(1).arg(&message.topic).arg(&*message.data).arg(metadata);
         eval.arg(message.content_type.as_deref().unwrap_or_default());
-        eval.arg(number(*longest)).arg(number(age.map(millis))).arg(WAITING_FOR_A_GROUP);
+        eval.arg(number(*longest)).arg(number(age.map(millis))).arg(self.0.options.waiting());
     }
 }
 
@@ -409,12 +365,16 @@ impl Broker for Redis {
                 let mut pipe = redis::pipe();
                 chunk.iter().for_each(|message| self.add(&mut pipe, message));
                 let what = || format!("publishing {} messages", chunk.len());
-                let sent: Result<Vec<Value>, Fault> = self.0.link.ask(&what, &pipe, Again::Unsent).await;
+                let mut sent = self.0.link.ask_each(&what, &mut pipe).await.map(Vec::into_iter);
                 for message in chunk {
                     self.0.remember(&message.topic);
                     self.0.wake(&message.topic);
-                    outcomes.push(match &sent {
-                        Ok(_) => Ok(()),
+                    outcomes.push(match &mut sent {
+                        Ok(each) => match each.next() {
+                            Some(Ok(_id)) => Ok(()),
+                            Some(Err(fault)) => Err(fault.into()),
+                            None => Err(Fault::new(Kind::Corrupt, "the Redis answered too little").into()),
+                        },
                         Err(fault) => Err(Fault::new(fault.kind(), fault.to_string()).into()),
                     });
                 }
@@ -430,7 +390,7 @@ impl Broker for Redis {
             let key = (request.topic.clone(), request.group.clone());
             self.0.forgotten.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             let waiters = self.0.waiters(&request.topic, &request.group);
-            let lease = self.0.options.lease.unwrap_or(request.lease);
+            let lease = self.0.options.lease.max(request.lease).min(FOREVER);
             Ok(Subscription::new(Member {
                 shared: self.0.clone(),
                 wanted: request,
@@ -447,7 +407,7 @@ impl Broker for Redis {
             let key = (topic.to_owned(), group.to_owned());
             self.0.forgotten.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
             let mut pipe = redis::pipe();
-            pipe.cmd("EVAL").arg(FORGET).arg(1).arg(topic).arg(group).ignore();
+            pipe.cmd("EVAL").arg(FORGET).arg(1).arg(topic).arg(group).arg(self.0.options.waiting()).ignore();
             let what = || format!("forgetting group `{group}` of topic `{topic}`");
             let gone = self.0.link.ask::<()>(&what, &pipe, Again::Harmless).await;
             self.0.wake(topic);

@@ -96,17 +96,25 @@ fn no(text: &str) -> Option<()> {
     ["false", "0", "f", "n", "no", "off"].iter().any(|word| text.eq_ignore_ascii_case(word)).then_some(())
 }
 
-/// A duration; a bare number is milliseconds, as Dapr reads these, and -1 stands for the default: no wait is unbounded.
+/// A duration that is not nothing; -1 stands for the default, too: no wait is unbounded.
 fn milliseconds(read: &mut Reader<'_>, name: &'static str, default: Duration) -> Result<Duration, Error> {
+    let minus = read.text(&[name]).is_some_and(|text| text.trim() == "-1");
+    let given = if minus { None } else { duration(read, name)? };
+    Ok(given.filter(|duration| !duration.is_zero()).unwrap_or(default))
+}
+
+/// A duration, if it is given; a bare number is milliseconds, as Dapr's Redis components read all of theirs.
+///
+/// # Errors
+/// It cannot be read.
+pub fn duration(read: &mut Reader<'_>, name: &'static str) -> Result<Option<Duration>, Error> {
     let wanted = "a duration such as 500ms or 3s, or a number of milliseconds";
-    let bare = read.typed(&[name], None, wanted, |text| match text.parse::<i64>() {
-        Ok(-1) => Some(Some(default)),
-        Ok(count) => u64::try_from(count).ok().map(|count| Some(Duration::from_millis(count))),
+    let bare = read.typed(&[name], Some(None), wanted, |text| match text.parse::<i64>() {
+        Ok(count) => u64::try_from(count).ok().map(|count| Some(Some(Duration::from_millis(count)))),
         Err(_) => Some(None),
     })?;
     match bare {
-        Some(duration) if duration.is_zero() => Ok(default),
-        Some(duration) => Ok(duration),
-        None => read.duration(&[name], default),
+        Some(given) => Ok(given),
+        None => read.duration(&[name], Duration::ZERO).map(Some),
     }
 }

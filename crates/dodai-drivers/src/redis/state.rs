@@ -17,9 +17,10 @@ use dodai_capability::state::{
     wanted,
 };
 use dodai_capability::{Answer, Metadata};
-use redis::Pipeline;
+use redis::{FromRedisValue, Pipeline, Value};
+use tokio::sync::Mutex;
 
-use super::link::{Again, Link};
+use super::link::{Again, Each, Link};
 
 /// Commands that travel together at most.
 const BATCH: usize = 500;
@@ -29,7 +30,8 @@ const SCAN: usize = 1_000;
 const REPLICAS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Checks all steps, then does them. For each key five arguments: what (`set`, `del`), the etag or nothing, whether
-/// without one it must not exist, milliseconds to live or nothing, the bytes. Answers 0, or which step may not be.
+/// without one it must not exist, milliseconds to live or nothing, the bytes. Answers 0, or which step may not be. What
+/// writes memory comes first: a server without memory lets a script go on that has changed something.
 const APPLY: &str = "\
 local now, versions, known, writes = false, {}, {}, {}
 for at, key in ipairs(KEYS) do
@@ -71,7 +73,8 @@ for at, key in ipairs(KEYS) do
   if not writes[at] then
     redis.call('DEL', key)
   else
-    if redis.call('TYPE', key).ok ~= 'hash' then redis.call('DEL', key) end
+    local kind = redis.call('TYPE', key).ok
+    if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', key) end
     redis.call('HSET', key, 'data', ARGV[base + 5], 'version', writes[at])
     if ARGV[base + 3] == '1' then redis.call('HSET', key, 'first-write', 0) end
     if ARGV[base + 4] == '' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, ARGV[base + 4]) end
@@ -103,6 +106,10 @@ impl Options {
 /// A state store in a Redis.
 pub struct Redis {
     link: Arc<Link>,
+    /// Carries writes that wait for replicas, one exchange at a time: the server answers nothing else on a connection
+    /// meanwhile, and counts the replicas that have what came over the same one.
+    strong: Link,
+    turn: Mutex<()>,
     ttl: Option<Duration>,
     replicas: u64,
     clock: dodai_capability::clock::Clock,
@@ -125,14 +132,12 @@ impl Redis {
     /// # Errors
     /// It cannot be reached.
     pub async fn open(link: Arc<Link>, options: &Options, context: &Context) -> Result<Redis, Fault> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("INFO").arg("replication");
-        let (info,): (String,) =
-            link.ask(&|| "asking for its replicas".to_owned(), &pipe, Again::Harmless).await?;
+        let info = link.greet().await?;
         let replicas =
             info.lines().find_map(|line| line.strip_prefix("connected_slaves:")?.trim().parse().ok());
         let (ttl, clock) = (options.ttl, context.clock.clone());
-        Ok(Redis { link, ttl, replicas: replicas.unwrap_or(0), clock })
+        let (strong, turn) = (link.beside(), Mutex::default());
+        Ok(Redis { link, strong, turn, ttl, replicas: replicas.unwrap_or(0), clock })
     }
 
     fn step<'a>(&self, operation: &'a Operation) -> Result<Step<'a>, Error> {
@@ -176,21 +181,61 @@ impl Redis {
         Ok(pipe)
     }
 
-    /// Waits until the replicas have what was written.
-    async fn replicated(&self) -> Result<(), Error> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("WAIT").arg(self.replicas).arg(REPLICAS_WITHIN.as_millis().to_string());
-        let (have,): (u64,) =
-            self.link.ask(&|| "waiting for replicas".to_owned(), &pipe, Again::Harmless).await?;
-        if have < self.replicas {
+    /// Sends writes, and what became of each. If `strong`, those that were done have failed where replicas lack them.
+    async fn send(
+        &self,
+        mut pipe: Pipeline,
+        strong: bool,
+        what: &(dyn Fn() -> String + Sync),
+    ) -> Result<Vec<Each>, Fault> {
+        if !strong || self.replicas == 0 {
+            return self.link.ask_each(what, &mut pipe).await;
+        }
+        let patience = self.link.settings().answer_timeout;
+        let Ok(turn) = tokio::time::timeout(patience, self.turn.lock()).await else {
             let what = format!(
-                "written, but only {have} of {} replicas of component `{}` had it within {REPLICAS_WITHIN:?}",
-                self.replicas,
+                "{} was not sent: for {patience:?} component `{}` has waited for replicas on behalf of other writes",
+                what(),
                 self.link.component()
             );
-            return Err(Fault::new(Kind::Timeout, what).into());
-        }
-        Ok(())
+            return Err(Fault::new(Kind::Busy, what));
+        };
+        // The answer must come before the connection is given up for want of one.
+        let within = REPLICAS_WITHIN.min(patience / 2);
+        pipe.cmd("WAIT").arg(self.replicas).arg(within.as_millis().max(1).to_string());
+        let mut answers = self.strong.ask_each(what, &mut pipe).await?;
+        drop(turn);
+        let have: Result<u64, Fault> = match answers.pop() {
+            Some(answer) => answer.and_then(|have| self.read_as(have, what)),
+            None => Ok(0),
+        };
+        let lacking = match have {
+            Ok(have) if have >= self.replicas => return Ok(answers),
+            Ok(have) => {
+                let (all, component) = (self.replicas, self.link.component());
+                format!(
+                    "written, but only {have} of {all} replicas of component `{component}` had it within {within:?}"
+                )
+            }
+            Err(fault) => format!("written, but whether replicas have it is not known: {fault}"),
+        };
+        let told = |done: Value| {
+            // Nothing was written.
+            let refused = matches!(done, Value::Int(refused) if refused != 0);
+            if refused { Ok(done) } else { Err(Fault::new(Kind::Timeout, lacking.clone())) }
+        };
+        Ok(answers.into_iter().map(|answer| answer.and_then(told)).collect())
+    }
+
+    fn read_as<T: FromRedisValue>(
+        &self,
+        value: Value,
+        what: &(dyn Fn() -> String + Sync),
+    ) -> Result<T, Fault> {
+        redis::from_redis_value(value).map_err(|error| {
+            let (what, component) = (what(), self.link.component());
+            Fault::new(Kind::Corrupt, format!("{what} failed: component `{component}`: {error}"))
+        })
     }
 
     async fn apply(
@@ -201,51 +246,47 @@ impl Redis {
         if operations.is_empty() {
             return Ok(());
         }
-        let strong = operations.iter().any(|operation| {
-            let (Operation::Upsert(Set { consistency, .. }) | Operation::Delete(Delete { consistency, .. })) =
-                operation;
-            *consistency == Consistency::Strong
-        });
         let pipe = self.write(&operations)?;
-        let (refused,): (usize,) = self.link.ask(what, &pipe, Again::Unsent).await?;
-        outcome(&operations, refused)?;
-        if strong && self.replicas > 0 { self.replicated().await } else { Ok(()) }
+        let refused: usize = if self.replicas > 0 && operations.iter().any(is_strong) {
+            let answer = self.send(pipe, true, what).await?.pop();
+            self.read_as(answer.unwrap_or(Ok(Value::Nil))?, what)?
+        } else {
+            let (refused,) = self.link.ask(what, &pipe, Again::Unsent).await?;
+            refused
+        };
+        outcome(&operations, refused)
     }
 
     /// Writes each on its own, many in one exchange.
     async fn apply_each(&self, operations: Vec<Operation>) -> Vec<Result<(), Error>> {
         let mut outcomes = Vec::with_capacity(operations.len());
-        let mut operations = operations.into_iter().peekable();
-        while operations.peek().is_some() {
-            let chunk: Vec<Operation> = operations.by_ref().take(BATCH).collect();
+        for chunk in operations.chunks(BATCH) {
             let mut all = redis::pipe();
-            let mut known = Vec::with_capacity(chunk.len());
-            for operation in &chunk {
-                let one = self.write(std::slice::from_ref(operation));
-                known.push(one.map(|pipe| {
-                    pipe.cmd_iter().for_each(|command| {
+            let known: Vec<Result<(), Error>> = chunk
+                .iter()
+                .map(|operation| {
+                    let one = self.write(std::slice::from_ref(operation))?;
+                    one.cmd_iter().for_each(|command| {
                         all.add_command(command.clone());
-                    })
-                }));
+                    });
+                    Ok(())
+                })
+                .collect();
+            if all.is_empty() {
+                outcomes.extend(known);
+                continue;
             }
-            let answers: Result<Vec<usize>, Fault> = if known.iter().any(Result::is_ok) {
-                let what = || format!("a write of {} keys", chunk.len());
-                self.link.ask(&what, &all, Again::Unsent).await
-            } else {
-                Ok(Vec::new())
-            };
-            let mut answers = match answers {
-                Ok(answers) => answers.into_iter(),
-                Err(fault) => {
-                    outcomes.extend(known.into_iter().map(|one| {
-                        one.and_then(|()| Err(Fault::new(fault.kind(), fault.to_string()).into()))
-                    }));
-                    continue;
-                }
-            };
+            let what = || format!("a write of {} keys", chunk.len());
+            let strong = chunk.iter().any(is_strong);
+            let mut answers = self.send(all, strong, &what).await.map(Vec::into_iter);
             for (operation, one) in chunk.iter().zip(known) {
-                let refused = |()| outcome(std::slice::from_ref(operation), answers.next().unwrap_or(1));
-                outcomes.push(one.and_then(refused));
+                outcomes.push(one.and_then(|()| {
+                    let refused = match &mut answers {
+                        Ok(answers) => answers.next().unwrap_or(Ok(Value::Nil))?,
+                        Err(fault) => return Err(Fault::new(fault.kind(), fault.to_string()).into()),
+                    };
+                    outcome(std::slice::from_ref(operation), self.read_as(refused, &what)?)
+                }));
             }
         }
         outcomes
@@ -278,6 +319,12 @@ impl Redis {
             Err(fault) => Err(fault.into()),
         }
     }
+}
+
+fn is_strong(operation: &Operation) -> bool {
+    let (Operation::Upsert(Set { consistency, .. }) | Operation::Delete(Delete { consistency, .. })) =
+        operation;
+    *consistency == Consistency::Strong
 }
 
 fn ask_for(pipe: &mut Pipeline, key: &str) {
@@ -320,24 +367,27 @@ impl Store for Redis {
                 let mut pipe = redis::pipe();
                 chunk.iter().for_each(|request| ask_for(&mut pipe, &request.key));
                 let what = || format!("reading {} keys", chunk.len());
-                let found: Result<Vec<redis::Value>, Fault> =
-                    self.link.ask(&what, &pipe, Again::Harmless).await;
-                let found = found.ok().and_then(|values| {
-                    let pairs =
-                        values.chunks(2).map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())));
-                    let read = |pair: (redis::Value, redis::Value)| -> Option<Found> {
-                        Some((redis::from_redis_value(pair.0).ok()?, redis::from_redis_value(pair.1).ok()?))
-                    };
-                    pairs.map(|pair| pair.and_then(read)).collect::<Option<Vec<Found>>>()
-                });
-                match found {
-                    Some(found) => answers.extend(found.into_iter().map(|one| Ok(self.item(one)))),
-                    // One that is no hash spoils the answer of all: each is asked for alone.
-                    None => {
-                        for request in chunk {
-                            answers.push(self.read(&request.key).await);
-                        }
+                let found = match self.link.ask_each(&what, &mut pipe).await {
+                    Ok(found) => found,
+                    Err(fault) => {
+                        let same = || Err(Fault::new(fault.kind(), fault.to_string()).into());
+                        answers.extend(chunk.iter().map(|_| same()));
+                        continue;
                     }
+                };
+                let mut found = found.into_iter();
+                for request in chunk {
+                    let one: Option<Found> = match (found.next(), found.next()) {
+                        (Some(Ok(fields)), Some(Ok(left))) => {
+                            redis::from_redis_value(Value::Array(vec![fields, left])).ok()
+                        }
+                        _ => None,
+                    };
+                    // What is no hash, or could not be read, is asked for alone.
+                    answers.push(match one {
+                        Some(found) => Ok(self.item(found)),
+                        None => self.read(&request.key).await,
+                    });
                 }
             }
             answers
@@ -413,7 +463,10 @@ impl Lifecycle for Redis {
     }
 
     fn close(&self) -> Answer<'_, ()> {
-        Answer::later(self.link.close())
+        Answer::later(async {
+            self.link.close().await;
+            self.strong.close().await;
+        })
     }
 }
 

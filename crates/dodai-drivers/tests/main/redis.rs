@@ -1,6 +1,9 @@
 //! The Redis drivers against a real server.
 
 mod dapr;
+mod following;
+mod messages;
+mod refusals;
 mod settings;
 
 use std::sync::Arc;
@@ -51,13 +54,17 @@ async fn bench(kind: &'static str, redis: &Redis) -> Bench {
         component: opened(spec.clone()).await,
         reopen: Box::new(move || Box::pin(opened(spec.clone()))),
         advance: Box::new(move |by| {
-            let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
-            let mut admin = client.get_connection().expect("connected");
-            let millis = by.as_millis().to_string();
-            redis::cmd("EVAL").arg(ADVANCE).arg(0).arg(millis).exec(&mut admin).expect("time passes");
+            advance(port, by);
             Box::pin(std::future::ready(()))
         }),
     }
+}
+
+fn advance(port: u16, by: Duration) {
+    let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
+    let mut admin = client.get_connection().expect("connected");
+    let millis = by.as_millis().to_string();
+    redis::cmd("EVAL").arg(ADVANCE).arg(0).arg(millis).exec(&mut admin).expect("time passes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
