@@ -255,6 +255,25 @@ const LIMITS: &[Limit] = &[
     limit("dodai-runtime/src/api/publish.rs", "MAX_ENTRIES", Unit::Count, "messages of one bulk publish"),
     limit("dodai-runtime/src/api/about.rs", "MAX_EXTENDED", Unit::Count, "extended metadata of a sidecar"),
     limit("dodai-runtime/src/api/about.rs", "MAX_EXTENDED_VALUE", Unit::Bytes, "a value of it"),
+    limit("dodai-runtime/src/delivery/plan.rs", "MAX_BULK", Unit::Count, "messages of one bulk delivery"),
+    limit(
+        "dodai-runtime/src/delivery/plan.rs",
+        "MAX_BULK_WAIT",
+        Unit::Time,
+        "that a message waits for others of a bulk delivery",
+    ),
+    limit(
+        "dodai-runtime/src/delivery/worker.rs",
+        "MAX_BULK_BYTES",
+        Unit::Bytes,
+        "after which a bulk delivery takes no more messages",
+    ),
+    limit(
+        "dodai-runtime/src/delivery/stream.rs",
+        "JOIN_WAIT",
+        Unit::Time,
+        "for a broker to let in a streaming subscription; then it is refused",
+    ),
     limit(
         "dodai-runtime/src/callback/mod.rs",
         "MAX_ANSWER",

@@ -76,6 +76,8 @@ pub struct Settings {
     pub delivery_attempts: u32,
     /// Configuration subscriptions of one app at most: 256; one more ends the one asked for longest ago.
     pub max_followers: usize,
+    /// Streaming subscriptions of one app at most: 256; one more is refused.
+    pub max_streams: usize,
     /// How the app is reached, where that is one app for the whole base.
     pub connection: Option<AppConnection>,
     /// Whether apps are asked for their subscriptions (`GET /dapr/subscribe`): yes.
@@ -97,6 +99,7 @@ impl Default for Settings {
             delivery_backoff: backoff,
             delivery_attempts: 4,
             max_followers: 256,
+            max_streams: 256,
             connection: None,
             asks_subscriptions: true,
             origins: None,

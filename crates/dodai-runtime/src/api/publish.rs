@@ -16,7 +16,7 @@ use http::StatusCode;
 use super::refusal::Refusal;
 use super::{Api, patience};
 use crate::components::{Block, Live};
-use crate::delivery::stream::{Events, Streamed};
+use crate::delivery::stream::{Events, NotBegun, Streamed};
 
 /// Messages in one bulk request at most.
 const MAX_ENTRIES: usize = 10_000;
@@ -205,7 +205,7 @@ impl Target<'_> {
 
 impl Api {
     /// Starts a subscription that one caller reads as a stream.
-    pub(super) fn stream_topic(&self, wish: Streamed) -> Result<Events, Refusal> {
+    pub(super) async fn stream_topic(&self, wish: Streamed) -> Result<Events, Refusal> {
         let Streamed { pubsub, topic, .. } = &wish;
         let (live, _broker) = self.component(Block::Pubsub, pubsub, |all| all.pubsub.clone())?;
         if topic.is_empty() {
@@ -215,7 +215,19 @@ impl Api {
         if !Topics::new(&live.component.spec.properties, app).allow(Use::Subscribe, topic) {
             return Err(topic_forbidden(pubsub, topic, app));
         }
-        Ok(self.shared.deliveries.stream(&self.app, wish))
+        let about = format!("topic {topic} of pubsub {pubsub}");
+        self.shared.deliveries.stream(&self.app, wish).await.map_err(|not_begun| match not_begun {
+            NotBegun::TooMany(most) => Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "ERR_PUBSUB_TOO_MANY_STREAMS",
+                format!("cannot subscribe to {about}: the app reads {most} streams already; end one first"),
+            ),
+            NotBegun::NotJoined(problem) => Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ERR_PUBSUB_SUBSCRIBE",
+                format!("cannot subscribe to {about}: {problem}"),
+            ),
+        })
     }
 
     /// What may be published to. The base itself calls for an operator, to whom scopes of apps do not apply.

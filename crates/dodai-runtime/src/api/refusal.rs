@@ -106,10 +106,13 @@ pub(super) fn absent(block: Block, name: &str, app: &str, absent: Absent) -> Ref
     match absent {
         Absent::Unconfigured => unconfigured(block, name, app),
         Absent::Missing => missing(block, name, app),
-        Absent::NotReady(reason) => {
-            let Refusal { code, .. } = unconfigured(block, name, app);
-            Refusal::internal(code, format!("{} {name} is not ready: {reason}", block.noun()))
-        }
+        // daprd knows none such: it does not start without its components.
+        Absent::NotReady(reason) => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "ERR_COMPONENT_NOT_READY",
+            format!("{} {name} is not ready: {reason}", block.noun()),
+        )
+        .with_info("DODAI_COMPONENT_NOT_READY", &[("appID", app), ("component", name)]),
     }
 }
 
@@ -141,7 +144,8 @@ fn missing(block: Block, name: &str, app: &str) -> Refusal {
         }
         Block::Pubsub => {
             let message = format!("pubsub {name} is not found");
-            Refusal::new(StatusCode::NOT_FOUND, "ERR_PUBSUB_NOT_FOUND", message)
+            Refusal::new(StatusCode::NOT_FOUND, "ERR_PUBSUB_NOT_FOUND", message.clone())
+                .with_resource("pubsub", name, &message)
                 .with_info("DAPR_PUBSUB_NOT_FOUND", &[])
         }
         Block::Secrets => Refusal::new(

@@ -45,19 +45,24 @@ impl Callbacks {
         self.call_within(self.timeout, app, ask).await
     }
 
-    /// The same, with the head of the answer.
+    /// The same, with the head of the answer. One that is too long is an error.
     pub async fn call_whole(&self, app: &AppId, ask: Ask<'_>) -> Result<(Parts, Bytes), Failure> {
-        self.answered(self.timeout, app, ask).await
+        let (head, body) = self.answered(self.timeout, app, ask).await?;
+        Ok((head, body?))
     }
 
-    /// The same, with a timeout of its own.
+    /// The same, with a timeout of its own. A body that is too long says nothing, so that the status alone counts.
     pub async fn call_within(
         &self,
         timeout: Duration,
         app: &AppId,
         ask: Ask<'_>,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        self.answered(timeout, app, ask).await.map(|(head, body)| (head.status, body))
+        let (head, body) = self.answered(timeout, app, ask).await?;
+        match body {
+            Err(failure) if failure.kind == Kind::BodyTooLarge => Ok((head.status, Bytes::new())),
+            body => Ok((head.status, body?)),
+        }
     }
 
     async fn answered(
@@ -65,12 +70,12 @@ impl Callbacks {
         timeout: Duration,
         app: &AppId,
         ask: Ask<'_>,
-    ) -> Result<(Parts, Bytes), Failure> {
+    ) -> Result<(Parts, Result<Bytes, Failure>), Failure> {
         let deadline = Instant::now() + timeout;
         let call = call_of(app, ask, deadline)?;
         let answered = async {
             let reply = self.door.enter(call).await?;
-            Ok((reply.head, reply.body.collect(MAX_ANSWER).await?))
+            Ok((reply.head, reply.body.collect(MAX_ANSWER).await))
         };
         match tokio::time::timeout_at(deadline, answered).await {
             Ok(answer) => answer,

@@ -2,9 +2,9 @@
 //! stream that reads it.
 //!
 //! When the store's component is replaced, the feed ends; the task subscribes again and brings the current values
-//! once, since changes may have passed between.
+//! once and which of the told ones are gone, since changes may have passed between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,10 @@ struct Update<'a> {
 /// What has changed since the last time.
 pub(crate) type Changes = Vec<Change>;
 
+/// Keys whose values were told: as many as the store has at most. When the store is replaced, those that it no longer
+/// has are told to be gone.
+type Known = BTreeSet<String>;
+
 /// Whom changes are told.
 pub(crate) enum To {
     /// The app, by calls.
@@ -101,12 +105,18 @@ impl Follow {
     async fn run(&self, mut live: Arc<Live>, mut feed: Subscription) {
         let components = &self.deliveries.0.components;
         let mut changes = components.changes();
+        let mut known = Known::new();
+        let mut now = Changes::new();
         let mut failures = 0;
         loop {
-            self.read(&live, feed, &mut changes).await;
+            // Cancel safe: what is not told of the old component is made good by what the new one has.
+            tokio::select! {
+                () = self.moved(&live, &mut changes) => {}
+                () = self.read(feed, now, &mut known) => {}
+            }
             drop(live);
-            (live, feed) = loop {
-                match self.subscribe().await {
+            (live, feed, now) = loop {
+                match self.subscribe(&known).await {
                     Ok(again) => break again,
                     Err(problem) => {
                         failures += 1;
@@ -124,21 +134,20 @@ impl Follow {
         }
     }
 
-    /// Brings changes until the feed ends or another component takes the store's place.
-    async fn read(&self, live: &Arc<Live>, mut feed: Subscription, changes: &mut watch::Receiver<u64>) {
-        loop {
-            // Both branches are cancel safe.
-            tokio::select! {
-                changed = changes.changed() => {
-                    if changed.is_err() || self.has_moved(live) {
-                        return;
-                    }
-                }
-                news = feed.next() => match news {
-                    Some(Ok(news)) => self.bring(news).await,
-                    Some(Err(_)) | None => return,
-                },
+    /// Waits until another component takes the store's place. Cancel safe.
+    async fn moved(&self, live: &Arc<Live>, changes: &mut watch::Receiver<u64>) {
+        while !self.has_moved(live) {
+            if changes.changed().await.is_err() {
+                return;
             }
+        }
+    }
+
+    /// Brings what has changed meanwhile, then changes until the feed ends.
+    async fn read(&self, mut feed: Subscription, now: Changes, known: &mut Known) {
+        self.bring(now, known).await;
+        while let Some(Ok(news)) = feed.next().await {
+            self.bring(news, known).await;
         }
     }
 
@@ -153,27 +162,41 @@ impl Follow {
         self.find().map_or(true, |(now, _)| !Arc::ptr_eq(&now, live))
     }
 
-    async fn subscribe(&self) -> Result<(Arc<Live>, Subscription), String> {
+    /// Follows the store that is there now, and says what has to be told of it: values that it has, and that those
+    /// which were told of before are gone.
+    async fn subscribe(&self, known: &Known) -> Result<(Arc<Live>, Subscription, Changes), String> {
         let (live, store) = self.find()?;
         let Followed { keys, metadata, .. } = &self.followed;
         let feed = store.subscribe(keys, metadata).await.map_err(|error| error.to_string())?;
         let now = store.get(keys, metadata).await.map_err(|error| error.to_string())?;
-        let now: Vec<Change> = now.into_iter().map(|(key, item)| Change { key, item: Some(item) }).collect();
-        self.bring(now).await;
-        Ok((live, feed))
+        let gone = known.iter().filter(|key| !now.contains_key(*key)).cloned();
+        let gone: Changes = gone.map(|key| Change { key, item: None }).collect();
+        let now = now.into_iter().map(|(key, item)| Change { key, item: Some(item) });
+        Ok((live, feed, now.chain(gone).collect()))
     }
 
-    async fn bring(&self, changes: Changes) {
+    async fn bring(&self, changes: Changes, known: &mut Known) {
+        if changes.is_empty() {
+            return;
+        }
+        // Known before it is told, since the task may be ended meanwhile; gone only after.
+        let there = changes.iter().filter(|change| change.item.is_some());
+        known.extend(there.map(|change| change.key.clone()));
+        let gone: Vec<String> =
+            changes.iter().filter(|change| change.item.is_none()).map(|change| change.key.clone()).collect();
         if let To::Stream(to) = &self.to {
             // A reader that has gone ends the subscription by itself.
             let _gone = to.send(changes).await;
-            return;
+        } else {
+            for change in &changes {
+                let items = BTreeMap::from([(change.key.as_str(), Shown::of(change.item.as_ref()))]);
+                let update = Update { id: &self.followed.id, items };
+                let body = serde_json::to_vec(&update).expect("texts by text are JSON");
+                self.bring_one(&change.key, body.into()).await;
+            }
         }
-        for change in &changes {
-            let items = BTreeMap::from([(change.key.as_str(), Shown::of(change.item.as_ref()))]);
-            let update = Update { id: &self.followed.id, items };
-            let body = serde_json::to_vec(&update).expect("texts by text are JSON");
-            self.bring_one(&change.key, body.into()).await;
+        for key in gone {
+            known.remove(&key);
         }
     }
 

@@ -264,7 +264,11 @@ impl Deliveries {
                     ready: ready.subscribe(),
                     health: health.clone(),
                     way: way.clone(),
+                    joined: None,
                 };
+                if let Some(cut) = &plan.cut {
+                    tracing::warn!(%app, pubsub = plan.pubsub, topic = plan.topic, "{cut}");
+                }
                 self.0.tasks.spawn(Kind::Delivery, worker.run());
                 Running { plan, stop, health }
             });
@@ -280,13 +284,23 @@ impl Deliveries {
         running.map(|running| running.plan.describe()).collect()
     }
 
-    /// How every subscription is: `namespace/app pubsub/topic`, or the name of one that cannot run.
+    /// How every subscription is: `namespace/app pubsub/topic`, or the name of one that cannot run. Streams of
+    /// one topic are one line, with `(stream)` behind it.
     pub fn health(&self) -> BTreeMap<String, Health> {
         let mut all = BTreeMap::new();
         for (app, state) in self.apps().iter() {
             for ((pubsub, topic), running) in &state.running {
                 let health = running.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 all.insert(format!("{app} {pubsub}/{topic}"), health);
+            }
+            for running in state.streams.iter().filter(|running| !running.stop.is_cancelled()) {
+                let Plan { pubsub, topic, .. } = &*running.plan;
+                let health = running.health.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let known = all.entry(format!("{app} {pubsub}/{topic} (stream)")).or_insert(health.clone());
+                // Of several streams of one topic the one that is not well is told.
+                if !health.ready {
+                    *known = health;
+                }
             }
             for (name, problem) in &state.problems {
                 let health = Health { ready: false, reason: problem.clone() };

@@ -17,6 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::Streamed;
 
+/// Messages of one bulk delivery at most.
+const MAX_BULK: u32 = 1_000;
+
+/// How long a message may wait for others at most.
+const MAX_BULK_WAIT: Duration = Duration::from_secs(60);
+
 /// Subscriptions one app may tell.
 const MAX_TOLD: usize = 1_000;
 
@@ -43,6 +49,8 @@ pub(super) struct Plan {
     pub metadata: Metadata,
     /// Several messages in one delivery.
     pub bulk: Option<BulkDelivery>,
+    /// What was wished for and is less than that, in words for the person who wishes for it.
+    pub cut: Option<String>,
     rules: Vec<Rule>,
     source: Source,
 }
@@ -148,6 +156,7 @@ impl Plan {
             metadata: subscription.metadata.clone(),
             bulk: subscription.bulk,
             rules: rules.chain(default).collect::<Result<_, _>>()?,
+            cut: None,
             source: Source::Declared,
         }
         .checked()
@@ -156,9 +165,10 @@ impl Plan {
     /// What an app reads as a stream: every event, whatever it says.
     pub fn streamed(wish: Streamed) -> Plan {
         let Streamed { pubsub, topic, dead_letter, metadata } = wish;
-        let rules = vec![Rule { text: String::new(), condition: None, path: String::new() }];
+        // daprd gives such events the path `/`.
+        let rules = vec![Rule { text: String::new(), condition: None, path: "/".to_owned() }];
         let dead_letter = dead_letter.filter(|topic| !topic.is_empty());
-        Plan { pubsub, topic, dead_letter, metadata, bulk: None, rules, source: Source::Stream }
+        Plan { pubsub, topic, dead_letter, metadata, bulk: None, cut: None, rules, source: Source::Stream }
     }
 
     /// What an app that serves `AppCallback` told. Its paths are words that it knows, not paths of HTTP.
@@ -180,6 +190,7 @@ impl Plan {
             metadata: told.metadata,
             bulk: bulk.map(|bulk| bulk.checked()),
             rules: rules.chain(default).collect::<Result<_, _>>()?,
+            cut: None,
             source: Source::Told,
         }
         .checked()
@@ -198,12 +209,24 @@ impl Plan {
             metadata: told.metadata.unwrap_or_default(),
             bulk: told.bulk_subscribe.filter(|bulk| bulk.enabled).map(|bulk| bulk.checked()),
             rules: rules.chain(default).collect::<Result<_, _>>()?,
+            cut: None,
             source: Source::Told,
         }
         .checked()
     }
 
-    fn checked(self) -> Result<Plan, String> {
+    fn checked(mut self) -> Result<Plan, String> {
+        if let Some(wish) = self.bulk {
+            let bulk =
+                BulkDelivery { most: wish.most.clamp(1, MAX_BULK), wait: wish.wait.min(MAX_BULK_WAIT) };
+            self.bulk = Some(bulk);
+            self.cut = (bulk != wish).then(|| {
+                format!(
+                    "a bulk delivery carries 1 to {MAX_BULK} messages that wait {MAX_BULK_WAIT:?} at most: {} messages and {:?} of the subscription are taken as {} and {:?}; change maxMessagesCount and maxAwaitDurationMs",
+                    wish.most, wish.wait, bulk.most, bulk.wait
+                )
+            });
+        }
         for (what, text) in [("pub/sub component", &self.pubsub), ("topic", &self.topic)] {
             if text.is_empty() {
                 return Err(format!("the subscription names no {what}"));
@@ -412,6 +435,22 @@ mod tests {
         assert!(plan.is_raw() && plan.metadata.contains_key("Own"));
         assert_eq!(plan.path(&event("a")), Some("/a"));
         assert_eq!(plan.bulk, Some(BulkDelivery { most: 7, wait: Duration::from_secs(1) }));
+    }
+
+    #[test]
+    fn bulk_deliveries_have_a_bound() {
+        let bulk = |count: u64, wait: u64| {
+            let text = format!(
+                r#"[{{"pubsubname":"p","topic":"t","route":"/r","bulkSubscribe":{{"enabled":true,"maxMessagesCount":{count},"maxAwaitDurationMs":{wait}}}}}]"#
+            );
+            let plan = plan(&text);
+            (plan.bulk.expect("bulk"), plan.cut.clone())
+        };
+        let (most, cut) = bulk(4_000_000_000, 4_000_000_000);
+        assert_eq!(most, BulkDelivery { most: 1_000, wait: Duration::from_secs(60) });
+        assert!(cut.is_some_and(|cut| cut.contains("4000000000") && cut.contains("maxMessagesCount")));
+        let (most, cut) = bulk(1_000, 60_000);
+        assert_eq!((most, cut), (BulkDelivery { most: 1_000, wait: Duration::from_secs(60) }, None));
     }
 
     #[test]

@@ -14,14 +14,15 @@ use dodai_capability::pubsub::{self, Delivery, Message, Publish, Subscribe};
 use dodai_capability::scopes::{Topics, Use};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::AppId;
-use dodai_core::snapshot::Patience;
+use dodai_core::snapshot::{BulkDelivery, Patience};
 use dodai_core::status::Health;
 use dodai_core::trace::Span;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode};
 use serde_json::value::RawValue;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,9 @@ const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a lease is longer than a delivery may take.
 const LEASE_MARGIN: Duration = Duration::from_secs(15);
+
+/// A bulk delivery of so many bytes waits for no more messages.
+const MAX_BULK_BYTES: usize = 4 << 20;
 
 /// How events get to the app.
 #[derive(Clone)]
@@ -59,7 +63,12 @@ pub(super) struct Worker {
     pub ready: watch::Receiver<bool>,
     pub health: Arc<Mutex<Health>>,
     pub way: Way,
+    /// Who waits for the word that the first try to join came out so.
+    pub joined: Option<oneshot::Sender<Result<(), String>>>,
 }
+
+/// Deliveries under way, of the membership that we pull from and of those before it.
+type InHand<'a> = FuturesUnordered<BoxFuture<'a, ()>>;
 
 /// A membership in a consumer group.
 struct Membership {
@@ -67,6 +76,13 @@ struct Membership {
     live: Arc<Live>,
     messages: pubsub::Subscription,
     concurrency: usize,
+}
+
+/// Messages that one delivery will carry.
+#[derive(Default)]
+struct Gathered {
+    deliveries: Vec<Delivery>,
+    bytes: usize,
 }
 
 /// Why pulling ended.
@@ -87,20 +103,37 @@ struct Parcel<'a> {
 }
 
 impl Worker {
-    /// Runs until the subscription is stopped or the base closes.
-    pub async fn run(self) {
+    /// Runs until the subscription is stopped or the base closes, and deliveries in hand have ended.
+    pub async fn run(mut self) {
+        let joined = self.joined.take();
+        let mut in_hand = InHand::new();
+        self.stay_joined(joined, &mut in_hand).await;
+        while in_hand.next().await.is_some() {}
+    }
+
+    async fn stay_joined<'a>(
+        &'a self,
+        mut waiting: Option<oneshot::Sender<Result<(), String>>>,
+        in_hand: &mut InHand<'a>,
+    ) {
+        let mut tell = |outcome| {
+            if let Some(waiting) = waiting.take() {
+                let _gone = waiting.send(outcome);
+            }
+        };
         let mut failures = 0;
         loop {
             let mut changes = self.inner().components.changes();
             // Cancel safe: a membership that is dropped leaves the group, its messages stay.
             let joined = tokio::select! {
                 () = self.stopping() => return,
-                joined = self.join() => joined,
+                joined = beside(in_hand, self.join()) => joined,
             };
             let problem = match joined {
                 Ok(membership) => {
                     self.report(true, String::new());
-                    match self.pull(membership, &mut changes).await {
+                    tell(Ok(()));
+                    match self.pull(membership, in_hand, &mut changes).await {
                         End::Stop => return,
                         End::Again => {
                             failures = 0;
@@ -113,12 +146,14 @@ impl Worker {
             };
             failures += 1;
             tracing::warn!(app = %self.app, pubsub = self.plan.pubsub, topic = self.plan.topic, "no messages: {problem}");
+            tell(Err(problem.clone()));
             self.report(false, problem);
+            let pause = tokio::time::sleep(self.inner().settings.component_backoff.pause(failures));
             // All branches are cancel safe.
             tokio::select! {
                 () = self.stopping() => return,
                 _ = changes.changed() => {}
-                () = tokio::time::sleep(self.inner().settings.component_backoff.pause(failures)) => {}
+                () = beside(in_hand, pause) => {}
             }
         }
     }
@@ -138,8 +173,9 @@ impl Worker {
         }
     }
 
+    /// A message may wait for others before it is brought, and the app has its time after that.
     fn lease(&self) -> Duration {
-        self.timeout() + LEASE_MARGIN
+        self.plan.bulk.map_or(Duration::ZERO, |bulk| bulk.wait) + self.timeout() + LEASE_MARGIN
     }
 
     /// What documents say of deliveries of the component.
@@ -227,18 +263,29 @@ impl Worker {
         self.broker().map_or(true, |(now, _)| !Arc::ptr_eq(&now, live))
     }
 
-    async fn pull(&self, membership: Membership, changes: &mut watch::Receiver<u64>) -> End {
+    /// Pulls from one membership. What is in hand when that ends goes on, and keeps its component open.
+    async fn pull<'a>(
+        &'a self,
+        membership: Membership,
+        in_hand: &mut InHand<'a>,
+        changes: &mut watch::Receiver<u64>,
+    ) -> End {
         let Membership { live, mut messages, concurrency } = membership;
         let mut ready = self.ready.clone();
-        let mut in_hand = FuturesUnordered::new();
         let bulk = self.plan.bulk;
-        let most = bulk.map_or(1, |bulk| bulk.most as usize);
-        let mut batch: Vec<Delivery> = Vec::new();
+        let mut gathered = Gathered::default();
         let mut due = Instant::now();
+        let bring = |gathered: &mut Gathered| {
+            let (live, deliveries) = (live.clone(), std::mem::take(gathered).deliveries);
+            Box::pin(async move {
+                self.bring(deliveries).await;
+                drop(live);
+            })
+        };
         let end = loop {
             let pulls = *ready.borrow_and_update() && in_hand.len() < concurrency;
-            if batch.len() >= most {
-                in_hand.push(self.bring(std::mem::take(&mut batch)));
+            if gathered.is_full(bulk) {
+                in_hand.push(bring(&mut gathered));
                 continue;
             }
             // Cancel safe: a source gives a message taken for a dropped future to the next one, and
@@ -257,15 +304,16 @@ impl Worker {
                     }
                 }
                 Some(()) = in_hand.next(), if !in_hand.is_empty() => {}
-                () = tokio::time::sleep_until(due), if !batch.is_empty() => {
-                    in_hand.push(self.bring(std::mem::take(&mut batch)));
+                () = tokio::time::sleep_until(due), if !gathered.deliveries.is_empty() => {
+                    in_hand.push(bring(&mut gathered));
                 }
                 message = messages.next(), if pulls => match message {
                     Some(Ok(delivery)) => {
-                        if batch.is_empty() {
+                        if gathered.deliveries.is_empty() {
                             due = Instant::now() + bulk.map_or(Duration::ZERO, |bulk| bulk.wait);
                         }
-                        batch.push(delivery);
+                        gathered.bytes = gathered.bytes.saturating_add(delivery.message.data.len());
+                        gathered.deliveries.push(delivery);
                     }
                     Some(Err(error)) => break End::Failed(error.to_string()),
                     None if self.has_moved(&live) => break End::Again,
@@ -273,8 +321,7 @@ impl Worker {
                 },
             }
         };
-        while in_hand.next().await.is_some() {}
-        for delivery in batch {
+        for delivery in gathered.deliveries {
             self.settle(delivery, pubsub::Verdict::Retry { after: Duration::ZERO }).await;
         }
         end
@@ -412,7 +459,8 @@ impl Worker {
         let message = &delivery.message;
         let letter = Publish {
             topic: dead_letter.clone(),
-            data: lasting(&message.data),
+            // A message without an envelope is its publisher's, byte for byte.
+            data: if self.plan.is_raw() { message.data.clone() } else { lasting(&message.data) },
             content_type: message.content_type.clone(),
             ttl: None,
             metadata: message.metadata.clone(),
@@ -439,6 +487,25 @@ impl Worker {
     pub(super) async fn settle(&self, delivery: Delivery, verdict: pubsub::Verdict) {
         if let Err(error) = delivery.settle(verdict).await {
             tracing::warn!(app = %self.app, topic = self.plan.topic, "a delivery could not be settled: {error}");
+        }
+    }
+}
+
+impl Gathered {
+    fn is_full(&self, bulk: Option<BulkDelivery>) -> bool {
+        let most = bulk.map_or(1, |bulk| bulk.most as usize);
+        self.deliveries.len() >= most || self.bytes >= MAX_BULK_BYTES
+    }
+}
+
+/// Waits for something while deliveries in hand go on. Cancel safe where the task is.
+async fn beside<T>(in_hand: &mut InHand<'_>, task: impl Future<Output = T>) -> T {
+    let mut task = std::pin::pin!(task);
+    loop {
+        // Cancel safe: both go on where they were.
+        tokio::select! {
+            done = &mut task => return done,
+            Some(()) = in_hand.next(), if !in_hand.is_empty() => {}
         }
     }
 }

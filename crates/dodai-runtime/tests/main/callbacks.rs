@@ -212,26 +212,37 @@ async fn older_clients_invoke_an_app_by_its_callback() {
         id: "cart".to_owned(),
         message: Some(InvokeRequest { method: method.to_owned(), ..InvokeRequest::default() }),
     };
-    let told = dapr(&world).invoke_service(invoke("greet")).await.expect("invoked").into_inner();
+    let mut greet = tonic::Request::new(invoke("greet"));
+    for name in ["dapr-callee-app-id", "dapr-caller-app-id", "dapr-app-id"] {
+        greet.metadata_mut().insert(name, "forged".parse().expect("a value"));
+    }
+    let told = dapr(&world).invoke_service(greet).await.expect("invoked").into_inner();
     assert_eq!(
         (told.data.expect("data").value, told.content_type),
         (b"hello".to_vec(), "text/plain".to_owned())
     );
-    assert_eq!(world.seen()[0].caller, dodai_core::call::Caller::App(app("shop/cart")));
+    let seen = world.seen().remove(0);
+    assert_eq!(seen.caller, dodai_core::call::Caller::App(app("shop/cart")));
+    for (name, id) in
+        [("dapr-caller-app-id", Some("cart")), ("dapr-callee-app-id", Some("cart")), ("dapr-app-id", None)]
+    {
+        let all: Vec<&[u8]> = seen.headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+        assert_eq!(all, id.into_iter().map(str::as_bytes).collect::<Vec<_>>(), "{name}");
+    }
     assert_eq!(dapr(&world).invoke_service(invoke("else")).await.expect_err("none").code(), Code::NotFound);
 }
 
 /// The app's side of a stream.
-struct Stream {
+pub struct Stream {
     say: mpsc::Sender<SubscribeTopicEventsRequestAlpha1>,
-    told: Streaming<SubscribeTopicEventsResponseAlpha1>,
+    pub told: Streaming<SubscribeTopicEventsResponseAlpha1>,
 }
 
 fn said(what: Say) -> SubscribeTopicEventsRequestAlpha1 {
     SubscribeTopicEventsRequestAlpha1 { subscribe_topic_events_request_type: Some(what) }
 }
 
-fn wish(pubsub: &str, topic: &str, dead_letter: Option<&str>) -> SubscribeTopicEventsRequestAlpha1 {
+pub fn wish(pubsub: &str, topic: &str, dead_letter: Option<&str>) -> SubscribeTopicEventsRequestAlpha1 {
     said(Say::InitialRequest(SubscribeTopicEventsRequestInitialAlpha1 {
         pubsub_name: pubsub.to_owned(),
         topic: topic.to_owned(),
@@ -241,7 +252,10 @@ fn wish(pubsub: &str, topic: &str, dead_letter: Option<&str>) -> SubscribeTopicE
 }
 
 impl Stream {
-    async fn open(world: &World, first: SubscribeTopicEventsRequestAlpha1) -> Result<Stream, tonic::Status> {
+    pub async fn open(
+        world: &World,
+        first: SubscribeTopicEventsRequestAlpha1,
+    ) -> Result<Stream, tonic::Status> {
         let (say, said) = mpsc::channel(4);
         say.send(first).await.expect("room");
         let said = stream::unfold(said, |mut said| async move { Some((said.recv().await?, said)) });
@@ -249,19 +263,19 @@ impl Stream {
         Ok(Stream { say, told })
     }
 
-    async fn next(&mut self) -> Told {
+    pub async fn next(&mut self) -> Told {
         let told = self.told.message().await.expect("a message").expect("the stream goes on");
         told.subscribe_topic_events_response_type.expect("something")
     }
 
-    async fn event(&mut self) -> TopicEventRequest {
+    pub async fn event(&mut self) -> TopicEventRequest {
         match self.next().await {
             Told::EventMessage(event) => event,
             Told::InitialResponse(_) => panic!("once is enough"),
         }
     }
 
-    async fn settle(&self, event: &TopicEventRequest, status: i32) {
+    pub async fn settle(&self, event: &TopicEventRequest, status: i32) {
         let status = Some(TopicEventResponse { status });
         let processed = SubscribeTopicEventsRequestProcessedAlpha1 { id: event.id.clone(), status };
         self.say.send(said(Say::EventProcessed(processed))).await.expect("room");

@@ -32,8 +32,17 @@ async fn a_component_that_fails_is_tried_again_and_told() {
     let reason = || world.runtime.health()["shop/db"].reason.clone();
     world.until("failed", || reason().contains("nobody answers at store:6379")).await;
     let told = world.cart("GET", "/v1.0/state/db/k", "").await;
-    assert_eq!(told.error(), (500, "ERR_STATE_STORE_NOT_CONFIGURED".into()));
+    assert_eq!(told.error(), (503, "ERR_COMPONENT_NOT_READY".into()));
     assert!(told.body.contains("nobody answers"), "{}", told.body);
+    let mut dapr = crate::grpc::dapr(&world);
+    let get = dodai_proto::apps::dapr::proto::runtime::v1::GetStateRequest {
+        store_name: "db".into(),
+        key: "k".into(),
+        ..Default::default()
+    };
+    let refused = dapr.get_state(get).await.expect_err("not ready");
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    assert_eq!(crate::grpc::reason(&refused), "DODAI_COMPONENT_NOT_READY");
     let told = world.cart("GET", "/v1.0/healthz", "").await;
     assert_eq!(told.error(), (500, "ERR_HEALTH_NOT_READY".into()));
     assert_eq!(world.cart("GET", "/v1.0/healthz/outbound", "").await.status, 204);

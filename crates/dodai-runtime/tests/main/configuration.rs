@@ -202,3 +202,41 @@ async fn a_subscription_outlives_its_component_and_waits_for_its_app() {
     world.script(|_| reply(200, ""));
     world.until("brought", || world.seen_at("/configuration").len() > tried).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_the_new_store_does_not_have_are_told_to_be_gone() {
+    let stores = Stores::default();
+    let world = world(&stores).await;
+    follow(&world, "").await;
+    set(&stores, "a", "1").await;
+    assert_eq!(brought(&world, "a").await, 1);
+    world.apply(resources("another")).await;
+    assert_eq!(brought(&world, "a").await, 2);
+    let last = world.seen_at("/configuration/config/a").remove(1);
+    let update: serde_json::Value = serde_json::from_slice(&last.body).expect("JSON");
+    assert_eq!(update["items"], json!({ "a": {} }));
+    world.apply(resources("third")).await;
+    assert_eq!(brought(&world, "a").await, 2, "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_is_gone_holds_no_old_component() {
+    let stores = Stores::default();
+    let world = world(&stores).await;
+    follow(&world, "?key=a").await;
+    world.script(|_| Err(Failure::new(Kind::NoEndpoint, "nobody")));
+    set(&stores, "a", "old").await;
+    world.until("tried", || world.seen_at("/configuration").len() > 3).await;
+    world.apply(resources("another")).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let old = stores.lock().expect("not poisoned")[0].clone();
+    assert_eq!(Arc::strong_count(&old), 2, "here and in the list");
+    set(&stores, "a", "new").await;
+    let tried = world.seen_at("/configuration").len();
+    world.script(|_| reply(200, ""));
+    world.until("brought", || world.seen_at("/configuration").len() > tried).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let last = world.seen_at("/configuration").pop().expect("a change");
+    let update: serde_json::Value = serde_json::from_slice(&last.body).expect("JSON");
+    assert_eq!(update["items"]["a"]["value"], json!("new"));
+}

@@ -144,7 +144,8 @@ async fn what_cannot_be_delivered_goes_to_the_dead_letter_topic() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_read_up_to_so_much() {
     let world = subscribed(vec![subscription("/orders", Some("dead"), &[]), dead_letters("/dead")]).await;
-    for (bytes, tries) in [(1 << 20, 1), ((1 << 20) + 1, 4)] {
+    // One that is longer says no more than its status.
+    for (bytes, buried) in [(1 << 20, 1), ((1 << 20) + 1, 0)] {
         let before = world.seen_at("/orders").len();
         let answer = r#"{"status":"DROP"}"#.to_owned() + &" ".repeat(bytes - 17);
         world.script(move |seen| {
@@ -153,8 +154,9 @@ async fn an_answer_is_read_up_to_so_much() {
         });
         let dead = world.seen_at("/dead").len();
         world.publish("t", "letter").await;
-        world.until("buried", || world.seen_at("/dead").len() == dead + 1).await;
-        assert_eq!(world.seen_at("/orders").len(), before + tries, "{bytes}");
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(world.seen_at("/dead").len(), dead + buried, "{bytes}");
+        assert_eq!(world.seen_at("/orders").len(), before + 1, "{bytes}");
     }
 }
 

@@ -3,16 +3,63 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dodai_capability::component::{Capabilities, Context, Error, Lifecycle, Opening, Registry, Spec};
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::secrets::{self, Features, Values};
 use dodai_capability::state::{self, Delete, Get, Item, Set, Store};
-use dodai_capability::{Answer, Metadata, memory};
+use dodai_capability::{Answer, Metadata, memory, pubsub};
 
 pub fn register(registry: &mut Registry) {
     registry.register("secretstores.test", "v1", Secrets);
     registry.register("state.flaky", "v1", Flaky(AtomicU32::new(0)));
+    registry.register("pubsub.slow", "v1", Slow);
+}
+
+/// A broker that lets members in after its property `delay`, or not at all if `refuses` says why.
+struct Slow;
+
+struct SlowBroker {
+    inner: memory::Pubsub,
+    delay: Duration,
+    refuses: String,
+}
+
+impl dodai_capability::component::Factory for Slow {
+    fn open<'a>(&'a self, spec: &'a Spec, _: &'a Context) -> Open<'a> {
+        Box::pin(async move {
+            let mut read = spec.read();
+            let delay = read.duration(&["delay"], Duration::ZERO)?;
+            let refuses = read.text(&["refuses"]).unwrap_or_default().to_owned();
+            let inner = memory::Pubsub::new(memory::PubsubLimits::default());
+            let broker = Arc::new(SlowBroker { inner, delay, refuses });
+            Ok((Capabilities { pubsub: Some(broker), ..Capabilities::default() }, read.finish()))
+        })
+    }
+}
+
+impl pubsub::Broker for SlowBroker {
+    fn features(&self) -> pubsub::Features {
+        self.inner.features()
+    }
+
+    fn publish(&self, message: pubsub::Publish) -> Answer<'_, Result<(), pubsub::Error>> {
+        self.inner.publish(message)
+    }
+
+    fn subscribe(
+        &self,
+        request: pubsub::Subscribe,
+    ) -> Answer<'_, Result<pubsub::Subscription, pubsub::Error>> {
+        Answer::later(async move {
+            tokio::time::sleep(self.delay).await;
+            if !self.refuses.is_empty() {
+                return Err(Fault::new(Kind::Unavailable, self.refuses.clone()).into());
+            }
+            self.inner.subscribe(request).await
+        })
+    }
 }
 
 struct Secrets;

@@ -84,7 +84,7 @@ fn get(store: &str, key: &str) -> GetStateRequest {
 }
 
 /// The reason that an error gives programs.
-fn reason(status: &Status) -> String {
+pub fn reason(status: &Status) -> String {
     let whole = rpc::Status::decode(status.details()).expect("a status");
     assert_eq!((whole.code, whole.message.as_str()), (i32::from(status.code()), status.message()));
     let infos = whole.details.iter().filter(|any| any.type_url == "type.googleapis.com/google.rpc.ErrorInfo");

@@ -203,7 +203,7 @@ async fn publish_errors() {
         &[("publishingScopes", "cart=ok")],
     )));
     let world = World::new(all).await;
-    let not_found = r#"{"errorCode":"ERR_PUBSUB_NOT_FOUND","message":"pubsub nope is not found","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","domain":"dapr.io","metadata":null,"reason":"DAPR_PUBSUB_NOT_FOUND"}]}"#;
+    let not_found = r#"{"errorCode":"ERR_PUBSUB_NOT_FOUND","message":"pubsub nope is not found","details":[{"@type":"type.googleapis.com/google.rpc.ResourceInfo","description":"pubsub nope is not found","owner":"","resource_name":"nope","resource_type":"pubsub"},{"@type":"type.googleapis.com/google.rpc.ErrorInfo","domain":"dapr.io","metadata":null,"reason":"DAPR_PUBSUB_NOT_FOUND"}]}"#;
     let forbidden = r#"{"errorCode":"ERR_PUBSUB_FORBIDDEN","message":"topic t is not allowed for app id cart","details":[{"@type":"type.googleapis.com/google.rpc.ResourceInfo","description":"topic t is not allowed for app id cart","owner":"","resource_name":"guarded","resource_type":"pubsub"},{"@type":"type.googleapis.com/google.rpc.ErrorInfo","domain":"dapr.io","metadata":{"error":"topic t is not allowed for app id cart","topic":"t"},"reason":"DAPR_PUBSUB_FORBIDDEN"}]}"#;
     let table = [
         ("POST", "/v1.0/publish/bus/a/b", "x", 204, ""),

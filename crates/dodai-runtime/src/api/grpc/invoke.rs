@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use dodai_core::body::Body;
-use dodai_core::call::{Call, Context, Reply};
+use dodai_core::call::{CALLER_HEADER, Call, Context, Reply};
 use dodai_core::failure::Failure;
 use dodai_core::id::AppId;
 use dodai_proto::apps::dapr::proto::common::v1::http_extension::Verb;
@@ -25,6 +25,9 @@ use crate::callback::Unanswered;
 
 /// The newer name of [`APP_ID_HEADER`]; it wins.
 const CALLEE_HEADER: &str = "dapr-callee-app-id";
+
+/// What a status tells of the body of an app's answer, as daprd cuts it: details travel in a header.
+const MAX_DETAIL: usize = 63;
 
 /// The status of an app that answers over HTTP.
 const STATUS_HEADER: &str = "dapr-http-status";
@@ -105,7 +108,7 @@ pub(super) async fn invoke(
     let message = asked.message.unwrap_or_default();
     let app = app_of(&asked.id, &api.app.namespace).ok();
     if let Some(app) = app.filter(|app| api.shared.deliveries.speaks_grpc(app)) {
-        return call_back(api, context, metadata, &app, message).await;
+        return call_back(api, context, metadata, (&app, &asked.id), message).await;
     }
     let (path, call) = request(context, metadata, message).map_err(status::status)?;
     let reply = api.invoke(&asked.id, &path, call).await.map_err(status::status)?;
@@ -123,16 +126,22 @@ pub(super) async fn invoke(
     Ok(Response::from_parts(metadata, InvokeResponse { data, content_type }, tonic::Extensions::new()))
 }
 
-/// Calls an app that serves `AppCallback`.
+/// Calls an app that serves `AppCallback`; the second of the pair is what the caller named it.
 async fn call_back(
     api: &Api,
     mut context: Context,
     metadata: MetadataMap,
-    app: &AppId,
+    (app, callee): (&AppId, &str),
     message: InvokeRequest,
 ) -> Told<InvokeResponse> {
     let mut headers = passed(metadata.into_headers());
     headers.remove(TOKEN_HEADER);
+    headers.remove(APP_ID_HEADER);
+    let parties = [(CALLER_HEADER, api.app.name.as_str()), (CALLEE_HEADER, callee)];
+    for (name, id) in parties {
+        headers.remove(name);
+        headers.extend(HeaderValue::from_str(id).ok().map(|id| (HeaderName::from_static(name), id)));
+    }
     api.own(&mut context, &headers);
     let mut request = tonic::Request::new(message);
     *request.metadata_mut() = MetadataMap::from_headers(headers);
@@ -160,8 +169,7 @@ fn failed(status: StatusCode, body: &[u8], metadata: MetadataMap) -> Status {
         _ => Code::Unknown,
     };
     let message = status.canonical_reason().unwrap_or("the app answered with an unknown status").to_owned();
-    let body = String::from_utf8_lossy(body).into_owned();
-    let pairs = [("http.code", status.as_str().to_owned()), ("http.error_message", body)];
+    let pairs = [("http.code", status.as_str().to_owned()), ("http.error_message", beginning(body))];
     let pairs: Vec<(String, String)> =
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let details = vec![status::info(&message, &pairs)];
@@ -169,9 +177,24 @@ fn failed(status: StatusCode, body: &[u8], metadata: MetadataMap) -> Status {
     Status::with_details_and_metadata(code, message, whole.encode_to_vec().into(), metadata)
 }
 
+/// The first bytes of a text, cut between two characters.
+fn beginning(body: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(&body[..body.len().min(2 * MAX_DETAIL)]).into_owned();
+    text.truncate(text.floor_char_boundary(MAX_DETAIL));
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_bodies_are_cut_between_characters() {
+        assert_eq!(beginning(b"short"), "short");
+        assert_eq!(beginning(&[b'a'; 1 << 20]), "a".repeat(63));
+        assert_eq!(beginning("\u{e9}".repeat(100).as_bytes()), "\u{e9}".repeat(31));
+        assert_eq!(beginning(&[0xff; 100]), "\u{fffd}".repeat(21));
+    }
 
     #[test]
     fn the_newer_name_of_an_app_wins() {

@@ -53,6 +53,8 @@ fn code(refusal: &Refusal) -> Code {
             StatusCode::CONFLICT => Code::Aborted,
             StatusCode::PAYLOAD_TOO_LARGE => Code::ResourceExhausted,
             StatusCode::NOT_IMPLEMENTED => Code::Unimplemented,
+            StatusCode::TOO_MANY_REQUESTS => Code::ResourceExhausted,
+            StatusCode::SERVICE_UNAVAILABLE => Code::Unavailable,
             _ => Code::Internal,
         },
     }

@@ -24,7 +24,8 @@ fn answer(answer: Answer) -> SubscribeTopicEventsResponseAlpha1 {
     SubscribeTopicEventsResponseAlpha1 { subscribe_topic_events_response_type: Some(answer) }
 }
 
-/// Subscribes to what the first message says, and serves the stream until the app ends it.
+/// Subscribes to what the first message says, and serves the stream until the app or this base ends it. The first
+/// answer comes when the subscription has been joined.
 pub(super) async fn subscribe(
     api: &Api,
     mut asked: Streaming<SubscribeTopicEventsRequestAlpha1>,
@@ -35,35 +36,38 @@ pub(super) async fn subscribe(
     };
     let SubscribeTopicEventsRequestInitialAlpha1 { pubsub_name, topic, metadata, dead_letter_topic } = wish;
     let wish = Streamed { pubsub: pubsub_name, topic, dead_letter: dead_letter_topic, metadata };
-    let events = api.stream_topic(wish).map_err(status)?;
+    let events = api.stream_topic(wish).await.map_err(status)?;
     let welcome = answer(Answer::InitialResponse(SubscribeTopicEventsResponseInitialAlpha1 {}));
-    let brought = stream::unfold((events, asked), |(events, asked)| next(events, asked));
+    let brought = stream::unfold(Some((events, asked)), next);
     Ok(Response::new(stream::iter([Ok(welcome)]).chain(brought).boxed()))
 }
 
-type Next = Option<(
-    Result<SubscribeTopicEventsResponseAlpha1, Status>,
-    (Events, Streaming<SubscribeTopicEventsRequestAlpha1>),
-)>;
+/// The two sides of a stream; none once it has ended.
+type Sides = Option<(Events, Streaming<SubscribeTopicEventsRequestAlpha1>)>;
 
 /// The next event; what the app says of earlier ones is taken meanwhile.
-async fn next(mut events: Events, mut asked: Streaming<SubscribeTopicEventsRequestAlpha1>) -> Next {
+async fn next(sides: Sides) -> Option<(Result<SubscribeTopicEventsResponseAlpha1, Status>, Sides)> {
+    let (mut events, mut asked) = sides?;
     loop {
         // Both branches are cancel safe: a message stays where it is until it is taken.
         let said = tokio::select! {
             event = events.events.recv() => {
-                return Some((Ok(answer(Answer::EventMessage(event?))), (events, asked)));
+                let Some(event) = event else {
+                    let over = "the subscription has ended: this base closes, or the app has left it; subscribe again";
+                    return Some((Err(Status::unavailable(over)), None));
+                };
+                return Some((Ok(answer(Answer::EventMessage(event))), Some((events, asked))));
             }
             said = asked.message() => said,
         };
         match said {
             Ok(Some(said)) => match said.subscribe_topic_events_request_type {
                 Some(Asked::EventProcessed(SubscribeTopicEventsRequestProcessedAlpha1 { id, status })) => {
-                    events.reader.tell(&id, status.unwrap_or_default().status);
+                    events.answers.tell(&id, status.unwrap_or_default().status);
                 }
                 Some(Asked::InitialRequest(_)) | None => {
                     let wrong = Status::invalid_argument("the stream has its subscription already");
-                    return Some((Err(wrong), (events, asked)));
+                    return Some((Err(wrong), None));
                 }
             },
             Ok(None) | Err(_) => return None,
