@@ -114,7 +114,10 @@ function changed(topics: Topic[]) {
   for (const [url, entry] of cache) {
     if (!entry.topics.some((topic) => topics.includes(topic))) continue;
     if (entry.listeners.size) entry.again();
-    else cache.delete(url);
+    else {
+      cache.delete(url);
+      failed(url, null);
+    }
   }
 }
 

@@ -103,12 +103,13 @@ function useCalls(filters: Filters, running: boolean) {
       },
       onRefused: setRefused,
       onMessage: (message) => {
-        // Held still, the stream goes on: as long as somebody listens, the server keeps the calls of a trace.
-        if (!isRunning.current) return;
         readTold(message.data, {
-          call: (call) => fresh.push(call),
+          // Held still, the stream goes on: as long as somebody listens, the server keeps the calls of a trace.
+          call: (call) => {
+            if (isRunning.current) fresh.push(call);
+          },
           missed: (count) => {
-            lost += count;
+            if (isRunning.current) lost += count;
           },
           silent: (base, why) => setSilent((known) => ({ ...known, [base]: why })),
         });

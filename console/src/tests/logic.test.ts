@@ -9,7 +9,9 @@ vi.stubGlobal("navigator", { language: "en", platform: "" });
 vi.stubGlobal("addEventListener", () => undefined);
 vi.stubGlobal("location", { pathname: "/", search: "", hash: "" });
 
-const { parse } = await import("../api/stream");
+vi.stubGlobal("document", { hidden: false, addEventListener: () => undefined, removeEventListener: () => undefined });
+
+const { follow, parse } = await import("../api/stream");
 const { address } = await import("../api/client");
 const { append } = await import("../api/live");
 const { columns } = await import("../parts/chart");
@@ -31,6 +33,30 @@ describe("server-sent events", () => {
     const { messages, rest } = parse(': hello\n\nid: 7\nevent: beat\ndata: {"a":1}\n\ndata: x');
     expect(messages).toEqual([{ id: "7", event: "beat", data: '{"a":1}' }]);
     expect(rest).toBe("data: x");
+  });
+});
+
+describe("a stream", () => {
+  it("that is refused is not asked for again", async () => {
+    const fetch = vi.fn(async () => new Response(JSON.stringify({ code: "not_found", message: "it is gone" }), { status: 404 }));
+    vi.stubGlobal("fetch", fetch);
+    const error = await new Promise<Error>((done) => follow({ url: "/v1/calls", onMessage: () => undefined, onRefused: done }));
+    expect([error.message, fetch.mock.calls.length]).toEqual(["it is gone", 1]);
+  });
+  it("that falls silent is opened anew, and is away until then", async () => {
+    vi.useFakeTimers();
+    const open = (signal: AbortSignal) => new ReadableStream({ start: (stream) => signal.addEventListener("abort", () => stream.error(new Error("aborted"))) });
+    vi.stubGlobal("fetch", async (_: string, init: RequestInit) => new Response(open(init.signal as AbortSignal)));
+    const states: string[] = [];
+    const stop = follow({ url: "/v1/live", silentMs: 5000, onMessage: () => undefined, onState: (state) => states.push(state) });
+    await vi.advanceTimersByTimeAsync(4900);
+    expect(states).toEqual(["connecting", "open"]);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(states).toEqual(["connecting", "open", "away"]);
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(states.slice(3)).toEqual(["connecting", "open"]);
+    stop();
+    vi.useRealTimers();
   });
 });
 
