@@ -122,7 +122,7 @@ async function calls(page) {
   // A path that would be markup stays text.
   const markup = "<img/src=x/onerror=globalThis.hit=1>";
   await page.getByLabel("Path begins with").fill("/api/none");
-  await page.getByLabel("Header").fill("x-note");
+  await page.getByLabel("Header", { exact: true }).fill("x-note");
   await page.waitForURL(/path=%2Fapi%2Fnone/);
   assert.ok(!page.url().includes("x-note"), "what headers are looked for stays out of the address");
   // Which headers are kept is known to the threads a moment later, so one asks until it is seen.
@@ -135,7 +135,7 @@ async function calls(page) {
   isDrawn = true;
   await shout;
   await page.getByRole("button", { name: "Close" }).click();
-  await page.getByLabel("Header").fill("");
+  await page.getByLabel("Header", { exact: true }).fill("");
   await page.getByLabel("Path begins with").fill("/api/products");
   await page.waitForURL(/path=/);
   await page.waitForFunction(() => {
