@@ -214,3 +214,30 @@ fn conforms(value: &Value, schema: &Value, description: &Value, at: &str) {
         conforms(one, if inner.is_null() { rest } else { inner }, description, &format!("{at}.{name}"));
     }
 }
+
+#[tokio::test]
+async fn an_edit_does_not_overwrite_a_later_one() {
+    let world = World::new().await;
+    let app = |port: u16| {
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{name: shop}}\nspec: {{external: {{addresses: \
+             [\"127.0.0.1:9\"]}}, services: [{{name: http, port: {port}}}]}}\n"
+        )
+    };
+    let revision = async || {
+        let document = world.get("/v1/documents/App/default/shop").await.json();
+        document["metadata"]["revision"].as_u64().expect("a revision")
+    };
+    let first = world.apply("", &app(9)).await;
+    assert_eq!(first.status, StatusCode::OK, "{}", first.text);
+    let read = revision().await;
+    let query = format!("?ifRevision={read}");
+    let second = world.apply(&query, &app(10)).await;
+    assert_eq!(second.status, StatusCode::OK, "{}", second.text);
+    let third = world.apply(&query, &app(11)).await;
+    assert_eq!(third.status, StatusCode::CONFLICT, "{}", third.text);
+    assert!(revision().await > read);
+    let both = format!("{}---\n{}", app(12), app(12).replace("shop", "other"));
+    let several = world.apply(&query, &both).await;
+    assert_eq!(several.status, StatusCode::BAD_REQUEST, "{}", several.text);
+}
