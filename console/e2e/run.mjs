@@ -303,7 +303,26 @@ async function shell(page) {
   await page.getByText("Or paste the token").waitFor();
 }
 
+/** The page that the shop's own customers see, in a browser of its own: something is bought. */
+async function customer() {
+  const page = await open();
+  await page.goto(running.gateway);
+  await page.getByRole("button", { name: /^Add .+ to the cart$/ }).nth(7).waitFor();
+  await page.getByText("recommendations are unavailable right now").waitFor();
+  await page.getByRole("button", { name: /^Add .+ to the cart$/ }).first().click();
+  await page.locator("#cart-count", { hasText: "1" }).waitFor();
+  await page.locator("#open-cart").click();
+  await page.getByLabel("Your name").fill("Mei from the browser");
+  await page.getByRole("button", { name: "Place the order" }).click();
+  await page.locator("#orders li", { hasText: "Mei from the browser" }).first().waitFor();
+  await page.locator("#notes li", { hasText: "Mei from the browser" }).first().waitFor();
+  await check(page, "the shop");
+  await page.context().close();
+}
+
 try {
+  await customer();
+  console.log("ok customer");
   const page = await open();
   for (const part of [login, home, app, calls, topology, documents, components, bases, attacks, shell]) {
     await part(page).catch(async (error) => {
