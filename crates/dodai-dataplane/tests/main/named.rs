@@ -26,22 +26,6 @@ async fn world(catalog: Service, each_address: bool, addresses: &[IpAddr]) -> Wo
     world
 }
 
-/// Answers every call at a backend with its own number.
-fn serve(world: &World, last: u8) {
-    let mut backends = world.backend(last);
-    beside(async move {
-        loop {
-            let mut backend = backends.accept().await;
-            beside(async move {
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{last}");
-                while backend.try_head().await.is_some() {
-                    backend.send(&answer).await;
-                }
-            });
-        }
-    });
-}
-
 /// Who answers so many calls.
 async fn answers(world: &World, count: usize) -> BTreeSet<String> {
     let mut client = world.client().await;
@@ -67,7 +51,7 @@ fn live(world: &World) -> Vec<(String, u64)> {
 async fn calls_go_to_every_address_and_follow_the_name() {
     local(async {
         let world = world(service("shop/catalog/http"), true, &[ip(2), ip(1)]).await;
-        (1..=3).for_each(|last| serve(&world, last));
+        (1..=3).for_each(|last| answer_with_number(&world, last));
         assert_eq!(answers(&world, 4).await, told(["1", "2"]));
         let before = live(&world);
         assert_eq!(
@@ -107,7 +91,7 @@ async fn each_address_is_judged_by_itself() {
         let mut catalog = service("shop/catalog/http");
         catalog.breaker = Breaker { consecutive_failures: 1, open_for: secs(3600), ..Breaker::default() };
         let world = world(catalog, true, &[ip(1), ip(2)]).await;
-        serve(&world, 2);
+        answer_with_number(&world, 2);
         assert_eq!(answers(&world, 4).await, told(["2"]), "nobody listens at the other");
         let records = world.records.take();
         assert_eq!(records.iter().map(|record| record.retries).sum::<u32>(), 1, "it was tried once");
@@ -127,7 +111,7 @@ async fn a_name_that_is_one_endpoint_is_looked_up_by_connections() {
             let world = world(service("shop/catalog/http"), each_address, &addresses[..before]).await;
             assert_eq!(live(&world)[0].0, format!("{NAME}:8000"));
             world.net.name(NAME, &[ip(1)]);
-            serve(&world, 1);
+            answer_with_number(&world, 1);
             assert_eq!(answers(&world, 1).await, told(["1"]));
         }
     })

@@ -13,22 +13,6 @@ fn is_about(count: u64, share: f64) {
     assert!((seen - calls * share).abs() < 6.0 * deviation, "{count} of {CALLS} are not {share}");
 }
 
-/// Answers whatever comes to a backend, with its number.
-fn serve(world: &World, last: u8) {
-    let mut backends = world.backend(last);
-    beside(async move {
-        loop {
-            let mut backend = backends.accept().await;
-            beside(async move {
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{last}");
-                while backend.try_head().await.is_some() {
-                    backend.send(&answer).await;
-                }
-            });
-        }
-    });
-}
-
 /// Makes the calls; how many had each status and body.
 async fn call(world: &World) -> std::collections::BTreeMap<(u16, String), u64> {
     let mut client = world.client().await;
@@ -53,7 +37,7 @@ async fn a_share_of_the_calls_is_copied() {
         resources.push(Resource::Service(service("shop/shadow/http")));
         resources.push(endpoints("shop/shadow/http", vec![endpoint(2, "r1")]));
         let world = World::of(resources).await;
-        (1..=2).for_each(|last| serve(&world, last));
+        (1..=2).for_each(|last| answer_with_number(&world, last));
         assert_eq!(call(&world).await, [((200, "1".to_owned()), u64::from(CALLS))].into());
         is_about(counted(&world, Event::Mirrored), 0.1);
     })
@@ -70,7 +54,7 @@ async fn a_share_of_the_calls_is_harmed() {
         };
         let world =
             World::of(usual(service("shop/catalog/http"), filtered(vec![Filter::Fault(fault)]))).await;
-        serve(&world, 1);
+        answer_with_number(&world, 1);
         let seen = call(&world).await;
         is_about(seen[&(418, String::new())], 0.3);
         is_about(counted(&world, Event::FaultAborted), 0.3);
@@ -94,7 +78,7 @@ async fn weights_share_the_calls() {
             resources.push(endpoints(name, vec![endpoint(last, "r1")]));
         }
         let world = World::of(resources).await;
-        (1..=3).for_each(|last| serve(&world, last));
+        (1..=3).for_each(|last| answer_with_number(&world, last));
         let seen = call(&world).await;
         assert_eq!(seen.len(), 2, "{seen:?}");
         is_about(seen[&(200, "2".to_owned())], 0.1);

@@ -293,6 +293,22 @@ async fn patient<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("something happened in time")
 }
 
+/// Answers every call at a backend with its own number.
+pub fn answer_with_number(world: &World, last: u8) {
+    let mut backends = world.backend(last);
+    beside(async move {
+        loop {
+            let mut backend = backends.accept().await;
+            beside(async move {
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{last}");
+                while backend.try_head().await.is_some() {
+                    backend.send(&answer).await;
+                }
+            });
+        }
+    });
+}
+
 /// One end of a connection.
 pub struct Peer {
     pub stream: Stream,
