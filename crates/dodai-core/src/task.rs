@@ -144,7 +144,7 @@ impl Tasks {
         self.keep(id, handle)
     }
 
-    /// Spawns a task on the current `LocalSet`.
+    /// Spawns a task on the current `LocalRuntime` or `LocalSet`.
     #[expect(clippy::disallowed_methods, reason = "the one place where tasks are born")]
     pub fn spawn_local<F>(&self, kind: Kind, future: F) -> AbortHandle
     where

@@ -26,8 +26,9 @@ use dodai_transport::network::{self, Network};
 use dodai_transport::tls::files;
 use dodai_transport::tls::public::RootsFrom;
 use tokio::net::UdpSocket;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, LocalSet};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::arrivals::{Arrivals, Dialled};
@@ -67,7 +68,7 @@ pub struct Config {
     pub limits: Limits,
     /// Where connections come from and go to.
     pub network: Network,
-    /// Data-plane threads; 0 runs one worker as a task of the current `LocalSet`, for tests.
+    /// Data-plane threads; 0 runs one worker as a task of the current thread, for tests.
     pub threads: usize,
     /// Who wants call records.
     pub sinks: Vec<Arc<dyn Sink>>,
@@ -482,17 +483,13 @@ struct Inbox {
 }
 
 fn run_thread(shared: Arc<Shared>, inbox: Inbox) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a data-plane thread has no runtime"),
     };
-    let local = LocalSet::new();
-    // A task as others are: what stands outside of them is polled whenever any of them has run.
-    let life = local.spawn_local(run(shared, Tasks::new(), inbox));
-    if let Err(error) = runtime.block_on(local.run_until(life)) {
-        tracing::error!(%error, "a data-plane thread has failed");
-    }
+    runtime.block_on(run(shared, Tasks::new(), inbox));
 }
 
 /// One thread's life: take commands and calls until told to stop, then drain.
