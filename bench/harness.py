@@ -5,14 +5,16 @@ turn within each round, medians over rounds with the spread beside them, CPU mic
 time of the process, all threads) as the figure to compare. Everything is on loopback and bounded in time.
 
 Settings by environment: BENCH_CPU=0, ROUNDS, SECS, CONNS, QUICK=1 (one short round), DODAI_BINARY, and BENCH_BATCH=1 to
-run everything under SCHED_BATCH, which takes the wake-up contests of a shared machine out of the figures.
+run everything under SCHED_BATCH, which takes the wake-up contests of a shared machine out of the figures. TRAINING=1 loads
+the product alone for a moment and measures nothing: `cargo xtask dist` counts meanwhile what its code does.
 """
 import atexit, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, textwrap, time, typing
 
 TICK = os.sysconf("SC_CLK_TCK")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CPU = os.environ.get("BENCH_CPU", "0")
-QUICK = os.environ.get("QUICK") == "1"
+TRAINING = os.environ.get("TRAINING") == "1"
+QUICK = TRAINING or os.environ.get("QUICK") == "1"
 ROUNDS = int(os.environ.get("ROUNDS", "1" if QUICK else "5"))
 SECS = int(os.environ.get("SECS", "1" if QUICK else "3"))
 CONNS = int(os.environ.get("CONNS", "64"))
@@ -342,15 +344,15 @@ def wrk(url, seconds, connections, headers=(), script=None):
     )
 
 
-def h2load(url, seconds, connections, streams):
+def h2load(url, seconds, connections, streams, options=()):
     with tempfile.NamedTemporaryFile(dir=WORK) as log:
-        command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log.name}", url]
+        command = ["h2load", "-t1", f"-c{connections}", f"-m{streams}", f"-D{seconds}", f"--log-file={log.name}", *options, url]
         subprocess.run(placed(command), capture_output=True, text=True, check=True)
         lines = [line.split() for line in open(log.name)]
     if not lines:
         sys.exit(f"h2load got no answer from {url}")
     times = sorted(int(line[2]) / 1000 for line in lines)
-    good = sum(line[1] == "200" for line in lines)
+    good = sum(line[1] in ("200", "204") for line in lines)
     return dict(
         requests=len(lines),
         rps=good / seconds,
@@ -365,11 +367,17 @@ HEADER = """
 |---|---|---|---|---|---|---|---|---|"""
 
 
+OTHERS = ("nginx", "haproxy", "envoy")
+
+
 class Found(typing.NamedTuple):
-    """What one peer came to: CPU per request and p50, as ratios to the first peer, and failed requests."""
+    """What one peer came to: CPU per request and p50, as ratios to the first peer, failed requests, and the latency that it
+    adds to the first peer's, in milliseconds."""
     cpu: float
     p50: float
     errors: int
+    added_p50: float = 0
+    added_p99: float = 0
 
 
 def compare(what, peers, load):
@@ -378,6 +386,9 @@ def compare(what, peers, load):
     `peers` maps names to `(port, pids)`; the first is what the others are compared with. Returns, of each peer, the
     median of its CPU ratio, the median of its p50 ratio and the sum of its errors.
     """
+    if TRAINING:
+        ours = [port for name, (port, _) in peers.items() if name not in OTHERS]
+        return {name: Found(0, 0, 0) for name in peers} | {"dodai": Found(0, 0, sum(load(port, 2)["errors"] for port in ours))}
     results = {name: [] for name in peers}
     for _ in range(ROUNDS):
         for name, (port, pids) in peers.items():
@@ -396,7 +407,8 @@ def compare(what, peers, load):
         cpu = spread([run["cpu"] for run in runs], "%.1f")
         print(f"| {what} | {name} | {middle('rps'):.0f} | {middle('p50'):.3f} | {middle('p99'):.2f} | {cpu} | {spread(ratios, '%.2f')} | {middle('rss'):.1f} | {errors} |", flush=True)
         waits = [run["p50"] / base["p50"] for run, base in zip(runs, first)]
-        found[name] = Found(median(ratios), median(waits), errors)
+        added = [median(run[key] - base[key] for run, base in zip(runs, first)) for key in ("p50", "p99")]
+        found[name] = Found(median(ratios), median(waits), errors, *added)
     return found
 
 
