@@ -123,9 +123,8 @@ function Overview({ app }: { app: App }) {
           </>
         )}
       </div>
-      {traffic?.known === false ? (
-        <NotCounted traffic={traffic} />
-      ) : (
+      <NotCounted traffic={traffic} />
+      {traffic?.known !== false && (
         <div className="columns">
           <Edges title={t("Called by")} edges={traffic?.edges.filter((edge) => edge.app === app.id)} other="caller" app={app.id} range={lengthOf(traffic?.range, seconds)} />
           <Edges title={t("Calls, as seen in traffic")} edges={traffic?.edges.filter((edge) => edge.caller === app.id)} other="app" app={app.id} range={lengthOf(traffic?.range, seconds)} />

@@ -2,6 +2,7 @@
 
 pub mod join;
 mod kept;
+mod measures;
 mod questions;
 mod remote;
 mod roots;

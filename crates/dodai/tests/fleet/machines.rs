@@ -96,11 +96,16 @@ impl Machines {
 
     /// What the management API says of the server and the bases.
     pub fn status(&self) -> Value {
+        self.ask("/v1/status")
+    }
+
+    /// What the server's management API answers.
+    pub fn ask(&self, path: &str) -> Value {
         let admin = self.admin().unwrap();
         let (address, token) = (admin["address"].as_str().unwrap(), admin["token"].as_str().unwrap());
         let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
         let request = format!(
-            "GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         );
         let answer = Wire::to(port).ask(&request);
         serde_json::from_slice(&answer.body).unwrap()
