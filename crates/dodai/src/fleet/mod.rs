@@ -7,5 +7,6 @@ mod questions;
 mod remote;
 mod roots;
 mod server;
+mod tapped;
 
 pub use server::{AUTHORITY, run as serve};

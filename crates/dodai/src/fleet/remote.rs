@@ -32,11 +32,12 @@ use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::kept::Desk;
 use super::measures::Gathered;
 use super::questions::{Question, refusal};
+use super::tapped::tapped;
 use crate::admin::latest;
 
 /// How long a base may take to be connected to.
@@ -141,8 +142,7 @@ impl Fleet {
     }
 
     pub(super) fn connected(&self) -> Vec<BaseId> {
-        let observed = self.control.observed();
-        observed.bases().filter(|(_, base)| base.connected).map(|(id, _)| id.clone()).collect()
+        connected(&self.control)
     }
 
     /// What a base answers to a question, one after the other.
@@ -151,22 +151,7 @@ impl Fleet {
         base: &BaseId,
         question: &Question,
     ) -> BoxStream<'static, Result<T, Refusal>> {
-        let name = base.to_string();
-        let json = serde_json::to_vec(question).expect("questions have text keys only");
-        let answers = match self.asker.ask(base, json) {
-            Ok(answers) => answers,
-            Err(error) => {
-                let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "base", error);
-                return iter([Err(refusal)]).boxed();
-            }
-        };
-        let read = move |answer: Told| {
-            let json = answer.map_err(|text| refusal(&name, &text))?;
-            serde_json::from_slice(&json).map_err(|error| refusal(&name, &error.to_string()))
-        };
-        unfold(answers, |mut answers| async move { answers.recv().await.map(|one| (one, answers)) })
-            .map(read)
-            .boxed()
+        answers(&self.asker, base, question)
     }
 
     /// One answer of one base, within bounds.
@@ -213,6 +198,36 @@ impl Fleet {
         }
         text
     }
+}
+
+/// The bases that are there now.
+pub(super) fn connected(control: &Control) -> Vec<BaseId> {
+    let observed = control.observed();
+    observed.bases().filter(|(_, base)| base.connected).map(|(id, _)| id.clone()).collect()
+}
+
+/// What a base answers to a question, one after the other.
+pub(super) fn answers<T: DeserializeOwned + Send + 'static>(
+    asker: &Asker,
+    base: &BaseId,
+    question: &Question,
+) -> BoxStream<'static, Result<T, Refusal>> {
+    let name = base.to_string();
+    let json = serde_json::to_vec(question).expect("questions have text keys only");
+    let answers = match asker.ask(base, json) {
+        Ok(answers) => answers,
+        Err(error) => {
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "base", error);
+            return iter([Err(refusal)]).boxed();
+        }
+    };
+    let read = move |answer: Told| {
+        let json = answer.map_err(|text| refusal(&name, &text))?;
+        serde_json::from_slice(&json).map_err(|error| refusal(&name, &error.to_string()))
+    };
+    unfold(answers, |mut answers| async move { answers.recv().await.map(|one| (one, answers)) })
+        .map(read)
+        .boxed()
 }
 
 fn nobody() -> Refusal {
@@ -317,21 +332,7 @@ impl seam::Node for Fleet {
     }
 
     fn calls(&self, filter: CallFilter) -> Flow<Value> {
-        let question = Question::Calls(filter);
-        let mut all = SelectAll::new();
-        for base in self.connected() {
-            let name = base.to_string();
-            let calls = self.answers(&base, &question).map(move |call: Result<Value, Refusal>| match call {
-                Ok(Value::Object(mut call)) => {
-                    call.insert("base".to_owned(), name.clone().into());
-                    call.into()
-                }
-                Ok(_) => json!({ "base": name, "ended": "it answered something that is no call" }),
-                Err(why) => json!({ "base": name, "ended": why.to_string() }),
-            });
-            all.push(calls.boxed());
-        }
-        all.boxed()
+        tapped(self.control.clone(), self.asker.clone(), filter)
     }
 
     fn look(&self, look: Look) -> Pending<'_, Value> {

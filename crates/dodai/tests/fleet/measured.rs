@@ -1,6 +1,7 @@
 //! What a server knows of the calls on its bases.
 
 use std::cell::RefCell;
+use std::io::{BufRead as _, BufReader};
 
 use serde_json::Value;
 
@@ -29,11 +30,9 @@ fn a_server_adds_up_what_its_bases_measure() {
         let told = traffic(&machines);
         told["known"] == true && told["silent"].as_array().is_some_and(Vec::is_empty)
     });
-    let labels = format!(
-        "apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{name: {}}}\nspec:\n  labels: {{dodai.dev/gateway: \"\"}}\n---\n",
-        machines.name("two")
-    );
-    let documents = [labels, member("inner", ""), member("outer", ""), front_to(port, "outer")].concat();
+    let documents =
+        [labelled(&machines, "two"), member("inner", ""), member("outer", ""), front_to(port, "outer")]
+            .concat();
     machines.write("dodai.yaml", &documents);
     machines.apply("dodai.yaml");
     answers(port, "/call/inner", "200 200 inner\n");
@@ -90,4 +89,41 @@ fn a_server_adds_up_what_its_bases_measure() {
     });
     assert_eq!(traffic(&machines)["known"], true);
     machines.end();
+}
+
+#[test]
+fn a_tap_hears_a_base_that_joins_after_it_began() {
+    let [port] = free_ports();
+    let mut machines = Machines::new("tap", "");
+    machines.serve(&[]);
+    let mut told = BufReader::new(machines.follow("/v1/calls"));
+    let mut line = String::new();
+    while !line.contains(": begins") {
+        line.clear();
+        assert!(told.read_line(&mut line).unwrap() > 0, "the tap ended before it began");
+    }
+    machines.join("late", &[]);
+    machines.write(
+        "dodai.yaml",
+        &[labelled(&machines, "late"), member("outer", ""), front_to(port, "outer")].concat(),
+    );
+    machines.apply("dodai.yaml");
+    answers(port, "/", "200 outer\n");
+    let of_base = format!("\"base\":\"{}\"", machines.name("late"));
+    while !(line.contains(&of_base) && line.contains("default/outer")) {
+        // The tap is known to the base a moment later.
+        assert_eq!(get(port, "/").status(), 200);
+        line.clear();
+        assert!(told.read_line(&mut line).unwrap() > 0, "the tap ended");
+    }
+    drop(told);
+    machines.end();
+}
+
+/// The document of a base that opens gateways.
+fn labelled(machines: &Machines, base: &str) -> String {
+    let name = machines.name(base);
+    format!(
+        "apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{name: {name}}}\nspec:\n  labels: {{dodai.dev/gateway: \"\"}}\n---\n"
+    )
 }
