@@ -1,9 +1,11 @@
 // Opens every page of the console in a browser, against a shop under load, and uses it: what is shown must be right,
 // nothing may be refused by the content policy or fail in the page, and axe must find nothing serious.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { execFile } from "node:child_process";
+import { mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 import { load, order, shop } from "./shop.mjs";
 
@@ -95,6 +97,7 @@ async function app(page) {
   await page.getByRole("link", { name: "Revisions" }).click();
   await page.getByText("newest").waitFor();
   await check(page, "revisions");
+  await shares(page);
   await page.getByRole("link", { name: "Configuration" }).click();
   await page.getByText("artifacts/web.wasm").or(page.getByText("sha256:")).first().waitFor();
   await check(page, "configuration");
@@ -114,6 +117,50 @@ async function app(page) {
   await page.getByRole("dialog").waitFor({ state: "detached" });
   await go(page, "/");
   await page.locator(".list", { hasText: "catalog" }).first().waitFor();
+}
+
+/** Calls are split between the newest revision by its name and whichever is the newest, and all given back. */
+async function shares(page) {
+  const newest = await page.locator("tr", { hasText: "newest" }).locator("code").first().textContent();
+  const dialog = page.getByRole("dialog");
+  const open = () => page.getByRole("button", { name: "Move calls…" }).click();
+  const move = async () => {
+    await dialog.getByLabel("Type web to confirm").fill("web");
+    await dialog.getByRole("button", { name: "Move", exact: true }).click();
+    await dialog.waitFor({ state: "detached" });
+  };
+  // Whoever else changes the shares, the dialog shows what is.
+  const says75 = () => page.waitForFunction(() => document.querySelector("dialog input[type=number]")?.value === "75");
+  await open();
+  await dialog.getByLabel(`Weight of ${newest}`).fill("25");
+  await dialog.getByLabel("Weight of latest").fill("75");
+  await dialog.getByText(`revision: ${newest}`).waitFor();
+  await dialog.getByLabel("Type web to confirm").fill("web");
+  await shot(page, "shares");
+  await check(page, "shares");
+  await dialog.getByRole("button", { name: /Copy as a command/ }).click();
+  const command = await page.evaluate(() => navigator.clipboard.readText());
+  await move();
+  await open();
+  await says75();
+  await dialog.getByLabel(`Weight of ${newest}`).fill("0");
+  await move();
+  // What is copied does the same from a terminal.
+  await inTerminal(command);
+  await open();
+  await says75();
+  await dialog.getByLabel(`Weight of ${newest}`).fill("0");
+  await move();
+}
+
+/** Runs a command that was copied where the shop's folder is. */
+async function inTerminal(command) {
+  const folder = join(running.folder, "bin");
+  mkdirSync(folder, { recursive: true });
+  rmSync(join(folder, "dodai"), { force: true });
+  symlinkSync(resolve(binary), join(folder, "dodai"));
+  const env = { ...process.env, PATH: `${folder}:${process.env.PATH}` };
+  await promisify(execFile)("/bin/sh", ["-c", command], { cwd: running.folder, env });
 }
 
 async function calls(page) {
@@ -162,6 +209,11 @@ async function topology(page) {
   await moved(page);
   await shot(page, "topology");
   await check(page, "topology");
+  // As with the keyboard; in the drawing it is a click on the line.
+  await page.getByRole("button", { name: "Calls of web to catalog" }).press("Enter");
+  await page.locator(".samples li").first().waitFor();
+  await shot(page, "edge");
+  await check(page, "edge");
   await go(page, "/topology?try=1000");
   await page.getByText("1000 nodes").waitFor();
   await moved(page);
@@ -226,7 +278,9 @@ async function components(page) {
   await check(page, "components");
   await go(page, "/components/default/shop-pubsub");
   await page.getByRole("combobox", { name: "Topic" }).fill("order.placed");
-  await page.getByRole("button", { name: "Publish", exact: true }).click();
+  await page.getByRole("button", { name: "Publish…", exact: true }).click();
+  await page.getByLabel("Type order.placed to confirm").fill("order.placed");
+  await page.getByRole("dialog").getByRole("button", { name: "Publish", exact: true }).click();
   await page.getByText("1 published from here").waitFor();
   await go(page, "/components/default/shop-config");
   await page.getByLabel("Key", { exact: true }).fill("banner");

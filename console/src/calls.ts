@@ -1,5 +1,6 @@
 // The stream of calls: what a message of it is, and what tells one call from every other.
 import type { Call, Missed, Silent, Told } from "./api/schema";
+import type { Tone } from "./parts/basic";
 
 /** Sequence numbers count on each base, and begin anew when it does. */
 export const callKey = (call: Call) => `${call.base ?? ""} ${call.sequence} ${call.span_id} ${call.event ?? ""}`;
@@ -20,4 +21,10 @@ export function readTold(data: string, reader: Reader) {
   if (isMissed(told)) reader.missed?.(told.missed);
   else if (isSilent(told)) reader.silent?.(told.base, told.ended);
   else if (typeof told.time === "string" && typeof told.service === "string") reader.call(told);
+}
+
+/** How a call ended, in one tone. */
+export function toneOfCall(call: Call): Tone {
+  if (call.failure || call.status >= 500 || call.status === 0 || (call.grpc_status ?? 0) !== 0) return "bad";
+  return call.status >= 400 ? "warn" : "good";
 }

@@ -76,3 +76,10 @@ export const quoted = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : 
 
 /** The namespace flag of a command, where it is needed. */
 export const inNamespace = (namespace: string) => (namespace === "default" ? "" : ` -n ${quoted(namespace)}`);
+
+/** The command that applies this document: its text goes along, up to a word that is no line of it. */
+export function applied(text: string): string {
+  let end = "EOF";
+  while (text.split("\n").includes(end)) end += "_";
+  return `dodai apply -f - <<'${end}'\n${text.endsWith("\n") ? text : `${text}\n`}${end}`;
+}

@@ -402,8 +402,10 @@ export type Edge = {
 /** What calls were lately. */
 export type Traffic = {
   range: Range;
-  /** False where calls are not counted, as on a server whose bases count for themselves: then nothing is known, rather than that there were none. */
+  /** False on a server to which no base has told yet what it measures: then nothing is known, rather than that there were none. */
   known: boolean;
+  /** Bases that are connected and do not say what they measure, so that it is missing here. */
+  silent: string[];
   apps: Record<string, Point[]>;
   /** What each app got over the whole range. */
   sums: Record<string, Sum>;

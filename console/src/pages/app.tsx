@@ -12,8 +12,11 @@ import { Logs } from "../parts/logs";
 import { A, useRange } from "../route";
 import { t } from "../text/text";
 import { NotCounted } from "./home";
+import { isMoving, sharesOf } from "../shares";
 
 const Configuration = lazy(() => import("./configuration").then((page) => ({ default: page.Configuration })));
+
+const Shares = lazy(() => import("./shares").then((page) => ({ default: page.Shares })));
 
 const TABS = ["overview", "instances", "revisions", "logs", "configuration"] as const;
 
@@ -123,9 +126,8 @@ function Overview({ app }: { app: App }) {
           </>
         )}
       </div>
-      {traffic?.known === false ? (
-        <NotCounted traffic={traffic} />
-      ) : (
+      <NotCounted traffic={traffic} />
+      {traffic?.known !== false && (
         <div className="columns">
           <Edges title={t("Called by")} edges={traffic?.edges.filter((edge) => edge.app === app.id)} other="caller" app={app.id} range={lengthOf(traffic?.range, seconds)} />
           <Edges title={t("Calls, as seen in traffic")} edges={traffic?.edges.filter((edge) => edge.caller === app.id)} other="app" app={app.id} range={lengthOf(traffic?.range, seconds)} />
@@ -287,12 +289,33 @@ export function ownRevisions(app: App, documents: readonly Document[]): Document
 function Revisions({ app }: { app: App }) {
   const documents = useApi("documents", { kind: "Revision", namespace: app.namespace }, ["documents"]);
   const [back, setBack] = useState<string | null>(null);
+  const [isSharing, setSharing] = useState(false);
   if (!documents.value) return <Waiting error={documents.error} />;
   const revisions = ownRevisions(app, documents.value.items);
   const states = new Map((app.status.revisions ?? []).map((one) => [one.id, one]));
   const all = [...states.values()].reduce((sum, one) => sum + one.weight, 0) || 1;
   return (
-    <Panel title={t("Revisions")} actions={<Cli text={`dodai get revisions${inNamespace(app.namespace)}`} />} flush>
+    <Panel
+      title={t("Revisions")}
+      actions={
+        <>
+          {app.shape !== "external" && revisions.length > 0 && (
+            <button type="button" className="button small" onClick={() => setSharing(true)}>
+              {t("Move calls…")}
+            </button>
+          )}
+          <Cli text={`dodai get revisions${inNamespace(app.namespace)}`} />
+        </>
+      }
+      flush
+    >
+      {isMoving(app) && app.shape !== "external" && (
+        <div className="notice warn" role="status">
+          {t("Calls are on their way to what the document says: {shares}", {
+            shares: (app.status.revisions ?? []).map((one) => `${one.id} ${percent(one.weight / all)}, ${t("{ready} of {wanted} ready", { ready: one.ready ?? 0, wanted: one.wanted ?? 0 })}`).join("; "),
+          })}
+        </div>
+      )}
       {revisions.length === 0 ? (
         <Empty title={t("No revisions yet")} />
       ) : (
@@ -349,12 +372,17 @@ function Revisions({ app }: { app: App }) {
         </div>
       )}
       {back !== null && <RollBack app={app} to={back} onClose={() => setBack(null)} />}
+      {isSharing && (
+        <Suspense fallback={null}>
+          <Shares key={JSON.stringify(sharesOf(app))} app={app} revisions={revisions.map((one) => String((one.spec as { id: string }).id))} onClose={() => setSharing(false)} />
+        </Suspense>
+      )}
     </Panel>
   );
 }
 
 /** What an action on the app will hit. */
-function Hit({ app, children }: { app: App; children: ReactNode }) {
+export function Hit({ app, children }: { app: App; children: ReactNode }) {
   const [seconds] = useRange();
   const traffic = useTraffic(seconds, app.id);
   const figures = sums(traffic, app.id);

@@ -5,9 +5,9 @@ import { address, type Asked } from "../api/client";
 import type { Call } from "../api/schema";
 import type { Refused } from "../api/client";
 import { follow } from "../api/stream";
-import { callKey, readTold } from "../calls";
+import { callKey, readTold, toneOfCall } from "../calls";
 import { duration, quoted, rate, short } from "../format";
-import { Badge, Cli, Empty, Failure, Head, Panel, type Tone } from "../parts/basic";
+import { Badge, Cli, Empty, Failure, Head, Panel } from "../parts/basic";
 import { Icon } from "../parts/icon";
 import { Stations, Trace } from "../parts/stations";
 import { useField } from "../route";
@@ -15,11 +15,6 @@ import { t } from "../text/text";
 
 const MOST = 500;
 const DRAW_MS = 200;
-
-export function toneOfCall(call: Call): Tone {
-  if (call.failure || call.status >= 500 || call.status === 0 || (call.grpc_status ?? 0) !== 0) return "bad";
-  return call.status >= 400 ? "warn" : "good";
-}
 
 interface Filters {
   app: string;

@@ -5,7 +5,7 @@ import { useApi } from "../api/live";
 import type { Component } from "../api/schema";
 import { appPath } from "../apps";
 import { bytes, inNamespace, quoted, short } from "../format";
-import { Badge, Cli, Dot, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
+import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
 
@@ -205,19 +205,15 @@ export function listenersOf(one: Component, subscriptions: Record<string, string
 function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) {
   const [topic, setTopic] = useState("");
   const [data, setData] = useState('{"hello": "world"}');
-  const [error, setError] = useState<Refused | null>(null);
+  const [isAsking, setAsking] = useState(false);
   const [sent, setSent] = useState(0);
   const command = `dodai publish ${quoted(one.name)} ${quoted(topic || "TOPIC")} ${quoted(data)}${inNamespace(one.namespace)}`;
   const publish = async () => {
-    setError(null);
-    try {
-      await ask("publish", { pubsub: one.name, topic, namespace: one.namespace }, new Blob([data], { type: data.trim().startsWith("{") ? "application/json" : "text/plain" }));
-      setSent((count) => count + 1);
-      toast(t("Published"));
-    } catch (failure) {
-      setError(failure as Refused);
-    }
+    await ask("publish", { pubsub: one.name, topic, namespace: one.namespace }, new Blob([data], { type: data.trim().startsWith("{") ? "application/json" : "text/plain" }));
+    setSent((count) => count + 1);
+    toast(t("Published"));
   };
+  const goes = (apps: string[]) => (apps.length ? t("{topic} of {name} goes to {apps}.", { topic, name: one.name, apps: apps.map(short).join(", ") }) : t("Nobody listens to this topic now."));
   const topics = useId();
   const hit = [...new Set(listeners.filter((listener) => listener.topic === topic).map((listener) => listener.app))];
   return (
@@ -227,7 +223,7 @@ function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) 
         className="stack tight"
         onSubmit={(event) => {
           event.preventDefault();
-          void publish();
+          setAsking(true);
         }}
       >
         <label className="field">
@@ -243,19 +239,22 @@ function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) 
           <span>{t("Data")}</span>
           <textarea className="input mono" style={{ height: 110, padding: 9 }} value={data} onChange={(event) => setData(event.target.value)} spellCheck={false} />
         </label>
-        {error && <Failure error={error} />}
-        <p className="dim">
-          {hit.length ? t("{topic} of {name} goes to {apps}.", { topic, name: one.name, apps: hit.map(short).join(", ") }) : t("Nobody listens to this topic now.")}
-        </p>
+        <p className="dim">{goes(hit)}</p>
         <div className="spread">
           <span className="dim" role="status">
             {sent > 0 && t("{count} published from here", { count: sent })}
           </span>
           <button type="submit" className="button primary" disabled={!topic}>
-            {t("Publish")}
+            {t("Publish…")}
           </button>
         </div>
       </form>
+      {isAsking && (
+        <Confirm title={t("Publish to {topic}", { topic })} word={topic} action={t("Publish")} command={command} run={publish} onClose={() => setAsking(false)}>
+          <p>{goes(hit)}</p>
+          <pre className="value">{data}</pre>
+        </Confirm>
+      )}
     </Panel>
     <Panel title={t("Who listens")} flush>
       {listeners.length === 0 ? (
@@ -289,7 +288,12 @@ function Values({ one }: { one: Component }) {
     work.catch((failure: Refused) => setError(failure));
   };
   const read = () => run(ask("configGet", place).then((got) => setValue(got.value)));
-  const write = () => run(ask("configSet", place, value ?? "").then(() => toast(t("Written"))));
+  const [isAsking, setAsking] = useState(false);
+  const write = async () => {
+    await ask("configSet", place, value ?? "");
+    toast(t("Written"));
+  };
+  const who = t("Writing changes {key} of {name} for every app that may use it: {apps}.", { key: key || "–", name: one.name, apps: one.scopes.length ? one.scopes.join(", ") : t("all apps of {namespace}", { namespace: one.namespace }) });
   const commands = value === null ? `dodai config get ${quoted(one.name)} ${quoted(key || "KEY")}` : `dodai config set ${quoted(one.name)} ${quoted(key || "KEY")} ${quoted(value)}`;
   return (
     <Panel title={t("Values of {name}", { name: one.name })} actions={<Cli text={commands + inNamespace(one.namespace)} />}>
@@ -314,13 +318,19 @@ function Values({ one }: { one: Component }) {
           <input className="input mono" value={value ?? ""} onChange={(event) => setValue(event.target.value)} />
         </label>
         {error && <Failure error={error} />}
-        <p className="dim">{t("Writing changes {key} of {name} for every app that may use it: {apps}.", { key: key || "–", name: one.name, apps: one.scopes.length ? one.scopes.join(", ") : t("all apps of {namespace}", { namespace: one.namespace }) })}</p>
+        <p className="dim">{who}</p>
         <div className="actions">
-          <button type="button" className="button primary" disabled={!key || value === null} onClick={write}>
-            {t("Write")}
+          <button type="button" className="button primary" disabled={!key || value === null} onClick={() => setAsking(true)}>
+            {t("Write…")}
           </button>
         </div>
       </form>
+      {isAsking && (
+        <Confirm title={t("Write {key}", { key })} word={key} action={t("Write")} command={commands + inNamespace(one.namespace)} run={write} onClose={() => setAsking(false)}>
+          <p>{who}</p>
+          <p>{t("It becomes: {value}", { value: value ?? "" })}</p>
+        </Confirm>
+      )}
     </Panel>
   );
 }

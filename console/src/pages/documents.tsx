@@ -4,7 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import { ask, type Refused } from "../api/client";
 import { refresh, useApi } from "../api/live";
 import type { Applied, Document, Kind, Problem, Version } from "../api/schema";
-import { age, inNamespace, moment, quoted } from "../format";
+import { age, applied as asCommand, inNamespace, moment, quoted } from "../format";
 import { Badge, Cli, Confirm, Dialog, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
 import { Difference } from "../parts/difference";
 import { Editor, type Mark } from "../parts/editor";
@@ -288,7 +288,7 @@ function Review({ before, after, applied, revision, onClose, onApplied }: Review
       <Difference before={before} after={after} label={t("What will change")} />
       {error && <Failure error={error} />}
       <div className="spread">
-        <Cli text="dodai apply -f FILE" />
+        <Cli text={asCommand(after)} />
         <div className="actions">
           <button type="button" className="button" onClick={onClose} autoFocus>
             {t("Cancel")}

@@ -108,10 +108,12 @@ export function AppCard({ app, traffic }: { app: App; traffic: Traffic | undefin
 /** A figure, or a dash where it is not known. */
 export const shown = (figures: Sums | null, name: keyof Sums, format: (value: number) => string) => (figures ? format(figures[name]) : "–");
 
-/** Said where figures of calls would stand and are not known. */
+/** Said where figures of calls are not known, or lack those of a base. */
 export function NotCounted({ traffic }: { traffic: Traffic | undefined }) {
-  if (!traffic || traffic.known) return null;
-  return <div className="notice">{t("Calls are counted on each base, and this server does not gather the counts: how many there are is not known here.")}</div>;
+  if (!traffic) return null;
+  if (!traffic.known) return <div className="notice">{t("Bases count calls and tell their server, and none has told anything yet.")}</div>;
+  if (traffic.silent.length === 0) return null;
+  return <div className="notice warn">{t("What {bases} measures is missing here: it is connected and does not tell. Perhaps it is of an older version.", { bases: traffic.silent.join(", ") })}</div>;
 }
 
 export function Figure({ name, value, bad }: { name: string; value: string; bad?: boolean }) {

@@ -8,6 +8,7 @@ import { duration, percent, quoted, rate, short } from "../format";
 import { NotCounted } from "./home";
 import { Cli, Dot, Empty, Head, Panel, RangePicker, Waiting } from "../parts/basic";
 import { Icon } from "../parts/icon";
+import { Samples } from "../parts/samples";
 import { type Hit, Scene, type SceneEdge, type SceneNode } from "../parts/scene";
 import { A, useField, useRange } from "../route";
 import { useIsDark } from "../settings";
@@ -111,7 +112,7 @@ export function Topology() {
           </div>
         )}
       </Panel>
-      {by !== "base" && graph.edges.length <= 200 && <Table graph={graph} edges={traffic?.edges ?? []} seconds={lasted} />}
+      {by !== "base" && graph.edges.length <= 200 && <Table graph={graph} edges={traffic?.edges ?? []} seconds={lasted} choose={setChosen} />}
     </>
   );
 }
@@ -211,9 +212,10 @@ function Card({ hit, graph, apps, edges, counted, choose }: CardProps) {
                 </>
               )}
             </dl>
+            <Samples key={`${caller} ${app}`} caller={caller} app={app} />
             <div className="row wrap">
               <A className="button small" to={`/calls?${app.includes("/") ? `app=${encodeURIComponent(app)}&` : ""}caller=${encodeURIComponent(caller)}`}>
-                {t("Sample calls")}
+                {t("All of them")}
               </A>
               <Cli text={`dodai tap${app.includes("/") ? ` ${quoted(short(app))}` : ""} --caller ${quoted(caller)}`} />
             </div>
@@ -267,7 +269,14 @@ function Card({ hit, graph, apps, edges, counted, choose }: CardProps) {
   );
 }
 
-function Table({ graph, edges, seconds }: { graph: Graph; edges: Edge[]; seconds: number }) {
+function Table({ graph, edges, seconds, choose }: { graph: Graph; edges: Edge[]; seconds: number; choose: (hit: Hit) => void }) {
+  const chosen = (edge: Edge) => {
+    const found = graph.edges.find((one) => one.from === edge.caller && one.to === edge.app);
+    if (!found) return;
+    choose({ edge: found });
+    // The figures are beside the drawing, which may be out of sight.
+    requestAnimationFrame(() => document.querySelector(".topology .card")?.scrollIntoView({ block: "center" }));
+  };
   if (graph.edges.length === 0) return null;
   return (
     <div style={{ marginTop: 16 }}>
@@ -289,7 +298,11 @@ function Table({ graph, edges, seconds }: { graph: Graph; edges: Edge[]; seconds
               .map((edge) => (
                 <tr key={`${edge.caller} ${edge.app}`}>
                   <td>{nameOf(edge.caller)}</td>
-                  <td>{nameOf(edge.app)}</td>
+                  <td>
+                    <button type="button" className="button quiet small" onClick={() => chosen(edge)} aria-label={t("Calls of {caller} to {app}", { caller: nameOf(edge.caller), app: nameOf(edge.app) })}>
+                      {nameOf(edge.app)}
+                    </button>
+                  </td>
                   <td className="right num">{rate(edge.calls / seconds)}</td>
                   <td className="right num">{percent(edge.errors / Math.max(1, edge.calls))}</td>
                   <td className="right num">{duration(edge.p50_us)}</td>

@@ -4,6 +4,7 @@ import type { Refused } from "../api/client";
 import type { Phase } from "../api/schema";
 import { ranges, type RangeName, useRange } from "../route";
 import { t } from "../text/text";
+import { saidOf } from "../text/refusals";
 import { Icon } from "./icon";
 
 export type Tone = "good" | "warn" | "bad" | "accent" | "plain";
@@ -128,8 +129,10 @@ export function Command({ text }: { text: string }) {
 
 /** Copies what does the same from a terminal. */
 export function Cli({ text }: { text: string }) {
+  const [first = "", ...more] = text.split("\n");
+  const shown = `${t("Copy as a command")}: ${first}${more.length ? " …" : ""}`;
   return (
-    <button type="button" className="button quiet icon" onClick={() => void copy(text)} title={`${t("Copy as a command")}: ${text}`} aria-label={`${t("Copy as a command")}: ${text}`}>
+    <button type="button" className="button quiet icon" onClick={() => void copy(text)} title={shown} aria-label={shown}>
       <Icon name="terminal" />
     </button>
   );
@@ -150,7 +153,8 @@ export function Failure({ error }: { error: Refused }) {
     <div className="notice bad" role="alert">
       <Icon name="warning" />
       <div>
-        <div>{error.refusal.message}</div>
+        {saidOf(error) && <div>{saidOf(error)}</div>}
+        <div className={saidOf(error) ? "dim" : ""}>{error.refusal.message}</div>
         {error.refusal.remedy && <div className="dim">{error.refusal.remedy}</div>}
       </div>
     </div>
@@ -204,6 +208,8 @@ interface ConfirmProps {
   title: string;
   /** What must be typed. */
   word: string;
+  /** What is asked for, where nothing that could be typed is right yet. */
+  shown?: string;
   /** What will be hit. */
   children: ReactNode;
   action: string;
@@ -214,7 +220,7 @@ interface ConfirmProps {
 }
 
 /** Asks for a word before something is done that is felt by others, and shows what that is. */
-export function Confirm({ title, word, children, action, command, danger, run, onClose }: ConfirmProps) {
+export function Confirm({ title, word, shown = word, children, action, command, danger, run, onClose }: ConfirmProps) {
   const [typed, setTyped] = useState("");
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<Refused | null>(null);
@@ -240,7 +246,7 @@ export function Confirm({ title, word, children, action, command, danger, run, o
         }}
       >
         <label className="field">
-          <span>{t("Type {word} to confirm", { word })}</span>
+          <span>{t("Type {word} to confirm", { word: shown })}</span>
           <input className="input" value={typed} onChange={(event) => setTyped(event.target.value)} autoFocus autoComplete="off" spellCheck={false} />
         </label>
         {error && <Failure error={error} />}

@@ -1,6 +1,10 @@
+/// <reference types="vite/client" />
 import { describe, expect, it, vi } from "vitest";
 import type { App } from "../apps";
 import type { Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
+
+/** Where the server refuses. */
+const sources = import.meta.glob<string>(["../../../crates/dodai-admin/src/**/*.rs", "../../../crates/dodai/src/**/*.rs"], { query: "?raw", import: "default", eager: true });
 
 // What the browser gives to modules as they are loaded.
 vi.stubGlobal("localStorage", { getItem: () => null, setItem: () => undefined, removeItem: () => undefined });
@@ -26,6 +30,8 @@ const format = await import("../format");
 const { toYaml } = await import("../yaml");
 const { callKey, readTold } = await import("../calls");
 const { asked, command } = await import("../pages/calls");
+const { isMoving, sharesOf, withShares } = await import("../shares");
+const { saidCodes } = await import("../text/refusals");
 const { graphOf, placesOf } = await import("../pages/topology");
 
 describe("server-sent events", () => {
@@ -70,7 +76,7 @@ describe("addresses", () => {
 const point = (second: number, calls: number, errors = 0, p50 = 0, p99 = 0): Point => [second, calls, errors, p50, p99, 0, 0, 1000];
 
 describe("traffic", () => {
-  const traffic: Traffic = { known: true, sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [] };
+  const traffic: Traffic = { known: true, silent: [], sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [] };
   it("moves on with each beat, once", () => {
     const beat = { second: 111, apps: { "default/web": point(111, 3), "default/new": point(111, 1) } } as unknown as Beat;
     const next = append(traffic, beat, 10);
@@ -265,5 +271,45 @@ describe("words and numbers", () => {
     expect(fit("orders App", "ord")).toBe(0);
     expect(fit("orders App", "xyz")).toBeNull();
     expect(fit("orders App", "odr")).not.toBeNull();
+  });
+});
+
+describe("shares", () => {
+  const app = (traffic: unknown, revisions: unknown[] = []): App =>
+    ({ document: { apiVersion: "dodai.dev/v1", kind: "App", metadata: { name: "web" }, spec: { module: {}, ...(traffic ? { traffic } : {}) } }, status: { latestRevision: "b", revisions } }) as unknown as App;
+  it("are all to the latest where nothing is said", () => {
+    expect(sharesOf(app(undefined))).toEqual([{ revision: "latest", weight: 1 }]);
+    expect(sharesOf(app([{ revision: "a" }, { revision: "latest", weight: 9 }]))).toEqual([{ revision: "a", weight: 1 }, { revision: "latest", weight: 9 }]);
+  });
+  it("change nothing else in the document, and say no more than is needed", () => {
+    const split = withShares(app(undefined), [{ revision: "latest", weight: 90 }, { revision: "a", weight: 10 }, { revision: "c", weight: 0 }]);
+    expect(split.spec).toEqual({ module: {}, traffic: [{ revision: "latest", weight: 90 }, { revision: "a", weight: 10 }] });
+    expect(withShares(app([{ revision: "a" }]), [{ revision: "latest", weight: 100 }]).spec).toEqual({ module: {} });
+  });
+  it("move until each revision that has one is ready", () => {
+    const traffic = [{ revision: "latest", weight: 1 }, { revision: "a", weight: 1 }];
+    const b = { id: "b", weight: 1, ready: 1, wanted: 1 };
+    expect(isMoving(app(traffic, [b]))).toBe(true);
+    expect(isMoving(app(traffic, [b, { id: "a", weight: 1, ready: 0, wanted: 1 }]))).toBe(true);
+    expect(isMoving(app(traffic, [b, { id: "a", weight: 1, ready: 1, wanted: 1 }]))).toBe(false);
+  });
+});
+
+describe("a document as a command", () => {
+  it("ends where no line of it does", () => {
+    expect(format.applied("a: 1")).toBe("dodai apply -f - <<'EOF'\na: 1\nEOF");
+    expect(format.applied("a: |\nEOF\nEOF_\n")).toBe("dodai apply -f - <<'EOF__'\na: |\nEOF\nEOF_\nEOF__");
+  });
+});
+
+describe("refusals", () => {
+  it("are said in Chinese by every code that the server has", () => {
+    const codes = new Set<string>();
+    for (const [file, text] of Object.entries(sources)) {
+      for (const [, code] of text.matchAll(/Refusal::new\([^"()]*(?:\([^()]*\)[^"()]*)*"([a-z_]+)"/g)) codes.add(code ?? "");
+      if (file.endsWith("/refusal.rs")) for (const [, code] of text.matchAll(/of\(StatusCode::\w+, "([a-z_]+)"/g)) codes.add(code ?? "");
+    }
+    expect(codes.size).toBeGreaterThan(15);
+    expect([...codes].filter((code) => !saidCodes.includes(code))).toEqual([]);
   });
 });

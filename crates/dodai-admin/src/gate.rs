@@ -9,13 +9,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header, request};
+use http::{HeaderMap, HeaderName, StatusCode, header, request};
 
 use crate::session::{Sessions, Visit};
 use crate::{Refusal, console};
 
 /// Says whether a token opens the API, in a time that does not depend on where it differs.
 pub type Check = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Where the page is from that asks (Fetch Metadata, W3C).
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What lets requests in.
 #[derive(Clone)]
@@ -41,6 +44,7 @@ impl Gate {
         if path == "/healthz" || console::is_page(&head.method, path, &head.headers) {
             return Ok(None);
         }
+        admit_site(&head.headers)?;
         match bearer(&head.headers) {
             Some(token) if (self.check)(token) => Ok(None),
             Some(_) => Err(unauthorized("the token is not the one of this server")),
@@ -69,8 +73,7 @@ impl Gate {
         let origin = origin.to_str().unwrap_or_default();
         let own = origin.split_once("://").map(|(_, authority)| authority);
         if own.is_none() || own != host {
-            let text = "requests of web pages of other origins are refused";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_origin", text));
+            return Err(foreign());
         }
         Ok(())
     }
@@ -80,6 +83,20 @@ impl Gate {
             || name.eq_ignore_ascii_case("localhost")
             || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     }
+}
+
+/// Refuses what a page of elsewhere asks, as browsers say with each request whether or not they send an origin: a page on
+/// another port of this machine is of the same site.
+fn admit_site(headers: &HeaderMap) -> Result<(), Refusal> {
+    match headers.get(SITE).map(|site| site.as_bytes()) {
+        None | Some(b"same-origin" | b"none") => Ok(()),
+        Some(_) => Err(foreign()),
+    }
+}
+
+fn foreign() -> Refusal {
+    let text = "requests of web pages of other origins are refused";
+    Refusal::new(StatusCode::FORBIDDEN, "foreign_origin", text)
 }
 
 /// Whether a host is an IP address, which a rebound name never is.

@@ -280,7 +280,10 @@ pub(crate) async fn traffic(State(parts): Shared, uri: Uri) -> Answer {
     let (apps, sums, edges) =
         (history.apps(range, only), history.sums(range, only), history.edges(range, only));
     let known = history.knows_calls();
-    answer(&json!({ "range": range, "known": known, "apps": apps, "sums": sums, "edges": edges }))
+    let silent = parts.node.silent();
+    answer(
+        &json!({ "range": range, "known": known, "silent": silent, "apps": apps, "sums": sums, "edges": edges }),
+    )
 }
 
 #[cfg(test)]

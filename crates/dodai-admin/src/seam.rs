@@ -21,7 +21,7 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send
 pub type Flow<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
 /// What an instance uses, where it is measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Processor time since its start, in milliseconds.
     pub cpu_ms: Option<u64>,
@@ -273,6 +273,10 @@ pub trait Node: Send + Sync + 'static {
     /// All calls until now, by who calls whom; `None` where that is not known, which is not the same as no calls.
     fn traffic(&self) -> Option<Traffic> {
         None
+    }
+    /// Bases that are connected and do not say what they measure, so that it is missing in all of the above; sorted.
+    fn silent(&self) -> Vec<String> {
+        Vec::new()
     }
     /// Subscriptions, such as `default/shop events/order.placed`, with the reason of those that do not run; empty where
     /// that is not known.

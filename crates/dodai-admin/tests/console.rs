@@ -103,6 +103,27 @@ async fn the_stream_goes_on_where_it_was() {
     );
 }
 
+/// Every path of the router with the methods that it takes.
+pub async fn methods(world: &World) -> BTreeMap<&'static str, Vec<String>> {
+    let mut routed = BTreeMap::new();
+    for (path, _) in routes() {
+        // A method that nothing takes is answered with those that are taken.
+        let answer = world.send("TRACE", &filled(path), &[], "").await;
+        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        let allow = answer.headers["allow"].to_str().unwrap();
+        let mut methods: Vec<String> =
+            allow.split(',').filter(|one| *one != "HEAD").map(str::to_owned).collect();
+        methods.sort();
+        routed.insert(path, methods);
+    }
+    routed
+}
+
+/// A path with something in each of its places.
+pub fn filled(path: &str) -> String {
+    path.replace(['{', '}', '*'], "")
+}
+
 #[tokio::test]
 async fn the_description_has_every_path_and_method_of_the_router() {
     let world = World::new().await;
@@ -114,18 +135,8 @@ async fn the_description_has_every_path_and_method_of_the_router() {
         methods.sort();
         described.insert(path.clone(), methods);
     }
-    let mut routed = BTreeMap::new();
-    for (path, _) in routes() {
-        let at = path.replace(['{', '}', '*'], "");
-        // A method that nothing takes is answered with those that are taken.
-        let answer = world.send("TRACE", &at, &[], "").await;
-        assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
-        let allow = answer.headers["allow"].to_str().unwrap();
-        let mut methods: Vec<String> =
-            allow.split(',').filter(|one| *one != "HEAD").map(str::to_owned).collect();
-        methods.sort();
-        routed.insert(path.replace("{*", "{"), methods);
-    }
+    let routed: BTreeMap<String, Vec<String>> =
+        methods(&world).await.into_iter().map(|(path, methods)| (path.replace("{*", "{"), methods)).collect();
     assert_eq!(routed, described, "schema/management.openapi.json is to be as the router is");
 }
 

@@ -5,6 +5,7 @@
 mod bounds;
 mod console;
 mod fake;
+mod security;
 mod server;
 
 use std::time::Duration;

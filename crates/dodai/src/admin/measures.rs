@@ -51,10 +51,20 @@ pub fn own() -> Option<Own> {
 
 /// All calls until now. Those of the runtime API are no calls of one app to another, and are left out.
 pub fn traffic(base: &Parts) -> Traffic {
+    counted(base, |direction| direction != Direction::Api)
+}
+
+/// All calls until now that began at this base: a call to an app on another base is counted there once more, as it
+/// arrives.
+pub fn begun(base: &Parts) -> Traffic {
+    counted(base, |direction| matches!(direction, Direction::Gateway | Direction::Outbound))
+}
+
+fn counted(base: &Parts, counts: impl Fn(Direction) -> bool) -> Traffic {
     let mut pairs: BTreeMap<(String, String), Pair> = BTreeMap::new();
     for reading in base.plane.stats().look() {
         let labels = &reading.labels;
-        if labels.direction == Direction::Api {
+        if !counts(labels.direction) {
             continue;
         }
         // `namespace/app/port`

@@ -2,9 +2,11 @@
 
 pub mod join;
 mod kept;
+mod measures;
 mod questions;
 mod remote;
 mod roots;
 mod server;
+mod tapped;
 
 pub use server::{AUTHORITY, run as serve};

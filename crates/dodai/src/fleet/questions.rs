@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_admin::Refusal;
@@ -15,6 +16,7 @@ use futures_util::stream::{BoxStream, iter, once};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
+use super::measures::measured;
 use crate::admin::Node;
 
 /// A question.
@@ -71,6 +73,11 @@ pub enum Question {
     },
     /// What the base uses itself.
     Own,
+    /// What it measures, every so many milliseconds until nobody asks any more.
+    Measures {
+        /// From one answer to the next.
+        every_ms: u64,
+    },
     /// Keys that an app keeps in a state store.
     Keys {
         /// The app.
@@ -154,6 +161,9 @@ impl Answers for Local {
                 node.logs(&app, instance.as_ref(), tail, follow).map(|line| json(&line)).boxed()
             }
             Question::Calls(filter) => node.calls(filter).map(|call| json(&call)).boxed(),
+            Question::Measures { every_ms } => {
+                measured(node, Duration::from_millis(every_ms)).map(|told| json(&told)).boxed()
+            }
             Question::ConfigBrought { stores } => {
                 if let Some(membership) = &node.base.config.membership {
                     membership.brought().mark(stores);
@@ -196,8 +206,9 @@ async fn one(node: &Node, question: Question) -> Answer {
             json(&found.map_err(|refusal| told(&refusal))?)
         }
         Question::Look(look) => json(&node.look(look).await.map_err(|refusal| told(&refusal))?),
-        Question::Logs { .. } | Question::Calls(_) | Question::ConfigBrought { .. } => {
-            Err("its answers have no end".to_owned())
-        }
+        Question::Logs { .. }
+        | Question::Calls(_)
+        | Question::Measures { .. }
+        | Question::ConfigBrought { .. } => Err("its answers have no end".to_owned()),
     }
 }

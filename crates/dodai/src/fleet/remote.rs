@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
     self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending, Shelf,
-    Usage,
+    Traffic, Usage,
 };
 use dodai_control::control::Control;
 use dodai_control::records::InstanceRecord;
@@ -32,10 +32,12 @@ use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::kept::Desk;
+use super::measures::Gathered;
 use super::questions::{Question, refusal};
+use super::tapped::tapped;
 use crate::admin::latest;
 
 /// How long a base may take to be connected to.
@@ -52,6 +54,7 @@ pub struct Fleet {
     trust: Trust,
     asker: Asker,
     pub(super) desk: Desk,
+    pub(super) gathered: Gathered,
     tasks: Tasks,
 }
 
@@ -59,7 +62,15 @@ impl Fleet {
     /// Sees what `control` sees; calls bases with the server's certificate.
     pub fn new(control: Control, own: LiveSvid, trust: Trust, asker: Asker, tasks: &Tasks) -> Fleet {
         let connector = Connector::new(own, trust.clone(), &[], Clock::system());
-        Fleet { control, connector, trust, asker, desk: Desk::default(), tasks: tasks.clone() }
+        Fleet {
+            control,
+            connector,
+            trust,
+            asker,
+            desk: Desk::default(),
+            gathered: Gathered::default(),
+            tasks: tasks.clone(),
+        }
     }
 
     /// A base with a ready instance of an app, its mesh address, and the app's first service.
@@ -87,11 +98,17 @@ impl Fleet {
         Ok((base, address, ServiceId { owner: app.clone(), port }))
     }
 
+    /// The app that a call names.
+    fn called(call: &Call) -> Result<AppId, Failure> {
+        let authority = call.head.uri.authority().map_or("", http::uri::Authority::as_str);
+        let (name, namespace) = host_of(authority).split_once('.').unwrap_or((authority, "default"));
+        AppId::parse(&format!("{namespace}/{name}"))
+            .map_err(|error| Failure::new(Kind::NoRoute, error.to_string()))
+    }
+
     async fn carry(&self, call: Call) -> Result<Reply, Failure> {
         let authority = call.head.uri.authority().map(ToString::to_string).unwrap_or_default();
-        let (name, namespace) = host_of(&authority).split_once('.').unwrap_or((&authority, "default"));
-        let app = AppId::parse(&format!("{namespace}/{name}"))
-            .map_err(|error| Failure::new(Kind::NoRoute, error.to_string()))?;
+        let app = Fleet::called(&call)?;
         let (base, address, service) = self.place(&app)?;
         let plain = Network::system().connect_addr(address, CONNECT).await?;
         let sni = MeshName {
@@ -124,33 +141,17 @@ impl Fleet {
         Ok(Reply { head, body: Body::boxed(body) })
     }
 
-    fn connected(&self) -> Vec<BaseId> {
-        let observed = self.control.observed();
-        observed.bases().filter(|(_, base)| base.connected).map(|(id, _)| id.clone()).collect()
+    pub(super) fn connected(&self) -> Vec<BaseId> {
+        connected(&self.control)
     }
 
     /// What a base answers to a question, one after the other.
-    fn answers<T: DeserializeOwned + Send + 'static>(
+    pub(super) fn answers<T: DeserializeOwned + Send + 'static>(
         &self,
         base: &BaseId,
         question: &Question,
     ) -> BoxStream<'static, Result<T, Refusal>> {
-        let name = base.to_string();
-        let json = serde_json::to_vec(question).expect("questions have text keys only");
-        let answers = match self.asker.ask(base, json) {
-            Ok(answers) => answers,
-            Err(error) => {
-                let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "base", error);
-                return iter([Err(refusal)]).boxed();
-            }
-        };
-        let read = move |answer: Told| {
-            let json = answer.map_err(|text| refusal(&name, &text))?;
-            serde_json::from_slice(&json).map_err(|error| refusal(&name, &error.to_string()))
-        };
-        unfold(answers, |mut answers| async move { answers.recv().await.map(|one| (one, answers)) })
-            .map(read)
-            .boxed()
+        answers(&self.asker, base, question)
     }
 
     /// One answer of one base, within bounds.
@@ -199,6 +200,36 @@ impl Fleet {
     }
 }
 
+/// The bases that are there now.
+pub(super) fn connected(control: &Control) -> Vec<BaseId> {
+    let observed = control.observed();
+    observed.bases().filter(|(_, base)| base.connected).map(|(id, _)| id.clone()).collect()
+}
+
+/// What a base answers to a question, one after the other.
+pub(super) fn answers<T: DeserializeOwned + Send + 'static>(
+    asker: &Asker,
+    base: &BaseId,
+    question: &Question,
+) -> BoxStream<'static, Result<T, Refusal>> {
+    let name = base.to_string();
+    let json = serde_json::to_vec(question).expect("questions have text keys only");
+    let answers = match asker.ask(base, json) {
+        Ok(answers) => answers,
+        Err(error) => {
+            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "base", error);
+            return iter([Err(refusal)]).boxed();
+        }
+    };
+    let read = move |answer: Told| {
+        let json = answer.map_err(|text| refusal(&name, &text))?;
+        serde_json::from_slice(&json).map_err(|error| refusal(&name, &error.to_string()))
+    };
+    unfold(answers, |mut answers| async move { answers.recv().await.map(|one| (one, answers)) })
+        .map(read)
+        .boxed()
+}
+
 fn nobody() -> Refusal {
     let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no_base", "no base is connected");
     refusal.remedy("let one join; `dodai token create` says how")
@@ -207,17 +238,36 @@ fn nobody() -> Refusal {
 impl Door for Fleet {
     fn enter(&self, call: Call) -> Answer<'_> {
         Box::pin(async move {
-            let left =
-                call.context.deadline.map(|at| at.saturating_duration_since(std::time::Instant::now()));
+            let left = call.context.deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let late = |_| Failure::new(Kind::Timeout, "no answer in time");
-            tokio::time::timeout(left.unwrap_or(PATIENCE), self.carry(call)).await.map_err(late)?
+            let (app, start) = (Fleet::called(&call).ok(), Instant::now());
+            let answered = tokio::time::timeout(left.unwrap_or(PATIENCE), self.carry(call)).await;
+            let answered = answered.map_err(late).flatten();
+            // No base begins this call, so none counts it.
+            if let Some(app) = app {
+                let is_error = answered.as_ref().map_or(true, |reply| reply.head.status.is_server_error());
+                self.gathered.count(&app.to_string(), is_error, start.elapsed());
+            }
+            answered
         })
     }
 }
 
 impl seam::Node for Fleet {
     fn usages(&self) -> HashMap<InstanceId, Usage> {
-        HashMap::new()
+        self.gathered.usages(Instant::now())
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.gathered.traffic(Instant::now())
+    }
+
+    fn silent(&self) -> Vec<String> {
+        self.gathered.silent(&self.connected(), Instant::now())
+    }
+
+    fn subscriptions(&self) -> BTreeMap<String, Option<String>> {
+        self.gathered.subscriptions(Instant::now())
     }
 
     fn own<'a>(&'a self, base: &'a str) -> Pending<'a, Option<Own>> {
@@ -282,21 +332,7 @@ impl seam::Node for Fleet {
     }
 
     fn calls(&self, filter: CallFilter) -> Flow<Value> {
-        let question = Question::Calls(filter);
-        let mut all = SelectAll::new();
-        for base in self.connected() {
-            let name = base.to_string();
-            let calls = self.answers(&base, &question).map(move |call: Result<Value, Refusal>| match call {
-                Ok(Value::Object(mut call)) => {
-                    call.insert("base".to_owned(), name.clone().into());
-                    call.into()
-                }
-                Ok(_) => json!({ "base": name, "ended": "it answered something that is no call" }),
-                Err(why) => json!({ "base": name, "ended": why.to_string() }),
-            });
-            all.push(calls.boxed());
-        }
-        all.boxed()
+        tapped(self.control.clone(), self.asker.clone(), filter)
     }
 
     fn look(&self, look: Look) -> Pending<'_, Value> {

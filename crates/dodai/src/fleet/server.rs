@@ -68,6 +68,7 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     let trust = authorities.trust().clone();
     let fleet = Arc::new(Fleet::new(control.clone(), own, trust, asker, &tasks));
     tasks.spawn(Kind::Loop, fleet.clone().bring_configuration(tasks.clone()));
+    tasks.spawn(Kind::Loop, fleet.clone().gather(tasks.clone()));
     tasks.spawn(Kind::Loop, signs.clone().tend(tasks.clone()));
     let joining = Joining {
         address: shown(&arguments, address),

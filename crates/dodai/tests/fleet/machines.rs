@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::project::{Done, binary, until};
+use crate::project::{DEADLINE, Done, binary, until};
 use crate::site::{PYTHON, free_ports, process};
 use crate::wire::Wire;
 
@@ -96,14 +98,32 @@ impl Machines {
 
     /// What the management API says of the server and the bases.
     pub fn status(&self) -> Value {
+        self.ask("/v1/status")
+    }
+
+    /// What the server's management API answers.
+    pub fn ask(&self, path: &str) -> Value {
+        let (port, request) = self.request(path);
+        serde_json::from_slice(&Wire::to(port).ask(&request).body).unwrap()
+    }
+
+    /// An answer of it without end, from its first byte on.
+    pub fn follow(&self, path: &str) -> TcpStream {
+        let (port, request) = self.request(path);
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    /// The port of the management API, and what asks it for a path.
+    fn request(&self, path: &str) -> (u16, String) {
         let admin = self.admin().unwrap();
         let (address, token) = (admin["address"].as_str().unwrap(), admin["token"].as_str().unwrap());
-        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
         let request = format!(
-            "GET /v1/status HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         );
-        let answer = Wire::to(port).ask(&request);
-        serde_json::from_slice(&answer.body).unwrap()
+        (address.rsplit_once(':').unwrap().1.parse().unwrap(), request)
     }
 
     pub fn token(&self, more: &[&str]) -> Value {

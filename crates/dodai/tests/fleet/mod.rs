@@ -2,6 +2,7 @@
 //! the server is gone, and when somebody comes with the wrong papers.
 
 mod machines;
+mod measured;
 mod trust;
 
 use std::cell::RefCell;
@@ -21,6 +22,12 @@ fn front(port: u16) -> String {
     let listener = format!("{{name: http, port: {port}, protocol: HTTP}}");
     [gateway("front", &[listener]), route("all", "name: front", &[("/me", "member"), ("/", "hello")])]
         .concat()
+}
+
+/// A gateway that leads everything to one app.
+fn front_to(port: u16, app: &str) -> String {
+    let listener = format!("{{name: http, port: {port}, protocol: HTTP}}");
+    [gateway("front", &[listener]), route("all", "name: front", &[("/", app)])].concat()
 }
 
 const HELLO: &str = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: hello}\nspec:\n  module: {artifact: hello-v1.wasm, isolation: reuse}\n  services: [{name: http}]\n---\n";
