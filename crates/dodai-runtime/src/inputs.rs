@@ -1,31 +1,32 @@
 //! Input bindings: events of components, brought to the apps that want them.
 //!
-//! An app that is ready is asked once for each binding whether it takes its events (`OPTIONS` of the route); then each
-//! event is a `POST` there, one after the other, and what the app answers may be written to a store and sent to output
-//! bindings. Always holds: an event under way is brought to its end when the component changes or the app leaves.
+//! An app that is ready is asked once for each binding whether it takes its events (`OPTIONS` of the route, or
+//! `ListInputBindings` of an app that speaks gRPC); then each event is a `POST` there or an `OnBindingEvent`, one after
+//! the other, and what the app answers may be written to a store and sent to output bindings. Always holds: an event
+//! under way is brought to its end when the component changes or the app leaves.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod wishes;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dodai_capability::Metadata;
-use dodai_capability::binding::{Event, Request};
-use dodai_capability::state::{Operation, Set};
+use dodai_capability::binding::Event;
 use dodai_core::failure::Failure;
 use dodai_core::id::AppId;
 use dodai_core::snapshot::Snapshot;
 use dodai_core::task::{Kind, Tasks};
 use dodai_core::trace::Span;
-use futures_util::future::join_all;
+use dodai_proto::apps::dapr::proto::runtime::v1::BindingEventRequest;
 use http::{Method, StatusCode};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::callback::{Ask, Callbacks, escaped};
-use crate::components::{Block, Components, Live};
+use wishes::Wishes;
+
+use crate::callback::{Ask, Callbacks, Unanswered, escaped};
+use crate::components::{Components, Live};
 
 /// How long an app may take to say whether it takes a binding's events, as with Dapr.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -45,6 +46,8 @@ struct Inner {
 
 /// An app that may take events.
 struct Watched {
+    /// It serves `AppCallback`.
+    speaks_grpc: bool,
     ready: watch::Sender<bool>,
     stop: CancellationToken,
 }
@@ -53,26 +56,6 @@ impl Drop for Watched {
     fn drop(&mut self) {
         self.stop.cancel();
     }
-}
-
-/// What an app may answer to an event.
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct Answered<'a> {
-    store_name: String,
-    #[serde(borrow)]
-    state: Vec<Pair<'a>>,
-    to: Vec<String>,
-    concurrency: String,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Pair<'a> {
-    key: String,
-    #[serde(borrow)]
-    value: Option<&'a RawValue>,
 }
 
 /// Whether a component goes that way; one that says nothing goes both.
@@ -88,12 +71,16 @@ impl Inputs {
 
     /// Forgets apps that left the snapshot or have no runtime API.
     pub fn apply(&self, snapshot: &Snapshot) {
-        let known: HashSet<&AppId> =
-            snapshot.apps().filter(|app| app.runtime_api).map(|app| &app.id).collect();
+        let with_api = snapshot.apps().filter(|app| app.runtime_api);
+        let known: HashMap<&AppId, bool> = with_api.map(|app| (&app.id, app.grpc_callbacks)).collect();
         let mut apps = self.0.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        apps.retain(|app, _| known.contains(app));
-        for app in known {
-            apps.entry(app.clone()).or_insert_with(|| self.watch(app));
+        apps.retain(|app, _| known.contains_key(app));
+        for (app, speaks_grpc) in known {
+            let before = apps.get(app);
+            if before.is_none_or(|watched| watched.speaks_grpc != speaks_grpc) {
+                let ready = before.is_some_and(|watched| *watched.ready.borrow());
+                apps.insert(app.clone(), self.watch(app, speaks_grpc, ready));
+            }
         }
     }
 
@@ -105,11 +92,11 @@ impl Inputs {
         }
     }
 
-    fn watch(&self, app: &AppId) -> Watched {
-        let watched = Watched { ready: watch::Sender::new(false), stop: CancellationToken::new() };
-        let keeper = keep(self.clone(), app.clone(), watched.ready.subscribe(), watched.stop.clone());
+    fn watch(&self, app: &AppId, speaks_grpc: bool, ready: bool) -> Watched {
+        let (ready, stop) = (watch::Sender::new(ready), CancellationToken::new());
+        let keeper = keep(self.clone(), (app.clone(), speaks_grpc), ready.subscribe(), stop.clone());
         self.0.tasks.spawn(Kind::Delivery, keeper);
-        watched
+        Watched { speaks_grpc, ready, stop }
     }
 
     /// Ends reading; events under way come to their end, up to `deadline`.
@@ -122,7 +109,12 @@ impl Inputs {
 }
 
 /// Reads the bindings that the app may have while it is ready.
-async fn keep(inputs: Inputs, app: AppId, mut ready: watch::Receiver<bool>, stop: CancellationToken) {
+async fn keep(
+    inputs: Inputs,
+    (app, speaks_grpc): (AppId, bool),
+    mut ready: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
     let mut running: BTreeMap<String, (Arc<Live>, CancellationToken)> = BTreeMap::new();
     loop {
         let mut changes = inputs.0.components.changes();
@@ -146,6 +138,7 @@ async fn keep(inputs: Inputs, app: AppId, mut ready: watch::Receiver<bool>, stop
                 let reader = Reader {
                     inputs: inputs.clone(),
                     app: app.clone(),
+                    speaks_grpc,
                     live: live.clone(),
                     stop: reading.clone(),
                 };
@@ -171,6 +164,7 @@ async fn keep(inputs: Inputs, app: AppId, mut ready: watch::Receiver<bool>, stop
 struct Reader {
     inputs: Inputs,
     app: AppId,
+    speaks_grpc: bool,
     live: Arc<Live>,
     stop: CancellationToken,
 }
@@ -224,11 +218,21 @@ impl Reader {
         self.inputs.0.callbacks.call_within(timeout, &self.app, ask).await
     }
 
-    /// Whether the app takes the events. One that cannot be reached is asked again.
+    /// Whether the app takes the events. One that cannot be reached is asked again; one whose component says
+    /// `direction: input` is not asked, as with daprd.
     async fn takes(&self, path: &str) -> bool {
+        if self.live.property("direction").is_some() {
+            return true;
+        }
         loop {
-            match self.ask(Method::OPTIONS, path, Event::default()).await {
-                Ok((status, _)) => return status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED,
+            let asked = if self.speaks_grpc {
+                self.is_listed().await
+            } else {
+                let answer = self.ask(Method::OPTIONS, path, Event::default()).await;
+                answer.map(|(status, _)| status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED)
+            };
+            match asked {
+                Ok(takes) => return takes,
                 Err(failure) => {
                     tracing::debug!(app = %self.app, path, "the app does not say whether it takes events: {}", failure.detail);
                     tokio::time::sleep(PAUSE).await;
@@ -237,65 +241,34 @@ impl Reader {
         }
     }
 
-    async fn bring(&self, path: &str, event: Event) -> Result<(), String> {
-        let answered = self.ask(Method::POST, path, event).await;
-        let (status, body) = answered.map_err(|failure| failure.detail.to_string())?;
-        if !status.is_success() {
-            return Err(format!("the app answered {status}"));
-        }
-        // Any other text is no wish of the app.
-        let Ok(wishes) = serde_json::from_slice::<Answered<'_>>(&body) else { return Ok(()) };
-        self.write(&wishes).await?;
-        self.send(&wishes).await
-    }
-
-    async fn write(&self, wishes: &Answered<'_>) -> Result<(), String> {
-        let store = &wishes.store_name;
-        if wishes.state.is_empty() || store.is_empty() {
-            return Ok(());
-        }
-        let components = &self.inputs.0.components;
-        let found = components.find(&self.app, Block::State, store, |all| all.state.clone());
-        let (live, state) =
-            found.map_err(|absent| format!("its state store {store} cannot be used: {absent:?}"))?;
-        let prefix = live.prefix(&self.app).map_err(|error| error.to_string())?;
-        let sets = wishes.state.iter().map(|pair| {
-            let key = prefix.apply(&pair.key).map_err(|error| error.to_string())?;
-            let value = pair.value.map_or("null", RawValue::get).to_owned();
-            Ok(Set::new(key, value))
-        });
-        let sets: Vec<Set> = sets.collect::<Result<_, String>>()?;
-        if state.features().transaction {
-            let steps = sets.into_iter().map(Operation::Upsert).collect();
-            return state.transact(steps, Metadata::new()).await.map_err(|error| error.to_string());
-        }
-        let written = state.set_many(sets).await;
-        written.into_iter().collect::<Result<(), _>>().map_err(|error| error.to_string())
-    }
-
-    async fn send(&self, wishes: &Answered<'_>) -> Result<(), String> {
-        let data = wishes.data.map(|data| Bytes::copy_from_slice(data.get().as_bytes())).unwrap_or_default();
-        let one = |name: &String| {
-            let (name, data) = (name.clone(), data.clone());
-            async move {
-                let components = &self.inputs.0.components;
-                let found = components.find(&self.app, Block::Bindings, &name, |all| all.output.clone());
-                let (_live, output) =
-                    found.map_err(|absent| format!("output binding {name} cannot be used: {absent:?}"))?;
-                let request = Request { operation: "create".to_owned(), data, metadata: Metadata::new() };
-                output
-                    .invoke(request)
-                    .await
-                    .map(|_| ())
-                    .map_err(|error| format!("output binding {name}: {error}"))
+    /// Whether the binding is among those that the app names. One that refuses to answer names none.
+    async fn is_listed(&self) -> Result<bool, Failure> {
+        match self.inputs.0.callbacks.list_bindings(&self.app, ASK_TIMEOUT).await {
+            Ok(listed) => Ok(listed.bindings.iter().any(|name| name == self.live.name())),
+            Err(Unanswered::Failed(failure)) => Err(failure),
+            Err(refused) => {
+                if !refused.is_unimplemented() {
+                    tracing::warn!(app = %self.app, binding = self.live.name(), "ListInputBindings: {}", refused.told());
+                }
+                Ok(false)
             }
+        }
+    }
+
+    async fn bring(&self, path: &str, event: Event) -> Result<(), String> {
+        let wishes = if self.speaks_grpc {
+            let Event { data, metadata } = event;
+            let event = BindingEventRequest { name: self.live.name().to_owned(), data, metadata };
+            let answer = self.inputs.0.callbacks.on_binding_event(&self.app, Span::root(false), event).await;
+            Wishes::told(answer.map_err(Unanswered::told)?)
+        } else {
+            let answered = self.ask(Method::POST, path, event).await;
+            let (status, body) = answered.map_err(|failure| failure.detail.to_string())?;
+            if !status.is_success() {
+                return Err(format!("the app answered {status}"));
+            }
+            Wishes::read(&body)
         };
-        if wishes.concurrency.eq_ignore_ascii_case("parallel") {
-            return join_all(wishes.to.iter().map(one)).await.into_iter().collect();
-        }
-        for name in &wishes.to {
-            one(name).await?;
-        }
-        Ok(())
+        wishes.grant(&self.inputs.0.components, &self.app).await
     }
 }

@@ -2,6 +2,7 @@
 
 use dodai_capability::Metadata;
 use dodai_capability::binding::{Error, Output, Request, Response};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Api;
 use super::refusal::Refusal;
@@ -9,6 +10,9 @@ use crate::components::Block;
 use crate::inputs::has_direction;
 
 const FAILED: &str = "ERR_INVOKE_OUTPUT_BINDING";
+
+/// What tells whose trace a request belongs to, which drivers may pass on.
+const TRACED: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
 /// Why a binding did not do what it was asked for.
 pub(super) struct NotDone {
@@ -29,11 +33,21 @@ fn failed(name: &str, why: &dyn std::fmt::Display) -> Refusal {
 }
 
 impl Api {
-    /// Asks a binding. Its answer may be empty.
-    pub(super) async fn ask_binding(&self, name: &str, request: Request) -> Result<Response, NotDone> {
+    /// Asks a binding on behalf of a request with these headers. Its answer may be empty.
+    pub(super) async fn ask_binding(
+        &self,
+        name: &str,
+        headers: &HeaderMap,
+        mut request: Request,
+    ) -> Result<Response, NotDone> {
         let (live, output) = self.component(Block::Bindings, name, |all| all.output.clone())?;
         if !has_direction(&live, "output") {
             return Err(failed(name, &"its `direction` is input alone").into());
+        }
+        for name in TRACED {
+            if let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) {
+                request.metadata.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+            }
         }
         Output::invoke(&*output, request).await.map_err(|error| match error {
             Error::Refused { message, response } => {
@@ -42,4 +56,12 @@ impl Api {
             error @ (Error::UnknownOperation { .. } | Error::Fault(_)) => failed(name, &error).into(),
         })
     }
+}
+
+/// Metadata of an answer as headers; what cannot be one is left out.
+pub(super) fn as_headers(metadata: &Metadata) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    metadata.iter().filter_map(|(name, value)| {
+        let name = HeaderName::try_from(format!("metadata.{name}")).ok()?;
+        Some((name, HeaderValue::try_from(value.as_str()).ok()?))
+    })
 }

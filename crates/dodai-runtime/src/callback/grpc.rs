@@ -16,8 +16,8 @@ use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_alpha_client::AppC
 use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_client::AppCallbackClient;
 use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_health_check_client::AppCallbackHealthCheckClient;
 use dodai_proto::apps::dapr::proto::runtime::v1::{
-    ListTopicSubscriptionsResponse, TopicEventBulkRequest, TopicEventBulkResponse, TopicEventRequest,
-    TopicEventResponse,
+    BindingEventRequest, BindingEventResponse, ListInputBindingsResponse, ListTopicSubscriptionsResponse,
+    TopicEventBulkRequest, TopicEventBulkResponse, TopicEventRequest, TopicEventResponse,
 };
 use http::header::{HOST, HeaderValue};
 use http::uri::Scheme;
@@ -84,6 +84,16 @@ impl From<Status> for Unanswered {
 }
 
 impl Unanswered {
+    /// Why, in words.
+    pub fn told(self) -> String {
+        match self {
+            Unanswered::Failed(failure) => failure.detail.to_string(),
+            Unanswered::Refused(status) => {
+                format!("the app answered {:?}: {}", status.code(), status.message())
+            }
+        }
+    }
+
     /// Whether the app does not have what it was asked for.
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Unanswered::Refused(status) if status.code() == Code::Unimplemented)
@@ -119,6 +129,29 @@ impl Callbacks {
         let channel = self.channel(app, self.timeout, Span::root(false));
         let mut client = AppCallbackClient::new(channel).max_decoding_message_size(MAX_ANSWER);
         Callbacks::within(self.timeout, app, client.list_topic_subscriptions(())).await
+    }
+
+    /// Asks an app which input bindings it reads.
+    pub async fn list_bindings(
+        &self,
+        app: &AppId,
+        timeout: Duration,
+    ) -> Result<ListInputBindingsResponse, Unanswered> {
+        let channel = self.channel(app, timeout, Span::root(false));
+        let mut client = AppCallbackClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+        Callbacks::within(timeout, app, client.list_input_bindings(())).await
+    }
+
+    /// Brings an event of an input binding.
+    pub async fn on_binding_event(
+        &self,
+        app: &AppId,
+        span: Span,
+        event: BindingEventRequest,
+    ) -> Result<BindingEventResponse, Unanswered> {
+        let channel = self.channel(app, self.timeout, span);
+        let mut client = AppCallbackClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+        Callbacks::within(self.timeout, app, client.on_binding_event(event)).await
     }
 
     /// Brings an event.

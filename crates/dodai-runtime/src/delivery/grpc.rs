@@ -91,9 +91,7 @@ fn refused(unanswered: Unanswered) -> Result<Verdict, Failure> {
     }
     match unanswered {
         Unanswered::Failed(failure) => Err(failure),
-        Unanswered::Refused(status) => {
-            Ok(Verdict::Again(format!("the app answered {:?}: {}", status.code(), status.message())))
-        }
+        unanswered @ Unanswered::Refused(_) => Ok(Verdict::Again(unanswered.told())),
     }
 }
 

@@ -8,9 +8,17 @@ use dodai_capability::component::{Capabilities, Context, Error as Refusal, Openi
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::{Answer, Metadata};
 use dodai_core::snapshot::{App, Resource};
+use dodai_proto::apps::dapr::proto::common::v1::StateItem;
+use dodai_proto::apps::dapr::proto::runtime::v1::binding_event_response::BindingEventConcurrency;
+use dodai_proto::apps::dapr::proto::runtime::v1::{
+    BindingEventRequest, BindingEventResponse, InvokeBindingRequest, ListInputBindingsResponse,
+};
 use dodai_runtime::Settings;
 use tokio::sync::broadcast;
+use tonic::Code;
 
+use crate::callbacks::{SERVICE, answered, message, refused};
+use crate::grpc::{dapr, pairs, reason};
 use crate::world::{World, app, component, reply};
 
 /// Answers what it was asked, and tells events that the test sends.
@@ -41,6 +49,11 @@ impl Output for Echo {
                 let metadata = Metadata::from([("statusCode".to_owned(), "200".to_owned())]);
                 Ok(Response { data: request.data, metadata })
             }
+            "refuse" => {
+                let metadata = Metadata::from([("statusCode".to_owned(), "418".to_owned())]);
+                let response = Response { data: Bytes::new(), metadata };
+                Err(Error::Refused { message: "the far side said no".to_owned(), response })
+            }
             "fail" => Err(Fault::new(Kind::Unavailable, "nobody is there").into()),
             other => Err(Error::unknown(other, self.operations())),
         })
@@ -65,11 +78,15 @@ impl dodai_capability::component::Factory for Echo {
 }
 
 async fn world(settings: &[(&str, &str)]) -> (World, Echo) {
+    world_of(App::new(app("shop/cart")), settings).await
+}
+
+async fn world_of(cart: App, settings: &[(&str, &str)]) -> (World, Echo) {
     let echo = Echo { asked: Arc::default(), events: broadcast::Sender::new(16) };
     let resources = vec![
         Resource::Component(component("door", "bindings.echo", settings)),
         Resource::Component(component("store", "state.in-memory", &[])),
-        Resource::App(App::new(app("shop/cart"))),
+        Resource::App(cart),
     ];
     let driver = echo.clone();
     let register = |registry: &mut Registry| registry.register("bindings.echo", "v1", driver);
@@ -143,4 +160,91 @@ async fn a_direction_that_is_said_is_kept_to() {
     let told = world.cart("POST", "/v1.0/bindings/door", r#"{"operation":"create"}"#).await;
     assert!(told.body.contains("its `direction` is input alone"), "{}", told.body);
     assert!(echo.asked.lock().expect("not poisoned").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn apps_ask_output_bindings_over_grpc() {
+    let (world, echo) = world(&[]).await;
+    let ask = async |name: &str, operation: &str| {
+        let mut request = tonic::Request::new(InvokeBindingRequest {
+            name: name.to_owned(),
+            data: Bytes::from_static(b"\0any bytes"),
+            metadata: pairs(&[("fileName", "x")]),
+            operation: operation.to_owned(),
+        });
+        let value = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("a value");
+        request.metadata_mut().insert("traceparent", value);
+        dapr(&world).invoke_binding(request).await.map(tonic::Response::into_inner)
+    };
+    let told = ask("door", "get").await.expect("asked");
+    assert_eq!((&told.data[..], told.metadata["statusCode"].as_str()), (&b"\0any bytes"[..], "200"));
+    let asked = echo.asked.lock().expect("not poisoned")[0].clone();
+    assert_eq!((asked.operation.as_str(), asked.metadata["fileName"].as_str()), ("get", "x"));
+    assert!(asked.metadata["traceparent"].starts_with("00-0af7"), "drivers may pass the trace on: {asked:?}");
+    for (name, operation, words) in [
+        ("door", "fail", "error invoking output binding door: nobody is there"),
+        ("door", "paint", "operation `paint` is not supported; it has create, get"),
+        ("other", "get", "couldn't find output binding other"),
+    ] {
+        let failed = ask(name, operation).await.expect_err(words);
+        assert_eq!((failed.code(), reason(&failed).as_str()), (Code::Internal, "ERR_INVOKE_OUTPUT_BINDING"));
+        assert!(failed.message().contains(words), "{failed}");
+    }
+    let refused = ask("door", "refuse").await.expect_err("refused");
+    assert_eq!(refused.metadata().get("metadata.statuscode").expect("told"), "418");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_are_brought_to_apps_that_speak_grpc() {
+    let cart = App { grpc_callbacks: true, ..App::new(app("shop/cart")) };
+    let (world, echo) = world_of(cart, &[]).await;
+    world.script_all(|seen| match seen.path.strip_prefix(SERVICE) {
+        Some("ListInputBindings") => {
+            answered(&ListInputBindingsResponse { bindings: vec!["else".to_owned(), "door".to_owned()] })
+        }
+        Some("OnBindingEvent") => {
+            let event: BindingEventRequest = message(seen);
+            assert_eq!((event.name.as_str(), event.metadata["from"].as_str()), ("door", "far"));
+            let item = StateItem { key: "k".to_owned(), value: event.data, ..StateItem::default() };
+            answered(&BindingEventResponse {
+                store_name: "store".to_owned(),
+                states: vec![item],
+                to: vec!["door".to_owned(), "door".to_owned()],
+                data: Bytes::from_static(b"passed on"),
+                concurrency: BindingEventConcurrency::Parallel.into(),
+            })
+        }
+        _ => refused("12"),
+    });
+    world.runtime.app_ready(&app("shop/cart"), true);
+    world.until("read", || echo.events.receiver_count() == 1).await;
+    let metadata = Metadata::from([("from".to_owned(), "far".to_owned())]);
+    echo.events.send(Event { data: Bytes::from_static(b"[1]"), metadata }).expect("heard");
+    world.until("brought", || echo.asked.lock().expect("not poisoned").len() == 2).await;
+    assert_eq!(world.cart("GET", "/v1.0/state/store/k", "").await.body, "[1]");
+    let asked = echo.asked.lock().expect("not poisoned")[1].clone();
+    assert_eq!((asked.operation.as_str(), &*asked.data), ("create", &b"passed on"[..]));
+    // An app that is found to speak HTTP is asked anew, by that.
+    world.script(|seen| reply(if seen.method == "OPTIONS" { 404 } else { 200 }, ""));
+    let mut others = vec![Resource::App(App::new(app("shop/cart")))];
+    others.push(Resource::Component(component("door", "bindings.echo", &[])));
+    world.apply(others).await;
+    world.until("left", || echo.events.receiver_count() == 0).await;
+    assert_eq!(world.seen_at("/door")[0].method, "OPTIONS");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_speaks_grpc_and_lists_nothing_is_left_alone() {
+    let cart = App { grpc_callbacks: true, ..App::new(app("shop/cart")) };
+    let (world, echo) = world_of(cart.clone(), &[]).await;
+    world.script_all(|_| refused("12"));
+    world.runtime.app_ready(&app("shop/cart"), true);
+    world.until("asked", || !world.seen_at(&format!("{SERVICE}ListInputBindings")).is_empty()).await;
+    assert_eq!(echo.events.receiver_count(), 0);
+    // Where the component says that it is for input nobody is asked.
+    let (world, echo) = world_of(cart, &[("direction", "input, output")]).await;
+    world.script_all(|_| refused("12"));
+    world.runtime.app_ready(&app("shop/cart"), true);
+    world.until("read", || echo.events.receiver_count() == 1).await;
+    assert!(world.seen_at(&format!("{SERVICE}ListInputBindings")).is_empty());
 }

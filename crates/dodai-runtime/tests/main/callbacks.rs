@@ -20,10 +20,10 @@ use tonic::{Code, Streaming};
 use crate::grpc::{dapr, pairs};
 use crate::world::{Seen, World, app, blocks, component, data_of, reply, subscription};
 
-const SERVICE: &str = "/dapr.proto.runtime.v1.AppCallback/";
+pub const SERVICE: &str = "/dapr.proto.runtime.v1.AppCallback/";
 
 /// An answer of a gRPC server: one message, and that it is all right.
-fn answered(message: &impl Message) -> Result<Reply, Failure> {
+pub fn answered(message: &impl Message) -> Result<Reply, Failure> {
     let message = message.encode_to_vec();
     let length = u32::try_from(message.len()).expect("short").to_be_bytes();
     let whole = [&[0][..], &length, &message].concat();
@@ -43,13 +43,13 @@ fn grpc_reply(body: Body) -> Reply {
     reply
 }
 
-fn refused(status: &'static str) -> Result<Reply, Failure> {
+pub fn refused(status: &'static str) -> Result<Reply, Failure> {
     let mut reply = grpc_reply(Body::empty());
     reply.head.headers.insert("grpc-status", HeaderValue::from_static(status));
     Ok(reply)
 }
 
-fn message<M: Message + Default>(seen: &Seen) -> M {
+pub fn message<M: Message + Default>(seen: &Seen) -> M {
     M::decode(&seen.body[5..]).expect("a message")
 }
 

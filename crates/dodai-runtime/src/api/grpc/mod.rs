@@ -4,6 +4,7 @@
 //! not ours go to the app that their metadata name. Always holds: what Dapr's service has and this one does not is
 //! UNIMPLEMENTED with a reason.
 
+mod bindings;
 mod configuration;
 mod health;
 mod invoke;

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Streaming};
 
 use super::pubsub::From;
 use super::status::{Told, told};
-use super::{configuration, invoke, metadata, pubsub, state, subscribe};
+use super::{bindings, configuration, invoke, metadata, pubsub, state, subscribe};
 use crate::api::Api;
 use crate::api::lock::Wish;
 use crate::api::secrets::revealed;
@@ -90,6 +90,11 @@ impl Dapr for Service {
         request: Request<Streaming<SubscribeTopicEventsRequestAlpha1>>,
     ) -> Told<subscribe::Brought> {
         subscribe::subscribe(&self.0, request.into_inner()).await
+    }
+
+    async fn invoke_binding(&self, request: Request<InvokeBindingRequest>) -> Told<InvokeBindingResponse> {
+        let (_, metadata, asked) = apart(request);
+        bindings::invoke(&self.0, metadata, asked).await
     }
 
     async fn get_secret(&self, request: Request<GetSecretRequest>) -> Told<GetSecretResponse> {

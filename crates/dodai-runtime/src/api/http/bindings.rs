@@ -4,14 +4,14 @@ use bytes::Bytes;
 use dodai_capability::Metadata;
 use dodai_capability::binding::{Request, Response};
 use dodai_core::call::{Call, Reply};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::object::Object;
 use super::reply::{Outcome, empty, json_reply, refused};
 use crate::api::Api;
-use crate::api::bindings::NotDone;
+use crate::api::bindings::{NotDone, as_headers};
 use crate::api::refusal::Refusal;
 
 #[derive(Deserialize, Default)]
@@ -25,20 +25,13 @@ struct Asked<'a> {
 
 impl Api {
     pub(super) async fn http_invoke_binding(&self, name: &str, call: Call) -> Outcome {
-        let traced = ["traceparent", "tracestate", "baggage"].map(|name| {
-            let value = call.head.headers.get(name).and_then(|value| value.to_str().ok());
-            value.map(|value| (name.to_owned(), value.to_owned()))
-        });
-        let body = self.body(call.body).await?;
+        let Call { head, body, .. } = call;
+        let body = self.body(body).await?;
         let Object(asked): Object<Asked<'_>> =
             serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
-        let mut metadata = asked.metadata;
-        for (name, value) in traced.into_iter().flatten() {
-            metadata.entry(name).or_insert(value);
-        }
         let data = asked.data.map(|data| Bytes::copy_from_slice(data.get().as_bytes())).unwrap_or_default();
-        let request = Request { operation: asked.operation, data, metadata };
-        match self.ask_binding(name, request).await {
+        let request = Request { operation: asked.operation, data, metadata: asked.metadata };
+        match self.ask_binding(name, &head.headers, request).await {
             Ok(Response { data, metadata }) if data.is_empty() && metadata.is_empty() => Ok(empty()),
             Ok(response) => Ok(with_metadata(json_reply(StatusCode::OK, response.data), &response.metadata)),
             Err(NotDone { refusal, metadata }) => Ok(with_metadata(refused(refusal), &metadata)),
@@ -46,13 +39,7 @@ impl Api {
     }
 }
 
-/// Answers' metadata are headers; what cannot be one is left out.
 fn with_metadata(mut reply: Reply, metadata: &Metadata) -> Reply {
-    for (name, value) in metadata {
-        let name = HeaderName::try_from(format!("metadata.{name}"));
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value.as_str())) {
-            reply.head.headers.insert(name, value);
-        }
-    }
+    reply.head.headers.extend(as_headers(metadata));
     reply
 }
