@@ -16,8 +16,8 @@ use serde_json::value::RawValue;
 
 use super::grpc;
 use super::verdict::Verdict;
-use super::worker::{Way, Worker, is_unreachable};
-use crate::callback::Ask;
+use super::worker::{Way, Worker};
+use crate::callback::{Ask, is_unreachable};
 
 /// The type of the envelope around a batch.
 pub(super) const BULK_TYPE: &str = "com.dapr.event.sent.bulk";

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dodai_capability::event::{self, Event};
 use dodai_capability::pubsub::{self, Delivery, Message, Publish, Subscribe};
 use dodai_capability::scopes::{Topics, Use};
-use dodai_core::failure::{Failure, Kind};
+use dodai_core::failure::Failure;
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{BulkDelivery, Patience};
 use dodai_core::status::Health;
@@ -31,7 +31,7 @@ use super::plan::Plan;
 use super::stream::Reader;
 use super::verdict::{Verdict, verdict};
 use super::{Deliveries, Inner};
-use crate::callback::Ask;
+use crate::callback::{Ask, is_unreachable};
 use crate::components::{Block, Live};
 
 /// How long an app that is ready but cannot be reached is left alone.
@@ -518,9 +518,4 @@ fn lasting(data: &Bytes) -> Bytes {
         return data.clone();
     }
     serde_json::to_vec(&event).map_or_else(|_| data.clone(), Bytes::from)
-}
-
-/// Whether nobody was there to take the call: that says nothing about the message.
-pub(super) fn is_unreachable(failure: &Failure) -> bool {
-    matches!(failure.kind, Kind::NoEndpoint | Kind::Connect | Kind::Draining)
 }

@@ -10,6 +10,7 @@ mod drivers;
 mod grpc;
 mod in_hand;
 mod invoke;
+mod jobs;
 mod properties;
 mod routes;
 mod shutdown;

@@ -8,6 +8,7 @@ mod bindings;
 mod configuration;
 mod health;
 mod invoke;
+mod jobs;
 mod metadata;
 mod pubsub;
 mod reflection;

@@ -46,6 +46,7 @@ fn code(refusal: &Refusal) -> Code {
         | "ERR_CONFIGURATION_STORE_NOT_FOUND"
         | "ERR_CONFIGURATION_SUBSCRIBE" => Code::InvalidArgument,
         "ERR_STATE_STORE_NOT_SUPPORTED" => Code::Unimplemented,
+        "DAPR_SCHEDULER_SCHEDULE_JOB" if refusal.status == StatusCode::CONFLICT => Code::AlreadyExists,
         _ => match refusal.status {
             StatusCode::BAD_REQUEST => Code::InvalidArgument,
             StatusCode::FORBIDDEN => Code::PermissionDenied,

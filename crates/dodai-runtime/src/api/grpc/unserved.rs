@@ -1,7 +1,7 @@
 //! What Dapr's service has and this one does not, and why.
 
 /// Methods of Dapr's service that are not served, by the API they belong to.
-const APIS: [(&str, &[&str]); 8] = [
+const APIS: [(&str, &[&str]); 7] = [
     (
         "actors",
         &[
@@ -37,21 +37,6 @@ const APIS: [(&str, &[&str]); 8] = [
             "PauseWorkflowBeta1",
             "ResumeWorkflowBeta1",
             "RaiseEventWorkflowBeta1",
-        ],
-    ),
-    (
-        "jobs",
-        &[
-            "ScheduleJobAlpha1",
-            "ScheduleJob",
-            "GetJobAlpha1",
-            "GetJob",
-            "DeleteJobAlpha1",
-            "DeleteJob",
-            "DeleteJobsByPrefixAlpha1",
-            "DeleteJobsByPrefix",
-            "ListJobsAlpha1",
-            "ListJobs",
         ],
     ),
     ("cryptography", &["EncryptAlpha1", "DecryptAlpha1"]),
