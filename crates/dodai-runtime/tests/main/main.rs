@@ -8,6 +8,7 @@ mod conformance;
 mod deliveries;
 mod drivers;
 mod grpc;
+mod grpc_errors;
 mod in_hand;
 mod invoke;
 mod jobs;

@@ -78,8 +78,8 @@ const APIS: [(&str, &[&str]); 7] = [
     ("binary files", &["SetBinaryFileAlpha1", "GetBinaryFileAlpha1", "DeleteBinaryFileAlpha1"]),
 ];
 
-/// Why a method of Dapr's service is not served; `None` if it is, or if Dapr has none of that name.
-pub(super) fn reason(method: &str) -> Option<String> {
-    let (api, _) = APIS.iter().find(|(_, methods)| methods.contains(&method))?;
-    Some(format!("this API is currently not implemented: this base does not serve the {api} API"))
+/// The API that a method of Dapr's service belongs to which is not served; `None` if it is, or if Dapr has none of
+/// that name.
+pub(super) fn api(method: &str) -> Option<&'static str> {
+    APIS.iter().find(|(_, methods)| methods.contains(&method)).map(|(api, _)| *api)
 }
