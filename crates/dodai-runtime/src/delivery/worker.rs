@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// A message may wait for others before it is brought, and the app has its time after that.
-    fn lease(&self) -> Duration {
+    pub(super) fn lease(&self) -> Duration {
         self.plan.bulk.map_or(Duration::ZERO, |bulk| bulk.wait) + self.timeout() + LEASE_MARGIN
     }
 
@@ -203,14 +203,19 @@ impl Worker {
     pub(super) async fn hold(&self, in_hand: &[Delivery]) -> Duration {
         let timeout = self.timeout();
         if timeout > self.inner().settings.delivery_timeout {
-            for delivery in in_hand {
-                // One that is lost is delivered elsewhere as well; what the app answers is told all the same.
-                if let Err(error) = delivery.extend(timeout + LEASE_MARGIN).await {
-                    tracing::debug!(app = %self.app, topic = self.plan.topic, "a lease was lost: {error}");
-                }
-            }
+            self.prolong(in_hand, timeout + LEASE_MARGIN).await;
         }
         timeout
+    }
+
+    /// Keeps the leases of messages. One that is lost is delivered elsewhere as well; what the app answers is told all
+    /// the same.
+    pub(super) async fn prolong(&self, deliveries: &[Delivery], lease: Duration) {
+        for delivery in deliveries {
+            if let Err(error) = delivery.extend(lease).await {
+                tracing::debug!(app = %self.app, topic = self.plan.topic, "a lease was lost: {error}");
+            }
+        }
     }
 
     fn broker(&self) -> Result<(Arc<Live>, Arc<dyn pubsub::Broker>), String> {
