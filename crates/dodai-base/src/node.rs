@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dodai_capability::component::Registry;
-use dodai_capability::memory;
+use dodai_capability::{jobs, memory};
 use dodai_core::id::{AppId, BaseId, InstanceId};
 use dodai_core::record::Sink;
 use dodai_core::snapshot::{App, Snapshot, Workload};
@@ -24,6 +24,7 @@ use dodai_dataplane::plane::{self, Applied, DataPlane, NotOpen};
 use dodai_dataplane::rate_meter::Meter;
 use dodai_dataplane::service::Wish;
 use dodai_drivers::Folders;
+use dodai_drivers::sqlite::Jobs;
 use dodai_modules::{Child, Compiler, Host, HostOptions};
 use dodai_runtime::Runtime;
 use dodai_transport::network::Network;
@@ -49,6 +50,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const RETRY: Duration = Duration::from_secs(2);
 /// How long calls may go on among the apps once nobody is let in from outside, before the apps themselves close.
 const CALM: Duration = Duration::from_secs(10);
+
+/// The file of jobs.
+const JOBS: &str = "jobs.db";
 
 /// How a base is set up.
 pub struct Config {
@@ -185,7 +189,8 @@ impl Base {
         let components = components.unwrap_or_else(|| config.data_dir.join("components"));
         let folders = Folders { data: components.clone(), project: config.project_dir.clone() };
         let registry = drivers(environment.clone(), &folders);
-        let settings = config.runtime.clone();
+        let mut settings = config.runtime.clone();
+        settings.jobs.get_or_insert_with(|| Arc::new(Jobs::new(config.data_dir.join(JOBS), false)));
         let runtime =
             Runtime::new(registry, Arc::new(plane.door()), environment, components, settings, tasks);
         let parts = Arc::new(Parts {
@@ -249,6 +254,11 @@ fn drivers(environment: Arc<BTreeMap<String, String>>, folders: &Folders) -> Reg
     memory::register(&mut registry);
     dodai_drivers::register(&mut registry, environment, folders);
     registry
+}
+
+/// Jobs in a folder that outlives the base's own, which other processes of the same app may share.
+pub fn shared_jobs(folder: &Path) -> Arc<dyn jobs::Store> {
+    Arc::new(Jobs::new(folder.join(JOBS), true))
 }
 
 /// The types of components that a base of this build can open.

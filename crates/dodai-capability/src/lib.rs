@@ -13,6 +13,7 @@ pub mod configuration;
 pub mod conformance;
 pub mod event;
 pub mod fault;
+pub mod jobs;
 pub mod keys;
 pub mod lock;
 pub mod memory;

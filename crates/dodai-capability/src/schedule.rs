@@ -115,6 +115,27 @@ impl Schedule {
         }
     }
 
+    /// The first time after `now`, in steps from `last`: what lies between the two is passed over. Milliseconds since
+    /// 1970; `None` if there is none within some years.
+    pub fn upcoming(&self, last_ms: i64, now_ms: i64) -> Option<i64> {
+        if let Some(period) = self.period() {
+            let steps = now_ms.saturating_sub(last_ms).max(0) / period + 1;
+            return last_ms.checked_add(period.checked_mul(steps)?);
+        }
+        let after = Timestamp::from_millisecond(last_ms.max(now_ms)).ok()?;
+        self.next(SystemTime::from(after))
+            .and_then(|at| Timestamp::try_from(at).ok())
+            .map(Timestamp::as_millisecond)
+    }
+
+    /// The milliseconds of `@every`, at least one; `None` for a calendar.
+    pub fn period(&self) -> Option<i64> {
+        match &self.0 {
+            Kind::Every(every) => Some(i64::try_from(every.as_millis()).unwrap_or(i64::MAX).max(1)),
+            Kind::Cron(_) => None,
+        }
+    }
+
     /// The name of the time zone that it is by.
     pub fn zone(&self) -> String {
         let name = match &self.0 {

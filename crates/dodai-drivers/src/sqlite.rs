@@ -6,6 +6,7 @@
 
 mod configuration;
 mod file;
+mod jobs;
 mod lock;
 mod pubsub;
 mod settings;
@@ -18,6 +19,7 @@ use dodai_capability::component::{Capabilities, Context, Error, Factory, Opening
 use futures_core::future::BoxFuture;
 
 use self::file::Files;
+pub use self::jobs::Jobs;
 
 /// Makes `state.sqlite`, `pubsub.sqlite`, `configuration.sqlite` and `lock.sqlite` known.
 pub fn register(registry: &mut Registry, data_dir: &Path) {

@@ -26,6 +26,7 @@ use crate::components::{self, Components};
 use crate::delivery::Deliveries;
 use crate::error::Error;
 use crate::inputs::Inputs;
+use crate::jobs::{JobStatus, Jobs};
 use crate::keyvalue;
 use crate::settings::Settings;
 
@@ -42,6 +43,7 @@ pub struct Runtime {
     components: Components,
     deliveries: Deliveries,
     inputs: Inputs,
+    jobs: Jobs,
     shared: Arc<Shared>,
     apis: Mutex<HashMap<AppId, Api>>,
 }
@@ -60,16 +62,18 @@ impl Runtime {
         let components = Components::new(registry, environment, data_dir, settings.component_backoff);
         let callbacks = Callbacks { door: door.clone(), timeout: settings.delivery_timeout };
         let inputs = Inputs::new(components.clone(), callbacks.clone(), tasks.child());
+        let jobs = Jobs::new(callbacks.clone(), &settings, tasks.child());
         let deliveries = Deliveries::new(components.clone(), callbacks, settings.clone(), tasks.child());
         let shared = Arc::new(Shared {
             components: components.clone(),
             door,
             deliveries: deliveries.clone(),
+            jobs: jobs.clone(),
             settings,
             endpoints: ArcSwap::default(),
             closing: AtomicBool::new(false),
         });
-        Runtime { components, deliveries, inputs, shared, apis: Mutex::default() }
+        Runtime { components, deliveries, inputs, jobs, shared, apis: Mutex::default() }
     }
 
     /// Makes components, apps and declared subscriptions those of the snapshot. What did not change is not
@@ -96,6 +100,7 @@ impl Runtime {
         drop(apis);
         self.deliveries.apply(snapshot);
         self.inputs.apply(snapshot);
+        self.jobs.apply(snapshot);
     }
 
     /// The API of an app, for its listener. One that no snapshot has named has no restrictions yet.
@@ -111,6 +116,7 @@ impl Runtime {
     pub fn app_ready(&self, app: &AppId, ready: bool) {
         self.deliveries.app_ready(app, ready);
         self.inputs.app_ready(app, ready);
+        self.jobs.app_ready(app, ready);
         let apis = self.apis.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(api) = apis.get(app).filter(|_| !ready) {
             api.end_followers();
@@ -122,6 +128,7 @@ impl Runtime {
     pub fn app_unwell(&self, app: &AppId) {
         self.deliveries.app_ready(app, false);
         self.inputs.app_ready(app, false);
+        self.jobs.app_ready(app, false);
     }
 
     /// Whether an app that is called back by gRPC answers its health check within `timeout`. Cancel safe.
@@ -137,6 +144,14 @@ impl Runtime {
     /// How each subscription is: `namespace/app pubsub/topic`, or what names one that cannot run.
     pub fn subscriptions(&self) -> BTreeMap<String, Health> {
         self.deliveries.health()
+    }
+
+    /// The jobs of all apps here, by app and name: when each runs next, and how its last run ended.
+    ///
+    /// # Errors
+    /// The store of jobs cannot be read.
+    pub async fn jobs(&self) -> Result<Vec<JobStatus>, dodai_capability::jobs::Error> {
+        self.jobs.status().await
     }
 
     /// The value itself, wherever it lives.
@@ -200,6 +215,7 @@ impl Runtime {
         let until = Instant::now() + deadline;
         self.shared.closing.store(true, Relaxed);
         self.inputs.close(deadline).await;
+        self.jobs.close(until.saturating_duration_since(Instant::now())).await;
         self.deliveries.close(until.saturating_duration_since(Instant::now())).await;
         self.components.close(until.saturating_duration_since(Instant::now())).await;
     }

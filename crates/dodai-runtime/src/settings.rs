@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dodai_capability::clock::Clock;
+use dodai_capability::jobs;
 use dodai_core::id::AppId;
 
 use crate::api::Origins;
@@ -78,6 +80,12 @@ pub struct Settings {
     pub max_followers: usize,
     /// Streaming subscriptions of one app at most: 256; one more is refused.
     pub max_streams: usize,
+    /// Jobs of one app at most: 10,000; one more is refused.
+    pub max_jobs: usize,
+    /// Where jobs are kept; `None` for in memory, as long as the process.
+    pub jobs: Option<Arc<dyn jobs::Store>>,
+    /// By what jobs run: the machine's clock.
+    pub clock: Clock,
     /// How the app is reached, where that is one app for the whole base.
     pub connection: Option<AppConnection>,
     /// Whether apps are asked for their subscriptions (`GET /dapr/subscribe`): yes.
@@ -100,6 +108,9 @@ impl Default for Settings {
             delivery_attempts: 4,
             max_followers: 256,
             max_streams: 256,
+            max_jobs: 10_000,
+            jobs: None,
+            clock: Clock::system(),
             connection: None,
             asks_subscriptions: true,
             origins: None,
@@ -107,6 +118,13 @@ impl Default for Settings {
                 |app| tracing::warn!(%app, "an app asked for a shutdown, which this base does not offer"),
             ),
         }
+    }
+}
+
+impl Settings {
+    /// Where jobs are kept.
+    pub(crate) fn jobs(&self) -> Arc<dyn jobs::Store> {
+        self.jobs.clone().unwrap_or_else(|| Arc::new(jobs::Memory::default()))
     }
 }
 

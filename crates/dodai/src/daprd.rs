@@ -304,7 +304,10 @@ impl Sidecar {
             wants: Wants::All,
             membership: None,
             artifacts: None,
-            runtime: runtime_settings(options, ask),
+            runtime: dodai_runtime::Settings {
+                jobs: Some(node::shared_jobs(&lasting_folder(environment, &options.app, &here))),
+                ..runtime_settings(options, ask)
+            },
             components_dir: Some(here.clone()),
         };
         let (http, grpc) = api_addresses(options);
@@ -405,6 +408,16 @@ fn threads(options: &Options) -> usize {
     let capped = options.channel.as_ref().is_some_and(|channel| channel.max_concurrency.is_some());
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     if capped { 1 } else { cores.min(2) }
+}
+
+/// Where what outlives a sidecar is kept: in the user's folder for data, and without any in the working directory, as
+/// components' files are.
+fn lasting_folder(environment: &Environment, app: &AppId, here: &Path) -> PathBuf {
+    let folder = |name| environment.get(name).map(Path::new).filter(|path| path.is_absolute());
+    let home = || folder("HOME").map(|home| home.join(".local/share"));
+    let data = folder("XDG_DATA_HOME").map(Path::to_path_buf).or_else(home);
+    let own = data.map_or_else(|| here.join(".dodai"), |data| data.join("dodai"));
+    own.join("daprd").join(app.namespace.as_str()).join(app.name.as_str())
 }
 
 fn runtime_settings(options: &Options, ask: watch::Sender<bool>) -> dodai_runtime::Settings {

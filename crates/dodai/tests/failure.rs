@@ -331,6 +331,23 @@ fn a_server_killed_while_it_writes_keeps_every_acknowledged_write() {
 }
 
 #[test]
+fn a_job_of_a_killed_server_runs_once_it_is_back() {
+    let site = Site::new("jobs");
+    let [port] = free_ports();
+    site.write("dodai.yaml", documents(port));
+    site.up();
+    until("a job is kept", || put(port, "later/alarm", "3s") == Some(204));
+    let due = Instant::now() + Duration::from_secs(3);
+    assert!(site.data().join("jobs.db").exists(), "beside what else the base keeps");
+    assert!(Command::new("kill").args(["-9", &site.pid().to_string()]).status().unwrap().success());
+    until("its apps have ended with it", || site.left().is_empty());
+    until("it falls due while nobody runs", || Instant::now() > due);
+    site.up();
+    until("it has run", || get(port, "/keys/ran-alarm").text() == "\"yes\"");
+    site.down();
+}
+
+#[test]
 fn malformed_input_is_refused_with_its_place_and_disturbs_nothing() {
     let project = Project::new("malformed");
     let up = project.dodai(&["up", &project.path(), "-d", "--threads", "1", "--admin", "127.0.0.1:0"]);

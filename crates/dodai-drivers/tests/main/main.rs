@@ -3,6 +3,7 @@
 mod bindings;
 mod crash;
 mod dapr;
+mod jobs;
 mod model;
 mod postgresql;
 mod redis;

@@ -10,6 +10,7 @@ mod configuration;
 mod grpc;
 mod http;
 mod invoke;
+mod jobs;
 mod lock;
 mod patience;
 mod publish;
@@ -31,6 +32,7 @@ use dodai_core::snapshot::App;
 pub use self::http::Origins;
 use crate::components::{Block, Components, Live};
 use crate::delivery::Deliveries;
+use crate::jobs::Jobs;
 use crate::settings::Settings;
 use refusal::{Refusal, absent};
 
@@ -42,6 +44,7 @@ pub(crate) struct Shared {
     pub components: Components,
     pub door: Arc<dyn Door>,
     pub deliveries: Deliveries,
+    pub jobs: Jobs,
     pub settings: Settings,
     /// What apps may call outside by name.
     pub endpoints: ArcSwap<Vec<about::Endpoint>>,

@@ -16,8 +16,9 @@ use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_alpha_client::AppC
 use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_client::AppCallbackClient;
 use dodai_proto::apps::dapr::proto::runtime::v1::app_callback_health_check_client::AppCallbackHealthCheckClient;
 use dodai_proto::apps::dapr::proto::runtime::v1::{
-    BindingEventRequest, BindingEventResponse, ListInputBindingsResponse, ListTopicSubscriptionsResponse,
-    TopicEventBulkRequest, TopicEventBulkResponse, TopicEventRequest, TopicEventResponse,
+    BindingEventRequest, BindingEventResponse, JobEventRequest, JobEventResponse, ListInputBindingsResponse,
+    ListTopicSubscriptionsResponse, TopicEventBulkRequest, TopicEventBulkResponse, TopicEventRequest,
+    TopicEventResponse,
 };
 use http::header::{HOST, HeaderValue};
 use http::uri::Scheme;
@@ -184,6 +185,25 @@ impl Callbacks {
         #[expect(deprecated, reason = "the name that older apps know")]
         let answer = older.on_bulk_topic_event_alpha1(events);
         Callbacks::within(timeout, app, answer).await
+    }
+
+    /// Brings a job; older apps know it by another name.
+    pub async fn on_job_event(
+        &self,
+        app: &AppId,
+        span: Span,
+        event: JobEventRequest,
+    ) -> Result<JobEventResponse, Unanswered> {
+        let channel = self.channel(app, self.timeout, span);
+        let mut client = AppCallbackClient::new(channel.clone());
+        let answer = Callbacks::within(self.timeout, app, client.on_job_event(event.clone())).await;
+        if !answer.as_ref().is_err_and(Unanswered::is_unimplemented) {
+            return answer;
+        }
+        let mut older = AppCallbackAlphaClient::new(channel);
+        #[expect(deprecated, reason = "the name that older apps know")]
+        let answer = older.on_job_event_alpha1(event);
+        Callbacks::within(self.timeout, app, answer).await
     }
 
     /// Calls an app as another one, which `context` names.

@@ -21,6 +21,11 @@ pub(crate) use grpc::Unanswered;
 /// The most of an app's answer that is read.
 const MAX_ANSWER: usize = 1 << 20;
 
+/// Whether nobody was there to take the call: that says nothing about what it brings.
+pub(crate) fn is_unreachable(failure: &Failure) -> bool {
+    matches!(failure.kind, Kind::NoEndpoint | Kind::Connect | Kind::Draining)
+}
+
 /// What is asked of an app.
 pub(crate) struct Ask<'a> {
     pub method: Method,

@@ -1,8 +1,9 @@
 //! Bulk delivery: several messages of one subscription in one call, with a verdict for each.
 //!
-//! Messages that one call carries go to one path; those that cannot be delivered at all leave the batch first.
+//! Messages that one call carries go to one path, and several paths are called at once; those that cannot be delivered at
+//! all leave the batch first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use dodai_capability::event::{self, Event};
@@ -10,14 +11,16 @@ use dodai_capability::pubsub::{Delivery, Verdict as Settled};
 use dodai_capability::{Metadata, pubsub};
 use dodai_core::failure::Failure;
 use dodai_core::trace::Span;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::grpc;
 use super::verdict::Verdict;
-use super::worker::{Way, Worker, is_unreachable};
-use crate::callback::Ask;
+use super::worker::{Way, Worker};
+use crate::callback::{Ask, is_unreachable};
 
 /// The type of the envelope around a batch.
 pub(super) const BULK_TYPE: &str = "com.dapr.event.sent.bulk";
@@ -57,6 +60,9 @@ struct Status {
     status: Option<String>,
 }
 
+/// Paths that are brought messages of one batch at once.
+const MAX_PATHS: usize = 16;
+
 /// Messages for one path, in the order in which they came.
 struct Batch {
     deliveries: Vec<Delivery>,
@@ -87,8 +93,29 @@ impl Worker {
             batch.deliveries.push(delivery);
             batch.events.push(event);
         }
-        for (path, batch) in batches {
-            self.deliver_batch(&path, batch).await;
+        self.deliver_batches(batches).await;
+    }
+
+    /// Brings all paths their messages at once, up to a bound; those that wait for their turn keep their leases.
+    async fn deliver_batches(&self, batches: BTreeMap<String, Batch>) {
+        let mut waiting: VecDeque<(String, Batch)> = batches.into_iter().collect();
+        let mut running = FuturesUnordered::new();
+        loop {
+            while running.len() < MAX_PATHS
+                && let Some((path, batch)) = waiting.pop_front()
+            {
+                running.push(async move { self.deliver_batch(&path, batch).await });
+            }
+            let lease = self.lease();
+            // Both are cancel safe.
+            tokio::select! {
+                done = running.next() => if done.is_none() { return },
+                () = tokio::time::sleep(lease / 3), if !waiting.is_empty() => {
+                    for (_, batch) in &waiting {
+                        self.prolong(&batch.deliveries, lease).await;
+                    }
+                }
+            }
         }
     }
 

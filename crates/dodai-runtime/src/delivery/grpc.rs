@@ -60,7 +60,8 @@ fn value(json: &str) -> Value {
     serde_json::from_str(json).map_or_else(|_| Value::default(), value_of)
 }
 
-fn value_of(json: serde_json::Value) -> Value {
+/// A JSON value as Protocol Buffers have it.
+pub(crate) fn value_of(json: serde_json::Value) -> Value {
     let kind = match json {
         serde_json::Value::Null => Kind::NullValue(0),
         serde_json::Value::Bool(truth) => Kind::BoolValue(truth),

@@ -26,6 +26,7 @@ use dodai_core::task::{Kind, Tasks};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use grpc::value_of;
 use plan::Plan;
 pub(crate) use plan::{Described, Source};
 use worker::{Way, Worker};

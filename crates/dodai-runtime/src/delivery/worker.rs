@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dodai_capability::event::{self, Event};
 use dodai_capability::pubsub::{self, Delivery, Message, Publish, Subscribe};
 use dodai_capability::scopes::{Topics, Use};
-use dodai_core::failure::{Failure, Kind};
+use dodai_core::failure::Failure;
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{BulkDelivery, Patience};
 use dodai_core::status::Health;
@@ -31,7 +31,7 @@ use super::plan::Plan;
 use super::stream::Reader;
 use super::verdict::{Verdict, verdict};
 use super::{Deliveries, Inner};
-use crate::callback::Ask;
+use crate::callback::{Ask, is_unreachable};
 use crate::components::{Block, Live};
 
 /// How long an app that is ready but cannot be reached is left alone.
@@ -174,7 +174,7 @@ impl Worker {
     }
 
     /// A message may wait for others before it is brought, and the app has its time after that.
-    fn lease(&self) -> Duration {
+    pub(super) fn lease(&self) -> Duration {
         self.plan.bulk.map_or(Duration::ZERO, |bulk| bulk.wait) + self.timeout() + LEASE_MARGIN
     }
 
@@ -203,14 +203,19 @@ impl Worker {
     pub(super) async fn hold(&self, in_hand: &[Delivery]) -> Duration {
         let timeout = self.timeout();
         if timeout > self.inner().settings.delivery_timeout {
-            for delivery in in_hand {
-                // One that is lost is delivered elsewhere as well; what the app answers is told all the same.
-                if let Err(error) = delivery.extend(timeout + LEASE_MARGIN).await {
-                    tracing::debug!(app = %self.app, topic = self.plan.topic, "a lease was lost: {error}");
-                }
-            }
+            self.prolong(in_hand, timeout + LEASE_MARGIN).await;
         }
         timeout
+    }
+
+    /// Keeps the leases of messages. One that is lost is delivered elsewhere as well; what the app answers is told all
+    /// the same.
+    pub(super) async fn prolong(&self, deliveries: &[Delivery], lease: Duration) {
+        for delivery in deliveries {
+            if let Err(error) = delivery.extend(lease).await {
+                tracing::debug!(app = %self.app, topic = self.plan.topic, "a lease was lost: {error}");
+            }
+        }
     }
 
     fn broker(&self) -> Result<(Arc<Live>, Arc<dyn pubsub::Broker>), String> {
@@ -518,9 +523,4 @@ fn lasting(data: &Bytes) -> Bytes {
         return data.clone();
     }
     serde_json::to_vec(&event).map_or_else(|_| data.clone(), Bytes::from)
-}
-
-/// Whether nobody was there to take the call: that says nothing about the message.
-pub(super) fn is_unreachable(failure: &Failure) -> bool {
-    matches!(failure.kind, Kind::NoEndpoint | Kind::Connect | Kind::Draining)
 }

@@ -438,7 +438,6 @@ async fn what_is_not_served_says_so() {
     for (method, word) in [
         ("InvokeActor", "actors"),
         ("StartWorkflowBeta1", "workflows"),
-        ("ScheduleJob", "jobs"),
         ("ConverseAlpha2", "conversation"),
         ("EncryptAlpha1", "cryptography"),
     ] {

@@ -1,7 +1,10 @@
 //! Messages between a broker and an app's word of them: leases and dead letters.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dodai_core::body::{Writer, pipe};
 use dodai_core::call::Reply;
 use dodai_core::snapshot::{BulkDelivery, Resource, Subscription};
 use dodai_runtime::Settings;
@@ -67,4 +70,79 @@ async fn dead_letters_without_envelopes_are_what_was_published() {
     let data = event["data_base64"].as_str().expect("data");
     let data = base64::engine::general_purpose::STANDARD.decode(data).expect("base64");
     assert_eq!(String::from_utf8_lossy(&data), body);
+}
+
+/// Answers that are begun and not ended yet, by path; each takes all that it was asked of.
+#[derive(Clone, Default)]
+struct Pending(Arc<Mutex<BTreeMap<String, (Writer, String)>>>);
+
+impl Pending {
+    fn begin(&self, path: &str, body: &[u8]) -> Reply {
+        let envelope: serde_json::Value = serde_json::from_slice(body).expect("an envelope");
+        let entries = envelope["entries"].as_array().expect("entries").iter();
+        let statuses: Vec<_> =
+            entries.map(|entry| json!({ "entryId": entry["entryId"], "status": "SUCCESS" })).collect();
+        let (writer, body) = pipe(1 << 20, None);
+        let mut begun = self.0.lock().expect("not poisoned");
+        begun.insert(path.to_owned(), (writer, json!({ "statuses": statuses }).to_string()));
+        let mut reply = Reply::new(StatusCode::OK, "");
+        reply.body = body;
+        reply
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().expect("not poisoned").len()
+    }
+
+    fn end_all(&self) {
+        for (_, (mut writer, body)) in std::mem::take(&mut *self.0.lock().expect("not poisoned")) {
+            writer.push(body.into()).expect("room");
+            writer.finish(None);
+        }
+    }
+}
+
+/// A bulk subscription with so many paths, a message for each, and an app that answers when it is told to.
+async fn paths(count: usize) -> (World, Pending) {
+    let bulk = BulkDelivery { most: u32::try_from(count).expect("few"), wait: Duration::from_secs(1) };
+    let rules = (0..count).map(|n| (format!("event.data.n == {n}"), format!("/path/{n}"))).collect();
+    let wish = Subscription { bulk: Some(bulk), rules, ..subscription("/else", None, &[]) };
+    let world = subscribed(vec![wish], Settings::default()).await;
+    let pending = Pending::default();
+    let begun = pending.clone();
+    world.script(move |seen| Ok(begun.begin(&seen.path, &seen.body)));
+    for n in 0..count {
+        let headers = [("content-type", "application/json")];
+        let body = json!({ "n": n }).to_string();
+        assert_eq!(
+            world.send("shop/other", "POST", "/v1.0/publish/bus/t", &headers, &body).await.status,
+            204
+        );
+    }
+    (world, pending)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_slow_does_not_hold_up_the_others() {
+    let (world, pending) = paths(3).await;
+    let before = tokio::time::Instant::now();
+    world.until("all are brought", || pending.count() == 3).await;
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    pending.end_all();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.seen_at("/path").len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_of_paths_that_wait_for_their_turn_stay_in_hand() {
+    let (world, pending) = paths(40).await;
+    // Each round takes almost as long as a delivery may, all three longer than a lease.
+    for (round, most) in [16, 16, 8].into_iter().enumerate() {
+        world.until(&format!("round {round}"), || pending.count() == most).await;
+        tokio::time::sleep(Duration::from_secs(50)).await;
+        assert_eq!(pending.count(), most, "no more at once");
+        pending.end_all();
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.seen_at("/path").len(), 40, "each came once");
 }

@@ -336,7 +336,6 @@ async fn what_is_not_served_is_told() {
     let world = World::new(blocks()).await;
     for (method, path, status, code) in [
         ("POST", "/v1.0/actors/t/1/method/m", 501, "ERR_API_UNIMPLEMENTED"),
-        ("POST", "/v1.0/jobs/j", 501, "ERR_API_UNIMPLEMENTED"),
         ("POST", "/v1.0-beta1/workflows/dapr/w/start", 501, "ERR_API_UNIMPLEMENTED"),
         ("PUT", "/v1.0-alpha1/crypto/c/encrypt", 501, "ERR_API_UNIMPLEMENTED"),
         ("PATCH", "/v1.0/state/store", 405, "ERR_BAD_REQUEST"),

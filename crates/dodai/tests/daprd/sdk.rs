@@ -25,6 +25,11 @@ spec: {type: lock.in-memory, version: v1}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
+metadata: {name: files}
+spec: {type: bindings.localstorage, version: v1, metadata: [{name: rootPath, value: files}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
 metadata: {name: vault}
 spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile, value: secrets.json}]}
 ---

@@ -57,6 +57,7 @@ impl World {
             .args(arguments)
             .current_dir(self.0.path())
             .env("DODAI_RUNTIME_DIR", self.path("run"))
+            .env("XDG_DATA_HOME", self.path("data"))
             .env("NO_COLOR", "1")
             .stdin(Stdio::null());
         for name in [

@@ -1,4 +1,5 @@
-"""An app that keeps what it is told in the state store: PUT /KEY answers 204 once it is kept, GET /KEY tells it."""
+"""An app that keeps what it is told in the state store: PUT /KEY answers 204 once it is kept, GET /KEY tells it. A job
+that PUT /later/NAME asks for is kept as ran-NAME when it runs."""
 import os
 import signal
 import sys
@@ -6,7 +7,8 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-STORE = os.environ["DAPR_HTTP_ENDPOINT"] + "/v1.0/state/state"
+API = os.environ["DAPR_HTTP_ENDPOINT"] + "/v1.0"
+STORE = API + "/state/state"
 HEADERS = {"dapr-api-token": os.environ.get("DAPR_API_TOKEN", ""), "content-type": "application/json"}
 # The API is on this host; no proxy is in between.
 OPEN = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
@@ -17,7 +19,15 @@ class Keeper(BaseHTTPRequestHandler):
 
     def do_PUT(self):
         value = self.rfile.read(int(self.headers["content-length"])).decode()
+        if self.path.startswith("/later/"):
+            name, body = self.path.removeprefix("/later/"), '{"dueTime": "%s"}' % value
+            return self.tell(urllib.request.Request(API + "/jobs/" + name, body.encode(), HEADERS, method="POST"))
         body = '[{"key": "%s", "value": "%s"}]' % (self.path[1:], value)
+        self.tell(urllib.request.Request(STORE, body.encode(), HEADERS, method="POST"))
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = '[{"key": "ran-%s", "value": "yes"}]' % self.path.removeprefix("/job/")
         self.tell(urllib.request.Request(STORE, body.encode(), HEADERS, method="POST"))
 
     def do_GET(self):

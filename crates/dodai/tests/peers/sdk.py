@@ -7,16 +7,18 @@ import sqlite3
 from concurrent import futures
 
 import grpc
-from dapr.clients import DaprClient
+from dapr.clients import DaprClient, DropFailurePolicy, Job
 from dapr.clients.exceptions import DaprGrpcError
 from dapr.clients.grpc._request import TransactionalStateOperation, TransactionOperationType
 from dapr.clients.grpc._response import UnlockResponseStatus
 from dapr.clients.grpc._state import Concurrency, Consistency, StateItem, StateOptions
 from dapr.proto import appcallback_v1
 from dapr.proto.runtime.v1 import appcallback_pb2_grpc
+from google.protobuf.any_pb2 import Any
 
 PATIENCE = 60
 EVENTS = queue.Queue()
+JOBS = queue.Queue()
 
 
 class Callback(appcallback_pb2_grpc.AppCallbackServicer, appcallback_pb2_grpc.AppCallbackHealthCheckServicer):
@@ -27,6 +29,10 @@ class Callback(appcallback_pb2_grpc.AppCallbackServicer, appcallback_pb2_grpc.Ap
     def OnTopicEvent(self, request, context):
         EVENTS.put(request)
         return appcallback_v1.TopicEventResponse()
+
+    def OnJobEvent(self, request, context):
+        JOBS.put(request)
+        return appcallback_v1.JobEventResponse()
 
     def HealthCheck(self, request, context):
         return appcallback_v1.HealthCheckResponse()
@@ -138,12 +144,33 @@ def locks(dapr):
     assert dapr.unlock("locks", "door", "me").status == UnlockResponseStatus.lock_does_not_exist
 
 
+def bindings(dapr):
+    dapr.invoke_binding("files", "create", b"hello", {"fileName": "greeting"})
+    assert dapr.invoke_binding("files", "get", b"", {"fileName": "greeting"}).data == b"hello"
+    refused(grpc.StatusCode.INTERNAL, lambda: dapr.invoke_binding("files", "paint", b""))
+
+
+def jobs(greeter):
+    data = Any(value=b'{"n": 1}')
+    policy = DropFailurePolicy()
+    job = Job(name="hello", schedule="@every 1h", due_time="0s", repeats=2, data=data, failure_policy=policy)
+    greeter.schedule_job(job)
+    event = JOBS.get(timeout=PATIENCE)
+    assert (event.name, event.method, event.data.value) == ("hello", "job/hello", b'{"n": 1}'), event
+    got = greeter.get_job("hello")
+    assert (got.schedule, got.repeats, got.data.value) == ("@every 1h", 2, b'{"n": 1}'), got
+    assert isinstance(got.failure_policy, DropFailurePolicy), got
+    refused(grpc.StatusCode.ALREADY_EXISTS, lambda: greeter.schedule_job(Job(name="hello", schedule="@daily")))
+    greeter.delete_job("hello")
+    refused(grpc.StatusCode.INTERNAL, lambda: greeter.get_job("hello"))
+
+
 def metadata(dapr):
     dapr.set_metadata("team", "blue")
     told = dapr.get_metadata()
     assert told.application_id == "orders" and told.extended_metadata["team"] == "blue", told
     names = sorted(component.name for component in told.registered_components)
-    assert names == ["config", "locks", "pubsub", "statestore", "vault"], names
+    assert names == ["config", "files", "locks", "pubsub", "statestore", "vault"], names
 
 
 def invocation(dapr, channel):
@@ -173,6 +200,8 @@ def main():
         secrets(dapr)
         configuration(dapr)
         locks(dapr)
+        bindings(dapr)
+        jobs(greeter)
         metadata(dapr)
         with grpc.insecure_channel(os.environ["ORDERS_API"]) as channel:
             invocation(dapr, channel)

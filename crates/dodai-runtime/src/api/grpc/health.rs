@@ -5,9 +5,10 @@ use std::pin::Pin;
 use dodai_proto::apps::grpc::health::v1::health_check_response::ServingStatus;
 use dodai_proto::apps::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse, health_server};
 use futures_util::stream::{self, Stream};
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::SERVICES;
+use super::status::plain;
 use crate::api::Api;
 
 /// The service.
@@ -30,7 +31,8 @@ impl health_server::Health for Health {
         let service = request.into_inner().service;
         let status = status(&self.0, &service);
         if status == ServingStatus::ServiceUnknown {
-            return Err(Status::not_found(format!("there is no service `{service}` here")));
+            let message = format!("there is no service `{service}` here");
+            return Err(plain(Code::NotFound, "DODAI_SERVICE_UNKNOWN", message));
         }
         Ok(Response::new(HealthCheckResponse { status: status.into() }))
     }

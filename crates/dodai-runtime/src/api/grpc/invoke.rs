@@ -47,7 +47,7 @@ impl Api {
             let message = format!(
                 "there is no `{path}` here; to call an app, name it in the metadata as `{APP_ID_HEADER}`"
             );
-            return Ok(refused(&Status::unimplemented(message)));
+            return Ok(refused(&status::plain(Code::Unimplemented, "ERR_DIRECT_INVOKE", message)));
         };
         if let Err(refusal) = self.address(&target, &path, &mut call) {
             let refusal = Refusal { status: StatusCode::BAD_REQUEST, ..refusal };
@@ -148,7 +148,7 @@ async fn call_back(
     let most = api.shared.settings.max_body;
     let answer = api.shared.deliveries.callbacks().on_invoke(app, context, request, most).await;
     answer.map_err(|unanswered| match unanswered {
-        Unanswered::Refused(status) => status,
+        Unanswered::Refused(status) => status::of_app(status),
         Unanswered::Failed(failure) => status::status(not_delivered(app.name.as_str(), &failure)),
     })
 }

@@ -8,6 +8,7 @@ mod bindings;
 mod configuration;
 mod health;
 mod invoke;
+mod jobs;
 mod metadata;
 mod pubsub;
 mod reflection;
@@ -29,9 +30,10 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt as _;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::Api;
+use super::refusal::Refusal;
 use service::Service;
 
 const MEDIA_TYPE: &[u8] = b"application/grpc";
@@ -62,11 +64,11 @@ impl Api {
         let is_probe = service == HEALTH && target.is_none();
         if !is_probe && !self.admits(&call.head.headers) {
             let message = "the api token is missing or wrong; send it as `dapr-api-token` in the metadata";
-            return Ok(refused(&Status::unauthenticated(message)));
+            return Ok(refused(&status::plain(Code::Unauthenticated, "DODAI_TOKEN_INVALID", message)));
         }
         match service {
-            DAPR => match unserved::reason(method) {
-                Some(reason) => Ok(refused(&Status::unimplemented(reason))),
+            DAPR => match unserved::api(method) {
+                Some(api) => Ok(refused(&status::status(Refusal::not_served(api)))),
                 None => {
                     let most = self.shared.settings.max_body;
                     let server = DaprServer::new(Service(self.clone())).max_decoding_message_size(most);
@@ -98,7 +100,8 @@ where
         Ok(response) => response,
         Err(never) => match never {},
     };
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
+    status::complete(&mut head.headers);
     let body = body.map_err(|status| Failure::new(Kind::Internal, status.to_string()));
     Reply { head, body: Body::boxed(body) }
 }

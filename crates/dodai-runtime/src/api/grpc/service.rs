@@ -1,5 +1,6 @@
 //! Dapr's service: each method is one of a building block.
 
+use dodai_capability::jobs::Which;
 use dodai_capability::lock::Release;
 use dodai_core::call::{Caller, Context};
 use dodai_core::trace::Span;
@@ -12,7 +13,7 @@ use tonic::{Request, Response, Streaming};
 
 use super::pubsub::From;
 use super::status::{Told, told};
-use super::{bindings, configuration, invoke, metadata, pubsub, state, subscribe};
+use super::{bindings, configuration, invoke, jobs, metadata, pubsub, state, subscribe};
 use crate::api::Api;
 use crate::api::lock::Wish;
 use crate::api::secrets::revealed;
@@ -178,6 +179,58 @@ impl Dapr for Service {
             };
             UnlockResponse { status: status.into() }
         }))
+    }
+
+    async fn schedule_job_alpha1(&self, request: Request<ScheduleJobRequest>) -> Told<ScheduleJobResponse> {
+        self.schedule_job(request).await
+    }
+
+    async fn schedule_job(&self, request: Request<ScheduleJobRequest>) -> Told<ScheduleJobResponse> {
+        told(jobs::schedule(&self.0, request.into_inner()).await)
+    }
+
+    async fn get_job_alpha1(&self, request: Request<GetJobRequest>) -> Told<GetJobResponse> {
+        self.get_job(request).await
+    }
+
+    async fn get_job(&self, request: Request<GetJobRequest>) -> Told<GetJobResponse> {
+        let found = self.0.get_job(&request.get_ref().name).await;
+        told(found.map(|job| GetJobResponse { job: Some(jobs::told(job)) }))
+    }
+
+    async fn delete_job_alpha1(&self, request: Request<DeleteJobRequest>) -> Told<DeleteJobResponse> {
+        self.delete_job(request).await
+    }
+
+    async fn delete_job(&self, request: Request<DeleteJobRequest>) -> Told<DeleteJobResponse> {
+        let deleted = self.0.delete_jobs(Which::Name(request.into_inner().name)).await;
+        told(deleted.map(|()| DeleteJobResponse {}))
+    }
+
+    async fn delete_jobs_by_prefix_alpha1(
+        &self,
+        request: Request<DeleteJobsByPrefixRequestAlpha1>,
+    ) -> Told<DeleteJobsByPrefixResponseAlpha1> {
+        let prefix = request.into_inner().name_prefix.unwrap_or_default();
+        told(self.0.delete_jobs(Which::Prefix(prefix)).await.map(|()| DeleteJobsByPrefixResponseAlpha1 {}))
+    }
+
+    async fn delete_jobs_by_prefix(
+        &self,
+        request: Request<DeleteJobsByPrefixRequest>,
+    ) -> Told<DeleteJobsByPrefixResponse> {
+        let prefix = request.into_inner().name_prefix.unwrap_or_default();
+        told(self.0.delete_jobs(Which::Prefix(prefix)).await.map(|()| DeleteJobsByPrefixResponse {}))
+    }
+
+    async fn list_jobs_alpha1(&self, _: Request<ListJobsRequestAlpha1>) -> Told<ListJobsResponseAlpha1> {
+        let jobs = self.0.list_jobs().await;
+        told(jobs.map(|jobs| ListJobsResponseAlpha1 { jobs: jobs.into_iter().map(jobs::told).collect() }))
+    }
+
+    async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Told<ListJobsResponse> {
+        let jobs = self.0.list_jobs().await;
+        told(jobs.map(|jobs| ListJobsResponse { jobs: jobs.into_iter().map(jobs::told).collect() }))
     }
 
     async fn get_metadata(&self, _request: Request<GetMetadataRequest>) -> Told<GetMetadataResponse> {

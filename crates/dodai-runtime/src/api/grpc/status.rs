@@ -1,9 +1,10 @@
 //! Refusals as gRPC tells them: a code, a message, and details of `google.rpc`.
 
 use dodai_proto::apps::google::rpc;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use prost::Message as _;
 use prost_types::Any;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Response, Status};
 
 use crate::api::refusal::{Detail, Refusal};
@@ -25,8 +26,47 @@ pub(super) fn status(refusal: Refusal) -> Status {
     if details.is_empty() {
         details.push(info(refusal.code, &[]));
     }
-    let whole = rpc::Status { code: code.into(), message: refusal.message.clone(), details };
-    Status::with_details(code, refusal.message, whole.encode_to_vec().into())
+    whole(code, refusal.message, details)
+}
+
+/// An error that belongs to no building block.
+pub(super) fn plain(code: Code, reason: &str, message: impl Into<String>) -> Status {
+    whole(code, message.into(), vec![info(reason, &[])])
+}
+
+fn whole(code: Code, message: String, details: Vec<Any>) -> Status {
+    let whole = rpc::Status { code: code.into(), message: message.clone(), details };
+    Status::with_details(code, message, whole.encode_to_vec().into())
+}
+
+/// Marks an error as an app's, whose words are not ours to change.
+const OF_AN_APP: &str = "dodai-status-of-app";
+
+/// An app's error on its way through our service.
+pub(super) fn of_app(mut status: Status) -> Status {
+    status.metadata_mut().insert(OF_AN_APP, MetadataValue::from_static("1"));
+    status
+}
+
+/// Gives the errors that tonic finds by itself (a method that is not there, a message that cannot be read or is too
+/// long) a reason like all others.
+pub(super) fn complete(headers: &mut HeaderMap) {
+    if headers.remove(OF_AN_APP).is_some() {
+        return;
+    }
+    let Some(status) = Status::from_header_map(headers) else { return };
+    if status.code() == Code::Ok || !status.details().is_empty() {
+        return;
+    }
+    let reason = if status.code() == Code::Unimplemented {
+        "ERR_API_UNIMPLEMENTED"
+    } else if matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
+        "ERR_BODY_READ"
+    } else {
+        "ERR_MALFORMED_REQUEST"
+    };
+    // What cannot be a header leaves the error as it is.
+    let _whole = plain(status.code(), reason, status.message()).add_header(headers);
 }
 
 /// daprd's codes: mostly those that belong to the status of HTTP.
@@ -46,6 +86,7 @@ fn code(refusal: &Refusal) -> Code {
         | "ERR_CONFIGURATION_STORE_NOT_FOUND"
         | "ERR_CONFIGURATION_SUBSCRIBE" => Code::InvalidArgument,
         "ERR_STATE_STORE_NOT_SUPPORTED" => Code::Unimplemented,
+        "DAPR_SCHEDULER_SCHEDULE_JOB" if refusal.status == StatusCode::CONFLICT => Code::AlreadyExists,
         _ => match refusal.status {
             StatusCode::BAD_REQUEST => Code::InvalidArgument,
             StatusCode::FORBIDDEN => Code::PermissionDenied,

@@ -10,9 +10,9 @@ use dodai_proto::apps::dapr::proto::runtime::v1::{
     SubscribeTopicEventsResponseInitialAlpha1,
 };
 use futures_util::stream::{self, Stream, StreamExt as _};
-use tonic::{Response, Status, Streaming};
+use tonic::{Code, Response, Status, Streaming};
 
-use super::status::{Told, status};
+use super::status::{Told, plain, status};
 use crate::api::Api;
 use crate::delivery::stream::{Events, Streamed};
 
@@ -32,7 +32,7 @@ pub(super) async fn subscribe(
 ) -> Told<Brought> {
     let first = asked.message().await?.and_then(|first| first.subscribe_topic_events_request_type);
     let Some(Asked::InitialRequest(wish)) = first else {
-        return Err(Status::invalid_argument("the first message must be the initial request"));
+        return Err(wrong("the first message must be the initial request"));
     };
     let SubscribeTopicEventsRequestInitialAlpha1 { pubsub_name, topic, metadata, dead_letter_topic } = wish;
     let wish = Streamed { pubsub: pubsub_name, topic, dead_letter: dead_letter_topic, metadata };
@@ -40,6 +40,10 @@ pub(super) async fn subscribe(
     let welcome = answer(Answer::InitialResponse(SubscribeTopicEventsResponseInitialAlpha1 {}));
     let brought = stream::unfold(Some((events, asked)), next);
     Ok(Response::new(stream::iter([Ok(welcome)]).chain(brought).boxed()))
+}
+
+fn wrong(message: &str) -> Status {
+    plain(Code::InvalidArgument, "ERR_MALFORMED_REQUEST", message)
 }
 
 /// The two sides of a stream; none once it has ended.
@@ -54,7 +58,8 @@ async fn next(sides: Sides) -> Option<(Result<SubscribeTopicEventsResponseAlpha1
             event = events.events.recv() => {
                 let Some(event) = event else {
                     let over = "the subscription has ended: this base closes, or the app has left it; subscribe again";
-                    return Some((Err(Status::unavailable(over)), None));
+                    let over = plain(Code::Unavailable, "DODAI_SUBSCRIPTION_ENDED", over);
+                    return Some((Err(over), None));
                 };
                 return Some((Ok(answer(Answer::EventMessage(event))), Some((events, asked))));
             }
@@ -66,8 +71,7 @@ async fn next(sides: Sides) -> Option<(Result<SubscribeTopicEventsResponseAlpha1
                     events.answers.tell(&id, status.unwrap_or_default().status);
                 }
                 Some(Asked::InitialRequest(_)) | None => {
-                    let wrong = Status::invalid_argument("the stream has its subscription already");
-                    return Some((Err(wrong), None));
+                    return Some((Err(wrong("the stream has its subscription already")), None));
                 }
             },
             Ok(None) | Err(_) => return None,

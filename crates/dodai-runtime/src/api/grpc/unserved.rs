@@ -1,7 +1,7 @@
 //! What Dapr's service has and this one does not, and why.
 
 /// Methods of Dapr's service that are not served, by the API they belong to.
-const APIS: [(&str, &[&str]); 8] = [
+const APIS: [(&str, &[&str]); 7] = [
     (
         "actors",
         &[
@@ -37,21 +37,6 @@ const APIS: [(&str, &[&str]); 8] = [
             "PauseWorkflowBeta1",
             "ResumeWorkflowBeta1",
             "RaiseEventWorkflowBeta1",
-        ],
-    ),
-    (
-        "jobs",
-        &[
-            "ScheduleJobAlpha1",
-            "ScheduleJob",
-            "GetJobAlpha1",
-            "GetJob",
-            "DeleteJobAlpha1",
-            "DeleteJob",
-            "DeleteJobsByPrefixAlpha1",
-            "DeleteJobsByPrefix",
-            "ListJobsAlpha1",
-            "ListJobs",
         ],
     ),
     ("cryptography", &["EncryptAlpha1", "DecryptAlpha1"]),
@@ -93,8 +78,8 @@ const APIS: [(&str, &[&str]); 8] = [
     ("binary files", &["SetBinaryFileAlpha1", "GetBinaryFileAlpha1", "DeleteBinaryFileAlpha1"]),
 ];
 
-/// Why a method of Dapr's service is not served; `None` if it is, or if Dapr has none of that name.
-pub(super) fn reason(method: &str) -> Option<String> {
-    let (api, _) = APIS.iter().find(|(_, methods)| methods.contains(&method))?;
-    Some(format!("this API is currently not implemented: this base does not serve the {api} API"))
+/// The API that a method of Dapr's service belongs to which is not served; `None` if it is, or if Dapr has none of
+/// that name.
+pub(super) fn api(method: &str) -> Option<&'static str> {
+    APIS.iter().find(|(_, methods)| methods.contains(&method)).map(|(api, _)| *api)
 }

@@ -9,6 +9,7 @@ mod bindings;
 mod configuration;
 mod cors;
 mod invoke;
+mod jobs;
 mod lock;
 mod object;
 mod publish;
@@ -71,6 +72,9 @@ impl Api {
             Route::TryLock { store } => self.http_try_lock(&store, call).await,
             Route::Unlock { store } => self.http_unlock(&store, call).await,
             Route::InvokeBinding { name } => self.http_invoke_binding(&name, call).await,
+            Route::ScheduleJob { name } => self.http_schedule_job(&name, call).await,
+            Route::GetJob { name } => self.http_get_job(&name).await,
+            Route::DeleteJob { name } => self.http_delete_job(name).await,
             Route::GetMetadata => self.http_metadata(),
             Route::SetMetadata { key } => self.http_set_metadata(key, call).await,
             Route::Health => self.http_health(&call),

@@ -65,6 +65,15 @@ pub(super) enum Route {
     InvokeBinding {
         name: String,
     },
+    ScheduleJob {
+        name: String,
+    },
+    GetJob {
+        name: String,
+    },
+    DeleteJob {
+        name: String,
+    },
     GetMetadata,
     SetMetadata {
         key: String,
@@ -143,6 +152,7 @@ fn stable(method: &Method, rest: &[&str]) -> Result<Option<Route>, &'static str>
         ["configuration", rest @ ..] => return configuration(get, rest),
         ["bindings", binding] if write => Route::InvokeBinding { name: name("name", binding)? },
         ["bindings", _] => Route::WrongMethod(WRITE),
+        ["jobs", name] => job(method, name)?,
         ["metadata"] if get => Route::GetMetadata,
         ["metadata"] => Route::WrongMethod("GET"),
         ["metadata", key] if *method == Method::PUT => Route::SetMetadata { key: name("key", key)? },
@@ -164,6 +174,7 @@ fn alpha(method: &Method, rest: &[&str]) -> Result<Option<Route>, &'static str> 
         ["publish", "bulk", pubsub, topic @ ..] if write => bulk_publish(pubsub, topic)?,
         ["publish", "bulk", ..] => Route::WrongMethod(WRITE),
         ["configuration", rest @ ..] => return configuration(*method == Method::GET, rest),
+        ["jobs", name] => job(method, name)?,
         ["lock", store] if *method == Method::POST => Route::TryLock { store: store_name(store)? },
         ["unlock", store] if *method == Method::POST => Route::Unlock { store: store_name(store)? },
         ["lock" | "unlock", _] => Route::WrongMethod("POST"),
@@ -173,6 +184,16 @@ fn alpha(method: &Method, rest: &[&str]) -> Result<Option<Route>, &'static str> 
 
 fn bulk_publish(pubsub: &str, topic: &[&str]) -> Result<Route, &'static str> {
     Ok(Route::BulkPublish { pubsub: name("pubsubname", pubsub)?, topic: name("*", &topic.join("/"))? })
+}
+
+/// The paths of 1.18, and those before it was stable.
+fn job(method: &Method, text: &str) -> Result<Route, &'static str> {
+    Ok(match *method {
+        Method::POST => Route::ScheduleJob { name: name("name", text)? },
+        Method::GET => Route::GetJob { name: name("name", text)? },
+        Method::DELETE => Route::DeleteJob { name: name("name", text)? },
+        _ => Route::WrongMethod("GET, POST, DELETE"),
+    })
 }
 
 fn configuration(get: bool, rest: &[&str]) -> Result<Option<Route>, &'static str> {
@@ -193,7 +214,6 @@ fn elsewhere(rest: &[&str]) -> Option<Route> {
     let api = match rest {
         ["actors", _, _, ..] => "actors",
         ["workflows", _, _, ..] => "workflows",
-        ["jobs", _] => "jobs",
         ["crypto", _, _] => "cryptography",
         ["subtlecrypto", _, _] => "subtle cryptography",
         ["conversation", _, _] => "conversation",
@@ -245,7 +265,10 @@ mod tests {
             ("POST", "/v1.0/lock/l", Route::Invoke),
             ("POST", "/v1.0/bindings/b", Route::InvokeBinding { name: text("b") }),
             ("GET", "/v1.0/bindings/b", Route::WrongMethod("POST, PUT")),
-            ("POST", "/v1.0/jobs/j", Route::NotServed("jobs")),
+            ("POST", "/v1.0/jobs/j", Route::ScheduleJob { name: text("j") }),
+            ("GET", "/v1.0-alpha1/jobs/a%20b", Route::GetJob { name: text("a b") }),
+            ("DELETE", "/v1.0/jobs/j", Route::DeleteJob { name: text("j") }),
+            ("PUT", "/v1.0/jobs/j", Route::WrongMethod("GET, POST, DELETE")),
             ("GET", "/v1.0-beta1/workflows/dapr/1", Route::NotServed("workflows")),
             ("POST", "/v1.0-alpha2/conversation/echo/converse", Route::NotServed("conversation")),
             ("DELETE", "/v1.0/invoke/a/method/m", Route::Invoke),

@@ -1,0 +1,394 @@
+//! Jobs: what an app wants to be told of at times to come, and where that is kept.
+//!
+//! A [`Record`] is a job and how far it is. Its times are points of the wall clock, so it means the same after a restart;
+//! [`Record::after`] says what becomes of it when a run has ended, as a pure function. Always holds: ticks that passed
+//! while nobody ran are one late run. A [`Store`] keeps records; whoever runs the jobs of an app holds them meanwhile.
+
+mod memory;
+mod time;
+
+use std::any::Any;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::answer::Answer;
+use crate::fault::Fault;
+use crate::schedule::{Bad, Schedule};
+
+pub use memory::Memory;
+
+/// The longest name, in bytes. Names stand in paths, so no control characters and none of `/ \ # ?` are in them.
+pub const MAX_NAME: usize = 512;
+/// The most data of one job, in bytes.
+pub const MAX_DATA: usize = 1 << 20;
+/// The longest schedule, due time or time to live, in bytes.
+const MAX_TEXT: usize = 256;
+/// The shortest pause before a run is tried again, so that no policy makes a storm.
+const MIN_RETRY: Duration = Duration::from_millis(100);
+/// How much of an app's refusal is kept.
+const MAX_PROBLEM: usize = 300;
+
+/// What a job brings to its app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// A JSON value, as it was written.
+    Json(String),
+    /// A message of Protocol Buffers and the URL of its type, or any bytes.
+    Any {
+        /// The type, which may be empty.
+        type_url: String,
+        /// Its bytes.
+        value: Bytes,
+    },
+}
+
+impl Data {
+    /// How long it is.
+    pub fn len(&self) -> usize {
+        match self {
+            Data::Json(text) => text.len(),
+            Data::Any { type_url, value } => type_url.len() + value.len(),
+        }
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What happens when an app does not take a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// The run is given up.
+    Drop,
+    /// It is tried again.
+    Constant {
+        /// The pause before that.
+        interval: Duration,
+        /// How often at most; `None` for no bound.
+        retries: Option<u32>,
+    },
+}
+
+impl Default for FailurePolicy {
+    /// That of Dapr's scheduler: three times more, a second apart.
+    fn default() -> FailurePolicy {
+        FailurePolicy::Constant { interval: Duration::from_secs(1), retries: Some(3) }
+    }
+}
+
+/// A job as an app asked for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// Its name, unique in its app.
+    pub name: String,
+    /// When it runs again and again.
+    pub schedule: Option<String>,
+    /// When it runs first, or once.
+    pub due_time: Option<String>,
+    /// When it ends, reckoned from its due time or else from now.
+    pub ttl: Option<String>,
+    /// How often it runs.
+    pub repeats: Option<u32>,
+    /// What it brings.
+    pub data: Option<Data>,
+    /// What happens when the app does not take it.
+    pub policy: FailurePolicy,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The app took it.
+    Taken,
+    /// The app did not, and never will.
+    Refused(String),
+    /// The app did not, or did not answer.
+    Failed(String),
+}
+
+/// The last run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Last {
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Why the app did not take it; `None` if it did.
+    pub problem: Option<String>,
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The tick that runs next, by its schedule, in milliseconds since 1970.
+    pub tick_ms: i64,
+    /// When it runs: later than the tick if it is tried again.
+    pub due_ms: i64,
+    /// Ticks that are over.
+    pub ticks: u32,
+    /// Failed runs of this tick.
+    pub failures: u32,
+    /// The last run.
+    pub last: Option<Last>,
+}
+
+/// A job and how far it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Which making of the job it is: one that is written over is another.
+    pub id: String,
+    /// The job.
+    pub job: Job,
+    /// Ticks after this do not run, in milliseconds since 1970.
+    pub expires_ms: Option<i64>,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// Why a job is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Its name cannot be used.
+    #[error("the name of a job has 1 to {MAX_NAME} bytes, no control characters and none of / \\ # ?")]
+    Name,
+    /// Its schedule is none.
+    #[error(transparent)]
+    Schedule(#[from] Bad),
+    /// The schedule never comes, or only after the job has ended.
+    #[error("it would never run: {0}")]
+    Never(&'static str),
+    /// A time is none.
+    #[error(
+        "{what} `{text}` is no time; write one such as 2030-01-31T12:00:00Z, 1h30m or P1DT12H, without repetitions"
+    )]
+    Time {
+        /// Which one.
+        what: &'static str,
+        /// What was written.
+        text: String,
+    },
+    /// Parts that do not go together.
+    #[error("{0}")]
+    Parts(&'static str),
+    /// Too much of something.
+    #[error("{what} has {given} bytes, at most {most} are kept")]
+    TooLong {
+        /// Of what.
+        what: &'static str,
+        /// How much.
+        given: usize,
+        /// The bound.
+        most: usize,
+    },
+}
+
+impl Job {
+    /// The job with its first tick, as of `now_ms`.
+    ///
+    /// # Errors
+    /// It is no job that could run; the error says what is wrong with it.
+    pub fn start(self, id: String, now_ms: i64) -> Result<Record, Invalid> {
+        self.check()?;
+        let due = self.due_time.as_deref().map(|text| point("dueTime", text, now_ms)).transpose()?;
+        let ttl = |text: &str| point("ttl", text, due.unwrap_or(now_ms));
+        let expires_ms = self.ttl.as_deref().map(ttl).transpose()?;
+        let first = match (due, self.schedule()?) {
+            (Some(due), _) => due,
+            (None, Some(schedule)) => {
+                let next = schedule.upcoming(now_ms, now_ms);
+                next.ok_or(Invalid::Never("its schedule has no time in the years to come"))?
+            }
+            (None, None) => return Err(Invalid::Parts("it needs a schedule, a dueTime or both")),
+        };
+        if expires_ms.is_some_and(|end| first > end) {
+            return Err(Invalid::Never("its ttl ends before its first run"));
+        }
+        let progress = Progress { tick_ms: first, due_ms: first, ..Progress::default() };
+        Ok(Record { id, job: self, expires_ms, progress })
+    }
+
+    fn check(&self) -> Result<(), Invalid> {
+        let banned = |c: char| c.is_control() || matches!(c, '/' | '\\' | '#' | '?');
+        if self.name.is_empty() || self.name.len() > MAX_NAME || self.name.contains(banned) {
+            return Err(Invalid::Name);
+        }
+        // As a segment of a path these would lead elsewhere.
+        if matches!(self.name.as_str(), "." | "..") {
+            return Err(Invalid::Name);
+        }
+        let texts = [("schedule", &self.schedule), ("dueTime", &self.due_time), ("ttl", &self.ttl)];
+        let texts = texts.map(|(what, text)| (what, text.as_ref().map_or(0, String::len), MAX_TEXT));
+        let data = ("data", self.data.as_ref().map_or(0, Data::len), MAX_DATA);
+        for (what, given, most) in texts.into_iter().chain([data]) {
+            if given > most {
+                return Err(Invalid::TooLong { what, given, most });
+            }
+        }
+        match (&self.schedule, self.repeats, &self.ttl) {
+            (_, Some(0), _) => Err(Invalid::Parts("repeats must be 1 or more")),
+            (None, Some(2..), _) => Err(Invalid::Parts("repeats needs a schedule")),
+            (None, _, Some(_)) => Err(Invalid::Parts("ttl needs a schedule")),
+            _ => Ok(()),
+        }
+    }
+
+    fn schedule(&self) -> Result<Option<Schedule>, Bad> {
+        self.schedule.as_deref().map(Schedule::parse).transpose()
+    }
+}
+
+fn point(what: &'static str, text: &str, from_ms: i64) -> Result<i64, Invalid> {
+    time::point(text, from_ms).ok_or_else(|| Invalid::Time { what, text: text.to_owned() })
+}
+
+impl Record {
+    /// How far it is once a run has ended so; `None` if that was the last. Ticks that are past by then are left out.
+    pub fn after(&self, outcome: Outcome, now_ms: i64) -> Option<Progress> {
+        let (problem, again) = match outcome {
+            Outcome::Taken => (None, false),
+            Outcome::Refused(problem) => (Some(problem), false),
+            Outcome::Failed(problem) => (Some(problem), true),
+        };
+        let problem = problem.map(|problem| problem.chars().take(MAX_PROBLEM).collect());
+        let last = Some(Last { at_ms: now_ms, problem });
+        let before = &self.progress;
+        if again && let Some(pause) = self.retry() {
+            let due_ms = now_ms.saturating_add(pause);
+            let failures = before.failures.saturating_add(1);
+            return Some(Progress { due_ms, failures, last, ..*before });
+        }
+        let ticks = before.ticks.saturating_add(1);
+        if self.job.repeats.is_some_and(|most| ticks >= most) {
+            return None;
+        }
+        // A schedule was read when the job was made; one that cannot be read any more has no next time.
+        let schedule = self.job.schedule().ok()??;
+        let next = schedule.upcoming(before.tick_ms, now_ms)?;
+        // A tick that lies ahead is one of before the clock was set back.
+        let next = schedule.period().map_or(next, |period| next.min(now_ms.saturating_add(period)));
+        if self.expires_ms.is_some_and(|end| next > end) {
+            return None;
+        }
+        Some(Progress { tick_ms: next, due_ms: next, ticks, failures: 0, last })
+    }
+
+    /// The pause before this tick is tried again, if it is.
+    fn retry(&self) -> Option<i64> {
+        match self.job.policy {
+            FailurePolicy::Constant { interval, retries }
+                if retries.is_none_or(|most| self.progress.failures < most) =>
+            {
+                Some(pause(interval))
+            }
+            FailurePolicy::Constant { .. } | FailurePolicy::Drop => None,
+        }
+    }
+
+    /// What it becomes when the clock has been set back to `now_ms`; `None` if that changes nothing. What is reckoned
+    /// from the run before (`@every`, a retry) does not wait longer than it would have; times of a calendar stay.
+    pub fn set_back(&self, now_ms: i64) -> Option<Progress> {
+        let before = &self.progress;
+        let period = self.job.schedule().ok().flatten().and_then(|schedule| schedule.period());
+        let wait = match self.job.policy {
+            FailurePolicy::Constant { interval, .. } if before.failures > 0 => pause(interval),
+            FailurePolicy::Constant { .. } | FailurePolicy::Drop
+                if before.ticks > 0 || self.job.due_time.is_none() =>
+            {
+                period?
+            }
+            FailurePolicy::Constant { .. } | FailurePolicy::Drop => return None,
+        };
+        let due_ms = now_ms.saturating_add(wait);
+        let tick_ms = if period.is_some() { due_ms } else { before.tick_ms };
+        (before.due_ms > due_ms).then(|| Progress { tick_ms, due_ms, ..before.clone() })
+    }
+}
+
+fn pause(interval: Duration) -> i64 {
+    i64::try_from(interval.max(MIN_RETRY).as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What is due, and when the next will be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Those whose time has come, the longest due first.
+    pub now: Vec<Record>,
+    /// When the first of all others is due, in milliseconds since 1970.
+    pub next_ms: Option<i64>,
+}
+
+/// Which jobs of an app.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// That of a name.
+    Name(String),
+    /// Those whose names begin so; all with an empty text.
+    Prefix(String),
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is one of that name.
+    #[error("job `{0}` exists already; set overwrite to replace it")]
+    Exists(String),
+    /// The app has as many as it may.
+    #[error("the app has {0} jobs, as many as are kept; delete some")]
+    Full(usize),
+    /// What was asked for is too much for one answer.
+    #[error("the jobs of the app have more than {0} bytes of data; get them by name")]
+    TooLarge(usize),
+    /// The store failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// The right to run the jobs of an app, until it is dropped.
+pub struct Hold(#[expect(dead_code, reason = "it is held, not read")] Option<Box<dyn Any + Send + Sync>>);
+
+impl Hold {
+    /// A right that nobody contends for.
+    pub fn sole() -> Hold {
+        Hold(None)
+    }
+
+    /// A right that lasts as long as `what`.
+    pub fn of(what: impl Any + Send + Sync) -> Hold {
+        Hold(Some(Box::new(what)))
+    }
+}
+
+/// Keeps the jobs of apps. What it acknowledged survives a crash, if it is durable at all. `app` is the namespace and
+/// name of an app, `namespace/name`.
+pub trait Store: Send + Sync {
+    /// Keeps a job. An app has at most `most`.
+    fn put(&self, app: &str, record: Record, overwrite: bool, most: usize) -> Answer<'_, Result<(), Error>>;
+
+    /// One job.
+    fn get(&self, app: &str, name: &str) -> Answer<'_, Result<Option<Record>, Fault>>;
+
+    /// All jobs of an app by name: with their data if these are no more than so many bytes, or without any.
+    fn list(&self, app: &str, data: Option<usize>) -> Answer<'_, Result<Vec<Record>, Error>>;
+
+    /// Forgets jobs; those that are not there are forgotten already.
+    fn delete(&self, app: &str, which: Which) -> Answer<'_, Result<(), Fault>>;
+
+    /// What is due at `now_ms`, at most `most`.
+    fn due(&self, app: &str, now_ms: i64, most: usize) -> Answer<'_, Result<Due, Fault>>;
+
+    /// Keeps how far a job is, or forgets it; not if another of its name has taken its place.
+    fn settle(&self, app: &str, record: &Record, progress: Option<Progress>)
+    -> Answer<'_, Result<(), Fault>>;
+
+    /// The right to run the jobs of an app; `None` while another process has it, or there are none.
+    fn hold(&self, app: &str) -> Answer<'_, Result<Option<Hold>, Fault>>;
+
+    /// Whether other processes may write, so that one has to look now and then.
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+//! Jobs of apps in a file of their own, which is made with the first job and not before.
+//!
+//! The file is the truth: nothing of it is kept in memory, so several sidecars of one app may share it. Of these the one
+//! that holds the lock file beside it runs the jobs; the system lets go of the lock when a process is killed.
+
+use std::fs::{DirBuilder, File as Plain, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dodai_capability::Answer;
+use dodai_capability::fault::{Fault, Kind};
+use dodai_capability::jobs::{
+    Data, Due, Error, FailurePolicy, Hold, Job, Last, Progress, Record, Store, Which,
+};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use tokio::sync::OnceCell;
+
+use super::file::{Access, Durability, Failure, Files, Place, Tuning};
+
+/// How the tables look; a file of a later version is not touched.
+const VERSION: i64 = 1;
+const TUNING: Tuning = Tuning { busy_timeout: Duration::from_secs(2), wal: true };
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+const COLUMNS: &str = "id, name, schedule, due_time, ttl, repeats, retry_ms, retries, json, type_url, data, \
+    expires_ms, tick_ms, due_ms, ticks, failures, last_ms, problem";
+/// The same without what a job brings.
+const BARE: &str = "id, name, schedule, due_time, ttl, repeats, retry_ms, retries, NULL, NULL, NULL, \
+    expires_ms, tick_ms, due_ms, ticks, failures, last_ms, problem";
+
+/// Jobs in a file.
+pub struct Jobs {
+    path: PathBuf,
+    is_shared: bool,
+    files: Files,
+    access: OnceCell<Access>,
+}
+
+impl Jobs {
+    /// Jobs in the file `path`. Nothing is opened yet. With `is_shared` other processes may use it too; otherwise
+    /// its folder is this process' alone.
+    pub fn new(path: PathBuf, is_shared: bool) -> Jobs {
+        Jobs { path, is_shared, files: Files::default(), access: OnceCell::new() }
+    }
+
+    async fn open(&self) -> Result<&Access, Fault> {
+        self.access
+            .get_or_try_init(|| async {
+                if let Some(folder) = self.path.parent() {
+                    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+                    made.map_err(|error| self.fault("making its folder", error))?;
+                }
+                let file = self.files.open(&Place::File(self.path.clone()), TUNING).await?;
+                let access = Access::new(file, TIMEOUT);
+                let name = self.path.display().to_string();
+                access
+                    .write("making the tables of jobs", Durability::Power, move |connection| {
+                        prepare(connection, &name)
+                    })
+                    .await?;
+                Ok(access)
+            })
+            .await
+    }
+
+    /// The file, if there are jobs.
+    async fn existing(&self) -> Result<Option<&Access>, Fault> {
+        // A look at a folder of ours: as short as the answer of the file itself.
+        if self.access.get().is_none() && !self.path.exists() {
+            return Ok(None);
+        }
+        self.open().await.map(Some)
+    }
+
+    fn fault(&self, what: &str, error: std::io::Error) -> Fault {
+        let what =
+            format!("jobs in {}: {what} failed; see that this user may write there", self.path.display());
+        Fault::new(Kind::Unavailable, what).because(error)
+    }
+}
+
+fn prepare(connection: &Connection, name: &str) -> Result<(), Failure<Fault>> {
+    let version: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+    if version > VERSION {
+        let what =
+            format!("{name} was written by a later version of Dodai; use that one, or move the file away");
+        return Err(Failure::Refused(Fault::new(Kind::Unsupported, what)));
+    }
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS jobs (
+             app TEXT NOT NULL,
+             name TEXT NOT NULL,
+             id TEXT NOT NULL,
+             schedule TEXT,
+             due_time TEXT,
+             ttl TEXT,
+             repeats INTEGER,
+             retry_ms INTEGER,
+             retries INTEGER,
+             json TEXT,
+             type_url TEXT,
+             data BLOB,
+             expires_ms INTEGER,
+             tick_ms INTEGER NOT NULL,
+             due_ms INTEGER NOT NULL,
+             ticks INTEGER NOT NULL,
+             failures INTEGER NOT NULL,
+             last_ms INTEGER,
+             problem TEXT,
+             PRIMARY KEY (app, name)
+         );
+         CREATE INDEX IF NOT EXISTS jobs_due ON jobs (app, due_ms);
+         PRAGMA user_version = 1;",
+    )?;
+    Ok(())
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Record> {
+    let retry: Option<i64> = row.get(6)?;
+    let policy = retry.map_or(Ok(FailurePolicy::Drop), |retry| {
+        let interval = Duration::from_millis(u64::try_from(retry).unwrap_or(0));
+        row.get(7).map(|retries| FailurePolicy::Constant { interval, retries })
+    })?;
+    let (json, type_url, value): (Option<String>, Option<String>, Option<Vec<u8>>) =
+        (row.get(8)?, row.get(9)?, row.get(10)?);
+    let any = type_url.map(|type_url| Data::Any { type_url, value: Bytes::from(value.unwrap_or_default()) });
+    let last_ms: Option<i64> = row.get(16)?;
+    let last = last_ms.map(|at_ms| row.get(17).map(|problem| Last { at_ms, problem })).transpose()?;
+    Ok(Record {
+        id: row.get(0)?,
+        job: Job {
+            name: row.get(1)?,
+            schedule: row.get(2)?,
+            due_time: row.get(3)?,
+            ttl: row.get(4)?,
+            repeats: row.get(5)?,
+            policy,
+            data: json.map(Data::Json).or(any),
+        },
+        expires_ms: row.get(11)?,
+        progress: Progress {
+            tick_ms: row.get(12)?,
+            due_ms: row.get(13)?,
+            ticks: row.get(14)?,
+            failures: row.get(15)?,
+            last,
+        },
+    })
+}
+
+fn insert(connection: &Connection, app: &str, record: &Record) -> rusqlite::Result<()> {
+    let Record { id, job, expires_ms, progress } = record;
+    let (retry_ms, retries) = match job.policy {
+        FailurePolicy::Drop => (None, None),
+        FailurePolicy::Constant { interval, retries } => (Some(millis(interval)), retries),
+    };
+    let (json, type_url, data) = match &job.data {
+        None => (None, None, None),
+        Some(Data::Json(text)) => (Some(text), None, None),
+        Some(Data::Any { type_url, value }) => (None, Some(type_url), Some(&value[..])),
+    };
+    let sql = format!(
+        "INSERT OR REPLACE INTO jobs (app, {COLUMNS}) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, NULL, NULL)"
+    );
+    connection.prepare_cached(&sql)?.execute(params![
+        app,
+        id,
+        job.name,
+        job.schedule,
+        job.due_time,
+        job.ttl,
+        job.repeats,
+        retry_ms,
+        retries,
+        json,
+        type_url,
+        data,
+        expires_ms,
+        progress.tick_ms,
+        progress.due_ms,
+        progress.ticks,
+        progress.failures,
+    ])?;
+    Ok(())
+}
+
+/// Texts of SQLite are compared byte by byte, so what begins with a prefix lies together.
+fn delete(connection: &Connection, app: &str, which: &Which) -> rusqlite::Result<()> {
+    let (sql, text) = match which {
+        Which::Name(name) => ("DELETE FROM jobs WHERE app = ?1 AND name = ?2", name),
+        Which::Prefix(prefix) => {
+            ("DELETE FROM jobs WHERE app = ?1 AND substr(name, 1, length(?2)) = ?2", prefix)
+        }
+    };
+    connection.prepare_cached(sql)?.execute((app, text))?;
+    Ok(())
+}
+
+impl Store for Jobs {
+    fn put(&self, app: &str, record: Record, overwrite: bool, most: usize) -> Answer<'_, Result<(), Error>> {
+        let app = app.to_owned();
+        let work = move |connection: &Connection| -> Result<(), Failure<Error>> {
+            let name = &record.job.name;
+            let is_there = connection
+                .prepare_cached("SELECT 1 FROM jobs WHERE app = ?1 AND name = ?2")?
+                .exists((&app, name))?;
+            if is_there && !overwrite {
+                return Err(Failure::Refused(Error::Exists(name.clone())));
+            }
+            let count = "SELECT count(*) FROM jobs WHERE app = ?1";
+            let count: i64 = connection.prepare_cached(count)?.query_row([&app], |row| row.get(0))?;
+            if !is_there && usize::try_from(count).is_ok_and(|count| count >= most) {
+                return Err(Failure::Refused(Error::Full(most)));
+            }
+            Ok(insert(connection, &app, &record)?)
+        };
+        Answer::later(async move { self.open().await?.write("keeping a job", Durability::Power, work).await })
+    }
+
+    fn get(&self, app: &str, name: &str) -> Answer<'_, Result<Option<Record>, Fault>> {
+        let (app, name) = (app.to_owned(), name.to_owned());
+        let work = move |connection: &Connection| -> Result<Option<Record>, Failure<Fault>> {
+            let sql = format!("SELECT {COLUMNS} FROM jobs WHERE app = ?1 AND name = ?2");
+            Ok(connection.prepare_cached(&sql)?.query_row((app, name), read).optional()?)
+        };
+        Answer::later(async move {
+            match self.existing().await? {
+                Some(access) => access.read("reading a job", work).await,
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn list(&self, app: &str, data: Option<usize>) -> Answer<'_, Result<Vec<Record>, Error>> {
+        let app = app.to_owned();
+        let work = move |connection: &Connection| -> Result<Vec<Record>, Failure<Error>> {
+            if let Some(most) = data {
+                let sum = "SELECT total(length(json)) + total(length(data)) FROM jobs WHERE app = ?1";
+                let sum: f64 = connection.prepare_cached(sum)?.query_row([&app], |row| row.get(0))?;
+                if sum > most as f64 {
+                    return Err(Failure::Refused(Error::TooLarge(most)));
+                }
+            }
+            let columns = if data.is_some() { COLUMNS } else { BARE };
+            let sql = format!("SELECT {columns} FROM jobs WHERE app = ?1 ORDER BY name");
+            Ok(connection.prepare_cached(&sql)?.query_map([app], read)?.collect::<Result<_, _>>()?)
+        };
+        Answer::later(async move {
+            match self.existing().await? {
+                Some(access) => access.read("listing jobs", work).await,
+                None => Ok(Vec::new()),
+            }
+        })
+    }
+
+    fn delete(&self, app: &str, which: Which) -> Answer<'_, Result<(), Fault>> {
+        let app = app.to_owned();
+        let work = move |connection: &Connection| -> Result<(), Failure<Fault>> {
+            Ok(delete(connection, &app, &which)?)
+        };
+        Answer::later(async move {
+            match self.existing().await? {
+                Some(access) => access.write("deleting jobs", Durability::Power, work).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn due(&self, app: &str, now_ms: i64, most: usize) -> Answer<'_, Result<Due, Fault>> {
+        let app = app.to_owned();
+        let work = move |connection: &Connection| -> Result<Due, Failure<Fault>> {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM jobs WHERE app = ?1 AND due_ms <= ?2 ORDER BY due_ms, name LIMIT ?3"
+            );
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut due = connection.prepare_cached(&sql)?;
+            let now = due.query_map((&app, now_ms, most), read)?.collect::<Result<_, _>>()?;
+            let next = "SELECT min(due_ms) FROM jobs WHERE app = ?1 AND due_ms > ?2";
+            let next_ms = connection.prepare_cached(next)?.query_row((&app, now_ms), |row| row.get(0))?;
+            Ok(Due { now, next_ms })
+        };
+        Answer::later(async move {
+            match self.existing().await? {
+                Some(access) => access.read("looking for jobs that are due", work).await,
+                None => Ok(Due::default()),
+            }
+        })
+    }
+
+    fn settle(
+        &self,
+        app: &str,
+        record: &Record,
+        progress: Option<Progress>,
+    ) -> Answer<'_, Result<(), Fault>> {
+        let (app, name, id) = (app.to_owned(), record.job.name.clone(), record.id.clone());
+        let work = move |connection: &Connection| -> Result<(), Failure<Fault>> {
+            let Some(Progress { tick_ms, due_ms, ticks, failures, last }) = progress else {
+                let sql = "DELETE FROM jobs WHERE app = ?1 AND name = ?2 AND id = ?3";
+                connection.prepare_cached(sql)?.execute((app, name, id))?;
+                return Ok(());
+            };
+            let (last_ms, problem) = last.map(|last| (last.at_ms, last.problem)).unzip();
+            let sql = "UPDATE jobs SET tick_ms = ?4, due_ms = ?5, ticks = ?6, failures = ?7, last_ms = ?8, \
+                 problem = ?9 WHERE app = ?1 AND name = ?2 AND id = ?3";
+            let problem = problem.flatten();
+            let all = params![app, name, id, tick_ms, due_ms, ticks, failures, last_ms, problem];
+            connection.prepare_cached(sql)?.execute(all)?;
+            Ok(())
+        };
+        Answer::later(async move {
+            match self.existing().await? {
+                Some(access) => access.write("settling a job", Durability::Power, work).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn hold(&self, _app: &str) -> Answer<'_, Result<Option<Hold>, Fault>> {
+        if !self.is_shared {
+            return Answer::ready(Ok(Some(Hold::sole())));
+        }
+        // Without jobs nothing is made, not even a lock.
+        if !self.path.exists() {
+            return Answer::ready(Ok(None));
+        }
+        let path = self.path.with_extension("lock");
+        let opened = Plain::options().create(true).truncate(false).write(true).open(path);
+        Answer::ready(opened.map_err(|error| self.fault("opening its lock", error)).and_then(|file| {
+            match file.try_lock() {
+                Ok(()) => Ok(Some(Hold::of(file))),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) => Err(self.fault("locking it", error)),
+            }
+        }))
+    }
+
+    fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+}

@@ -1,0 +1,206 @@
+//! Jobs: apps say when they want to be told, and are told then.
+//!
+//! A task for each app looks into the store for what is due while the app is ready, brings it (`POST /job/NAME`, or
+//! `OnJobEvent` of an app that speaks gRPC), and keeps how that ended. Always holds: of one job one run is under way, and
+//! what is due stays so until the store has taken its outcome; so a run may come twice and none is lost.
+
+mod body;
+mod runner;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use dodai_capability::Fault;
+use dodai_capability::clock::Clock;
+use dodai_capability::jobs::{Error, Record, Store, Which};
+use dodai_core::id::AppId;
+use dodai_core::snapshot::Snapshot;
+use dodai_core::task::{Kind, Tasks};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use body::{as_any, as_json};
+use runner::Runner;
+
+use crate::callback::Callbacks;
+use crate::settings::Settings;
+
+/// A job as it stands, for those who manage the base.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobStatus {
+    /// Whose it is.
+    pub app: AppId,
+    /// Its name.
+    pub name: String,
+    /// When it runs again and again.
+    pub schedule: Option<String>,
+    /// When it is due.
+    pub next: SystemTime,
+    /// Ticks that are over.
+    pub ticks: u32,
+    /// Failed runs of the tick that is due.
+    pub failures: u32,
+    /// When the last run ended.
+    pub last: Option<SystemTime>,
+    /// Why the app did not take that run; `None` if it did, or if there was none.
+    pub problem: Option<String>,
+}
+
+/// The jobs of one base. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Jobs(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    callbacks: Callbacks,
+    settings: Settings,
+    tasks: Tasks,
+    apps: Mutex<HashMap<AppId, Watched>>,
+}
+
+/// An app that may have jobs.
+struct Watched {
+    /// It serves `AppCallback`.
+    speaks_grpc: bool,
+    ready: watch::Sender<bool>,
+    /// Wakes its runner: its jobs have changed.
+    changed: Arc<Notify>,
+    stop: CancellationToken,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Jobs {
+    pub fn new(callbacks: Callbacks, settings: &Settings, tasks: Tasks) -> Jobs {
+        let (store, clock) = (settings.jobs(), settings.clock.clone());
+        let settings = settings.clone();
+        Jobs(Arc::new(Inner { store, clock, callbacks, settings, tasks, apps: Mutex::default() }))
+    }
+
+    fn apps(&self) -> std::sync::MutexGuard<'_, HashMap<AppId, Watched>> {
+        self.0.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets apps that left the snapshot or have no runtime API; their jobs stay in the store.
+    pub fn apply(&self, snapshot: &Snapshot) {
+        let with_api = snapshot.apps().filter(|app| app.runtime_api);
+        let known: HashMap<&AppId, bool> = with_api.map(|app| (&app.id, app.grpc_callbacks)).collect();
+        let mut apps = self.apps();
+        apps.retain(|app, _| known.contains_key(app));
+        for (app, speaks_grpc) in known {
+            let before = apps.get(app);
+            if before.is_none_or(|watched| watched.speaks_grpc != speaks_grpc) {
+                let ready = before.is_some_and(|watched| *watched.ready.borrow());
+                apps.insert(app.clone(), self.watch(app, speaks_grpc, ready));
+            }
+        }
+    }
+
+    /// Tells whether an app has a ready instance here.
+    pub fn app_ready(&self, app: &AppId, ready: bool) {
+        if let Some(watched) = self.apps().get(app) {
+            watched.ready.send_if_modified(|now| std::mem::replace(now, ready) != ready);
+        }
+    }
+
+    fn watch(&self, app: &AppId, speaks_grpc: bool, ready: bool) -> Watched {
+        let (ready, changed) = (watch::Sender::new(ready), Arc::new(Notify::new()));
+        let stop = CancellationToken::new();
+        let runner = Runner {
+            jobs: self.clone(),
+            app: app.clone(),
+            key: app.to_string(),
+            speaks_grpc,
+            changed: changed.clone(),
+            stop: stop.clone(),
+        };
+        self.0.tasks.spawn(Kind::Delivery, runner.run(ready.subscribe()));
+        Watched { speaks_grpc, ready, changed, stop }
+    }
+
+    fn wake(&self, app: &AppId) {
+        if let Some(watched) = self.apps().get(app) {
+            watched.changed.notify_one();
+        }
+    }
+
+    /// The time by which jobs go, in milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.0.clock.now_ms()
+    }
+
+    /// Keeps a job.
+    pub async fn put(&self, app: &AppId, record: Record, overwrite: bool) -> Result<(), Error> {
+        self.0.store.put(&app.to_string(), record, overwrite, self.0.settings.max_jobs).await?;
+        self.wake(app);
+        Ok(())
+    }
+
+    /// One job.
+    pub async fn get(&self, app: &AppId, name: &str) -> Result<Option<Record>, Fault> {
+        self.0.store.get(&app.to_string(), name).await
+    }
+
+    /// All jobs of an app with their data.
+    pub async fn list(&self, app: &AppId) -> Result<Vec<Record>, Error> {
+        self.0.store.list(&app.to_string(), Some(self.0.settings.max_body)).await
+    }
+
+    /// Forgets jobs. A run that is under way goes on.
+    pub async fn delete(&self, app: &AppId, which: Which) -> Result<(), Fault> {
+        self.0.store.delete(&app.to_string(), which).await?;
+        self.wake(app);
+        Ok(())
+    }
+
+    /// How the jobs of all apps stand, by app and name.
+    pub async fn status(&self) -> Result<Vec<JobStatus>, Error> {
+        let mut apps: Vec<AppId> = self.apps().keys().cloned().collect();
+        apps.sort();
+        let mut all = Vec::new();
+        for app in apps {
+            let records = self.0.store.list(&app.to_string(), None).await?;
+            all.extend(records.into_iter().map(|record| standing(&app, record)));
+        }
+        Ok(all)
+    }
+
+    /// Begins no more runs; those under way come to their end, up to `deadline`.
+    pub async fn close(&self, deadline: Duration) {
+        let cut = self.0.tasks.drain(deadline).await;
+        if !cut.is_empty() {
+            tracing::warn!(?cut, "runs of jobs were cut; they come again");
+        }
+    }
+}
+
+fn standing(app: &AppId, record: Record) -> JobStatus {
+    let Record { job, progress, .. } = record;
+    let (last, problem) = progress.last.map(|last| (time(last.at_ms), last.problem)).unzip();
+    JobStatus {
+        app: app.clone(),
+        name: job.name,
+        schedule: job.schedule,
+        next: time(progress.due_ms),
+        ticks: progress.ticks,
+        failures: progress.failures,
+        last,
+        problem: problem.flatten(),
+    }
+}
+
+fn time(ms: i64) -> SystemTime {
+    let since = Duration::from_millis(ms.unsigned_abs());
+    let at = if ms < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(since)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(since)
+    };
+    at.unwrap_or(SystemTime::UNIX_EPOCH)
+}
