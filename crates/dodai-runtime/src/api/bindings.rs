@@ -2,6 +2,7 @@
 
 use dodai_capability::Metadata;
 use dodai_capability::binding::{Error, Output, Request, Response};
+use http::HeaderMap;
 
 use super::Api;
 use super::refusal::Refusal;
@@ -9,6 +10,9 @@ use crate::components::Block;
 use crate::inputs::has_direction;
 
 const FAILED: &str = "ERR_INVOKE_OUTPUT_BINDING";
+
+/// What makes one trace of a call and what it asks for; the component gets it as metadata.
+const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
 /// Why a binding did not do what it was asked for.
 pub(super) struct NotDone {
@@ -29,8 +33,17 @@ fn failed(name: &str, why: &dyn std::fmt::Display) -> Refusal {
 }
 
 impl Api {
-    /// Asks a binding. Its answer may be empty.
-    pub(super) async fn ask_binding(&self, name: &str, request: Request) -> Result<Response, NotDone> {
+    /// Asks a binding for a call with these headers. Its answer may be empty.
+    pub(super) async fn ask_binding(
+        &self,
+        name: &str,
+        mut request: Request,
+        headers: &HeaderMap,
+    ) -> Result<Response, NotDone> {
+        for traced in TRACE_HEADERS {
+            let Some(value) = headers.get(traced).and_then(|value| value.to_str().ok()) else { continue };
+            request.metadata.entry(traced.to_owned()).or_insert_with(|| value.to_owned());
+        }
         let (live, output) = self.component(Block::Bindings, name, |all| all.output.clone())?;
         if !has_direction(&live, "output") {
             return Err(failed(name, &"its `direction` is input alone").into());

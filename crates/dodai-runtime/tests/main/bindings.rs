@@ -8,9 +8,12 @@ use dodai_capability::component::{Capabilities, Context, Error as Refusal, Openi
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::{Answer, Metadata};
 use dodai_core::snapshot::{App, Resource};
+use dodai_proto::apps::dapr::proto::runtime::v1::{InvokeBindingRequest, InvokeBindingResponse};
 use dodai_runtime::Settings;
 use tokio::sync::broadcast;
+use tonic::Code;
 
+use crate::grpc;
 use crate::world::{World, app, component, reply};
 
 /// Answers what it was asked, and tells events that the test sends.
@@ -98,6 +101,33 @@ async fn apps_ask_output_bindings() {
     assert!(told.body.contains("couldn't find output binding other"), "{}", told.body);
     assert_eq!(ask("no json").await.error(), (400, "ERR_MALFORMED_REQUEST".into()));
     assert_eq!(world.cart("GET", "/v1.0/bindings/door", "").await.status, 405);
+}
+
+#[tokio::test(start_paused = true)]
+async fn apps_ask_output_bindings_over_grpc() {
+    let (world, echo) = world(&[]).await;
+    let mut dapr = grpc::dapr(&world);
+    let mut ask = async |name: &str, operation: &str| {
+        let (name, operation) = (name.to_owned(), operation.to_owned());
+        let data = Bytes::from_static(b"\x00bytes");
+        let metadata = grpc::pairs(&[("fileName", "x")]);
+        let mut asked = tonic::Request::new(InvokeBindingRequest { name, data, metadata, operation });
+        asked.metadata_mut().insert("tracestate", "a=b".parse().expect("a value"));
+        dapr.invoke_binding(asked).await.map(tonic::Response::into_inner)
+    };
+    assert_eq!(ask("door", "create").await.expect("done"), InvokeBindingResponse::default());
+    let told = ask("door", "get").await.expect("done");
+    assert_eq!((&told.data[..], told.metadata), (&b"\x00bytes"[..], grpc::pairs(&[("statusCode", "200")])));
+    let asked = echo.asked.lock().expect("not poisoned")[0].metadata.clone();
+    assert_eq!((asked["fileName"].as_str(), asked["tracestate"].as_str()), ("x", "a=b"));
+    let refused = ask("door", "fail").await.expect_err("refused");
+    assert_eq!(
+        (refused.code(), grpc::reason(&refused).as_str()),
+        (Code::Internal, "ERR_INVOKE_OUTPUT_BINDING")
+    );
+    assert!(refused.message().contains("error invoking output binding door: nobody is there"), "{refused}");
+    let refused = ask("other", "create").await.expect_err("refused");
+    assert!(refused.message().contains("couldn't find output binding other"), "{refused}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -441,7 +441,6 @@ async fn what_is_not_served_says_so() {
         ("ScheduleJob", "jobs"),
         ("ConverseAlpha2", "conversation"),
         ("EncryptAlpha1", "cryptography"),
-        ("InvokeBinding", "bindings"),
     ] {
         let told = world.send("shop/cart", "POST", &path(method), &headers, "").await;
         assert_eq!((told.status, &told.headers["grpc-status"]), (200, &"12".parse().expect("a value")));

@@ -8,7 +8,7 @@ use super::app::App;
 use super::sidecar::{Sidecar, World};
 use crate::site::free_ports;
 
-const COMPONENTS: &str = "apiVersion: dapr.io/v1alpha1
+pub const COMPONENTS: &str = "apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: statestore}
 spec: {type: state.in-memory, version: v1}
@@ -31,11 +31,16 @@ spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: config}
-scopes: [orders]
+scopes: [orders, peer]
 spec:
   type: configuration.sqlite
   version: v1
   metadata: [{name: connectionString, value: config.db}, {name: pollInterval, value: 50ms}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: files}
+spec: {type: bindings.localstorage, version: v1, metadata: [{name: rootPath, value: files}]}
 ";
 
 /// A Python with the packages of `peers/dapr-sdk.txt`, made once for each list of them.

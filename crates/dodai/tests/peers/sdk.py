@@ -138,12 +138,19 @@ def locks(dapr):
     assert dapr.unlock("locks", "door", "me").status == UnlockResponseStatus.lock_does_not_exist
 
 
+def bindings(dapr):
+    name = {"fileName": "python.txt"}
+    dapr.invoke_binding("files", "create", b"python", name)
+    assert dapr.invoke_binding("files", "get", b"", name).data == b"python"
+    refused(grpc.StatusCode.INTERNAL, lambda: dapr.invoke_binding("files", "paint", b""))
+
+
 def metadata(dapr):
     dapr.set_metadata("team", "blue")
     told = dapr.get_metadata()
     assert told.application_id == "orders" and told.extended_metadata["team"] == "blue", told
     names = sorted(component.name for component in told.registered_components)
-    assert names == ["config", "locks", "pubsub", "statestore", "vault"], names
+    assert names == ["config", "files", "locks", "pubsub", "statestore", "vault"], names
 
 
 def invocation(dapr, channel):
@@ -173,6 +180,7 @@ def main():
         secrets(dapr)
         configuration(dapr)
         locks(dapr)
+        bindings(dapr)
         metadata(dapr)
         with grpc.insecure_channel(os.environ["ORDERS_API"]) as channel:
             invocation(dapr, channel)

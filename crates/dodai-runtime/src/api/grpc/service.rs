@@ -1,5 +1,6 @@
 //! Dapr's service: each method is one of a building block.
 
+use dodai_capability::binding;
 use dodai_capability::lock::Release;
 use dodai_core::call::{Caller, Context};
 use dodai_core::trace::Span;
@@ -90,6 +91,19 @@ impl Dapr for Service {
         request: Request<Streaming<SubscribeTopicEventsRequestAlpha1>>,
     ) -> Told<subscribe::Brought> {
         subscribe::subscribe(&self.0, request.into_inner()).await
+    }
+
+    async fn invoke_binding(&self, request: Request<InvokeBindingRequest>) -> Told<InvokeBindingResponse> {
+        let (_, headers, asked) = apart(request);
+        let InvokeBindingRequest { name, data, metadata, operation } = asked;
+        let request = binding::Request { operation, data, metadata };
+        // What the far side said beside an error has no place in a status; its message is in the error's.
+        let answer = self.0.ask_binding(&name, request, &headers.into_headers()).await;
+        told(
+            answer
+                .map_err(|not_done| not_done.refusal)
+                .map(|binding::Response { data, metadata }| InvokeBindingResponse { data, metadata }),
+        )
     }
 
     async fn get_secret(&self, request: Request<GetSecretRequest>) -> Told<GetSecretResponse> {

@@ -1,8 +1,7 @@
 //! What Dapr's service has and this one does not, and why.
 
 /// Methods of Dapr's service that are not served, by the API they belong to.
-const APIS: [(&str, &[&str]); 9] = [
-    ("bindings", &["InvokeBinding"]),
+const APIS: [(&str, &[&str]); 8] = [
     (
         "actors",
         &[

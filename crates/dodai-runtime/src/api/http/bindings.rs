@@ -25,20 +25,13 @@ struct Asked<'a> {
 
 impl Api {
     pub(super) async fn http_invoke_binding(&self, name: &str, call: Call) -> Outcome {
-        let traced = ["traceparent", "tracestate", "baggage"].map(|name| {
-            let value = call.head.headers.get(name).and_then(|value| value.to_str().ok());
-            value.map(|value| (name.to_owned(), value.to_owned()))
-        });
-        let body = self.body(call.body).await?;
+        let Call { head, body, .. } = call;
+        let body = self.body(body).await?;
         let Object(asked): Object<Asked<'_>> =
             serde_json::from_slice(&body).map_err(|error| Refusal::malformed(&error))?;
-        let mut metadata = asked.metadata;
-        for (name, value) in traced.into_iter().flatten() {
-            metadata.entry(name).or_insert(value);
-        }
         let data = asked.data.map(|data| Bytes::copy_from_slice(data.get().as_bytes())).unwrap_or_default();
-        let request = Request { operation: asked.operation, data, metadata };
-        match self.ask_binding(name, request).await {
+        let request = Request { operation: asked.operation, data, metadata: asked.metadata };
+        match self.ask_binding(name, request, &head.headers).await {
             Ok(Response { data, metadata }) if data.is_empty() && metadata.is_empty() => Ok(empty()),
             Ok(response) => Ok(with_metadata(json_reply(StatusCode::OK, response.data), &response.metadata)),
             Err(NotDone { refusal, metadata }) => Ok(with_metadata(refused(refusal), &metadata)),
