@@ -1,6 +1,7 @@
 //! A project folder as control sees it: its documents, what they want built, and the artefacts they name.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -106,7 +107,9 @@ impl Project {
     pub fn programs(&self, process: &dodai_api::Process) -> Vec<PathBuf> {
         let Some((program, arguments)) = process.command.split_first() else { return Vec::new() };
         let program = program.contains('/').then(|| self.folder.join(program));
-        let is_ours = program.as_ref().is_some_and(|path| path.starts_with(&self.folder));
+        // A virtual environment's Python is a link to the system's.
+        let real = program.as_ref().and_then(|path| path.canonicalize().ok());
+        let is_ours = real.or(program.clone()).is_some_and(|path| path.starts_with(&self.folder));
         let folder = self.folder.join(process.working_directory.as_deref().unwrap_or(""));
         let first = arguments.iter().find(|argument| !argument.starts_with('-')).filter(|_| !is_ours);
         let script = first.map(|script| folder.join(script));
@@ -116,14 +119,14 @@ impl Project {
 
     /// What an app builds and where the product is.
     pub fn product<'a>(&self, spec: &'a AppSpec) -> Option<(&'a Build, PathBuf)> {
-        match spec.workload()? {
-            Workload::Module(module) => Some((module.build.as_ref()?, self.folder.join(&module.artifact))),
+        let (build, own) = match spec.workload()? {
+            Workload::Module(module) => (module.build.as_ref()?, Some(&module.artifact)),
             Workload::Process(process) => {
-                let program = process.command.first().filter(|program| program.contains('/'))?;
-                Some((process.build.as_ref()?, self.folder.join(program)))
+                (process.build.as_ref()?, process.command.first().filter(|program| program.contains('/')))
             }
-            Workload::External(_) => None,
-        }
+            Workload::External(_) => return None,
+        };
+        Some((build, self.folder.join(build.product.as_ref().or(own)?)))
     }
 
     fn is_current(&self, build: &Build, product: &Path) -> bool {
@@ -169,7 +172,13 @@ impl Project {
             .kill_on_drop(true)
             .status()
             .await
-            .with_context(|| format!("cannot run `{program}` in {}", folder.display()))?;
+            .map_err(|error| {
+                if error.kind() == ErrorKind::NotFound && folder.is_dir() {
+                    let remedy = "install it, or build by hand and start with --no-build";
+                    return anyhow::anyhow!("there is no `{program}` in PATH; {remedy}");
+                }
+                anyhow::Error::new(error).context(format!("cannot run `{program}`"))
+            })?;
         anyhow::ensure!(status.success(), "`{}` ended with {status}", build.command.join(" "));
         Ok(())
     }
@@ -269,6 +278,9 @@ mod tests {
         check(&["python3", "-u", "shop.py", "data.db"], None, &["shop.py"]);
         check(&["python3", "shop.py"], Some("app"), &["app/shop.py"]);
         check(&["/usr/bin/env", "shop.py"], None, &["/usr/bin/env", "shop.py"]);
+        std::fs::create_dir(project.folder.join("venv")).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", project.folder.join("venv/python3")).unwrap();
+        check(&["venv/python3", "shop.py"], None, &["venv/python3", "shop.py"]);
         check(&["sleep", "3600"], None, &[]);
         check(&["python3", "-m", "http.server"], None, &[]);
         check(&["cat", "/etc/hostname"], None, &[]);
