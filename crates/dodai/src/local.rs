@@ -17,6 +17,7 @@ use dodai_modules::digest_of;
 use crate::environment::Environment;
 use crate::exit::Failed;
 use crate::output::Output;
+use crate::run_file::RunPath;
 use crate::validate::{self, File};
 
 /// This executable, as children are started from it: the one that runs now, even if the file was replaced.
@@ -37,15 +38,28 @@ const MAX_PROGRAM_BYTES: u64 = 2 << 30;
 pub struct Project {
     /// The folder, absolute.
     pub folder: PathBuf,
+    /// What its documents are made from, if they are not written.
+    pub run_file: Option<RunPath>,
 }
 
 impl Project {
-    /// Opens a folder.
-    pub fn open(folder: &Path) -> anyhow::Result<Project> {
-        let folder =
-            folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()))?;
-        anyhow::ensure!(folder.is_dir(), "{} is not a folder", folder.display());
-        Ok(Project { folder })
+    /// Opens a folder, or Dapr's file of several apps: `dapr.yaml`, which a folder may also hold in place of documents.
+    pub fn open(path: &Path, environment: &Environment) -> anyhow::Result<Project> {
+        let path = path.canonicalize().with_context(|| format!("there is no folder {}", path.display()))?;
+        let run_file = |file: PathBuf| RunPath { file, home: environment.get("HOME").map(PathBuf::from) };
+        if path.is_dir() {
+            let file = Some(path.join(dodai_api::RUN_FILE)).filter(|file| file.is_file());
+            let file = file.filter(|_| !path.join(dodai_api::MANIFEST).exists());
+            return Ok(Project { folder: path, run_file: file.map(run_file) });
+        }
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        anyhow::ensure!(
+            !dodai_api::mentions_us(&bytes),
+            "{} is a file of documents; name the folder that it lies in",
+            path.display()
+        );
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        Ok(Project { folder, run_file: Some(run_file(path)) })
     }
 
     /// Its name: what its documents are pruned by.
@@ -55,6 +69,9 @@ impl Project {
 
     /// Reads its documents, printing every problem.
     pub fn read(&self, output: &Output) -> anyhow::Result<dodai_api::Project> {
+        if let Some(file) = &self.run_file {
+            return file.read(output);
+        }
         let mut files: Vec<File> = Vec::new();
         validate::collect(&self.folder, &mut files)?;
         let project = validate::read(&files);
@@ -260,7 +277,7 @@ mod tests {
     #[test]
     fn what_a_process_runs_is_its_program_and_its_script() {
         let folder = tempfile::tempdir().unwrap();
-        let project = Project::open(folder.path()).unwrap();
+        let project = Project::open(folder.path(), &Environment([].into())).unwrap();
         std::fs::create_dir(project.folder.join("app")).unwrap();
         for path in ["run", "shop.py", "app/shop.py", "data.db"] {
             std::fs::write(project.folder.join(path), path).unwrap();

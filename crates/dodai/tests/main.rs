@@ -5,6 +5,7 @@
 
 mod cli;
 mod clients;
+mod dapr_yaml;
 mod daprd;
 mod failure;
 mod fleet;
