@@ -12,6 +12,7 @@ mod fleet;
 mod formats;
 mod intercept;
 mod packaging;
+mod polyglot;
 mod probes;
 mod project;
 mod protocols;
@@ -23,6 +24,7 @@ mod shop;
 mod site;
 mod sweep;
 mod telemetry;
+mod toolchain;
 mod wire;
 mod written;
 
