@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::project::Done;
+
 /// Programs that are not everywhere, how they are asked whether they are there, and what brings them.
 const TOOLS: [(&str, &str, &str); 5] = [
     ("python3", "--version", "Python 3.10 or later with venv (Debian: python3-venv)"),
@@ -52,4 +54,21 @@ pub fn copy(from: &Path, to: &Path) {
     }
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
     std::fs::write(to, wanted).unwrap();
+}
+
+/// A kept folder with these files of the repository in it (from, to), in which the command has run since they changed.
+pub fn built(name: &str, files: &[(&str, &str)], command: &[&str]) -> PathBuf {
+    let folder = kept(name);
+    for (from, to) in files {
+        copy(&repository(from), &folder.join(to));
+    }
+    let wanted: Vec<u8> = files.iter().flat_map(|(_, to)| std::fs::read(folder.join(to)).unwrap()).collect();
+    let known = folder.join("built-of");
+    if std::fs::read(&known).is_ok_and(|known| known == wanted) {
+        return folder;
+    }
+    let done = Done::of(Command::new(command[0]).args(&command[1..]).current_dir(&folder));
+    assert!(done.status.success(), "{}: {}", command.join(" "), done.all());
+    std::fs::write(known, wanted).unwrap();
+    folder
 }

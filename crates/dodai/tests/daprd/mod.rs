@@ -3,6 +3,7 @@
 mod app;
 mod outside;
 mod sdk;
+mod sdks;
 mod sidecar;
 
 use std::sync::Arc;
