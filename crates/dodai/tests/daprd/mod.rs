@@ -1,6 +1,7 @@
 //! `dodai daprd` as a launcher starts it, with an app that knows nothing but Dapr's HTTP contract.
 
 mod app;
+mod launcher;
 mod outside;
 mod sdk;
 mod sdks;
