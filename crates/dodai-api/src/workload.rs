@@ -77,6 +77,9 @@ pub struct Build {
     /// Files and folders whose change asks for a new build. Default: the working directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
+    /// A file that the build writes, from the project folder. Default: the artefact of a module, the program of a process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product: Option<String>,
 }
 
 /// Whether calls share an instance of a module.

@@ -1,7 +1,7 @@
 //! The command line: every flag with its default and an example.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -58,7 +58,7 @@ pub enum Format {
 pub enum Command {
     /// Run everything in a folder: apps, gateways, components, control plane, in one process.
     #[command(
-        after_help = "Example:\n  dodai up examples/shop\n  dodai up examples/shop --data /var/lib/shop"
+        after_help = "Example:\n  dodai up examples/shop\n  dodai up examples/shop --data /var/lib/shop\n  dodai up -f dapr.yaml"
     )]
     Up(Up),
     /// Run the control plane for bases on other machines: documents, certificates, the management API.
@@ -102,9 +102,12 @@ pub enum Command {
 /// `dodai up`.
 #[derive(Args, Debug)]
 pub struct Up {
-    /// The folder with the documents.
-    #[arg(default_value = ".")]
-    pub folder: PathBuf,
+    /// The folder with the documents, or a `dapr.yaml`: Dapr's file of several apps.
+    #[arg(default_value = ".", value_name = "PATH")]
+    folder: PathBuf,
+    /// The same.
+    #[arg(short = 'f', long = "file", value_name = "PATH", conflicts_with = "folder")]
+    file: Option<PathBuf>,
     /// Where data is kept; default: `.dodai` in the folder.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
@@ -136,6 +139,13 @@ pub struct Up {
     /// This process is the one in the background.
     #[arg(long, hide = true)]
     pub detached: bool,
+}
+
+impl Up {
+    /// What is to be run.
+    pub fn path(&self) -> &Path {
+        self.file.as_ref().unwrap_or(&self.folder)
+    }
 }
 
 /// `dodai server`.

@@ -10,6 +10,7 @@ mod flags;
 mod options;
 mod peers;
 mod ports;
+pub mod resources;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -1,6 +1,7 @@
 //! A project folder as control sees it: its documents, what they want built, and the artefacts they name.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,6 +17,7 @@ use dodai_modules::digest_of;
 use crate::environment::Environment;
 use crate::exit::Failed;
 use crate::output::Output;
+use crate::run_file::RunPath;
 use crate::validate::{self, File};
 
 /// This executable, as children are started from it: the one that runs now, even if the file was replaced.
@@ -36,15 +38,28 @@ const MAX_PROGRAM_BYTES: u64 = 2 << 30;
 pub struct Project {
     /// The folder, absolute.
     pub folder: PathBuf,
+    /// What its documents are made from, if they are not written.
+    pub run_file: Option<RunPath>,
 }
 
 impl Project {
-    /// Opens a folder.
-    pub fn open(folder: &Path) -> anyhow::Result<Project> {
-        let folder =
-            folder.canonicalize().with_context(|| format!("there is no folder {}", folder.display()))?;
-        anyhow::ensure!(folder.is_dir(), "{} is not a folder", folder.display());
-        Ok(Project { folder })
+    /// Opens a folder, or Dapr's file of several apps: `dapr.yaml`, which a folder may also hold in place of documents.
+    pub fn open(path: &Path, environment: &Environment) -> anyhow::Result<Project> {
+        let path = path.canonicalize().with_context(|| format!("there is no folder {}", path.display()))?;
+        let run_file = |file: PathBuf| RunPath { file, home: environment.get("HOME").map(PathBuf::from) };
+        if path.is_dir() {
+            let file = Some(path.join(dodai_api::RUN_FILE)).filter(|file| file.is_file());
+            let file = file.filter(|_| !path.join(dodai_api::MANIFEST).exists());
+            return Ok(Project { folder: path, run_file: file.map(run_file) });
+        }
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        anyhow::ensure!(
+            !dodai_api::mentions_us(&bytes),
+            "{} is a file of documents; name the folder that it lies in",
+            path.display()
+        );
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        Ok(Project { folder, run_file: Some(run_file(path)) })
     }
 
     /// Its name: what its documents are pruned by.
@@ -54,6 +69,9 @@ impl Project {
 
     /// Reads its documents, printing every problem.
     pub fn read(&self, output: &Output) -> anyhow::Result<dodai_api::Project> {
+        if let Some(file) = &self.run_file {
+            return file.read(output);
+        }
         let mut files: Vec<File> = Vec::new();
         validate::collect(&self.folder, &mut files)?;
         let project = validate::read(&files);
@@ -106,7 +124,9 @@ impl Project {
     pub fn programs(&self, process: &dodai_api::Process) -> Vec<PathBuf> {
         let Some((program, arguments)) = process.command.split_first() else { return Vec::new() };
         let program = program.contains('/').then(|| self.folder.join(program));
-        let is_ours = program.as_ref().is_some_and(|path| path.starts_with(&self.folder));
+        // A virtual environment's Python is a link to the system's.
+        let real = program.as_ref().and_then(|path| path.canonicalize().ok());
+        let is_ours = real.or(program.clone()).is_some_and(|path| path.starts_with(&self.folder));
         let folder = self.folder.join(process.working_directory.as_deref().unwrap_or(""));
         let first = arguments.iter().find(|argument| !argument.starts_with('-')).filter(|_| !is_ours);
         let script = first.map(|script| folder.join(script));
@@ -116,14 +136,14 @@ impl Project {
 
     /// What an app builds and where the product is.
     pub fn product<'a>(&self, spec: &'a AppSpec) -> Option<(&'a Build, PathBuf)> {
-        match spec.workload()? {
-            Workload::Module(module) => Some((module.build.as_ref()?, self.folder.join(&module.artifact))),
+        let (build, own) = match spec.workload()? {
+            Workload::Module(module) => (module.build.as_ref()?, Some(&module.artifact)),
             Workload::Process(process) => {
-                let program = process.command.first().filter(|program| program.contains('/'))?;
-                Some((process.build.as_ref()?, self.folder.join(program)))
+                (process.build.as_ref()?, process.command.first().filter(|program| program.contains('/')))
             }
-            Workload::External(_) => None,
-        }
+            Workload::External(_) => return None,
+        };
+        Some((build, self.folder.join(build.product.as_ref().or(own)?)))
     }
 
     fn is_current(&self, build: &Build, product: &Path) -> bool {
@@ -169,7 +189,13 @@ impl Project {
             .kill_on_drop(true)
             .status()
             .await
-            .with_context(|| format!("cannot run `{program}` in {}", folder.display()))?;
+            .map_err(|error| {
+                if error.kind() == ErrorKind::NotFound && folder.is_dir() {
+                    let remedy = "install it, or build by hand and start with --no-build";
+                    return anyhow::anyhow!("there is no `{program}` in PATH; {remedy}");
+                }
+                anyhow::Error::new(error).context(format!("cannot run `{program}`"))
+            })?;
         anyhow::ensure!(status.success(), "`{}` ended with {status}", build.command.join(" "));
         Ok(())
     }
@@ -251,7 +277,7 @@ mod tests {
     #[test]
     fn what_a_process_runs_is_its_program_and_its_script() {
         let folder = tempfile::tempdir().unwrap();
-        let project = Project::open(folder.path()).unwrap();
+        let project = Project::open(folder.path(), &Environment([].into())).unwrap();
         std::fs::create_dir(project.folder.join("app")).unwrap();
         for path in ["run", "shop.py", "app/shop.py", "data.db"] {
             std::fs::write(project.folder.join(path), path).unwrap();
@@ -269,6 +295,9 @@ mod tests {
         check(&["python3", "-u", "shop.py", "data.db"], None, &["shop.py"]);
         check(&["python3", "shop.py"], Some("app"), &["app/shop.py"]);
         check(&["/usr/bin/env", "shop.py"], None, &["/usr/bin/env", "shop.py"]);
+        std::fs::create_dir(project.folder.join("venv")).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", project.folder.join("venv/python3")).unwrap();
+        check(&["venv/python3", "shop.py"], None, &["venv/python3", "shop.py"]);
         check(&["sleep", "3600"], None, &[]);
         check(&["python3", "-m", "http.server"], None, &[]);
         check(&["cat", "/etc/hostname"], None, &[]);

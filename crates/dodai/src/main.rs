@@ -17,6 +17,7 @@ mod local;
 mod metrics;
 mod output;
 mod progress;
+mod run_file;
 mod serve;
 mod signals;
 mod sweep;

@@ -40,7 +40,7 @@ pub const BASE: &str = "local";
 /// Runs `dodai up`.
 pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let project = Project::open(&arguments.folder)?;
+    let project = Project::open(arguments.path(), environment)?;
     let documents = project.read(output)?;
     if !arguments.no_build {
         project.build(&documents, environment, output).await?;
@@ -84,7 +84,7 @@ pub async fn run_base(
 ) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let from = arguments.from.as_deref().context("say with --from which folder holds the documents")?;
-    let project = Project::open(from)?;
+    let project = Project::open(from, environment)?;
     let documents = project.read(output)?;
     let data = arguments.data.clone().unwrap_or_else(|| project.folder.join(".dodai"));
     make_private(&data)?;
@@ -123,6 +123,21 @@ pub fn make_private(folder: &Path) -> anyhow::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
         format!("cannot make the data folder {}; choose another with --data", folder.display())
     })
+}
+
+/// What the base of a project is told beside its documents.
+fn link(project: &Project, environment: &Environment) -> anyhow::Result<BaseSettings> {
+    let mut link = BaseSettings { project: Some(project.folder.clone()), ..BaseSettings::default() };
+    match &project.run_file {
+        // Programs written for Dapr send a token where the user set one, and only there.
+        Some(file) => {
+            let ways = file.ways()?;
+            (link.api, link.attached) = (ways.api, ways.attached);
+            link.api_token = environment.get("DAPR_API_TOKEN").map(str::to_owned);
+        }
+        None => link.api_token = Some(Token::generate(Purpose::Api)?.reveal()),
+    }
+    Ok(link)
 }
 
 /// What is to be run.
@@ -181,11 +196,7 @@ impl System {
             runtime: dodai_runtime::Settings::default(),
             components_dir: None,
         };
-        let link = BaseSettings {
-            project: Some(plan.project.folder.clone()),
-            api_token: Some(Token::generate(Purpose::Api)?.reveal()),
-            ..BaseSettings::default()
-        };
+        let link = link(&plan.project, environment)?;
         let base = Base::start(config, control.link(plan.base.clone(), link).await?, tasks).await?;
         let scope = plan.project.name();
         let apply = Apply {

@@ -5,12 +5,14 @@
 
 mod cli;
 mod clients;
+mod dapr_yaml;
 mod daprd;
 mod failure;
 mod fleet;
 mod formats;
 mod intercept;
 mod packaging;
+mod polyglot;
 mod probes;
 mod project;
 mod protocols;
@@ -22,6 +24,7 @@ mod shop;
 mod site;
 mod sweep;
 mod telemetry;
+mod toolchain;
 mod wire;
 mod written;
 

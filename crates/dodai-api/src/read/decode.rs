@@ -22,39 +22,52 @@ const MAX_ERRORS: usize = 50;
 /// A document of a kind from its tree, with warnings; or every error that can be told apart.
 pub(crate) fn decode(tree: &Tree, kind: Kind) -> (Option<Document>, Vec<Problem>) {
     let strict = kind.is_strict();
-    let pass = Pass { tree, kind, strict, hidden: RefCell::default(), unknown: RefCell::default() };
-    let mut problems = Vec::new();
-    let document = loop {
-        match Document::parse(kind, Decoder { pass: &pass, id: 0 }) {
-            Ok(document) => break Some(document),
-            Err(fault) => {
-                let id = fault.at.unwrap_or(0);
-                if let Some(problem) = pass.report(fault, id) {
-                    problems.push(problem);
-                }
-                if id == 0 || problems.len() >= MAX_ERRORS || !pass.hidden.borrow_mut().insert(id) {
-                    break None;
-                }
-            }
-        }
-    };
-    let unknown = pass.unknown.into_inner();
-    problems.extend(unknown.into_values().take(MAX_ERRORS).map(|p| if strict { p } else { p.warning() }));
-    problems.sort_by_key(|problem| (problem.line, problem.column));
-    let refused = problems.iter().any(|problem| problem.severity == super::Severity::Error);
-    (document.filter(|_| !refused), problems)
+    let pass =
+        Pass { tree, kind: Some(kind), strict, hidden: RefCell::default(), unknown: RefCell::default() };
+    pass.run(|decoder| Document::parse(kind, decoder))
+}
+
+/// The same for what is no document and has neither `apiVersion` nor `kind`; unknown keys are errors.
+pub(crate) fn decode_as<T: de::DeserializeOwned>(tree: &Tree) -> (Option<T>, Vec<Problem>) {
+    let pass =
+        Pass { tree, kind: None, strict: true, hidden: RefCell::default(), unknown: RefCell::default() };
+    pass.run(|decoder| T::deserialize(decoder))
 }
 
 /// One document being decoded.
 struct Pass<'t> {
     tree: &'t Tree,
-    kind: Kind,
+    /// `None` for what is no document.
+    kind: Option<Kind>,
     strict: bool,
     hidden: RefCell<BTreeSet<NodeId>>,
     unknown: RefCell<BTreeMap<NodeId, Problem>>,
 }
 
 impl Pass<'_> {
+    fn run<T>(self, parse: impl Fn(Decoder<'_>) -> Result<T, Fault>) -> (Option<T>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let value = loop {
+            match parse(Decoder { pass: &self, id: 0 }) {
+                Ok(value) => break Some(value),
+                Err(fault) => {
+                    let id = fault.at.unwrap_or(0);
+                    if let Some(problem) = self.report(fault, id) {
+                        problems.push(problem);
+                    }
+                    if id == 0 || problems.len() >= MAX_ERRORS || !self.hidden.borrow_mut().insert(id) {
+                        break None;
+                    }
+                }
+            }
+        };
+        let (strict, unknown) = (self.strict, self.unknown.into_inner());
+        problems.extend(unknown.into_values().take(MAX_ERRORS).map(|p| if strict { p } else { p.warning() }));
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        let refused = problems.iter().any(|problem| problem.severity == super::Severity::Error);
+        (value.filter(|_| !refused), problems)
+    }
+
     fn is_hidden(&self, id: NodeId) -> bool {
         self.hidden.borrow().contains(&id)
     }
@@ -114,6 +127,7 @@ impl Pass<'_> {
 
     /// Whether the document would be one with an empty mapping under this key.
     fn needs_only(&self, key: &'static str) -> bool {
+        let Some(kind) = self.kind else { return false };
         let mut tree = self.tree.clone();
         let step = Step::Key(key.to_owned(), Mark::default());
         let empty = tree.push(Node {
@@ -126,7 +140,7 @@ impl Pass<'_> {
             children.push(empty);
         }
         let is_error = |problem: &Problem| problem.severity == super::Severity::Error;
-        decode(&tree, self.kind).0.is_some_and(|document| !crate::validate(&document).iter().any(is_error))
+        decode(&tree, kind).0.is_some_and(|document| !crate::validate(&document).iter().any(is_error))
     }
 
     fn type_remedy(&self, id: NodeId, expected: &str) -> Option<String> {
@@ -152,7 +166,8 @@ impl Pass<'_> {
             return;
         }
         let key = self.tree.nodes[id].key().unwrap_or_default();
-        let words = if self.tree.nodes[id].parent == Some(0) { &ROOT_WORDS[..] } else { &[] };
+        let is_root = self.kind.is_some() && self.tree.nodes[id].parent == Some(0);
+        let words = if is_root { &ROOT_WORDS[..] } else { &[] };
         let fields = [words, fields].concat();
         let remedy = suggest(key, &fields).or_else(|| {
             (!fields.is_empty() && fields.len() <= 16)
@@ -474,7 +489,7 @@ impl<'p> Entries<'p> {
 const ROOT_WORDS: [&str; 2] = ["apiVersion", "kind"];
 
 fn is_root_word(of: Decoder<'_>, key: &str) -> bool {
-    of.id == 0 && ROOT_WORDS.contains(&key)
+    of.id == 0 && of.pass.kind.is_some() && ROOT_WORDS.contains(&key)
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {

@@ -140,6 +140,25 @@ pub fn read(source: &Source<'_>) -> Read {
     read
 }
 
+/// The tree of a file that holds one thing.
+///
+/// # Errors
+/// It is no text, no YAML, empty, or holds several.
+pub(crate) fn parse_one(bytes: &[u8]) -> Result<Tree, Box<Problem>> {
+    let mut all = yaml::parse(text_of(bytes)?).into_iter().map(|parsed| parsed.tree.map_err(Box::new));
+    let first = all.next().unwrap_or_else(|| {
+        Err(Box::new(Problem::new(Code::Syntax, "", "the file is empty").remedy("begin with `version: 1`")))
+    })?;
+    match all.next() {
+        Some(Ok(_)) => {
+            let problem = Problem::new(Code::Syntax, "", "the file holds more than one document");
+            Err(Box::new(problem.remedy("leave out what follows the line `---`")))
+        }
+        Some(Err(problem)) => Err(problem),
+        None => Ok(first),
+    }
+}
+
 fn text_of(bytes: &[u8]) -> Result<&str, Box<Problem>> {
     if bytes.len() > MAX_FILE_BYTES {
         let problem =

@@ -12,8 +12,9 @@ mod yaml;
 pub use document::{Located, Read, Source, read};
 pub use problem::{Code, Problem, Severity};
 
-pub(crate) use document::{from_value, is_meant_for_us};
-pub(crate) use tree::push_key;
+pub(crate) use decode::decode_as;
+pub(crate) use document::{from_value, is_meant_for_us, parse_one};
+pub(crate) use tree::{Tree, push_key};
 
 /// The largest file that is read, bytes.
 pub const MAX_FILE_BYTES: usize = 4 << 20;

@@ -150,12 +150,22 @@ fn check_module(spec: &AppSpec, module: &Module, found: &mut Findings) {
 
 fn check_build(path: &str, build: &Build, found: &mut Findings) {
     found.command(&format!("{path}.command"), &build.command);
+    if build.product.as_deref() == Some("") {
+        let remedy = "name a file that the build writes, or leave it out";
+        found.error(Code::InvalidValue, format!("{path}.product"), "the product is empty", remedy);
+    }
 }
 
 fn check_process(process: &Process, found: &mut Findings) {
     found.command("spec.process.command", &process.command);
     if let Some(build) = &process.build {
         check_build("spec.process.build", build, found);
+        let program = process.command.first().filter(|program| !program.contains('/'));
+        if let Some(program) = program.filter(|_| build.product.is_none()) {
+            let message = format!("`{program}` is found by its name, so nothing says what is built");
+            let remedy = "name a file that the build writes, in `product`";
+            found.error(Code::Conflict, "spec.process.build", message, remedy);
+        }
     }
     let backoff = &process.restart.backoff;
     if backoff.max < backoff.initial {

@@ -245,3 +245,16 @@ fn a_certificate_for_outside_has_its_key() {
         Severity::Error
     );
 }
+
+#[test]
+fn a_build_says_what_it_makes() {
+    let told_of = |command: &str, build: &str| {
+        let build = format!("build: {{ command: [mvn, package]{build} }}");
+        told(&read_text(&dodai("App", "shop", &format!("process: {{ command: [{command}], {build} }}"))))
+    };
+    let unnamed = told_of("java, -jar, target/shop.jar", "");
+    assert!(unnamed.contains("`java` is found by its name") && unnamed.contains("in `product`"), "{unnamed}");
+    assert!(told_of("java, -jar, a.jar", ", product: ''").contains("the product is empty"));
+    assert_eq!(told_of("java, -jar, a.jar", ", product: a.jar"), "");
+    assert_eq!(told_of("target/shop", ""), "");
+}

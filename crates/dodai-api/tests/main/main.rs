@@ -8,6 +8,7 @@ mod policies;
 mod properties;
 mod reading;
 mod rewrites;
+mod run_file;
 mod schemas;
 mod sets;
 

@@ -43,9 +43,10 @@ pub async fn of_process(
     if let Some(api) = listeners.get(&format!("api/{app}")) {
         plain("DAPR_HTTP_PORT", api.port().to_string());
         plain("DAPR_HTTP_ENDPOINT", format!("http://{api}"));
-        // One port serves both.
-        plain("DAPR_GRPC_PORT", api.port().to_string());
-        plain("DAPR_GRPC_ENDPOINT", format!("http://{api}"));
+        // One port serves both, unless another was asked for.
+        let grpc = listeners.get(&format!("api/{app}/1")).unwrap_or(api);
+        plain("DAPR_GRPC_PORT", grpc.port().to_string());
+        plain("DAPR_GRPC_ENDPOINT", format!("http://{grpc}"));
     }
     if let Some(outbound) = listeners.get(&format!("outbound/{app}")) {
         plain("DODAI_OUTBOUND", format!("http://{outbound}"));

@@ -186,10 +186,17 @@ fn convert(
         ..LogPolicy::under(context.parts.config.data_dir.join("logs"))
     };
     let app = format!("{}.{}", workload.app.namespace, workload.app.name);
-    let mut to = Spec::new(app, workload.instance.as_str(), spec.command.clone(), logs);
-    to.env = env;
     // Control that is elsewhere knows no folder of this machine.
     let project = &context.parts.config.project_dir;
+    let mut command = spec.command.clone();
+    // Wherever it runs: its build and its revision know the program by its path from the project folder.
+    if let Some(program) = command.first_mut().filter(|program| program.contains('/'))
+        && let Some(path) = project.join(&*program).to_str()
+    {
+        path.clone_into(program);
+    }
+    let mut to = Spec::new(app, workload.instance.as_str(), command, logs);
+    to.env = env;
     to.cwd = Some(project.join(spec.working_directory.as_deref().unwrap_or_default()));
     to.user = spec.user.clone();
     to.group = spec.group.clone();

@@ -5,19 +5,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use dodai_api::dapr::ComponentsSpec;
-use dodai_api::{Code, Document, Located, Problem, Project, Read};
+use dodai_api::{Document, Located, Project, Read};
 use dodai_core::id::AppId;
 use serde_json::{Value, json};
 
 use super::options::{Channel, Options};
 use super::peers::Peer;
-use crate::exit::Failed;
+use super::resources;
 use crate::output::Output;
-use crate::validate::{self, File};
 
 /// The header by which an app knows its sidecar.
 const TOKEN_HEADER: &str = "dapr-api-token";
@@ -39,23 +37,14 @@ impl Given {
     pub fn read(options: &Options, output: &Output) -> anyhow::Result<Given> {
         let mut files = Vec::new();
         for folder in &options.resources {
-            for path in documents_in(folder).with_context(|| {
+            resources::add_folder(folder, &mut files).with_context(|| {
                 format!("--resources-path {}: cannot be read; name a folder of YAML files", folder.display())
-            })? {
-                add(&path, &mut files)?;
-            }
+            })?;
         }
         for path in &options.configurations {
-            add(path, &mut files).context("--config")?;
+            resources::add_file(path, &mut files).context("--config")?;
         }
-        let mut project = validate::read(&files);
-        pass_over_unknown_kinds(&mut project);
-        project.read.warnings.retain(|problem| !is_beside_the_point(problem));
-        validate::report(&project, &files, output);
-        if !project.read.errors.is_empty() {
-            bail!(Failed::Invalid);
-        }
-        Given::of(project.read.documents, options)
+        Given::of(resources::read(&files, output)?, options)
     }
 
     fn of(all: Vec<Located<Document>>, options: &Options) -> anyhow::Result<Given> {
@@ -65,10 +54,6 @@ impl Given {
         let mut configuration: Option<(String, String)> = None;
         for mut one in all {
             let (kind, file) = (one.value.kind(), one.file.to_string());
-            if kind.is_strict() {
-                tracing::warn!(file, "a {kind} is no document of a sidecar and is left out; use `dodai up`");
-                continue;
-            }
             let metadata = one.value.metadata_mut();
             // A document without a namespace is of the sidecar's own, as everywhere in Dapr.
             if metadata.namespace == default {
@@ -198,41 +183,6 @@ fn token_filter(token: &str) -> Value {
         "type": "RequestHeaderModifier",
         "requestHeaderModifier": { "set": [{ "name": TOKEN_HEADER, "value": token }] },
     })
-}
-
-/// The YAML files right in a folder, in name order, as daprd reads them.
-fn documents_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_file() && dodai_api::is_document_path(&name) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-fn add(path: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    files.push(File { name: path.display().to_string(), bytes });
-    Ok(())
-}
-
-/// Dapr has kinds that do not exist here; a folder that holds one is not wrong for that.
-fn pass_over_unknown_kinds(project: &mut Project) {
-    let (unknown, errors) =
-        std::mem::take(&mut project.read.errors).into_iter().partition(|one| one.code == Code::UnknownKind);
-    project.read.errors = errors;
-    project.read.warnings.extend::<Vec<_>>(unknown);
-}
-
-/// What is said of a whole project, and not of one sidecar's part of it: other apps have sidecars of their own,
-/// which are not known here. A component that does not come up is told when it does not.
-fn is_beside_the_point(problem: &Problem) -> bool {
-    let of_others = ["scopes[", "spec.targets.apps", "spec.type"];
-    problem.code == Code::UnknownReference && of_others.iter().any(|path| problem.path.starts_with(path))
 }
 
 /// A sidecar does not start with a component that its Configuration forbids.

@@ -12,6 +12,7 @@ use dodai_runtime::Origins;
 use serde::{Deserialize, Serialize};
 
 use super::flags::Given;
+use super::resources;
 use crate::environment::Environment;
 
 /// The port of daprd's HTTP API.
@@ -172,7 +173,7 @@ impl Options {
         let fallback = |name: &str| environment.get(name).filter(|value| !value.is_empty());
         let id = given.last("app-id").or(fallback("APP_ID"));
         let id = id.context("the app has no name; write --app-id NAME")?;
-        let name = app_name(id)?;
+        let name = resources::app_name("--app-id", id)?;
         let namespace = fallback("NAMESPACE").unwrap_or("default");
         let namespace = Name::new(namespace).with_context(|| format!("NAMESPACE {namespace}"))?;
         let mode = given.last("mode").unwrap_or("standalone");
@@ -213,23 +214,6 @@ impl Options {
             app_token: secret("APP_API_TOKEN"),
         })
     }
-}
-
-/// An app's name is a label of host names here; daprd takes any text without dots.
-fn app_name(id: &str) -> anyhow::Result<Name> {
-    Name::new(id).with_context(|| {
-        let label: String = id
-            .to_ascii_lowercase()
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
-        let label = label.trim_matches('-');
-        let remedy = match Name::new(label) {
-            Ok(label) => format!("; write --app-id {label}, and invoke it by that name"),
-            Err(_) => String::new(),
-        };
-        format!("--app-id {id}: an app's name stands in host names here{remedy}")
-    })
 }
 
 fn public(given: &Given) -> anyhow::Result<Option<SocketAddr>> {

@@ -2,8 +2,10 @@
 
 mod app;
 mod jobs;
+mod launcher;
 mod outside;
 mod sdk;
+mod sdks;
 mod sidecar;
 
 use std::sync::Arc;

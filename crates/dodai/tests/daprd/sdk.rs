@@ -8,7 +8,7 @@ use super::app::App;
 use super::sidecar::{Sidecar, World};
 use crate::site::free_ports;
 
-const COMPONENTS: &str = "apiVersion: dapr.io/v1alpha1
+pub const COMPONENTS: &str = "apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: statestore}
 spec: {type: state.in-memory, version: v1}
@@ -36,7 +36,7 @@ spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: config}
-scopes: [orders]
+scopes: [orders, peer]
 spec:
   type: configuration.sqlite
   version: v1

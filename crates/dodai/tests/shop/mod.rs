@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use aws_lc_rs::hmac;
-use copy::{Shop, Way, exchange};
+pub use copy::exchange;
+use copy::{Shop, Way};
 use serde_json::{Value, json};
 
 use crate::fleet::Machines;

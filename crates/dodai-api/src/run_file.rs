@@ -1,0 +1,283 @@
+//! `dapr.yaml`: Dapr's file of several apps, as the Dapr CLI reads it.
+//!
+//! Its keys are those of dapr/cli 1.16 (`pkg/runfileconfig`, `pkg/standalone/run.go`). It is no document of ours: it is
+//! read here, and what it asks for is made into documents by whoever starts it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::read::{Code, Problem, Read, Source, Tree, decode_as, parse_one};
+
+/// The file in a folder that is one.
+pub const RUN_FILE: &str = "dapr.yaml";
+
+/// The version that is read.
+const VERSION: u32 = 1;
+
+/// A run file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunFile {
+    /// Which form it has: 1.
+    pub version: u32,
+    /// What all apps share. An app's own settings win.
+    #[serde(default)]
+    pub common: RunSettings,
+    /// The apps.
+    #[serde(default)]
+    pub apps: Vec<RunSettings>,
+    /// What it is called; nothing comes of it.
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(skip)]
+    tree: Tree,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])* $field:ident: $type:ty, $key:literal, $shared:literal;)*) => {
+        /// What is said of one app, or of all.
+        #[derive(Clone, Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct RunSettings {
+            $($(#[doc = $doc])* #[serde(default, rename = $key)] pub $field: Option<$type>,)*
+        }
+
+        impl RunSettings {
+            /// With what all apps share, where it says nothing itself. Variables are put together.
+            fn or(&self, common: &RunSettings) -> RunSettings {
+                let mut all = RunSettings {
+                    $($field: self.$field.clone().or_else(|| common.$field.clone().filter(|_| $shared)),)*
+                };
+                if let (Some(env), Some(more)) = (&mut all.env, &common.env) {
+                    for (name, value) in more {
+                        env.entry(name.clone()).or_insert_with(|| value.clone());
+                    }
+                }
+                all
+            }
+
+            /// The keys that are given and that one app only may have.
+            fn own(&self) -> Vec<&'static str> {
+                [$((!$shared && self.$field.is_some()).then_some($key),)*].into_iter().flatten().collect()
+            }
+
+            /// Whether a key is given.
+            fn has(&self, key: &str) -> bool {
+                match key {
+                    $($key => self.$field.is_some(),)*
+                    _ => false,
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// The app's name. Default: that of its folder.
+    app_id: String, "appID", false;
+    /// Its folder, from that of the file.
+    app_dir_path: String, "appDirPath", false;
+    /// The program and its arguments, run in that folder.
+    command: Vec<String>, "command", false;
+    /// Where it listens.
+    app_port: u16, "appPort", false;
+    /// What it speaks: `http`, `grpc`, `h2c`.
+    app_protocol: String, "appProtocol", true;
+    /// The host that it listens at.
+    app_channel_address: String, "appChannelAddress", false;
+    /// The port of its Dapr API.
+    dapr_http_port: u16, "daprHTTPPort", false;
+    /// The port that is named for gRPC.
+    dapr_grpc_port: u16, "daprGRPCPort", false;
+    /// Variables of its environment.
+    env: BTreeMap<String, Value>, "env", true;
+    /// A folder of resources. Of `common` only where an app has none in its folder, as the two that follow.
+    resources_path: String, "resourcesPath", true;
+    /// Folders of resources.
+    resources_paths: Vec<String>, "resourcesPaths", true;
+    /// The file of its Configuration.
+    config_file_path: String, "configFilePath", true;
+    /// Where the folder `.dapr` is, instead of the home folder.
+    runtime_path: String, "runtimePath", true;
+    /// Calls that it takes at once.
+    app_max_concurrency: i64, "appMaxConcurrency", true;
+    /// Whether it is asked if it is well.
+    enable_app_health_check: bool, "enableAppHealthCheck", true;
+    /// By which path.
+    app_health_check_path: String, "appHealthCheckPath", true;
+    /// How often, in seconds.
+    app_health_probe_interval: u32, "appHealthProbeInterval", true;
+    /// How long its answer may take, in milliseconds.
+    app_health_probe_timeout: u32, "appHealthProbeTimeout", true;
+    /// Failures in a row until it counts as not well.
+    app_health_threshold: u32, "appHealthThreshold", true;
+    /// Whether it is called with TLS.
+    app_ssl: bool, "appSSL", true;
+    /// Where the API listens.
+    api_listen_addresses: String, "apiListenAddresses", true;
+    /// Where logs of sidecars go.
+    daprd_log_destination: String, "daprdLogDestination", true;
+    /// Where logs of apps go.
+    app_log_destination: String, "appLogDestination", true;
+    /// What sidecars log.
+    log_level: String, "logLevel", true;
+    /// Whether calls of the API are logged.
+    enable_api_logging: bool, "enableApiLogging", true;
+    /// The port of a sidecar's metrics.
+    metrics_port: u16, "metricsPort", false;
+    /// Whether a sidecar can be profiled.
+    enable_profiling: bool, "enableProfiling", true;
+    /// By which port.
+    profile_port: u16, "profilePort", false;
+    /// Where other sidecars come in.
+    dapr_internal_grpc_port: u16, "daprInternalGRPCPort", false;
+    /// A folder of sockets, in place of ports.
+    unix_domain_socket: String, "unixDomainSocket", false;
+    /// Where the placement service is.
+    placement_host_address: String, "placementHostAddress", true;
+    /// Where the scheduler is.
+    scheduler_host_address: String, "schedulerHostAddress", true;
+    /// The longest body of an API request.
+    max_body_size: Value, "maxBodySize", true;
+    /// The longest head.
+    read_buffer_size: Value, "readBufferSize", true;
+    /// What Kubernetes is to run.
+    container_image: String, "containerImage", false;
+    /// When Kubernetes fetches it.
+    container_image_pull_policy: String, "containerImagePullPolicy", false;
+    /// Whether Kubernetes gets a service for it.
+    create_service: bool, "createService", false;
+}
+
+/// Keys without effect, and why.
+const WITHOUT_EFFECT: [(&str, &str); 18] = [
+    ("appChannelAddress", "a program that is started here is called at 127.0.0.1"),
+    ("apiListenAddresses", "the API of an app listens on 127.0.0.1"),
+    ("daprdLogDestination", "there is one log, that of `dodai up`"),
+    ("appLogDestination", "what an app writes is kept in the data folder; `dodai logs APP -f` shows it"),
+    ("logLevel", "`dodai --log FILTER up` says what is logged"),
+    ("enableApiLogging", "`dodai tap` shows calls as they end"),
+    ("metricsPort", "metrics of all apps are in one place; `dodai up --metrics ADDRESS` says where"),
+    ("enableProfiling", "sidecars are no processes here"),
+    ("profilePort", "sidecars are no processes here"),
+    ("daprInternalGRPCPort", "apps reach each other within one process"),
+    ("unixDomainSocket", "the API listens on ports only"),
+    ("placementHostAddress", "there is no placement service to reach"),
+    ("schedulerHostAddress", "there is no scheduler to reach"),
+    ("maxBodySize", "the API takes 4 MiB, and calls of other apps have no limit"),
+    ("readBufferSize", "heads are bounded as docs/defaults.md says"),
+    ("containerImage", "it is for Kubernetes"),
+    ("containerImagePullPolicy", "it is for Kubernetes"),
+    ("createService", "it is for Kubernetes"),
+];
+
+impl RunFile {
+    /// Reads a run file, with every error and every key that has no effect. Nothing is looked up on disk.
+    pub fn read(source: &Source<'_>) -> (Option<RunFile>, Read) {
+        let mut read = Read::default();
+        let in_file = |mut problem: Problem| {
+            source.name.clone_into(&mut problem.file);
+            problem
+        };
+        let (tree, found) = match parse_one(source.bytes) {
+            Ok(tree) => {
+                let (found, problems) = decode_as::<RunFile>(&tree);
+                problems.into_iter().for_each(|problem| read.add(in_file(problem)));
+                (tree, found)
+            }
+            Err(problem) => {
+                read.add(in_file(*problem));
+                return (None, read);
+            }
+        };
+        let Some(mut file) = found else { return (None, read) };
+        file.tree = tree;
+        let problems: Vec<Problem> = file.check().into_iter().map(|one| in_file(file.locate(one))).collect();
+        problems.into_iter().for_each(|problem| read.add(problem));
+        let file = Some(file).filter(|_| read.is_clean());
+        (file, read)
+    }
+
+    /// The apps with what all share, each with its place in the file: `apps[0]`. Not with the paths of resources and of
+    /// the Configuration that all share: what lies in an app's own folder comes before those.
+    pub fn settled(&self) -> impl Iterator<Item = (String, RunSettings)> {
+        let shared = RunSettings {
+            resources_path: None,
+            resources_paths: None,
+            config_file_path: None,
+            ..self.common.clone()
+        };
+        let apps = self.apps.iter().enumerate();
+        apps.map(move |(i, app)| (format!("apps[{i}]"), app.or(&shared)))
+    }
+
+    /// Gives a problem of this file its line and column.
+    pub fn locate(&self, mut problem: Problem) -> Problem {
+        if let Some(mark) = self.tree.place(&problem.path) {
+            problem.line = mark.line;
+            problem.column = mark.column;
+        }
+        problem
+    }
+
+    fn check(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        if self.version != VERSION {
+            let message = format!("version {} is not known", self.version);
+            found.push(Problem::new(Code::InvalidValue, "version", message).remedy("write `version: 1`"));
+        }
+        if self.apps.is_empty() {
+            let problem = Problem::new(Code::MissingKey, "apps", "there is no app");
+            found.push(problem.remedy("add one: `- {appID: orders, appDirPath: ./orders, command: [...]}`"));
+        }
+        for key in self.common.own() {
+            let message = "this belongs to one app, not to all";
+            let problem = Problem::new(Code::Conflict, format!("common.{key}"), message);
+            found.push(problem.remedy("move it to an app below `apps`"));
+        }
+        let places = self.apps.iter().enumerate().map(|(i, app)| (format!("apps[{i}]"), app));
+        for (place, settings) in places.chain([("common".to_owned(), &self.common)]) {
+            for (key, why) in WITHOUT_EFFECT.iter().filter(|(key, _)| settings.has(key)) {
+                let is_default = *key == "appChannelAddress"
+                    && matches!(settings.app_channel_address.as_deref(), Some("127.0.0.1" | "localhost"));
+                if !is_default {
+                    let problem =
+                        Problem::new(Code::NoEffect, format!("{place}.{key}"), "this has no effect");
+                    found.push(problem.remedy(*why).warning());
+                }
+            }
+            check_one(&place, settings, &mut found);
+        }
+        for (i, app) in self.apps.iter().enumerate().filter(|(_, app)| app.app_dir_path.is_none()) {
+            let name = app.app_id.as_deref().unwrap_or("app");
+            let problem = Problem::new(Code::MissingKey, format!("apps[{i}]"), "`appDirPath` is missing");
+            found.push(problem.remedy(format!("add the folder of the app: `appDirPath: ./{name}`")));
+        }
+        found
+    }
+}
+
+fn check_one(place: &str, settings: &RunSettings, found: &mut Vec<Problem>) {
+    let mut wrong = |key: &str, message: String, remedy: &str| {
+        found.push(Problem::new(Code::InvalidValue, format!("{place}.{key}"), message).remedy(remedy));
+    };
+    match settings.app_protocol.as_deref() {
+        Some("http" | "grpc" | "h2c" | "") | None => {}
+        Some(other) => wrong(
+            "appProtocol",
+            format!("`{other}` is not spoken to an app that is started here"),
+            "write `http`, `grpc` or `h2c`",
+        ),
+    }
+    if settings.app_ssl == Some(true) {
+        let message = "TLS is not spoken to an app that is started here".to_owned();
+        wrong("appSSL", message, "leave it out, and let the app listen without TLS on 127.0.0.1");
+    }
+    for (name, value) in settings.env.iter().flatten() {
+        if value.is_array() || value.is_object() {
+            wrong(&format!("env.{name}"), "a variable is one value".to_owned(), "write text or a number");
+        }
+    }
+}

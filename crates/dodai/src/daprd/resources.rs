@@ -1,0 +1,90 @@
+//! Dapr's resources as sidecars read them: the documents right in a folder, and files of their own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use dodai_api::{Code, Document, Located, Problem, Project};
+use dodai_core::id::Name;
+
+use crate::exit::Failed;
+use crate::output::Output;
+use crate::validate::{self, File};
+
+/// The documents of Dapr's kinds in these files. Problems are printed.
+///
+/// # Errors
+/// A document is not valid.
+pub fn read(files: &[File], output: &Output) -> anyhow::Result<Vec<Located<Document>>> {
+    let mut project = validate::read(files);
+    pass_over_unknown_kinds(&mut project);
+    project.read.warnings.retain(|problem| !is_beside_the_point(problem));
+    validate::report(&project, files, output);
+    if !project.read.errors.is_empty() {
+        bail!(Failed::Invalid);
+    }
+    let mut documents = project.read.documents;
+    documents.retain(|one| {
+        let kind = one.value.kind();
+        if kind.is_strict() {
+            tracing::warn!(file = %one.file, "a {kind} is no document of a sidecar and is left out; use `dodai up`");
+        }
+        !kind.is_strict()
+    });
+    Ok(documents)
+}
+
+/// The YAML files right in a folder, in name order, as daprd reads them.
+pub fn add_folder(folder: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if path.is_file() && dodai_api::is_document_path(&name) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found.iter().try_for_each(|path| add_file(path, files))
+}
+
+/// One file.
+pub fn add_file(path: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    files.push(File { name: path.display().to_string(), bytes });
+    Ok(())
+}
+
+/// An app's name, given by this setting: a label of host names here; Dapr takes any text without dots.
+///
+/// # Errors
+/// It is none. One that would do is named.
+pub fn app_name(setting: &str, id: &str) -> anyhow::Result<Name> {
+    Name::new(id).with_context(|| {
+        let label: String = id
+            .to_ascii_lowercase()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
+        let label = label.trim_matches('-');
+        let remedy = match Name::new(label) {
+            Ok(label) => format!("; write {setting} {label}, and invoke it by that name"),
+            Err(_) => String::new(),
+        };
+        format!("{setting} {id}: an app's name stands in host names here{remedy}")
+    })
+}
+
+/// Dapr has kinds that do not exist here; a folder that holds one is not wrong for that.
+fn pass_over_unknown_kinds(project: &mut Project) {
+    let (unknown, errors) =
+        std::mem::take(&mut project.read.errors).into_iter().partition(|one| one.code == Code::UnknownKind);
+    project.read.errors = errors;
+    project.read.warnings.extend::<Vec<_>>(unknown);
+}
+
+/// What is said of a whole project, and not of one sidecar's part of it: other apps have sidecars of their own,
+/// which are not known here. A component that does not come up is told when it does not.
+fn is_beside_the_point(problem: &Problem) -> bool {
+    let of_others = ["scopes[", "spec.targets.apps", "spec.type"];
+    problem.code == Code::UnknownReference && of_others.iter().any(|path| problem.path.starts_with(path))
+}

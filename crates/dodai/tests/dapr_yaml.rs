@@ -1,0 +1,164 @@
+//! `dodai up` on an unmodified `dapr.yaml`: two apps written for the Dapr CLI, which know the ports that it fixes and send no
+//! token.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::project::{get, until};
+use crate::site::{Site, free_ports};
+
+/// Takes orders by events, keeps them, and is asked for them.
+const ORDERS: &str = r#"
+import json, os, urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+STATE = f"http://localhost:{os.environ['DAPR_HTTP_PORT']}/v1.0/state/statestore"
+class App(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def reply(self, value, status=200):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        if self.path == "/dapr/subscribe":
+            return self.reply([{"pubsubname": "pubsub", "topic": "orders", "route": "/orders"}])
+        if self.path == "/healthz":
+            return self.reply({})
+        if self.path == "/env":
+            names = ["APP_ID", "APP_PORT", "APP_PROTOCOL", "DAPR_HTTP_PORT", "DAPR_GRPC_PORT", "DEBUG", "LEVEL"]
+            told = {name: os.environ.get(name) for name in names}
+            return self.reply(told | {"PROXY": os.environ.get("HTTP_PROXY"), "CWD": os.getcwd()})
+        with urllib.request.urlopen(STATE + "/last") as answer:
+            return self.reply(json.loads(answer.read() or b"null"))
+    def do_POST(self):
+        event = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.dumps([{"key": "last", "value": event["data"]}]).encode()
+        urllib.request.urlopen(urllib.request.Request(STATE, body, {"content-type": "application/json"})).read()
+        self.reply({"status": "SUCCESS"})
+    def log_message(self, *_):
+        pass
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["APP_PORT"])), App).serve_forever()
+"#;
+
+/// Publishes the same order again and again.
+const CHECKOUT: &str = r#"
+import os, time, urllib.request
+url = f"http://localhost:{os.environ['DAPR_HTTP_PORT']}/v1.0/publish/pubsub/orders"
+while True:
+    request = urllib.request.Request(url, b'{"orderId": 7}', {"content-type": "application/json"})
+    urllib.request.urlopen(request).read()
+    time.sleep(0.2)
+"#;
+
+fn component(name: &str, kind: &str) -> String {
+    format!(
+        "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {{name: {name}}}\nspec: {{type: {kind}, version: v1}}\n"
+    )
+}
+
+/// A project as the Dapr CLI takes it, with the ports of its apps' APIs.
+fn project(ports: [u16; 4]) -> Site {
+    let [app, http, grpc, other] = ports;
+    let site = Site::new("dapr-yaml");
+    site.write(
+        "dapr.yaml",
+        format!(
+            "version: 1
+common:
+  resourcesPath: ./components
+  env:
+    DEBUG: true
+apps:
+  - appID: order-processor
+    appDirPath: ./order-processor/
+    appPort: {app}
+    daprHTTPPort: {http}
+    daprGRPCPort: {grpc}
+    enableAppHealthCheck: true
+    appHealthProbeInterval: 1
+    appLogDestination: fileAndConsole
+    env:
+      LEVEL: 3
+    command: [\"python3\", \"app.py\"]
+  - appDirPath: ./checkout/
+    daprHTTPPort: {other}
+    command: [\"python3\", \"app.py\"]
+"
+        ),
+    );
+    site.write("components/pubsub.yaml", component("pubsub", "pubsub.in-memory"));
+    // Beside the app: these win over what all share.
+    site.write("order-processor/.dapr/resources/statestore.yaml", component("statestore", "state.in-memory"));
+    site.write("order-processor/.dapr/resources/pubsub.yaml", component("pubsub", "pubsub.in-memory"));
+    site.write("order-processor/app.py", ORDERS);
+    site.write("checkout/app.py", CHECKOUT);
+    site
+}
+
+#[test]
+fn up_runs_an_unmodified_dapr_yaml() {
+    let ports: [u16; 4] = free_ports();
+    let site = project(ports);
+    let [app, http, grpc, other] = ports;
+    let up = site.try_up();
+    assert!(up.status.success(), "{}", up.all());
+    assert!(up.all().contains("dapr.yaml:14:") && up.all().contains("`dodai logs APP -f`"), "{}", up.all());
+
+    // The order went from one app to the other, by the APIs at the ports that the file names, without a token.
+    until("the order is kept", || get(app, "/last").is_ok_and(|last| last == "{\"orderId\": 7}"));
+    let env: Value = serde_json::from_str(&get(app, "/env").unwrap()).unwrap();
+    let text = |name: &str| env[name].as_str().map(str::to_owned);
+    assert_eq!(text("DAPR_HTTP_PORT"), Some(http.to_string()));
+    assert_eq!(text("DAPR_GRPC_PORT"), Some(grpc.to_string()));
+    assert_eq!((text("APP_PORT"), text("APP_ID")), (Some(app.to_string()), Some("order-processor".into())));
+    assert_eq!((text("APP_PROTOCOL"), text("DEBUG")), (Some("http".into()), Some("true".into())));
+    assert_eq!((text("LEVEL"), text("PROXY")), (Some("3".into()), None), "{env}");
+    let folder = site.folder().join("order-processor").canonicalize().unwrap();
+    assert_eq!(text("CWD").as_deref().map(Path::new), Some(folder.as_path()));
+
+    // One app calls another; what one may use the other may not.
+    assert_eq!(get(other, "/v1.0/invoke/order-processor/method/last"), Ok("{\"orderId\": 7}".to_owned()));
+    let refused = get(other, "/v1.0/state/statestore/last").unwrap_err();
+    assert!(refused.starts_with("HTTP/1.1 500") || refused.starts_with("HTTP/1.1 400"), "{refused}");
+    assert!(get(grpc, "/v1.0/metadata").unwrap().contains("\"id\":\"order-processor\""));
+    site.down();
+
+    // The folder alone will do too.
+    let up = site.dodai(&["up", "-d"]);
+    assert!(up.status.success(), "{}", up.all());
+    until("the order is kept", || get(app, "/last").is_ok_and(|last| last == "{\"orderId\": 7}"));
+    site.down();
+}
+
+#[test]
+fn what_is_wrong_with_a_dapr_yaml_stops_the_start() {
+    let site = Site::new("dapr-yaml-wrong");
+    let refused = |text: &str, words: &[&str]| {
+        site.write("dapr.yaml", text);
+        let up = site.dodai(&["up", "-f", "dapr.yaml"]);
+        assert!(!up.status.success(), "{}", up.all());
+        for word in words {
+            assert!(up.all().contains(word), "no `{word}` in {}", up.all());
+        }
+    };
+    let unknown = "version: 1\napps:\n  - appID: a\n    appDirPath: .\n    daprHttpPort: 3500\n";
+    refused(unknown, &["dapr.yaml:5:5", "unknown key", "did you mean `daprHTTPPort`?"]);
+    refused(
+        "version: 1\napps: [{appID: a, appDirPath: ./none}]\n",
+        &["apps[0].appDirPath", "there is no folder"],
+    );
+    refused("version: 1\napps: [{appID: My_App, appDirPath: .}]\n", &["appID My_App", "write appID my-app"]);
+    refused(
+        "version: 1\napps: [{appID: a, appDirPath: .}, {appID: a, appDirPath: .}]\n",
+        &["there are two apps `a`"],
+    );
+    for (folder, kind) in [("one", "state.in-memory"), ("two", "state.sqlite")] {
+        site.write(&format!("{folder}/.dapr/resources/store.yaml"), component("statestore", kind));
+    }
+    refused(
+        "version: 1\napps: [{appDirPath: ./one}, {appDirPath: ./two}]\n",
+        &["Component", "statestore", "is not the one of", "give one another name"],
+    );
+}
