@@ -35,6 +35,15 @@ const TESTS: &[Need] = &[
         package: "redis-server",
         reason: "drivers are tested against one, and bases share rate limits through one",
     },
+    Need { program: "node", package: "nodejs", reason: "Dapr's JavaScript SDK; version 20 or later" },
+    Need { program: "npm", package: "npm", reason: "the packages of what is written in JavaScript" },
+    Need {
+        program: "go",
+        package: "golang-go",
+        reason: "Dapr's Go SDK and the Dapr CLI; version 1.26 or later",
+    },
+    Need { program: "javac", package: "openjdk-17-jdk-headless", reason: "Dapr's Java SDK" },
+    Need { program: "mvn", package: "maven", reason: "the packages of what is written in Java" },
 ];
 
 /// Debian's servers of PostgreSQL, whose programs are not in PATH.

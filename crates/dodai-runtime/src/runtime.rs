@@ -123,6 +123,12 @@ impl Runtime {
         }
     }
 
+    /// Whether what is published now reaches an app that is ready: it has said what it subscribes to, and all of that has
+    /// been joined. True too for one that says nothing.
+    pub fn has_subscribed(&self, app: &AppId) -> bool {
+        self.deliveries.has_subscribed(app)
+    }
+
     /// Tells that an app is there and takes nothing now: no messages are pulled until it is ready again, and it
     /// goes on following what it follows.
     pub fn app_unwell(&self, app: &AppId) {

@@ -48,28 +48,6 @@ impl Polyglot {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// Starts it, and waits until its apps have been asked what they want to hear: an event that comes before the first
-    /// time they are is for nobody.
-    fn up(&self) {
-        self.site.up();
-        let admin = self.site.admin().unwrap();
-        let port: u16 = admin["address"].as_str().unwrap().rsplit_once(':').unwrap().1.parse().unwrap();
-        let token = admin["token"].as_str().unwrap();
-        let request = format!(
-            "GET /v1/components HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\r\n"
-        );
-        let wanted = ["notify", "billing", "shipping", "stock"]
-            .into_iter()
-            .zip(["order.placed", "order.placed", "order.billed", "stock.low"])
-            .map(|(app, topic)| format!("default/{app} shop-pubsub/{topic}"));
-        let wanted: Vec<String> = wanted.collect();
-        until("all have subscribed", || {
-            let (_, _, body) = exchange(port, &request).unwrap();
-            let told: Value = serde_json::from_slice(&body).unwrap();
-            wanted.iter().all(|name| told["subscriptions"].get(name).is_some_and(Value::is_null))
-        });
-    }
-
     fn order(&self, item: &str, quantity: u32) -> Value {
         let wish = json!({ "customer": "Aiko", "item": item, "quantity": quantity });
         let (status, order) = self.call("POST", "/orders", &wish.to_string());
@@ -132,7 +110,7 @@ fn sealed(key: &str, text: &str) -> String {
 fn an_order_goes_through_apps_of_many_languages() {
     need(&["python3", "node", "npm", "go", "mvn"]);
     let all = Polyglot::new();
-    all.up();
+    all.site.up();
     an_order_is_placed_billed_and_shipped(&all);
     what_is_short_is_ordered(&all);
     configuration_changes_live(&all);
@@ -146,6 +124,28 @@ fn an_order_goes_through_apps_of_many_languages() {
     let (status, order) = all.call("GET", "/orders/order-1", "");
     assert_eq!((status, &order["status"]), (200, &json!("shipped")), "{order}");
     all.site.down();
+}
+
+#[test]
+fn a_build_without_its_toolchain_says_what_is_missing() {
+    let site = Site::new("toolchain");
+    let build = "{command: [nocturne, package], workingDirectory: app, product: app/product}";
+    site.write("app/source", "");
+    site.write(
+        "dodai.yaml",
+        format!(
+            "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {{name: night}}\nspec:\n  process: {{command: [sleep, '9'], build: {build}}}\n"
+        ),
+    );
+    let up = site.try_up();
+    assert!(!up.status.success());
+    for words in [
+        "building night: nocturne package",
+        "building app night",
+        "there is no `nocturne` in PATH; install it",
+    ] {
+        assert!(up.all().contains(words), "no `{words}` in {}", up.all());
+    }
 }
 
 fn an_order_is_placed_billed_and_shipped(all: &Polyglot) {

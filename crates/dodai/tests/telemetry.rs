@@ -122,7 +122,8 @@ fn a_call_becomes_spans_a_log_line_a_live_record_and_counts() {
     );
     assert!(up.status.success(), "{}", up.all());
     let tap = Command::new(binary())
-        .args(["tap", "hello", "--limit", "1", "-o", "json"])
+        // The module is also asked for its subscriptions, and has none.
+        .args(["tap", "hello", "--status", "200", "--limit", "1", "-o", "json"])
         .current_dir(project.path())
         .stdout(std::process::Stdio::piped())
         .spawn()

@@ -70,6 +70,8 @@ struct AppState {
     speaks_grpc: bool,
     /// Ends the question to the app which subscriptions it has.
     asking: CancellationToken,
+    /// That question has an answer, or one that keeps it from having one; true while nothing is asked.
+    answered: bool,
     /// It has no runtime API: nothing is asked of it and nothing is brought to it.
     left_alone: bool,
     /// It was told how an app that answers every path is not asked.
@@ -93,6 +95,7 @@ impl Default for AppState {
             streams: Vec::new(),
             speaks_grpc: false,
             asking: CancellationToken::new(),
+            answered: true,
             left_alone: false,
             hinted: false,
         }
@@ -165,8 +168,10 @@ impl Deliveries {
     /// Asks an app for its subscriptions, if it is ready and has the runtime API; else asks no longer.
     fn ask(&self, app: &AppId, state: &mut AppState) {
         state.asking.cancel();
+        state.answered = true;
         if *state.ready.borrow() && !state.left_alone && self.0.settings.asks_subscriptions {
             state.asking = CancellationToken::new();
+            state.answered = false;
             self.0.tasks.spawn(Kind::Delivery, ask::run(self.clone(), app.clone(), state.asking.clone()));
         }
     }
@@ -218,6 +223,7 @@ impl Deliveries {
             state.problems.insert(ask::PROBLEM.to_owned(), problem);
         }
         state.told = told;
+        state.answered = true;
         self.reconcile(app, state);
     }
 
@@ -237,6 +243,7 @@ impl Deliveries {
             if state.problems.get(ask::PROBLEM) != Some(&problem) {
                 tracing::warn!(%app, "{problem}");
             }
+            state.answered = true;
             state.problems.insert(ask::PROBLEM.to_owned(), problem);
         }
     }
@@ -274,6 +281,14 @@ impl Deliveries {
                 Running { plan, stop, health }
             });
         }
+    }
+
+    /// Whether an app that is ready has said what it subscribes to, and all of that has been joined.
+    pub fn has_subscribed(&self, app: &AppId) -> bool {
+        self.apps().get(app).is_none_or(|state| {
+            let joined = |one: &Running| one.health.lock().unwrap_or_else(PoisonError::into_inner).ready;
+            state.answered && state.running.values().all(joined)
+        })
     }
 
     /// The subscriptions of an app as the metadata API shows them.

@@ -31,6 +31,22 @@ async fn joined(world: &World) {
     world.until("subscriptions joined", all_up).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn it_is_known_when_what_is_published_reaches_an_app() {
+    let world = World::new(blocks()).await;
+    world.script_all(|seen| match seen.path.as_str() {
+        "/dapr/subscribe" => reply(200, r#"[{"pubsubname":"bus","topic":"t","route":"/t"}]"#),
+        _ => reply(200, ""),
+    });
+    let cart = app("shop/cart");
+    assert!(world.runtime.has_subscribed(&cart), "nothing is asked of it yet");
+    world.runtime.app_ready(&cart, true);
+    assert!(!world.runtime.has_subscribed(&cart), "it has not answered");
+    world.until("it has subscribed", || world.runtime.has_subscribed(&cart)).await;
+    assert_eq!(world.send("shop/other", "POST", "/v1.0/publish/bus/t", &[], "first").await.status, 204);
+    world.until("the first event came", || world.seen_at("/t").len() == 1).await;
+}
+
 fn dead_letters(path: &str) -> Subscription {
     let dead = subscription(path, None, &[]);
     Subscription { name: "shop/cart/dead".into(), topic: "dead".into(), ..dead }

@@ -22,7 +22,7 @@ use crate::progress::Progress;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The same where there is no app and no gateway: the base may have nothing to be told.
 const LITTLE_WITHIN: Duration = Duration::from_secs(1);
-/// How long calls may take to find an app that is ready.
+/// How long calls and messages may take to find an app that is ready.
 const SERVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Which app an instance belongs to.
@@ -204,8 +204,8 @@ impl System {
         told.await.unwrap_or_else(|| format!("not started after {} s", READY_WITHIN.as_secs()))
     }
 
-    /// Waits a moment until calls would find every app: an instance is ready a little before control has told
-    /// the data plane.
+    /// Waits a moment until calls and messages would find every app: an instance is ready a little before control has
+    /// told the data plane, and before it has been asked what it subscribes to.
     async fn served(&self, plan: &Plan) {
         let parts = self.base.parts();
         let status = parts.status.borrow().clone();
@@ -219,7 +219,9 @@ impl System {
         };
         let apps: Vec<AppId> = plan.documents.read.documents.iter().filter_map(called).collect();
         let end = Instant::now() + SERVED_WITHIN;
-        while Instant::now() < end && !apps.iter().all(|app| parts.serves(app)) {
+        while Instant::now() < end
+            && !apps.iter().all(|app| parts.serves(app) && parts.runtime.has_subscribed(app))
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
