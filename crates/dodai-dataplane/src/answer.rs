@@ -1,16 +1,17 @@
 //! Answers that need no endpoint: redirects, texts of documents, refusals.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use dodai_core::call::{FAILURE_HEADER, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::Edits;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use smallvec::SmallVec;
 
 use crate::filter::{self, Passed};
 use crate::route::Rule;
 use crate::serve_h2::{grpc_failure, grpc_reply};
-use crate::spine::failure_answer;
 
 /// An answer that needs no endpoint.
 pub struct Local {
@@ -113,4 +114,25 @@ pub fn grpc_message(message: &str) -> String {
         }
     }
     text
+}
+
+/// Headers of the answer to a failed call, by name.
+pub type FailureHeaders = SmallVec<[(&'static str, Cow<'static, str>); 2]>;
+
+/// The headers and text of the answer to a failed call.
+pub fn failure_answer(failure: &Failure) -> (u16, FailureHeaders, String) {
+    let code = failure.kind.code();
+    let mut headers = FailureHeaders::from_iter([(FAILURE_HEADER, code.into())]);
+    headers.extend(challenge(failure.kind).map(|challenge| ("www-authenticate", challenge.into())));
+    headers.extend(failure.retry_after.map(|seconds| ("retry-after", seconds.to_string().into())));
+    (failure.kind.http_status(), headers, format!("dodai: {code}: {}\n", failure.detail))
+}
+
+/// What a caller without a token that counts is asked for (RFC 6750 section 3).
+fn challenge(kind: Kind) -> Option<&'static str> {
+    if kind == Kind::BadToken {
+        Some("Bearer error=\"invalid_token\"")
+    } else {
+        (kind == Kind::Unauthenticated).then_some("Bearer")
+    }
 }

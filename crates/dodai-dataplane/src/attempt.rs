@@ -13,9 +13,10 @@ use dodai_core::trace::random;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::deadline;
 use crate::limits::Limits;
 use crate::refused::Refused;
-use crate::service::now_nanos;
+use crate::service::{Service, now_nanos};
 use crate::timer::Patience;
 
 /// Whether a failure of this kind counts against the endpoint. A kept connection that had been closed, or an
@@ -102,6 +103,8 @@ pub struct Terms<'a> {
     pub max_body: Option<u64>,
     /// Retries; `None` means the default.
     pub retry: Option<&'a RetryPolicy>,
+    /// Whether answers are tried again that `retry` names, or only what brought none.
+    pub judges_answers: bool,
 }
 
 impl<'a> Terms<'a> {
@@ -118,6 +121,7 @@ impl<'a> Terms<'a> {
             },
             max_body: rule.and_then(|policy| policy.max_body).or(service.max_body),
             retry: rule.and_then(|policy| policy.retry.as_ref()).or(service.retry.as_ref()),
+            judges_answers: true,
         }
     }
 }
@@ -127,6 +131,7 @@ impl<'a> Terms<'a> {
 pub struct Tries {
     deadline: Instant,
     idempotent: bool,
+    judges_answers: bool,
     made: u32,
     tried: SmallVec<[u64; 4]>,
     /// A kept connection that had been closed was met already.
@@ -158,6 +163,7 @@ impl Tries {
         Tries {
             deadline: deadline.into_iter().chain(terms.patience.end).fold(own, Instant::min),
             idempotent,
+            judges_answers: terms.judges_answers,
             made: 0,
             tried: SmallVec::new(),
             forgiven: false,
@@ -172,6 +178,11 @@ impl Tries {
     /// When this try ends.
     pub fn try_deadline(&self, terms: &Terms<'_>, now: Instant) -> Instant {
         self.deadline.min(now + terms.try_timeout)
+    }
+
+    /// How long a try of `service` that begins `now` is told that it may take.
+    pub fn told(&self, terms: &Terms<'_>, service: &Service, now: Instant) -> Duration {
+        self.deadline.saturating_duration_since(now).min(deadline::of_try(terms.try_timeout, service))
     }
 
     /// Endpoints already tried.
@@ -239,7 +250,7 @@ impl Tries {
         now: impl FnOnce() -> Instant,
     ) -> Option<Duration> {
         let wanted = policy.covers_status(refused.status) && self.idempotent && !sent.body;
-        if wanted { self.wait(policy, budget, now(), refused.after) } else { None }
+        if wanted && self.judges_answers { self.wait(policy, budget, now(), refused.after) } else { None }
     }
 
     /// Whether to try again after an answer that is nothing but this gRPC `status`.
@@ -252,7 +263,7 @@ impl Tries {
         now: Instant,
     ) -> Option<Duration> {
         let covered = policy.covers_grpc(status) && !sent.body;
-        if covered { self.wait(policy, budget, now, Duration::ZERO) } else { None }
+        if covered && self.judges_answers { self.wait(policy, budget, now, Duration::ZERO) } else { None }
     }
 
     fn wait(&self, policy: &RetryPolicy, budget: &Budget, now: Instant, least: Duration) -> Option<Duration> {
@@ -277,7 +288,14 @@ mod tests {
     fn terms() -> Terms<'static> {
         let second = Duration::from_secs(1);
         let patience = Patience { idle: second, end: None };
-        Terms { timeout: second, try_timeout: second, patience, max_body: None, retry: None }
+        Terms {
+            timeout: second,
+            try_timeout: second,
+            patience,
+            max_body: None,
+            retry: None,
+            judges_answers: true,
+        }
     }
 
     #[tokio::test(start_paused = true)]

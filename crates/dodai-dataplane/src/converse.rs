@@ -18,6 +18,7 @@ use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
 use tokio::time::Instant;
 
+use crate::answer;
 use crate::capture::{Spoken, denied};
 use crate::captures::Fate;
 use crate::guess::{Guess, guess};
@@ -246,7 +247,7 @@ impl Converse {
         if !matches!(self.asked.first(), Some(b'A'..=b'Z')) || self.asked.starts_with(crate::h2::PREFACE) {
             return 0;
         }
-        let (status, headers, body) = spine::failure_answer(failure);
+        let (status, headers, body) = answer::failure_answer(failure);
         let mut out = Vec::new();
         crate::h1::write_local_response(&mut out, status, &headers, &body, true, false);
         self.deadline.set(self.worker.shared.limits.linger_timeout);

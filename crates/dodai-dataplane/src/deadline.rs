@@ -9,12 +9,23 @@ use dodai_core::call::TIMEOUT_HEADER;
 use dodai_core::head::{Edits, RequestHead};
 use http::HeaderName;
 
+use crate::service::Service;
 use crate::spine::Forward;
+use crate::timer::TICK;
 
 const TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_HEADER);
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// More is not told in our header, in milliseconds.
 const LONGEST_MILLIS: u64 = 999_999_999_999;
+
+/// How much longer another base is told that a try may take. Each base looks at deadlines once a tick, and the one that
+/// made the try must be the one to end it, or its answer of 504 comes in place of another try.
+const SLACK: Duration = TICK.saturating_mul(2);
+
+/// What a try of `service` is told that may take as long as `each`.
+pub fn of_try(each: Duration, service: &Service) -> Duration {
+    if service.is_remote() { each.saturating_add(SLACK) } else { each }
+}
 
 /// What a head says of how long its caller waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,6 +89,7 @@ pub fn shrink(forward: &mut Forward, head: &RequestHead<'_>, waited: Duration, e
     let total = policies().find_map(|policy| policy.total_timeout);
     // What goes out is one try; whatever it leaves of the call is for the next.
     let rest = |whole: Duration| whole.saturating_sub(waited);
+    let each = each.map(|each| of_try(each, &forward.service));
     let own = whole.map(rest).into_iter().chain(total.map(rest)).chain(each).min();
     forward.left = told.shortest();
     // gRPC counts to the trailers.
@@ -97,7 +109,7 @@ pub fn shrink(forward: &mut Forward, head: &RequestHead<'_>, waited: Duration, e
     }
 }
 
-/// What a further try, which may take as long as `left`, tells anew of what `head` says as it goes out.
+/// What a further try, which is told that it may take as long as `left`, tells anew of what `head` says as it goes out.
 #[cold]
 pub fn anew(head: &RequestHead<'_>, left: Duration) -> Edits {
     let (told, mut edits) = (Told::of(head), Edits::new());

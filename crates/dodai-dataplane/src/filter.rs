@@ -238,6 +238,8 @@ pub struct Passed {
     pub fault: Option<Box<Drawn>>,
     /// Whether the call has arrived: the base that sent it has edited its head already.
     pub arrived: bool,
+    /// Whether rate limits have counted it: this is a further try of a call that they let through.
+    pub counted: bool,
 }
 
 /// How far a call came.
@@ -293,6 +295,7 @@ pub fn run(
                     passed.mirrors.push(index);
                 }
             }
+            Filter::RateLimits(_) if passed.counted => {}
             Filter::RateLimits(limits) => limits.take(seen, passed.claims.as_deref()).map_err(used_up)?,
             Filter::Access(access) => access.check(seen, passed.claims.as_deref())?,
             // The base itself is asked for nothing: it delivers messages, and asks authorizers.
@@ -326,13 +329,14 @@ pub fn run(
 }
 
 /// Runs `filters` of `name` on what can neither wait nor be changed any more: a call at its callee, or a connection.
-pub fn run_at_once(filters: &[Filter], seen: &Seen<'_>, name: &str) -> Result<(), Failure> {
+/// `again`: it is a further try of what they let through.
+pub fn run_at_once(filters: &[Filter], seen: &Seen<'_>, name: &str, again: bool) -> Result<(), Failure> {
     let needs =
         |filter: &Filter| !matches!(filter, Filter::Request(_) | Filter::Response(_) | Filter::Fault(_));
     if !filters.iter().any(needs) {
         return Ok(());
     }
-    let mut passed = Passed { arrived: true, ..Passed::default() };
+    let mut passed = Passed { arrived: true, counted: again, ..Passed::default() };
     let mut from = 0;
     while let Ran::Waits(at, _) = run(filters, from, true, seen, || None, &mut passed, &mut Edits::new())? {
         // Nobody waits here: who may need to is asked by `later::arrive`.

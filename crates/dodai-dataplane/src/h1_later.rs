@@ -100,7 +100,7 @@ impl Client {
             return Ok(None);
         }
         let head = request.parts()?;
-        match later::arrive(&self.worker, &forward.service, &self.side.caller, &head).await? {
+        match later::arrive(&self.worker, forward, &self.side.caller, &head).await? {
             Arrived::Through { call, reply } => {
                 request.keep();
                 request.edit(&self.worker, &call)?;

@@ -245,10 +245,9 @@ async fn tries(
         outcome.retries = tries.retries();
         outcome.endpoint = Some(endpoint.clone());
         let attempt = endpoint.attempt(nanos);
-        let until = tries.try_deadline(&terms, now);
-        deadline.set_at(until);
+        deadline.set_at(tries.try_deadline(&terms, now));
         if now > lap.start {
-            crate::deadline::retell(&mut client.edits, until.saturating_duration_since(now));
+            crate::deadline::retell(&mut client.edits, tries.told(&terms, service, now));
         }
         let again = |refused: Refused, sent: Sent| {
             tries.again_after_status(retry, refused, sent, &service.budget, Instant::now)
@@ -314,7 +313,8 @@ fn way(
     let reach = reach::of(endpoint, service, &side.caller, &worker.shared)?;
     let reach = reach.by(forward.rule.as_deref()).behalf_of(side);
     if reach.is_checked_here() && !service.inbound.is_empty() {
-        spine::admit_inbound(service, &View::of(head).head(), &side.caller)?;
+        let again = forward.counted.replace(true);
+        spine::admit_inbound(service, &View::of(head).head(), &side.caller, again)?;
     }
     Ok(reach)
 }

@@ -6,6 +6,8 @@
 mod keys;
 mod known;
 mod source;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::borrow::Cow;
@@ -167,13 +169,23 @@ impl Jwt {
 
     /// Checks the token of a call. `waited`: keys were waited for already, and are not waited for again.
     pub fn check(&self, head: &RequestHead<'_>, waited: bool, edits: &mut Edits) -> Result<Checked, Failure> {
+        self.check_at(now(), head, waited, edits)
+    }
+
+    /// As [`Jwt::check`], at `now` on the wall clock, which may jump between two calls.
+    fn check_at(
+        &self,
+        now: f64,
+        head: &RequestHead<'_>,
+        waited: bool,
+        edits: &mut Edits,
+    ) -> Result<Checked, Failure> {
         for (_, header) in self.issuers.iter().flat_map(|issuer| &issuer.claims) {
             edits.push(Edit::Remove(header.clone()));
         }
         let mut reason = None;
         for (index, issuer) in self.issuers.iter().enumerate() {
             let Some((place, text)) = issuer.find(head) else { continue };
-            let now = now();
             let mark = issuer.keys().and_then(|keys| known::mark(issuer.id, keys, &text));
             if let Some(claims) = mark.and_then(|mark| known::recall(&mark, now)) {
                 self.tally.count(Event::TokenKnown);
@@ -196,10 +208,10 @@ impl Jwt {
                 Err(Unproved::Bad(bad)) => return Err(self.bad(bad)),
                 Err(Unproved::NoKeys(failure)) => return Err(failure),
             }
-            let until = token.claims.get("exp").and_then(Value::as_f64).unwrap_or(f64::INFINITY);
+            let counts = token.counts();
             let claims = Arc::new(Claims(token.claims));
             if let Some(mark) = mark {
-                known::remember(mark, until, claims.clone());
+                known::remember(mark, counts, claims.clone());
             }
             return Ok(issuer.let_in(claims, place, head, edits));
         }

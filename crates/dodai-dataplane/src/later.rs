@@ -18,8 +18,7 @@ use crate::authorizer::Verdict;
 use crate::filter::{self, Filter, Known, Passed, Ran, Seen, Wait};
 use crate::request::Side;
 use crate::route::Rule;
-use crate::service::Service;
-use crate::spine::{self, Decision};
+use crate::spine::{self, Decision, Forward};
 use crate::worker::Worker;
 
 /// What comes of waiting. Cancel safe: a call that leaves takes nothing along that others wait for.
@@ -111,15 +110,17 @@ pub enum Arrived {
     Denied(Box<Local>),
 }
 
-/// Runs the filters of `service` on a call that arrives.
+/// Runs the filters of its service on a call that arrives.
 pub fn arrive<'a>(
     worker: &'a Rc<Worker>,
-    service: &'a Service,
+    forward: &'a Forward,
     caller: &'a Caller,
     head: &'a Parts,
 ) -> Waiting<'a, Arrived> {
     Box::pin(async move {
-        let mut passed = Passed { arrived: true, ..Passed::default() };
+        let service = &*forward.service;
+        let counted = forward.counted.replace(true);
+        let mut passed = Passed { arrived: true, counted, ..Passed::default() };
         let mut edits = Edits::new();
         let (mut from, mut waited) = (0, false);
         loop {

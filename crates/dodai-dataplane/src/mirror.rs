@@ -72,7 +72,7 @@ pub fn send(
                 let reach = reach::of(&endpoint, &service, &caller, &worker.shared)?;
                 if reach.is_checked_here() {
                     let head = dodai_core::head::RequestHead::Map(&call.head);
-                    crate::spine::admit_inbound(&service, &head, &caller)?;
+                    crate::spine::admit_inbound(&service, &head, &caller, false)?;
                 }
                 let reply = message::carry(&worker, reach, call, &service.spec.breaker).await?;
                 reply.body.collect(READ).await

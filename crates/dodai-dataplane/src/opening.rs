@@ -68,7 +68,7 @@ pub fn onward(
     let Action::Forward(backends) = &rule.action else { return Err(nowhere()) };
     let backend = spine::draw(backends, rule.total_weight).ok_or_else(nowhere)?;
     let to = table.service(&backend.service).ok_or_else(nowhere)?;
-    match filter::run_at_once(&rule.filters, &seen, &rule.name) {
+    match filter::run_at_once(&rule.filters, &seen, &rule.name, false) {
         Ok(()) => Ok((to.clone(), Some(backend.clone()))),
         Err(failure) => Err((Some(to.clone()), failure)),
     }

@@ -16,6 +16,7 @@ use dodai_transport::stream::Stream;
 use tokio::time::Instant;
 
 use crate::affinity::Affinity;
+use crate::answer;
 use crate::live::Watch;
 use crate::opening::{self, tunnel, wanted};
 use crate::reach::{self, Reach, dial};
@@ -98,7 +99,7 @@ pub async fn connect(client: Client, asked: Asked) {
             }
         }
         Err(failure) => {
-            let (status, headers, body) = spine::failure_answer(&failure);
+            let (status, headers, body) = answer::failure_answer(&failure);
             let mut out = Vec::new();
             crate::h1::write_local_response(&mut out, status, &headers, &body, true, false);
             let _gone = client.wire.write_all(&out, &client.deadline).await;
@@ -265,7 +266,12 @@ async fn try_open(
         let attempt = endpoint.attempt(now_nanos());
         if !matches!(endpoint.place, Place::Mesh { .. }) {
             let parts = tunnel();
-            spine::admit_inbound(service, &dodai_core::head::RequestHead::Map(&parts), caller)?;
+            spine::admit_inbound(
+                service,
+                &dodai_core::head::RequestHead::Map(&parts),
+                caller,
+                !tried.is_empty(),
+            )?;
         }
         let failure = match reach::of(&endpoint, service, caller, &worker.shared)?.behalf_of(side) {
             Reach::Http1(target) | Reach::Http2(target) => match dial(worker, &target).await {

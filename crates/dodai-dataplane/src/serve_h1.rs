@@ -13,6 +13,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_transport::stream::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
+use crate::answer;
 use crate::attempt::{DEFAULT_RETRY, Sent, Terms, Tries};
 use crate::h1;
 use crate::h1_message;
@@ -318,7 +319,7 @@ impl Client {
             let deadline = tries.try_deadline(&terms, now);
             self.deadline.set_at(deadline);
             if now > start {
-                self.tell_left(request, deadline.saturating_duration_since(now));
+                self.tell_left(request, tries.told(&terms, service, now));
             }
             let again = |refused: Refused, sent: Sent| {
                 tries.again_after_status(retry, refused, sent, &service.budget, tokio::time::Instant::now)
@@ -442,7 +443,12 @@ impl Client {
         if reach.is_checked_here() && !inbound.is_empty() && !later::is_deep(inbound) {
             request.parse_again(|line, headers| {
                 let view = dodai_core::head::RequestHead::Raw(line.view(headers));
-                spine::admit_inbound(&forward.service, &view, &self.side.caller)
+                spine::admit_inbound(
+                    &forward.service,
+                    &view,
+                    &self.side.caller,
+                    forward.counted.replace(true),
+                )
             })??;
         }
         Ok(reach)
@@ -512,7 +518,7 @@ impl Client {
 
     /// Writes the answer for `failure`.
     async fn answer_failure(&self, failure: &Failure, is_head: bool, close: bool) {
-        let (status, headers, body) = spine::failure_answer(failure);
+        let (status, headers, body) = answer::failure_answer(failure);
         let mut out = self.worker.buffer();
         h1::write_local_response(&mut out, status, &headers, &body, close, is_head);
         self.send(out).await;

@@ -17,7 +17,7 @@ use crate::limits::Limits;
 use crate::request::Side;
 use crate::roll::Speaks;
 use crate::worker::Worker;
-use crate::{h2, h2_call, spine};
+use crate::{answer, h2, h2_call};
 
 /// What a client is granted.
 fn settings(limits: &Limits) -> h2::Settings {
@@ -139,7 +139,7 @@ pub fn clean(headers: &mut HeaderMap) {
 
 /// The answer to a failed call.
 pub fn http_failure(failure: &Failure) -> Reply {
-    let (status, headers, body) = spine::failure_answer(failure);
+    let (status, headers, body) = answer::failure_answer(failure);
     let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = Reply::new(status, body);
     let headers = headers.iter().filter_map(|(name, value)| {

@@ -4,12 +4,12 @@
 //! everything else) come through [`admit`]; neither decides anything itself. A call between two apps of one
 //! base passes twice: once as outbound of the caller, once as inbound of the callee.
 
-use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dodai_core::body::Body;
-use dodai_core::call::{Caller, FAILURE_HEADER, HOPS_HEADER, MAX_HOPS, Reply};
+use dodai_core::call::{Caller, HOPS_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead, Short, port_of};
 use dodai_core::id::RevisionId;
@@ -17,7 +17,6 @@ use dodai_core::snapshot::{Action, Backend, Hedge, Labels, Priority, RetryOn, Ro
 use dodai_core::trace::{Span, random};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::affinity::Affinity;
@@ -80,6 +79,8 @@ pub struct Forward {
     pub mirrors: Mirrors,
     /// Only to instances of this base.
     pub local_only: bool,
+    /// The base that sent it tries again what was answered or took too long, and makes tries beside slow ones.
+    pub sender_tries: bool,
     /// What changes in the response because of what the call asked.
     pub reply: Option<Box<Edits>>,
     /// What harm is done to it on purpose.
@@ -92,6 +93,8 @@ pub struct Forward {
     pub priority: Option<Priority>,
     /// Whether what comes once with a call, its share of retries and its mirrors, has been seen to.
     pub begun: bool,
+    /// Whether the callee's rate limits have counted it here: they count calls, not tries.
+    pub counted: Cell<bool>,
 }
 
 impl Forward {
@@ -106,6 +109,7 @@ impl Forward {
             affinity: self.affinity,
             mirrors: self.mirrors.clone(),
             local_only: self.local_only,
+            sender_tries: self.sender_tries,
             reply: self.reply.clone(),
             // Once is enough.
             fault: None,
@@ -113,6 +117,7 @@ impl Forward {
             whole: self.whole,
             priority: self.priority,
             begun: true,
+            counted: self.counted.clone(),
         })
     }
 
@@ -121,6 +126,11 @@ impl Forward {
         let rule = self.rule.as_ref().map(|rule| &rule.policy);
         let mut terms = Terms::of(rule, &self.service.spec.policy, limits);
         terms.patience.end = self.whole.map(|whole| start + whole);
+        if self.sender_tries {
+            // Both would multiply their tries. What failed on the way to the app is an answer to the sender, so it is
+            // still tried again here.
+            (terms.try_timeout, terms.judges_answers) = (terms.timeout, false);
+        }
         terms
     }
 
@@ -144,7 +154,7 @@ impl Forward {
     pub fn hedge(&self, idempotent: bool) -> Option<&Hedge> {
         let of_rule = self.rule.as_ref().and_then(|rule| rule.policy.hedge.as_ref());
         let hedge = of_rule.or(self.service.spec.policy.hedge.as_ref());
-        hedge.filter(|hedge| hedge.any_method || idempotent)
+        hedge.filter(|hedge| (hedge.any_method || idempotent) && !self.sender_tries)
     }
 
     /// Whether its answer is slowed down; a connection that is taken over cannot be.
@@ -273,12 +283,14 @@ fn lead(
                 affinity,
                 mirrors,
                 local_only: true,
+                sender_tries: entry.secure,
                 reply: None,
                 fault: None,
                 left: None,
                 whole: None,
                 priority: None,
                 begun: false,
+                counted: Cell::new(false),
             }))
         }
         Role::Api { .. } | Role::Captured(_) => {
@@ -527,12 +539,14 @@ fn forward(
         affinity,
         mirrors,
         local_only: false,
+        sender_tries: false,
         reply,
         fault,
         left: None,
         whole: None,
         priority: None,
         begun: false,
+        counted: Cell::new(false),
     })
 }
 
@@ -552,11 +566,16 @@ pub fn draw(backends: &[Backend], total: u32) -> Option<&Backend> {
     })
 }
 
-/// Checks a call on its way into an instance: the callee's inbound filters.
-pub fn admit_inbound(service: &Service, head: &RequestHead<'_>, caller: &Caller) -> Result<(), Failure> {
+/// Checks a call on its way into an instance: the callee's inbound filters. `again`: it is a further try.
+pub fn admit_inbound(
+    service: &Service,
+    head: &RequestHead<'_>,
+    caller: &Caller,
+    again: bool,
+) -> Result<(), Failure> {
     let now = Instant::now();
     let seen = Seen { head: *head, caller, client: None, certified: None, now, known: Known::All };
-    filter::run_at_once(&service.inbound, &seen, &service.label)
+    filter::run_at_once(&service.inbound, &seen, &service.label, again)
 }
 
 /// What the base itself is called where it calls.
@@ -568,26 +587,5 @@ pub fn caller_label(caller: &Caller) -> Arc<str> {
         Caller::Outside => "outside".into(),
         Caller::Base => BASE_LABEL.into(),
         Caller::App(app) => app.to_string().into(),
-    }
-}
-
-/// Headers of the answer to a failed call, by name.
-pub type FailureHeaders = SmallVec<[(&'static str, Cow<'static, str>); 2]>;
-
-/// The headers and text of the answer to a failed call.
-pub fn failure_answer(failure: &Failure) -> (u16, FailureHeaders, String) {
-    let code = failure.kind.code();
-    let mut headers = FailureHeaders::from_iter([(FAILURE_HEADER, code.into())]);
-    headers.extend(challenge(failure.kind).map(|challenge| ("www-authenticate", challenge.into())));
-    headers.extend(failure.retry_after.map(|seconds| ("retry-after", seconds.to_string().into())));
-    (failure.kind.http_status(), headers, format!("dodai: {code}: {}\n", failure.detail))
-}
-
-/// What a caller without a token that counts is asked for (RFC 6750 section 3).
-fn challenge(kind: Kind) -> Option<&'static str> {
-    if kind == Kind::BadToken {
-        Some("Bearer error=\"invalid_token\"")
-    } else {
-        (kind == Kind::Unauthenticated).then_some("Bearer")
     }
 }

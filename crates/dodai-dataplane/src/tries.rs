@@ -219,7 +219,7 @@ impl Course<'_> {
         let deadline = tries.try_deadline(&self.terms, now);
         let mut head = self.head.clone();
         if tries.tried().len() > 1 {
-            let left = deadline.saturating_duration_since(now);
+            let left = tries.told(&self.terms, &self.forward.service, now);
             deadline::anew(&RequestHead::Map(self.head), left).apply_to(&mut head.headers);
         }
         let result = match tokio::time::timeout_at(deadline, self.at(&endpoint, head, body, deadline)).await {
@@ -245,7 +245,7 @@ impl Course<'_> {
         let reach = reach.by(forward.rule.as_deref()).behalf_of(self.side);
         let mut told = None;
         if reach.is_checked_here() && later::is_deep(&forward.service.inbound) {
-            match later::arrive(worker, &forward.service, caller, &head).await? {
+            match later::arrive(worker, forward, caller, &head).await? {
                 Arrived::Through { call, reply } => {
                     call.apply_to_request(&mut head);
                     told = reply;
@@ -253,7 +253,8 @@ impl Course<'_> {
                 Arrived::Denied(local) => return Ok(Answer::Denied(local)),
             }
         } else if reach.is_checked_here() {
-            spine::admit_inbound(&forward.service, &RequestHead::Map(&head), caller)?;
+            let again = forward.counted.replace(true);
+            spine::admit_inbound(&forward.service, &RequestHead::Map(&head), caller, again)?;
         }
         let context = Context { deadline: Some(deadline.into_std()), ..self.context.clone() };
         let call = Call { head, body, context };

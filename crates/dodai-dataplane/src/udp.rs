@@ -382,7 +382,7 @@ async fn way(
         return Err(Failure::new(Kind::NotImplemented, text));
     }
     let head = opening::tunnel();
-    spine::admit_inbound(service, &RequestHead::Map(&head), &side.caller)?;
+    spine::admit_inbound(service, &RequestHead::Map(&head), &side.caller, false)?;
     let endpoint = pick(service, side, backend)?;
     let attempt = endpoint.attempt(now_nanos());
     let (at, in_flight) = address(worker, service, &endpoint).await?;

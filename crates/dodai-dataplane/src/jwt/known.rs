@@ -2,10 +2,11 @@
 //!
 //! Each thread has its own, so nothing is locked. A token is known by a keyed hash of it, of the issuer as one rule has
 //! it, and of the keys that proved it: other keys, or another rule, know nothing. Always holds: what is known is bounded,
-//! and no longer known once the token has expired.
+//! and known only while the token counts, also where the wall clock is set back.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
@@ -35,7 +36,7 @@ struct Known {
 #[derive(Clone)]
 struct Entry {
     /// In seconds since the epoch.
-    until: f64,
+    counts: Range<f64>,
     claims: Arc<Claims>,
 }
 
@@ -58,9 +59,9 @@ pub fn recall(mark: &Mark, now: f64) -> Option<Arc<Claims>> {
     KNOWN.with_borrow_mut(|known| known.recall(mark, now))
 }
 
-/// A token was proved, and counts `until` then, in seconds since the epoch.
-pub fn remember(mark: Mark, until: f64, claims: Arc<Claims>) {
-    KNOWN.with_borrow_mut(|known| known.remember(mark, Entry { until, claims }));
+/// A token was proved that `counts` in that time, in seconds since the epoch.
+pub fn remember(mark: Mark, counts: Range<f64>, claims: Arc<Claims>) {
+    KNOWN.with_borrow_mut(|known| known.remember(mark, Entry { counts, claims }));
 }
 
 impl Known {
@@ -71,9 +72,9 @@ impl Known {
 
     fn recall(&mut self, mark: &Mark, now: f64) -> Option<Arc<Claims>> {
         if let Some(entry) = self.young.get(mark) {
-            return (now < entry.until).then(|| entry.claims.clone());
+            return entry.counts.contains(&now).then(|| entry.claims.clone());
         }
-        let entry = self.old.remove(mark).filter(|entry| now < entry.until)?;
+        let entry = self.old.remove(mark).filter(|entry| entry.counts.contains(&now))?;
         self.remember(*mark, entry.clone());
         Some(entry.claims)
     }
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     fn entry(until: f64) -> Entry {
-        Entry { until, claims: Arc::default() }
+        Entry { counts: 0.0..until, claims: Arc::default() }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Always holds: what a token says of itself chooses among the algorithms of public keys, never beyond them. `none` and
 //! algorithms of shared secrets have no name here, so they cannot be asked for.
 
+use std::ops::Range;
+
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256,
     RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256,
@@ -180,6 +182,12 @@ impl<'a> Token<'a> {
             return Err(BadToken("it does not count yet"));
         }
         Ok(())
+    }
+
+    /// From when until when it counts by its own word, in seconds since the epoch.
+    pub fn counts(&self) -> Range<f64> {
+        let time = |name: &str| self.claims.get(name).and_then(Value::as_f64);
+        time("nbf").unwrap_or(f64::NEG_INFINITY)..time("exp").unwrap_or(f64::INFINITY)
     }
 
     /// Whether it is for one of `audiences`.

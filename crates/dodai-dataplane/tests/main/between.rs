@@ -1,7 +1,10 @@
 //! Calls and connections from one base to another over mutual TLS, to a process there, in every protocol.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
 
+use crate::ends::{Ask, Silent, within};
 use crate::h2::{Server, grpc, read, take_turns, trailers};
 use crate::serve::{Issuer, remote};
 use crate::support::*;
@@ -10,7 +13,9 @@ use dodai_core::snapshot::*;
 use dodai_dataplane::limits::Limits;
 use dodai_dataplane::local::Way;
 use dodai_transport::memory::Net;
+use dodai_transport::tls::Clock;
 use http::Response;
+use tokio::time::Instant;
 
 const FAR: [u8; 4] = [10, 0, 0, 2];
 const MESH: u16 = 15_008;
@@ -26,10 +31,16 @@ struct Two {
 }
 
 async fn two(protocol: Protocol) -> Two {
-    let (net, issuer) = (Net::new(), Issuer::new());
+    two_of(&Issuer::new(), protocol, CallPolicy::default()).await
+}
+
+async fn two_of(issuer: &Issuer, protocol: Protocol, policy: CallPolicy) -> Two {
+    let net = Net::new();
     let near = World::on(net.clone(), Limits::default(), Some(issuer.mesh()));
+    // Bases look at their deadlines each at moments of its own.
+    tokio::time::sleep(Duration::from_millis(20)).await;
     let far = World::at(net, FAR, "far", Limits::default(), Some(issuer.mesh()));
-    let mut catalog = Service { protocol, ..service("shop/catalog/http") };
+    let mut catalog = Service { protocol, policy, ..service("shop/catalog/http") };
     let front = AccessRule { allow: true, apps: vec![app("shop/front")], ..AccessRule::default() };
     catalog.inbound = vec![Filter::Access(Access { default_allow: false, rules: vec![front] })];
     let list = || endpoints("shop/catalog/http", vec![remote(MESH)]);
@@ -175,6 +186,123 @@ async fn grpc_streams_flow_both_ways_across_bases_and_end_with_their_trailers() 
         assert_eq!(answer.trailers().await.expect("whole"), Some(trailers("3")));
         let (out, into) = two.counted().await;
         assert_eq!((out.grpc_status, into.grpc_status), (Some(3), Some(3)));
+    })
+    .await;
+}
+
+/// A wall clock, and by how many hours it is ahead.
+fn settable() -> (Clock, Arc<AtomicI64>) {
+    let ahead = Arc::new(AtomicI64::new(0));
+    let by = ahead.clone();
+    let clock = Clock::from_fn(move || {
+        let (now, hours) = (SystemTime::now(), by.load(Relaxed));
+        let apart = secs(3600 * hours.unsigned_abs());
+        if hours < 0 { now - apart } else { now + apart }
+    });
+    (clock, ahead)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_makes_calls_fail_at_once_and_not_for_longer_than_it_is_wrong() {
+    local(async {
+        let (clock, ahead) = settable();
+        let issuer = Issuer::at(clock);
+        let Two { near, far, mut process } = two_of(&issuer, Protocol::Http, CallPolicy::default()).await;
+        beside(async move {
+            loop {
+                let mut server = process.accept().await;
+                beside(async move {
+                    while server.try_head().await.is_some() {
+                        server.send(OK).await;
+                    }
+                });
+            }
+        });
+        let mut client = near.client_of(81).await;
+        let mut ask = async || {
+            let start = Instant::now();
+            let answer = client.ask("GET / HTTP/1.1\r\nHost: catalog\r\n\r\n").await;
+            assert!(start.elapsed() < secs(1), "{:?}", start.elapsed());
+            (answer.status(), answer.body)
+        };
+        assert_eq!(ask().await.0, 200);
+        // Connections go on until they are looked at, and none is made after the end of all certificates.
+        ahead.store(10_000, Relaxed);
+        assert_eq!(ask().await.0, 200);
+        issuer.sweep();
+        let (status, text) = ask().await;
+        assert!(status == 503 && text.contains("clock"), "{status} {text}");
+        ahead.store(0, Relaxed);
+        assert_eq!(ask().await.0, 200);
+        // One that is set back finds no certificate valid yet; what is open goes on.
+        ahead.store(-10_000, Relaxed);
+        issuer.sweep();
+        assert_eq!(ask().await.0, 200);
+        near.plane.apply(&Snapshot::of(2, [])).await.expect("applied");
+        drop(far);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_shrinks_from_base_to_base_and_ends_the_call_on_both() {
+    local(async {
+        for protocol in [Protocol::Http, Protocol::Http2] {
+            for (whole, told, expect) in
+                [(5000, Some(1000), 1000), (1000, Some(5000), 1000), (1000, None, 1000)]
+            {
+                let policy = CallPolicy {
+                    timeout: Some(Duration::from_millis(whole)),
+                    try_timeout: Some(Duration::from_millis(400)),
+                    retry: Some(RetryPolicy {
+                        attempts: 5,
+                        constant: true,
+                        ..dodai_dataplane::attempt::default_retry()
+                    }),
+                    ..CallPolicy::default()
+                };
+                let Two { near, far, process } = two_of(&Issuer::new(), protocol, policy).await;
+                let silent = Silent::at(process, protocol);
+                let mut ask = Ask::new(near.client_of(81).await, protocol == Protocol::Http2).await;
+                let start = Instant::now();
+                let status = ask.get("catalog", "dodai-timeout-ms", told.map(|told| told.to_string())).await;
+                let what = format!("{protocol:?} {whole} {told:?}");
+                assert_eq!(status, 504, "{what}");
+                within(start, expect, &what);
+                silent.all_ended(start, Duration::from_millis(expect), 3, &what).await;
+                assert!(silent.told().iter().all(|told| *told <= 500), "{what}: {:?}", silent.told());
+                drop(far);
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_base_that_sends_a_call_tries_again_what_was_answered() {
+    local(async {
+        let retry =
+            RetryPolicy { statuses: vec![503], attempts: 2, ..dodai_dataplane::attempt::default_retry() };
+        let hedge = Hedge { delay: Some(Duration::from_millis(50)), attempts: 1, any_method: false };
+        let policy = CallPolicy { retry: Some(retry), hedge: Some(hedge), ..CallPolicy::default() };
+        let Two { near, far, mut process } = two_of(&Issuer::new(), Protocol::Http, policy).await;
+        let asked = std::rc::Rc::new(std::cell::Cell::new(0));
+        let count = asked.clone();
+        beside(async move {
+            loop {
+                let (mut server, count) = (process.accept().await, count.clone());
+                beside(async move {
+                    while server.try_head().await.is_some() {
+                        count.set(count.get() + 1);
+                        server.send("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").await;
+                    }
+                });
+            }
+        });
+        let mut client = near.client_of(81).await;
+        assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: catalog\r\n\r\n").await.status(), 503);
+        assert_eq!(asked.get(), 3, "one try and two more");
+        drop(far);
     })
     .await;
 }

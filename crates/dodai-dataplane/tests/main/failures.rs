@@ -413,3 +413,39 @@ async fn a_loop_ends() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_limits_of_an_app_outside_count_calls_and_not_their_tries() {
+    local(async {
+        for h2 in [false, true] {
+            for deep in [false, true] {
+                let once = RateLimit { interval: secs(600), burst: 2, key: Vec::new(), shared: None };
+                let mut catalog = service("shop/catalog/http");
+                catalog.inbound = vec![Filter::RateLimits(vec![once])];
+                if deep {
+                    // It may have to wait, so it is asked another way.
+                    let issuers = Vec::new();
+                    catalog.inbound.push(Filter::Jwt(Jwt { issuers, optional: true }));
+                }
+                let retry = dodai_dataplane::attempt::default_retry();
+                catalog.policy.retry = Some(RetryPolicy { statuses: vec![503], attempts: 2, ..retry });
+                let world = World::of(usual(catalog, filtered(vec![]))).await;
+                let mut backends = world.backend(1);
+                beside(async move {
+                    let mut answers = [503, 503, 200, 200, 200].into_iter();
+                    while let Some(status) = answers.next() {
+                        let mut backend = backends.accept().await;
+                        let answer =
+                            format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+                        backend.answer(&answer).await;
+                    }
+                });
+                let mut ask = crate::ends::Ask::new(world.client().await, h2).await;
+                for expect in [200, 200, 429] {
+                    assert_eq!(ask.get("a", "x-none", None).await, expect, "{h2} {deep}");
+                }
+            }
+        }
+    })
+    .await;
+}

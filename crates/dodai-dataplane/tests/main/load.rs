@@ -1,8 +1,13 @@
 //! Calls that are shed when more come than a service bears.
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use crate::support::*;
 use dodai_core::snapshot::*;
 use dodai_dataplane::tally::Event;
+use tokio::time::Instant;
 
 fn bearing(limit: u32, adaptive: bool, rule_priority: Option<Priority>) -> Vec<Resource> {
     let mut catalog = service("shop/catalog/http");
@@ -122,6 +127,100 @@ async fn streams_count_until_they_end_over_http2_too() {
         let (third, _) = sender.send_request(request(), true).expect("sent");
         backend.answer(OK).await;
         assert_eq!(third.await.expect("answered").status(), 200);
+    })
+    .await;
+}
+
+/// A backend that answers as slowly as the cell says, and clients that ask again as soon as they are answered.
+struct Busy {
+    world: World,
+    latency: Rc<Cell<Duration>>,
+    /// Answers of the app, and answers of ours that shed a call.
+    served: Rc<Cell<u32>>,
+    shed: Rc<Cell<u32>>,
+}
+
+impl Busy {
+    async fn start(clients: usize, latency: Duration) -> Busy {
+        let world = World::of(bearing(1000, true, Some(Priority::High))).await;
+        let busy =
+            Busy { latency: Rc::new(Cell::new(latency)), served: Rc::default(), shed: Rc::default(), world };
+        let (mut backends, latency) = (busy.world.backend(1), busy.latency.clone());
+        beside(async move {
+            loop {
+                let (mut backend, latency) = (backends.accept().await, latency.clone());
+                beside(async move {
+                    while backend.try_head().await.is_some() {
+                        tokio::time::sleep(latency.get()).await;
+                        if !backend.try_send(OK).await {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        for _ in 0..clients {
+            let (mut client, served, shed) =
+                (busy.world.client().await, busy.served.clone(), busy.shed.clone());
+            beside(async move {
+                loop {
+                    let answer = client.ask(&call("high")).await;
+                    if answer.status() == 200 {
+                        served.set(served.get() + 1);
+                        continue;
+                    }
+                    assert_eq!((answer.status(), answer.header("dodai-failure")), (503, Some("shed")));
+                    shed.set(shed.get() + 1);
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+        }
+        busy
+    }
+
+    fn limit(&self) -> u32 {
+        self.world.plane.survey()[0].0.concurrency_limit.expect("it is asked for")
+    }
+
+    /// How many calls were served and shed in the next second.
+    async fn second(&self) -> (u32, u32) {
+        let before = (self.served.get(), self.shed.get());
+        tokio::time::sleep(secs(1)).await;
+        (self.served.get() - before.0, self.shed.get() - before.1)
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn(u32) -> bool) {
+        let start = Instant::now();
+        while !is_so(self.limit()) {
+            assert!(start.elapsed() < secs(120), "{what}: the limit is {}", self.limit());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_found_follows_latency_down_and_up_again() {
+    local(async {
+        let clients = 24;
+        let busy = Busy::start(clients, Duration::from_millis(10)).await;
+        busy.until("quick answers", |limit| limit > clients as u32).await;
+        let (served, shed) = busy.second().await;
+        assert!(served > 1000 && shed == 0, "all have room: {served}, {shed}");
+        busy.latency.set(Duration::from_millis(300));
+        busy.until("slow answers", |limit| limit < clients as u32 / 2).await;
+        let (served, shed) = busy.second().await;
+        assert!(served > 0 && shed > 100, "some are served, the others shed at once: {served}, {shed}");
+        for priority in ["low", "normal"] {
+            let start = Instant::now();
+            let answer = busy.world.client().await.ask(&call(priority)).await;
+            assert_eq!((answer.status(), answer.header("dodai-failure")), (503, Some("shed")), "{priority}");
+            assert!(start.elapsed() < Duration::from_millis(20), "{:?}", start.elapsed());
+        }
+        busy.latency.set(Duration::from_millis(10));
+        busy.until("quick answers again", |limit| limit > clients as u32).await;
+        let (served, shed) = busy.second().await;
+        assert!(served > 1000 && shed == 0, "all have room again: {served}, {shed}");
+        assert_eq!(busy.world.client().await.ask(&call("low")).await.status(), 200);
     })
     .await;
 }

@@ -14,6 +14,8 @@ mod deadlines;
 mod declared;
 mod demand;
 mod egress;
+mod ends;
+mod events;
 mod failures;
 mod faults;
 mod forwarded;

@@ -276,15 +276,24 @@ async fn an_apps_api_is_reached_by_both_protocols() {
     .await;
 }
 
-/// An authority that issues to everybody who asks.
+/// An authority that issues to everybody who asks, and the wall clock of the bases.
 #[derive(Clone)]
-pub struct Issuer(Arc<(Mutex<()>, Authority, Trust)>);
+pub struct Issuer(Arc<(Mutex<()>, Authority, Trust)>, Clock);
 
 impl Issuer {
     pub fn new() -> Issuer {
+        Issuer::at(Clock::system())
+    }
+
+    pub fn at(clock: Clock) -> Issuer {
         let authority = Authority::create(TrustDomain::default(), SystemTime::now()).expect("created");
         let trust = Trust::new(TrustDomain::default(), authority.bundle().expect("bundle"));
-        Issuer(Arc::new((Mutex::default(), authority, trust)))
+        Issuer(Arc::new((Mutex::default(), authority, trust)), clock)
+    }
+
+    /// Looks at what is open, as a base does time and again.
+    pub fn sweep(&self) {
+        self.0.2.sweep(self.1.now());
     }
 
     fn svid(&self, identity: &PeerIdentity) -> LiveSvid {
@@ -302,12 +311,12 @@ impl Issuer {
                 Caller::App(app) => PeerIdentity::App(app.clone()),
                 Caller::Base | Caller::Outside => PeerIdentity::base(&BaseId::new("b")).expect("valid"),
             };
-            Some(Connector::new(issuer.svid(&identity), issuer.0.2.clone(), &[], Clock::system()))
+            Some(Connector::new(issuer.svid(&identity), issuer.0.2.clone(), &[], issuer.1.clone()))
         });
         let keys = Arc::new(self.svid(&PeerIdentity::App(app("shop/catalog"))));
         Mesh {
             connectors,
-            acceptor: acceptor(keys, self.0.2.clone(), Alpn::HTTP, Clock::system()),
+            acceptor: acceptor(keys, self.0.2.clone(), Alpn::HTTP, self.1.clone()),
             zone: Name::new("z1").expect("valid"),
             domain: TrustDomain::default(),
         }
