@@ -7,6 +7,7 @@ import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { chromium } from "playwright-core";
+import { fleet } from "./fleet.mjs";
 import { load, order, shop } from "./shop.mjs";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -282,6 +283,26 @@ async function components(page) {
   await page.getByLabel("Type order.placed to confirm").fill("order.placed");
   await page.getByRole("dialog").getByRole("button", { name: "Publish", exact: true }).click();
   await page.getByText("1 published from here").waitFor();
+  // What nobody listens to waits, is looked at, and goes where it is wanted.
+  await page.getByRole("combobox", { name: "Topic" }).fill("letters");
+  await page.getByLabel("Data").first().fill('{"topic": "order.unheard", "note": "<img src=x onerror=globalThis.hit=1>"}');
+  await page.getByRole("button", { name: "Publish…", exact: true }).click();
+  await page.getByLabel("Type letters to confirm").fill("letters");
+  await page.getByRole("dialog").getByRole("button", { name: "Publish", exact: true }).click();
+  await page.getByRole("button", { name: "Look at letters of nobody yet" }).click();
+  await page.locator("pre.value", { hasText: "onerror" }).first().waitFor();
+  await shot(page, "topics");
+  await check(page, "topics");
+  await page.getByRole("button", { name: "Replay…" }).first().click();
+  await page.getByLabel("To topic").fill("order.unheard");
+  await page.getByLabel("Type order.unheard to confirm").fill("order.unheard");
+  await shot(page, "replay");
+  await check(page, "replay");
+  await page.getByRole("dialog").getByRole("button", { name: "Replay", exact: true }).click();
+  await page.getByText("Nothing waits").waitFor();
+  await page.getByRole("button", { name: "Look at order.unheard of nobody yet" }).click();
+  await page.locator("pre.value", { hasText: "onerror" }).first().waitFor();
+  assert.equal(await page.evaluate(() => globalThis.hit), undefined, "markup of a message ran in the page");
   await go(page, "/components/default/shop-config");
   await page.getByLabel("Key", { exact: true }).fill("banner");
   await page.getByLabel("Value", { exact: true }).waitFor();
@@ -291,7 +312,6 @@ async function components(page) {
 async function bases(page) {
   await go(page, "/bases");
   await page.getByText("Snapshot in force").waitFor();
-  await shot(page, "bases");
   await check(page, "bases");
 }
 
@@ -374,7 +394,38 @@ async function customer() {
   await page.context().close();
 }
 
+/** The console of a server: what its bases measure is there, added up. */
+async function server() {
+  const several = await fleet(binary);
+  const unload = load(several.gateway, 20);
+  try {
+    const page = await open();
+    await page.goto(several.link);
+    const card = page.locator(".app-card", { hasText: "hello" });
+    await card.waitFor();
+    await page.waitForFunction(() => Number.parseFloat(document.querySelector(".app-card dd")?.textContent ?? "0") > 5);
+    await check(page, "home of a server");
+    await go(page, "/bases");
+    for (const name of ["one", "two"]) {
+      const base = page.getByRole("region", { name });
+      await base.getByText("Memory of the base").waitFor();
+      await base.getByText("connected for").waitFor();
+    }
+    await shot(page, "bases");
+    await check(page, "bases of a server");
+    await go(page, "/topology");
+    await page.getByRole("button", { name: "Calls of Outside to hello" }).press("Enter");
+    await page.locator(".samples li").first().waitFor();
+    await page.context().close();
+  } finally {
+    unload();
+    await several.stop();
+  }
+}
+
 try {
+  await server();
+  console.log("ok server");
   await customer();
   console.log("ok customer");
   const page = await open();

@@ -519,6 +519,45 @@ export type Stopping = {
   pid: number;
 };
 
+/** How a group of a topic stands. */
+export type TopicGroup = {
+  /** The base that says so, where there are several. */
+  base?: string;
+  topic: string;
+  /** Empty for what waits for the first group. */
+  group: string;
+  /** Messages that it has yet to settle. */
+  pending: number;
+  /** Those of them that consumers hold. */
+  in_delivery: number;
+};
+
+/** A message that a group has yet to settle. */
+export type WaitingMessage = {
+  id: string;
+  /** Its data, cut after 64 KiB; null if it is no text. */
+  text: string | null;
+  /** The whole size of its data. */
+  bytes: number;
+  content_type: string | null;
+  metadata: Record<string, string>;
+  published_ms: number;
+  /** How often the group was given it. */
+  attempt: number;
+  /** Whether a consumer holds it. */
+  in_delivery: boolean;
+};
+
+/** A lock that somebody holds. */
+export type HeldLock = {
+  /** The base that says so, where there are several. */
+  base?: string;
+  /** What is locked, with the prefix that its app has in the store. */
+  resource: string;
+  owner: string;
+  left_ms: number;
+};
+
 /** Every operation of the API. */
 export interface Operations {
   /** Whether it is there; needs no token. */
@@ -865,6 +904,70 @@ export interface Operations {
     answer: Published;
     kind: "application/json";
   };
+  /** How the groups of a component's topics stand. */
+  topics: {
+    method: "GET";
+    path: "/v1/topics/{pubsub}";
+    query: { namespace?: string; base?: string };
+    body: undefined;
+    answer: {
+      items: TopicGroup[];
+      /** Bases that failed to answer, with the reason. */
+      failed: Record<string, string>;
+      [name: string]: unknown;
+    };
+    kind: "application/json";
+  };
+  /** Messages that a group has yet to settle, oldest first. Nothing is taken or counted by looking. */
+  peek: {
+    method: "GET";
+    path: "/v1/topics/{pubsub}/{topic}";
+    query: { namespace?: string; base?: string; group?: string; after?: string; limit?: number };
+    body: undefined;
+    answer: {
+      items: WaitingMessage[];
+      next: string | null;
+      [name: string]: unknown;
+    };
+    kind: "application/json";
+  };
+  /** Moves a message that a group has yet to settle to another topic, in one step: afterwards it is in exactly one of the two. */
+  replay: {
+    method: "POST";
+    path: "/v1/topics/{pubsub}/{topic}/replay";
+    query: { namespace?: string; base?: string };
+    body: {
+      group?: string;
+      id: string;
+      to: string;
+    };
+    answer: Record<string, unknown>;
+    kind: "application/json";
+  };
+  /** Locks that are held. */
+  locks: {
+    method: "GET";
+    path: "/v1/locks/{store}";
+    query: { namespace?: string; base?: string; after?: string; limit?: number };
+    body: undefined;
+    answer: {
+      items: HeldLock[];
+      next: string | null;
+      /** Bases that failed to answer, with the reason. */
+      failed: Record<string, string>;
+      [name: string]: unknown;
+    };
+    kind: "application/json";
+  };
+  /** Takes a lock away from its owner. */
+  unlock: {
+    method: "DELETE";
+    path: "/v1/locks/{store}/{resource}";
+    query: { namespace?: string; base?: string; owner?: string };
+    body: undefined;
+    answer: Record<string, unknown>;
+    kind: "application/json";
+  };
   /** A token with which a base joins. */
   createToken: {
     method: "POST";
@@ -970,6 +1073,11 @@ export const paths = {
   configSet: ["PUT", "/v1/config/{store}/{key}"],
   configDelete: ["DELETE", "/v1/config/{store}/{key}"],
   publish: ["POST", "/v1/publish/{pubsub}/{topic}"],
+  topics: ["GET", "/v1/topics/{pubsub}"],
+  peek: ["GET", "/v1/topics/{pubsub}/{topic}"],
+  replay: ["POST", "/v1/topics/{pubsub}/{topic}/replay"],
+  locks: ["GET", "/v1/locks/{store}"],
+  unlock: ["DELETE", "/v1/locks/{store}/{resource}"],
   createToken: ["POST", "/v1/tokens"],
   roots: ["GET", "/v1/ca"],
   rootStep: ["POST", "/v1/ca/steps/{step}"],

@@ -8,6 +8,7 @@ import { bytes, inNamespace, quoted, short } from "../format";
 import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
+import { Locks, Topics } from "./inside";
 
 const EXAMPLE = "dodai apply -f components.yaml";
 
@@ -79,6 +80,8 @@ export function Components({ namespace, name }: { namespace: string | undefined;
       </Panel>
       {opened && blockOf(opened.type) === "state" && <Shelf one={opened} />}
       {opened && blockOf(opened.type) === "pubsub" && <Publish one={opened} listeners={listenersOf(opened, subscriptions)} />}
+      {opened && blockOf(opened.type) === "pubsub" && <Topics key={`${opened.namespace}/${opened.name}`} one={opened} />}
+      {opened && blockOf(opened.type) === "lock" && <Locks key={`${opened.namespace}/${opened.name}`} one={opened} />}
       {opened && blockOf(opened.type) === "configuration" && <Values one={opened} />}
       <Matrix types={types} />
     </div>

@@ -6,6 +6,7 @@ const chinese: Record<string, string> = {
   artifact: "制品无法使用",
   bad_request: "请求本身有误",
   base: "节点拒绝了请求，或没有应答",
+  component: "组件拒绝了请求",
   conflict: "与当前状态冲突：它已被更改，或仍在使用",
   foreign_origin: "拒绝来自其他网站页面的请求",
   gone: "服务器没有应答",
@@ -25,6 +26,7 @@ const chinese: Record<string, string> = {
   too_large: "请求正文过大",
   unauthorized: "需要有效的令牌或会话",
   unknown_host: "Host 头不是此服务器的名字",
+  unsupported: "该驱动做不到",
   unreadable: "存储中的文档无法读取",
 };
 

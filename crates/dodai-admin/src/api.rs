@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use bytes::Bytes;
 use dodai_control::control::Control;
 use dodai_core::call::Door;
@@ -25,7 +25,9 @@ use crate::joining::{self, Joining};
 use crate::live::Live;
 use crate::seam::{Artifacts, Ledger, Node, NotReady, Roots};
 use crate::session::{self, Sessions, Visit};
-use crate::{Refusal, apps, backup, components, console, debug, documents, externals, live, node, roots};
+use crate::{
+    Refusal, apps, backup, components, console, debug, documents, externals, inside, live, node, roots,
+};
 
 /// The most bytes of documents in one request.
 pub const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
@@ -132,6 +134,11 @@ pub fn routes() -> Vec<(&'static str, Methods)> {
         ("/debug/{view}", get(debug::look)),
         ("/v1/config/{store}/{key}", put(node::config_set).get(node::config_get).delete(node::config_delete)),
         ("/v1/publish/{pubsub}/{topic}", post(node::publish)),
+        ("/v1/topics/{pubsub}", get(inside::topics)),
+        ("/v1/topics/{pubsub}/{topic}", get(inside::peek)),
+        ("/v1/topics/{pubsub}/{topic}/replay", post(inside::replay)),
+        ("/v1/locks/{store}", get(inside::locks)),
+        ("/v1/locks/{store}/{*resource}", delete(inside::unlock)),
         ("/v1/tokens", post(joining::create)),
         ("/v1/ca", get(roots::show)),
         ("/v1/ca/steps/{step}", post(roots::step)),

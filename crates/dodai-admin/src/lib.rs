@@ -16,6 +16,7 @@ pub mod externals;
 mod feed;
 pub mod gate;
 pub mod history;
+mod inside;
 pub mod joining;
 pub mod live;
 pub mod mask;

@@ -266,6 +266,119 @@ pub struct Kept {
     pub content_type: Option<String>,
 }
 
+/// A component where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// On which base, where there are several.
+    pub base: Option<String>,
+}
+
+/// What somebody wants of the inside of a component, and what is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// How the groups of its topics stand: `items` of [`TopicGroup`].
+    Topics,
+    /// Messages that a group has yet to settle, without taking them: `items` of [`Waiting`], and `next`.
+    Peek {
+        /// The topic.
+        topic: String,
+        /// The group; empty for what waits for the first.
+        group: String,
+        /// Only those after this one.
+        after: Option<String>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// Move a message to another topic, in one step.
+    Replay {
+        /// The topic.
+        topic: String,
+        /// The group.
+        group: String,
+        /// The message.
+        id: String,
+        /// The topic that it goes to.
+        to: String,
+    },
+    /// Locks that are held: `items` of [`Lock`], and `next`.
+    Locks {
+        /// Only those after this one.
+        after: Option<String>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// Take a lock away from its owner.
+    Unlock {
+        /// What is locked.
+        resource: String,
+        /// By whom.
+        owner: String,
+    },
+}
+
+impl Wish {
+    /// Whether the answers of several bases are put together.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Wish::Topics | Wish::Locks { .. })
+    }
+}
+
+/// How a group of a topic stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicGroup {
+    /// The base that says so, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The topic.
+    pub topic: String,
+    /// The group; empty for what waits for the first.
+    pub group: String,
+    /// Messages that it has yet to settle.
+    pub pending: u64,
+    /// Those of them that consumers hold.
+    pub in_delivery: u64,
+}
+
+/// A message that a group has yet to settle.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// Its id.
+    pub id: String,
+    /// Its data as text, cut after 64 KiB; `None` if it is no text.
+    pub text: Option<String>,
+    /// The whole size of its data in bytes.
+    pub bytes: usize,
+    /// What its data is.
+    pub content_type: Option<String>,
+    /// What was given at publishing.
+    pub metadata: BTreeMap<String, String>,
+    /// When it was published, in milliseconds since 1970.
+    pub published_ms: u64,
+    /// How often the group was given it.
+    pub attempt: u32,
+    /// Whether a consumer holds it.
+    pub in_delivery: bool,
+}
+
+/// A lock that somebody holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lock {
+    /// The base that says so, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// What is locked, with the prefix that its app has in the store.
+    pub resource: String,
+    /// By whom.
+    pub owner: String,
+    /// For how many milliseconds yet.
+    pub left_ms: u64,
+}
+
 /// The running node.
 pub trait Node: Send + Sync + 'static {
     /// What each instance uses; those of which nothing is known are left out.
@@ -302,6 +415,8 @@ pub trait Node: Send + Sync + 'static {
     fn calls(&self, filter: CallFilter) -> Flow<serde_json::Value>;
     /// A page of what the base is at this moment: `items`, and `next` where there are more.
     fn look(&self, look: Look) -> Pending<'_, serde_json::Value>;
+    /// Looks into a component, or does something in it: JSON as the wish says, `{}` where it has no answer.
+    fn inside(&self, place: Place, wish: Wish) -> Pending<'_, serde_json::Value>;
     /// Publishes a message.
     fn publish(&self, message: Message) -> Pending<'_, ()>;
     /// Reads a configuration value.

@@ -153,6 +153,9 @@ async fn answers_are_as_the_description_says() {
     let applied = world.send("POST", "/v1/documents?dryRun=true", &[], document).await;
     conforms(&applied.json(), &schema("/v1/documents", "post"), &description, "a dry run");
     assert_eq!(world.send("POST", "/v1/documents", &[], document).await.status, StatusCode::OK);
+    let component = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec: {type: pubsub.odd, version: v1}\n";
+    assert_eq!(world.send("POST", "/v1/documents", &[], component).await.status, StatusCode::OK);
+    world.until(|| world.has(dodai_api::Kind::Component)).await;
     let refused = world.send("POST", "/v1/documents", &[], "kind: None\n").await;
     conforms(&refused.json(), &description["components"]["schemas"]["Refusal"], &description, "a refusal");
     for (path, at) in [
@@ -169,6 +172,9 @@ async fn answers_are_as_the_description_says() {
         ("/v1/externals", "/v1/externals"),
         ("/v1/bases", "/v1/bases"),
         ("/v1/components", "/v1/components"),
+        ("/v1/topics/{pubsub}", "/v1/topics/bus"),
+        ("/v1/topics/{pubsub}/{topic}", "/v1/topics/bus/dead?group=shop"),
+        ("/v1/locks/{store}", "/v1/locks/bus"),
         ("/v1/store", "/v1/store"),
         ("/v1/apps/{namespace}/{name}/state/{store}", "/v1/apps/default/shop/state/kv?prefix=cart"),
         ("/v1/apps/{namespace}/{name}/state/{store}/{key}", "/v1/apps/default/shop/state/kv/cart%2F1"),

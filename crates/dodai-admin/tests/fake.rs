@@ -13,8 +13,8 @@ use dodai_admin::api::{About, Parts, router};
 use dodai_admin::gate::Gate;
 use dodai_admin::live::Live;
 use dodai_admin::seam::{
-    Artifacts, CallFilter, Change, ConfigKey, Flow, Kept, Keys, Ledger, LogLine, Look, Message, Node,
-    NodeState, Own, Pending, Shelf, StoreState, Usage,
+    Artifacts, CallFilter, Change, ConfigKey, Flow, Kept, Keys, Ledger, Lock, LogLine, Look, Message, Node,
+    NodeState, Own, Pending, Place, Shelf, StoreState, TopicGroup, Usage, Waiting, Wish,
 };
 use dodai_admin::session::Sessions;
 use dodai_control::control::{Control, Settings};
@@ -178,6 +178,11 @@ impl World {
         Events { body: response.into_body(), queue: VecDeque::new() }
     }
 
+    /// Whether the mirror of the store has a document of a kind.
+    pub fn has(&self, kind: dodai_api::Kind) -> bool {
+        self.control.view().documents.of_kind(kind).next().is_some()
+    }
+
     /// Waits until the mirror of the store has seen what was written.
     pub async fn until(&self, holds: impl Fn() -> bool) {
         let wait = async {
@@ -258,6 +263,22 @@ impl Node for FakeNode {
 
     fn look(&self, look: Look) -> Pending<'_, serde_json::Value> {
         Box::pin(async move { Ok(serde_json::json!({ "items": [format!("{look:?}")], "next": null })) })
+    }
+
+    fn inside(&self, place: Place, wish: Wish) -> Pending<'_, Value> {
+        self.note(format!("inside {}/{} {wish:?}", place.namespace, place.name));
+        let items = match wish {
+            Wish::Topics => serde_json::to_value([TopicGroup::default()]),
+            Wish::Peek { .. } => serde_json::to_value([Waiting::default()]),
+            Wish::Locks { .. } => serde_json::to_value([Lock::default()]),
+            Wish::Replay { .. } | Wish::Unlock { .. } => {
+                let text = "the driver cannot";
+                let refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, "unsupported", text);
+                return Box::pin(async { Err(refusal) });
+            }
+        };
+        let items = items.unwrap();
+        Box::pin(async move { Ok(serde_json::json!({ "items": items, "next": null, "failed": {} })) })
     }
 
     fn publish(&self, message: Message) -> Pending<'_, ()> {

@@ -120,6 +120,28 @@ async fn documents_are_applied_read_and_deleted_without_showing_secrets() {
 }
 
 #[tokio::test]
+async fn components_are_looked_into_and_what_a_driver_cannot_do_is_said_of_it() {
+    let world = World::new().await;
+    let component = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: bus}\nspec: {type: pubsub.odd, version: v1}\n";
+    assert_eq!(world.apply("", component).await.status, StatusCode::OK);
+    world.until(|| world.has(dodai_api::Kind::Component)).await;
+    let missing = world.get("/v1/topics/none").await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND, "{}", missing.text);
+    assert_eq!(world.get("/v1/topics/bus").await.json()["items"][0]["pending"], 0);
+    world.get("/v1/topics/bus/a%2Fb?group=shop&after=7&limit=9").await;
+    let asked = world.node.done().pop().unwrap();
+    assert!(asked.contains(r#"Peek { topic: "a/b", group: "shop", after: Some("7"), limit: 9 }"#), "{asked}");
+    let body = r#"{"id": "7", "to": "orders"}"#;
+    let odd = world.send("POST", "/v1/topics/bus/dead/replay", &[], body).await;
+    assert_eq!((odd.status, odd.json()["code"].as_str()), (StatusCode::NOT_IMPLEMENTED, Some("unsupported")));
+    assert!(odd.text.contains("`pubsub.odd`: the driver cannot"), "{}", odd.text);
+    for bad in ["{}", r#"{"id": "7", "to": ""}"#, r#"{"id": "7", "to": "x", "more": 1}"#] {
+        let answer = world.send("POST", "/v1/topics/bus/dead/replay", &[], bad).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn an_app_that_is_built_by_its_client_is_taken_with_the_digest_of_what_was_built() {
     let world = World::new().await;
     let app = "apiVersion: dodai.dev/v1\nkind: App\nmetadata: {name: shop}\nspec:\n  module: {artifact: shop.wasm, \

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::answer::Answer;
-use crate::fault::Fault;
+use crate::fault::{Fault, Kind};
 
 /// What became of a wish to lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,17 @@ impl Error {
     }
 }
 
+/// A lock that somebody has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What is locked, as the driver keeps it.
+    pub resource: String,
+    /// By whom.
+    pub owner: String,
+    /// For how long yet.
+    pub left: Duration,
+}
+
 /// A lock store.
 pub trait Store: Send + Sync {
     /// Tries to become the owner of `resource` for `expiry`; does not wait.
@@ -60,6 +71,12 @@ pub trait Store: Send + Sync {
 
     /// Gives the lock back.
     fn unlock<'a>(&'a self, resource: &'a str, owner: &'a str) -> Answer<'a, Result<Release, Error>>;
+
+    /// Locks that are held, by resource: at most `limit` of those after `after`.
+    fn held<'a>(&'a self, _after: Option<&'a str>, _limit: usize) -> Answer<'a, Result<Vec<Held>, Error>> {
+        let what = "the lock store cannot list its locks";
+        Answer::ready(Err(Fault::new(Kind::Unsupported, what).into()))
+    }
 
     /// Keeps the lock for `expiry` from now on.
     fn renew<'a>(

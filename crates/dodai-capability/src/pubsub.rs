@@ -214,6 +214,54 @@ pub struct Standing {
     pub in_delivery: u64,
 }
 
+/// A wish to look at what a group has yet to settle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peek {
+    /// Which topic.
+    pub topic: String,
+    /// Which group; [`NO_GROUP`] for what waits for the first.
+    pub group: String,
+    /// Only messages after the one with this id.
+    pub after: Option<String>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// A message that a group has yet to settle, as it is looked at.
+#[derive(Clone, Debug)]
+pub struct Peeked {
+    /// The message.
+    pub message: Message,
+    /// How many times the group was given it.
+    pub attempt: u32,
+    /// Whether a consumer holds it now.
+    pub in_delivery: bool,
+}
+
+/// A wish to move a message that a group has yet to settle to another topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// The topic that it is in.
+    pub topic: String,
+    /// The group; [`NO_GROUP`] for what waits for the first.
+    pub group: String,
+    /// The message.
+    pub id: String,
+    /// The topic that it goes to.
+    pub to: String,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// It is in the other topic, for all groups of that, and settled for this group.
+    Moved,
+    /// The group has settled it, or never had it.
+    Gone,
+    /// A consumer holds it: what becomes of it is the consumer's to say.
+    Held,
+}
+
 /// Why a pub/sub request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -280,6 +328,20 @@ pub trait Broker: Send + Sync {
     /// Removes a group and what it has yet to see. Removing one that is not there succeeds.
     fn forget<'a>(&'a self, topic: &'a str, group: &'a str) -> Answer<'a, Result<(), Error>> {
         let what = format!("the broker cannot forget group `{group}` of topic `{topic}`");
+        Answer::ready(Err(Fault::new(Kind::Unsupported, what).into()))
+    }
+
+    /// Messages that a group has yet to settle, oldest first. Nothing is taken, leased or counted by looking; by the
+    /// time of the answer a message may be settled.
+    fn peek(&self, _wanted: Peek) -> Answer<'_, Result<Vec<Peeked>, Error>> {
+        let what = "the broker cannot show messages without taking them";
+        Answer::ready(Err(Fault::new(Kind::Unsupported, what).into()))
+    }
+
+    /// Moves a message to another topic in one step: after it, whatever happens, the message is in exactly one of the
+    /// two. Its time to live begins anew.
+    fn replay(&self, _wanted: Replay) -> Answer<'_, Result<Replayed, Error>> {
+        let what = "the broker cannot move a message to another topic in one step";
         Answer::ready(Err(Fault::new(Kind::Unsupported, what).into()))
     }
 

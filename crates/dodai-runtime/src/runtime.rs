@@ -12,7 +12,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dodai_capability::component::Registry;
 use dodai_capability::keys::Prefix;
-use dodai_capability::state;
+use dodai_capability::pubsub::Broker;
+use dodai_capability::{lock, state};
 use dodai_core::call::{Door, Serve};
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{App, Snapshot, Value};
@@ -22,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::api::{Api, Shared, about};
 use crate::callback::Callbacks;
-use crate::components::{self, Components};
+use crate::components::{self, Block, Components, Live};
 use crate::delivery::Deliveries;
 use crate::error::Error;
 use crate::inputs::Inputs;
@@ -36,6 +37,13 @@ pub struct KeyValue {
     pub store: Arc<dyn state::Store>,
     /// How keys are prefixed in it.
     pub prefix: Prefix,
+}
+
+/// What a component does, for somebody who looks into it. The component stays open as long as this is held.
+pub struct Opened<T: ?Sized> {
+    _live: Arc<Live>,
+    /// What it does.
+    pub serves: Arc<T>,
 }
 
 /// The runtime of one base.
@@ -206,6 +214,24 @@ impl Runtime {
         value: Option<&str>,
     ) -> Result<bool, Error> {
         components::resolve::write_configuration(&self.components, namespace, store, key, value).await
+    }
+
+    /// The broker of a pub/sub component.
+    ///
+    /// # Errors
+    /// There is no such component, it is another one, or it is not up.
+    pub fn broker(&self, namespace: &Name, name: &str) -> Result<Opened<dyn Broker>, Error> {
+        let opened = self.components.own(namespace, Block::Pubsub, name, |all| all.pubsub.clone());
+        opened.map(|(live, serves)| Opened { _live: live, serves })
+    }
+
+    /// The locks of a lock store.
+    ///
+    /// # Errors
+    /// There is no such component, it is another one, or it is not up.
+    pub fn locks(&self, namespace: &Name, name: &str) -> Result<Opened<dyn lock::Store>, Error> {
+        let opened = self.components.own(namespace, Block::Lock, name, |all| all.lock.clone());
+        opened.map(|(live, serves)| Opened { _live: live, serves })
     }
 
     /// A state store for an app's module.

@@ -16,6 +16,7 @@ pub async fn run(bench: &Bench) {
     only_the_owner_gives_back(&*store).await;
     locks_expire(bench, &*store).await;
     locks_are_renewed(bench, &*store).await;
+    locks_are_listed(&*store).await;
 }
 
 async fn lock(store: &dyn Store, resource: &str, owner: &str) -> Option<u64> {
@@ -27,6 +28,21 @@ async fn lock(store: &dyn Store, resource: &str, owner: &str) -> Option<u64> {
 
 async fn unlock(store: &dyn Store, resource: &str, owner: &str) -> Release {
     store.unlock(resource, owner).await.expect("an answer")
+}
+
+/// Stores that cannot list say so.
+async fn locks_are_listed(store: &dyn Store) {
+    for (resource, owner) in [("list-b", "y"), ("list-a", "x"), ("list-gone", "x")] {
+        lock(store, resource, owner).await.expect("it is free");
+    }
+    unlock(store, "list-gone", "x").await;
+    let found = match store.held(Some("list-"), 2).await {
+        Ok(found) => found,
+        Err(error) => return assert_eq!(error.code(), "unsupported", "{error}"),
+    };
+    let named: Vec<_> = found.iter().map(|one| (one.resource.as_str(), one.owner.as_str())).collect();
+    assert_eq!(named, [("list-a", "x"), ("list-b", "y")]);
+    assert!(found.iter().all(|one| !one.left.is_zero() && one.left <= EXPIRY), "{found:?}");
 }
 
 async fn one_owner_at_a_time(store: &dyn Store) {

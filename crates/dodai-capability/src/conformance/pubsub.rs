@@ -9,7 +9,8 @@ use futures_util::future::join_all;
 use super::{Bench, soon};
 use crate::metadata::Metadata;
 use crate::pubsub::{
-    Broker, Delivery, Publish, Standing, Subscribe, Subscription, Verdict, WAITING_FOR_A_GROUP,
+    Broker, Delivery, NO_GROUP, Peek, Peeked, Publish, Replay, Replayed, Standing, Subscribe, Subscription,
+    Verdict, WAITING_FOR_A_GROUP,
 };
 
 /// Runs every case.
@@ -27,6 +28,8 @@ pub async fn run(bench: &mut Bench) {
     what_nobody_waits_for_fills_nothing(&*broker).await;
     a_group_collects_without_members(&*broker).await;
     a_forgotten_group_is_gone(&*broker).await;
+    looking_takes_nothing(&*broker).await;
+    a_message_is_moved_once(&*broker).await;
     if broker.features().ttl {
         messages_expire(bench, &*broker).await;
     }
@@ -247,6 +250,88 @@ async fn a_forgotten_group_is_gone(broker: &dyn Broker) {
     assert!(soon("the end", member.next()).await.is_none());
     assert_eq!(pending(broker, "forget", "g").await, None);
     assert_eq!(done(take(&mut other).await).await, "m", "other groups keep theirs");
+}
+
+async fn peek(broker: &dyn Broker, topic: &str, group: &str, after: Option<&str>) -> Vec<Peeked> {
+    let (topic, group) = (topic.to_owned(), group.to_owned());
+    let wanted = Peek { topic, group, after: after.map(str::to_owned), limit: 2 };
+    broker.peek(wanted).await.expect("a look")
+}
+
+fn data(peeked: &[Peeked]) -> Vec<&[u8]> {
+    peeked.iter().map(|one| &*one.message.data).collect()
+}
+
+async fn looking_takes_nothing(broker: &dyn Broker) {
+    let mut subscription = join(broker, "look", "g").await;
+    let mut other = join(broker, "look", "h").await;
+    assert!(
+        peek(broker, "look", "g", None).await.is_empty() && peek(broker, "none", "g", None).await.is_empty()
+    );
+    for data in ["a", "b", "c"] {
+        publish(broker, "look", data).await;
+    }
+    let held = take(&mut subscription).await;
+    let seen = peek(broker, "look", "g", None).await;
+    assert_eq!(data(&seen), [b"a", b"b"]);
+    let held_of = |seen: &[Peeked]| seen.iter().map(|one| (one.attempt, one.in_delivery)).collect::<Vec<_>>();
+    assert_eq!(held_of(&seen), [(1, true), (0, false)]);
+    assert_eq!(seen[0].message.id, held.message.id);
+    let rest = peek(broker, "look", "g", Some(&seen[1].message.id)).await;
+    assert_eq!(data(&rest), [b"c"]);
+    done(held).await;
+    done(take(&mut subscription).await).await;
+    assert_eq!(data(&peek(broker, "look", "g", None).await), [b"c"], "what is settled is not shown");
+    assert_eq!(data(&peek(broker, "look", "h", None).await), [b"a", b"b"], "each group has its own");
+    for data in ["a", "b", "c"] {
+        assert_eq!(done(take(&mut other).await).await, data, "looking took nothing");
+    }
+    done(take(&mut subscription).await).await;
+}
+
+async fn a_message_is_moved_once(broker: &dyn Broker) {
+    let mut work = join(broker, "moved", "g").await;
+    // Nobody listens to the dead letters.
+    let letter = Publish {
+        content_type: Some("text/x".into()),
+        metadata: Metadata::from([("rawPayload".into(), "true".into())]),
+        ..Publish::new("letters", "again")
+    };
+    broker.publish(letter.clone()).await.expect("published");
+    publish(broker, "letters", "stays").await;
+    let seen = peek(broker, "letters", NO_GROUP, None).await;
+    assert_eq!(data(&seen), [&b"again"[..], b"stays"]);
+    let replay = async |group: &str, id: &str| {
+        let [topic, group, id, to] = ["letters", group, id, "moved"].map(str::to_owned);
+        broker.replay(Replay { topic, group, id, to }).await.expect("an answer")
+    };
+    let id = seen[0].message.id.as_str();
+    assert_eq!(replay("g", id).await, Replayed::Gone, "that group has nothing here");
+    assert_eq!(replay(NO_GROUP, id).await, Replayed::Moved);
+    assert_eq!(replay(NO_GROUP, id).await, Replayed::Gone, "it goes once");
+    assert_eq!(replay(NO_GROUP, "no id").await, Replayed::Gone);
+    assert_eq!(data(&peek(broker, "letters", NO_GROUP, None).await), [b"stays"]);
+    let delivery = take(&mut work).await;
+    let message = &delivery.message;
+    assert_eq!((&message.data, delivery.attempt), (&letter.data, 1));
+    assert_eq!((&message.content_type, &message.metadata), (&letter.content_type, &letter.metadata));
+    done(delivery).await;
+    assert_eq!(pending(broker, "moved", "g").await, Some(0), "it came once");
+    // What a consumer holds is its own; another group of the topic keeps what one has given away.
+    let mut letters = join(broker, "letters", "reader").await;
+    let mut other = join(broker, "letters", "other").await;
+    publish(broker, "letters", "both").await;
+    let held = take(&mut letters).await;
+    assert_eq!(held.message.data, "stays", "the first group took over what waited");
+    assert_eq!(replay("reader", &held.message.id).await, Replayed::Held);
+    done(held).await;
+    let tried = take(&mut letters).await;
+    let id = tried.message.id.clone();
+    tried.settle(Verdict::Retry { after: Duration::ZERO }).await.expect("settled");
+    assert_eq!(replay("reader", &id).await, Replayed::Moved);
+    assert_eq!(done(take(&mut work).await).await, "both");
+    assert_eq!(done(take(&mut other).await).await, "both");
+    assert_eq!(pending(broker, "letters", "reader").await, Some(0));
 }
 
 async fn messages_expire(bench: &Bench, broker: &dyn Broker) {

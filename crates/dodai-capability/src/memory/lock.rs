@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::fault::{Fault, Kind};
-use crate::lock::{Error, Outcome, Release, Store};
+use crate::lock::{self, Error, Outcome, Release, Store};
 
 struct Held {
     owner: String,
@@ -84,6 +84,27 @@ impl Store for Memory {
         Answer::ready(Ok(self.as_owner(resource, owner, |locks| {
             locks.held.remove(resource);
         })))
+    }
+
+    fn held<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> Answer<'a, Result<Vec<lock::Held>, Error>> {
+        let now = Instant::now();
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let later = locks.held.iter().filter(|(resource, held)| {
+            held.until > now && after.is_none_or(|after| resource.as_str() > after)
+        });
+        let shown = |(resource, held): (&String, &Held)| lock::Held {
+            resource: resource.clone(),
+            owner: held.owner.clone(),
+            left: held.until.duration_since(now),
+        };
+        let mut all: Vec<lock::Held> = later.map(shown).collect();
+        all.sort_unstable_by(|a, b| a.resource.cmp(&b.resource));
+        all.truncate(limit);
+        Answer::ready(Ok(all))
     }
 
     fn renew<'a>(

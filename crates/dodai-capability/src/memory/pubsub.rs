@@ -14,8 +14,8 @@ use crate::answer::Answer;
 use crate::component::Lifecycle;
 use crate::fault::{Fault, Kind};
 use crate::pubsub::{
-    Broker, Delivery, Error, Features, Message, NO_GROUP, Publish, Receipt, Source, Standing, Subscribe,
-    Subscription, Verdict, WAITING_FOR_A_GROUP,
+    Broker, Delivery, Error, Features, Message, NO_GROUP, Peek, Peeked, Publish, Receipt, Replay, Replayed,
+    Source, Standing, Subscribe, Subscription, Verdict, WAITING_FOR_A_GROUP,
 };
 
 /// What a message costs beside its data.
@@ -256,6 +256,46 @@ impl Topics {
     }
 }
 
+impl Topics {
+    fn peek(&self, wanted: &Peek, now: Instant) -> Vec<Peeked> {
+        let group = self.groups.get(&wanted.topic).and_then(|groups| groups.get(&wanted.group));
+        let after = wanted.after.as_deref().and_then(|after| after.parse::<u64>().ok());
+        let rest = group.into_iter().flat_map(|group| group.pending.range(after.map_or(0, |at| at + 1)..));
+        let fresh = rest.map(|(_, one)| one).filter(|one| one.stored.expires.is_none_or(|at| at > now));
+        let shown = |one: &Pending| Peeked {
+            message: one.stored.message.clone(),
+            attempt: one.attempt,
+            in_delivery: one.is_held(now),
+        };
+        fresh.take(wanted.limit).map(shown).collect()
+    }
+
+    fn replay(&mut self, wanted: Replay, limits: &Limits) -> Result<Replayed, Error> {
+        let now = Instant::now();
+        let Replay { topic, group, id, to } = wanted;
+        let Ok(sequence) = id.parse::<u64>() else { return Ok(Replayed::Gone) };
+        let found = self.group(&topic, &group).and_then(|group| group.pending.get(&sequence));
+        let Some(pending) = found else { return Ok(Replayed::Gone) };
+        if pending.is_held(now) {
+            return Ok(Replayed::Held);
+        }
+        let Message { data, content_type, metadata, .. } = pending.stored.message.clone();
+        self.publish(Publish { topic: to, data, content_type, ttl: None, metadata }, limits)?;
+        // Making room for the copy may have taken what waited for a first group.
+        if let Some(pending) = self.group(&topic, &group).and_then(|group| group.pending.remove(&sequence)) {
+            self.released(pending);
+        }
+        Ok(Replayed::Moved)
+    }
+}
+
+impl Pending {
+    /// Whether a consumer holds it.
+    fn is_held(&self, now: Instant) -> bool {
+        self.lease.is_some() && self.due > Some(now)
+    }
+}
+
 /// What a consumer finds when it looks.
 enum Look {
     Found(Delivery),
@@ -453,6 +493,18 @@ impl Broker for Memory {
         Answer::ready(Ok(()))
     }
 
+    fn peek(&self, wanted: Peek) -> Answer<'_, Result<Vec<Peeked>, Error>> {
+        Answer::ready(Ok(self.0.locked().peek(&wanted, Instant::now())))
+    }
+
+    fn replay(&self, wanted: Replay) -> Answer<'_, Result<Replayed, Error>> {
+        let mut topics = self.0.locked();
+        if topics.closed {
+            return Answer::ready(Err(closed()));
+        }
+        Answer::ready(topics.replay(wanted, &self.0.limits))
+    }
+
     fn standings(&self) -> Answer<'_, Result<Vec<Standing>, Error>> {
         let now = Instant::now();
         let topics = self.0.locked();
@@ -464,8 +516,7 @@ impl Broker for Memory {
                 topic: topic.clone(),
                 group: name.clone(),
                 pending: group.pending.len() as u64,
-                in_delivery: group.pending.values().filter(|p| p.lease.is_some() && p.due > Some(now)).count()
-                    as u64,
+                in_delivery: group.pending.values().filter(|one| one.is_held(now)).count() as u64,
             })
             .collect();
         standings.sort_by(|a, b| (&a.topic, &a.group).cmp(&(&b.topic, &b.group)));

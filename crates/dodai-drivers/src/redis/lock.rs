@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use dodai_capability::Answer;
 use dodai_capability::component::Lifecycle;
-use dodai_capability::fault::Fault;
-use dodai_capability::lock::{Error, Outcome, Release, Store};
+use dodai_capability::fault::{Fault, Kind};
+use dodai_capability::lock::{Error, Held, Outcome, Release, Store};
 
 use super::link::{Again, Link};
 
@@ -72,6 +72,12 @@ impl Store for Redis {
 
     fn unlock<'a>(&'a self, resource: &'a str, owner: &'a str) -> Answer<'a, Result<Release, Error>> {
         Answer::later(self.settle("giving back", resource, owner, ""))
+    }
+
+    fn held<'a>(&'a self, _after: Option<&'a str>, _limit: usize) -> Answer<'a, Result<Vec<Held>, Error>> {
+        let what = "locks in a Redis cannot be listed: each is a plain key, as Dapr writes it, and nothing tells it from \
+                    the other keys of the database";
+        Answer::ready(Err(Fault::new(Kind::Unsupported, what).into()))
     }
 
     fn renew<'a>(

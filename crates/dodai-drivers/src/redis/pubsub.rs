@@ -17,8 +17,8 @@ use bytes::Bytes;
 use dodai_capability::component::{Context, Error as Refusal, Lifecycle, Reader};
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::pubsub::{
-    Broker, Delivery, Error, Features, Message, Publish, Source, Standing, Subscribe, Subscription,
-    WAITING_FOR_A_GROUP,
+    Broker, DEFAULT_LEASE, Delivery, Error, Features, Message, Peek, Peeked, Publish, Replay, Replayed,
+    Source, Standing, Subscribe, Subscription, WAITING_FOR_A_GROUP,
 };
 use dodai_capability::{Answer, Metadata};
 use dodai_core::task::Tasks;
@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use self::hold::{Hold, Mark, Waiters};
-use self::scripts::{FORGET, JOIN, PUBLISH, STANDINGS, SWEEP, TAKE};
+use self::scripts::{FORGET, JOIN, PEEK, PUBLISH, REPLAY, STANDINGS, SWEEP, TAKE};
 use super::link::{Again, Link};
 use super::settings::duration;
 
@@ -235,6 +235,15 @@ fn message(topic: &str, id: &str, fields: Vec<(Bytes, Bytes)>) -> Message {
     message
 }
 
+/// What a look answers: id, count of deliveries, whether it is held, and fields.
+type Seen = (String, u32, u8, Vec<(Bytes, Bytes)>);
+
+/// Whether a text is an id of a message; the server takes it for a mistake otherwise.
+fn is_id(text: &str) -> bool {
+    let is_number = |part: &str| part.parse::<u64>().is_ok();
+    text.split_once('-').is_some_and(|(ms, sequence)| is_number(ms) && is_number(sequence))
+}
+
 type Claim = BoxFuture<'static, Result<Option<Taken>, Fault>>;
 
 struct Member {
@@ -412,6 +421,51 @@ impl Broker for Redis {
             let gone = self.0.link.ask::<()>(&what, &pipe, Again::Harmless).await;
             self.0.wake(topic);
             Ok(gone?)
+        })
+    }
+
+    fn peek(&self, wanted: Peek) -> Answer<'_, Result<Vec<Peeked>, Error>> {
+        Answer::later(async move {
+            let Peek { topic, group, after, limit } = wanted;
+            let mut pipe = redis::pipe();
+            let eval = pipe.cmd("EVAL").arg(PEEK).arg(1).arg(&topic).arg(group);
+            eval.arg(after.filter(|after| is_id(after)).unwrap_or_default()).arg(limit);
+            eval.arg(millis(self.0.options.lease.max(DEFAULT_LEASE)));
+            let what = || format!("looking at messages of topic `{topic}`");
+            let (seen,): (Vec<Seen>,) = self.0.link.ask(&what, &pipe, Again::Harmless).await?;
+            let shown = |(id, attempt, held, fields): Seen| {
+                let message = message(&topic, &id, fields);
+                Peeked { message, attempt, in_delivery: held == 1 }
+            };
+            Ok(seen.into_iter().map(shown).collect())
+        })
+    }
+
+    fn replay(&self, wanted: Replay) -> Answer<'_, Result<Replayed, Error>> {
+        Answer::later(async move {
+            let Replay { topic, group, id, to } = wanted;
+            if !is_id(&id) {
+                return Ok(Replayed::Gone);
+            }
+            let mut pipe = redis::pipe();
+            let eval = pipe.cmd("EVAL").arg(REPLAY).arg(2).arg(&topic).arg(&to).arg(&group).arg(&id);
+            eval.arg(millis(self.0.options.lease.max(DEFAULT_LEASE))).arg(self.0.options.waiting());
+            let what = || format!("moving message {id} of topic `{topic}` to `{to}`");
+            let (answer,): (String,) = self.0.link.ask(&what, &pipe, Again::Unsent).await?;
+            self.0.remember(&to);
+            self.0.wake(&to);
+            match answer.as_str() {
+                "moved" => Ok(Replayed::Moved),
+                "held" => Ok(Replayed::Held),
+                "shared" => {
+                    let what = format!(
+                        "message {id} of topic `{topic}` was not moved: group `{group}` has not been given it yet, and a \
+                         Redis cannot take it from one group only; try again when it has been delivered"
+                    );
+                    Err(Fault::new(Kind::Unsupported, what).into())
+                }
+                _ => Ok(Replayed::Gone),
+            }
         })
     }
 

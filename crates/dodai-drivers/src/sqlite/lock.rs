@@ -8,7 +8,7 @@ use dodai_capability::Answer;
 use dodai_capability::clock::Clock;
 use dodai_capability::component::{Context, Lifecycle};
 use dodai_capability::fault::{Fault, Kind};
-use dodai_capability::lock::{Error, Outcome, Release, Store};
+use dodai_capability::lock::{Error, Held, Outcome, Release, Store};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::file::{Access, Durability, Failure};
@@ -28,6 +28,7 @@ struct Statements {
     keep: String,
     give: String,
     sweep: String,
+    held: String,
 }
 
 fn until(now_ms: i64, expiry: Duration) -> i64 {
@@ -46,6 +47,10 @@ impl Statements {
             keep: format!("UPDATE {table} SET until_ms = ?2 WHERE resource = ?1"),
             give: format!("DELETE FROM {table} WHERE resource = ?1"),
             sweep: format!("DELETE FROM {table} WHERE until_ms <= ?1"),
+            held: format!(
+                "SELECT resource, owner, until_ms - ?1 FROM {table} WHERE until_ms > ?1 AND resource > ?2 \
+                 ORDER BY resource LIMIT ?3"
+            ),
         }
     }
 
@@ -141,6 +146,19 @@ impl Store for Sqlite {
                 connection.prepare_cached(&sql.give)?.execute([resource])?;
             }
             Ok(standing)
+        })
+    }
+
+    fn held<'a>(&'a self, after: Option<&'a str>, limit: usize) -> Answer<'a, Result<Vec<Held>, Error>> {
+        let (sql, now_ms) = (self.sql.clone(), self.clock.now_ms());
+        let (after, limit) = (after.unwrap_or_default().to_owned(), i64::try_from(limit).unwrap_or(i64::MAX));
+        self.access.read("listing locks", move |connection| {
+            let mut statement = connection.prepare_cached(&sql.held)?;
+            let rows = statement.query_map((now_ms, after, limit), |row| {
+                let left = Duration::from_millis(row.get::<_, i64>(2)?.unsigned_abs());
+                Ok(Held { resource: row.get(0)?, owner: row.get(1)?, left })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
 

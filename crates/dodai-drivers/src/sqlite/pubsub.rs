@@ -16,7 +16,8 @@ use dodai_capability::clock::Clock;
 use dodai_capability::component::{Context, Error as Refusal, Lifecycle, Reader};
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::pubsub::{
-    Broker, Delivery, Error, Features, Publish, Receipt, Source, Standing, Subscribe, Subscription, Verdict,
+    Broker, Delivery, Error, Features, Peek, Peeked, Publish, Receipt, Replay, Replayed, Source, Standing,
+    Subscribe, Subscription, Verdict,
 };
 use futures_core::future::BoxFuture;
 use tokio::sync::Notify;
@@ -292,6 +293,29 @@ impl Broker for Sqlite {
             forgotten.await?;
             self.0.wake(topic, &[group.to_owned()]);
             Ok(())
+        })
+    }
+
+    fn peek(&self, wanted: Peek) -> Answer<'_, Result<Vec<Peeked>, Error>> {
+        let (tables, now_ms) = (self.0.tables.clone(), self.0.clock.now_ms());
+        let what = format!("looking at messages of topic `{}`", wanted.topic);
+        self.0.access.read(what, move |connection| tables.peek(connection, &wanted, now_ms))
+    }
+
+    fn replay(&self, wanted: Replay) -> Answer<'_, Result<Replayed, Error>> {
+        if let Err(error) = self.0.open_still() {
+            return Answer::ready(Err(error));
+        }
+        let (tables, clock, to) = (self.0.tables.clone(), self.0.clock.clone(), wanted.to.clone());
+        let (limit, retention) = (self.0.limit, self.0.retention);
+        let what = format!("moving message {} of topic `{}` to `{to}`", wanted.id, wanted.topic);
+        let moved = self.0.access.write(what, Durability::Power, move |connection| {
+            tables.replay(connection, wanted, limit, retention, clock.now_ms())
+        });
+        Answer::later(async move {
+            let (replayed, groups) = moved.await?;
+            self.0.wake(&to, &groups);
+            Ok(replayed)
         })
     }
 

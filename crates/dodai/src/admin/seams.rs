@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
     self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending,
-    Shelf, StoreState, Traffic, Usage, View,
+    Place, Shelf, StoreState, Traffic, Usage, View, Wish,
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;
@@ -29,6 +29,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::inside::inside;
 use super::measures;
 
 /// The most bytes of an API's answer to a published message.
@@ -284,6 +285,16 @@ impl seam::Node for Node {
                 View::Connections => dump::connections(&self.base, &page).await,
                 View::Certificates => dump::certificates(&self.base, &page),
             })
+        })
+    }
+
+    fn inside(&self, place: Place, wish: Wish) -> Pending<'_, Value> {
+        Box::pin(async move {
+            let own = self.base.config.base.as_str();
+            if let Some(other) = place.base.as_deref().filter(|base| *base != own) {
+                return Err(Refusal::not_found(format!("there is no base {other} here; this one is {own}")));
+            }
+            inside(&self.base, &place, wish).await
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_admin::Refusal;
-use dodai_admin::seam::{CallFilter, ConfigKey, Look, Message, Node as _, Shelf};
+use dodai_admin::seam::{CallFilter, ConfigKey, Look, Message, Node as _, Place, Shelf, Wish};
 use dodai_control::stream::{Answer, Answers};
 use dodai_core::id::{AppId, InstanceId};
 use futures_util::StreamExt;
@@ -70,6 +70,13 @@ pub enum Question {
         key: String,
         /// The value.
         value: Option<String>,
+    },
+    /// Look into a component, or do something in it.
+    Inside {
+        /// Which.
+        place: Place,
+        /// What.
+        wish: Wish,
     },
     /// What the base uses itself.
     Own,
@@ -171,6 +178,7 @@ impl Answers for Local {
                 iter([json(&())]).boxed()
             }
             other @ (Question::Look(_)
+            | Question::Inside { .. }
             | Question::Publish { .. }
             | Question::ConfigGet { .. }
             | Question::ConfigSet { .. }
@@ -195,6 +203,9 @@ async fn one(node: &Node, question: Question) -> Answer {
         Question::ConfigSet { namespace, store, key, value } => {
             let done = node.config_set(ConfigKey { namespace, store, key }, value).await;
             json(&done.map_err(|refusal| told(&refusal))?)
+        }
+        Question::Inside { place, wish } => {
+            json(&node.inside(place, wish).await.map_err(|refusal| told(&refusal))?)
         }
         Question::Own => json(&node.own("").await.map_err(|refusal| told(&refusal))?),
         Question::Keys { app, store, prefix, after, limit } => {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending, Shelf,
-    Traffic, Usage,
+    self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending, Place,
+    Shelf, Traffic, Usage, Wish,
 };
 use dodai_control::control::Control;
 use dodai_control::records::InstanceRecord;
@@ -32,7 +32,7 @@ use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::kept::Desk;
 use super::measures::Gathered;
@@ -163,6 +163,57 @@ impl Fleet {
         let mut answers = self.answers(base, question);
         let left = || Refusal::new(StatusCode::BAD_GATEWAY, "base", format!("base {base} did not answer"));
         tokio::time::timeout(ANSWER, answers.next()).await.ok().flatten().ok_or_else(left)?
+    }
+
+    /// The base that is meant: the one of this name, or the only one.
+    fn named(&self, wanted: Option<&str>) -> Result<BaseId, Refusal> {
+        let connected = self.connected();
+        match (wanted, connected.as_slice()) {
+            (Some(wanted), all) => {
+                let found = all.iter().find(|base| base.as_str() == wanted).cloned();
+                found
+                    .ok_or_else(|| Refusal::not_found(format!("there is no base {wanted} that is connected")))
+            }
+            (None, [only]) => Ok(only.clone()),
+            (None, []) => Err(nobody()),
+            (None, several) => {
+                let names: Vec<&str> = several.iter().take(20).map(BaseId::as_str).collect();
+                let text = format!("several bases are connected: {}", names.join(", "));
+                Err(Refusal::bad_request(text).remedy("name one, with `--base NAME` or `?base=NAME`"))
+            }
+        }
+    }
+
+    /// A list of all bases, each item with its base. One that failed is named, one without the component is not.
+    async fn list(&self, place: Place, wish: Wish) -> Result<Value, Refusal> {
+        let (mut items, mut failed, mut why) = (Vec::new(), BTreeMap::new(), nobody());
+        let mut is_told = false;
+        let question = Question::Inside { place, wish };
+        let asked = self.connected().into_iter().map(|base| {
+            let question = question.clone();
+            async move { (self.answer::<Value>(&base, &question).await, base) }
+        });
+        for (told, base) in futures_util::future::join_all(asked).await {
+            match told {
+                Ok(mut told) => {
+                    is_told = true;
+                    for mut item in told["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
+                        item["base"] = base.as_str().into();
+                        items.push(item);
+                    }
+                }
+                Err(refusal) => {
+                    if refusal.status != StatusCode::NOT_FOUND {
+                        failed.insert(base.to_string(), refusal.message.clone());
+                    }
+                    why = refusal;
+                }
+            }
+        }
+        if !is_told {
+            return Err(why);
+        }
+        Ok(json!({ "items": items, "next": null, "failed": failed }))
     }
 
     /// The answer of the first base that has what is asked about.
@@ -337,27 +388,23 @@ impl seam::Node for Fleet {
 
     fn look(&self, look: Look) -> Pending<'_, Value> {
         Box::pin(async move {
-            let connected = self.connected();
-            let base = match (&look.base, connected.as_slice()) {
-                (Some(wanted), all) => all.iter().find(|base| base.as_str() == wanted).ok_or_else(|| {
-                    Refusal::not_found(format!("there is no base {wanted} that is connected"))
-                })?,
-                (None, [only]) => only,
-                (None, []) => return Err(nobody()),
-                (None, several) => {
-                    let names: Vec<&str> = several.iter().take(20).map(BaseId::as_str).collect();
-                    let text = format!("several bases are connected: {}", names.join(", "));
-                    return Err(
-                        Refusal::bad_request(text).remedy("name one, with `--base NAME` or `?base=NAME`")
-                    );
-                }
-            };
-            let mut page: Value = self.answer(base, &Question::Look(look.clone())).await?;
+            let base = self.named(look.base.as_deref())?;
+            let mut page: Value = self.answer(&base, &Question::Look(look)).await?;
             let Some(fields) = page.as_object_mut() else {
                 return Err(Refusal::internal(format!("base {base} answered something that is no page")));
             };
             fields.insert("base".to_owned(), base.as_str().into());
             Ok(page)
+        })
+    }
+
+    fn inside(&self, place: Place, wish: Wish) -> Pending<'_, Value> {
+        Box::pin(async move {
+            if wish.is_list() && place.base.is_none() {
+                return self.list(place, wish).await;
+            }
+            let base = self.named(place.base.as_deref())?;
+            self.answer(&base, &Question::Inside { place, wish }).await
         })
     }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 
 use serde_json::Value;
 
-use super::{Machines, answers, front_to, member};
+use super::{BLOCKS, Machines, answers, front_to, member};
 use crate::project::until;
 use crate::site::free_ports;
 use crate::wire::get;
@@ -126,4 +126,27 @@ fn labelled(machines: &Machines, base: &str) -> String {
     format!(
         "apiVersion: dodai.dev/v1\nkind: Base\nmetadata: {{name: {name}}}\nspec:\n  labels: {{dodai.dev/gateway: \"\"}}\n---\n"
     )
+}
+
+#[test]
+fn what_is_inside_of_components_is_told_with_its_base() {
+    let mut machines = Machines::new("inside", "");
+    machines.serve(&[]);
+    machines.join("one", &[]);
+    machines.join("two", &[]);
+    machines.write("dodai.yaml", &[BLOCKS, &member("member", "")].concat());
+    machines.apply("dodai.yaml");
+    let publish = || machines.dodai(&["publish", "bus", "letters", "lost"]).status.success();
+    until("a base publishes", publish);
+    let found = |path: &str| machines.ask(path)["items"].as_array().cloned().unwrap_or_default();
+    let waiting = || found("/v1/topics/bus").into_iter().find(|one| one["topic"] == "letters");
+    until("what waits is told", || waiting().is_some());
+    let row = waiting().unwrap();
+    let base = row["base"].as_str().unwrap().to_owned();
+    assert!([machines.name("one"), machines.name("two")].contains(&base), "{row}");
+    let several = machines.ask("/v1/topics/bus/letters");
+    assert!(several["message"].as_str().is_some_and(|text| text.contains("several bases")), "{several}");
+    let messages = found(&format!("/v1/topics/bus/letters?base={base}"));
+    assert!(messages[0]["text"].as_str().is_some_and(|text| text.contains("\"lost\"")), "{messages:?}");
+    machines.end();
 }

@@ -113,6 +113,82 @@ for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
 end
 return list";
 
+/// Shows what a group has yet to settle: group, the id after which, how many at most, and for how many milliseconds a
+/// message is held. Answers id, count of deliveries, whether it is held, and fields. Of what is settled and still there
+/// so many are passed over.
+pub const PEEK: &str = "\
+local list, last = {}, nil
+local function later(a, b)
+  local ams, as = string.match(a, '^(%d+)-(%d+)$')
+  local bms, bs = string.match(b, '^(%d+)-(%d+)$')
+  ams, as, bms, bs = tonumber(ams), tonumber(as), tonumber(bms), tonumber(bs)
+  return ams > bms or (ams == bms and as > bs)
+end
+local function pairs_of(fields)
+  local list = {}
+  for at = 1, #fields, 2 do list[#list + 1] = {fields[at], fields[at + 1]} end
+  return list
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then return list end
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local of = {}
+  for at = 1, #group, 2 do of[group[at]] = group[at + 1] end
+  if of['name'] == ARGV[1] then last = of['last-delivered-id'] end
+end
+if not last then return list end
+local from, seen = '-', 0
+if ARGV[2] ~= '' then from = '(' .. ARGV[2] end
+while #list < tonumber(ARGV[3]) and seen < 2000 do
+  local some = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', 100)
+  if #some == 0 then break end
+  for _, entry in ipairs(some) do
+    seen, from = seen + 1, '(' .. entry[1]
+    local held = redis.call('XPENDING', KEYS[1], ARGV[1], entry[1], entry[1], 1)[1]
+    if held then
+      list[#list + 1] = {entry[1], held[4], held[3] < tonumber(ARGV[4]) and 1 or 0, pairs_of(entry[2])}
+    elseif later(entry[1], last) then
+      list[#list + 1] = {entry[1], 0, 0, pairs_of(entry[2])}
+    end
+    if #list >= tonumber(ARGV[3]) then break end
+  end
+end
+return list";
+
+/// Moves a message to `KEYS[2]`: group, id, for how many milliseconds a message is held, and how many messages wait in a
+/// stream that nobody has joined, or nothing. One that this group has not been given yet goes only where no other group
+/// wants it: a group cannot pass over a message.
+pub const REPLAY: &str = "\
+local function later(a, b)
+  local ams, as = string.match(a, '^(%d+)-(%d+)$')
+  local bms, bs = string.match(b, '^(%d+)-(%d+)$')
+  ams, as, bms, bs = tonumber(ams), tonumber(as), tonumber(bms), tonumber(bs)
+  return ams > bms or (ams == bms and as > bs)
+end
+if redis.call('EXISTS', KEYS[1]) == 0 then return 'gone' end
+local groups, last = redis.call('XINFO', 'GROUPS', KEYS[1]), nil
+for _, group in ipairs(groups) do
+  local of = {}
+  for at = 1, #group, 2 do of[group[at]] = group[at + 1] end
+  if of['name'] == ARGV[1] then last = of['last-delivered-id'] end
+end
+if not last then return 'gone' end
+local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
+if not entry then return 'gone' end
+local held = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[2], ARGV[2], 1)[1]
+local fresh = later(entry[1], last)
+if not held and not fresh then return 'gone' end
+if held and held[3] < tonumber(ARGV[3]) then return 'held' end
+if not held and #groups > 1 then return 'shared' end
+local first = redis.call('EXISTS', KEYS[2]) == 0
+redis.call('XADD', KEYS[2], '*', unpack(entry[2]))
+if ARGV[4] ~= '' then
+  if first then redis.call('XGROUP', 'CREATE', KEYS[2], '', '0') end
+  local there = redis.call('XINFO', 'GROUPS', KEYS[2])
+  if #there == 1 and there[1][2] == '' then redis.call('XTRIM', KEYS[2], 'MAXLEN', ARGV[4]) end
+end
+if held then redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) else redis.call('XDEL', KEYS[1], ARGV[2]) end
+return 'moved'";
+
 /// Removes messages that every group has settled.
 pub const SWEEP: &str = "\
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end

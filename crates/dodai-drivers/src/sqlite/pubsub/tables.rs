@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use dodai_capability::pubsub::{
-    Error, Message, NO_GROUP, Publish, Standing, Subscribe, Verdict, WAITING_FOR_A_GROUP,
+    Error, Message, NO_GROUP, Peek, Peeked, Publish, Replay, Replayed, Standing, Subscribe, Verdict,
+    WAITING_FOR_A_GROUP,
 };
 use rusqlite::{Connection, OptionalExtension};
 
@@ -19,6 +20,7 @@ pub struct Tables {
     count_up: String,
     count_down: String,
     first: String,
+    rest: String,
     take: String,
     next_due: String,
     is_held: String,
@@ -54,6 +56,27 @@ struct Row {
     message: Message,
 }
 
+/// A message of a topic, from the first seven columns.
+fn read(row: &rusqlite::Row<'_>, topic: &str) -> rusqlite::Result<Row> {
+    let id: i64 = row.get(0)?;
+    let metadata: String = row.get(5)?;
+    let published_ms: i64 = row.get(6)?;
+    Ok(Row {
+        id,
+        attempt: row.get(1)?,
+        expires_ms: row.get(2)?,
+        message: Message {
+            id: id.to_string(),
+            topic: topic.to_owned(),
+            data: Bytes::from(row.get::<_, Vec<u8>>(3)?),
+            content_type: row.get(4)?,
+            // Written by us; what somebody else broke counts as none.
+            metadata: serde_json::from_str(&metadata).unwrap_or_default(),
+            published: SystemTime::UNIX_EPOCH + Duration::from_millis(published_ms.unsigned_abs()),
+        },
+    })
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -79,6 +102,12 @@ impl Tables {
                 "SELECT m.id, p.attempt, m.expires_ms, m.data, m.content_type, m.metadata, m.published_ms \
                  FROM {pending} p JOIN {messages} m ON m.id = p.message_id \
                  WHERE p.group_id = ?1 AND p.due_ms <= ?2 ORDER BY p.message_id LIMIT 2"
+            ),
+            rest: format!(
+                "SELECT m.id, p.attempt, m.expires_ms, m.data, m.content_type, m.metadata, m.published_ms, \
+                 p.mark <> 0 AND p.due_ms > ?4 FROM {pending} p JOIN {messages} m ON m.id = p.message_id \
+                 WHERE p.group_id = ?1 AND p.message_id > ?2 AND m.expires_ms > ?4 \
+                 ORDER BY p.message_id LIMIT ?3"
             ),
             take: format!(
                 "UPDATE {pending} SET attempt = attempt + 1, due_ms = ?3, mark = ?4 WHERE group_id = ?1 AND message_id = ?2"
@@ -259,26 +288,56 @@ impl Tables {
         now_ms: i64,
     ) -> rusqlite::Result<Vec<Row>> {
         let mut statement = connection.prepare_cached(&self.first)?;
-        let rows = statement.query_map((group, now_ms), |row| {
-            let id: i64 = row.get(0)?;
-            let metadata: String = row.get(5)?;
-            let published_ms: i64 = row.get(6)?;
-            Ok(Row {
-                id,
-                attempt: row.get(1)?,
-                expires_ms: row.get(2)?,
-                message: Message {
-                    id: id.to_string(),
-                    topic: topic.to_owned(),
-                    data: Bytes::from(row.get::<_, Vec<u8>>(3)?),
-                    content_type: row.get(4)?,
-                    // Written by us; what somebody else broke counts as none.
-                    metadata: serde_json::from_str(&metadata).unwrap_or_default(),
-                    published: SystemTime::UNIX_EPOCH + Duration::from_millis(published_ms.unsigned_abs()),
-                },
-            })
-        })?;
+        let rows = statement.query_map((group, now_ms), |row| read(row, topic))?;
         rows.collect()
+    }
+
+    /// What a group has yet to settle, without taking it.
+    pub fn peek(
+        &self,
+        connection: &Connection,
+        wanted: &Peek,
+        now_ms: i64,
+    ) -> Result<Vec<Peeked>, Failure<Error>> {
+        let Some(group) = self.group(connection, &wanted.topic, &wanted.group)? else {
+            return Ok(Vec::new());
+        };
+        let after = wanted.after.as_deref().and_then(|after| after.parse().ok()).unwrap_or(0_i64);
+        let limit = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
+        let mut statement = connection.prepare_cached(&self.rest)?;
+        let rows = statement.query_map((group, after, limit, now_ms), |row| {
+            let Row { attempt, message, .. } = read(row, &wanted.topic)?;
+            Ok(Peeked { message, attempt, in_delivery: row.get(7)? })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Moves a message to another topic, in the transaction that this runs in; the groups to be woken.
+    pub fn replay(
+        &self,
+        connection: &Connection,
+        wanted: Replay,
+        limit: u64,
+        retention: Duration,
+        now_ms: i64,
+    ) -> Result<(Replayed, Vec<String>), Failure<Error>> {
+        let gone = Ok((Replayed::Gone, Vec::new()));
+        let Some(group) = self.group(connection, &wanted.topic, &wanted.group)? else { return gone };
+        let Ok(id) = wanted.id.parse::<i64>() else { return gone };
+        let found = connection.prepare_cached(&self.rest)?.query_row((group, id - 1, 1, now_ms), |row| {
+            Ok((read(row, &wanted.topic)?, row.get::<_, bool>(7)?))
+        });
+        let message = match found.optional()? {
+            Some((row, _)) if row.id != id => return gone,
+            None => return gone,
+            Some((_, true)) => return Ok((Replayed::Held, Vec::new())),
+            Some((row, false)) => row.message,
+        };
+        let Message { data, content_type, metadata, .. } = message;
+        let copy = Publish { topic: wanted.to, data, content_type, ttl: None, metadata };
+        let groups = self.publish(connection, &copy, limit, retention, now_ms)?;
+        self.done(connection, group, id)?;
+        Ok((Replayed::Moved, groups))
     }
 
     /// Settles a delivery; returns whether it still had its lease.
@@ -324,7 +383,9 @@ impl Tables {
 
     /// A group is done with a message; the last group takes it with it.
     fn done(&self, connection: &Connection, group: i64, message: i64) -> rusqlite::Result<()> {
-        connection.prepare_cached(&self.remove_pending)?.execute((group, message))?;
+        if connection.prepare_cached(&self.remove_pending)?.execute((group, message))? == 0 {
+            return Ok(());
+        }
         connection.prepare_cached(&self.count_down)?.execute([group])?;
         self.released(connection, message)
     }

@@ -1,0 +1,213 @@
+// Inside of components: what waits in topics, dead letters that go back, and locks.
+import { useState } from "react";
+import { ask } from "../api/client";
+import { useApi } from "../api/live";
+import type { Component, HeldLock, TopicGroup, WaitingMessage } from "../api/schema";
+import { age, bytes, duration, moment } from "../format";
+import { Badge, Confirm, Empty, Failure, Panel, toast } from "../parts/basic";
+import { t } from "../text/text";
+import { pretty } from "./components";
+
+const EVERY_MS = 3000;
+
+/** Bases that did not answer. */
+function Failed({ failed }: { failed: Record<string, string> | undefined }) {
+  const all = Object.entries(failed ?? {});
+  if (all.length === 0) return null;
+  return (
+    <div className="notice warn">
+      <ul>
+        {all.map(([base, why]) => (
+          <li key={base}>
+            {base}: {why}
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
+/** A group in words: what waits for the first has no name. */
+const groupName = (group: string) => group || t("nobody yet");
+
+export function Topics({ one }: { one: Component }) {
+  const got = useApi("topics", { pubsub: one.name, namespace: one.namespace }, ["node"], EVERY_MS);
+  const [opened, setOpened] = useState<TopicGroup | null>(null);
+  const items = got.value?.items ?? [];
+  const same = (row: TopicGroup) => opened?.topic === row.topic && opened.group === row.group && opened.base === row.base;
+  const isSpread = items.some((row) => row.base);
+  return (
+    <div className="columns">
+      <Panel title={t("Topics and who has yet to settle what")} flush>
+        {got.error && <Failure error={got.error} />}
+        <Failed failed={got.value?.failed} />
+        {got.value && items.length === 0 && <Empty title={t("No topics yet")} command={`dodai publish ${one.name} TOPIC '{"hello": "world"}'`} />}
+        {items.length > 0 && (
+          <div className="scroll-x">
+            <table>
+              <thead>
+                <tr>
+                  <th>{t("Topic")}</th>
+                  <th>{t("Group")}</th>
+                  {isSpread && <th>{t("Base")}</th>}
+                  <th className="right">{t("Waiting")}</th>
+                  <th className="right">{t("In delivery")}</th>
+                  <th />
+                </tr>
+              </thead>
+              <tbody>
+                {items.map((row) => (
+                  <tr key={`${row.base ?? ""} ${row.topic} ${row.group}`} className={same(row) ? "picked" : ""}>
+                    <td className="mono">{row.topic}</td>
+                    <td>{groupName(row.group)}</td>
+                    {isSpread && <td>{row.base}</td>}
+                    <td className="right num">{row.pending}</td>
+                    <td className="right num">{row.in_delivery}</td>
+                    <td className="right">
+                      <button type="button" className="button small" aria-pressed={same(row)} aria-label={t("Look at {topic} of {group}", { topic: row.topic, group: groupName(row.group) })} onClick={() => setOpened(same(row) ? null : row)}>
+                        {t("Look")}
+                      </button>
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        )}
+      </Panel>
+      {opened && <Messages key={`${opened.base ?? ""} ${opened.topic} ${opened.group}`} one={one} of={opened} />}
+    </div>
+  );
+}
+
+/** The topic that a message was published to first, as its envelope says. */
+export function topicOf(text: string | null): string {
+  try {
+    const topic = (JSON.parse(text ?? "") as { topic?: unknown } | null)?.topic;
+    return typeof topic === "string" ? topic : "";
+  } catch {
+    return "";
+  }
+}
+
+function Messages({ one, of }: { one: Component; of: TopicGroup }) {
+  const [after, setAfter] = useState<string[]>([]);
+  const last = after.at(-1);
+  const place = { pubsub: one.name, topic: of.topic, namespace: one.namespace, group: of.group, ...(of.base ? { base: of.base } : {}) };
+  const got = useApi("peek", { ...place, limit: 20, ...(last ? { after: last } : {}) }, ["none"], EVERY_MS);
+  const [again, setAgain] = useState<WaitingMessage | null>(null);
+  return (
+    <Panel title={<span className="mono">{of.topic}</span>} flush>
+      {got.error && <Failure error={got.error} />}
+      {got.value && got.value.items.length === 0 && <Empty title={t("Nothing waits")}>{t("{group} has settled all of it.", { group: groupName(of.group) })}</Empty>}
+      <ul className="list">
+        {got.value?.items.map((message) => (
+          <li key={message.id} className="stack tight">
+            <div className="spread">
+              <div className="row wrap">
+                <code>{message.id}</code>
+                <span className="dim" title={moment(message.published_ms)}>
+                  {age(message.published_ms)}
+                </span>
+                {message.in_delivery ? <Badge tone="accent">{t("in delivery")}</Badge> : message.attempt > 0 && <Badge tone="warn">{t("{count} tries", { count: message.attempt })}</Badge>}
+                <span className="dim">{[message.content_type, bytes(message.bytes)].filter(Boolean).join(", ")}</span>
+              </div>
+              <button type="button" className="button small" disabled={message.in_delivery} onClick={() => setAgain(message)}>
+                {t("Replay…")}
+              </button>
+            </div>
+            <pre className="value" tabIndex={0} aria-label={t("Data")}>
+              {message.text === null ? t("These bytes are no text.") : pretty(message.text)}
+            </pre>
+          </li>
+        ))}
+      </ul>
+      {(after.length > 0 || got.value?.next) && (
+        <div className="actions" style={{ padding: 10 }}>
+          <button type="button" className="button small" disabled={after.length === 0} onClick={() => setAfter(after.slice(0, -1))}>
+            {t("Back")}
+          </button>
+          <button type="button" className="button small" disabled={!got.value?.next} onClick={() => got.value?.next && setAfter([...after, got.value.next])}>
+            {t("More")}
+          </button>
+        </div>
+      )}
+      {again && <Replay one={one} of={of} message={again} onClose={() => setAgain(null)} onDone={got.again} />}
+    </Panel>
+  );
+}
+
+function Replay({ one, of, message, onClose, onDone }: { one: Component; of: TopicGroup; message: WaitingMessage; onClose: () => void; onDone: () => void }) {
+  const [to, setTo] = useState(topicOf(message.text) || of.topic);
+  const run = async () => {
+    const place = { pubsub: one.name, topic: of.topic, namespace: one.namespace, ...(of.base ? { base: of.base } : {}) };
+    await ask("replay", place, { group: of.group, id: message.id, to });
+    toast(t("Moved to {topic}", { topic: to }));
+    onDone();
+  };
+  return (
+    <Confirm title={t("Replay message {id}", { id: message.id })} word={to || "\u0000"} shown={to || t("Topic")} action={t("Replay")} run={run} onClose={onClose}>
+      <label className="field">
+        <span>{t("To topic")}</span>
+        <input className="input mono" value={to} onChange={(event) => setTo(event.target.value)} spellCheck={false} />
+      </label>
+      <p>{t("It goes to every group of {to}, also to those that have seen it there before, and leaves {topic} (group: {group}). Both in one step: it is neither lost nor doubled.", { to: to || "–", topic: of.topic, group: groupName(of.group) })}</p>
+      <pre className="value">{message.text === null ? t("These bytes are no text.") : pretty(message.text)}</pre>
+    </Confirm>
+  );
+}
+
+export function Locks({ one }: { one: Component }) {
+  const [after, setAfter] = useState<string[]>([]);
+  const last = after.at(-1);
+  const got = useApi("locks", { store: one.name, namespace: one.namespace, ...(last ? { after: last } : {}) }, ["none"], EVERY_MS);
+  const [taken, setTaken] = useState<HeldLock | null>(null);
+  const unlock = async () => {
+    if (!taken) return;
+    const { resource, owner, base } = taken;
+    await ask("unlock", { store: one.name, resource, namespace: one.namespace, owner, ...(base ? { base } : {}) });
+    toast(t("Released"));
+    got.again();
+  };
+  return (
+    <Panel title={t("Locks in {store}", { store: one.name })} flush>
+      {got.error && <Failure error={got.error} />}
+      <Failed failed={got.value?.failed} />
+      {got.value && got.value.items.length === 0 && (
+        <Empty title={t("No lock is held")} command={`curl -X POST $DAPR_HTTP_ENDPOINT/v1.0-alpha1/lock/${one.name} -d '{"resourceId": "job", "lockOwner": "me", "expiryInSeconds": 60}'`}>
+          {t("Apps lock by their runtime API:")}
+        </Empty>
+      )}
+      <ul className="list">
+        {got.value?.items.map((lock) => (
+          <li key={`${lock.base ?? ""} ${lock.resource}`} className="spread">
+            <div className="row wrap">
+              <code>{lock.resource}</code>
+              <span>{lock.owner}</span>
+              {lock.base && <span className="dim">{lock.base}</span>}
+              <span className="dim num">{t("for {time} yet", { time: duration(lock.left_ms * 1000) })}</span>
+            </div>
+            <button type="button" className="button small danger" onClick={() => setTaken(lock)}>
+              {t("Release…")}
+            </button>
+          </li>
+        ))}
+      </ul>
+      {(after.length > 0 || got.value?.next) && (
+        <div className="actions" style={{ padding: 10 }}>
+          <button type="button" className="button small" disabled={after.length === 0} onClick={() => setAfter(after.slice(0, -1))}>
+            {t("Back")}
+          </button>
+          <button type="button" className="button small" disabled={!got.value?.next} onClick={() => got.value?.next && setAfter([...after, got.value.next])}>
+            {t("More")}
+          </button>
+        </div>
+      )}
+      {taken && (
+        <Confirm title={t("Release {resource}", { resource: taken.resource })} word={taken.resource} action={t("Release")} run={unlock} onClose={() => setTaken(null)} danger>
+          <p>{t("{owner} does not know that it has lost the lock, and goes on. Somebody else can take it at once.", { owner: taken.owner })}</p>
+        </Confirm>
+      )}
+    </Panel>
+  );
+}

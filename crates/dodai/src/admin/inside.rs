@@ -1,0 +1,114 @@
+//! Looking into components of this base: messages that wait, dead letters that go back, locks.
+
+use std::time::UNIX_EPOCH;
+
+use dodai_admin::Refusal;
+use dodai_admin::seam::{Lock, Place, TopicGroup, Waiting, Wish};
+use dodai_base::node::Parts;
+use dodai_capability::lock::Release;
+use dodai_capability::pubsub::{Peek, Peeked, Replay, Replayed};
+use dodai_core::id::Name;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+/// The most bytes of a message that are shown.
+const MAX_SHOWN: usize = 64 << 10;
+
+/// What is answered to a wish.
+pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Refusal> {
+    let namespace = Name::new(&place.namespace).map_err(|error| Refusal::bad_request(error.to_string()))?;
+    let missing = |error: dodai_runtime::Error| Refusal::not_found(error.to_string());
+    let broker = || base.runtime.broker(&namespace, &place.name).map_err(missing);
+    let locks = || base.runtime.locks(&namespace, &place.name).map_err(missing);
+    match wish {
+        Wish::Topics => {
+            let opened = broker()?;
+            let found = opened.serves.standings().await;
+            let found = found.map_err(|error| refused(error.code(), &error))?;
+            let items = found.into_iter().map(|one| TopicGroup {
+                base: None,
+                topic: one.topic,
+                group: one.group,
+                pending: one.pending,
+                in_delivery: one.in_delivery,
+            });
+            Ok(json!({ "items": items.collect::<Vec<_>>(), "failed": {} }))
+        }
+        Wish::Peek { topic, group, after, limit } => {
+            let opened = broker()?;
+            let found = opened.serves.peek(Peek { topic, group, after, limit }).await;
+            let found = found.map_err(|error| refused(error.code(), &error))?;
+            let next = (found.len() >= limit).then(|| found.last().map(|one| one.message.id.clone()));
+            let items: Vec<Waiting> = found.into_iter().map(shown).collect();
+            Ok(json!({ "items": items, "next": next.flatten() }))
+        }
+        Wish::Replay { topic, group, id, to } => {
+            let opened = broker()?;
+            let wanted = Replay { topic: topic.clone(), group: group.clone(), id: id.clone(), to };
+            let moved = opened.serves.replay(wanted).await;
+            match moved.map_err(|error| refused(error.code(), &error))? {
+                Replayed::Moved => Ok(json!({})),
+                Replayed::Gone => {
+                    let text =
+                        format!("group `{group}` of topic `{topic}` has no message {id} to settle any more");
+                    Err(Refusal::not_found(text).remedy("look again at what waits"))
+                }
+                Replayed::Held => {
+                    let text = format!("a consumer of group `{group}` holds message {id} now");
+                    let refusal = Refusal::new(StatusCode::CONFLICT, "conflict", text);
+                    Err(refusal.remedy("try again when it has settled it, or its lease is over"))
+                }
+            }
+        }
+        Wish::Locks { after, limit } => {
+            let opened = locks()?;
+            let found = opened.serves.held(after.as_deref(), limit).await;
+            let found = found.map_err(|error| refused(error.code(), &error))?;
+            let next = (found.len() >= limit).then(|| found.last().map(|one| one.resource.clone()));
+            let items = found.into_iter().map(|one| Lock {
+                base: None,
+                resource: one.resource,
+                owner: one.owner,
+                left_ms: u64::try_from(one.left.as_millis()).unwrap_or(u64::MAX),
+            });
+            Ok(json!({ "items": items.collect::<Vec<_>>(), "next": next.flatten(), "failed": {} }))
+        }
+        Wish::Unlock { resource, owner } => {
+            let opened = locks()?;
+            let released = opened.serves.unlock(&resource, &owner).await;
+            match released.map_err(|error| refused(error.code(), &error))? {
+                Release::Success => Ok(json!({})),
+                Release::DoesNotExist => Err(Refusal::not_found(format!("nobody holds `{resource}` now"))),
+                Release::BelongsToOthers => {
+                    let text = format!("`{resource}` is no longer held by `{owner}` but by another owner");
+                    Err(Refusal::new(StatusCode::CONFLICT, "conflict", text))
+                }
+            }
+        }
+    }
+}
+
+fn shown(one: Peeked) -> Waiting {
+    let Peeked { message, attempt, in_delivery } = one;
+    let text = std::str::from_utf8(&message.data).ok();
+    let end = text.map_or(0, |text| text.floor_char_boundary(MAX_SHOWN));
+    let published = message.published.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Waiting {
+        text: text.map(|text| text[..end].to_owned()),
+        bytes: message.data.len(),
+        id: message.id,
+        content_type: message.content_type,
+        metadata: message.metadata.into_iter().collect(),
+        published_ms: u64::try_from(published.as_millis()).unwrap_or(u64::MAX),
+        attempt,
+        in_delivery,
+    }
+}
+
+/// A driver's refusal: 501 where it cannot do this at all.
+fn refused(code: &str, error: &dyn std::fmt::Display) -> Refusal {
+    match code {
+        "unsupported" => Refusal::new(StatusCode::NOT_IMPLEMENTED, "unsupported", error.to_string()),
+        _ => Refusal::new(StatusCode::CONFLICT, "component", error.to_string()),
+    }
+}
