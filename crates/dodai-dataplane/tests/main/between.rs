@@ -163,7 +163,7 @@ async fn large_and_streamed_bodies_go_through_both_bases_whole() {
 
 #[tokio::test(start_paused = true)]
 async fn grpc_streams_flow_both_ways_across_bases_and_end_with_their_trailers() {
-    local(async {
+    local(Box::pin(async {
         let mut two = two(Protocol::Http2).await;
         let stream = two.near.client_of(81).await.stream;
         let (sender, connection) = h2::client::handshake(stream).await.expect("shaken");
@@ -186,7 +186,7 @@ async fn grpc_streams_flow_both_ways_across_bases_and_end_with_their_trailers() 
         assert_eq!(answer.trailers().await.expect("whole"), Some(trailers("3")));
         let (out, into) = two.counted().await;
         assert_eq!((out.grpc_status, into.grpc_status), (Some(3), Some(3)));
-    })
+    }))
     .await;
 }
 
