@@ -432,8 +432,7 @@ async fn the_limits_of_an_app_outside_count_calls_and_not_their_tries() {
                 let world = World::of(usual(catalog, filtered(vec![]))).await;
                 let mut backends = world.backend(1);
                 beside(async move {
-                    let mut answers = [503, 503, 200, 200, 200].into_iter();
-                    while let Some(status) = answers.next() {
+                    for status in [503, 503, 200, 200, 200] {
                         let mut backend = backends.accept().await;
                         let answer =
                             format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
