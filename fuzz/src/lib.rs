@@ -12,12 +12,14 @@ macro_rules! targets {
 }
 
 targets! {
+    authorizer
     cel
     chunks
     credentials
     dapr_api
     documents
     event
+    forwarded
     guess
     h1_request
     h1_response
@@ -32,5 +34,6 @@ targets! {
     template
     tokens
     trace
+    tunnel
     words
 }

@@ -42,6 +42,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 /// How long at least a certificate is kept that could be renewed at once.
 const LEAST_AGE: Duration = Duration::from_secs(1);
+/// How long it is at most until the wall clock is looked at again: it may jump, as that of a machine that was asleep.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Who signs certificates.
 pub trait Issuer: Send + Sync + 'static {
@@ -218,7 +220,7 @@ impl Membership {
             let next = kept.values().map(|one| one.due).chain([own.due]).min().unwrap_or(own.due);
             let wait = if done {
                 retry = RETRY_FIRST;
-                next.duration_since(now).unwrap_or_default().max(LEAST_AGE)
+                next.duration_since(now).unwrap_or_default().clamp(LEAST_AGE, LOOK)
             } else {
                 retry = (retry * 2).min(RETRY_MOST);
                 retry

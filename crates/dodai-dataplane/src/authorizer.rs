@@ -182,13 +182,17 @@ impl Authorizer {
             Some(code) => return Err(format!("it answered with gRPC status {code}")),
             None => return Err("its answer has no gRPC status".to_owned()),
         }
-        let length =
-            bytes.get(1..5).map(|four| four.iter().fold(0, |sum, byte| (sum << 8) | usize::from(*byte)));
-        let message = length.filter(|_| bytes[0] == 0).and_then(|length| bytes.get(5..5 + length));
-        let message = message.ok_or("its answer is no gRPC message")?;
-        let answer = check::CheckResponse::decode(message).map_err(|error| error.to_string())?;
-        Ok(verdict(answer))
+        answered(&bytes)
     }
+}
+
+/// What the answer of an authorizer decides: one message of gRPC with its length before it.
+pub fn answered(bytes: &[u8]) -> Result<Verdict, String> {
+    let length = bytes.get(1..5).map(|four| four.iter().fold(0, |sum, byte| (sum << 8) | usize::from(*byte)));
+    let message = length.filter(|_| bytes[0] == 0).and_then(|length| bytes.get(5..5 + length));
+    let message = message.ok_or("its answer is no gRPC message")?;
+    let answer = check::CheckResponse::decode(message).map_err(|error| error.to_string())?;
+    Ok(verdict(answer))
 }
 
 /// What is asked of a call: the head, who sends it, and where it goes.

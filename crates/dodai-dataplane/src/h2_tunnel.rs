@@ -49,8 +49,8 @@ pub async fn serve(worker: &Rc<Worker>, side: &Side, head: &Block, receiving: Re
     .await;
 }
 
-/// The request as HTTP/1 writes it.
-fn written(head: &Block) -> Vec<u8> {
+/// The request as HTTP/1 writes it: of a head that was checked and whose method is CONNECT.
+pub fn written(head: &Block) -> Vec<u8> {
     let pseudo = Pseudo::of(head);
     let mut out = Vec::with_capacity(head.size() + 256);
     let mut line = |name: &[u8], value: &[u8]| {
@@ -68,7 +68,10 @@ fn written(head: &Block) -> Vec<u8> {
             line(b"sec-websocket-key", base64::engine::general_purpose::STANDARD.encode(key).as_bytes());
         }
     }
-    let own = |name: &[u8]| name.starts_with(b":") || name == b"host" || name == b"sec-websocket-key";
+    // What follows is no content, whatever length it announces (RFC 9110 section 9.3.6).
+    let own = |name: &[u8]| {
+        name.starts_with(b":") || matches!(name, b"host" | b"sec-websocket-key" | b"content-length")
+    };
     for (name, value, _) in head.iter().filter(|(name, ..)| !own(name)) {
         line(name, value);
     }

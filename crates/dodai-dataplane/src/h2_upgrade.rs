@@ -113,14 +113,15 @@ fn key(head: &request::Parts) -> Option<Vec<u8>> {
 }
 
 /// The head that goes to the endpoint.
-struct Asking {
+pub struct Asking {
     authority: String,
     path: String,
     scheme: &'static str,
     fields: HeaderMap,
 }
 
-fn asking(head: &request::Parts, secure: bool) -> Asking {
+/// What a WebSocket's request is over HTTP/2; `secure`: over TLS.
+pub fn asking(head: &request::Parts, secure: bool) -> Asking {
     let view = RequestHead::Map(head);
     let mut fields = head.headers.clone();
     for name in [HOST, CONNECTION, UPGRADE, KEY, KEEP_ALIVE, TE, CONTENT_LENGTH] {
@@ -135,7 +136,8 @@ fn asking(head: &request::Parts, secure: bool) -> Asking {
 }
 
 impl Asking {
-    fn write(&self, encoder: &mut h2::Encoder, out: &mut Vec<u8>) {
+    /// Writes it.
+    pub fn write(&self, encoder: &mut h2::Encoder, out: &mut Vec<u8>) {
         let head = Pseudo {
             method: Method::CONNECT.as_str(),
             scheme: self.scheme,

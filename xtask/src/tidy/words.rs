@@ -45,6 +45,15 @@ const CODE_BANS: &[Ban] = &[
                  each use with its reason",
     },
     Ban {
+        words: &["SystemTime::now"],
+        inside: &["crates/dodai-dataplane/src/"],
+        // Times of tokens, `Retry-After`, and what records and headers say of when a call was.
+        except: &["/jwt.rs", "/refused.rs", "/lap.rs", "/stats.rs", "/changes.rs"],
+        unless: None,
+        reason: "the wall clock jumps: timeouts, limits and breakers are measured with `Instant`, and it is read only for what \
+                 the world dates",
+    },
+    Ban {
         words: &["todo!", "unimplemented!"],
         inside: &[],
         except: &[],
@@ -171,6 +180,14 @@ mod tests {
         assert_eq!(findings("crates/dodai-transport/src/x.rs", "unsafe { f() }"), 0);
         assert_eq!(findings("crates/dodai-base/src/shim.rs", "unsafe { f() }"), 0);
         assert_eq!(findings("crates/dodai-base/src/lib.rs", "unsafe { f() }"), 1);
+    }
+
+    #[test]
+    fn the_data_path_reads_the_wall_clock_where_it_must() {
+        let text = "let now = SystemTime::now();";
+        assert_eq!(findings("crates/dodai-dataplane/src/rate.rs", text), 1);
+        assert_eq!(findings("crates/dodai-dataplane/src/jwt.rs", text), 0);
+        assert_eq!(findings("crates/dodai-dataplane/tests/main/tokens.rs", text), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A base's place in a mesh, with real certificates and a server that is played.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use dodai_core::id::{InstanceId, RevisionId, ServiceId};
 use dodai_core::snapshot::{Endpoints, Resource};
@@ -104,10 +104,14 @@ fn damage_is_told_with_a_remedy() {
     assert!(error.contains("base.pem") && error.contains("join again"), "{error}");
 }
 
-/// A wall clock that goes with paused time.
-fn paused_clock() -> Clock {
-    let (epoch, start) = (SystemTime::now(), tokio::time::Instant::now());
-    Clock::from_fn(move || epoch + start.elapsed())
+/// A wall clock that goes with paused time, and is ahead of it by so many seconds.
+fn paused_clock(ahead: &Arc<AtomicI64>) -> Clock {
+    let (epoch, start, ahead) = (SystemTime::now(), tokio::time::Instant::now(), ahead.clone());
+    Clock::from_fn(move || {
+        let (now, by) = (epoch + start.elapsed(), ahead.load(Ordering::Relaxed));
+        let apart = Duration::from_secs(by.unsigned_abs());
+        if by < 0 { now - apart } else { now + apart }
+    })
 }
 
 /// A server that can be away, and counts who asks.
@@ -139,6 +143,8 @@ impl Issuer for AtSite {
 
 struct Running {
     site: Arc<Site>,
+    /// Seconds by which the wall clock has jumped.
+    ahead: Arc<AtomicI64>,
     membership: Membership,
     own: LiveSvid,
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -149,7 +155,8 @@ struct Running {
 
 impl Running {
     async fn start(life: Duration) -> Running {
-        let (folder, clock) = (tempfile::tempdir().expect("a folder"), paused_clock());
+        let (folder, ahead) = (tempfile::tempdir().expect("a folder"), Arc::default());
+        let clock = paused_clock(&ahead);
         let authority = Authority::create(TrustDomain::default(), clock.now()).expect("a root");
         let authorities = Authorities::only(Arc::new(authority)).expect("a root");
         let (away, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -172,7 +179,7 @@ impl Running {
         let heed = membership.clone().heed(seen.clone(), status.clone(), tasks.clone());
         tasks.spawn(Kind::Loop, heed);
         tasks.spawn(Kind::Loop, membership.clone().tend(seen, tasks.clone()));
-        Running { site, membership, own, snapshots, status, folder, _tasks: tasks }
+        Running { site, ahead, membership, own, snapshots, status, folder, _tasks: tasks }
     }
 
     /// Tells it what a server would tell.
@@ -225,6 +232,25 @@ async fn a_server_that_is_gone_for_an_hour_is_waited_for_and_nothing_ends() {
     let after = running.site.asked.load(Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(running.site.asked.load(Ordering::Relaxed), after, "then all is quiet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_over_a_renewal_has_it_made_soon() {
+    const DAY: i64 = 24 * 3600;
+    let running = Running::start(Duration::from_secs(24 * 3600)).await;
+    let shop = AppId::parse("default/shop").expect("valid");
+    running.membership.held(&shop).await;
+    let first = running.own.load().not_after();
+    // As a machine finds it that was asleep for a weekend.
+    running.ahead.store(2 * DAY, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let (second, asked) = (running.own.load().not_after(), running.site.asked.load(Ordering::Relaxed));
+    assert!(second > first + Duration::from_secs(24 * 3600), "it is renewed by the new time");
+    // One that is set back has certificates that last for longer; it asks for none, and holds what it has.
+    running.ahead.store(0, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(running.site.asked.load(Ordering::Relaxed), asked);
+    assert!(running.membership.holds(&shop) && running.own.load().not_after() == second);
 }
 
 #[tokio::test(start_paused = true)]

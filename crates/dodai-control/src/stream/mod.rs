@@ -63,6 +63,32 @@ fn encode(delta: &Delta, whole: bool) -> wire::Delta {
     }
 }
 
+/// What a field of a message costs at most beside its bytes.
+const FIELD_COST: usize = 16;
+
+/// Why a delta does not fit into a message of `most` bytes, if it does not.
+fn too_large(delta: &wire::Delta, most: usize) -> Option<String> {
+    let named = |name: &wire::Name| 3 * FIELD_COST + name.kind.len() + name.name.len();
+    let size = |one: &wire::Envelope| FIELD_COST + one.json.len() + one.name.as_ref().map_or(0, named);
+    let removals: usize = delta.removals.iter().map(named).sum();
+    let whole = delta.upserts.iter().map(size).sum::<usize>() + removals + 3 * FIELD_COST;
+    if whole <= most {
+        return None;
+    }
+    let mut all: Vec<&wire::Envelope> = delta.upserts.iter().collect();
+    all.sort_by_key(|one| std::cmp::Reverse(size(one)));
+    let shown = |one: &&wire::Envelope| {
+        let name = one.name.as_ref().map(|name| format!("{} `{}`", name.kind, name.name));
+        format!("{} ({} bytes)", name.unwrap_or_default(), one.json.len())
+    };
+    let largest: Vec<String> = all.iter().take(3).map(shown).collect();
+    Some(format!(
+        "what has changed for it takes {whole} bytes, and a message has at most {most}; it goes on with what it was told \
+         before. The largest are {}: make their documents smaller, or take some away",
+        largest.join(", ")
+    ))
+}
+
 /// What a delta makes of `before`. Kinds that this version does not know are an error with their name.
 fn apply(before: &Snapshot, delta: &wire::Delta) -> Result<Snapshot, String> {
     let mut upserts = Vec::new();

@@ -30,7 +30,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::ask::{Asker, Open, Question};
 use super::rivals::{Process, Rivals};
-use super::{MAX_MESSAGE, encode};
+use super::{MAX_MESSAGE, encode, too_large};
 use crate::control::Control;
 use crate::error::Error;
 use crate::snapshot::BaseSettings;
@@ -73,6 +73,8 @@ pub struct Server {
     authorities: Arc<Authorities>,
     blobs: Arc<dyn Blobs>,
     validity: Duration,
+    /// The largest delta that is sent, bytes.
+    largest: usize,
     asker: Asker,
     rivals: Arc<Rivals>,
     tasks: Tasks,
@@ -91,6 +93,7 @@ impl Server {
             authorities,
             blobs,
             validity: LEAF_VALIDITY,
+            largest: MAX_MESSAGE,
             asker: Asker::default(),
             rivals: Arc::default(),
             tasks: tasks.clone(),
@@ -101,6 +104,13 @@ impl Server {
     #[must_use]
     pub fn with_validity(mut self, validity: Duration) -> Server {
         self.validity = validity;
+        self
+    }
+
+    /// The same with another size of what is told at once, in bytes: at most what a base reads, 64 MiB.
+    #[must_use]
+    pub fn with_largest(mut self, bytes: usize) -> Server {
+        self.largest = bytes.min(MAX_MESSAGE);
         self
     }
 
@@ -327,7 +337,7 @@ impl Service for Server {
         // One delta at a time: what changes while it is on its way goes into the next.
         let (send, receive) = mpsc::channel(1);
         let questions = self.asker.enter(&link.base);
-        self.tasks.spawn(Kind::Api, converse(link, inbound, questions, send, self.tasks.clone()));
+        self.tasks.spawn(Kind::Api, self.clone().converse(link, inbound, questions, send));
         let outbound =
             unfold(receive, |mut receive| async move { receive.recv().await.map(|one| (one, receive)) });
         Ok(Response::new(outbound.boxed()))
@@ -367,6 +377,70 @@ impl Service for Server {
     }
 }
 
+impl Server {
+    /// Carries one base's stream until either side ends. The link ends with it, which tells control.
+    async fn converse(
+        self,
+        mut link: Link,
+        mut inbound: Streaming<wire::BaseMessage>,
+        mut questions: mpsc::Receiver<Question>,
+        outbound: mpsc::Sender<Result<wire::ServerMessage, Status>>,
+    ) {
+        let mut told = Arc::new(Snapshot::default());
+        let mut whole = true;
+        // What could not be told, so that it is said once.
+        let mut kept_back = 0;
+        let mut open = Open::default();
+        loop {
+            let next = link.snapshots.borrow_and_update().clone();
+            if next.version > told.version.max(kept_back) {
+                let delta = encode(&told.diff(&next), whole);
+                if let Some(why) = too_large(&delta, self.largest) {
+                    // A message that the base cannot read would end its stream, again and again.
+                    tracing::error!(base = %link.base, version = next.version, "{why}");
+                    self.control.note(link.base.to_string(), "SnapshotTooLarge", why);
+                    kept_back = next.version;
+                } else {
+                    if outbound.send(Ok(wire::ServerMessage { delta: Some(delta), ask: None })).await.is_err()
+                    {
+                        return;
+                    }
+                    (told, whole) = (next, false);
+                }
+            }
+            let asks = tokio::select! {
+                // Cancel safe: the snapshot is state, and what was not received whole stays where it is.
+                () = self.tasks.closing() => return,
+                changed = link.snapshots.changed() => {
+                    if changed.is_err() {
+                        let text = format!("another stream of base {} has taken its place", link.base);
+                        let _gone = outbound.send(Err(Status::aborted(text))).await;
+                        return;
+                    }
+                    Vec::new()
+                }
+                // A second stream of this base takes the questions over; this one goes on without.
+                Some(question) = questions.recv() => open.ask(question),
+                message = inbound.message() => match message {
+                    Ok(Some(wire::BaseMessage { message: Some(Message::Answer(answer)) })) => {
+                        open.take(answer).into_iter().collect()
+                    }
+                    Ok(Some(message)) => {
+                        take(&link, message);
+                        Vec::new()
+                    }
+                    Ok(None) | Err(_) => return,
+                },
+            };
+            for ask in asks {
+                if outbound.send(Ok(wire::ServerMessage { delta: None, ask: Some(ask) })).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
 /// What a base is when it comes: the first status that it sends.
 async fn first_report(inbound: &mut Streaming<wire::BaseMessage>) -> Result<Report, Status> {
     while let Some(message) = inbound.message().await? {
@@ -376,58 +450,6 @@ async fn first_report(inbound: &mut Streaming<wire::BaseMessage>) -> Result<Repo
         }
     }
     Err(Status::invalid_argument("the stream ended before a status came"))
-}
-
-/// Carries one base's stream until either side ends. The link ends with it, which tells control.
-async fn converse(
-    mut link: Link,
-    mut inbound: Streaming<wire::BaseMessage>,
-    mut questions: mpsc::Receiver<Question>,
-    outbound: mpsc::Sender<Result<wire::ServerMessage, Status>>,
-    tasks: Tasks,
-) {
-    let mut told = Arc::new(Snapshot::default());
-    let mut whole = true;
-    let mut open = Open::default();
-    loop {
-        let next = link.snapshots.borrow_and_update().clone();
-        if next.version > told.version {
-            let delta = Some(encode(&told.diff(&next), whole));
-            if outbound.send(Ok(wire::ServerMessage { delta, ask: None })).await.is_err() {
-                return;
-            }
-            (told, whole) = (next, false);
-        }
-        let asks = tokio::select! {
-            // Cancel safe: the snapshot is state, and what was not received whole stays where it is.
-            () = tasks.closing() => return,
-            changed = link.snapshots.changed() => {
-                if changed.is_err() {
-                    let text = format!("another stream of base {} has taken its place", link.base);
-                    let _gone = outbound.send(Err(Status::aborted(text))).await;
-                    return;
-                }
-                Vec::new()
-            }
-            // A second stream of this base takes the questions over; this one goes on without.
-            Some(question) = questions.recv() => open.ask(question),
-            message = inbound.message() => match message {
-                Ok(Some(wire::BaseMessage { message: Some(Message::Answer(answer)) })) => {
-                    open.take(answer).into_iter().collect()
-                }
-                Ok(Some(message)) => {
-                    take(&link, message);
-                    Vec::new()
-                }
-                Ok(None) | Err(_) => return,
-            },
-        };
-        for ask in asks {
-            if outbound.send(Ok(wire::ServerMessage { delta: None, ask: Some(ask) })).await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 fn take(link: &Link, message: wire::BaseMessage) {

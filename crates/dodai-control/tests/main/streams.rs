@@ -319,6 +319,50 @@ async fn a_message_that_is_too_large_ends_its_stream_and_the_base_comes_back() {
     until("the base comes back", || asker.ask(&far, b"one".to_vec()).is_ok()).await;
 }
 
+#[tokio::test]
+async fn what_is_too_large_to_be_told_is_kept_back_and_named_and_the_base_stays() {
+    let tasks = Tasks::new();
+    let site = Site::new(&tasks);
+    let (control, _) = site.serve(anywhere(), &tasks).await;
+    let server = Server::new(control.clone(), site.authorities.clone(), Arc::new(NoBlobs), &tasks);
+    let listener = Network::system().listen(anywhere(), &Options::named("test")).expect("binds");
+    let at = listener.local_addr().expect("an address");
+    let own = Arc::new(site.svid(&PeerIdentity::Server));
+    server
+        .with_largest(60_000)
+        .serve(listener, acceptor(own, site.trust.clone(), &[Alpn::H2], Clock::system()));
+    let (link, stands) =
+        site.remote("far", at).connect(None, Introduction::default(), Arc::new(NoAnswers), &tasks);
+    let (seen, reports) = (link.snapshots.clone(), link.status.clone());
+    tasks.spawn(Kind::Loop, play(link, None));
+    let put = async |name: &str, bytes: usize| {
+        let value = "x".repeat(bytes);
+        let documents =
+            yaml(&module(name, "v1.wasm", &format!("  env:\n    - name: NOTE\n      value: {value}\n")));
+        control.apply(&apply(&documents, FieldOwner::Cli, None)).await.expect("applies");
+    };
+    put("small", 10).await;
+    until("the first is told", || seen.borrow().workloads().count() == 1).await;
+    put("huge", 100_000).await;
+    let told = || {
+        let all = control.events(0).into_iter().filter(|one| one.reason == "SnapshotTooLarge");
+        all.collect::<Vec<_>>()
+    };
+    until("it is said", || !told().is_empty()).await;
+    let event = told().remove(0);
+    assert_eq!(event.object, "far");
+    assert!(event.message.contains("default/huge") && event.message.contains("60000"), "{}", event.message);
+    assert_eq!(seen.borrow().workloads().count(), 1, "the base goes on with what it had");
+    // The stream is still the same one: what the base says is heard, and what fits is told.
+    reports.send_modify(|status| status.refused = Some(Refusal { version: 77, reason: "still here".into() }));
+    until("the base is heard", || control.events(0).iter().any(|one| one.message.contains("still here")))
+        .await;
+    assert_eq!(*stands.borrow(), Standing::Connected);
+    assert_eq!(control.events(0).iter().filter(|one| one.reason == "BaseConnected").count(), 1);
+    put("huge", 10).await;
+    until("the second is told", || seen.borrow().workloads().count() == 2).await;
+}
+
 #[test]
 fn the_last_snapshot_reads_back_and_damage_is_found() {
     let folder = tempfile::tempdir().expect("a folder");

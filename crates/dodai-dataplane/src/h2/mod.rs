@@ -27,7 +27,7 @@ pub use connection::{Connection, Role, Settings};
 pub use encode::Encoder;
 pub use half::{Gone, Receiving, Sending, Shared};
 pub use hpack::{Broken, Decoder};
-pub use message::{Malformed, Pseudo, write_fields, write_request, write_response};
+pub use message::{Malformed, Pseudo, check_request, write_fields, write_request, write_response};
 pub use peek::{First, first};
 pub use stream::Piece;
 

@@ -31,7 +31,7 @@ struct Two {
 }
 
 async fn two(protocol: Protocol) -> Two {
-    two_of(&Issuer::new(), protocol, CallPolicy::default()).await
+    Box::pin(two_of(&Issuer::new(), protocol, CallPolicy::default())).await
 }
 
 async fn two_of(issuer: &Issuer, protocol: Protocol, policy: CallPolicy) -> Two {

@@ -45,7 +45,7 @@ impl Source {
     }
 
     /// The other side has given up.
-    async fn cut_off(self) {
+    async fn cut(self) {
         match self {
             Source::H1(mut peer) => peer.ended().await,
             Source::H2(mut body) => {
@@ -91,7 +91,7 @@ async fn each_event_comes_by_itself_for_much_longer_than_a_call_waits_for_its_he
             }
             let start = Instant::now();
             drop(events);
-            source.cut_off().await;
+            source.cut().await;
             assert!(start.elapsed() < Duration::from_millis(100), "{protocol:?}: {:?}", start.elapsed());
         }
     })
@@ -112,7 +112,7 @@ async fn a_stream_without_events_lives_as_long_as_one_may_stand_still() {
                 assert!(end.expect_err("cut").is_reset(), "{protocol:?}");
                 let took = start.elapsed();
                 assert!(took >= secs(expect) && took < secs(expect + 1), "{protocol:?}: {took:?}");
-                source.cut_off().await;
+                source.cut().await;
             }
         }
     })

@@ -67,13 +67,15 @@ async fn a_websocket_over_http_2_reaches_an_endpoint_that_speaks_http_1() {
             assert_eq!(request.header("upgrade"), Some("websocket"));
             assert_eq!(request.header("sec-websocket-version"), Some("13"));
             assert_eq!(request.header("sec-websocket-key").map(str::len), Some(24));
+            assert_eq!(request.header("content-length"), None, "nothing that follows is content");
             assert_eq!(backend.text(4).await, "ping");
             backend.send("pong").await;
             backend.ended().await;
             backend.send("last words").await;
         });
-        let (status, mut receiving, mut sending) =
-            open(&mut sender, connect(Some(Protocol::from_static("websocket")))).await;
+        let mut request = connect(Some(Protocol::from_static("websocket")));
+        request.headers_mut().insert("content-length", "4".parse().expect("valid"));
+        let (status, mut receiving, mut sending) = open(&mut sender, request).await;
         assert_eq!(status, StatusCode::OK);
         assert_eq!(text(&mut receiving).await, "hello");
         sending.send_data(Bytes::from_static(b"ping"), false).expect("open");
