@@ -154,6 +154,30 @@ pub struct Apply {
     /// Remove what was applied from these paths earlier and is no longer there.
     #[arg(long)]
     pub prune: bool,
+    /// Whose the documents are from now on: what a file of a project says, or a change by hand. After one by hand, what
+    /// was deployed or gone back to stays where it says nothing else, and the next apply of the file brings back what that
+    /// says otherwise.
+    #[arg(long, value_enum, default_value_t = Owner::File)]
+    pub owner: Owner,
+}
+
+/// Who writes documents by `dodai apply`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Owner {
+    /// A file of a project.
+    File,
+    /// Somebody on the command line.
+    Cli,
+}
+
+impl Owner {
+    /// The word for it in the management API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Owner::File => "file",
+            Owner::Cli => "cli",
+        }
+    }
 }
 
 /// `dodai diff`.
