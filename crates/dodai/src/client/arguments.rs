@@ -289,7 +289,7 @@ pub struct Call {
     /// The method; default: GET, or POST with a body.
     #[arg(short = 'X', long)]
     pub method: Option<String>,
-    /// The body; `@FILE` for a file's content.
+    /// The body; `@FILE` for a file's content, `@@` for what begins with one `@`.
     #[arg(short, long)]
     pub data: Option<String>,
     /// A header, `name: value` (repeat).
@@ -307,7 +307,7 @@ pub struct Publish {
     pub pubsub: String,
     /// The topic.
     pub topic: String,
-    /// The data; `@FILE` for a file's content.
+    /// The data; `@FILE` for a file's content, `@@` for what begins with one `@`. After `--` it may begin with `-`.
     pub data: String,
     /// The content type; default: JSON if the data is JSON, plain text otherwise.
     #[arg(long)]
@@ -327,7 +327,7 @@ pub enum Config {
         /// Where.
         #[command(flatten)]
         key: ConfigKey,
-        /// The value.
+        /// The value; `@FILE` for a file's content, `@@` for what begins with one `@`. After `--` it may begin with `-`.
         value: String,
     },
     /// Remove a value.
