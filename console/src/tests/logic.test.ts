@@ -297,8 +297,22 @@ describe("shares", () => {
 
 describe("a document as a command", () => {
   it("ends where no line of it does", () => {
-    expect(format.applied("a: 1")).toBe("dodai apply -f - <<'EOF'\na: 1\nEOF");
-    expect(format.applied("a: |\nEOF\nEOF_\n")).toBe("dodai apply -f - <<'EOF__'\na: |\nEOF\nEOF_\nEOF__");
+    expect(format.applied("a: 1")).toBe("dodai apply --owner cli -f - <<'EOF'\na: 1\nEOF");
+    expect(format.applied("a: |\nEOF\nEOF_\n")).toBe("dodai apply --owner cli -f - <<'EOF__'\na: |\nEOF\nEOF_\nEOF__");
+  });
+});
+
+describe("data as a command", () => {
+  it("is what the button sends", () => {
+    expect(format.publishing("bus", "default", "orders", '{"id": 1}')).toBe(`dodai publish --content-type application/json bus orders '{"id": 1}'`);
+    expect(format.publishing("bus", "team a", "orders", "{no json")).toBe("dodai publish --content-type text/plain -n 'team a' bus orders '{no json'");
+    expect(format.publishing("bus", "default", "orders", "[1]")).toBe("dodai publish --content-type application/json bus orders '[1]'");
+    expect(format.publishing("bus", "default", "-t", "-5")).toBe("dodai publish --content-type application/json -- bus -t -5");
+    expect(format.publishing("bus", "default", "orders", "@home")).toBe("dodai publish --content-type text/plain bus orders @@home");
+    expect(format.configuring("settings", "default", "key", null)).toBe("dodai config get settings key");
+    expect(format.configuring("settings", "shop", "key", "")).toBe("dodai config set -n shop settings key ''");
+    expect(format.configuring("settings", "default", "key", "@@")).toBe("dodai config set settings key @@@");
+    expect(format.configuring("settings", "shop", "key", "--off")).toBe("dodai config set -n shop -- settings key --off");
   });
 });
 
