@@ -30,7 +30,7 @@ const format = await import("../format");
 const { toYaml } = await import("../yaml");
 const { callKey, readTold } = await import("../calls");
 const { asked, command } = await import("../pages/calls");
-const { isMoving, sharesOf, withShares } = await import("../shares");
+const { choicesOf, isFromFile, isMoving, saysSame, sharesOf, withShares } = await import("../shares");
 const { saidCodes } = await import("../text/refusals");
 const { graphOf, placesOf } = await import("../pages/topology");
 
@@ -286,12 +286,43 @@ describe("shares", () => {
     expect(split.spec).toEqual({ module: {}, traffic: [{ revision: "latest", weight: 90 }, { revision: "a", weight: 10 }] });
     expect(withShares(app([{ revision: "a" }]), [{ revision: "latest", weight: 100 }]).spec).toEqual({ module: {} });
   });
-  it("move until each revision that has one is ready", () => {
-    const traffic = [{ revision: "latest", weight: 1 }, { revision: "a", weight: 1 }];
+  it("move until each revision that is named takes its own", () => {
+    const traffic = [{ revision: "latest", weight: 2 }, { revision: "a", weight: 2 }];
     const b = { id: "b", weight: 1, ready: 1, wanted: 1 };
+    expect(isMoving(app(traffic))).toBe(true);
     expect(isMoving(app(traffic, [b]))).toBe(true);
-    expect(isMoving(app(traffic, [b, { id: "a", weight: 1, ready: 0, wanted: 1 }]))).toBe(true);
+    expect(isMoving(app(traffic, [b, { id: "a", weight: 0, ready: 0, wanted: 1 }]))).toBe(true);
     expect(isMoving(app(traffic, [b, { id: "a", weight: 1, ready: 1, wanted: 1 }]))).toBe(false);
+  });
+  it("do not move where the document names no revision", () => {
+    const ran = { id: "b", weight: 0, ready: 0, wanted: 1 };
+    expect(isMoving(app(undefined, [ran]))).toBe(false);
+    expect(isMoving(app([{ revision: "latest" }], [ran]))).toBe(false);
+  });
+  const kept = (id: string, template: unknown = { module: {} }) => ({ metadata: {}, spec: { id, template } }) as unknown as Document;
+  it("begin as the document has them, however small or old", () => {
+    const traffic = [{ revision: "old", weight: 1 }, { revision: "latest", weight: 999 }];
+    const split = app(traffic);
+    const choices = choicesOf(split, [kept("b"), kept("a")]);
+    expect(choices).toEqual([
+      { revision: "latest", weight: 999 },
+      { revision: "b", weight: 0 },
+      { revision: "a", weight: 0 },
+      { revision: "old", weight: 1, hindrance: "gone" },
+    ]);
+    expect(saysSame(split, choices)).toBe(true);
+    const more = choices.map((one) => (one.revision === "a" ? { revision: "a", weight: 7 } : { revision: one.revision, weight: one.weight }));
+    expect(saysSame(split, more)).toBe(false);
+    expect(withShares(split, more).spec).toEqual({ module: {}, traffic: [...traffic, { revision: "a", weight: 7 }] });
+  });
+  it("cannot be given to what would not run beside the newest", () => {
+    const fixed = { process: {}, services: [{ name: "http", port: 80 }] };
+    const choices = choicesOf(app(undefined), [kept("b", fixed), kept("a", fixed), kept("c", { process: {}, run: "once" }), kept("d", { process: {}, services: [{ name: "http" }] }), kept("e", { module: {}, services: [{ port: 80 }] })]);
+    expect(choices.map((one) => one.hindrance)).toEqual([undefined, undefined, "ports", "once", undefined, undefined]);
+  });
+  it("are taken away by the file that the app came from", () => {
+    const from = (metadata: unknown) => isFromFile({ document: { metadata } } as unknown as App);
+    expect([from({ fieldOwners: { "": "file" } }), from({ fieldOwners: { "": "console" } }), from({}), from({ fieldOwners: { "": "console" }, annotations: { "dodai.dev/file-revision": "a" } })]).toEqual([true, false, false, true]);
   });
 });
 
