@@ -28,7 +28,7 @@ const { checkText } = await import("../schema");
 const { tokens } = await import("../parts/editor");
 const format = await import("../format");
 const { toYaml } = await import("../yaml");
-const { callKey, readTold } = await import("../calls");
+const { callKey, isOfEdge, readTold } = await import("../calls");
 const { asked, command } = await import("../pages/calls");
 const { choicesOf, isFromFile, isMoving, saysSame, sharesOf, withShares } = await import("../shares");
 const { saidCodes } = await import("../text/refusals");
@@ -169,6 +169,14 @@ describe("the stream of calls", () => {
   it("has calls, and says what is missing", () => {
     const call = { sequence: 1, span_id: "a", time: "2026-01-01T00:00:00Z", service: "" };
     expect(read(call, { missed: 3 }, { base: "one", missed: 2 }, { base: "two", ended: "it left" }, { odd: true })).toEqual([" 1 a ", "missed 3", "missed 2", "two: it left"]);
+  });
+  it("has each call of an edge once", () => {
+    const of = (direction: string, service: string) => isOfEdge({ caller: "default/web", direction, service } as Call, "default/web", "default/db");
+    expect(of("outbound", "default/db/http")).toBe(true);
+    expect(of("inbound", "default/db/http")).toBe(false);
+    expect(of("outbound", "default/dbs/http")).toBe(false);
+    const lost = { caller: "outside", direction: "gateway", service: "" } as Call;
+    expect([isOfEdge(lost, "outside", ""), isOfEdge(lost, "default/web", ""), isOfEdge(lost, "outside", "default/db")]).toEqual([true, false, false]);
   });
   it("tells calls of several bases apart", () => {
     const [one, two] = ["one", "two"].map((base) => ({ base, sequence: 1, span_id: "a", time: "2026-01-01T00:00:00Z", service: "" }));
