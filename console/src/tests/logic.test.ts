@@ -17,7 +17,7 @@ vi.stubGlobal("document", { hidden: false, addEventListener: () => undefined, re
 
 const { follow, parse } = await import("../api/stream");
 const { address } = await import("../api/client");
-const { append } = await import("../api/live");
+const { append, regularly } = await import("../api/live");
 const { columns } = await import("../parts/chart");
 const { steps, ordered } = await import("../parts/stations");
 const { fit } = await import("../parts/palette");
@@ -70,6 +70,31 @@ describe("addresses", () => {
   it("have parts and query escaped", () => {
     expect(address("kept", { namespace: "default", name: "a b", store: "s", key: "cart/1?" })).toBe("/v1/apps/default/a%20b/state/s/cart%2F1%3F");
     expect(address("calls", { app: "default/web", errors: false })).toBe("/v1/calls?app=default%2Fweb");
+  });
+});
+
+describe("what is asked for regularly", () => {
+  it("waits for its answer, and for somebody to see the page", () => {
+    vi.useFakeTimers();
+    const page = { hidden: false, seen: () => undefined as void, addEventListener: (_: string, seen: () => void) => (page.seen = seen), removeEventListener: () => (page.seen = () => undefined) };
+    const before = globalThis.document;
+    vi.stubGlobal("document", page);
+    let [asked, busy] = [0, false];
+    const stop = regularly(3000, () => (asked += 1), () => busy);
+    const after = (ms: number) => (vi.advanceTimersByTime(ms), asked);
+    expect(after(6000)).toBe(2);
+    busy = true;
+    expect(after(6000)).toBe(2);
+    [busy, page.hidden] = [false, true];
+    expect(after(60_000)).toBe(2);
+    page.hidden = false;
+    page.seen();
+    expect(asked).toBe(3);
+    stop();
+    page.seen();
+    expect(after(60_000)).toBe(3);
+    vi.stubGlobal("document", before);
+    vi.useRealTimers();
   });
 });
 
