@@ -133,6 +133,9 @@ async function shares(page) {
   // Whoever else changes the shares, the dialog shows what is.
   const says75 = () => page.waitForFunction(() => document.querySelector("dialog input[type=number]")?.value === "75");
   await open();
+  await dialog.getByText("This app came from a file.").waitFor();
+  await dialog.getByLabel("Type web").fill("web");
+  assert.ok(await dialog.getByRole("button", { name: "Move", exact: true }).isDisabled(), "nothing was changed, and it can be moved");
   await dialog.getByLabel(`Weight of ${newest}`).fill("25");
   await dialog.getByLabel("Weight of latest").fill("75");
   await dialog.getByText(`revision: ${newest}`).waitFor();

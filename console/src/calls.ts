@@ -23,6 +23,13 @@ export function readTold(data: string, reader: Reader) {
   else if (typeof told.time === "string" && typeof told.service === "string") reader.call(told);
 }
 
+/**
+ * Whether a call is one of an edge, counted where it begins. The filter of the stream also lets through what the app itself
+ * calls, and a call from base to base is told by both: `inbound` is its arrival.
+ */
+export const isOfEdge = (call: Call, caller: string, app: string) =>
+  call.direction !== "inbound" && call.caller === caller && (app === "" ? call.service === "" : call.service.startsWith(`${app}/`));
+
 /** How a call ended, in one tone. */
 export function toneOfCall(call: Call): Tone {
   if (call.failure || call.status >= 500 || call.status === 0 || (call.grpc_status ?? 0) !== 0) return "bad";

@@ -77,9 +77,36 @@ export const quoted = (word: string) => (/^[\w@%+=:,./-]+$/.test(word) ? word : 
 /** The namespace flag of a command, where it is needed. */
 export const inNamespace = (namespace: string) => (namespace === "default" ? "" : ` -n ${quoted(namespace)}`);
 
-/** The command that applies this document: its text goes along, up to a word that is no line of it. */
+/** The type that data is published with. */
+export function typeOf(data: string): string {
+  try {
+    JSON.parse(data);
+    return "application/json";
+  } catch {
+    return "text/plain";
+  }
+}
+
+/** Data as the command line takes it: after an `@` it would look for a file. */
+const given = (data: string) => (data.startsWith("@") ? `@${data}` : data);
+
+/** A command with its flags, and words that may begin like one. */
+function worded(start: string, ...words: string[]): string {
+  const flagged = words.some((word) => word.startsWith("-")) ? [start, "--"] : [start];
+  return [...flagged, ...words.map(quoted)].join(" ");
+}
+
+/** The command that publishes this. */
+export const publishing = (component: string, namespace: string, topic: string, data: string) =>
+  worded(`dodai publish --content-type ${typeOf(data)}${inNamespace(namespace)}`, component, topic, given(data));
+
+/** The command that reads a configuration value, or writes one. */
+export const configuring = (store: string, namespace: string, key: string, value: string | null) =>
+  value === null ? worded(`dodai config get${inNamespace(namespace)}`, store, key) : worded(`dodai config set${inNamespace(namespace)}`, store, key, given(value));
+
+/** The command that applies this document as a change by hand: its text goes along, up to a word that is no line of it. */
 export function applied(text: string): string {
   let end = "EOF";
   while (text.split("\n").includes(end)) end += "_";
-  return `dodai apply -f - <<'${end}'\n${text.endsWith("\n") ? text : `${text}\n`}${end}`;
+  return `dodai apply --owner cli -f - <<'${end}'\n${text.endsWith("\n") ? text : `${text}\n`}${end}`;
 }

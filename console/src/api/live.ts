@@ -130,6 +130,19 @@ export interface Got<T> {
   again: () => void;
 }
 
+/** Asks every so often, but neither while nobody sees the page nor while an answer is on its way: some ask every base. */
+export function regularly(everyMs: number, again: () => void, isBusy: () => boolean): () => void {
+  const look = () => {
+    if (!document.hidden && !isBusy()) again();
+  };
+  const timer = setInterval(look, everyMs);
+  document.addEventListener("visibilitychange", look);
+  return () => {
+    clearInterval(timer);
+    document.removeEventListener("visibilitychange", look);
+  };
+}
+
 /** An answer of the API that is kept up to date. `null` asks nothing. */
 export function useApi<N extends Name>(
   name: N,
@@ -168,10 +181,10 @@ export function useApi<N extends Name>(
     entry.listeners.add(listener);
     if (!entry.asked || entry.error) entry.again();
     else listener();
-    const timer = everyMs ? setInterval(entry.again, everyMs) : undefined;
+    const rest = everyMs ? regularly(everyMs, entry.again, () => entry.answered < entry.asked) : undefined;
     return () => {
       entry.listeners.delete(listener);
-      clearInterval(timer);
+      rest?.();
       setTimeout(() => {
         if (entry.listeners.size || cache.get(url) !== entry) return;
         cache.delete(url);

@@ -311,7 +311,7 @@ function Revisions({ app }: { app: App }) {
     >
       {isMoving(app) && app.shape !== "external" && (
         <div className="notice warn" role="status">
-          {t("Calls are on their way to what the document says: {shares}", {
+          {t("Calls do not go as the document says yet: {shares}", {
             shares: (app.status.revisions ?? []).map((one) => `${one.id} ${percent(one.weight / all)}, ${t("{ready} of {wanted} ready", { ready: one.ready ?? 0, wanted: one.wanted ?? 0 })}`).join("; "),
           })}
         </div>
@@ -374,7 +374,7 @@ function Revisions({ app }: { app: App }) {
       {back !== null && <RollBack app={app} to={back} onClose={() => setBack(null)} />}
       {isSharing && (
         <Suspense fallback={null}>
-          <Shares key={JSON.stringify(sharesOf(app))} app={app} revisions={revisions.map((one) => String((one.spec as { id: string }).id))} onClose={() => setSharing(false)} />
+          <Shares key={JSON.stringify(sharesOf(app))} app={app} revisions={revisions} onClose={() => setSharing(false)} />
         </Suspense>
       )}
     </Panel>

@@ -4,7 +4,7 @@ import { ask, type Refused } from "../api/client";
 import { useApi } from "../api/live";
 import type { Component } from "../api/schema";
 import { appPath } from "../apps";
-import { bytes, inNamespace, quoted, short } from "../format";
+import { bytes, configuring, publishing, short, typeOf } from "../format";
 import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
@@ -210,9 +210,9 @@ function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) 
   const [data, setData] = useState('{"hello": "world"}');
   const [isAsking, setAsking] = useState(false);
   const [sent, setSent] = useState(0);
-  const command = `dodai publish ${quoted(one.name)} ${quoted(topic || "TOPIC")} ${quoted(data)}${inNamespace(one.namespace)}`;
+  const command = publishing(one.name, one.namespace, topic || "TOPIC", data);
   const publish = async () => {
-    await ask("publish", { pubsub: one.name, topic, namespace: one.namespace }, new Blob([data], { type: data.trim().startsWith("{") ? "application/json" : "text/plain" }));
+    await ask("publish", { pubsub: one.name, topic, namespace: one.namespace }, new Blob([data], { type: typeOf(data) }));
     setSent((count) => count + 1);
     toast(t("Published"));
   };
@@ -297,9 +297,9 @@ function Values({ one }: { one: Component }) {
     toast(t("Written"));
   };
   const who = t("Writing changes {key} of {name} for every app that may use it: {apps}.", { key: key || "–", name: one.name, apps: one.scopes.length ? one.scopes.join(", ") : t("all apps of {namespace}", { namespace: one.namespace }) });
-  const commands = value === null ? `dodai config get ${quoted(one.name)} ${quoted(key || "KEY")}` : `dodai config set ${quoted(one.name)} ${quoted(key || "KEY")} ${quoted(value)}`;
+  const command = configuring(one.name, one.namespace, key || "KEY", value);
   return (
-    <Panel title={t("Values of {name}", { name: one.name })} actions={<Cli text={commands + inNamespace(one.namespace)} />}>
+    <Panel title={t("Values of {name}", { name: one.name })} actions={<Cli text={command} />}>
       <form
         className="stack tight"
         onSubmit={(event) => {
@@ -329,7 +329,7 @@ function Values({ one }: { one: Component }) {
         </div>
       </form>
       {isAsking && (
-        <Confirm title={t("Write {key}", { key })} word={key} action={t("Write")} command={commands + inNamespace(one.namespace)} run={write} onClose={() => setAsking(false)}>
+        <Confirm title={t("Write {key}", { key })} word={key} action={t("Write")} command={command} run={write} onClose={() => setAsking(false)}>
           <p>{who}</p>
           <p>{t("It becomes: {value}", { value: value ?? "" })}</p>
         </Confirm>

@@ -3,7 +3,7 @@ import { useState } from "react";
 import { ask } from "../api/client";
 import { useApi } from "../api/live";
 import type { Component, HeldLock, TopicGroup, WaitingMessage } from "../api/schema";
-import { age, bytes, duration, moment } from "../format";
+import { age, bytes, duration, moment, publishing } from "../format";
 import { Badge, Confirm, Empty, Failure, Panel, toast } from "../parts/basic";
 import { t } from "../text/text";
 import { pretty } from "./components";
@@ -41,7 +41,7 @@ export function Topics({ one }: { one: Component }) {
       <Panel title={t("Topics and who has yet to settle what")} flush>
         {got.error && <Failure error={got.error} />}
         <Failed failed={got.value?.failed} />
-        {got.value && items.length === 0 && <Empty title={t("No topics yet")} command={`dodai publish ${one.name} TOPIC '{"hello": "world"}'`} />}
+        {got.value && items.length === 0 && <Empty title={t("No topics yet")} command={publishing(one.name, one.namespace, "TOPIC", '{"hello": "world"}')} />}
         {items.length > 0 && (
           <div className="scroll-x">
             <table>
@@ -80,7 +80,7 @@ export function Topics({ one }: { one: Component }) {
   );
 }
 
-/** The topic that a message was published to first, as its envelope says. */
+/** The topic that a message was published to first, as its envelope says; empty if that is not known. */
 export function topicOf(text: string | null): string {
   try {
     const topic = (JSON.parse(text ?? "") as { topic?: unknown } | null)?.topic;
@@ -138,7 +138,7 @@ function Messages({ one, of }: { one: Component; of: TopicGroup }) {
 }
 
 function Replay({ one, of, message, onClose, onDone }: { one: Component; of: TopicGroup; message: WaitingMessage; onClose: () => void; onDone: () => void }) {
-  const [to, setTo] = useState(topicOf(message.text) || of.topic);
+  const [to, setTo] = useState(topicOf(message.text));
   const run = async () => {
     const place = { pubsub: one.name, topic: of.topic, namespace: one.namespace, ...(of.base ? { base: of.base } : {}) };
     await ask("replay", place, { group: of.group, id: message.id, to });

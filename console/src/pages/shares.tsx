@@ -2,36 +2,36 @@
 import { useEffect, useState } from "react";
 import { ask, type Refused } from "../api/client";
 import { refresh } from "../api/live";
+import type { Document } from "../api/schema";
 import type { App } from "../apps";
 import { applied, percent } from "../format";
 import { Badge, Confirm, Failure, toast } from "../parts/basic";
 import { Difference } from "../parts/difference";
 import { t } from "../text/text";
 import { toYaml } from "../yaml";
-import { sharesOf, withShares } from "../shares";
+import { choicesOf, isFromFile, saysSame, withShares } from "../shares";
 import { Hit } from "./app";
 import { revisionOf } from "./documents";
 
 interface Props {
   app: App;
   /** The revisions that are kept, newest first. */
-  revisions: string[];
+  revisions: Document[];
   onClose: () => void;
 }
 
 /** Asks for the shares, shows what they change and whom that hits, and applies them. */
 export function Shares({ app, revisions, onClose }: Props) {
-  const said = sharesOf(app);
-  const [weights, setWeights] = useState<Record<string, string>>(() => {
-    const all = said.reduce((sum, one) => sum + one.weight, 0) || 1;
-    return Object.fromEntries(said.map((one) => [one.revision, String(Math.round((one.weight / all) * 100))]));
-  });
+  const choices = choicesOf(app, revisions);
+  /** What was typed; the others have what the document says. */
+  const [typed, setTyped] = useState<Record<string, string>>({});
   const [error, setError] = useState<Refused | null>(null);
-  const choices = ["latest", ...revisions];
-  const shares = choices.map((revision) => ({ revision, weight: Math.max(0, Math.round(Number(weights[revision] ?? 0)) || 0) }));
+  const weightOf = (revision: string, weight: number) => Math.max(0, Math.round(Number(typed[revision] ?? weight)) || 0);
+  const shares = choices.map(({ revision, weight }) => ({ revision, weight: weightOf(revision, weight) }));
   const all = shares.reduce((sum, one) => sum + one.weight, 0);
-  const [before, after] = [toYaml(app.document), toYaml(withShares(app, shares))];
-  const isSame = before === after;
+  const isSame = saysSame(app, shares);
+  const before = toYaml(app.document);
+  const after = isSame ? before : toYaml(withShares(app, shares));
   useEffect(() => {
     if (all === 0 || isSame) return setError(null);
     const stop = new AbortController();
@@ -59,7 +59,7 @@ export function Shares({ app, revisions, onClose }: Props) {
             </tr>
           </thead>
           <tbody>
-            {shares.map(({ revision, weight }) => (
+            {choices.map(({ revision, weight, hindrance }) => (
               <tr key={revision}>
                 <td>
                   <span className="row">
@@ -67,6 +67,7 @@ export function Shares({ app, revisions, onClose }: Props) {
                     {revision === app.status.latestRevision && <Badge tone="accent">{t("newest")}</Badge>}
                     {revision === "latest" && <span className="dim">{t("whichever is newest and ready")}</span>}
                   </span>
+                  {hindrance && <div className="dim">{t(`hindrance.${hindrance}`)}</div>}
                 </td>
                 <td>
                   <input
@@ -75,12 +76,14 @@ export function Shares({ app, revisions, onClose }: Props) {
                     type="number"
                     min={0}
                     max={1_000_000}
+                    step={1}
+                    disabled={hindrance !== undefined && weight === 0}
                     aria-label={t("Weight of {revision}", { revision })}
-                    value={weights[revision] ?? "0"}
-                    onChange={(event) => setWeights({ ...weights, [revision]: event.target.value })}
+                    value={typed[revision] ?? String(weight)}
+                    onChange={(event) => setTyped({ ...typed, [revision]: event.target.value })}
                   />
                 </td>
-                <td className="right num">{percent(all ? weight / all : 0)}</td>
+                <td className="right num">{percent(all ? weightOf(revision, weight) / all : 0)}</td>
               </tr>
             ))}
           </tbody>
@@ -89,6 +92,7 @@ export function Shares({ app, revisions, onClose }: Props) {
       {all === 0 && <div className="notice warn">{t("At least one revision needs a weight.")}</div>}
       {error && <Failure error={error} />}
       {!isSame && all > 0 && <Difference before={before} after={after} label={t("What will change")} />}
+      {isFromFile(app) && <div className="notice warn">{t("This app came from a file. Its next apply takes these shares away, unless they are written there too.")}</div>}
       <Hit app={app}>{t("Instances of a revision that has none start first; it gets its share when they are ready. No call fails.")}</Hit>
     </Confirm>
   );

@@ -112,7 +112,7 @@ export function Topology() {
           </div>
         )}
       </Panel>
-      {by !== "base" && graph.edges.length <= 200 && <Table graph={graph} edges={traffic?.edges ?? []} seconds={lasted} choose={setChosen} />}
+      {by !== "base" && !tried && <Table graph={graph} edges={traffic?.edges ?? []} seconds={lasted} choose={setChosen} />}
     </>
   );
 }
@@ -269,7 +269,13 @@ function Card({ hit, graph, apps, edges, counted, choose }: CardProps) {
   );
 }
 
+/** Edges in one table. */
+const PAGE = 200;
+
 function Table({ graph, edges, seconds, choose }: { graph: Graph; edges: Edge[]; seconds: number; choose: (hit: Hit) => void }) {
+  const [asked, setPage] = useState(0);
+  const last = Math.max(0, Math.ceil(edges.length / PAGE) - 1);
+  const page = Math.min(asked, last);
   const chosen = (edge: Edge) => {
     const found = graph.edges.find((one) => one.from === edge.caller && one.to === edge.app);
     if (!found) return;
@@ -295,6 +301,7 @@ function Table({ graph, edges, seconds, choose }: { graph: Graph; edges: Edge[];
           <tbody>
             {[...edges]
               .sort((a, b) => b.calls - a.calls)
+              .slice(page * PAGE, (page + 1) * PAGE)
               .map((edge) => (
                 <tr key={`${edge.caller} ${edge.app}`}>
                   <td>{nameOf(edge.caller)}</td>
@@ -311,6 +318,16 @@ function Table({ graph, edges, seconds, choose }: { graph: Graph; edges: Edge[];
               ))}
           </tbody>
         </table>
+        {last > 0 && (
+          <div className="actions" style={{ padding: 10 }}>
+            <button type="button" className="button small" disabled={page === 0} onClick={() => setPage(page - 1)}>
+              {t("Back")}
+            </button>
+            <button type="button" className="button small" disabled={page === last} onClick={() => setPage(page + 1)}>
+              {t("More")}
+            </button>
+          </div>
+        )}
       </Panel>
     </div>
   );

@@ -3,7 +3,7 @@ import { useEffect, useState } from "react";
 import { address } from "../api/client";
 import type { Call } from "../api/schema";
 import { follow } from "../api/stream";
-import { callKey, readTold, toneOfCall } from "../calls";
+import { callKey, isOfEdge, readTold, toneOfCall } from "../calls";
 import { clock, duration } from "../format";
 import { t } from "../text/text";
 import { Badge } from "./basic";
@@ -20,9 +20,8 @@ export function Samples({ caller, app }: { caller: string; app: string }) {
       onState: () => undefined,
       onMessage: (message) =>
         readTold(message.data, {
-          // The filter also lets through what the app itself calls.
           call: (call) => {
-            if (call.caller === caller && (app === "" ? call.service === "" : call.service.startsWith(`${app}/`))) fresh = [call, ...fresh].slice(0, MOST);
+            if (isOfEdge(call, caller, app)) fresh = [call, ...fresh].slice(0, MOST);
           },
         }),
     });

@@ -17,7 +17,7 @@ vi.stubGlobal("document", { hidden: false, addEventListener: () => undefined, re
 
 const { follow, parse } = await import("../api/stream");
 const { address } = await import("../api/client");
-const { append } = await import("../api/live");
+const { append, regularly } = await import("../api/live");
 const { columns } = await import("../parts/chart");
 const { steps, ordered } = await import("../parts/stations");
 const { fit } = await import("../parts/palette");
@@ -28,9 +28,9 @@ const { checkText } = await import("../schema");
 const { tokens } = await import("../parts/editor");
 const format = await import("../format");
 const { toYaml } = await import("../yaml");
-const { callKey, readTold } = await import("../calls");
+const { callKey, isOfEdge, readTold } = await import("../calls");
 const { asked, command } = await import("../pages/calls");
-const { isMoving, sharesOf, withShares } = await import("../shares");
+const { choicesOf, isFromFile, isMoving, saysSame, sharesOf, withShares } = await import("../shares");
 const { saidCodes } = await import("../text/refusals");
 const { graphOf, placesOf } = await import("../pages/topology");
 
@@ -70,6 +70,31 @@ describe("addresses", () => {
   it("have parts and query escaped", () => {
     expect(address("kept", { namespace: "default", name: "a b", store: "s", key: "cart/1?" })).toBe("/v1/apps/default/a%20b/state/s/cart%2F1%3F");
     expect(address("calls", { app: "default/web", errors: false })).toBe("/v1/calls?app=default%2Fweb");
+  });
+});
+
+describe("what is asked for regularly", () => {
+  it("waits for its answer, and for somebody to see the page", () => {
+    vi.useFakeTimers();
+    const page = { hidden: false, seen: () => undefined as void, addEventListener: (_: string, seen: () => void) => (page.seen = seen), removeEventListener: () => (page.seen = () => undefined) };
+    const before = globalThis.document;
+    vi.stubGlobal("document", page);
+    let [asked, busy] = [0, false];
+    const stop = regularly(3000, () => (asked += 1), () => busy);
+    const after = (ms: number) => (vi.advanceTimersByTime(ms), asked);
+    expect(after(6000)).toBe(2);
+    busy = true;
+    expect(after(6000)).toBe(2);
+    [busy, page.hidden] = [false, true];
+    expect(after(60_000)).toBe(2);
+    page.hidden = false;
+    page.seen();
+    expect(asked).toBe(3);
+    stop();
+    page.seen();
+    expect(after(60_000)).toBe(3);
+    vi.stubGlobal("document", before);
+    vi.useRealTimers();
   });
 });
 
@@ -169,6 +194,14 @@ describe("the stream of calls", () => {
   it("has calls, and says what is missing", () => {
     const call = { sequence: 1, span_id: "a", time: "2026-01-01T00:00:00Z", service: "" };
     expect(read(call, { missed: 3 }, { base: "one", missed: 2 }, { base: "two", ended: "it left" }, { odd: true })).toEqual([" 1 a ", "missed 3", "missed 2", "two: it left"]);
+  });
+  it("has each call of an edge once", () => {
+    const of = (direction: string, service: string) => isOfEdge({ caller: "default/web", direction, service } as Call, "default/web", "default/db");
+    expect(of("outbound", "default/db/http")).toBe(true);
+    expect(of("inbound", "default/db/http")).toBe(false);
+    expect(of("outbound", "default/dbs/http")).toBe(false);
+    const lost = { caller: "outside", direction: "gateway", service: "" } as Call;
+    expect([isOfEdge(lost, "outside", ""), isOfEdge(lost, "default/web", ""), isOfEdge(lost, "outside", "default/db")]).toEqual([true, false, false]);
   });
   it("tells calls of several bases apart", () => {
     const [one, two] = ["one", "two"].map((base) => ({ base, sequence: 1, span_id: "a", time: "2026-01-01T00:00:00Z", service: "" }));
@@ -286,19 +319,64 @@ describe("shares", () => {
     expect(split.spec).toEqual({ module: {}, traffic: [{ revision: "latest", weight: 90 }, { revision: "a", weight: 10 }] });
     expect(withShares(app([{ revision: "a" }]), [{ revision: "latest", weight: 100 }]).spec).toEqual({ module: {} });
   });
-  it("move until each revision that has one is ready", () => {
-    const traffic = [{ revision: "latest", weight: 1 }, { revision: "a", weight: 1 }];
+  it("move until each revision that is named takes its own", () => {
+    const traffic = [{ revision: "latest", weight: 2 }, { revision: "a", weight: 2 }];
     const b = { id: "b", weight: 1, ready: 1, wanted: 1 };
+    expect(isMoving(app(traffic))).toBe(true);
     expect(isMoving(app(traffic, [b]))).toBe(true);
-    expect(isMoving(app(traffic, [b, { id: "a", weight: 1, ready: 0, wanted: 1 }]))).toBe(true);
+    expect(isMoving(app(traffic, [b, { id: "a", weight: 0, ready: 0, wanted: 1 }]))).toBe(true);
     expect(isMoving(app(traffic, [b, { id: "a", weight: 1, ready: 1, wanted: 1 }]))).toBe(false);
+  });
+  it("do not move where the document names no revision", () => {
+    const ran = { id: "b", weight: 0, ready: 0, wanted: 1 };
+    expect(isMoving(app(undefined, [ran]))).toBe(false);
+    expect(isMoving(app([{ revision: "latest" }], [ran]))).toBe(false);
+  });
+  const kept = (id: string, template: unknown = { module: {} }) => ({ metadata: {}, spec: { id, template } }) as unknown as Document;
+  it("begin as the document has them, however small or old", () => {
+    const traffic = [{ revision: "old", weight: 1 }, { revision: "latest", weight: 999 }];
+    const split = app(traffic);
+    const choices = choicesOf(split, [kept("b"), kept("a")]);
+    expect(choices).toEqual([
+      { revision: "latest", weight: 999 },
+      { revision: "b", weight: 0 },
+      { revision: "a", weight: 0 },
+      { revision: "old", weight: 1, hindrance: "gone" },
+    ]);
+    expect(saysSame(split, choices)).toBe(true);
+    const more = choices.map((one) => (one.revision === "a" ? { revision: "a", weight: 7 } : { revision: one.revision, weight: one.weight }));
+    expect(saysSame(split, more)).toBe(false);
+    expect(withShares(split, more).spec).toEqual({ module: {}, traffic: [...traffic, { revision: "a", weight: 7 }] });
+  });
+  it("cannot be given to what would not run beside the newest", () => {
+    const fixed = { process: {}, services: [{ name: "http", port: 80 }] };
+    const choices = choicesOf(app(undefined), [kept("b", fixed), kept("a", fixed), kept("c", { process: {}, run: "once" }), kept("d", { process: {}, services: [{ name: "http" }] }), kept("e", { module: {}, services: [{ port: 80 }] })]);
+    expect(choices.map((one) => one.hindrance)).toEqual([undefined, undefined, "ports", "once", undefined, undefined]);
+  });
+  it("are taken away by the file that the app came from", () => {
+    const from = (metadata: unknown) => isFromFile({ document: { metadata } } as unknown as App);
+    expect([from({ fieldOwners: { "": "file" } }), from({ fieldOwners: { "": "console" } }), from({}), from({ fieldOwners: { "": "console" }, annotations: { "dodai.dev/file-revision": "a" } })]).toEqual([true, false, false, true]);
   });
 });
 
 describe("a document as a command", () => {
   it("ends where no line of it does", () => {
-    expect(format.applied("a: 1")).toBe("dodai apply -f - <<'EOF'\na: 1\nEOF");
-    expect(format.applied("a: |\nEOF\nEOF_\n")).toBe("dodai apply -f - <<'EOF__'\na: |\nEOF\nEOF_\nEOF__");
+    expect(format.applied("a: 1")).toBe("dodai apply --owner cli -f - <<'EOF'\na: 1\nEOF");
+    expect(format.applied("a: |\nEOF\nEOF_\n")).toBe("dodai apply --owner cli -f - <<'EOF__'\na: |\nEOF\nEOF_\nEOF__");
+  });
+});
+
+describe("data as a command", () => {
+  it("is what the button sends", () => {
+    expect(format.publishing("bus", "default", "orders", '{"id": 1}')).toBe(`dodai publish --content-type application/json bus orders '{"id": 1}'`);
+    expect(format.publishing("bus", "team a", "orders", "{no json")).toBe("dodai publish --content-type text/plain -n 'team a' bus orders '{no json'");
+    expect(format.publishing("bus", "default", "orders", "[1]")).toBe("dodai publish --content-type application/json bus orders '[1]'");
+    expect(format.publishing("bus", "default", "-t", "-5")).toBe("dodai publish --content-type application/json -- bus -t -5");
+    expect(format.publishing("bus", "default", "orders", "@home")).toBe("dodai publish --content-type text/plain bus orders @@home");
+    expect(format.configuring("settings", "default", "key", null)).toBe("dodai config get settings key");
+    expect(format.configuring("settings", "shop", "key", "")).toBe("dodai config set -n shop settings key ''");
+    expect(format.configuring("settings", "default", "key", "@@")).toBe("dodai config set settings key @@@");
+    expect(format.configuring("settings", "shop", "key", "--off")).toBe("dodai config set -n shop -- settings key --off");
   });
 });
 

@@ -45,6 +45,9 @@ const words = {
   "station.endpoint.about": ["A connection or instance, then waiting for its answer", "获得连接或实例，然后等待应答"],
   "station.body": ["body", "正文"],
   "station.body.about": ["Until the last byte was sent", "直到发送最后一个字节"],
+  "hindrance.once": ["It ran once, and is not run again.", "只运行一次，不会再次运行。"],
+  "hindrance.ports": ["Its ports are fixed: it cannot run beside its successor.", "端口固定，无法与其后继版本同时运行。"],
+  "hindrance.gone": ["It is not kept any longer; calls of its share are refused.", "该版本已不再保留；分给它的调用会被拒绝。"],
 } as const satisfies Record<string, readonly [string, string]>;
 
 export type Key = keyof typeof chinese | keyof typeof words;

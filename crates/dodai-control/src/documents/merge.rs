@@ -166,6 +166,9 @@ fn own_artifact(existing: Option<&Document>, next: &mut Document, claim: &Claim<
     } else if claim.owner != FieldOwner::Deploy {
         let named = |module: Option<&dodai_api::Module>| module.map(|module| module.artifact.clone());
         keep = deployed && named(app.spec.module.as_ref()) == named(old_module);
+        // Other shares or replicas leave what somebody went back to as it is.
+        stays = matches!(existing, Some(Document::App(old)) if old.spec.template() == app.spec.template())
+            && digest == note(ARTIFACT_DIGEST);
     }
     if claim.owner == FieldOwner::Deploy {
         app.metadata.field_owners.insert(ARTIFACT_PATH.to_owned(), claim.owner.as_str().to_owned());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dodai_api::Document;
+use dodai_api::{App, Document, Located};
 use dodai_control::control::Control;
 use dodai_control::documents::{FieldOwner, Verdict};
 use dodai_core::id::{AppId, BaseId, RevisionId};
@@ -66,4 +66,47 @@ async fn a_rollback_goes_back_to_what_served_before_and_stays() {
     write(&control, "bad.wasm").await;
     assert_eq!(back(None).await.expect("goes back"), three);
     assert_eq!(serving(&control).await, three);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_went_back_to_outlives_other_shares_of_the_calls() {
+    let file =
+        |version: &str| yaml(&module("shop", version, &format!("  env: [{{name: V, value: {version}}}]\n")));
+    for owner in [FieldOwner::Console, FieldOwner::Cli] {
+        let (control, _, _tasks) = settled(&file("v1.wasm")).await;
+        let from_file =
+            async || control.apply(&apply(&file("v2.wasm"), FieldOwner::File, Some("test"))).await.map(drop);
+        let (app, key) =
+            (AppId::parse("default/shop").expect("valid"), "App/default/shop".parse().expect("a key"));
+        let stored = async || match control.get(&key).await {
+            Ok(Document::App(app)) => app,
+            other => panic!("it is there: {other:?}"),
+        };
+        let runs = async || stored().await.spec.env[0].value.clone().unwrap_or_default();
+        let one = serving(&control).await;
+        from_file().await.expect("applies");
+        let two = serving(&control).await;
+        control.rollback(&app, None, "user:ada").await.expect("goes back");
+        assert_eq!(serving(&control).await, one);
+
+        // What is read, with other shares, is written as the console and the command that it copies do.
+        let mut moved = yaml(&module("shop", "v1.wasm", &format!("  traffic: [{{revision: {two}}}]\n")));
+        let template = stored().await.spec.template();
+        the_app(&mut moved).spec.set_template(template);
+        control.apply(&apply(&moved, owner, None)).await.expect("applies");
+        from_file().await.expect("applies");
+        assert_eq!(runs().await, "v1.wasm", "{owner:?}: the file says nothing new");
+        assert_eq!(stored().await.spec.traffic, [], "{owner:?}: but for the shares, which are the file's");
+
+        // Who writes another template does not want what was gone back to.
+        the_app(&mut moved).spec.env[0].value = Some("other".to_owned());
+        control.apply(&apply(&moved, owner, None)).await.expect("applies");
+        from_file().await.expect("applies");
+        assert_eq!(runs().await, "v2.wasm", "{owner:?}");
+    }
+}
+
+fn the_app(documents: &mut [Located<Document>]) -> &mut App {
+    let Some(Located { value: Document::App(app), .. }) = documents.first_mut() else { panic!("an app") };
+    app
 }

@@ -154,6 +154,30 @@ pub struct Apply {
     /// Remove what was applied from these paths earlier and is no longer there.
     #[arg(long)]
     pub prune: bool,
+    /// Whose the documents are from now on: what a file of a project says, or a change by hand. After one by hand, what
+    /// was deployed or gone back to stays where it says nothing else, and the next apply of the file brings back what that
+    /// says otherwise.
+    #[arg(long, value_enum, default_value_t = Owner::File)]
+    pub owner: Owner,
+}
+
+/// Who writes documents by `dodai apply`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Owner {
+    /// A file of a project.
+    File,
+    /// Somebody on the command line.
+    Cli,
+}
+
+impl Owner {
+    /// The word for it in the management API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Owner::File => "file",
+            Owner::Cli => "cli",
+        }
+    }
 }
 
 /// `dodai diff`.
@@ -265,7 +289,7 @@ pub struct Call {
     /// The method; default: GET, or POST with a body.
     #[arg(short = 'X', long)]
     pub method: Option<String>,
-    /// The body; `@FILE` for a file's content.
+    /// The body; `@FILE` for a file's content, `@@` for what begins with one `@`.
     #[arg(short, long)]
     pub data: Option<String>,
     /// A header, `name: value` (repeat).
@@ -283,7 +307,7 @@ pub struct Publish {
     pub pubsub: String,
     /// The topic.
     pub topic: String,
-    /// The data; `@FILE` for a file's content.
+    /// The data; `@FILE` for a file's content, `@@` for what begins with one `@`. After `--` it may begin with `-`.
     pub data: String,
     /// The content type; default: JSON if the data is JSON, plain text otherwise.
     #[arg(long)]
@@ -303,7 +327,7 @@ pub enum Config {
         /// Where.
         #[command(flatten)]
         key: ConfigKey,
-        /// The value.
+        /// The value; `@FILE` for a file's content, `@@` for what begins with one `@`. After `--` it may begin with `-`.
         value: String,
     },
     /// Remove a value.

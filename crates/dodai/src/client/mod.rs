@@ -108,9 +108,10 @@ async fn app_to_change(connection: &Connection, text: &str) -> anyhow::Result<St
     }
 }
 
-/// What was given, or the content of the file that `@FILE` names.
+/// What was given, or the content of the file that `@FILE` names. What begins with `@@` is given, less the first `@`.
 fn data(text: &str) -> anyhow::Result<Bytes> {
     match text.strip_prefix('@') {
+        Some(given) if given.starts_with('@') => Ok(Bytes::copy_from_slice(given.as_bytes())),
         Some(path) => Ok(std::fs::read(path).with_context(|| format!("cannot read {path}"))?.into()),
         None => Ok(Bytes::copy_from_slice(text.as_bytes())),
     }
@@ -146,4 +147,21 @@ async fn down(server: &Server, arguments: &Down, output: &Output) -> anyhow::Res
         output.say("stopped");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::data;
+
+    #[test]
+    fn data_is_given_or_read_from_a_file() {
+        for (text, expect) in [("", ""), ("a@b", "a@b"), ("@@", "@"), ("@@home", "@home"), ("@@@x", "@@x")] {
+            assert_eq!(data(text).expect(text), expect.as_bytes(), "{text}");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("data.json");
+        std::fs::write(&path, "{}").expect("writes");
+        assert_eq!(data(&format!("@{}", path.display())).expect("reads"), "{}");
+        assert!(data("@nowhere").expect_err("there is none").to_string().contains("cannot read nowhere"));
+    }
 }
