@@ -169,11 +169,9 @@ impl Track {
     fn step(&mut self, fresh: &Counts, used: Option<Use>, beat: Beat, bounds: &[f64]) {
         self.used_ago_ms = self.used_ago_ms.map(|ago| ago + u64::from(beat.covered_ms));
         if let Some(used) = used {
-            let spent = used.cpu_ms.checked_sub(self.used.cpu_ms);
             let length_ms = self.used_ago_ms.filter(|ago| *ago > 0);
-            self.cpu_milli = spent
-                .zip(length_ms)
-                .map_or(0.0, |(spent, length_ms)| (spent as f64 * 1000.0 / length_ms as f64) as f32);
+            self.cpu_milli =
+                length_ms.map_or(0.0, |length_ms| (used.cpu_ms as f64 * 1000.0 / length_ms as f64) as f32);
             (self.used, self.used_ago_ms) = (used, Some(0));
         }
         if fresh.calls > 0 || self.used != Use::default() {
@@ -248,7 +246,7 @@ pub struct Range {
     pub since: u64,
 }
 
-/// What an app uses: processor time since its instances started, and memory.
+/// What an app uses: processor time since the look before, and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Use {
     /// Processor time in milliseconds.
@@ -489,13 +487,13 @@ mod tests {
         let look = |cpu_ms| BTreeMap::from([("default/a".to_owned(), Use { cpu_ms, memory_bytes: 10 })]);
         let none = Traffic::default();
         for (second, cpu_ms) in
-            [(100, Some(1000)), (101, None), (102, Some(1500)), (103, None), (104, Some(100))]
+            [(100, Some(1000)), (101, None), (102, Some(500)), (103, None), (104, Some(0))]
         {
             history.step(second, SECOND, Some(&none), cpu_ms.map(look).as_ref());
         }
         let apps = history.apps(history.range(60), None);
         let shares: Vec<f32> = apps["default/a"].iter().map(|point| point.cpu_milli).collect();
-        // Between looks the share of before goes on; a process that began anew is known from its second look.
+        // Before the first look there is no time to spend it in; between looks the share of before goes on.
         assert_eq!(shares, [0.0, 0.0, 250.0, 250.0, 0.0]);
         assert!(apps["default/a"].iter().all(|point| point.memory_bytes == 10));
     }

@@ -3,7 +3,7 @@
 //!
 //! A message says which parts of the API have changed rather than repeating them; the page asks for what it shows.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -87,7 +87,7 @@ impl Live {
 
     async fn run(self, tasks: Tasks) {
         let (mut event, mut last) = (0, 0);
-        let mut pulse = Pulse { id: first_id(), unheard: KEPT, read: Instant::now() };
+        let mut pulse = Pulse { id: first_id(), unheard: KEPT, read: Instant::now(), cpu: HashMap::new() };
         loop {
             tokio::select! {
                 // Both only wait.
@@ -123,7 +123,8 @@ impl Live {
         let mut history = self.history();
         let now = Instant::now();
         let elapsed = now.duration_since(std::mem::replace(&mut pulse.read, now));
-        history.step(second, elapsed, traffic.as_ref(), instances.as_deref().map(uses).as_ref());
+        let uses = instances.as_deref().map(|instances| uses(instances, &mut pulse.cpu));
+        history.step(second, elapsed, traffic.as_ref(), uses.as_ref());
         let newest = *self.0.control.events_changed().borrow();
         let Some(instances) = instances.filter(|_| is_heard) else {
             self.kept().clear();
@@ -204,13 +205,19 @@ impl Live {
     }
 }
 
-/// What each app uses in all.
-fn uses(instances: &[Instance]) -> BTreeMap<String, Use> {
+/// What each app uses in all, and the processor time of every instance for the look that comes next. Only what an
+/// instance spent between two looks that know it counts: one that was away brings its whole life back with it.
+fn uses(instances: &[Instance], cpu: &mut HashMap<String, u64>) -> BTreeMap<String, Use> {
+    let before = std::mem::take(cpu);
     let mut uses: BTreeMap<String, Use> = BTreeMap::new();
     for one in instances {
         let used = uses.entry(one.app.clone()).or_default();
-        used.cpu_ms += one.cpu_ms.unwrap_or(0);
-        used.memory_bytes += one.memory_bytes.unwrap_or(0);
+        used.memory_bytes = used.memory_bytes.saturating_add(one.memory_bytes.unwrap_or(0));
+        if let Some(now) = one.cpu_ms {
+            let spent = before.get(&one.id).map_or(0, |then| now.saturating_sub(*then));
+            used.cpu_ms = used.cpu_ms.saturating_add(spent);
+            cpu.insert(one.id.clone(), now);
+        }
     }
     uses
 }
@@ -233,6 +240,8 @@ struct Pulse {
     unheard: usize,
     /// When the counters were read last, by a clock that never jumps.
     read: Instant,
+    /// The processor time of each instance since its start, as of the last look, in milliseconds.
+    cpu: HashMap<String, u64>,
 }
 
 /// The number before the first message: another with each start, so that no console takes the messages of a new server
@@ -288,7 +297,39 @@ pub(crate) async fn traffic(State(parts): Shared, uri: Uri) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use dodai_core::status::Phase;
+
     use super::*;
+
+    #[test]
+    fn an_instance_that_comes_back_has_spent_nothing_and_an_app_only_what_its_instances_did() {
+        let one = |id: &str, cpu_ms| Instance {
+            id: id.to_owned(),
+            app: "default/shop".to_owned(),
+            revision: String::new(),
+            shape: String::new(),
+            base: String::new(),
+            phase: Phase::Ready,
+            reason: String::new(),
+            restarts: 0,
+            pid: None,
+            ports: BTreeMap::new(),
+            in_flight: 0,
+            created_ms: 0,
+            cpu_ms,
+            memory_bytes: None,
+        };
+        let mut cpu = HashMap::new();
+        let mut spent = |a, b| uses(&[one("a", a), one("b", b)], &mut cpu)["default/shop"].cpu_ms;
+        assert_eq!(spent(Some(9_000), Some(7_000_000)), 0, "nobody knows when it was spent");
+        assert_eq!(spent(Some(9_400), None), 400);
+        assert_eq!(spent(Some(9_500), Some(7_000_900)), 100, "what was not known before counts from here");
+        assert_eq!(
+            spent(Some(20), Some(7_001_000)),
+            100,
+            "a process that began anew took nothing of the other"
+        );
+    }
 
     #[test]
     fn beats_are_in_the_middle_of_a_second() {

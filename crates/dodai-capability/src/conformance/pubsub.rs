@@ -301,6 +301,8 @@ async fn a_message_is_moved_once(broker: &dyn Broker) {
     publish(broker, "letters", "stays").await;
     let seen = peek(broker, "letters", NO_GROUP, None).await;
     assert_eq!(data(&seen), [&b"again"[..], b"stays"]);
+    let waits = pending(broker, "letters", NO_GROUP).await;
+    assert_eq!(waits, Some(2), "a topic that nobody reads is told of, too");
     let replay = async |group: &str, id: &str| {
         let [topic, group, id, to] = ["letters", group, id, "moved"].map(str::to_owned);
         broker.replay(Replay { topic, group, id, to }).await.expect("an answer")

@@ -204,6 +204,12 @@ impl Topics {
         if self.bytes + cost > limits.bytes {
             self.forget_nobodys();
         }
+        self.add(publish, limits, now)
+    }
+
+    /// Gives a message to every group of its topic, if there is room; what others wait for stays.
+    fn add(&mut self, publish: Publish, limits: &Limits, now: Instant) -> Result<(), Error> {
+        let cost = publish.data.len() as u64 + OVERHEAD;
         self.make_room_in_nobodys(&publish.topic, limits);
         self.sequence += 1;
         let sequence = self.sequence;
@@ -274,16 +280,24 @@ impl Topics {
         let now = Instant::now();
         let Replay { topic, group, id, to } = wanted;
         let Ok(sequence) = id.parse::<u64>() else { return Ok(Replayed::Gone) };
-        let found = self.group(&topic, &group).and_then(|group| group.pending.get(&sequence));
-        let Some(pending) = found else { return Ok(Replayed::Gone) };
-        if pending.is_held(now) {
-            return Ok(Replayed::Held);
+        self.sweep(&to, limits, now);
+        let Some(found) = self.group(&topic, &group) else { return Ok(Replayed::Gone) };
+        match found.pending.get(&sequence) {
+            Some(pending) if pending.is_held(now) => return Ok(Replayed::Held),
+            Some(_) | None => {}
         }
+        let Some(pending) = found.pending.remove(&sequence) else { return Ok(Replayed::Gone) };
         let Message { data, content_type, metadata, .. } = pending.stored.message.clone();
-        self.publish(Publish { topic: to, data, content_type, ttl: None, metadata }, limits)?;
-        // Making room for the copy may have taken what waited for a first group.
-        if let Some(pending) = self.group(&topic, &group).and_then(|group| group.pending.remove(&sequence)) {
-            self.released(pending);
+        // It makes room for itself, unless another group keeps it: nothing else has to go for a move.
+        let freed = if Arc::strong_count(&pending.stored) == 1 { pending.stored.cost } else { 0 };
+        self.bytes -= freed;
+        let moved = self.add(Publish { topic: to, data, content_type, ttl: None, metadata }, limits, now);
+        if let Err(error) = moved {
+            self.bytes += freed;
+            if let Some(group) = self.group(&topic, &group) {
+                group.pending.insert(sequence, pending);
+            }
+            return Err(error);
         }
         Ok(Replayed::Moved)
     }

@@ -83,3 +83,37 @@ async fn forgetting_a_group_ends_its_members_and_spares_a_new_group_of_that_name
     drop(old);
     assert_eq!(new.next().await.expect("open").unwrap().message.data, "1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_move_takes_no_room_and_one_that_fails_leaves_everything_where_it_is() {
+    let broker = broker(2, 4 * (OVERHEAD + 1));
+    let _readers = broker.subscribe(Subscribe::new("full", "g")).await.unwrap();
+    for (topic, data) in [("full", "1"), ("full", "2"), ("letters", "a"), ("letters", "b")] {
+        broker.publish(Publish::new(topic, data)).await.unwrap();
+    }
+    let letters = async || {
+        let (topic, group) = ("letters".to_owned(), NO_GROUP.to_owned());
+        broker.peek(Peek { topic, group, after: None, limit: 9 }).await.unwrap()
+    };
+    let before = letters().await;
+    let replay = async |to: &str| {
+        let (topic, group, id) = ("letters".to_owned(), NO_GROUP.to_owned(), before[0].message.id.clone());
+        broker.replay(Replay { topic, group, id, to: to.to_owned() }).await
+    };
+    assert_eq!(replay("full").await.expect_err("no room").code(), "pubsub_topic_full");
+    assert_eq!(letters().await.iter().map(|one| &one.message.data).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(replay("empty").await.unwrap(), Replayed::Moved, "the broker is full of what is moved");
+    assert_eq!(letters().await.iter().map(|one| &one.message.data).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(broker.0.locked().bytes, 4 * (OVERHEAD + 1));
+    // One that another group keeps needs room of its own, and finds none.
+    let _other = broker.subscribe(Subscribe::new("full", "h")).await.unwrap();
+    let mut first = broker.subscribe(Subscribe::new("full", "g")).await.unwrap();
+    first.next().await.expect("open").unwrap().settle(Verdict::Ack).await.unwrap();
+    broker.publish(Publish::new("full", "3")).await.unwrap();
+    let shared = Peek { topic: "full".into(), group: "h".into(), after: None, limit: 1 };
+    let id = broker.peek(shared.clone()).await.unwrap()[0].message.id.clone();
+    let [topic, group, to] = ["full", "h", "empty"].map(str::to_owned);
+    assert_eq!(broker.replay(Replay { topic, group, id, to }).await.expect_err("no room").code(), "full");
+    assert_eq!(broker.peek(shared).await.unwrap()[0].message.data, "3");
+    assert_eq!((letters().await.len(), broker.0.locked().bytes), (1, 4 * (OVERHEAD + 1)));
+}

@@ -107,9 +107,7 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return list end
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local of = {}
   for at = 1, #group, 2 do of[group[at]] = group[at + 1] end
-  if of['name'] ~= '' then
-    list[#list + 1] = {of['name'], of['pending'], of['lag'] or behind(of['last-delivered-id'])}
-  end
+  list[#list + 1] = {of['name'], of['pending'], of['lag'] or behind(of['last-delivered-id'])}
 end
 return list";
 
