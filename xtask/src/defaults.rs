@@ -286,6 +286,12 @@ const LIMITS: &[Limit] = &[
         Unit::Count,
         "jobs of one app on a base; one more is 429",
     ),
+    limit(
+        "dodai-runtime/src/settings.rs",
+        "job_timeout",
+        Unit::Time,
+        "an app's answer to a run of a job; then the run has failed",
+    ),
     limit("dodai-capability/src/jobs.rs", "MAX_NAME", Unit::Bytes, "the name of a job"),
     limit("dodai-capability/src/jobs.rs", "MAX_DATA", Unit::Bytes, "what a job brings"),
     limit("dodai-modules/src/keyvalue.rs", "MAX_BATCH", Unit::Count, "keys of one batch of `wasi:keyvalue`"),

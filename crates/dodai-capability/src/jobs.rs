@@ -8,6 +8,8 @@ mod memory;
 mod time;
 
 use std::any::Any;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -131,6 +133,13 @@ pub struct Progress {
     pub failures: u32,
     /// The last run.
     pub last: Option<Last>,
+}
+
+impl Progress {
+    /// Whether this is the same try of the same tick.
+    pub fn is_at(&self, other: &Progress) -> bool {
+        (self.tick_ms, self.ticks, self.failures) == (other.tick_ms, other.ticks, other.failures)
+    }
 }
 
 /// A job and how far it is.
@@ -345,17 +354,41 @@ pub enum Error {
 }
 
 /// The right to run the jobs of an app, until it is dropped.
-pub struct Hold(#[expect(dead_code, reason = "it is held, not read")] Option<Box<dyn Any + Send + Sync>>);
+pub struct Hold(#[expect(dead_code, reason = "it is held, not read")] Box<dyn Any + Send + Sync>);
 
 impl Hold {
-    /// A right that nobody contends for.
-    pub fn sole() -> Hold {
-        Hold(None)
+    /// The same right, and with it `what`, until it is dropped.
+    pub fn with(self, what: impl Any + Send + Sync) -> Hold {
+        // What is asked for last goes first.
+        Hold(Box::new((what, self)))
+    }
+}
+
+/// The rights to run jobs within one process: one for each app.
+#[derive(Clone, Default)]
+pub struct Holds(Arc<Mutex<HashSet<String>>>);
+
+/// A right that is in use.
+struct Held {
+    holds: Holds,
+    app: String,
+}
+
+impl Holds {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A right that lasts as long as `what`.
-    pub fn of(what: impl Any + Send + Sync) -> Hold {
-        Hold(Some(Box::new(what)))
+    /// The right to run the jobs of an app; `None` while somebody has it.
+    pub fn take(&self, app: &str) -> Option<Hold> {
+        let is_free = self.held().insert(app.to_owned());
+        is_free.then(|| Hold(Box::new(Held { holds: self.clone(), app: app.to_owned() })))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.holds.held().remove(&self.app);
     }
 }
 
@@ -377,11 +410,13 @@ pub trait Store: Send + Sync {
     /// What is due at `now_ms`, at most `most`.
     fn due(&self, app: &str, now_ms: i64, most: usize) -> Answer<'_, Result<Due, Fault>>;
 
-    /// Keeps how far a job is, or forgets it; not if another of its name has taken its place.
+    /// Keeps how far a job is, or forgets it; not if another of its name has taken its place, or if it is not any more
+    /// where `record` saw it.
     fn settle(&self, app: &str, record: &Record, progress: Option<Progress>)
     -> Answer<'_, Result<(), Fault>>;
 
-    /// The right to run the jobs of an app; `None` while another process has it, or there are none.
+    /// The right to run the jobs of an app; `None` while somebody else has it, here or in another process, or there are
+    /// none.
     fn hold(&self, app: &str) -> Answer<'_, Result<Option<Hold>, Fault>>;
 
     /// Whether other processes may write, so that one has to look now and then.

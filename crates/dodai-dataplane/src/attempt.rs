@@ -110,8 +110,18 @@ pub struct Terms<'a> {
 impl<'a> Terms<'a> {
     /// What the rule says, else the service, else the limits.
     pub fn of(rule: Option<&'a CallPolicy>, service: &'a CallPolicy, limits: &Limits) -> Terms<'a> {
+        Terms::within(limits.call_timeout, rule, service, limits)
+    }
+
+    /// The same with the timeout that holds where neither rule nor service has one.
+    pub fn within(
+        call_timeout: Duration,
+        rule: Option<&'a CallPolicy>,
+        service: &'a CallPolicy,
+        limits: &Limits,
+    ) -> Terms<'a> {
         let pick = |get: fn(&CallPolicy) -> Option<Duration>| rule.and_then(get).or(get(service));
-        let timeout = pick(|policy| policy.timeout).unwrap_or(limits.call_timeout);
+        let timeout = pick(|policy| policy.timeout).unwrap_or(call_timeout);
         Terms {
             timeout,
             try_timeout: pick(|policy| policy.try_timeout).unwrap_or(timeout).min(timeout),

@@ -123,8 +123,13 @@ impl Forward {
 
     /// The policy that holds for it since `start`.
     pub fn terms(&self, start: Instant, limits: &Limits) -> Terms<'_> {
+        self.terms_within(limits.call_timeout, start, limits)
+    }
+
+    /// The same with the timeout that holds where no policy has one.
+    pub fn terms_within(&self, call_timeout: Duration, start: Instant, limits: &Limits) -> Terms<'_> {
         let rule = self.rule.as_ref().map(|rule| &rule.policy);
-        let mut terms = Terms::of(rule, &self.service.spec.policy, limits);
+        let mut terms = Terms::within(call_timeout, rule, &self.service.spec.policy, limits);
         terms.patience.end = self.whole.map(|whole| start + whole);
         if self.sender_tries {
             // Both would multiply their tries. What failed on the way to the app is an answer to the sender, so it is

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use dodai_core::body::Body;
-use dodai_core::call::{Call, Context, Reply};
+use dodai_core::call::{Call, Caller, Context, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::RequestHead;
 use dodai_core::snapshot::RetryPolicy;
@@ -80,7 +80,10 @@ pub async fn run(
     let Asked { head, body, context, start } = asked;
     let service = &forward.service;
     let limits = &worker.shared.limits;
-    let terms = forward.terms(start, limits);
+    // A call of the base itself says how long it may take: a run of a job is no request that somebody waits for.
+    let own = context.deadline.filter(|_| context.caller == Caller::Base);
+    let own = own.map(|deadline| Instant::from_std(deadline).saturating_duration_since(start));
+    let terms = forward.terms_within(own.unwrap_or(limits.call_timeout), start, limits);
     let retry = terms.retry.unwrap_or(&DEFAULT_RETRY);
     if !forward.begun {
         service.budget.deposit(retry);

@@ -82,6 +82,9 @@ pub struct Settings {
     pub max_streams: usize,
     /// Jobs of one app at most: 10,000; one more is refused.
     pub max_jobs: usize,
+    /// How long an app may take to answer a run of a job: 1 h. The run is long over when it is called failed, so that
+    /// it does not come again beside itself.
+    pub job_timeout: Duration,
     /// Where jobs are kept; `None` for in memory, as long as the process.
     pub jobs: Option<Arc<dyn jobs::Store>>,
     /// By what jobs run: the machine's clock.
@@ -109,6 +112,7 @@ impl Default for Settings {
             max_followers: 256,
             max_streams: 256,
             max_jobs: 10_000,
+            job_timeout: Duration::from_secs(3_600),
             jobs: None,
             clock: Clock::system(),
             connection: None,

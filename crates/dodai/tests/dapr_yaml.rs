@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::project::{get, until};
-use crate::site::{Site, free_ports};
+use crate::site::{PYTHON, Site, free_ports};
+use crate::wire::Wire;
 
 /// Takes orders by events, keeps them, and is asked for them.
 const ORDERS: &str = r#"
@@ -129,6 +130,69 @@ fn up_runs_an_unmodified_dapr_yaml() {
     let up = site.dodai(&["up", "-d"]);
     assert!(up.status.success(), "{}", up.all());
     until("the order is kept", || get(app, "/last").is_ok_and(|last| last == "{\"orderId\": 7}"));
+    site.down();
+}
+
+/// Serves `AppCallback` and writes down which of its methods brought what. Answers of one field are written as bytes: topic
+/// `orders` of `pubsub`, and the binding `clock`.
+const CALLBACKS: &str = r#"
+import os
+from concurrent import futures
+import grpc
+SERVICE = "dapr.proto.runtime.v1.AppCallback"
+def text(field, value):
+    return bytes([field << 3 | 2, len(value)]) + value
+def brings(name):
+    def method(request, _context):
+        with open("brought", "a") as file:
+            file.write(f"{name} {request!r}\n")
+        return b""
+    return grpc.unary_unary_rpc_method_handler(method)
+def answers(value):
+    return grpc.unary_unary_rpc_method_handler(lambda _request, _context: value)
+methods = {name: brings(name) for name in ["OnTopicEvent", "OnBindingEvent", "OnJobEvent"]}
+methods["ListTopicSubscriptions"] = answers(text(1, text(1, b"pubsub") + text(2, b"orders")))
+methods["ListInputBindings"] = answers(text(1, b"clock"))
+server = grpc.server(futures.ThreadPoolExecutor(4))
+server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, methods)])
+server.add_insecure_port("127.0.0.1:" + os.environ["APP_PORT"])
+server.start()
+server.wait_for_termination()
+"#;
+
+#[test]
+fn an_app_that_speaks_grpc_is_brought_topics_bindings_and_jobs() {
+    let [app, http] = free_ports();
+    let site = Site::new("dapr-yaml-grpc");
+    let command = format!("[\"{PYTHON}\", \"app.py\"]");
+    site.write(
+        "dapr.yaml",
+        format!(
+            "version: 1\ncommon: {{resourcesPath: ./components}}\napps:\n  - {{appID: teller, appDirPath: ./teller, \
+             appPort: {app}, appProtocol: grpc, daprHTTPPort: {http}, command: {command}}}\n"
+        ),
+    );
+    site.write("components/pubsub.yaml", component("pubsub", "pubsub.in-memory"));
+    let clock = "spec: {metadata: [{name: schedule, value: \"@every 1s\"}], type";
+    site.write("components/clock.yaml", component("clock", "bindings.cron").replace("spec: {type", clock));
+    site.write("teller/app.py", CALLBACKS);
+    site.up();
+
+    let post = |path: &str, body: &str| {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+        let length = body.len();
+        let answer = Wire::to(http).ask(&format!("{head}content-length: {length}\r\n\r\n{body}"));
+        assert_eq!(answer.status(), 204, "{path}: {}", answer.text());
+    };
+    post("/v1.0/publish/pubsub/orders", "\"an order\"");
+    post("/v1.0/jobs/report", r#"{"dueTime": "0s", "data": "a report"}"#);
+    let brought = || std::fs::read_to_string(site.folder().join("teller/brought")).unwrap_or_default();
+    let has = |method: &str, word: &str| {
+        brought().lines().any(|line| line.starts_with(method) && line.contains(word))
+    };
+    until("the topic", || has("OnTopicEvent ", "an order"));
+    until("the binding", || has("OnBindingEvent ", "clock"));
+    until("the job", || has("OnJobEvent ", "a report"));
     site.down();
 }
 

@@ -250,9 +250,9 @@ impl Context {
         self.local.set(way);
         // What runs once is there for others when it has ended well, not before.
         self.report(if self.workload.once { Phase::Running } else { Phase::Ready }, "");
-        // What does not speak HTTP on its first service cannot be asked for subscriptions or be sent any.
+        // What speaks neither HTTP nor gRPC on its first service cannot be asked for subscriptions or be sent any.
         let first = self.workload.services.first().map(|service| service.protocol);
-        if matches!(first, Some(Protocol::Http | Protocol::Http2)) {
+        if matches!(first, Some(Protocol::Http | Protocol::Http2 | Protocol::Grpc)) {
             self.parts.runtime.app_ready(&self.workload.app, true);
         }
     }

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Due, Error, Hold, Progress, Record, Store, Which};
+use super::{Due, Error, Hold, Holds, Progress, Record, Store, Which};
 use crate::answer::Answer;
 use crate::fault::Fault;
 
 /// Jobs in memory, by app and name.
 #[derive(Default)]
-pub struct Memory(Mutex<BTreeMap<(String, String), Record>>);
+pub struct Memory {
+    records: Mutex<BTreeMap<(String, String), Record>>,
+    holds: Holds,
+}
 
 impl Memory {
     fn all(&self) -> MutexGuard<'_, BTreeMap<(String, String), Record>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,7 +88,8 @@ impl Store for Memory {
     ) -> Answer<'_, Result<(), Fault>> {
         let mut all = self.all();
         let place = key(app, &record.job.name);
-        if let Some(kept) = all.get_mut(&place).filter(|kept| kept.id == record.id) {
+        let same = |kept: &&mut Record| kept.id == record.id && kept.progress.is_at(&record.progress);
+        if let Some(kept) = all.get_mut(&place).filter(same) {
             match progress {
                 Some(progress) => kept.progress = progress,
                 None => drop(all.remove(&place)),
@@ -94,7 +98,7 @@ impl Store for Memory {
         Answer::ready(Ok(()))
     }
 
-    fn hold(&self, _app: &str) -> Answer<'_, Result<Option<Hold>, Fault>> {
-        Answer::ready(Ok(Some(Hold::sole())))
+    fn hold(&self, app: &str) -> Answer<'_, Result<Option<Hold>, Fault>> {
+        Answer::ready(Ok(self.holds.take(app)))
     }
 }

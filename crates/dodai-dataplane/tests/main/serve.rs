@@ -207,6 +207,26 @@ async fn what_a_base_asks_of_an_app_that_is_not_there_yet_is_nobodys_failure() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_of_the_base_takes_as_long_as_it_says_itself() {
+    local(async {
+        let (world, mut calls, _instance) = module().await;
+        for (caller, bound) in [(Caller::Base, 3_600), (Caller::App(app("shop/front")), 60)] {
+            let mut asked = call(caller, "http://catalog.shop/job/slow");
+            let start = tokio::time::Instant::now();
+            asked.context.deadline = Some((start + secs(3_600)).into_std());
+            let door = world.plane.door();
+            let answered = beside(async move { door.enter(asked).await });
+            let _unanswered = calls.recv().await.expect("a call");
+            let late = answered.await.expect("no panic").expect_err("too long");
+            assert_eq!(late.kind, Kind::Timeout);
+            let took = start.elapsed();
+            assert!(took >= secs(bound) && took < secs(bound + 2), "{took:?}, not {bound} s");
+        }
+    })
+    .await;
+}
+
 /// Calls itself with the context it got.
 struct Echoing(PlaneDoor);
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use dodai_capability::Answer;
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::jobs::{
-    Data, Due, Error, FailurePolicy, Hold, Job, Last, Progress, Record, Store, Which,
+    Data, Due, Error, FailurePolicy, Hold, Holds, Job, Last, Progress, Record, Store, Which,
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use tokio::sync::OnceCell;
@@ -36,13 +36,14 @@ pub struct Jobs {
     is_shared: bool,
     files: Files,
     access: OnceCell<Access>,
+    holds: Holds,
 }
 
 impl Jobs {
     /// Jobs in the file `path`. Nothing is opened yet. With `is_shared` other processes may use it too; otherwise
     /// its folder is this process' alone.
     pub fn new(path: PathBuf, is_shared: bool) -> Jobs {
-        Jobs { path, is_shared, files: Files::default(), access: OnceCell::new() }
+        Jobs { path, is_shared, files: Files::default(), access: OnceCell::new(), holds: Holds::default() }
     }
 
     async fn open(&self) -> Result<&Access, Fault> {
@@ -72,6 +73,25 @@ impl Jobs {
             return Ok(None);
         }
         self.open().await.map(Some)
+    }
+
+    fn take(&self, app: &str) -> Result<Option<Hold>, Fault> {
+        if !self.is_shared {
+            return Ok(self.holds.take(app));
+        }
+        // Without jobs nothing is made, not even a lock.
+        if !self.path.exists() {
+            return Ok(None);
+        }
+        let Some(hold) = self.holds.take(app) else { return Ok(None) };
+        let path = self.path.with_extension("lock");
+        let opened = Plain::options().create(true).truncate(false).write(true).open(path);
+        let file = opened.map_err(|error| self.fault("opening its lock", error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(hold.with(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(self.fault("locking it", error)),
+        }
     }
 
     fn fault(&self, what: &str, error: std::io::Error) -> Fault {
@@ -301,18 +321,24 @@ impl Store for Jobs {
         progress: Option<Progress>,
     ) -> Answer<'_, Result<(), Fault>> {
         let (app, name, id) = (app.to_owned(), record.job.name.clone(), record.id.clone());
+        let Progress { tick_ms: tick, ticks: over, failures: failed, .. } = record.progress;
         let work = move |connection: &Connection| -> Result<(), Failure<Fault>> {
+            let same = "app = ?1 AND name = ?2 AND id = ?3 AND tick_ms = ?4 AND ticks = ?5 AND failures = ?6";
             let Some(Progress { tick_ms, due_ms, ticks, failures, last }) = progress else {
-                let sql = "DELETE FROM jobs WHERE app = ?1 AND name = ?2 AND id = ?3";
-                connection.prepare_cached(sql)?.execute((app, name, id))?;
+                let sql = format!("DELETE FROM jobs WHERE {same}");
+                connection.prepare_cached(&sql)?.execute((app, name, id, tick, over, failed))?;
                 return Ok(());
             };
             let (last_ms, problem) = last.map(|last| (last.at_ms, last.problem)).unzip();
-            let sql = "UPDATE jobs SET tick_ms = ?4, due_ms = ?5, ticks = ?6, failures = ?7, last_ms = ?8, \
-                 problem = ?9 WHERE app = ?1 AND name = ?2 AND id = ?3";
             let problem = problem.flatten();
-            let all = params![app, name, id, tick_ms, due_ms, ticks, failures, last_ms, problem];
-            connection.prepare_cached(sql)?.execute(all)?;
+            let sql = format!(
+                "UPDATE jobs SET tick_ms = ?7, due_ms = ?8, ticks = ?9, failures = ?10, last_ms = ?11, \
+                 problem = ?12 WHERE {same}"
+            );
+            let now = params![
+                app, name, id, tick, over, failed, tick_ms, due_ms, ticks, failures, last_ms, problem
+            ];
+            connection.prepare_cached(&sql)?.execute(now)?;
             Ok(())
         };
         Answer::later(async move {
@@ -323,23 +349,8 @@ impl Store for Jobs {
         })
     }
 
-    fn hold(&self, _app: &str) -> Answer<'_, Result<Option<Hold>, Fault>> {
-        if !self.is_shared {
-            return Answer::ready(Ok(Some(Hold::sole())));
-        }
-        // Without jobs nothing is made, not even a lock.
-        if !self.path.exists() {
-            return Answer::ready(Ok(None));
-        }
-        let path = self.path.with_extension("lock");
-        let opened = Plain::options().create(true).truncate(false).write(true).open(path);
-        Answer::ready(opened.map_err(|error| self.fault("opening its lock", error)).and_then(|file| {
-            match file.try_lock() {
-                Ok(()) => Ok(Some(Hold::of(file))),
-                Err(TryLockError::WouldBlock) => Ok(None),
-                Err(TryLockError::Error(error)) => Err(self.fault("locking it", error)),
-            }
-        }))
+    fn hold(&self, app: &str) -> Answer<'_, Result<Option<Hold>, Fault>> {
+        Answer::ready(self.take(app))
     }
 
     fn is_shared(&self) -> bool {

@@ -106,6 +106,10 @@ async fn check_settling(store: &dyn Store) {
     let found = store.get(APP, "j").await.expect("read").expect("there");
     assert_eq!((&found.progress, found.progress.due_ms), (&failed, NOW + 2_000));
     assert_eq!(found.progress.last, Some(Last { at_ms: NOW + 1_000, problem: Some("no".to_owned()) }));
+    // Who does not know how far it is has nothing to say.
+    store.settle(APP, &kept, kept.after(Outcome::Taken, NOW + 1_000)).await.expect("nothing to do");
+    store.settle(APP, &kept, Some(kept.progress.clone())).await.expect("nothing to do");
+    assert_eq!(store.get(APP, "j").await.expect("read"), Some(found.clone()));
     // One that has taken its place has nothing to do with how the first ended.
     let newer = Record { id: "newer".to_owned(), ..kept.clone() };
     store.put(APP, newer.clone(), true, 100).await.expect("replaced");
@@ -150,7 +154,13 @@ async fn of_those_who_share_a_file_one_runs_the_jobs() {
     drop(held);
     assert!(other.hold(APP).await.expect("held").is_some());
     let sole = Jobs::new(dir.path().join("sole.db"), false);
-    assert!(sole.hold(APP).await.expect("held").is_some());
+    for store in [&sole as &dyn Store, &Memory::default()] {
+        let held = store.hold(APP).await.expect("held").expect("nobody else");
+        assert!(store.hold(APP).await.expect("looked").is_none(), "one at a time, also in one process");
+        assert!(store.hold("shop/other").await.expect("held").is_some());
+        drop(held);
+        assert!(store.hold(APP).await.expect("held").is_some());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -191,19 +191,20 @@ impl Callbacks {
     pub async fn on_job_event(
         &self,
         app: &AppId,
+        timeout: Duration,
         span: Span,
         event: JobEventRequest,
     ) -> Result<JobEventResponse, Unanswered> {
-        let channel = self.channel(app, self.timeout, span);
+        let channel = self.channel(app, timeout, span);
         let mut client = AppCallbackClient::new(channel.clone());
-        let answer = Callbacks::within(self.timeout, app, client.on_job_event(event.clone())).await;
+        let answer = Callbacks::within(timeout, app, client.on_job_event(event.clone())).await;
         if !answer.as_ref().is_err_and(Unanswered::is_unimplemented) {
             return answer;
         }
         let mut older = AppCallbackAlphaClient::new(channel);
         #[expect(deprecated, reason = "the name that older apps know")]
         let answer = older.on_job_event_alpha1(event);
-        Callbacks::within(self.timeout, app, answer).await
+        Callbacks::within(timeout, app, answer).await
     }
 
     /// Calls an app as another one, which `context` names.

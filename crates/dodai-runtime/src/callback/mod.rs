@@ -21,9 +21,10 @@ pub(crate) use grpc::Unanswered;
 /// The most of an app's answer that is read.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Whether nobody was there to take the call: that says nothing about what it brings.
+/// Whether the call certainly did not reach the app: that says nothing about what it brings.
 pub(crate) fn is_unreachable(failure: &Failure) -> bool {
-    matches!(failure.kind, Kind::NoEndpoint | Kind::Connect | Kind::Draining)
+    let is_away = matches!(failure.kind, Kind::NoEndpoint | Kind::Connect | Kind::Tls | Kind::Draining);
+    is_away || matches!(failure.kind, Kind::BreakerOpen | Kind::QueueFull | Kind::Shed | Kind::Refused)
 }
 
 /// What is asked of an app.

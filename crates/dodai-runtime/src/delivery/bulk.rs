@@ -3,7 +3,8 @@
 //! Messages that one call carries go to one path, and several paths are called at once; those that cannot be delivered at
 //! all leave the batch first.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use dodai_capability::event::{self, Event};
@@ -16,6 +17,8 @@ use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::grpc;
 use super::verdict::Verdict;
@@ -60,8 +63,13 @@ struct Status {
     status: Option<String>,
 }
 
-/// Paths that are brought messages of one batch at once.
+/// Paths of one subscription that are brought messages at once.
 const MAX_PATHS: usize = 16;
+
+/// Turns of a subscription of which so many deliveries may be under way at once.
+pub(super) fn turns(concurrency: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(concurrency.min(MAX_PATHS)))
+}
 
 /// Messages for one path, in the order in which they came.
 struct Batch {
@@ -70,7 +78,7 @@ struct Batch {
 }
 
 impl Worker {
-    pub(super) async fn deliver_many(&self, deliveries: Vec<Delivery>) {
+    pub(super) async fn deliver_many(&self, deliveries: Vec<Delivery>, turns: &Semaphore) {
         let mut batches: BTreeMap<String, Batch> = BTreeMap::new();
         for delivery in deliveries {
             let event = match self.event(&delivery.message) {
@@ -93,28 +101,40 @@ impl Worker {
             batch.deliveries.push(delivery);
             batch.events.push(event);
         }
-        self.deliver_batches(batches).await;
+        self.deliver_batches(batches, turns).await;
     }
 
-    /// Brings all paths their messages at once, up to a bound; those that wait for their turn keep their leases.
-    async fn deliver_batches(&self, batches: BTreeMap<String, Batch>) {
-        let mut waiting: VecDeque<(String, Batch)> = batches.into_iter().collect();
-        let mut running = FuturesUnordered::new();
+    /// Brings all paths their messages, as many at once as `turns` lets.
+    async fn deliver_batches(&self, batches: BTreeMap<String, Batch>, turns: &Semaphore) {
+        let one = |(path, batch): (String, Batch)| async move {
+            let _turn = match turns.try_acquire() {
+                Ok(turn) => Some(turn),
+                Err(_) => self.wait_for_turn(&batch.deliveries, turns).await,
+            };
+            self.deliver_batch(&path, batch).await;
+        };
+        let mut running: FuturesUnordered<_> = batches.into_iter().map(one).collect();
+        while running.next().await.is_some() {}
+    }
+
+    /// Waits until messages may be brought, keeping their leases; what begins late has all its time.
+    async fn wait_for_turn<'a>(
+        &self,
+        deliveries: &[Delivery],
+        turns: &'a Semaphore,
+    ) -> Option<SemaphorePermit<'a>> {
+        let lease = self.lease();
+        let mut due = tokio::time::interval_at(Instant::now() + lease / 3, lease / 3);
+        let mut turn = std::pin::pin!(turns.acquire());
         loop {
-            while running.len() < MAX_PATHS
-                && let Some((path, batch)) = waiting.pop_front()
-            {
-                running.push(async move { self.deliver_batch(&path, batch).await });
-            }
-            let lease = self.lease();
-            // Both are cancel safe.
-            tokio::select! {
-                done = running.next() => if done.is_none() { return },
-                () = tokio::time::sleep(lease / 3), if !waiting.is_empty() => {
-                    for (_, batch) in &waiting {
-                        self.prolong(&batch.deliveries, lease).await;
-                    }
-                }
+            // Cancel safe: the place in the queue is kept.
+            let turn = tokio::select! {
+                turn = &mut turn => turn.ok(),
+                _ = due.tick() => None,
+            };
+            self.prolong(deliveries, lease).await;
+            if turn.is_some() {
+                return turn;
             }
         }
     }

@@ -22,10 +22,11 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode};
 use serde_json::value::RawValue;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::bulk;
 use super::grpc;
 use super::plan::Plan;
 use super::stream::Reader;
@@ -277,13 +278,14 @@ impl Worker {
     ) -> End {
         let Membership { live, mut messages, concurrency } = membership;
         let mut ready = self.ready.clone();
-        let bulk = self.plan.bulk;
+        let (bulk, turns) = (self.plan.bulk, bulk::turns(concurrency));
         let mut gathered = Gathered::default();
         let mut due = Instant::now();
         let bring = |gathered: &mut Gathered| {
             let (live, deliveries) = (live.clone(), std::mem::take(gathered).deliveries);
+            let turns = turns.clone();
             Box::pin(async move {
-                self.bring(deliveries).await;
+                self.bring(deliveries, &turns).await;
                 drop(live);
             })
         };
@@ -332,9 +334,9 @@ impl Worker {
         end
     }
 
-    async fn bring(&self, batch: Vec<Delivery>) {
+    async fn bring(&self, batch: Vec<Delivery>, turns: &Semaphore) {
         if self.plan.bulk.is_some() {
-            return self.deliver_many(batch).await;
+            return self.deliver_many(batch, turns).await;
         }
         for delivery in batch {
             self.deliver(delivery).await;

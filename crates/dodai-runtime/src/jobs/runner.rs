@@ -16,6 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use http::{Method, StatusCode};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
@@ -26,6 +27,10 @@ use crate::callback::{Ask, Unanswered, escaped, is_unreachable};
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 /// How often jobs are looked for that another process may have written.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long nothing but an app that cannot be reached is borne where others may run its jobs, whose way may be open.
+const GIVE_WAY: Duration = Duration::from_secs(5);
+/// How long one of the others may then take over: longer than they wait between two looks.
+const STAY_OUT: Duration = Duration::from_secs(2);
 /// How often the clock is looked at while a job waits: it may have been set.
 const CLOCK_LOOK: Duration = Duration::from_secs(5);
 
@@ -39,8 +44,23 @@ pub(super) struct Runner {
     pub stop: CancellationToken,
 }
 
-/// What is under way: each gives back its name when it has ended.
-type Running<'a> = FuturesUnordered<BoxFuture<'a, String>>;
+/// A run that has ended.
+struct Ran {
+    name: String,
+    /// Whether the app was there.
+    reached: bool,
+}
+
+/// What is under way.
+type Running<'a> = FuturesUnordered<BoxFuture<'a, Ran>>;
+
+/// Why no more runs are begun.
+enum End {
+    /// The app is not ready any more, or this runner shall stop, or there are no jobs for it.
+    Over,
+    /// The app cannot be reached from here.
+    Unreached,
+}
 
 impl Runner {
     pub async fn run(self, mut ready: watch::Receiver<bool>) {
@@ -48,6 +68,7 @@ impl Runner {
         loop {
             // All are cancel safe.
             let there = tokio::select! {
+                biased;
                 () = self.stopping() => return,
                 there = ready.wait_for(|ready| *ready) => there.is_ok(),
             };
@@ -56,13 +77,14 @@ impl Runner {
             }
             let outcome = match self.jobs.0.store.hold(&self.key).await {
                 Ok(Some(_hold)) => self.run_held(&mut ready).await,
-                Ok(None) => Ok(()),
+                Ok(None) => Ok(End::Over),
                 Err(fault) => Err(fault),
             };
+            let gives_way = matches!(outcome, Ok(End::Unreached));
             let pause = match outcome {
-                Ok(()) => {
+                Ok(end) => {
                     failures = 0;
-                    LOOK
+                    if matches!(end, End::Unreached) { STAY_OUT } else { LOOK }
                 }
                 Err(fault) => {
                     failures += 1;
@@ -72,8 +94,9 @@ impl Runner {
             };
             // All are cancel safe.
             tokio::select! {
+                biased;
                 () = self.stopping() => return,
-                () = self.changed.notified() => {}
+                () = self.changed.notified(), if !gives_way => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -86,8 +109,13 @@ impl Runner {
         }
     }
 
+    /// Whether a run may begin.
+    fn may_begin(&self, ready: &watch::Receiver<bool>) -> bool {
+        *ready.borrow() && !self.stop.is_cancelled() && !self.jobs.0.tasks.is_closing()
+    }
+
     /// Runs what is due until the app is not ready any more; then waits for what is under way.
-    async fn run_held(&self, ready: &mut watch::Receiver<bool>) -> Result<(), Fault> {
+    async fn run_held(&self, ready: &mut watch::Receiver<bool>) -> Result<End, Fault> {
         let mut names = HashSet::new();
         let mut running = Running::new();
         let ended = self.run_due(ready, &mut running, &mut names).await;
@@ -100,20 +128,22 @@ impl Runner {
         ready: &mut watch::Receiver<bool>,
         running: &mut Running<'a>,
         names: &mut HashSet<String>,
-    ) -> Result<(), Fault> {
+    ) -> Result<End, Fault> {
         let most = self.jobs.0.settings.delivery_concurrency.max(1);
+        let is_shared = self.jobs.0.store.is_shared();
         // Whatever the clock was when this base last ran.
         let mut seen_ms = i64::MAX;
+        let mut unreached: Option<Instant> = None;
         while *ready.borrow_and_update() {
             let now_ms = self.jobs.now_ms();
             if now_ms < seen_ms {
-                self.set_back(now_ms).await?;
+                self.set_back(now_ms, names).await?;
             }
             seen_ms = now_ms;
             let Due { now, next_ms } = self.jobs.0.store.due(&self.key, now_ms, most + names.len()).await?;
             for record in now {
                 if running.len() < most && names.insert(record.job.name.clone()) {
-                    running.push(Box::pin(self.run_one(record)));
+                    running.push(Box::pin(self.run_one(record, ready.clone())));
                 }
             }
             let wait = next_ms
@@ -121,26 +151,33 @@ impl Runner {
             // All are cancel safe, and what runs lives outside.
             tokio::select! {
                 biased;
-                () = self.stopping() => return Ok(()),
-                changed = ready.changed() => if changed.is_err() { return Ok(()) },
-                Some(name) = running.next(), if !running.is_empty() => { names.remove(&name); }
+                () = self.stopping() => return Ok(End::Over),
+                changed = ready.changed() => if changed.is_err() { return Ok(End::Over) },
+                Some(Ran { name, reached }) = running.next(), if !running.is_empty() => {
+                    names.remove(&name);
+                    unreached = if reached { None } else { unreached.or_else(|| Some(Instant::now())) };
+                    if is_shared && unreached.is_some_and(|since| since.elapsed() >= GIVE_WAY) {
+                        tracing::warn!(app = %self.app, "the app cannot be reached; others may run its jobs");
+                        return Ok(End::Unreached);
+                    }
+                }
                 () = self.changed.notified() => {}
                 () = self.jobs.0.clock.sleep(wait.unwrap_or(CLOCK_LOOK).min(CLOCK_LOOK)), if wait.is_some() => {}
-                () = tokio::time::sleep(LOOK), if self.jobs.0.store.is_shared() => {}
+                () = tokio::time::sleep(LOOK), if is_shared => {}
             }
         }
-        Ok(())
+        Ok(End::Over)
     }
 
-    /// Brings nearer what the clock has put off by going back.
-    async fn set_back(&self, now_ms: i64) -> Result<(), Fault> {
+    /// Brings nearer what the clock has put off by going back. What is under way goes by the new time when it has ended.
+    async fn set_back(&self, now_ms: i64, running: &HashSet<String>) -> Result<(), Fault> {
         let records = match self.jobs.0.store.list(&self.key, None).await {
             Ok(records) => records,
             Err(dodai_capability::jobs::Error::Fault(fault)) => return Err(fault),
             // Those are refusals of wishes that are not ours.
             Err(_) => return Ok(()),
         };
-        for record in records {
+        for record in records.into_iter().filter(|record| !running.contains(&record.job.name)) {
             if let Some(progress) = record.set_back(now_ms) {
                 tracing::info!(app = %self.app, job = record.job.name, "the clock was set back; the job runs by the new time");
                 self.jobs.0.store.settle(&self.key, &record, Some(progress)).await?;
@@ -150,15 +187,19 @@ impl Runner {
     }
 
     /// One run from its call to its outcome in the store.
-    async fn run_one(&self, record: Record) -> String {
+    async fn run_one(&self, record: Record, ready: watch::Receiver<bool>) -> Ran {
         let (app, name) = (&self.app, &record.job.name);
+        // Time may have passed since it was found.
+        if !self.may_begin(&ready) {
+            return Ran { name: record.job.name, reached: false };
+        }
         let Some(outcome) = self.bring(&record).await else {
             // Nobody was there: that says nothing about the job, which stays due.
             tokio::select! {
                 () = self.stopping() => {}
                 () = tokio::time::sleep(UNREACHABLE_PAUSE) => {}
             }
-            return record.job.name;
+            return Ran { name: record.job.name, reached: false };
         };
         match &outcome {
             Outcome::Taken => tracing::debug!(%app, name, "the app took a job"),
@@ -177,12 +218,13 @@ impl Runner {
                 () = tokio::time::sleep(self.jobs.0.settings.component_backoff.pause(failures)) => {}
             }
         }
-        record.job.name
+        Ran { name: record.job.name, reached: true }
     }
 
     /// Calls the app; `None` if nobody was there.
     async fn bring(&self, record: &Record) -> Option<Outcome> {
         let callbacks = &self.jobs.0.callbacks;
+        let timeout = self.jobs.0.settings.job_timeout;
         let name = &record.job.name;
         if self.speaks_grpc {
             let data = record.job.data.as_ref().map(as_any);
@@ -193,7 +235,7 @@ impl Runner {
                 data,
                 http_extension: Some(HttpExtension { verb: Verb::Post.into(), querystring: String::new() }),
             };
-            return match callbacks.on_job_event(&self.app, Span::root(false), event).await {
+            return match callbacks.on_job_event(&self.app, timeout, Span::root(false), event).await {
                 Ok(_) => Some(Outcome::Taken),
                 Err(Unanswered::Failed(failure)) if is_unreachable(&failure) => None,
                 Err(Unanswered::Refused(status)) if status.code() == Code::NotFound => {
@@ -212,7 +254,7 @@ impl Runner {
             body,
             span: Span::root(false),
         };
-        Some(match callbacks.call_within(callbacks.timeout, &self.app, ask).await {
+        Some(match callbacks.call_within(timeout, &self.app, ask).await {
             Ok((status, _)) if status.is_success() => Outcome::Taken,
             // daprd does not try this one again either.
             Ok((StatusCode::NOT_FOUND, _)) => Outcome::Refused("the app answered 404".to_owned()),

@@ -1,6 +1,5 @@
 //! Messages between a broker and an app's word of them: leases and dead letters.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,11 +10,15 @@ use dodai_runtime::Settings;
 use http::StatusCode;
 use serde_json::json;
 
-use crate::world::{World, app, blocks, reply, subscription};
+use crate::world::{World, app, blocks, component, reply, subscription};
 
 async fn subscribed(subscriptions: Vec<Subscription>, settings: Settings) -> World {
+    joined(subscriptions.into_iter().map(Resource::Subscription).collect(), settings).await
+}
+
+async fn joined(more: Vec<Resource>, settings: Settings) -> World {
     let mut all = blocks();
-    all.extend(subscriptions.into_iter().map(Resource::Subscription));
+    all.extend(more);
     let world = World::with(all, settings, |_| {}).await;
     world.runtime.app_ready(&app("shop/cart"), true);
     let all_up = || {
@@ -72,19 +75,19 @@ async fn dead_letters_without_envelopes_are_what_was_published() {
     assert_eq!(String::from_utf8_lossy(&data), body);
 }
 
-/// Answers that are begun and not ended yet, by path; each takes all that it was asked of.
+/// Answers that are begun and not ended yet, in order; each takes all that it was asked of.
 #[derive(Clone, Default)]
-struct Pending(Arc<Mutex<BTreeMap<String, (Writer, String)>>>);
+struct Pending(Arc<Mutex<Vec<(Writer, String)>>>);
 
 impl Pending {
-    fn begin(&self, path: &str, body: &[u8]) -> Reply {
+    fn begin(&self, body: &[u8]) -> Reply {
         let envelope: serde_json::Value = serde_json::from_slice(body).expect("an envelope");
         let entries = envelope["entries"].as_array().expect("entries").iter();
         let statuses: Vec<_> =
             entries.map(|entry| json!({ "entryId": entry["entryId"], "status": "SUCCESS" })).collect();
         let (writer, body) = pipe(1 << 20, None);
         let mut begun = self.0.lock().expect("not poisoned");
-        begun.insert(path.to_owned(), (writer, json!({ "statuses": statuses }).to_string()));
+        begun.push((writer, json!({ "statuses": statuses }).to_string()));
         let mut reply = Reply::new(StatusCode::OK, "");
         reply.body = body;
         reply
@@ -95,7 +98,12 @@ impl Pending {
     }
 
     fn end_all(&self) {
-        for (_, (mut writer, body)) in std::mem::take(&mut *self.0.lock().expect("not poisoned")) {
+        self.end(self.count());
+    }
+
+    /// Ends those that were begun first.
+    fn end(&self, count: usize) {
+        for (mut writer, body) in self.0.lock().expect("not poisoned").drain(..count) {
             writer.push(body.into()).expect("room");
             writer.finish(None);
         }
@@ -104,13 +112,19 @@ impl Pending {
 
 /// A bulk subscription with so many paths, a message for each, and an app that answers when it is told to.
 async fn paths(count: usize) -> (World, Pending) {
+    paths_with(count, &[]).await
+}
+
+/// The same with settings of the component.
+async fn paths_with(count: usize, settings: &[(&str, &str)]) -> (World, Pending) {
     let bulk = BulkDelivery { most: u32::try_from(count).expect("few"), wait: Duration::from_secs(1) };
     let rules = (0..count).map(|n| (format!("event.data.n == {n}"), format!("/path/{n}"))).collect();
     let wish = Subscription { bulk: Some(bulk), rules, ..subscription("/else", None, &[]) };
-    let world = subscribed(vec![wish], Settings::default()).await;
+    let bus = Resource::Component(component("bus", "pubsub.in-memory", settings));
+    let world = joined(vec![bus, Resource::Subscription(wish)], Settings::default()).await;
     let pending = Pending::default();
     let begun = pending.clone();
-    world.script(move |seen| Ok(begun.begin(&seen.path, &seen.body)));
+    world.script(move |seen| Ok(begun.begin(&seen.body)));
     for n in 0..count {
         let headers = [("content-type", "application/json")];
         let body = json!({ "n": n }).to_string();
@@ -145,4 +159,30 @@ async fn messages_of_paths_that_wait_for_their_turn_stay_in_hand() {
     }
     tokio::time::sleep(Duration::from_secs(600)).await;
     assert_eq!(world.seen_at("/path").len(), 40, "each came once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_that_end_do_not_keep_the_waiting_from_being_kept() {
+    let (world, pending) = paths(80).await;
+    // Four at a time, each within its time, and all of them longer than a lease.
+    for _ in 0..20 {
+        world.until("some are brought", || pending.count() >= 4).await;
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        pending.end(4);
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.seen_at("/path").len(), 80, "each came once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_component_that_brings_one_at_a_time_does_so_in_bulk() {
+    let (world, pending) = paths_with(3, &[("concurrencyMode", "single")]).await;
+    for round in 1..=3 {
+        world.until("one is brought", || pending.count() == 1).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!((pending.count(), world.seen_at("/path").len()), (1, round));
+        pending.end_all();
+    }
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(world.seen_at("/path").len(), 3, "each came once");
 }

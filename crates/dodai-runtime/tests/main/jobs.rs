@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use dodai_capability::clock::Clock;
-use dodai_capability::jobs::{Memory, Store};
+use dodai_capability::jobs::{Due, Error, Hold, Memory, Progress, Record, Store, Which};
+use dodai_capability::{Answer, Fault};
 use dodai_core::body::pipe;
 use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
@@ -16,6 +17,7 @@ use dodai_runtime::Settings;
 use http::StatusCode;
 use prost_types::Any;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tonic::Code;
 
 use crate::callbacks::{SERVICE, answered, message, refused};
@@ -78,6 +80,63 @@ impl Test {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Jobs that several sidecars share, and a gate in the way of those that look for what is due.
+struct Shared {
+    memory: Memory,
+    gate: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn new() -> Arc<Shared> {
+        Arc::new(Shared { memory: Memory::default(), gate: watch::Sender::new(true) })
+    }
+}
+
+impl Store for Shared {
+    fn put(&self, app: &str, record: Record, overwrite: bool, most: usize) -> Answer<'_, Result<(), Error>> {
+        self.memory.put(app, record, overwrite, most)
+    }
+
+    fn get(&self, app: &str, name: &str) -> Answer<'_, Result<Option<Record>, Fault>> {
+        self.memory.get(app, name)
+    }
+
+    fn list(&self, app: &str, data: Option<usize>) -> Answer<'_, Result<Vec<Record>, Error>> {
+        self.memory.list(app, data)
+    }
+
+    fn delete(&self, app: &str, which: Which) -> Answer<'_, Result<(), Fault>> {
+        self.memory.delete(app, which)
+    }
+
+    fn due(&self, app: &str, now_ms: i64, most: usize) -> Answer<'_, Result<Due, Fault>> {
+        let app = app.to_owned();
+        Answer::later(async move {
+            let due = self.memory.due(&app, now_ms, most).await;
+            let mut gate = self.gate.subscribe();
+            gate.wait_for(|open| *open).await.map(|_| ()).expect("the gate stays");
+            due
+        })
+    }
+
+    fn settle(
+        &self,
+        app: &str,
+        record: &Record,
+        progress: Option<Progress>,
+    ) -> Answer<'_, Result<(), Fault>> {
+        self.memory.settle(app, record, progress)
+    }
+
+    fn hold(&self, app: &str) -> Answer<'_, Result<Option<Hold>, Fault>> {
+        self.memory.hold(app)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_job_runs_when_it_is_due_and_then_is_gone() {
@@ -158,6 +217,95 @@ async fn a_job_whose_app_cannot_be_reached_stays_due() {
     test.world.script(|_| reply(200, ""));
     test.settle().await;
     assert_eq!(test.status().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_reach_the_app_leaves_its_jobs_to_others() {
+    let (store, clock) = (Shared::new(), Clock::manual(start()));
+    let dead = Test::with(blocks(), store.clone(), clock.clone()).await;
+    dead.world.script(|_| Err(Failure::new(Kind::Connect, "nobody listens")));
+    dead.ready();
+    dead.schedule("j", json!({ "dueTime": "1s", "failurePolicy": { "drop": {} } })).await;
+    clock.advance(SECOND);
+    dead.world.until("it has the jobs", || dead.runs() > 0).await;
+    let well = Test::with(blocks(), store, clock).await;
+    well.ready();
+    well.world.until("the other runs it", || well.runs() == 1).await;
+    well.settle().await;
+    assert_eq!((well.runs(), well.status().await), (1, Vec::new()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_run_begins_once_the_app_is_not_ready_or_the_base_stops() {
+    for stops in [false, true] {
+        let store = Shared::new();
+        let test = Test::with(blocks(), store.clone(), Clock::manual(start())).await;
+        test.schedule("j", json!({ "dueTime": "1s" })).await;
+        test.clock.advance(SECOND);
+        store.gate.send_replace(false);
+        test.ready();
+        test.settle().await;
+        let closing = async {
+            match stops {
+                true => test.world.runtime.close(SECOND * 5).await,
+                false => test.world.runtime.app_ready(&app("shop/cart"), false),
+            }
+        };
+        let opening = async {
+            tokio::time::sleep(SECOND).await;
+            store.gate.send_replace(true);
+        };
+        tokio::join!(closing, opening);
+        test.settle().await;
+        assert_eq!(test.runs(), 0, "stops: {stops}");
+        assert!(store.get("shop/cart", "j").await.expect("read").is_some(), "it stays due");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_may_take_long_and_one_runner_at_a_time_runs_it() {
+    let test = Test::new().await;
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let begun = answers.clone();
+    test.world.script(move |_| {
+        let (answer, body) = pipe(1, None);
+        begun.lock().expect("not poisoned").push(answer);
+        let mut reply = Reply::new(StatusCode::OK, "");
+        reply.body = body;
+        Ok(reply)
+    });
+    test.ready();
+    test.schedule("slow", json!({ "schedule": "@every 10s" })).await;
+    test.clock.advance(SECOND * 10);
+    test.world.until("it runs", || test.runs() == 1).await;
+    // The app changes what it speaks and back, which makes new runners.
+    for grpc_callbacks in [true, false] {
+        let mut resources = blocks();
+        resources.push(Resource::App(App { grpc_callbacks, ..App::new(app("shop/cart")) }));
+        test.world.apply(resources).await;
+        test.settle().await;
+    }
+    tokio::time::sleep(SECOND * 1_800).await;
+    assert_eq!(test.runs(), 1, "half an hour is not too long");
+    assert_eq!(test.status().await, [("slow".to_owned(), 10, 0, None)]);
+    for answer in answers.lock().expect("not poisoned").drain(..) {
+        answer.finish(None);
+    }
+    test.settle().await;
+    assert_eq!(test.status().await, [("slow".to_owned(), 20, 1, None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_did_not_reach_the_app_is_no_failure() {
+    for kind in [Kind::BreakerOpen, Kind::QueueFull, Kind::Shed, Kind::Refused, Kind::Tls] {
+        let test = Test::new().await;
+        test.world.script(move |_| Err(Failure::new(kind, "it did not get there")));
+        test.ready();
+        test.schedule("j", json!({ "dueTime": "1s", "failurePolicy": { "drop": {} } })).await;
+        test.clock.advance(SECOND);
+        test.world.until("tried often", || test.runs() > 3).await;
+        assert_eq!(test.status().await, [("j".to_owned(), 1, 0, None)], "{kind:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
