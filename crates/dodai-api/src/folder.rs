@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::read::{Problem, Read, Severity, Source, is_meant_for_us, read};
+use crate::run_file::is_run_file;
 use crate::validate::validate_set;
 
 /// The file at the root of a project that is always read.
@@ -27,7 +28,7 @@ pub fn is_document_path(path: &str) -> bool {
 pub struct Project {
     /// Documents and problems of all files, and of all documents together.
     pub read: Read,
-    /// Files that hold no documents of ours: they name neither `dodai.dev/` nor `dapr.io/`.
+    /// Files that hold no documents of ours: they name neither `dodai.dev/` nor `dapr.io/`, or are run files.
     pub skipped: Vec<String>,
 }
 
@@ -62,16 +63,21 @@ pub fn read_all(files: &[Source<'_>]) -> Project {
     project
 }
 
-/// Whether a file may hold documents: one that does not belongs to somebody else. An `apiVersion` of ours that is
-/// misspelled is seen too, and text of two bytes per letter, as some editors save it, so that they are refused and
-/// not passed over.
+/// Whether a file may hold documents: one that does not belongs to somebody else, or is Dapr's run file. An `apiVersion`
+/// of ours that is misspelled is seen too, and text of two bytes per letter, as some editors save it, so that they are
+/// refused and not passed over.
 pub fn mentions_us(bytes: &[u8]) -> bool {
     let has = |word: &[u8]| {
         let wide: Vec<u8> = word.iter().flat_map(|byte| [*byte, 0]).collect();
         let narrow = || bytes.windows(word.len()).any(|window| window == word);
         narrow() || bytes.windows(wide.len()).any(|window| window == wide)
     };
-    has(b"dodai.dev/") || has(b"dapr.io/") || versions(bytes).any(is_meant_for_us)
+    (has(b"dodai.dev/") || has(b"dapr.io/") || versions(bytes).any(is_meant_for_us)) && !is_run_file(bytes)
+}
+
+/// Whether a file holds documents of Dodai's own kinds, or such whose `apiVersion` is misspelled.
+pub fn has_own_kinds(bytes: &[u8]) -> bool {
+    versions(bytes).any(|version| version.starts_with("dodai")) && !is_run_file(bytes)
 }
 
 /// What follows the word `apiVersion` wherever it stands, in YAML or JSON.

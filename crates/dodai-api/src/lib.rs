@@ -51,7 +51,7 @@ pub use document::{
     Route, Service,
 };
 pub use fault::{Fault, FaultAbort, FaultDelay, FaultThrottle};
-pub use folder::{MANIFEST, Project, is_document_path, mentions_us, read_all};
+pub use folder::{MANIFEST, Project, has_own_kinds, is_document_path, mentions_us, read_all};
 pub use gateway::{
     CertificateRef, FrontendValidation, FrontendValidationMode, GatewaySpec, IdentityHeaders, Listener,
     ListenerProtocol, ListenerTls, ProxyProtocol, ProxyProtocolMode, ProxyProtocolVersion, RequestId,
@@ -83,7 +83,7 @@ pub use route::{
     HeaderValue, Match, ParentKind, ParentRef, PathMatch, PathMatchKind, RequestMirror, RequestRedirect,
     RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, SourceMatch, UrlRewrite, ValueMatch, ValueMatchKind,
 };
-pub use run_file::{RUN_FILE, RunFile, RunSettings};
+pub use run_file::{RUN_FILE, RawText, RunFile, RunSettings};
 pub use schema::{combined_schema, schema, schemas};
 pub use service::{ServicePort, ServiceSelector, ServiceSpec};
 pub use template::{Segment, Template};

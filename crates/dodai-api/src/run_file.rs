@@ -4,11 +4,14 @@
 //! read here, and what it asks for is made into documents by whoever starts it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
 use serde_json::Value;
 
 use crate::read::{Code, Problem, Read, Source, Tree, decode_as, parse_one};
+use crate::text::RAW_TEXT;
 
 /// The file in a folder that is one.
 pub const RUN_FILE: &str = "dapr.yaml";
@@ -33,6 +36,35 @@ pub struct RunFile {
     pub name: Option<String>,
     #[serde(skip)]
     tree: Tree,
+}
+
+/// The value of a variable: the text as it is written. Nothing is an empty one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawText(pub String);
+
+impl<'de> Deserialize<'de> for RawText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawText, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = RawText;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text or a number")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawText, E> {
+                Ok(RawText(text.to_owned()))
+            }
+            fn visit_unit<E: de::Error>(self) -> Result<RawText, E> {
+                Ok(RawText(String::new()))
+            }
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<RawText, D::Error> {
+                deserializer.deserialize_any(self)
+            }
+        }
+        deserializer.deserialize_newtype_struct(RAW_TEXT, Text)
+    }
 }
 
 macro_rules! settings {
@@ -92,7 +124,7 @@ settings! {
     /// The port that is named for gRPC.
     dapr_grpc_port: u16, "daprGRPCPort", false;
     /// Variables of its environment.
-    env: BTreeMap<String, Value>, "env", true;
+    env: BTreeMap<String, RawText>, "env", true;
     /// A folder of resources. Of `common` only where an app has none in its folder, as the two that follow.
     resources_path: String, "resourcesPath", true;
     /// Folders of resources.
@@ -172,6 +204,11 @@ const WITHOUT_EFFECT: [(&str, &str); 18] = [
     ("containerImagePullPolicy", "it is for Kubernetes"),
     ("createService", "it is for Kubernetes"),
 ];
+
+/// Whether a file has the form of a run file, valid or not, whatever words it holds: `apps` and no `apiVersion`.
+pub(crate) fn is_run_file(bytes: &[u8]) -> bool {
+    parse_one(bytes).is_ok_and(|tree| tree.get(0, "apps").is_some() && tree.get(0, "apiVersion").is_none())
+}
 
 impl RunFile {
     /// Reads a run file, with every error and every key that has no effect. Nothing is looked up on disk.
@@ -274,10 +311,5 @@ fn check_one(place: &str, settings: &RunSettings, found: &mut Vec<Problem>) {
     if settings.app_ssl == Some(true) {
         let message = "TLS is not spoken to an app that is started here".to_owned();
         wrong("appSSL", message, "leave it out, and let the app listen without TLS on 127.0.0.1");
-    }
-    for (name, value) in settings.env.iter().flatten() {
-        if value.is_array() || value.is_object() {
-            wrong(&format!("env.{name}"), "a variable is one value".to_owned(), "write text or a number");
-        }
     }
 }

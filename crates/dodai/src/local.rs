@@ -43,14 +43,26 @@ pub struct Project {
 }
 
 impl Project {
-    /// Opens a folder, or Dapr's file of several apps: `dapr.yaml`, which a folder may also hold in place of documents.
-    pub fn open(path: &Path, environment: &Environment) -> anyhow::Result<Project> {
+    /// Opens a folder, or Dapr's file of several apps: `dapr.yaml`, which a folder may also hold in place of documents
+    /// of our own kinds.
+    ///
+    /// # Errors
+    /// There is no such folder or file, or the file is one of documents.
+    pub fn open(path: &Path, environment: &Environment, output: &Output) -> anyhow::Result<Project> {
         let path = path.canonicalize().with_context(|| format!("there is no folder {}", path.display()))?;
         let run_file = |file: PathBuf| RunPath { file, home: environment.get("HOME").map(PathBuf::from) };
         if path.is_dir() {
             let file = Some(path.join(dodai_api::RUN_FILE)).filter(|file| file.is_file());
-            let file = file.filter(|_| !path.join(dodai_api::MANIFEST).exists());
-            return Ok(Project { folder: path, run_file: file.map(run_file) });
+            let own = if file.is_some() { own_documents(&path)? } else { None };
+            if let (Some(file), Some(own)) = (&file, &own) {
+                output.note(&format!(
+                    "the documents of this folder are taken ({} is one) and not {}; `-f {}` takes that",
+                    own.strip_prefix(&path).unwrap_or(own).display(),
+                    dodai_api::RUN_FILE,
+                    file.display()
+                ));
+            }
+            return Ok(Project { folder: path, run_file: file.filter(|_| own.is_none()).map(run_file) });
         }
         let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         anyhow::ensure!(
@@ -201,6 +213,15 @@ impl Project {
     }
 }
 
+/// A file of a folder that holds documents of our own kinds.
+fn own_documents(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let mut files: Vec<File> = Vec::new();
+    validate::collect(folder, &mut files)?;
+    let is_manifest = |file: &File| Path::new(&file.name) == folder.join(dodai_api::MANIFEST);
+    let own = files.into_iter().find(|file| is_manifest(file) || dodai_api::has_own_kinds(&file.bytes));
+    Ok(own.map(|file| PathBuf::from(file.name)))
+}
+
 /// When something at or below `path` last changed, leaving out the product and build folders.
 pub fn newest(path: &Path, product: &Path) -> Option<SystemTime> {
     newest_of(path, product, &mut validate::Visited::default())
@@ -277,7 +298,8 @@ mod tests {
     #[test]
     fn what_a_process_runs_is_its_program_and_its_script() {
         let folder = tempfile::tempdir().unwrap();
-        let project = Project::open(folder.path(), &Environment([].into())).unwrap();
+        let environment = Environment([].into());
+        let project = Project::open(folder.path(), &environment, &Output::plain(&environment)).unwrap();
         std::fs::create_dir(project.folder.join("app")).unwrap();
         for path in ["run", "shop.py", "app/shop.py", "data.db"] {
             std::fs::write(project.folder.join(path), path).unwrap();

@@ -268,9 +268,8 @@ impl AskedApp {
     fn env(&self) -> Value {
         let protocol = self.settings.app_protocol.as_deref().unwrap_or("http");
         let own = json!({ "name": "APP_PROTOCOL", "value": protocol });
-        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let of_file = self.settings.env.iter().flatten().filter(|(_, value)| !value.is_null());
-        let of_file = of_file.map(|(name, value)| json!({ "name": name, "value": text(value) }));
+        let of_file = self.settings.env.iter().flatten();
+        let of_file = of_file.map(|(name, value)| json!({ "name": name, "value": value.0 }));
         std::iter::once(own).chain(of_file).collect()
     }
 

@@ -40,7 +40,7 @@ pub const BASE: &str = "local";
 /// Runs `dodai up`.
 pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
-    let project = Project::open(arguments.path(), environment)?;
+    let project = Project::open(arguments.path(), environment, output)?;
     let documents = project.read(output)?;
     if !arguments.no_build {
         project.build(&documents, environment, output).await?;
@@ -84,7 +84,7 @@ pub async fn run_base(
 ) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let from = arguments.from.as_deref().context("say with --from which folder holds the documents")?;
-    let project = Project::open(from, environment)?;
+    let project = Project::open(from, environment, output)?;
     let documents = project.read(output)?;
     let data = arguments.data.clone().unwrap_or_else(|| project.folder.join(".dodai"));
     make_private(&data)?;

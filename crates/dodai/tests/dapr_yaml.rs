@@ -66,11 +66,12 @@ fn project(ports: [u16; 4]) -> Site {
     site.write(
         "dapr.yaml",
         format!(
-            "version: 1
+            "# https://docs.dapr.io/developing-applications/local-development/multi-app-dapr-run
+version: 1
 common:
   resourcesPath: ./components
   env:
-    DEBUG: true
+    DEBUG: True
 apps:
   - appID: order-processor
     appDirPath: ./order-processor/
@@ -81,7 +82,7 @@ apps:
     appHealthProbeInterval: 1
     appLogDestination: fileAndConsole
     env:
-      LEVEL: 3
+      LEVEL: 1.10
     command: [\"python3\", \"app.py\"]
   - appDirPath: ./checkout/
     daprHTTPPort: {other}
@@ -103,9 +104,9 @@ fn up_runs_an_unmodified_dapr_yaml() {
     let ports: [u16; 4] = free_ports();
     let site = project(ports);
     let [app, http, grpc, other] = ports;
-    let up = site.try_up();
+    let up = site.dodai(&["up", "-f", &site.folder().join("dapr.yaml").display().to_string(), "-d"]);
     assert!(up.status.success(), "{}", up.all());
-    assert!(up.all().contains("dapr.yaml:14:") && up.all().contains("`dodai logs APP -f`"), "{}", up.all());
+    assert!(up.all().contains("dapr.yaml:15:") && up.all().contains("`dodai logs APP -f`"), "{}", up.all());
 
     // The order went from one app to the other, by the APIs at the ports that the file names, without a token.
     until("the order is kept", || get(app, "/last").is_ok_and(|last| last == "{\"orderId\": 7}"));
@@ -114,8 +115,8 @@ fn up_runs_an_unmodified_dapr_yaml() {
     assert_eq!(text("DAPR_HTTP_PORT"), Some(http.to_string()));
     assert_eq!(text("DAPR_GRPC_PORT"), Some(grpc.to_string()));
     assert_eq!((text("APP_PORT"), text("APP_ID")), (Some(app.to_string()), Some("order-processor".into())));
-    assert_eq!((text("APP_PROTOCOL"), text("DEBUG")), (Some("http".into()), Some("true".into())));
-    assert_eq!((text("LEVEL"), text("PROXY")), (Some("3".into()), None), "{env}");
+    assert_eq!((text("APP_PROTOCOL"), text("DEBUG")), (Some("http".into()), Some("True".into())));
+    assert_eq!((text("LEVEL"), text("PROXY")), (Some("1.10".into()), None), "{env}");
     let folder = site.folder().join("order-processor").canonicalize().unwrap();
     assert_eq!(text("CWD").as_deref().map(Path::new), Some(folder.as_path()));
 
@@ -194,6 +195,21 @@ fn an_app_that_speaks_grpc_is_brought_topics_bindings_and_jobs() {
     until("the binding", || has("OnBindingEvent ", "clock"));
     until("the job", || has("OnJobEvent ", "a report"));
     site.down();
+}
+
+/// Documents of our own kinds come first, and are not disturbed by the run file beside them.
+#[test]
+fn of_documents_and_a_dapr_yaml_in_one_folder_the_documents_are_taken() {
+    let site = Site::new("dapr-yaml-beside");
+    site.write("dapr.yaml", "# docs.dapr.io/x\nversion: 1\napps: [{appID: a, appDirPath: .}]\n");
+    site.write("deploy/night.yaml", crate::site::process("night", &["sleep", "60"], ""));
+    let up = site.try_up();
+    assert!(up.status.success(), "{}", up.all());
+    assert!(up.all().contains("deploy/night.yaml is one") && up.all().contains("-f"), "{}", up.all());
+    assert!(site.log().contains("default/night"), "{}", site.log());
+    site.down();
+    let valid = site.command(&crate::project::binary().display().to_string(), &["validate", "."]);
+    assert!(valid.status.success() && valid.all().contains("1 document is valid"), "{}", valid.all());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Dapr's run file, as its users write it.
 
 use crate::told;
-use dodai_api::{RunFile, RunSettings, Source};
+use dodai_api::{RunFile, RunSettings, Source, has_own_kinds, mentions_us, read_all};
 
 fn read(text: &str) -> (Option<RunFile>, dodai_api::Read) {
     RunFile::read(&Source { name: "dapr.yaml", bytes: text.as_bytes() })
@@ -34,8 +34,8 @@ apps:
     assert_eq!((place.as_str(), orders.app_id.as_deref()), ("apps[0]", Some("orders")));
     assert_eq!((orders.app_port, orders.dapr_http_port), (Some(6001), Some(3501)));
     assert_eq!(orders.resources_path, None, "what lies beside the app comes first");
-    let env = serde_json::to_string(orders.env.as_ref().unwrap()).unwrap();
-    assert_eq!(env, r#"{"DEBUG":false,"REGION":"eu","RETRIES":3}"#);
+    let env = orders.env.iter().flatten().map(|(name, value)| (name.as_str(), value.0.as_str()));
+    assert_eq!(env.collect::<Vec<_>>(), [("DEBUG", "false"), ("REGION", "eu"), ("RETRIES", "3")]);
     let (_, checkout) = &apps[1];
     assert_eq!((checkout.app_id.as_deref(), checkout.app_protocol.as_deref()), (None, Some("grpc")));
     assert_eq!(checkout.resources_paths, Some(vec!["a".to_owned(), "b".to_owned()]));
@@ -61,6 +61,7 @@ apps:
     daprHttpPort: 3500
     appPort: '6001'
     command: python3 app.py
+    env: { A: [1] }
 ",
     );
     check(
@@ -74,11 +75,46 @@ apps:
     appChannelAddress: 10.0.0.1
     metricsPort: 9091
     unixDomainSocket: /tmp
-    env: { A: [1] }
   - { appDirPath: ., appChannelAddress: localhost, daprdLogDestination: file }
 ",
     );
     check("run_file_empty", "");
     check("run_file_no_apps", "version: 1\napps: []\n");
     check("run_file_two", "version: 1\n---\nversion: 1\n");
+}
+
+#[test]
+fn a_variable_is_the_text_that_was_written() {
+    let written =
+        ["1.10", "012345678901", "0x1F", "1e3", "True", "'quoted'", "", "~", "null", "on", "2026-01-01"];
+    let lines: String =
+        written.iter().enumerate().map(|(i, text)| format!("    V{i:02}: {text}\n")).collect();
+    let (file, read) = read(&format!("version: 1\napps:\n- appDirPath: .\n  env:\n{lines}"));
+    assert!(read.is_clean(), "{}", told(&read));
+    let (_, app) = file.unwrap().settled().next().unwrap();
+    let env: Vec<String> = app.env.unwrap().into_values().map(|value| value.0).collect();
+    let expect = ["1.10", "012345678901", "0x1F", "1e3", "True", "quoted", "", "", "", "on", "2026-01-01"];
+    assert_eq!(env, expect);
+}
+
+#[test]
+fn a_run_file_is_known_by_its_form_and_not_by_its_words() {
+    let run = "# see https://docs.dapr.io/developing\nversion: 1\napps:\n- appDirPath: .\n";
+    let own = "apiVersion: dodai.dev/v1\nkind: Namespace\nmetadata: { name: a }\n";
+    for (text, ours, own_kinds) in [
+        (run, false, false),
+        ("# apiVersion: dodai.dev/v1\nversion: 1\napps: []\n", false, false),
+        (own, true, true),
+        ("apiVersion: dapr.io/v1alpha1\nkind: Component\n", true, false),
+        ("apiVersion: dodai.dev/v1\nkind: App\napps: []\n", true, true),
+        ("replicas: 2\n", false, false),
+    ] {
+        assert_eq!(mentions_us(text.as_bytes()), ours, "{text}");
+        assert_eq!(has_own_kinds(text.as_bytes()), own_kinds, "{text}");
+    }
+    let files = [("dodai.yaml", own), ("dapr.yaml", run)];
+    let files = files.map(|(name, text)| Source { name, bytes: text.as_bytes() });
+    let project = read_all(&files);
+    assert_eq!(project.read.errors, Vec::new());
+    assert_eq!((project.read.documents.len(), project.skipped), (1, vec!["dapr.yaml".to_owned()]));
 }

@@ -76,7 +76,7 @@ pub async fn run(
         Command::Ca(arguments) => ca::run(&find()?, &arguments, output).await?,
         Command::Store(arguments) => store::run(arguments, server, environment, output).await?,
         Command::Build(arguments) => {
-            let project = Project::open(&arguments.path, environment)?;
+            let project = Project::open(&arguments.path, environment, output)?;
             let documents = project.read(output)?;
             let built = project.build(&documents, environment, output).await?;
             if !output.value(&serde_json::json!({ "built": built })) {
