@@ -34,6 +34,6 @@ load = lambda name: lambda _, seconds: h.wrk(f"http://127.0.0.1:{ours}/{name}", 
 loads = {"native": [dodai.pid, worker], "module": [dodai.pid], "single": [dodai.pid]}
 errors = 0
 peers = {name: (name, pids) for name, pids in loads.items()}
-for _, _, count in h.compare("hello, c16", peers, lambda name, seconds: load(name)(None, seconds)).values():
-    errors += count
+for found in h.compare("hello, c16", peers, lambda name, seconds: load(name)(None, seconds)).values():
+    errors += found.errors
 sys.exit(f"{errors} calls failed" if errors else 0)

@@ -47,5 +47,5 @@ errors = 0
 for what, script, path in (("get", None, "/k1"), ("set", setting, "")):
     load = lambda store, seconds: h.wrk(f"{url}/{store}{path}", seconds, 16, headers, script)
     peers = {store: (store, [dodai.pid]) for store in ("in-memory", "sqlite")}
-    errors += sum(count for _, _, count in h.compare(what, peers, load).values())
+    errors += sum(found.errors for found in h.compare(what, peers, load).values())
 sys.exit(f"{errors} calls failed" if errors else 0)
