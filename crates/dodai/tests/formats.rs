@@ -45,7 +45,6 @@ const COMMANDS: [(&[&str], Results); 42] = [
     (&["logs", "beside", "--tail", "1"], Many),
     (&["call", "hello", "/"], One),
     (&["publish", "bus", "orders", "{}"], One),
-    (&["publish", "--content-type", "text/plain", "--", "bus", "orders", "-5"], One),
     (&["config", "set", "settings", "key", "@@value"], One),
     (&["config", "get", "settings", "key"], One),
     (&["config", "delete", "settings", "key"], One),
