@@ -166,6 +166,9 @@ fn own_artifact(existing: Option<&Document>, next: &mut Document, claim: &Claim<
     } else if claim.owner != FieldOwner::Deploy {
         let named = |module: Option<&dodai_api::Module>| module.map(|module| module.artifact.clone());
         keep = deployed && named(app.spec.module.as_ref()) == named(old_module);
+        // Whoever writes another part of the document has nothing against what somebody went back to.
+        stays = matches!(existing, Some(Document::App(old)) if revision_id(&app.spec.template(), claim.digest)
+            == revision_id(&old.spec.template(), note(ARTIFACT_DIGEST).as_deref()));
     }
     if claim.owner == FieldOwner::Deploy {
         app.metadata.field_owners.insert(ARTIFACT_PATH.to_owned(), claim.owner.as_str().to_owned());

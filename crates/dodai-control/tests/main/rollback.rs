@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dodai_api::Document;
+use dodai_api::{Document, Located};
 use dodai_control::control::Control;
 use dodai_control::documents::{FieldOwner, Verdict};
 use dodai_core::id::{AppId, BaseId, RevisionId};
@@ -66,4 +66,39 @@ async fn a_rollback_goes_back_to_what_served_before_and_stays() {
     write(&control, "bad.wasm").await;
     assert_eq!(back(None).await.expect("goes back"), three);
     assert_eq!(serving(&control).await, three);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollback_stays_when_somebody_writes_another_part_of_the_document() {
+    let file = |version: &str| yaml(&module("shop", version, ""));
+    let write = async |control: &Control, version: &str| {
+        let applied = control.apply(&apply(&file(version), FieldOwner::File, Some("test"))).await;
+        applied.expect("applies").written[0].verdict
+    };
+    for owner in [FieldOwner::Console, FieldOwner::Cli] {
+        let (control, _, _tasks) = settled(&file("v1.wasm")).await;
+        let one = serving(&control).await;
+        write(&control, "v2.wasm").await;
+        let two = serving(&control).await;
+        let app = AppId::parse("default/shop").expect("valid");
+        control.rollback(&app, None, "user:ada").await.expect("goes back");
+        assert_eq!(serving(&control).await, one);
+        let key = "App/default/shop".parse().expect("a key");
+        let labelled = |mut app: dodai_api::App| {
+            app.metadata.labels.insert("team".to_owned(), "blue".to_owned());
+            Located::nowhere(Document::from(app))
+        };
+        let Ok(Document::App(now)) = control.get(&key).await else { panic!("it is there") };
+        let done = control.apply(&apply(&[labelled(*now.clone())], owner, None)).await.expect("applies");
+        assert_eq!(done.written[0].verdict, Verdict::Configured);
+        write(&control, "v2.wasm").await;
+        assert_eq!(serving(&control).await, one, "the file says nothing new to {owner:?}");
+        // Who writes another template has ended what the rollback held.
+        let mut other = now;
+        other.metadata.revision = None;
+        other.spec.env = serde_json::from_str(r#"[{"name": "V", "value": "9"}]"#).expect("an env");
+        control.apply(&apply(&[labelled(*other)], owner, None)).await.expect("applies");
+        write(&control, "v2.wasm").await;
+        assert_eq!(serving(&control).await, two, "the file's again");
+    }
 }

@@ -154,6 +154,10 @@ pub struct Apply {
     /// Remove what was applied from these paths earlier and is no longer there.
     #[arg(long)]
     pub prune: bool,
+    /// Whose word it is: that of the project's files, or of the command line, which changes a document once: what was
+    /// deployed or gone back to and is not written otherwise stays.
+    #[arg(long, value_name = "OWNER", default_value = "file", value_parser = ["file", "cli"], conflicts_with = "prune")]
+    pub owner: String,
 }
 
 /// `dodai diff`.

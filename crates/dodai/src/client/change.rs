@@ -22,7 +22,7 @@ use crate::validate::{self, File};
 /// `dodai apply`.
 pub async fn apply(connection: &Connection, arguments: &Apply, output: &Output) -> anyhow::Result<()> {
     let paths = arguments.paths.resolve()?;
-    let mut query = vec!["owner=file".to_owned(), format!("dryRun={}", arguments.dry_run)];
+    let mut query = vec![format!("owner={}&dryRun={}", arguments.owner, arguments.dry_run)];
     if arguments.prune {
         let [path] = paths.as_slice() else {
             anyhow::bail!("--prune takes one path: what it removes is what came from there earlier");
