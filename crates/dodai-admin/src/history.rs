@@ -82,11 +82,11 @@ impl Counts {
     }
 
     fn add(&mut self, more: &Counts) {
-        self.calls += more.calls;
-        self.errors += more.errors;
+        self.calls = self.calls.saturating_add(more.calls);
+        self.errors = self.errors.saturating_add(more.errors);
         self.buckets.resize(self.buckets.len().max(more.buckets.len()), 0);
         for (sum, count) in self.buckets.iter_mut().zip(&more.buckets) {
-            *sum += count;
+            *sum = sum.saturating_add(*count);
         }
     }
 }
@@ -99,11 +99,11 @@ impl From<&Pair> for Counts {
 
 /// The latency below which a share of the calls stayed, in microseconds: straight between the bounds of its bucket.
 fn quantile(buckets: &[u64], bounds_s: &[f64], share: f64) -> f32 {
-    let all: u64 = buckets.iter().sum();
-    if all == 0 {
+    let all: f64 = buckets.iter().map(|count| *count as f64).sum();
+    if all == 0.0 {
         return 0.0;
     }
-    let wanted = all as f64 * share;
+    let wanted = all * share;
     let mut below = 0.0;
     for (at, count) in buckets.iter().enumerate() {
         let count = *count as f64;

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use crate::client::connection::{AdminFile, FILE};
 use crate::output::Output;
 use crate::telemetry::Telemetry;
-pub use measures::{begun, usages};
+pub use measures::{add, begun, usages};
 use seams::{Artefacts, StoreLedger};
 pub use seams::{Node, latest};
 

@@ -16,7 +16,7 @@ use dodai_core::snapshot::{Delta, Key, Resource, ResourceKind, Snapshot};
 use dodai_proto::control as wire;
 use std::sync::Arc;
 
-pub use ask::{Answer, Answers, Asker, NoAnswers};
+pub use ask::{Answer, Answers, Asker, NoAnswers, Told};
 pub use persist::{LoadError, keep, load, save};
 pub use remote::{JoinError, Joined, Remote, RemoteError, join};
 pub use server::{Blobs, NoBlobs, Server};

@@ -13,11 +13,17 @@ use serde_json::{Value, json};
 
 /// The most bytes of a message that are shown.
 const MAX_SHOWN: usize = 64 << 10;
+/// The most bytes of messages in one answer; those that do not go into it come with the next page.
+const MAX_PAGE: usize = 1 << 20;
 
 /// What is answered to a wish.
 pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Refusal> {
     let namespace = Name::new(&place.namespace).map_err(|error| Refusal::bad_request(error.to_string()))?;
-    let missing = |error: dodai_runtime::Error| Refusal::not_found(error.to_string());
+    let missing =
+        |error: dodai_runtime::Error| match matches!(error, dodai_runtime::Error::NoComponent { .. }) {
+            true => Refusal::not_found(error.to_string()),
+            false => Refusal::new(StatusCode::CONFLICT, "component", error.to_string()),
+        };
     let broker = || base.runtime.broker(&namespace, &place.name).map_err(missing);
     let locks = || base.runtime.locks(&namespace, &place.name).map_err(missing);
     match wish {
@@ -38,9 +44,8 @@ pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Re
             let opened = broker()?;
             let found = opened.serves.peek(Peek { topic, group, after, limit }).await;
             let found = found.map_err(|error| refused(error.code(), &error))?;
-            let next = (found.len() >= limit).then(|| found.last().map(|one| one.message.id.clone()));
-            let items: Vec<Waiting> = found.into_iter().map(shown).collect();
-            Ok(json!({ "items": items, "next": next.flatten() }))
+            let (items, next) = page(found, limit);
+            Ok(json!({ "items": items, "next": next }))
         }
         Wish::Replay { topic, group, id, to } => {
             let opened = broker()?;
@@ -88,6 +93,23 @@ pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Re
     }
 }
 
+/// As many of the messages that were found as go into one answer, at least one, and the last of them if there may be more.
+fn page(found: Vec<Peeked>, limit: usize) -> (Vec<Waiting>, Option<String>) {
+    let (count, mut bytes) = (found.len(), 0);
+    let mut items: Vec<Waiting> = Vec::new();
+    for one in found.into_iter().map(shown) {
+        let of = |pair: (&String, &String)| pair.0.len() + pair.1.len();
+        bytes += one.text.as_ref().map_or(0, String::len) + one.metadata.iter().map(of).sum::<usize>();
+        if bytes > MAX_PAGE && !items.is_empty() {
+            break;
+        }
+        items.push(one);
+    }
+    let has_more = count >= limit || items.len() < count;
+    let next = items.last().filter(|_| has_more).map(|one| one.id.clone());
+    (items, next)
+}
+
 fn shown(one: Peeked) -> Waiting {
     let Peeked { message, attempt, in_delivery } = one;
     let text = std::str::from_utf8(&message.data).ok();
@@ -110,5 +132,38 @@ fn refused(code: &str, error: &dyn std::fmt::Display) -> Refusal {
     match code {
         "unsupported" => Refusal::new(StatusCode::NOT_IMPLEMENTED, "unsupported", error.to_string()),
         _ => Refusal::new(StatusCode::CONFLICT, "component", error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use dodai_capability::pubsub;
+
+    use super::*;
+
+    #[test]
+    fn a_page_of_large_messages_ends_early_and_says_where_the_next_begins() {
+        let message = |id: usize, bytes: usize| Peeked {
+            message: pubsub::Message {
+                id: id.to_string(),
+                topic: "t".to_owned(),
+                data: vec![b'x'; bytes].into(),
+                content_type: None,
+                metadata: Default::default(),
+                published: SystemTime::now(),
+            },
+            attempt: 0,
+            in_delivery: false,
+        };
+        let check = |count: usize, bytes: usize, expect: usize, next: Option<&str>| {
+            let (items, found) = page((1..=count).map(|id| message(id, bytes)).collect(), 500);
+            assert_eq!((items.len(), found.as_deref()), (expect, next), "{count} of {bytes}");
+        };
+        check(0, 0, 0, None);
+        check(20, 1000, 20, None);
+        check(500, 10, 500, Some("500"));
+        check(500, 2 * MAX_SHOWN, 16, Some("16"));
     }
 }

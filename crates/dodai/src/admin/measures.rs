@@ -11,7 +11,7 @@ use dodai_base::telemetry::metrics::OwnUse;
 use dodai_capability::keys::original;
 use dodai_capability::state::{Get, List};
 use dodai_core::id::InstanceId;
-use dodai_dataplane::stats::{BUCKETS, Direction};
+use dodai_dataplane::stats::{BUCKETS, Direction, Labels};
 use http::StatusCode;
 
 /// The most bytes of a value that are shown.
@@ -51,38 +51,44 @@ pub fn own() -> Option<Own> {
 
 /// All calls until now. Those of the runtime API are no calls of one app to another, and are left out.
 pub fn traffic(base: &Parts) -> Traffic {
-    counted(base, |direction| direction != Direction::Api)
-}
-
-/// All calls until now that began at this base: a call to an app on another base is counted there once more, as it
-/// arrives.
-pub fn begun(base: &Parts) -> Traffic {
-    counted(base, |direction| matches!(direction, Direction::Gateway | Direction::Outbound))
-}
-
-fn counted(base: &Parts, counts: impl Fn(Direction) -> bool) -> Traffic {
-    let mut pairs: BTreeMap<(String, String), Pair> = BTreeMap::new();
-    for reading in base.plane.stats().look() {
-        let labels = &reading.labels;
-        if !counts(labels.direction) {
-            continue;
-        }
-        // `namespace/app/port`
-        let app = labels.service.rsplit_once('/').map_or("", |(app, _)| app);
-        let key = (labels.caller.to_string(), app.to_owned());
-        let stream = pairs.entry(key).or_insert_with(|| Pair {
-            caller: labels.caller.to_string(),
-            app: app.to_owned(),
-            buckets: vec![0; BUCKETS.len() + 1],
-            ..Pair::default()
-        });
-        stream.calls += reading.calls();
-        stream.errors += reading.classes[5] + reading.classes[0];
-        for (sum, more) in stream.buckets.iter_mut().zip(reading.buckets) {
-            *sum += more;
-        }
-    }
+    let mut pairs = BTreeMap::new();
+    counted(base, |direction| direction != Direction::Api).for_each(|(_, pair)| add(&mut pairs, pair));
     Traffic { bounds_s: BUCKETS.to_vec(), pairs: pairs.into_values().collect() }
+}
+
+/// All calls until now that began at this base, by series: a call to an app on another base is counted there once
+/// more, as it arrives.
+pub fn begun(base: &Parts) -> Vec<(Labels, Pair)> {
+    counted(base, |direction| matches!(direction, Direction::Gateway | Direction::Outbound)).collect()
+}
+
+fn counted(base: &Parts, counts: impl Fn(Direction) -> bool) -> impl Iterator<Item = (Labels, Pair)> {
+    let all = base.plane.stats().look().into_iter().filter(move |one| counts(one.labels.direction));
+    all.map(|reading| {
+        // `namespace/app/port`
+        let app = reading.labels.service.rsplit_once('/').map_or("", |(app, _)| app);
+        let pair = Pair {
+            caller: reading.labels.caller.to_string(),
+            app: app.to_owned(),
+            calls: reading.calls(),
+            errors: reading.classes[5] + reading.classes[0],
+            buckets: reading.buckets.to_vec(),
+        };
+        (reading.labels, pair)
+    })
+}
+
+/// Adds to the pairs what another one counts.
+pub fn add(pairs: &mut BTreeMap<(String, String), Pair>, more: Pair) {
+    let Some(sum) = pairs.get_mut(&(more.caller.clone(), more.app.clone())) else {
+        pairs.insert((more.caller.clone(), more.app.clone()), more);
+        return;
+    };
+    sum.calls = sum.calls.saturating_add(more.calls);
+    sum.errors = sum.errors.saturating_add(more.errors);
+    for (sum, more) in sum.buckets.iter_mut().zip(&more.buckets) {
+        *sum = sum.saturating_add(*more);
+    }
 }
 
 fn refused(error: &dyn std::fmt::Display) -> Refusal {

@@ -14,13 +14,14 @@ use dodai_admin::history::MAX_TRACKS;
 use dodai_admin::seam::{Node as _, Pair, Traffic, Usage};
 use dodai_core::id::{BaseId, InstanceId};
 use dodai_core::task::Tasks;
-use dodai_dataplane::stats::BUCKETS;
+use dodai_dataplane::stats::{BUCKETS, Labels};
 use futures_util::stream::{BoxStream, SelectAll, StreamExt, once, unfold};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::questions::Question;
 use super::remote::Fleet;
-use crate::admin::{Node, begun, usages};
+use crate::admin::{Node, add, begun, usages};
 
 /// How often it is looked which bases are there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -36,6 +37,14 @@ const MISSED_BEATS: u32 = 5;
 const MAX_PAIRS_TOLD: usize = MAX_TRACKS;
 /// The most pairs of all bases.
 const MAX_PAIRS: usize = 4 * MAX_TRACKS;
+/// The most bytes of a name that a base tells, the most buckets of a pair, and the most subscriptions of a base.
+const MAX_NAME: usize = 512;
+const MAX_BUCKETS: usize = 256;
+const MAX_SUBSCRIPTIONS: usize = 10_000;
+/// How much longer than a beat a base may take to its first answer.
+const GRACE: Duration = Duration::from_secs(5);
+/// So many bases fewer than a beat is for, and it is shortened: bases that come and go must not change it back and forth.
+const SPARE: usize = 20;
 /// A pair without a call for so long makes room; when it comes again it begins at zero, and so does who reads it.
 const QUIET: Duration = Duration::from_secs(60);
 
@@ -76,49 +85,53 @@ fn until_beat(now: SystemTime, beat: Duration) -> Duration {
     beat.saturating_sub(Duration::from_nanos(gone))
 }
 
-/// The counters of which the server knows.
-struct Told(BTreeMap<Edge, Pair>);
+/// What the server knows of, and what it does not yet.
+struct Told {
+    /// Every series as it was read last. A pair is the sum of several: one of them that is forgotten, because nobody
+    /// uses it any more, takes nothing from what the others have counted.
+    read: HashMap<Labels, Pair>,
+    /// What came and went into no answer.
+    open: BTreeMap<Edge, Pair>,
+}
 
 impl Told {
-    fn of(traffic: Traffic) -> Told {
-        Told(traffic.pairs.into_iter().map(|pair| ((pair.caller.clone(), pair.app.clone()), pair)).collect())
+    fn of(series: Vec<(Labels, Pair)>) -> Told {
+        Told { read: series.into_iter().collect(), open: BTreeMap::new() }
     }
 
     /// What came since. What does not go into one answer stays for the next.
-    fn since(&mut self, traffic: Traffic) -> Traffic {
-        let Traffic { bounds_s, pairs } = traffic;
-        let now = Told::of(Traffic { bounds_s: Vec::new(), pairs });
-        // Series that nobody uses any more are gone, and begin anew.
-        self.0.retain(|edge, _| now.0.contains_key(edge));
-        let none = Pair::default();
-        let fresh = |(edge, pair): (&Edge, &Pair)| less(pair, self.0.get(edge).unwrap_or(&none));
-        let mut fresh: Vec<Pair> = now.0.iter().map(fresh).filter(|pair| pair.calls > 0).collect();
+    fn since(&mut self, series: Vec<(Labels, Pair)>) -> Traffic {
+        let before = std::mem::take(&mut self.read);
+        for (labels, pair) in series {
+            let fresh = before.get(&labels).map_or_else(|| pair.clone(), |before| less(&pair, before));
+            let has_room = self.open.len() < MAX_PAIRS;
+            if fresh.calls > 0
+                && (has_room || self.open.contains_key(&(fresh.caller.clone(), fresh.app.clone())))
+            {
+                add(&mut self.open, fresh);
+            }
+            self.read.insert(labels, pair);
+        }
+        let mut fresh: Vec<Pair> = std::mem::take(&mut self.open).into_values().collect();
         if fresh.len() > MAX_PAIRS_TOLD {
             fresh.sort_by_key(|pair| Reverse(pair.calls));
-            fresh.truncate(MAX_PAIRS_TOLD);
+            let rest = fresh.split_off(MAX_PAIRS_TOLD);
+            rest.into_iter().for_each(|pair| add(&mut self.open, pair));
         }
-        for pair in &fresh {
-            let edge = (pair.caller.clone(), pair.app.clone());
-            if let Some(now) = now.0.get(&edge) {
-                self.0.insert(edge, now.clone());
-            }
-        }
-        Traffic { bounds_s, pairs: fresh }
+        Traffic { bounds_s: BUCKETS.to_vec(), pairs: fresh }
     }
 }
 
-/// What a pair has more than an earlier reading of it; all of it where counters went back.
+/// What a series has more than an earlier reading of it; all of it where counters went back, for then it began anew.
 fn less(now: &Pair, before: &Pair) -> Pair {
-    let went_back = now.calls < before.calls || now.errors < before.errors;
-    let earlier = before.buckets.iter().copied().chain(std::iter::repeat(0));
-    let buckets = now.buckets.iter().zip(earlier);
-    if went_back {
+    if now.calls < before.calls || now.errors < before.errors {
         return now.clone();
     }
+    let earlier = before.buckets.iter().copied().chain(std::iter::repeat(0));
     Pair {
         calls: now.calls - before.calls,
         errors: now.errors - before.errors,
-        buckets: buckets.map(|(now, then)| now.saturating_sub(then)).collect(),
+        buckets: now.buckets.iter().zip(earlier).map(|(now, then)| now.saturating_sub(then)).collect(),
         ..now.clone()
     }
 }
@@ -131,6 +144,8 @@ pub(super) struct Gathered(Mutex<State>);
 struct State {
     pairs: BTreeMap<Edge, (Pair, Instant)>,
     bases: BTreeMap<BaseId, Heard>,
+    /// When each base that is connected should have told.
+    expected: BTreeMap<BaseId, Instant>,
     /// Whether any base has told anything since the server started.
     is_known: bool,
     is_full: bool,
@@ -156,15 +171,31 @@ impl Gathered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what a base told at `now`, which tells every `beat`.
+    /// A base was asked at `now`, and is to tell every `beat`.
+    fn asked(&self, base: &BaseId, beat: Duration, now: Instant) {
+        self.lock().expected.entry(base.clone()).or_insert(now + beat + GRACE);
+    }
+
+    /// The bases that are connected; of others nothing is expected.
+    fn are_connected(&self, bases: &[BaseId]) {
+        let there: BTreeSet<&BaseId> = bases.iter().collect();
+        self.lock().expected.retain(|base, _| there.contains(base));
+    }
+
+    /// Takes what a base told at `now`, which tells every `beat`. What it may tell is bounded: a base that is broken
+    /// or somebody else's must not harm what the others tell.
     fn take(&self, base: BaseId, told: Measured, beat: Duration, now: Instant) {
         let mut state = self.lock();
         state.is_known = true;
-        let Measured { came, usages, subscriptions } = told;
-        for pair in came.pairs {
+        let Measured { came, usages, mut subscriptions } = told;
+        let is_named = |pair: &Pair| pair.caller.len() <= MAX_NAME && pair.app.len() <= MAX_NAME;
+        for pair in came.pairs.into_iter().filter(is_named).take(MAX_PAIRS_TOLD) {
             let buckets = rebucketed(&pair.buckets, &came.bounds_s);
             state.add(Pair { buckets, ..pair }, now);
         }
+        let is_short = |text: &String| text.len() <= MAX_NAME;
+        subscriptions.retain(|name, reason| is_short(name) && reason.as_ref().is_none_or(is_short));
+        let subscriptions = subscriptions.into_iter().take(MAX_SUBSCRIPTIONS).collect();
         let counts_for = beat * MISSED_BEATS;
         state.bases.insert(base, Heard { at: now, counts_for, usages, subscriptions });
     }
@@ -216,8 +247,10 @@ impl Gathered {
     /// Those of `connected` that do not tell.
     pub(super) fn silent(&self, connected: &[BaseId], now: Instant) -> Vec<String> {
         let state = self.lock();
-        let tells = |base: &&BaseId| state.bases.get(*base).is_some_and(|one| one.counts(now));
-        connected.iter().filter(|base| !tells(base)).map(ToString::to_string).collect()
+        let tells = |base: &BaseId| state.bases.get(base).is_some_and(|one| one.counts(now));
+        // One that has just come has had no time for it.
+        let is_late = |base: &BaseId| state.expected.get(base).is_some_and(|at| *at <= now);
+        connected.iter().filter(|base| is_late(base) && !tells(base)).map(ToString::to_string).collect()
     }
 }
 
@@ -234,10 +267,10 @@ impl State {
         }
         let empty = || Pair { calls: 0, errors: 0, buckets: vec![0; BUCKETS.len() + 1], ..pair.clone() };
         let (sum, at) = self.pairs.entry(edge).or_insert_with(|| (empty(), now));
-        sum.calls += pair.calls;
-        sum.errors += pair.errors;
+        sum.calls = sum.calls.saturating_add(pair.calls);
+        sum.errors = sum.errors.saturating_add(pair.errors);
         for (sum, more) in sum.buckets.iter_mut().zip(&pair.buckets) {
-            *sum += more;
+            *sum = sum.saturating_add(*more);
         }
         *at = now;
     }
@@ -251,8 +284,9 @@ fn place(seconds: f64) -> usize {
 /// Counts in the buckets of this version: a base of another may have others.
 fn rebucketed(buckets: &[u64], bounds_s: &[f64]) -> Vec<u64> {
     let mut own = vec![0; BUCKETS.len() + 1];
-    for (at, count) in buckets.iter().enumerate() {
-        own[bounds_s.get(at).map_or(BUCKETS.len(), |bound| place(*bound))] += count;
+    for (at, count) in buckets.iter().take(MAX_BUCKETS).enumerate() {
+        let own: &mut u64 = &mut own[bounds_s.get(at).map_or(BUCKETS.len(), |bound| place(*bound))];
+        *own = own.saturating_add(*count);
     }
     own
 }
@@ -264,9 +298,10 @@ impl Fleet {
     /// Asks every base that is connected for what it measures, until the tasks close.
     pub async fn gather(self: Arc<Self>, tasks: Tasks) {
         let mut answers: SelectAll<BoxStream<'static, Step>> = SelectAll::new();
-        let mut asked: BTreeSet<BaseId> = BTreeSet::new();
+        let mut asked: BTreeMap<BaseId, Asked> = BTreeMap::new();
         let mut later: BTreeMap<BaseId, Instant> = BTreeMap::new();
         let mut looks = tokio::time::interval(LOOK);
+        let mut bases = 0;
         loop {
             tokio::select! {
                 // All only wait; an empty set of answers has nothing to give yet.
@@ -275,20 +310,33 @@ impl Fleet {
                     let now = Instant::now();
                     later.retain(|_, until| *until > now);
                     let connected = self.connected();
-                    let beat = beat_of(connected.len());
-                    let fresh = |base: &BaseId| !asked.contains(base) && !later.contains_key(base);
-                    let fresh: Vec<BaseId> = connected.into_iter().filter(fresh).collect();
-                    for base in fresh {
-                        answers.push(self.measures(&base, beat));
-                        asked.insert(base);
+                    self.gathered.are_connected(&connected);
+                    bases = connected.len();
+                    let fresh = |base: &BaseId| !asked.contains_key(base) && !later.contains_key(base);
+                    for base in connected.into_iter().filter(fresh).collect::<Vec<_>>() {
+                        self.gathered.asked(&base, beat_of(bases), now);
+                        let (question, told) = self.measures(&base, beat_of(bases));
+                        answers.push(told);
+                        asked.insert(base, question);
                     }
                 }
                 Some((base, beat, told)) = answers.next(), if !answers.is_empty() => match told {
-                    Some(Ok(told)) => self.gathered.take(base, told, beat, Instant::now()),
+                    Some(Ok(told)) => {
+                        self.gathered.take(base.clone(), self.of_its_own(&base, told), beat, Instant::now());
+                        let is_current = asked.get(&base).is_some_and(|question| question.beat == beat);
+                        // It has just told all until now, so nothing is lost between two questions.
+                        if is_current && has_other_beat(beat, bases) {
+                            let (question, told) = self.measures(&base, beat_of(bases));
+                            answers.push(told);
+                            asked.insert(base, question);
+                        }
+                    }
                     Some(Err(why)) => {
                         tracing::debug!(%base, %why, "a base does not say what it measures");
                         later.insert(base, Instant::now() + AGAIN);
                     }
+                    // A question that another has taken the place of.
+                    None if asked.get(&base).is_some_and(|question| question.beat != beat) => {}
                     None => {
                         self.gathered.left(&base);
                         asked.remove(&base);
@@ -298,13 +346,33 @@ impl Fleet {
         }
     }
 
-    fn measures(&self, base: &BaseId, beat: Duration) -> BoxStream<'static, Step> {
+    /// What a base told, without what it says of instances that are not placed on it.
+    fn of_its_own(&self, base: &BaseId, mut told: Measured) -> Measured {
+        let view = self.control.view();
+        told.usages.retain(|id, _| view.records.instance(id).is_some_and(|record| record.base == *base));
+        told
+    }
+
+    fn measures(&self, base: &BaseId, beat: Duration) -> (Asked, BoxStream<'static, Step>) {
         let every_ms = u64::try_from(beat.as_millis()).unwrap_or(u64::MAX);
         let (own, end) = (base.clone(), base.clone());
         let told = self.answers(base, &Question::Measures { every_ms });
-        let told = told.map(move |told| (own.clone(), beat, Some(told)));
-        told.chain(once(async move { (end, beat, None) })).boxed()
+        let (keep, ended) = oneshot::channel::<()>();
+        let told = told.take_until(ended).map(move |told| (own.clone(), beat, Some(told)));
+        let told = told.chain(once(async move { (end, beat, None) })).boxed();
+        (Asked { beat, _keep: keep }, told)
     }
+}
+
+/// A question that is open; when this goes, its answers end.
+struct Asked {
+    beat: Duration,
+    _keep: oneshot::Sender<()>,
+}
+
+/// Whether so many bases should tell more seldom than every `beat`, or may tell more often.
+fn has_other_beat(beat: Duration, bases: usize) -> bool {
+    beat_of(bases) > beat || beat_of(bases + SPARE) < beat
 }
 
 /// The more bases there are, the more seldom each tells.
@@ -315,12 +383,19 @@ fn beat_of(bases: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use dodai_dataplane::stats::Direction;
+
     use super::*;
 
     fn pair(caller: &str, calls: u64, errors: u64, bucket: usize) -> Pair {
         let mut buckets = vec![0; BUCKETS.len() + 1];
         buckets[bucket] = calls;
         Pair { caller: caller.to_owned(), app: "default/shop".to_owned(), calls, errors, buckets }
+    }
+
+    fn series(route: &str, pair: Pair) -> (Labels, Pair) {
+        let (caller, service) = (pair.caller.as_str().into(), format!("{}/http", pair.app).into());
+        (Labels { direction: Direction::Gateway, caller, service, route: route.into() }, pair)
     }
 
     fn traffic(pairs: Vec<Pair>) -> Traffic {
@@ -333,25 +408,32 @@ mod tests {
 
     #[test]
     fn a_base_tells_what_came_since_its_last_answer() {
-        let mut base = Told::of(traffic(vec![pair("a", 10, 1, 2)]));
-        assert_eq!(base.since(traffic(vec![pair("a", 10, 1, 2)])).pairs, [], "nothing came");
-        let came = base.since(traffic(vec![pair("a", 15, 3, 2), pair("b", 2, 0, 0)])).pairs;
-        assert_eq!(came, [pair("a", 5, 2, 2), pair("b", 2, 0, 0)]);
-        let anew = base.since(traffic(vec![pair("a", 4, 0, 1), pair("b", 2, 0, 0)])).pairs;
+        let a = |calls, errors, bucket| series("r", pair("a", calls, errors, bucket));
+        let b = |calls| series("r", pair("b", calls, 0, 0));
+        let mut base = Told::of(vec![a(10, 1, 2)]);
+        assert_eq!(base.since(vec![a(10, 1, 2)]).pairs, [], "nothing came");
+        assert_eq!(base.since(vec![a(15, 3, 2), b(2)]).pairs, [pair("a", 5, 2, 2), pair("b", 2, 0, 0)]);
+        let anew = base.since(vec![a(4, 0, 1), b(2)]).pairs;
         assert_eq!(anew, [pair("a", 4, 0, 1)], "counters that went back began anew");
         // A series that went away and came back counts from zero.
-        assert_eq!(base.since(traffic(vec![pair("a", 4, 0, 1)])).pairs, []);
-        assert_eq!(
-            base.since(traffic(vec![pair("a", 4, 0, 1), pair("b", 1, 0, 0)])).pairs,
-            [pair("b", 1, 0, 0)]
-        );
+        assert_eq!(base.since(vec![a(4, 0, 1)]).pairs, []);
+        assert_eq!(base.since(vec![a(4, 0, 1), b(1)]).pairs, [pair("b", 1, 0, 0)]);
+    }
+
+    #[test]
+    fn a_route_that_vanishes_takes_nothing_from_the_others_of_its_pair() {
+        let route = |name: &str, calls| series(name, pair("a", calls, 0, 0));
+        let mut base = Told::of(vec![route("old", 1_000), route("new", 50)]);
+        assert_eq!(base.since(vec![route("new", 53)]).pairs, [pair("a", 3, 0, 0)]);
+        let both = base.since(vec![route("new", 54), route("other", 2)]).pairs;
+        assert_eq!(both, [pair("a", 3, 0, 0)], "the series of a pair are added up");
     }
 
     #[test]
     fn an_answer_is_bounded_and_what_is_left_out_comes_later() {
-        let mut base = Told::of(Traffic::default());
-        let all = |calls: u64| -> Traffic {
-            traffic((0..MAX_PAIRS_TOLD + 5).map(|at| pair(&format!("c{at:05}"), calls, 0, 0)).collect())
+        let mut base = Told::of(Vec::new());
+        let all = |calls: u64| -> Vec<_> {
+            (0..MAX_PAIRS_TOLD + 5).map(|at| series("r", pair(&format!("c{at:05}"), calls, 0, 0))).collect()
         };
         let first = base.since(all(1)).pairs;
         let rest = base.since(all(1)).pairs;
@@ -393,20 +475,47 @@ mod tests {
         gathered.take(one.clone(), tells("a-1", Some("it is down")), BEAT, now);
         let running = |at: Instant| gathered.subscriptions(at).remove("default/a bus/t");
         assert_eq!(running(now), Some(Some("base one: it is down".to_owned())));
-        let later = now + BEAT * MISSED_BEATS;
+        gathered.asked(&one, BEAT, now);
+        gathered.asked(&two, BEAT, now);
+        let later = now + BEAT + GRACE;
+        assert!(later >= now + BEAT * MISSED_BEATS);
         gathered.take(two.clone(), tells("b-1", None), BEAT, later - BEAT);
         assert_eq!((gathered.usages(now).len(), running(now)), (2, Some(None)), "it runs somewhere");
         assert_eq!(gathered.usages(later).into_keys().collect::<Vec<_>>(), [InstanceId::new("b-1")]);
         assert_eq!(gathered.silent(&[one.clone(), two.clone()], later), ["one"]);
         gathered.left(&two);
-        assert_eq!(gathered.silent(&[one, two], now), ["two"]);
+        let both = [one.clone(), two.clone()];
+        assert_eq!(gathered.silent(&both, later), ["one", "two"]);
+        // One that comes has time for its first answer, and so has one that comes back.
+        gathered.are_connected(&both[..1]);
+        gathered.asked(&two, BEAT, later);
+        assert_eq!(gathered.silent(&both, later + GRACE), ["one"]);
+        assert_eq!(gathered.silent(&both, later + GRACE + BEAT), ["one", "two"]);
+    }
+
+    #[test]
+    fn what_a_base_tells_is_bounded() {
+        let (gathered, now) = (Gathered::default(), Instant::now());
+        let most = Pair { calls: u64::MAX, buckets: vec![u64::MAX; MAX_BUCKETS + 9], ..pair("a", 1, 1, 0) };
+        let long = pair(&"x".repeat(MAX_NAME + 1), 1, 0, 0);
+        let names = (0..MAX_SUBSCRIPTIONS + 1).map(|at| (at.to_string(), None));
+        for _ in 0..2 {
+            let came = traffic(vec![most.clone(), long.clone()]);
+            let told = Measured { came, subscriptions: names.clone().collect(), ..Measured::default() };
+            gathered.take(BaseId::new("one"), told, BEAT, now);
+        }
+        let pairs = gathered.traffic(now).unwrap().pairs;
+        assert_eq!((pairs.len(), pairs[0].calls, pairs[0].buckets[0]), (1, u64::MAX, u64::MAX));
+        assert_eq!(gathered.subscriptions(now).len(), MAX_SUBSCRIPTIONS);
     }
 
     #[test]
     fn pairs_are_bounded() {
         let (gathered, now) = (Gathered::default(), Instant::now());
-        let many = (0..MAX_PAIRS + 1).map(|at| pair(&at.to_string(), 1, 0, 0)).collect();
-        gathered.take(BaseId::new("one"), told(many), BEAT, now);
+        let many: Vec<Pair> = (0..MAX_PAIRS + 1).map(|at| pair(&at.to_string(), 1, 0, 0)).collect();
+        for some in many.chunks(MAX_PAIRS_TOLD) {
+            gathered.take(BaseId::new("one"), told(some.to_vec()), BEAT, now);
+        }
         assert_eq!(gathered.traffic(now).unwrap().pairs.len(), MAX_PAIRS);
     }
 
@@ -419,6 +528,12 @@ mod tests {
         }
         for (bases, seconds) in [(0, 1), (99, 1), (100, 2), (450, 5), (5000, 15)] {
             assert_eq!(beat_of(bases), Duration::from_secs(seconds), "{bases}");
+        }
+        // Those that were asked when there were few are asked anew when there are many.
+        for (beat_s, bases, expect) in
+            [(1, 99, false), (1, 100, true), (2, 99, false), (2, 80, false), (2, 79, true)]
+        {
+            assert_eq!(has_other_beat(Duration::from_secs(beat_s), bases), expect, "{beat_s} s, {bases}");
         }
     }
 }

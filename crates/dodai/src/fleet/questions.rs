@@ -3,7 +3,7 @@
 //! The base answers with the same code that answers in `dodai up`; only the way is longer.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, iter, once};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::measures::measured;
 use crate::admin::Node;
@@ -138,14 +139,17 @@ pub fn refusal(base: &str, text: &str) -> Refusal {
     }
 }
 
-/// Answers on a base, once it runs.
+/// How long a question waits for a base that starts.
+const STARTING: Duration = Duration::from_secs(30);
+
+/// Answers on a base, once it runs. The base connects before, and questions come at once.
 #[derive(Clone, Default)]
-pub struct Local(Arc<OnceLock<Arc<Node>>>);
+pub struct Local(Arc<watch::Sender<Option<Arc<Node>>>>);
 
 impl Local {
     /// From now on there are answers.
     pub fn begin(&self, node: Node) {
-        let _running_already = self.0.set(Arc::new(node));
+        self.0.send_replace(Some(Arc::new(node)));
     }
 }
 
@@ -156,36 +160,46 @@ fn json(value: &impl Serialize) -> Answer {
 impl Answers for Local {
     fn answer(&self, question: Bytes) -> BoxStream<'static, Answer> {
         let refused = |text: String| iter([Err(text)]).boxed();
-        let Some(node) = self.0.get().cloned() else {
-            return refused("it is starting; try again".to_owned());
-        };
-        let question = match serde_json::from_slice(&question) {
+        let question = match serde_json::from_slice::<Question>(&question) {
             Ok(question) => question,
             Err(error) => return refused(format!("it is of another version and cannot read this: {error}")),
         };
-        match question {
-            Question::Logs { app, instance, tail, follow } => {
-                node.logs(&app, instance.as_ref(), tail, follow).map(|line| json(&line)).boxed()
+        let mut running = self.0.subscribe();
+        let begun = async move {
+            let node = tokio::time::timeout(STARTING, running.wait_for(Option::is_some)).await;
+            match node.ok().and_then(Result::ok).and_then(|node| node.clone()) {
+                Some(node) => answers(node, question),
+                None => refused("it is starting; try again".to_owned()),
             }
-            Question::Calls(filter) => node.calls(filter).map(|call| json(&call)).boxed(),
-            Question::Measures { every_ms } => {
-                measured(node, Duration::from_millis(every_ms)).map(|told| json(&told)).boxed()
-            }
-            Question::ConfigBrought { stores } => {
-                if let Some(membership) = &node.base.config.membership {
-                    membership.brought().mark(stores);
-                }
-                iter([json(&())]).boxed()
-            }
-            other @ (Question::Look(_)
-            | Question::Inside { .. }
-            | Question::Publish { .. }
-            | Question::ConfigGet { .. }
-            | Question::ConfigSet { .. }
-            | Question::Own
-            | Question::Keys { .. }
-            | Question::Kept { .. }) => once(async move { one(&node, other).await }).boxed(),
+        };
+        once(begun).flatten().boxed()
+    }
+}
+
+/// The answers of a base that runs.
+fn answers(node: Arc<Node>, question: Question) -> BoxStream<'static, Answer> {
+    match question {
+        Question::Logs { app, instance, tail, follow } => {
+            node.logs(&app, instance.as_ref(), tail, follow).map(|line| json(&line)).boxed()
         }
+        Question::Calls(filter) => node.calls(filter).map(|call| json(&call)).boxed(),
+        Question::Measures { every_ms } => {
+            measured(node, Duration::from_millis(every_ms)).map(|told| json(&told)).boxed()
+        }
+        Question::ConfigBrought { stores } => {
+            if let Some(membership) = &node.base.config.membership {
+                membership.brought().mark(stores);
+            }
+            iter([json(&())]).boxed()
+        }
+        other @ (Question::Look(_)
+        | Question::Inside { .. }
+        | Question::Publish { .. }
+        | Question::ConfigGet { .. }
+        | Question::ConfigSet { .. }
+        | Question::Own
+        | Question::Keys { .. }
+        | Question::Kept { .. }) => once(async move { one(&node, other).await }).boxed(),
     }
 }
 

@@ -14,7 +14,7 @@ use dodai_admin::seam::{
 };
 use dodai_control::control::Control;
 use dodai_control::records::InstanceRecord;
-use dodai_control::stream::{Answer as Told, Asker};
+use dodai_control::stream::{Asker, Told};
 use dodai_core::body::Body;
 use dodai_core::call::{Answer, Call, Door, Reply};
 use dodai_core::failure::{Failure, Kind};
@@ -151,7 +151,10 @@ impl Fleet {
         base: &BaseId,
         question: &Question,
     ) -> BoxStream<'static, Result<T, Refusal>> {
-        answers(&self.asker, base, question)
+        answers(&self.asker, base, question, |count| {
+            let text = format!("{count} answers were missed: this reader is too slow");
+            Err(Refusal::new(StatusCode::BAD_GATEWAY, "base", text))
+        })
     }
 
     /// One answer of one base, within bounds.
@@ -186,8 +189,11 @@ impl Fleet {
 
     /// A list of all bases, each item with its base. One that failed is named, one without the component is not.
     async fn list(&self, place: Place, wish: Wish) -> Result<Value, Refusal> {
-        let (mut items, mut failed, mut why) = (Vec::new(), BTreeMap::new(), nobody());
-        let mut is_told = false;
+        let (mut pages, mut failed, mut why) = (Vec::new(), BTreeMap::new(), nobody());
+        let limit = match &wish {
+            Wish::Locks { limit, .. } => Some(*limit),
+            Wish::Topics | Wish::Peek { .. } | Wish::Replay { .. } | Wish::Unlock { .. } => None,
+        };
         let question = Question::Inside { place, wish };
         let asked = self.connected().into_iter().map(|base| {
             let question = question.clone();
@@ -195,13 +201,7 @@ impl Fleet {
         });
         for (told, base) in futures_util::future::join_all(asked).await {
             match told {
-                Ok(mut told) => {
-                    is_told = true;
-                    for mut item in told["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
-                        item["base"] = base.as_str().into();
-                        items.push(item);
-                    }
-                }
+                Ok(page) => pages.push((base, page)),
                 Err(refusal) => {
                     if refusal.status != StatusCode::NOT_FOUND {
                         failed.insert(base.to_string(), refusal.message.clone());
@@ -210,10 +210,11 @@ impl Fleet {
                 }
             }
         }
-        if !is_told {
+        if pages.is_empty() {
             return Err(why);
         }
-        Ok(json!({ "items": items, "next": null, "failed": failed }))
+        let (items, next) = together(pages, limit);
+        Ok(json!({ "items": items, "next": next, "failed": failed }))
     }
 
     /// The answer of the first base that has what is asked about.
@@ -251,17 +252,44 @@ impl Fleet {
     }
 }
 
+/// The items of several bases, each with its base. With a limit they are locks: in order, so many at most, and then
+/// where the next page begins. Locks of one name stay on one page, for the next one begins after the name.
+fn together(pages: Vec<(BaseId, Value)>, limit: Option<usize>) -> (Vec<Value>, Option<String>) {
+    let mut items = Vec::new();
+    let mut has_more = false;
+    for (base, mut page) in pages {
+        has_more |= page["next"].is_string();
+        for mut item in page["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
+            item["base"] = base.as_str().into();
+            items.push(item);
+        }
+    }
+    let Some(limit) = limit else { return (items, None) };
+    let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
+    items.sort_by_cached_key(|item| (text(item, "resource"), text(item, "base")));
+    if let Some(last) = items.get(limit.saturating_sub(1)).map(|item| text(item, "resource")) {
+        let end =
+            items.partition_point(|item| item["resource"].as_str().unwrap_or_default() <= last.as_str());
+        has_more |= end < items.len();
+        items.truncate(end);
+    }
+    let next = items.last().filter(|_| has_more).map(|item| text(item, "resource"));
+    (items, next)
+}
+
 /// The bases that are there now.
 pub(super) fn connected(control: &Control) -> Vec<BaseId> {
     let observed = control.observed();
     observed.bases().filter(|(_, base)| base.connected).map(|(id, _)| id.clone()).collect()
 }
 
-/// What a base answers to a question, one after the other.
+/// What a base answers to a question, one after the other; `missed` says what stands for those that the reader was too
+/// slow for.
 pub(super) fn answers<T: DeserializeOwned + Send + 'static>(
     asker: &Asker,
     base: &BaseId,
     question: &Question,
+    missed: fn(u64) -> Result<T, Refusal>,
 ) -> BoxStream<'static, Result<T, Refusal>> {
     let name = base.to_string();
     let json = serde_json::to_vec(question).expect("questions have text keys only");
@@ -272,9 +300,12 @@ pub(super) fn answers<T: DeserializeOwned + Send + 'static>(
             return iter([Err(refusal)]).boxed();
         }
     };
-    let read = move |answer: Told| {
-        let json = answer.map_err(|text| refusal(&name, &text))?;
-        serde_json::from_slice(&json).map_err(|error| refusal(&name, &error.to_string()))
+    let read = move |told: Told| match told {
+        Told::Missed(count) => missed(count),
+        Told::Answer(answer) => {
+            let json = answer.map_err(|text| refusal(&name, &text))?;
+            serde_json::from_slice(&json).map_err(|error| refusal(&name, &error.to_string()))
+        }
     };
     unfold(answers, |mut answers| async move { answers.recv().await.map(|one| (one, answers)) })
         .map(read)
@@ -429,5 +460,32 @@ impl seam::Node for Fleet {
 
     fn config_set(&self, key: ConfigKey, value: Option<String>) -> Pending<'_, bool> {
         Box::pin(self.keep(key, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_of_all_bases_come_page_by_page() {
+        let all = [("one", vec!["a", "c", "e"]), ("two", vec!["b", "c", "f"]), ("three", vec![])];
+        let page = |after: &str| {
+            let told = all.iter().map(|(base, locks)| {
+                let rest: Vec<&str> = locks.iter().copied().filter(|lock| *lock > after).collect();
+                let own = &rest[..rest.len().min(2)];
+                let items: Vec<Value> = own.iter().map(|lock| json!({ "resource": lock })).collect();
+                let next = own.last().filter(|_| own.len() == 2);
+                (BaseId::new(*base), json!({ "items": items, "next": next }))
+            });
+            let (items, next) = together(told.collect(), Some(2));
+            let names =
+                items.iter().map(|one| format!("{}@{}", one["resource"], one["base"]).replace('"', ""));
+            (names.collect::<Vec<_>>().join(" "), next)
+        };
+        assert_eq!(page(""), ("a@one b@two".to_owned(), Some("b".to_owned())));
+        assert_eq!(page("b"), ("c@one c@two".to_owned(), Some("c".to_owned())));
+        assert_eq!(page("c"), ("e@one f@two".to_owned(), None));
+        assert_eq!(page("f"), (String::new(), None));
     }
 }

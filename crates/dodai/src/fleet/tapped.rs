@@ -70,8 +70,9 @@ impl Tap {
         for base in connected(&self.control) {
             if self.open.insert(base.clone()) {
                 let (own, end) = (base.clone(), base.clone());
-                let told =
-                    answers(&self.asker, &base, &self.question).map(move |told| (own.clone(), Some(told)));
+                let missed = |count| Ok(json!({ "missed": count }));
+                let told = answers(&self.asker, &base, &self.question, missed)
+                    .map(move |told| (own.clone(), Some(told)));
                 self.calls.push(told.chain(once(async move { (end, None) })).boxed());
             }
         }
