@@ -24,10 +24,17 @@ pub use memory::Memory;
 pub const MAX_NAME: usize = 512;
 /// The most data of one job, in bytes.
 pub const MAX_DATA: usize = 1 << 20;
+/// The longest URL of a type, in bytes.
+const MAX_TYPE_URL: usize = 1 << 10;
 /// The longest schedule, due time or time to live, in bytes.
 const MAX_TEXT: usize = 256;
 /// The shortest pause before a run is tried again, so that no policy makes a storm.
 const MIN_RETRY: Duration = Duration::from_millis(100);
+/// The shortest period of `@every`, in milliseconds, so that no schedule makes one either. Dapr goes down to one
+/// millisecond (dapr/kit cron/constantdelay.go).
+const MIN_PERIOD_MS: i64 = 1_000;
+/// A clock that goes back further, in milliseconds, was wrong before: then also times of a calendar are reckoned anew.
+const WRONG_MS: i64 = 86_400_000;
 /// How much of an app's refusal is kept.
 const MAX_PROBLEM: usize = 300;
 
@@ -149,6 +156,8 @@ pub struct Record {
     pub id: String,
     /// The job.
     pub job: Job,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: i64,
     /// Ticks after this do not run, in milliseconds since 1970.
     pub expires_ms: Option<i64>,
     /// How far it is.
@@ -159,7 +168,9 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// Its name cannot be used.
-    #[error("the name of a job has 1 to {MAX_NAME} bytes, no control characters and none of / \\ # ?")]
+    #[error(
+        "the name of a job has 1 to {MAX_NAME} bytes, no control characters, no blanks at its ends and none of / \\ # ?"
+    )]
     Name,
     /// Its schedule is none.
     #[error(transparent)]
@@ -193,6 +204,12 @@ pub enum Invalid {
 }
 
 impl Job {
+    /// How long all its texts and data are.
+    pub(crate) fn len(&self) -> usize {
+        let texts = [&self.schedule, &self.due_time, &self.ttl].into_iter().flatten().map(String::len);
+        self.name.len() + texts.sum::<usize>() + self.data.as_ref().map_or(0, Data::len)
+    }
+
     /// The job with its first tick, as of `now_ms`.
     ///
     /// # Errors
@@ -202,7 +219,11 @@ impl Job {
         let due = self.due_time.as_deref().map(|text| point("dueTime", text, now_ms)).transpose()?;
         let ttl = |text: &str| point("ttl", text, due.unwrap_or(now_ms));
         let expires_ms = self.ttl.as_deref().map(ttl).transpose()?;
-        let first = match (due, self.schedule()?) {
+        let schedule = self.schedule()?;
+        if schedule.as_ref().and_then(Schedule::period).is_some_and(|period| period < MIN_PERIOD_MS) {
+            return Err(Invalid::Parts("`@every` of a job is 1s or more"));
+        }
+        let first = match (due, schedule) {
             (Some(due), _) => due,
             (None, Some(schedule)) => {
                 let next = schedule.upcoming(now_ms, now_ms);
@@ -214,7 +235,7 @@ impl Job {
             return Err(Invalid::Never("its ttl ends before its first run"));
         }
         let progress = Progress { tick_ms: first, due_ms: first, ..Progress::default() };
-        Ok(Record { id, job: self, expires_ms, progress })
+        Ok(Record { id, job: self, created_ms: now_ms, expires_ms, progress })
     }
 
     fn check(&self) -> Result<(), Invalid> {
@@ -222,14 +243,19 @@ impl Job {
         if self.name.is_empty() || self.name.len() > MAX_NAME || self.name.contains(banned) {
             return Err(Invalid::Name);
         }
-        // As a segment of a path these would lead elsewhere.
-        if matches!(self.name.as_str(), "." | "..") {
+        // As a segment of a path these would lead elsewhere; blanks at the ends get lost on the way.
+        if matches!(self.name.as_str(), "." | "..") || self.name.trim() != self.name {
             return Err(Invalid::Name);
         }
         let texts = [("schedule", &self.schedule), ("dueTime", &self.due_time), ("ttl", &self.ttl)];
         let texts = texts.map(|(what, text)| (what, text.as_ref().map_or(0, String::len), MAX_TEXT));
         let data = ("data", self.data.as_ref().map_or(0, Data::len), MAX_DATA);
-        for (what, given, most) in texts.into_iter().chain([data]) {
+        let type_url = match &self.data {
+            Some(Data::Any { type_url, .. }) => type_url.len(),
+            Some(Data::Json(_)) | None => 0,
+        };
+        let type_url = ("the URL of the type of data", type_url, MAX_TYPE_URL);
+        for (what, given, most) in texts.into_iter().chain([data, type_url]) {
             if given > most {
                 return Err(Invalid::TooLong { what, given, most });
             }
@@ -262,8 +288,10 @@ impl Record {
         let problem = problem.map(|problem| problem.chars().take(MAX_PROBLEM).collect());
         let last = Some(Last { at_ms: now_ms, problem });
         let before = &self.progress;
-        if again && let Some(pause) = self.retry() {
-            let due_ms = now_ms.saturating_add(pause);
+        if again
+            && let Some(due_ms) = self.retry().map(|pause| now_ms.saturating_add(pause))
+            && self.expires_ms.is_none_or(|end| due_ms <= end)
+        {
             let failures = before.failures.saturating_add(1);
             return Some(Progress { due_ms, failures, last, ..*before });
         }
@@ -273,7 +301,8 @@ impl Record {
         }
         // A schedule was read when the job was made; one that cannot be read any more has no next time.
         let schedule = self.job.schedule().ok()??;
-        let next = schedule.upcoming(before.tick_ms, now_ms)?;
+        let is_wrong = before.tick_ms.saturating_sub(now_ms) > WRONG_MS;
+        let next = schedule.upcoming(if is_wrong { now_ms } else { before.tick_ms }, now_ms)?;
         // A tick that lies ahead is one of before the clock was set back.
         let next = schedule.period().map_or(next, |period| next.min(now_ms.saturating_add(period)));
         if self.expires_ms.is_some_and(|end| next > end) {
@@ -295,21 +324,27 @@ impl Record {
     }
 
     /// What it becomes when the clock has been set back to `now_ms`; `None` if that changes nothing. What is reckoned
-    /// from the run before (`@every`, a retry) does not wait longer than it would have; times of a calendar stay.
+    /// from a moment that has not come yet by the new clock (`@every`, a retry, how long until the first run) does not wait
+    /// longer than it would have. Times of a calendar stay, so that none runs twice, but for those of a clock that was
+    /// wrong; moments stay always.
     pub fn set_back(&self, now_ms: i64) -> Option<Progress> {
         let before = &self.progress;
-        let period = self.job.schedule().ok().flatten().and_then(|schedule| schedule.period());
-        let wait = match self.job.policy {
-            FailurePolicy::Constant { interval, .. } if before.failures > 0 => pause(interval),
-            FailurePolicy::Constant { .. } | FailurePolicy::Drop
-                if before.ticks > 0 || self.job.due_time.is_none() =>
-            {
-                period?
+        let schedule = self.job.schedule().ok().flatten();
+        let period = schedule.as_ref().and_then(Schedule::period);
+        let seen_ms = before.last.as_ref().map_or(self.created_ms, |last| last.at_ms);
+        let first = self.job.due_time.as_deref().filter(|_| before.ticks == 0);
+        let due_ms = match (self.job.policy, first, schedule) {
+            (FailurePolicy::Constant { interval, .. }, _, _) if before.failures > 0 => {
+                now_ms.saturating_add(pause(interval))
             }
-            FailurePolicy::Constant { .. } | FailurePolicy::Drop => return None,
+            (_, Some(first), _) if self.created_ms > now_ms => time::point(first, now_ms)?,
+            (_, None, Some(_)) if period.is_some() => now_ms.saturating_add(period?),
+            (_, None, Some(calendar)) if seen_ms.saturating_sub(now_ms) > WRONG_MS => {
+                calendar.upcoming(now_ms, now_ms)?
+            }
+            (_, Some(_), _) | (_, None, _) => return None,
         };
-        let due_ms = now_ms.saturating_add(wait);
-        let tick_ms = if period.is_some() { due_ms } else { before.tick_ms };
+        let tick_ms = if before.failures > 0 && period.is_none() { before.tick_ms } else { due_ms };
         (before.due_ms > due_ms).then(|| Progress { tick_ms, due_ms, ..before.clone() })
     }
 }
@@ -346,7 +381,7 @@ pub enum Error {
     #[error("the app has {0} jobs, as many as are kept; delete some")]
     Full(usize),
     /// What was asked for is too much for one answer.
-    #[error("the jobs of the app have more than {0} bytes of data; get them by name")]
+    #[error("the jobs of the app have more than {0} bytes; get them by name")]
     TooLarge(usize),
     /// The store failed.
     #[error(transparent)]
@@ -401,14 +436,14 @@ pub trait Store: Send + Sync {
     /// One job.
     fn get(&self, app: &str, name: &str) -> Answer<'_, Result<Option<Record>, Fault>>;
 
-    /// All jobs of an app by name: with their data if these are no more than so many bytes, or without any.
+    /// All jobs of an app by name: with their data if jobs and data are no more than so many bytes, or without any.
     fn list(&self, app: &str, data: Option<usize>) -> Answer<'_, Result<Vec<Record>, Error>>;
 
     /// Forgets jobs; those that are not there are forgotten already.
     fn delete(&self, app: &str, which: Which) -> Answer<'_, Result<(), Fault>>;
 
-    /// What is due at `now_ms`, at most `most`.
-    fn due(&self, app: &str, now_ms: i64, most: usize) -> Answer<'_, Result<Due, Fault>>;
+    /// What is due at `now_ms`, at most `most`, without those of the names `but`, which run already.
+    fn due(&self, app: &str, now_ms: i64, most: usize, but: Vec<String>) -> Answer<'_, Result<Due, Fault>>;
 
     /// Keeps how far a job is, or forgets it; not if another of its name has taken its place, or if it is not any more
     /// where `record` saw it.

@@ -39,6 +39,8 @@ struct Cron {
     /// Whether the field was not `*`.
     day_said: bool,
     weekday_said: bool,
+    /// Whether the hours are `*` or steps of all: then an hour that comes twice counts twice.
+    any_hour: bool,
     zone: TimeZone,
 }
 
@@ -103,6 +105,7 @@ impl Schedule {
             weekdays: weekdays | weekdays >> 7 & 1,
             day_said: said(3),
             weekday_said: said(5),
+            any_hour: all[2].starts_with(['*', '?']),
             zone,
         }))))
     }
@@ -154,16 +157,33 @@ impl Cron {
     fn next(&self, after: SystemTime) -> Option<SystemTime> {
         let after = Timestamp::try_from(after).ok()?;
         let local = after.to_zoned(self.zone.clone()).datetime();
-        let mut at = local.with().subsec_nanosecond(0).build().ok()?.checked_add(1.second()).ok()?;
+        let from = local.with().subsec_nanosecond(0).build().ok()?.checked_add(1.second()).ok()?;
+        let found = self.find(from, after);
+        // Where the clocks go back before that, the day goes on from an earlier time.
+        let turn = self.zone.following(after).next().map(|turn| turn.timestamp());
+        let turn = turn.filter(|turn| self.any_hour && found.is_none_or(|found| *turn < found));
+        let again = turn.and_then(|turn| {
+            let from = turn.to_zoned(self.zone.clone()).datetime();
+            self.find(from, turn.checked_sub(1.nanosecond()).ok()?)
+        });
+        found.into_iter().chain(again).min().map(SystemTime::from)
+    }
+
+    /// The first time that counts, from a local time on and after `after`.
+    fn find(&self, from: DateTime, after: Timestamp) -> Option<Timestamp> {
+        let mut at = from;
         let last = at.year().saturating_add(YEARS);
         while at.year() <= last {
             at = match self.miss(at) {
                 Some(later) => later?,
                 None => {
-                    // A time that the clocks skip is taken as the one right behind; one that comes twice counts once.
-                    let found = self.zone.to_ambiguous_zoned(at).compatible().ok()?.timestamp();
-                    if found > after {
-                        return Some(SystemTime::from(found));
+                    // A time that the clocks skip is taken as the one right behind; one that comes twice counts once
+                    // where the hour is said.
+                    let local = self.zone.to_ambiguous_zoned(at);
+                    let second = if self.any_hour { local.clone().later().ok() } else { None };
+                    let both = [local.compatible().ok(), second].into_iter().flatten();
+                    if let Some(found) = both.map(|at| at.timestamp()).find(|found| *found > after) {
+                        return Some(found);
                     }
                     at.checked_add(1.second()).ok()?
                 }
@@ -283,6 +303,23 @@ mod tests {
         assert_eq!(next(berlin, "2026-10-24T23:00:00Z").as_deref(), Some("2026-10-25T00:30:00Z"));
         assert_eq!(next(berlin, "2026-10-25T00:30:00Z").as_deref(), Some("2026-10-26T01:30:00Z"));
         assert_eq!(Schedule::parse(berlin).expect("right").zone(), "Europe/Berlin");
+        // Where any hour will do, the hour that comes twice has all its times, and none is missing.
+        for (schedule, step, count) in
+            [("* * * * *", 1, 300), ("*/15 * * * *", 15, 20), ("0 0 * * * *", 60, 5), ("30 */1 * * *", 60, 5)]
+        {
+            let schedule = Schedule::parse(&format!("TZ=Europe/Berlin {schedule}")).expect("right");
+            let start: Timestamp = "2026-10-24T22:30:00Z".parse().expect("a time");
+            let mut at = schedule.next(SystemTime::from(start)).expect("comes");
+            for _ in 0..count {
+                let next = schedule.next(at).expect("comes");
+                assert_eq!(
+                    next.duration_since(at).expect("later"),
+                    Duration::from_secs(60 * step),
+                    "{schedule:?}"
+                );
+                at = next;
+            }
+        }
     }
 
     #[test]

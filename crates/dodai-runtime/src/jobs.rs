@@ -135,6 +135,11 @@ impl Jobs {
         self.0.clock.now_ms()
     }
 
+    /// Whether an app is brought its jobs over gRPC.
+    pub fn speaks_grpc(&self, app: &AppId) -> bool {
+        self.apps().get(app).is_some_and(|watched| watched.speaks_grpc)
+    }
+
     /// Keeps a job.
     pub async fn put(&self, app: &AppId, record: Record, overwrite: bool) -> Result<(), Error> {
         self.0.store.put(&app.to_string(), record, overwrite, self.0.settings.max_jobs).await?;

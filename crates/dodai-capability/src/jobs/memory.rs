@@ -46,8 +46,7 @@ impl Store for Memory {
     fn list(&self, app: &str, data: Option<usize>) -> Answer<'_, Result<Vec<Record>, Error>> {
         let all = self.all();
         let mine = all.iter().filter(|((owner, _), _)| owner == app).map(|(_, record)| record);
-        let length: usize =
-            mine.clone().map(|record| record.job.data.as_ref().map_or(0, super::Data::len)).sum();
+        let length: usize = mine.clone().map(|record| record.job.len()).sum();
         if let Some(most) = data.filter(|most| length > *most) {
             return Answer::ready(Err(Error::TooLarge(most)));
         }
@@ -69,11 +68,12 @@ impl Store for Memory {
         Answer::ready(Ok(()))
     }
 
-    fn due(&self, app: &str, now_ms: i64, most: usize) -> Answer<'_, Result<Due, Fault>> {
+    fn due(&self, app: &str, now_ms: i64, most: usize, but: Vec<String>) -> Answer<'_, Result<Due, Fault>> {
         let all = self.all();
         let mine = all.iter().filter(|((owner, _), _)| owner == app).map(|(_, record)| record);
         let (now, later): (Vec<_>, Vec<_>) = mine.partition(|record| record.progress.due_ms <= now_ms);
-        let mut now: Vec<Record> = now.into_iter().cloned().collect();
+        let mut now: Vec<Record> =
+            now.into_iter().filter(|record| !but.contains(&record.job.name)).cloned().collect();
         now.sort_by_key(|record| record.progress.due_ms);
         now.truncate(most);
         let next_ms = later.iter().map(|record| record.progress.due_ms).min();

@@ -49,6 +49,13 @@ fn what_is_wrong_is_named() {
     check(job(None, None), "a schedule, a dueTime or both");
     check(job(Some("* * *"), None), "it has 3 fields");
     check(job(None, Some("soon")), "dueTime `soon` is no time");
+    for name in [" a", "a\u{a0}"] {
+        check(Job { name: name.to_owned(), ..every() }, "no blanks at its ends");
+    }
+    check(job(Some("@every 999ms"), None), "1s or more");
+    let value = Bytes::new();
+    let typed = Data::Any { type_url: "x".repeat(1_025), value };
+    check(Job { data: Some(typed), ..every() }, "the URL of the type of data has 1025 bytes, at most 1024");
     check(Job { ttl: Some("10".to_owned()), ..every() }, "ttl `10` is no time");
     check(Job { ttl: Some("500ms".to_owned()), ..every() }, "never run: its ttl ends before");
     check(Job { repeats: Some(0), ..every() }, "repeats must be 1");
@@ -130,5 +137,37 @@ fn a_clock_that_is_set_back_stops_nothing() {
     assert_eq!(failed.set_back(hour_ago).expect("moved").due_ms, hour_ago + 1_000);
     // What a calendar says stays, and so does a first run that was asked for.
     assert_eq!(started(job(Some("TZ=UTC @daily"), None)).set_back(hour_ago), None);
-    assert_eq!(started(job(Some("@every 10s"), Some("1h"))).set_back(hour_ago), None);
+    assert_eq!(started(job(Some("@every 10s"), Some("2026-01-01T01:00:00Z"))).set_back(hour_ago), None);
+}
+
+#[test]
+fn a_clock_that_was_wrong_holds_up_no_calendar() {
+    const DAY: i64 = 86_400_000;
+    let check = |record: &Record, back: i64, expect: Option<i64>| {
+        assert_eq!(record.set_back(NOW - back).map(|moved| moved.due_ms - NOW + back), expect, "{record:?}");
+    };
+    let daily = started(job(Some("TZ=UTC @daily"), None));
+    check(&daily, DAY, None);
+    check(&daily, 400 * DAY, Some(DAY));
+    let ran = run(&daily, Outcome::Taken, DAY + 5).expect("goes on");
+    check(&ran, 400 * DAY, Some(DAY));
+    // What is tried again goes on by the new time, and its schedule too.
+    let mut again = run(&daily, failed(), DAY).expect("tried again");
+    again.progress = again.set_back(NOW - 400 * DAY).expect("moved");
+    assert_eq!(due(&run(&again, Outcome::Taken, -400 * DAY + 1_000).expect("goes on")), -399 * DAY);
+    // Once moved it stays, also where it is looked at again.
+    let moved = Record { progress: daily.set_back(NOW - 400 * DAY).expect("moved"), ..daily };
+    assert_eq!(moved.set_back(NOW - 400 * DAY + 5), None);
+    check(&started(job(None, Some("90m"))), 7_200_000, Some(5_400_000));
+    check(&started(job(Some("TZ=UTC @daily"), Some("90m"))), 7_200_000, Some(5_400_000));
+    check(&started(job(None, Some("2027-01-01T00:00:00Z"))), 400 * DAY, None);
+}
+
+#[test]
+fn nothing_is_tried_again_after_its_time_to_live() {
+    let policy = FailurePolicy::Constant { interval: Duration::from_secs(10), retries: None };
+    let brief = Job { ttl: Some("25s".to_owned()), policy, ..job(Some("@every 20s"), None) };
+    let once = run(&started(brief), failed(), 14_000).expect("tried again");
+    assert_eq!((due(&once), once.progress.failures), (24_000, 1));
+    assert_eq!(run(&once, failed(), 24_000), None);
 }

@@ -4,7 +4,7 @@
 //! that holds the lock file beside it runs the jobs; the system lets go of the lock when a process is killed.
 
 use std::fs::{DirBuilder, File as Plain, TryLockError};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,15 +20,15 @@ use tokio::sync::OnceCell;
 use super::file::{Access, Durability, Failure, Files, Place, Tuning};
 
 /// How the tables look; a file of a later version is not touched.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 const TUNING: Tuning = Tuning { busy_timeout: Duration::from_secs(2), wal: true };
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 const COLUMNS: &str = "id, name, schedule, due_time, ttl, repeats, retry_ms, retries, json, type_url, data, \
-    expires_ms, tick_ms, due_ms, ticks, failures, last_ms, problem";
+    expires_ms, tick_ms, due_ms, ticks, failures, last_ms, problem, created_ms";
 /// The same without what a job brings.
 const BARE: &str = "id, name, schedule, due_time, ttl, repeats, retry_ms, retries, NULL, NULL, NULL, \
-    expires_ms, tick_ms, due_ms, ticks, failures, last_ms, problem";
+    expires_ms, tick_ms, due_ms, ticks, failures, last_ms, problem, created_ms";
 
 /// Jobs in a file.
 pub struct Jobs {
@@ -53,6 +53,9 @@ impl Jobs {
                     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
                     made.map_err(|error| self.fault("making its folder", error))?;
                 }
+                // SQLite gives the files beside it the same mode.
+                let made = Plain::options().create(true).append(true).mode(0o600).open(&self.path);
+                made.map_err(|error| self.fault("making the file", error))?;
                 let file = self.files.open(&Place::File(self.path.clone()), TUNING).await?;
                 let access = Access::new(file, TIMEOUT);
                 let name = self.path.display().to_string();
@@ -85,7 +88,7 @@ impl Jobs {
         }
         let Some(hold) = self.holds.take(app) else { return Ok(None) };
         let path = self.path.with_extension("lock");
-        let opened = Plain::options().create(true).truncate(false).write(true).open(path);
+        let opened = Plain::options().create(true).truncate(false).write(true).mode(0o600).open(path);
         let file = opened.map_err(|error| self.fault("opening its lock", error))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(hold.with(file))),
@@ -129,10 +132,18 @@ fn prepare(connection: &Connection, name: &str) -> Result<(), Failure<Fault>> {
              failures INTEGER NOT NULL,
              last_ms INTEGER,
              problem TEXT,
+             created_ms INTEGER NOT NULL DEFAULT 0,
              PRIMARY KEY (app, name)
-         );
-         CREATE INDEX IF NOT EXISTS jobs_due ON jobs (app, due_ms);
-         PRAGMA user_version = 1;",
+         );",
+    )?;
+    if version == 1 {
+        connection.execute_batch(
+            "ALTER TABLE jobs ADD COLUMN created_ms INTEGER NOT NULL DEFAULT 0; DROP INDEX jobs_due;",
+        )?;
+    }
+    // All that looking for what is due needs, without the data of jobs.
+    connection.execute_batch(
+        "CREATE INDEX IF NOT EXISTS jobs_due ON jobs (app, due_ms, name); PRAGMA user_version = 2;",
     )?;
     Ok(())
 }
@@ -171,11 +182,12 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Record> {
             failures: row.get(15)?,
             last,
         },
+        created_ms: row.get(18)?,
     })
 }
 
 fn insert(connection: &Connection, app: &str, record: &Record) -> rusqlite::Result<()> {
-    let Record { id, job, expires_ms, progress } = record;
+    let Record { id, job, created_ms, expires_ms, progress } = record;
     let (retry_ms, retries) = match job.policy {
         FailurePolicy::Drop => (None, None),
         FailurePolicy::Constant { interval, retries } => (Some(millis(interval)), retries),
@@ -187,7 +199,7 @@ fn insert(connection: &Connection, app: &str, record: &Record) -> rusqlite::Resu
     };
     let sql = format!(
         "INSERT OR REPLACE INTO jobs (app, {COLUMNS}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, NULL, NULL)"
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, NULL, NULL, ?18)"
     );
     connection.prepare_cached(&sql)?.execute(params![
         app,
@@ -207,6 +219,7 @@ fn insert(connection: &Connection, app: &str, record: &Record) -> rusqlite::Resu
         progress.due_ms,
         progress.ticks,
         progress.failures,
+        created_ms,
     ])?;
     Ok(())
 }
@@ -262,7 +275,11 @@ impl Store for Jobs {
         let app = app.to_owned();
         let work = move |connection: &Connection| -> Result<Vec<Record>, Failure<Error>> {
             if let Some(most) = data {
-                let sum = "SELECT total(length(json)) + total(length(data)) FROM jobs WHERE app = ?1";
+                // Of a text that is the length in bytes.
+                let sum = ["name", "schedule", "due_time", "ttl", "json", "type_url", "data"]
+                    .map(|column| format!("total(length(CAST({column} AS BLOB)))"))
+                    .join(" + ");
+                let sum = &format!("SELECT {sum} FROM jobs WHERE app = ?1");
                 let sum: f64 = connection.prepare_cached(sum)?.query_row([&app], |row| row.get(0))?;
                 if sum > most as f64 {
                     return Err(Failure::Refused(Error::TooLarge(most)));
@@ -293,15 +310,19 @@ impl Store for Jobs {
         })
     }
 
-    fn due(&self, app: &str, now_ms: i64, most: usize) -> Answer<'_, Result<Due, Fault>> {
+    fn due(&self, app: &str, now_ms: i64, most: usize, but: Vec<String>) -> Answer<'_, Result<Due, Fault>> {
         let app = app.to_owned();
         let work = move |connection: &Connection| -> Result<Due, Failure<Fault>> {
-            let sql = format!(
-                "SELECT {COLUMNS} FROM jobs WHERE app = ?1 AND due_ms <= ?2 ORDER BY due_ms, name LIMIT ?3"
-            );
-            let most = i64::try_from(most).unwrap_or(i64::MAX);
-            let mut due = connection.prepare_cached(&sql)?;
-            let now = due.query_map((&app, now_ms, most), read)?.collect::<Result<_, _>>()?;
+            let sql =
+                "SELECT rowid, name FROM jobs WHERE app = ?1 AND due_ms <= ?2 ORDER BY due_ms, name LIMIT ?3";
+            let limit = i64::try_from(most.saturating_add(but.len())).unwrap_or(i64::MAX);
+            let mut due = connection.prepare_cached(sql)?;
+            let due = due.query_map((&app, now_ms, limit), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let due = due.collect::<Result<Vec<(i64, String)>, _>>()?;
+            let mut whole =
+                connection.prepare_cached(&format!("SELECT {COLUMNS} FROM jobs WHERE rowid = ?1"))?;
+            let starts = due.into_iter().filter(|(_, name)| !but.contains(name)).take(most);
+            let now = starts.map(|(row, _)| whole.query_row([row], read)).collect::<Result<_, _>>()?;
             let next = "SELECT min(due_ms) FROM jobs WHERE app = ?1 AND due_ms > ?2";
             let next_ms = connection.prepare_cached(next)?.query_row((&app, now_ms), |row| row.get(0))?;
             Ok(Due { now, next_ms })

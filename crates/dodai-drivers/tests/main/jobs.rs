@@ -68,10 +68,20 @@ async fn check_writes(store: &dyn Store) {
     assert!(matches!(full, Error::Full(3)), "{full}");
     let newer = Record { id: "newer".to_owned(), ..whole };
     store.put(APP, newer.clone(), true, 3).await.expect("replaced");
-    let listed = store.list(APP, Some(100)).await.expect("listed");
+    let listed = store.list(APP, Some(1_000)).await.expect("listed");
     assert_eq!((names(&listed), &listed[0], &listed[2]), (vec!["a", "b%", "b_"], &newer, &json));
     let large = store.list(APP, Some(3)).await.expect_err("too large");
     assert!(matches!(large, Error::TooLarge(3)), "{large}");
+    // Names, texts and types count, and each in bytes.
+    for (name, length) in [("n", 53), ("\u{e9}", 54)] {
+        let type_url = "y".repeat(10);
+        let data = Some(Data::Any { type_url, value: Bytes::from_static(&[0; 40]) });
+        put(store, "shop/third", Job { data, ..job(name, "1s") }).await;
+        let short = store.list("shop/third", Some(length - 1)).await.expect_err("too large");
+        assert!(matches!(short, Error::TooLarge(_)), "{short}");
+        assert_eq!(store.list("shop/third", Some(length)).await.expect("listed").len(), 1);
+        store.delete("shop/third", Which::Prefix(String::new())).await.expect("deleted");
+    }
     let bare = store.list(APP, None).await.expect("listed");
     assert!(bare.iter().all(|record| record.job.data.is_none()), "{bare:?}");
     // What begins so, letter by letter.
@@ -87,8 +97,9 @@ async fn check_due(store: &dyn Store) {
     for (name, wait) in [("third", "3s"), ("first", "1s"), ("second", "2s")] {
         put(store, APP, job(name, wait)).await;
     }
+    let but = Vec::new;
     let due = async |after: i64, most: usize| {
-        let Due { now, next_ms } = store.due(APP, NOW + after, most).await.expect("read");
+        let Due { now, next_ms } = store.due(APP, NOW + after, most, but()).await.expect("read");
         let now: Vec<String> = now.into_iter().map(|record| record.job.name).collect();
         (now.join(" "), next_ms.map(|next| next - NOW))
     };
@@ -96,6 +107,10 @@ async fn check_due(store: &dyn Store) {
     assert_eq!(due(2_000, 9).await, ("first second".to_owned(), Some(3_000)));
     assert_eq!(due(2_000, 1).await, ("first".to_owned(), Some(3_000)));
     assert_eq!(due(9_000, 9).await, ("first second third".to_owned(), None));
+    let but = vec!["first".to_owned(), "third".to_owned()];
+    let others = store.due(APP, NOW + 2_000, 1, but.clone()).await.expect("read");
+    assert_eq!((names(&others.now), others.next_ms), (vec!["second"], Some(NOW + 3_000)));
+    assert_eq!(store.due(APP, NOW + 2_000, 0, but).await.expect("read").now, []);
     store.delete(APP, Which::Prefix(String::new())).await.expect("deleted");
 }
 
@@ -131,7 +146,7 @@ async fn jobs_are_kept() {
 async fn a_file_is_made_with_the_first_job_and_outlives_its_process() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = file(dir.path());
-    assert_eq!(store.due(APP, NOW, 9).await.expect("read"), Due::default());
+    assert_eq!(store.due(APP, NOW, 9, Vec::new()).await.expect("read"), Due::default());
     assert!(store.hold(APP).await.expect("looked").is_none(), "there is nothing to hold");
     assert!(!dir.path().join("below").exists(), "who has no jobs leaves nothing behind");
     let kept = put(&store, APP, job("j", "1s")).await;
@@ -141,6 +156,17 @@ async fn a_file_is_made_with_the_first_job_and_outlives_its_process() {
         &std::fs::metadata(dir.path().join("below")).expect("a folder").permissions(),
     );
     assert_eq!(mode & 0o777, 0o700, "what jobs bring is the app's own");
+    // In a folder that others may read, its files are still the user's own.
+    let open = dir.path().join("open");
+    std::fs::create_dir(&open).expect("a folder");
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
+    let store = Jobs::new(open.join("jobs.db"), true);
+    put(&store, APP, job("j", "1s")).await;
+    let _held = store.hold(APP).await.expect("held").expect("nobody else");
+    for entry in std::fs::read_dir(&open).expect("a folder").flatten() {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&entry.metadata().expect("there").permissions());
+        assert_eq!(mode & 0o777, 0o600, "{:?}", entry.file_name());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,6 +187,27 @@ async fn of_those_who_share_a_file_one_runs_the_jobs() {
         drop(held);
         assert!(store.hold(APP).await.expect("held").is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_first_version_goes_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let kept = put(&file(dir.path()), APP, job("j", "1s")).await;
+    let path = dir.path().join("below/jobs.db");
+    let first = rusqlite::Connection::open(&path).expect("open");
+    let back = "DROP INDEX jobs_due; ALTER TABLE jobs DROP COLUMN created_ms; \
+        CREATE INDEX jobs_due ON jobs (app, due_ms); PRAGMA user_version = 1;";
+    first.execute_batch(back).expect("as it was");
+    drop(first);
+    let store = file(dir.path());
+    assert_eq!(store.get(APP, "j").await.expect("read"), Some(Record { created_ms: 0, ..kept }));
+    let later = put(&store, APP, job("later", "2s")).await;
+    assert_eq!(store.get(APP, "later").await.expect("read"), Some(later));
+    let index: String = rusqlite::Connection::open(&path)
+        .expect("open")
+        .query_row("SELECT sql FROM sqlite_master WHERE name = 'jobs_due'", (), |row| row.get(0))
+        .expect("an index");
+    assert!(index.contains("due_ms, name"), "{index}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

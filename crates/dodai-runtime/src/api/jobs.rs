@@ -3,9 +3,11 @@
 use dodai_capability::Fault;
 use dodai_capability::jobs::{Error, Invalid, Job, Which};
 use http::StatusCode;
+use prost::Message as _;
 
 use super::Api;
 use super::refusal::Refusal;
+use crate::jobs::as_any;
 
 const SCHEDULE: &str = "DAPR_SCHEDULER_SCHEDULE_JOB";
 const GET: &str = "DAPR_SCHEDULER_GET_JOB";
@@ -31,6 +33,14 @@ impl Api {
         let id = uuid::Uuid::new_v4().to_string();
         let started = job.start(id, self.shared.jobs.now_ms());
         let record = started.map_err(|invalid: Invalid| failed(StatusCode::BAD_REQUEST, &invalid))?;
+        let most = self.shared.settings.max_body;
+        if self.shared.jobs.speaks_grpc(&self.app)
+            && let Some(length) = record.job.data.as_ref().map(|data| as_any(data).encoded_len())
+            && length > most
+        {
+            let why = format!("its data have {length} bytes as a message, at most {most} reach the app");
+            return Err(failed(StatusCode::BAD_REQUEST, &why));
+        }
         self.shared.jobs.put(&self.app, record, overwrite).await.map_err(|error| {
             let status = match &error {
                 Error::Exists(_) => StatusCode::CONFLICT,
@@ -57,14 +67,17 @@ impl Api {
 
     /// All jobs of the app by name.
     pub(super) async fn list_jobs(&self) -> Result<Vec<Job>, Refusal> {
-        let listed = self.shared.jobs.list(&self.app).await.map_err(|error| {
-            let status = match &error {
-                Error::TooLarge(_) | Error::Full(_) => StatusCode::TOO_MANY_REQUESTS,
-                Error::Exists(_) | Error::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            self.job_refusal(LIST, status, format!("failed to list jobs due to: {error}"))
-        })?;
+        let listed = self.shared.jobs.list(&self.app).await.map_err(|error| self.unlisted_jobs(&error))?;
         Ok(listed.into_iter().map(|record| record.job).collect())
+    }
+
+    /// Why jobs were not listed.
+    pub(super) fn unlisted_jobs(&self, error: &Error) -> Refusal {
+        let status = match error {
+            Error::TooLarge(_) | Error::Full(_) => StatusCode::TOO_MANY_REQUESTS,
+            Error::Exists(_) | Error::Fault(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        self.job_refusal(LIST, status, format!("failed to list jobs due to: {error}"))
     }
 
     /// Forgets jobs; one that is not there is none to forget.

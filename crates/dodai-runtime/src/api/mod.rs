@@ -29,7 +29,9 @@ use dodai_core::call::{Answer, Call, Door, Serve};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::App;
 
+pub(crate) use self::grpc::state_options;
 pub use self::http::Origins;
+pub(crate) use self::state::{Options, words};
 use crate::components::{Block, Components, Live};
 use crate::delivery::Deliveries;
 use crate::jobs::Jobs;

@@ -21,9 +21,9 @@ use crate::components::{Block, Live};
 const MAX_PARALLELISM: usize = 256;
 
 /// Words about one operation; empty ones leave it to the store.
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Options {
+pub(crate) struct Options {
     pub concurrency: Cow<'static, str>,
     pub consistency: Cow<'static, str>,
 }
@@ -107,7 +107,8 @@ impl Mine {
     }
 }
 
-fn words(options: &Options) -> Result<(Concurrency, Consistency), fault::Fault> {
+/// What the words mean.
+pub(crate) fn words(options: &Options) -> Result<(Concurrency, Consistency), fault::Fault> {
     let unknown = |what: &str, text: &str, known: &str| {
         fault::Fault::new(
             fault::Kind::Invalid,

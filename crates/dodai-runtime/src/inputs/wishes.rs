@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::api::{Options, state_options, words};
 use crate::components::{Block, Components};
 
 /// The wishes of one answer.
@@ -31,6 +32,7 @@ struct Item {
     key: String,
     value: Bytes,
     etag: Option<String>,
+    options: Options,
     metadata: Metadata,
 }
 
@@ -55,6 +57,8 @@ struct Pair<'a> {
     #[serde(default)]
     etag: Option<String>,
     #[serde(default)]
+    options: Option<Options>,
+    #[serde(default)]
     metadata: Metadata,
 }
 
@@ -64,8 +68,9 @@ impl Wishes {
         let Ok(answered) = serde_json::from_slice::<Answered<'_>>(body) else { return Wishes::default() };
         let bytes = |raw: &RawValue| Bytes::copy_from_slice(raw.get().as_bytes());
         let item = |pair: Pair<'_>| {
-            let Pair { key, value, etag, metadata } = pair;
-            Item { key, value: value.map_or(Bytes::from_static(b"null"), bytes), etag, metadata }
+            let Pair { key, value, etag, options, metadata } = pair;
+            let value = value.map_or(Bytes::from_static(b"null"), bytes);
+            Item { key, value, etag, options: options.unwrap_or_default(), metadata }
         };
         Wishes {
             store: answered.store_name,
@@ -80,8 +85,9 @@ impl Wishes {
     pub fn told(answer: BindingEventResponse) -> Wishes {
         let BindingEventResponse { store_name, states, to, data, concurrency } = answer;
         let item = |item: StateItem| {
-            let StateItem { key, value, etag, metadata, options: _ } = item;
-            Item { key, value, etag: etag.map(|etag| etag.value), metadata }
+            let StateItem { key, value, etag, metadata, options } = item;
+            let (etag, options) = (etag.map(|etag| etag.value), state_options(options));
+            Item { key, value, etag, options, metadata }
         };
         Wishes {
             store: store_name,
@@ -117,10 +123,12 @@ async fn write(components: &Components, app: &AppId, store: &str, values: Vec<It
     let (live, state) =
         found.map_err(|absent| format!("its state store {store} cannot be used: {absent:?}"))?;
     let prefix = live.prefix(app).map_err(|error| error.to_string())?;
-    let sets = values.into_iter().map(|Item { key, value, etag, metadata }| {
+    let sets = values.into_iter().map(|Item { key, value, etag, options, metadata }| {
         let key = prefix.apply(&key).map_err(|error| error.to_string())?;
         let ttl = Ttl::from_metadata(&metadata).map_err(|fault| fault.to_string())?;
-        Ok(Set { etag: etag.map(Etag::from), ttl, metadata, ..Set::new(key, value) })
+        let (concurrency, consistency) = words(&options).map_err(|fault| fault.to_string())?;
+        let etag = etag.map(Etag::from);
+        Ok(Set { etag, concurrency, consistency, ttl, metadata, ..Set::new(key, value) })
     });
     let sets: Vec<Set> = sets.collect::<Result<_, String>>()?;
     if state.features().transaction {
@@ -142,12 +150,16 @@ async fn send(components: &Components, app: &AppId, name: &str, data: &Bytes) ->
 
 #[cfg(test)]
 mod tests {
+    use dodai_proto::apps::dapr::proto::common::v1::StateOptions;
+    use dodai_proto::apps::dapr::proto::common::v1::state_options::{StateConcurrency, StateConsistency};
+
     use super::*;
 
     #[test]
     fn both_protocols_wish_the_same() {
         let http = Wishes::read(
-            br#"{"storeName":"s","state":[{"key":"k","value":[1],"etag":"7","metadata":{"ttlInSeconds":"9"}}],
+            br#"{"storeName":"s","state":[{"key":"k","value":[1],"etag":"7","metadata":{"ttlInSeconds":"9"},
+            "options":{"concurrency":"first-write","consistency":"strong"}}],
             "to":["a","b"],"concurrency":"Parallel","data":{"n":1}}"#,
         );
         let grpc = Wishes::told(BindingEventResponse {
@@ -157,13 +169,17 @@ mod tests {
                 value: Bytes::from_static(b"[1]"),
                 etag: Some(dodai_proto::apps::dapr::proto::common::v1::Etag { value: "7".to_owned() }),
                 metadata: [("ttlInSeconds".to_owned(), "9".to_owned())].into(),
-                options: None,
+                options: Some(StateOptions {
+                    concurrency: StateConcurrency::ConcurrencyFirstWrite.into(),
+                    consistency: StateConsistency::ConsistencyStrong.into(),
+                }),
             }],
             to: vec!["a".to_owned(), "b".to_owned()],
             data: Bytes::from_static(br#"{"n":1}"#),
             concurrency: BindingEventConcurrency::Parallel.into(),
         });
         assert_eq!(http, grpc);
+        assert_eq!(grpc.values[0].options.concurrency, "first-write");
         for other in ["", "done", "[1]", r#"{"to":7}"#] {
             assert_eq!(Wishes::read(other.as_bytes()), Wishes::default(), "{other}");
         }

@@ -140,11 +140,12 @@ impl Runner {
                 self.set_back(now_ms, names).await?;
             }
             seen_ms = now_ms;
-            let Due { now, next_ms } = self.jobs.0.store.due(&self.key, now_ms, most + names.len()).await?;
+            let room = most.saturating_sub(running.len());
+            let but = names.iter().cloned().collect();
+            let Due { now, next_ms } = self.jobs.0.store.due(&self.key, now_ms, room, but).await?;
             for record in now {
-                if running.len() < most && names.insert(record.job.name.clone()) {
-                    running.push(Box::pin(self.run_one(record, ready.clone())));
-                }
+                names.insert(record.job.name.clone());
+                running.push(Box::pin(self.run_one(record, ready.clone())));
             }
             let wait = next_ms
                 .map(|next| u64::try_from(next - now_ms).map_or(Duration::ZERO, Duration::from_millis));

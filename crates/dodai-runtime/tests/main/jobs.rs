@@ -110,10 +110,10 @@ impl Store for Shared {
         self.memory.delete(app, which)
     }
 
-    fn due(&self, app: &str, now_ms: i64, most: usize) -> Answer<'_, Result<Due, Fault>> {
+    fn due(&self, app: &str, now_ms: i64, most: usize, but: Vec<String>) -> Answer<'_, Result<Due, Fault>> {
         let app = app.to_owned();
         Answer::later(async move {
-            let due = self.memory.due(&app, now_ms, most).await;
+            let due = self.memory.due(&app, now_ms, most, but).await;
             let mut gate = self.gate.subscribe();
             gate.wait_for(|open| *open).await.map(|_| ()).expect("the gate stays");
             due
@@ -142,7 +142,8 @@ impl Store for Shared {
 async fn a_job_runs_when_it_is_due_and_then_is_gone() {
     let test = Test::new().await;
     test.ready();
-    test.schedule("a%20job", json!({ "dueTime": "10s", "data": { "n": 1 } })).await;
+    let body = json!({ "dueTime": "10s", "data": { "n": 1 }, "failurePolicy": {} });
+    test.schedule("a%20job", body).await;
     let told = test.world.cart("GET", "/v1.0-alpha1/jobs/a%20job", "").await.json();
     let policy = json!({ "constant": { "interval": "1s", "maxRetries": 3 } });
     let data = json!({ "@type": "type.googleapis.com/google.protobuf.Value", "value": { "n": 1 } });
@@ -397,6 +398,15 @@ async fn what_is_no_job_is_refused_in_daprs_words() {
             "DAPR_SCHEDULER_SCHEDULE_JOB",
             "failed to schedule job due to: `often`",
         ),
+        ("%20j", r#"{"dueTime":"1s"}"#, "DAPR_SCHEDULER_SCHEDULE_JOB", "no blanks at its ends"),
+        ("j", r#"{"schedule":"@every 1ms"}"#, "DAPR_SCHEDULER_SCHEDULE_JOB", "1s or more"),
+        ("j", r#"{"dueTime":"1s","data":1e999}"#, "ERR_MALFORMED_REQUEST", "number out of range"),
+        (
+            "j",
+            r#"{"dueTime":"1s","failurePolicy":{"drop":{},"constant":{}}}"#,
+            "ERR_MALFORMED_REQUEST",
+            "drop or constant",
+        ),
         ("a%2Fb", r#"{"dueTime":"1s"}"#, "DAPR_SCHEDULER_SCHEDULE_JOB", "none of / \\\\ # ?"),
         ("j", r#"{"dueTime":"soon"}"#, "DAPR_SCHEDULER_SCHEDULE_JOB", "dueTime `soon` is no time"),
         ("j", "", "ERR_MALFORMED_REQUEST", "EOF"),
@@ -427,6 +437,17 @@ async fn what_is_no_job_is_refused_in_daprs_words() {
     );
     let missing = dapr.get_job(GetJobRequest { name: "x".to_owned() }).await.expect_err("no job");
     assert_eq!((missing.code(), reason(&missing).as_str()), (Code::Internal, "DAPR_SCHEDULER_GET_JOB"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_are_too_much_for_one_message_are_not_listed() {
+    let test = Test::new().await;
+    // Each of these numbers is two bytes as JSON, and more than ten as a message.
+    let data = vec![0; 400_000];
+    test.schedule("long", json!({ "schedule": "@daily", "data": data })).await;
+    let refused = dapr(&test.world).list_jobs(ListJobsRequest {}).await.expect_err("too much");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("get them by name"), "{refused}");
 }
 
 fn job(name: &str) -> Job {
@@ -492,6 +513,10 @@ async fn an_app_that_speaks_grpc_is_told_by_either_name() {
         _ => refused("12"),
     });
     test.ready();
+    let long = json!({ "dueTime": "1h", "data": vec![0; 500_000] }).to_string();
+    let told = test.world.cart("POST", "/v1.0/jobs/long", &long).await;
+    assert_eq!(told.error(), (400, "DAPR_SCHEDULER_SCHEDULE_JOB".to_owned()));
+    assert!(told.body.contains("at most 4194304 reach the app"), "{}", told.body);
     test.schedule("j", json!({ "schedule": "@every 1s", "data": "x", "repeats": 2 })).await;
     test.clock.advance(SECOND);
     test.world.until("told", || both(&test.world).len() == 2).await;

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use dodai_capability::jobs::{Data, FailurePolicy, Job};
+use dodai_capability::jobs::{Data, Error, FailurePolicy, Job};
 use dodai_proto::apps::dapr::proto::common::v1::job_failure_policy::Policy;
 use dodai_proto::apps::dapr::proto::common::v1::{
     JobFailurePolicy, JobFailurePolicyConstant, JobFailurePolicyDrop,
 };
 use dodai_proto::apps::dapr::proto::runtime::v1::{self as proto, ScheduleJobRequest, ScheduleJobResponse};
 use http::StatusCode;
+use prost::encoding::message::encoded_len;
 
 use crate::api::Api;
 use crate::api::refusal::Refusal;
@@ -42,6 +43,21 @@ pub(super) fn told(job: Job) -> proto::Job {
     let Job { name, schedule, due_time, ttl, repeats, data, policy } = job;
     let failure_policy = Some(told_policy(policy));
     proto::Job { name, schedule, repeats, due_time, ttl, data: data.as_ref().map(as_any), failure_policy }
+}
+
+/// All jobs of the app, if one message may hold them: as one, some are far longer than they are kept.
+pub(super) async fn list(api: &Api) -> Result<Vec<proto::Job>, Refusal> {
+    let most = api.shared.settings.max_body;
+    let (mut all, mut length) = (Vec::new(), 0_usize);
+    for job in api.list_jobs().await? {
+        let job = told(job);
+        length += encoded_len(1, &job);
+        if length > most {
+            return Err(api.unlisted_jobs(&Error::TooLarge(most)));
+        }
+        all.push(job);
+    }
+    Ok(all)
 }
 
 pub(super) async fn schedule(api: &Api, asked: ScheduleJobRequest) -> Result<ScheduleJobResponse, Refusal> {

@@ -18,6 +18,8 @@ mod status;
 mod subscribe;
 mod unserved;
 
+pub(crate) use state::options as state_options;
+
 use std::convert::Infallible;
 
 use dodai_core::body::Body;

@@ -224,13 +224,11 @@ impl Dapr for Service {
     }
 
     async fn list_jobs_alpha1(&self, _: Request<ListJobsRequestAlpha1>) -> Told<ListJobsResponseAlpha1> {
-        let jobs = self.0.list_jobs().await;
-        told(jobs.map(|jobs| ListJobsResponseAlpha1 { jobs: jobs.into_iter().map(jobs::told).collect() }))
+        told(jobs::list(&self.0).await.map(|jobs| ListJobsResponseAlpha1 { jobs }))
     }
 
     async fn list_jobs(&self, _: Request<ListJobsRequest>) -> Told<ListJobsResponse> {
-        let jobs = self.0.list_jobs().await;
-        told(jobs.map(|jobs| ListJobsResponse { jobs: jobs.into_iter().map(jobs::told).collect() }))
+        told(jobs::list(&self.0).await.map(|jobs| ListJobsResponse { jobs }))
     }
 
     async fn get_metadata(&self, _request: Request<GetMetadataRequest>) -> Told<GetMetadataResponse> {

@@ -20,7 +20,7 @@ use crate::api::refusal::Refusal;
 use crate::api::state::{Options, Removal, Step, Write, expiry, unknown_operation};
 
 /// Numbers that mean nothing leave it to the store, as in daprd.
-fn options(given: Option<StateOptions>) -> Options {
+pub(crate) fn options(given: Option<StateOptions>) -> Options {
     let StateOptions { concurrency, consistency } = given.unwrap_or_default();
     let concurrency = match StateConcurrency::try_from(concurrency) {
         Ok(StateConcurrency::ConcurrencyFirstWrite) => "first-write",

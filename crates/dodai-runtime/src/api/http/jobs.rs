@@ -27,10 +27,18 @@ struct Asked<'a> {
     data: Option<&'a RawValue>,
     overwrite: Option<bool>,
     #[serde(alias = "failurePolicy")]
-    failure_policy: Option<Policy>,
+    failure_policy: Option<AskedPolicy>,
 }
 
-#[derive(Deserialize, Serialize)]
+/// One that says nothing is the default.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct AskedPolicy {
+    drop: Option<Nothing>,
+    constant: Option<Constant>,
+}
+
+#[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Policy {
     Drop(Nothing),
@@ -81,13 +89,18 @@ struct Told {
     failure_policy: Policy,
 }
 
-impl From<Policy> for FailurePolicy {
-    fn from(policy: Policy) -> FailurePolicy {
-        match policy {
-            Policy::Drop(Nothing {}) => FailurePolicy::Drop,
-            Policy::Constant(Constant { interval, max_retries }) => {
+impl AskedPolicy {
+    fn read(self) -> Result<FailurePolicy, Refusal> {
+        match (self.drop, self.constant) {
+            (None, None) => Ok(FailurePolicy::default()),
+            (Some(Nothing {}), None) => Ok(FailurePolicy::Drop),
+            (None, Some(Constant { interval, max_retries })) => {
                 let interval = interval.as_deref().and_then(seconds).unwrap_or_default();
-                FailurePolicy::Constant { interval, retries: max_retries }
+                Ok(FailurePolicy::Constant { interval, retries: max_retries })
+            }
+            (Some(_), Some(_)) => {
+                let both = "failurePolicy is drop or constant, not both";
+                Err(Refusal::malformed(&serde::de::Error::custom(both)))
             }
         }
     }
@@ -114,14 +127,18 @@ impl Api {
             let message = "Set the job name in the url only";
             return Err(self.job_refusal("DAPR_SCHEDULER_JOB_NAME", StatusCode::BAD_REQUEST, message));
         }
+        // What cannot be held as a value could not be told again, nor brought to an app that speaks gRPC.
+        if let Some(data) = asked.data {
+            serde_json::from_str::<Value>(data.get()).map_err(|error| Refusal::malformed(&error))?;
+        }
         let job = Job {
-            name: name.trim().to_owned(),
+            name: name.to_owned(),
             schedule: asked.schedule,
             due_time: asked.due_time,
             ttl: asked.ttl,
             repeats: asked.repeats,
             data: asked.data.map(|data| Data::Json(data.get().to_owned())),
-            policy: asked.failure_policy.map(FailurePolicy::from).unwrap_or_default(),
+            policy: asked.failure_policy.unwrap_or_default().read()?,
         };
         self.schedule_job(job, asked.overwrite.unwrap_or(false)).await?;
         Ok(empty())
