@@ -40,7 +40,7 @@ const TESTS: &[Need] = &[
     Need {
         program: "go",
         package: "golang-go",
-        reason: "Dapr's Go SDK and the Dapr CLI; version 1.26 or later",
+        reason: "Dapr's Go SDK and the Dapr CLI; version 1.24 or later",
     },
     Need { program: "javac", package: "openjdk-17-jdk-headless", reason: "Dapr's Java SDK" },
     Need { program: "mvn", package: "maven", reason: "the packages of what is written in Java" },
@@ -55,6 +55,11 @@ const POSTGRESQL: Need = Need {
 
 /// Modules of Debian's Python that tests need; another Python that comes first in PATH does not have them.
 const PYTHON_MODULES: &[Need] = &[
+    Need {
+        program: "ensurepip",
+        package: "python3-venv",
+        reason: "Dapr's Python SDK, and apps in Python with packages of their own",
+    },
     Need {
         program: "grpc",
         package: "python3-grpcio",

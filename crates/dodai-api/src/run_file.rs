@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde_json::Value;
 
 use crate::read::{Code, Problem, Read, Source, Tree, decode_as, parse_one};
-use crate::text::RAW_TEXT;
+use crate::text::{RAW_TEXT, REMEDY_MARK};
 
 /// The file in a folder that is one.
 pub const RUN_FILE: &str = "dapr.yaml";
@@ -38,9 +38,8 @@ pub struct RunFile {
     tree: Tree,
 }
 
-/// The value of a variable: the text as it is written. Nothing is an empty one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawText(pub String);
+/// Text as it is written, also without quotes. Nothing is an empty one.
+struct RawText(String);
 
 impl<'de> Deserialize<'de> for RawText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawText, D::Error> {
@@ -67,13 +66,45 @@ impl<'de> Deserialize<'de> for RawText {
     }
 }
 
+/// Variables are texts, whatever they look like.
+fn texts_by_name<'de, D: Deserializer<'de>>(from: D) -> Result<Option<BTreeMap<String, String>>, D::Error> {
+    let found = Option::<BTreeMap<String, RawText>>::deserialize(from)?;
+    Ok(found.map(|all| all.into_iter().map(|(name, value)| (name, value.0)).collect()))
+}
+
+/// So are the arguments of a program.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let found = Option::<Vec<RawText>>::deserialize(from)?;
+    Ok(found.map(|all| all.into_iter().map(|value| value.0).collect()))
+}
+
+/// An empty text says nothing.
+fn not_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.filter(|text| !text.trim().is_empty()))
+}
+
+fn protocol<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(not_empty(from)?.map(|text| text.to_ascii_lowercase()))
+}
+
+/// Zero and what is below it say that there is none.
+fn port<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    let found = Option::<i64>::deserialize(from)?.filter(|port| *port > 0);
+    let wrong = |port: i64| {
+        de::Error::custom(format!(
+            "{port} is out of range{REMEDY_MARK}write a port from 1 to 65535, or 0 for none"
+        ))
+    };
+    found.map(|port| u16::try_from(port).map_err(|_| wrong(port))).transpose()
+}
+
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])* $field:ident: $type:ty, $key:literal, $shared:literal;)*) => {
+    ($($(#[$about:meta])* $field:ident: $type:ty, $key:literal, $shared:literal;)*) => {
         /// What is said of one app, or of all.
         #[derive(Clone, Debug, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
         pub struct RunSettings {
-            $($(#[doc = $doc])* #[serde(default, rename = $key)] pub $field: Option<$type>,)*
+            $($(#[$about])* #[serde(default, rename = $key)] pub $field: Option<$type>,)*
         }
 
         impl RunSettings {
@@ -108,30 +139,40 @@ macro_rules! settings {
 
 settings! {
     /// The app's name. Default: that of its folder.
+    #[serde(deserialize_with = "not_empty")]
     app_id: String, "appID", false;
     /// Its folder, from that of the file.
     app_dir_path: String, "appDirPath", false;
     /// The program and its arguments, run in that folder.
+    #[serde(deserialize_with = "texts")]
     command: Vec<String>, "command", false;
     /// Where it listens.
+    #[serde(deserialize_with = "port")]
     app_port: u16, "appPort", false;
     /// What it speaks: `http`, `grpc`, `h2c`.
+    #[serde(deserialize_with = "protocol")]
     app_protocol: String, "appProtocol", true;
     /// The host that it listens at.
     app_channel_address: String, "appChannelAddress", false;
     /// The port of its Dapr API.
+    #[serde(deserialize_with = "port")]
     dapr_http_port: u16, "daprHTTPPort", false;
     /// The port that is named for gRPC.
+    #[serde(deserialize_with = "port")]
     dapr_grpc_port: u16, "daprGRPCPort", false;
     /// Variables of its environment.
-    env: BTreeMap<String, RawText>, "env", true;
+    #[serde(deserialize_with = "texts_by_name")]
+    env: BTreeMap<String, String>, "env", true;
     /// A folder of resources. Of `common` only where an app has none in its folder, as the two that follow.
+    #[serde(deserialize_with = "not_empty")]
     resources_path: String, "resourcesPath", true;
     /// Folders of resources.
     resources_paths: Vec<String>, "resourcesPaths", true;
     /// The file of its Configuration.
+    #[serde(deserialize_with = "not_empty")]
     config_file_path: String, "configFilePath", true;
     /// Where the folder `.dapr` is, instead of the home folder.
+    #[serde(deserialize_with = "not_empty")]
     runtime_path: String, "runtimePath", true;
     /// Calls that it takes at once.
     app_max_concurrency: i64, "appMaxConcurrency", true;
@@ -158,12 +199,15 @@ settings! {
     /// Whether calls of the API are logged.
     enable_api_logging: bool, "enableApiLogging", true;
     /// The port of a sidecar's metrics.
+    #[serde(deserialize_with = "port")]
     metrics_port: u16, "metricsPort", false;
     /// Whether a sidecar can be profiled.
     enable_profiling: bool, "enableProfiling", true;
     /// By which port.
+    #[serde(deserialize_with = "port")]
     profile_port: u16, "profilePort", false;
     /// Where other sidecars come in.
+    #[serde(deserialize_with = "port")]
     dapr_internal_grpc_port: u16, "daprInternalGRPCPort", false;
     /// A folder of sockets, in place of ports.
     unix_domain_socket: String, "unixDomainSocket", false;
@@ -237,13 +281,14 @@ impl RunFile {
         (file, read)
     }
 
-    /// The apps with what all share, each with its place in the file: `apps[0]`. Not with the paths of resources and of
-    /// the Configuration that all share: what lies in an app's own folder comes before those.
+    /// The apps with what all share, each with its place in the file: `apps[0]`. Not with the paths that all share, which
+    /// begin at the file's folder: what lies in an app's own folder comes before those.
     pub fn settled(&self) -> impl Iterator<Item = (String, RunSettings)> {
         let shared = RunSettings {
             resources_path: None,
             resources_paths: None,
             config_file_path: None,
+            runtime_path: None,
             ..self.common.clone()
         };
         let apps = self.apps.iter().enumerate();
@@ -292,6 +337,31 @@ impl RunFile {
             let problem = Problem::new(Code::MissingKey, format!("apps[{i}]"), "`appDirPath` is missing");
             found.push(problem.remedy(format!("add the folder of the app: `appDirPath: ./{name}`")));
         }
+        found.extend(self.ports_that_clash());
+        found
+    }
+
+    /// Ports that are named twice: nobody could be reached at the second.
+    fn ports_that_clash(&self) -> Vec<Problem> {
+        let mut known: BTreeMap<u16, String> = BTreeMap::new();
+        let mut found = Vec::new();
+        for (i, app) in self.apps.iter().enumerate() {
+            let ports = [
+                ("appPort", app.app_port),
+                ("daprHTTPPort", app.dapr_http_port),
+                ("daprGRPCPort", app.dapr_grpc_port),
+            ];
+            for (key, port) in ports {
+                let Some(port) = port else { continue };
+                let place = format!("apps[{i}].{key}");
+                if let Some(first) = known.get(&port) {
+                    let message = format!("port {port} is that of `{first}` already");
+                    found.push(Problem::new(Code::PortClash, place, message).remedy("take another port"));
+                } else {
+                    known.insert(port, place);
+                }
+            }
+        }
         found
     }
 }
@@ -301,7 +371,7 @@ fn check_one(place: &str, settings: &RunSettings, found: &mut Vec<Problem>) {
         found.push(Problem::new(Code::InvalidValue, format!("{place}.{key}"), message).remedy(remedy));
     };
     match settings.app_protocol.as_deref() {
-        Some("http" | "grpc" | "h2c" | "") | None => {}
+        Some("http" | "grpc" | "h2c") | None => {}
         Some(other) => wrong(
             "appProtocol",
             format!("`{other}` is not spoken to an app that is started here"),

@@ -131,10 +131,16 @@ impl Runtime {
         }
     }
 
-    /// Whether what is published now reaches an app that is ready: it has said what it subscribes to, and all of that has
-    /// been joined. True too for one that says nothing.
-    pub fn has_subscribed(&self, app: &AppId) -> bool {
-        self.deliveries.has_subscribed(app)
+    /// Why what is published now may not reach an app that is ready: it has not said what it subscribes to, or not all
+    /// of that has been joined. `None` if it does, also for an app that subscribes to nothing.
+    pub fn unsubscribed(&self, app: &AppId) -> Option<String> {
+        self.deliveries.unsubscribed(app)
+    }
+
+    /// Whether that is about to change by itself: the app is being asked, or what it said is being joined for the first
+    /// time.
+    pub fn is_subscribing(&self, app: &AppId) -> bool {
+        self.deliveries.is_subscribing(app)
     }
 
     /// Tells that an app is there and takes nothing now: no messages are pulled until it is ready again, and it

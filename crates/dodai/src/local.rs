@@ -50,7 +50,10 @@ impl Project {
     /// There is no such folder or file, or the file is one of documents.
     pub fn open(path: &Path, environment: &Environment, output: &Output) -> anyhow::Result<Project> {
         let path = path.canonicalize().with_context(|| format!("there is no folder {}", path.display()))?;
-        let run_file = |file: PathBuf| RunPath { file, home: environment.get("HOME").map(PathBuf::from) };
+        let named = |name: &str| {
+            environment.get(name).map(str::trim).filter(|path| !path.is_empty()).map(PathBuf::from)
+        };
+        let run_file = |file| RunPath { file, home: named("HOME"), runtime: named("DAPR_RUNTIME_PATH") };
         if path.is_dir() {
             let file = Some(path.join(dodai_api::RUN_FILE)).filter(|file| file.is_file());
             let own = if file.is_some() { own_documents(&path)? } else { None };

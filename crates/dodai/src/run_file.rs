@@ -3,12 +3,14 @@
 //! Where things are looked for, and what wins, is as in dapr/cli 1.16 (`pkg/runfileconfig`). What is one folder of
 //! resources for each sidecar there is one project here, so a document holds for the apps whose folder it lies in.
 
+mod shared;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use dodai_api::{Document, DocumentKey, Located, Name, RunFile, RunSettings, Source};
+use dodai_api::{Document, Located, Name, RunFile, RunSettings, Source};
 use dodai_core::id::{AppId, Name as Label};
 use serde_json::{Value, json};
 
@@ -16,6 +18,7 @@ use crate::daprd::resources::{self, app_name};
 use crate::exit::Failed;
 use crate::output::Output;
 use crate::validate::{self, File};
+use shared::Shared;
 
 /// Calls that may wait for an app that takes few at once.
 const MAX_PENDING: u32 = 100_000;
@@ -31,6 +34,8 @@ pub struct RunPath {
     pub file: PathBuf,
     /// The user's home folder.
     pub home: Option<PathBuf>,
+    /// The folder that holds `.dapr` in place of the home folder: `DAPR_RUNTIME_PATH`.
+    pub runtime: Option<PathBuf>,
 }
 
 /// What a run file fixes that no document says.
@@ -64,7 +69,7 @@ impl RunPath {
     pub fn read(&self, output: &Output) -> anyhow::Result<dodai_api::Project> {
         let asked = self.asked(Some(output))?;
         let mut shared = Shared::default();
-        for (folder, users) in self.folders(&asked, output)? {
+        for (folder, users) in self.folders(&asked, Some(output))? {
             let mut files = Vec::new();
             resources::add_folder(&folder, &mut files)
                 .with_context(|| format!("cannot read {}", folder.display()))?;
@@ -83,7 +88,8 @@ impl RunPath {
             }
             documents.extend(app.documents(configuration.as_deref(), output)?);
         }
-        documents.extend(shared.scoped(asked.apps.len()));
+        let folders = asked.apps.iter().map(|app| (app.id.clone(), app.folder.as_path())).collect();
+        documents.extend(shared.scoped(&folders, self.folder(), output));
         let read = dodai_api::Read { documents, ..dodai_api::Read::default() };
         Ok(dodai_api::Project { read, skipped: Vec::new() })
     }
@@ -109,6 +115,19 @@ impl RunPath {
             }
         }
         Ok(ways)
+    }
+
+    /// The files that it is made of: itself, resources and Configurations; of one that is not valid, itself alone.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.file.clone()];
+        let Ok(asked) = self.asked(None) else { return files };
+        for folder in self.folders(&asked, None).unwrap_or_default().keys() {
+            files.extend(resources::files_in(folder).unwrap_or_default());
+        }
+        for app in &asked.apps {
+            files.extend(self.configuration(app, &asked.common).ok().flatten());
+        }
+        files
     }
 
     fn asked(&self, output: Option<&Output>) -> anyhow::Result<Asked> {
@@ -151,13 +170,21 @@ impl RunPath {
     }
 
     /// What `dapr init` made for the user, or the file says in its place.
-    fn of_user(&self, app: &AskedApp, name: &str) -> Option<PathBuf> {
-        let own = app.settings.runtime_path.as_deref().map(|path| self.path(&app.folder, path));
-        Some(own.or_else(|| self.home.clone())?.join(".dapr").join(name))
+    fn of_user(&self, app: &AskedApp, common: &RunSettings, name: &str) -> Option<PathBuf> {
+        let named = |settings: &RunSettings, base: &Path| {
+            settings.runtime_path.as_deref().map(|path| self.path(base, path.trim()))
+        };
+        let own = named(&app.settings, &app.folder).or_else(|| named(common, self.folder()));
+        let found = own.or_else(|| self.runtime.clone()).or_else(|| self.home.clone());
+        Some(found?.join(".dapr").join(name))
     }
 
     /// Folders of resources with the apps that read them.
-    fn folders(&self, asked: &Asked, output: &Output) -> anyhow::Result<BTreeMap<PathBuf, BTreeSet<AppId>>> {
+    fn folders(
+        &self,
+        asked: &Asked,
+        output: Option<&Output>,
+    ) -> anyhow::Result<BTreeMap<PathBuf, BTreeSet<AppId>>> {
         let mut all: BTreeMap<PathBuf, BTreeSet<AppId>> = BTreeMap::new();
         for app in &asked.apps {
             let beside = Some(app.folder.join(".dapr/resources")).filter(|path| path.is_dir());
@@ -167,8 +194,11 @@ impl RunPath {
                 (true, Some(beside)) => vec![beside],
                 (true, None) => self.named(&asked.common, self.folder()),
             };
-            let of_user = self.of_user(app, "components").filter(|path| folders.is_empty() && path.is_dir());
-            if folders.is_empty() && of_user.is_none() {
+            let of_user = self
+                .of_user(app, &asked.common, "components")
+                .filter(|path| folders.is_empty() && path.is_dir());
+            let nothing = folders.is_empty() && of_user.is_none();
+            if let Some(output) = output.filter(|_| nothing) {
                 output.warn(&format!(
                     "app {} has no components: there is neither .dapr/resources in its folder nor ~/.dapr/components; \
                      name a folder in `resourcesPaths`",
@@ -188,7 +218,8 @@ impl RunPath {
     /// Folders of resources that settings name.
     fn named(&self, settings: &RunSettings, base: &Path) -> Vec<PathBuf> {
         let named = settings.resources_paths.iter().flatten().chain(&settings.resources_path);
-        named.flat_map(|list| list.split(',')).map(|path| self.path(base, path.trim())).collect()
+        let named = named.flat_map(|list| list.split(',')).map(str::trim).filter(|path| !path.is_empty());
+        named.map(|path| self.path(base, path)).collect()
     }
 
     /// The file of an app's Configuration.
@@ -204,7 +235,7 @@ impl RunPath {
             let name = &app.id.name;
             ensure!(file.is_file(), "app {name}: configFilePath: there is no file {}", file.display());
         }
-        Ok(found.or_else(|| self.of_user(app, "config.yaml").and_then(there)))
+        Ok(found.or_else(|| self.of_user(app, common, "config.yaml").and_then(there)))
     }
 }
 
@@ -269,7 +300,7 @@ impl AskedApp {
         let protocol = self.settings.app_protocol.as_deref().unwrap_or("http");
         let own = json!({ "name": "APP_PROTOCOL", "value": protocol });
         let of_file = self.settings.env.iter().flatten();
-        let of_file = of_file.map(|(name, value)| json!({ "name": name, "value": value.0 }));
+        let of_file = of_file.map(|(name, value)| json!({ "name": name, "value": value }));
         std::iter::once(own).chain(of_file).collect()
     }
 
@@ -319,65 +350,5 @@ fn document(kind: &str, name: &str, spec: Value) -> anyhow::Result<Located<Docum
     Ok(Located::nowhere(made))
 }
 
-/// The resources of all folders, each once, with the apps whose folders hold it.
-#[derive(Default)]
-struct Shared(BTreeMap<DocumentKey, (Located<Document>, BTreeSet<AppId>)>);
-
-impl Shared {
-    fn add(&mut self, found: Vec<Located<Document>>, users: &BTreeSet<AppId>) -> anyhow::Result<()> {
-        for mut one in found {
-            let own = Name::default_namespace();
-            let metadata = one.value.metadata_mut();
-            if metadata.namespace != own {
-                tracing::info!(file = %one.file, "a document of another namespace is left out");
-                continue;
-            }
-            let key = one.value.key();
-            if let Some((known, of)) = self.0.get_mut(&key) {
-                ensure!(
-                    known.value == one.value,
-                    "{}: {key} is not the one of {}; apps of one file share their resources, so give one another name",
-                    one.file,
-                    known.file
-                );
-                of.extend(users.iter().cloned());
-            } else {
-                self.0.insert(key, (one, users.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    /// The documents, each for the apps whose folders hold it.
-    fn scoped(self, apps: usize) -> Vec<Located<Document>> {
-        let scoped = self.0.into_values().filter_map(|(mut one, users)| {
-            let scopes = match &mut one.value {
-                Document::Component(it) => &mut it.scopes,
-                Document::Subscription(it) => &mut it.scopes,
-                Document::Resiliency(it) => &mut it.scopes,
-                Document::HttpEndpoint(it) => &mut it.scopes,
-                Document::Configuration(_)
-                | Document::Namespace(_)
-                | Document::App(_)
-                | Document::Revision(_)
-                | Document::Service(_)
-                | Document::Gateway(_)
-                | Document::Route(_)
-                | Document::Policy(_)
-                | Document::Base(_) => return Some(one),
-            };
-            if users.len() < apps {
-                let users = users.iter().map(|user| user.name.as_str().to_owned());
-                let users: Vec<String> = if scopes.is_empty() {
-                    users.collect()
-                } else {
-                    users.filter(|user| scopes.contains(user)).collect()
-                };
-                // One that is for none of them is for nobody.
-                (!users.is_empty()).then(|| *scopes = users)?;
-            }
-            Some(one)
-        });
-        scoped.collect()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -133,7 +133,8 @@ fn link(project: &Project, environment: &Environment) -> anyhow::Result<BaseSett
         Some(file) => {
             let ways = file.ways()?;
             (link.api, link.attached) = (ways.api, ways.attached);
-            link.api_token = environment.get("DAPR_API_TOKEN").map(str::to_owned);
+            link.api_token =
+                environment.get("DAPR_API_TOKEN").filter(|token| !token.is_empty()).map(str::to_owned);
         }
         None => link.api_token = Some(Token::generate(Purpose::Api)?.reveal()),
     }

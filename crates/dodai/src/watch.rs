@@ -14,6 +14,7 @@ use dodai_core::task::Tasks;
 use crate::environment::Environment;
 use crate::local::{Project, newest};
 use crate::output::Output;
+use crate::run_file::RunPath;
 use crate::validate;
 
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,7 +27,8 @@ fn fingerprint(project: &Project, documents: &dodai_api::Project) -> Fingerprint
     let changed = |path: &PathBuf| path.metadata().ok().and_then(|metadata| metadata.modified().ok());
     let mut seen = Vec::new();
     // A folder that cannot be read now is looked at again a second later.
-    for path in validate::files_below(&project.folder).unwrap_or_default() {
+    let below = || validate::files_below(&project.folder).unwrap_or_default();
+    for path in project.run_file.as_ref().map_or_else(below, RunPath::files) {
         seen.push((path.clone(), changed(&path)));
     }
     for located in &documents.read.documents {

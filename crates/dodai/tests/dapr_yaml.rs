@@ -62,7 +62,7 @@ fn component(name: &str, kind: &str) -> String {
 /// A project as the Dapr CLI takes it, with the ports of its apps' APIs.
 fn project(ports: [u16; 4]) -> Site {
     let [app, http, grpc, other] = ports;
-    let site = Site::new("dapr-yaml");
+    let site = Site::new("dapr-yaml").with_home();
     site.write(
         "dapr.yaml",
         format!(
@@ -200,7 +200,7 @@ fn an_app_that_speaks_grpc_is_brought_topics_bindings_and_jobs() {
 /// Documents of our own kinds come first, and are not disturbed by the run file beside them.
 #[test]
 fn of_documents_and_a_dapr_yaml_in_one_folder_the_documents_are_taken() {
-    let site = Site::new("dapr-yaml-beside");
+    let site = Site::new("dapr-yaml-beside").with_home();
     site.write("dapr.yaml", "# docs.dapr.io/x\nversion: 1\napps: [{appID: a, appDirPath: .}]\n");
     site.write("deploy/night.yaml", crate::site::process("night", &["sleep", "60"], ""));
     let up = site.try_up();
@@ -214,7 +214,7 @@ fn of_documents_and_a_dapr_yaml_in_one_folder_the_documents_are_taken() {
 
 #[test]
 fn what_is_wrong_with_a_dapr_yaml_stops_the_start() {
-    let site = Site::new("dapr-yaml-wrong");
+    let site = Site::new("dapr-yaml-wrong").with_home();
     let refused = |text: &str, words: &[&str]| {
         site.write("dapr.yaml", text);
         let up = site.dodai(&["up", "-f", "dapr.yaml"]);

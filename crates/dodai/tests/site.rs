@@ -30,6 +30,8 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
 pub struct Site {
     folder: tempfile::TempDir,
     data: PathBuf,
+    /// Another home folder for what it runs.
+    home: Option<PathBuf>,
 }
 
 impl Site {
@@ -42,12 +44,20 @@ impl Site {
             }
         }
         let data = folder.path().join(".dodai");
-        Site { folder, data }
+        Site { folder, data, home: None }
     }
 
     /// The same with its data somewhere else.
     pub fn with_data(mut self, data: PathBuf) -> Site {
         self.data = data;
+        self
+    }
+
+    /// The same with an empty home folder, where nothing of the machine's user is found.
+    pub fn with_home(mut self) -> Site {
+        let home = self.folder.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        self.home = Some(home);
         self
     }
 
@@ -75,6 +85,9 @@ impl Site {
         let data = self.data.display().to_string();
         let mut command = Command::new(binary());
         command.args(arguments).current_dir(self.folder.path());
+        if let Some(home) = &self.home {
+            command.env("HOME", home).env_remove("DAPR_RUNTIME_PATH").env_remove("DAPR_API_TOKEN");
+        }
         match arguments.first() {
             Some(&"up") => command.args(["--data", &data, "--admin", "127.0.0.1:0", "--threads", "2"]),
             Some(_) | None => command.args(["--data-folder", &data]),
@@ -128,19 +141,23 @@ impl Site {
 
     /// Processes that were started for this project and still live.
     pub fn left(&self) -> Vec<String> {
-        let marker = self.folder.path().display().to_string();
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let inside =
-                std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&marker));
-            if inside || command.contains(&marker) {
-                found.push(format!("{}: {command}", entry.file_name().display()));
-            }
-        }
-        found
+        processes_of(self.folder.path())
     }
+}
+
+/// Processes that run in a folder, or have it in their command line.
+pub fn processes_of(folder: &Path) -> Vec<String> {
+    let marker = folder.display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let inside = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&marker));
+        if inside || command.contains(&marker) {
+            found.push(format!("{}: {command}", entry.file_name().display()));
+        }
+    }
+    found
 }
 
 impl Drop for Site {

@@ -34,7 +34,7 @@ apps:
     assert_eq!((place.as_str(), orders.app_id.as_deref()), ("apps[0]", Some("orders")));
     assert_eq!((orders.app_port, orders.dapr_http_port), (Some(6001), Some(3501)));
     assert_eq!(orders.resources_path, None, "what lies beside the app comes first");
-    let env = orders.env.iter().flatten().map(|(name, value)| (name.as_str(), value.0.as_str()));
+    let env = orders.env.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
     assert_eq!(env.collect::<Vec<_>>(), [("DEBUG", "false"), ("REGION", "eu"), ("RETRIES", "3")]);
     let (_, checkout) = &apps[1];
     assert_eq!((checkout.app_id.as_deref(), checkout.app_protocol.as_deref()), (None, Some("grpc")));
@@ -78,6 +78,16 @@ apps:
   - { appDirPath: ., appChannelAddress: localhost, daprdLogDestination: file }
 ",
     );
+    check(
+        "run_file_ports",
+        r"version: 1
+apps:
+  - { appDirPath: a, appPort: 6001, daprHTTPPort: 3500 }
+  - { appDirPath: b, appPort: 3500, daprHTTPPort: 3501, daprGRPCPort: 3501 }
+  - { appDirPath: c, appPort: 6001 }
+",
+    );
+    check("run_file_port", "version: 1\napps: [{ appDirPath: a, appPort: 70000 }]\n");
     check("run_file_empty", "");
     check("run_file_no_apps", "version: 1\napps: []\n");
     check("run_file_two", "version: 1\n---\nversion: 1\n");
@@ -92,9 +102,28 @@ fn a_variable_is_the_text_that_was_written() {
     let (file, read) = read(&format!("version: 1\napps:\n- appDirPath: .\n  env:\n{lines}"));
     assert!(read.is_clean(), "{}", told(&read));
     let (_, app) = file.unwrap().settled().next().unwrap();
-    let env: Vec<String> = app.env.unwrap().into_values().map(|value| value.0).collect();
+    let env: Vec<String> = app.env.unwrap().into_values().collect();
     let expect = ["1.10", "012345678901", "0x1F", "1e3", "True", "quoted", "", "", "", "on", "2026-01-01"];
     assert_eq!(env, expect);
+}
+
+#[test]
+fn what_says_nothing_is_as_if_it_were_not_there() {
+    let (file, read) = read(
+        r"version: 1
+apps:
+  - { appID: '', appDirPath: a, appPort: -1, daprHTTPPort: 0, daprGRPCPort: -1, metricsPort: -1, appProtocol: GRPC }
+  - { appDirPath: b, configFilePath: '', resourcesPath: '', runtimePath: '', appProtocol: '', daprHTTPPort: 0 }
+  - { appDirPath: c, command: [sleep, 1.50, 010, true] }
+",
+    );
+    assert!(read.is_clean() && read.warnings.is_empty(), "{}", told(&read));
+    let apps: Vec<RunSettings> = file.unwrap().settled().map(|(_, app)| app).collect();
+    let (a, b, c) = (&apps[0], &apps[1], &apps[2]);
+    assert_eq!((&a.app_id, a.app_port, a.dapr_http_port, a.dapr_grpc_port), (&None, None, None, None));
+    assert_eq!((a.app_protocol.as_deref(), &b.app_protocol), (Some("grpc"), &None));
+    assert_eq!((&b.config_file_path, &b.resources_path, &b.runtime_path), (&None, &None, &None));
+    assert_eq!(c.command, Some(["sleep", "1.50", "010", "true"].map(str::to_owned).into()));
 }
 
 #[test]

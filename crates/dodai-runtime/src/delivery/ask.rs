@@ -23,6 +23,9 @@ pub(super) const GRPC_QUESTION: &str = "ListTopicSubscriptions";
 /// How long the first question waits for an app that has just become ready.
 const SETTLING: Duration = Duration::from_millis(100);
 
+/// After so many questions that did not arrive, nobody waits for the answer: the app may speak another protocol.
+const SPEAKS_NOT: u32 = 3;
+
 /// For an app that knows nothing of all this.
 pub(super) const REMEDY: &str =
     "if it uses no Dapr API, write `dapr: {enabled: false}` in the spec of its App";
@@ -47,7 +50,8 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
                 Ok(()) => return,
                 Err(Unasked::Absent) if failures == 0 => tokio::time::sleep(SETTLING).await,
                 Err(unasked) => {
-                    deliveries.set_problem(app, unasked.told());
+                    let answered = matches!(unasked, Unasked::Refused(_)) || failures >= SPEAKS_NOT;
+                    deliveries.set_problem(app, unasked.told(), answered);
                     tokio::time::sleep(deliveries.0.settings.delivery_backoff.pause(failures + 1)).await;
                 }
             }
@@ -63,6 +67,7 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
             span: Span::root(false),
         };
         let answer = deliveries.0.callbacks.call_whole(app, question).await;
+        let answered = answer.is_ok();
         let problem = match answer.map(|(head, body)| (head.status, head.headers, body)) {
             Ok((StatusCode::OK, headers, body)) => match plan::told(&body) {
                 Ok((plans, problems)) => {
@@ -71,7 +76,7 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
                 }
                 // It would be the same if it were asked again.
                 Err(problem) if is_meant(&headers, &body) => {
-                    return deliveries.set_problem(app, format!("{problem}; {REMEDY}"));
+                    return deliveries.set_problem(app, format!("{problem}; {REMEDY}"), true);
                 }
                 Err(_) => return deliveries.set_silent(app),
             },
@@ -90,7 +95,7 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
             Err(failure) => format!("the app could not be asked for its subscriptions: {}", failure.detail),
         };
         failures += 1;
-        deliveries.set_problem(app, problem);
+        deliveries.set_problem(app, problem, answered || failures >= SPEAKS_NOT);
         tokio::time::sleep(deliveries.0.settings.delivery_backoff.pause(failures)).await;
     }
 }
@@ -99,15 +104,17 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
 enum Unasked {
     /// Nobody is there.
     Absent,
-    /// It could not be asked, or did not want to answer.
+    /// It could not be asked.
     Wrong(String),
+    /// It did not want to answer.
+    Refused(String),
 }
 
 impl Unasked {
     fn told(self) -> String {
         match self {
             Unasked::Absent => "the app has no ready instance to ask for its subscriptions".to_owned(),
-            Unasked::Wrong(problem) => problem,
+            Unasked::Wrong(problem) | Unasked::Refused(problem) => problem,
         }
     }
 }
@@ -133,7 +140,7 @@ async fn ask_over_grpc(deliveries: &Deliveries, app: &AppId) -> Result<(), Unask
         Err(Unanswered::Refused(status)) => {
             let (code, message) = (status.code(), status.message());
             let problem = format!("the app answered {code:?} to {GRPC_QUESTION}: {message}; {REMEDY}");
-            Err(Unasked::Wrong(problem))
+            Err(Unasked::Refused(problem))
         }
     }
 }

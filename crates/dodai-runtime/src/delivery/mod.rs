@@ -53,6 +53,9 @@ struct Inner {
     apps: Mutex<HashMap<AppId, AppState>>,
 }
 
+/// How a subscription is at first.
+const JOINING: &str = "it is being joined";
+
 /// All deliveries of one base. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Deliveries(Arc<Inner>);
@@ -70,7 +73,7 @@ struct AppState {
     speaks_grpc: bool,
     /// Ends the question to the app which subscriptions it has.
     asking: CancellationToken,
-    /// That question has an answer, or one that keeps it from having one; true while nothing is asked.
+    /// That question has an answer, be it a refusal; true while nothing is asked.
     answered: bool,
     /// It has no runtime API: nothing is asked of it and nothing is brought to it.
     left_alone: bool,
@@ -237,13 +240,13 @@ impl Deliveries {
         self.set_told(app, Vec::new(), None);
     }
 
-    /// Keeps the old subscriptions of an app that does not say which it has.
-    fn set_problem(&self, app: &AppId, problem: String) {
+    /// Keeps the old subscriptions of an app that does not say which it has; `answered` tells whether it said anything.
+    fn set_problem(&self, app: &AppId, problem: String, answered: bool) {
         if let Some(state) = self.apps().get_mut(app) {
             if state.problems.get(ask::PROBLEM) != Some(&problem) {
                 tracing::warn!(%app, "{problem}");
             }
-            state.answered = true;
+            state.answered |= answered;
             state.problems.insert(ask::PROBLEM.to_owned(), problem);
         }
     }
@@ -262,7 +265,7 @@ impl Deliveries {
             let ready = &state.ready;
             state.running.entry(plan.key()).or_insert_with(|| {
                 let stop = CancellationToken::new();
-                let health = Health { ready: false, reason: "it is being joined".into() };
+                let health = Health { ready: false, reason: JOINING.into() };
                 let health = Arc::new(Mutex::new(health));
                 let worker = Worker {
                     deliveries: self.clone(),
@@ -283,11 +286,28 @@ impl Deliveries {
         }
     }
 
-    /// Whether an app that is ready has said what it subscribes to, and all of that has been joined.
-    pub fn has_subscribed(&self, app: &AppId) -> bool {
-        self.apps().get(app).is_none_or(|state| {
-            let joined = |one: &Running| one.health.lock().unwrap_or_else(PoisonError::into_inner).ready;
-            state.answered && state.running.values().all(joined)
+    /// Why messages may not reach an app that is ready: it has not said what it subscribes to, or that is not joined.
+    pub fn unsubscribed(&self, app: &AppId) -> Option<String> {
+        let apps = self.apps();
+        let state = apps.get(app)?;
+        if !state.answered {
+            let unasked = || "it has not said yet what it subscribes to".to_owned();
+            return Some(state.problems.get(ask::PROBLEM).cloned().unwrap_or_else(unasked));
+        }
+        state.running.values().find_map(|one| {
+            let health = one.health.lock().unwrap_or_else(PoisonError::into_inner);
+            (!health.ready).then(|| format!("{}/{}: {}", one.plan.pubsub, one.plan.topic, health.reason))
+        })
+    }
+
+    /// Whether an app is being asked, or something that it subscribes to is being joined for the first time.
+    pub fn is_subscribing(&self, app: &AppId) -> bool {
+        self.apps().get(app).is_some_and(|state| {
+            let joining = |one: &Running| {
+                let health = one.health.lock().unwrap_or_else(PoisonError::into_inner);
+                !health.ready && health.reason == JOINING
+            };
+            !state.answered || state.running.values().any(joining)
         })
     }
 

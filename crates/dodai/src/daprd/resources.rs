@@ -35,6 +35,11 @@ pub fn read(files: &[File], output: &Output) -> anyhow::Result<Vec<Located<Docum
 
 /// The YAML files right in a folder, in name order, as daprd reads them.
 pub fn add_folder(folder: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
+    files_in(folder)?.iter().try_for_each(|path| add_file(path, files))
+}
+
+/// Which files these are.
+pub fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -44,7 +49,7 @@ pub fn add_folder(folder: &Path, files: &mut Vec<File>) -> anyhow::Result<()> {
         }
     }
     found.sort();
-    found.iter().try_for_each(|path| add_file(path, files))
+    Ok(found)
 }
 
 /// One file.

@@ -22,8 +22,6 @@ use crate::progress::Progress;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The same where there is no app and no gateway: the base may have nothing to be told.
 const LITTLE_WITHIN: Duration = Duration::from_secs(1);
-/// How long calls and messages may take to find an app that is ready.
-const SERVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Which app an instance belongs to.
 type AppOf<'a> = &'a dyn Fn(&InstanceId) -> Option<AppId>;
@@ -177,8 +175,9 @@ impl System {
         let waits = !expected.is_empty() || plan.documents.read.documents.iter().any(is_gateway);
         let waited = tokio::time::timeout(if waits { READY_WITHIN } else { LITTLE_WITHIN }, settled);
         // The end of its time is no error: what is not ready is told below.
+        let end = Instant::now() + READY_WITHIN;
         let _waited = Progress::on(output).during(text, waited).await;
-        self.served(plan).await;
+        self.served(plan, end, output).await;
         let mut missing = not_ready(&now(), &expected, &app_of);
         for one in missing.iter_mut().filter(|one| one.reason.is_empty()) {
             one.reason = self.why_not_started(&one.what).await;
@@ -204,9 +203,9 @@ impl System {
         told.await.unwrap_or_else(|| format!("not started after {} s", READY_WITHIN.as_secs()))
     }
 
-    /// Waits a moment until calls and messages would find every app: an instance is ready a little before control has
-    /// told the data plane, and before it has been asked what it subscribes to.
-    async fn served(&self, plan: &Plan) {
+    /// Waits until calls and messages would find every app, at most until `end`: an instance is ready a little before
+    /// control has told the data plane, and before it has been asked what it subscribes to. Says whom they may not find.
+    async fn served(&self, plan: &Plan, end: Instant, output: &Output) {
         let parts = self.base.parts();
         let status = parts.status.borrow().clone();
         let called = |located: &Located<Document>| {
@@ -218,11 +217,14 @@ impl System {
             own.any(|(_, one)| one.phase == Phase::Ready).then_some(id)
         };
         let apps: Vec<AppId> = plan.documents.read.documents.iter().filter_map(called).collect();
-        let end = Instant::now() + SERVED_WITHIN;
-        while Instant::now() < end
-            && !apps.iter().all(|app| parts.serves(app) && parts.runtime.has_subscribed(app))
-        {
+        let is_open = |app: &AppId| !parts.serves(app) || parts.runtime.is_subscribing(app);
+        while Instant::now() < end && apps.iter().any(is_open) {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for app in &apps {
+            if let Some(why) = parts.runtime.unsubscribed(app) {
+                output.warn(&format!("messages may not reach app {app} yet: {why}"));
+            }
         }
     }
 

@@ -1,7 +1,9 @@
 //! The Dapr CLI, unmodified, starts this binary: what it looks for is a file `daprd`, and that is a link.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -24,6 +26,14 @@ spec:
   tracing: {samplingRate: \"1\", zipkin: {endpointAddress: \"http://localhost:9411/api/v2/spans\"}}
 ";
 
+/// How long a launcher that a failed test leaves may take to stop what it started.
+const STOPS_WITHIN: Duration = Duration::from_secs(20);
+
+/// An app's name that no other run of these tests has: the Dapr CLI finds apps on the whole machine.
+fn own(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
 /// A home folder as `dapr init` prepares it, with this binary in place of daprd.
 struct Home {
     world: World,
@@ -32,10 +42,10 @@ struct Home {
 
 impl Home {
     fn new() -> Home {
-        need(&["go", "python3"]);
+        need(&["python3"]);
         let files = [("crates/dodai/tests/peers/dapr-cli.mod", "go.mod")];
         let build = ["go", "build", "-mod=mod", "-o", "dapr", "github.com/dapr/cli"];
-        let cli = built("../tools/dapr-cli-1.16.5", &files, &build).join("dapr");
+        let cli = built("../tools/dapr-cli-1.16.5", &["go"], &files, &build, "dapr").join("dapr");
         let world = World::new();
         world.write("home/.dapr/components/pubsub.yaml", PUBSUB);
         world.write("home/.dapr/config.yaml", CONFIGURATION);
@@ -69,7 +79,7 @@ impl Home {
         let log = self.world.path("dapr.log");
         let file = std::fs::File::create(&log).unwrap();
         let mut command = self.command(arguments);
-        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).process_group(0);
         Launched { child: command.spawn().unwrap(), log }
     }
 }
@@ -96,6 +106,13 @@ impl Drop for Launched {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _asked = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+            let end = Instant::now() + STOPS_WITHIN;
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+            // It leads a group; what is left of that goes too.
+            let _killed =
+                Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status();
             let _ended = self.child.wait();
         }
         if std::thread::panicking() {
@@ -112,25 +129,25 @@ fn read(path: &Path) -> String {
 fn the_dapr_cli_runs_lists_invokes_publishes_and_stops() {
     let home = Home::new();
     let [port] = free_ports().map(|port| port.to_string());
-    let mut run =
-        home.start(&["run", "--app-id", "launched", "--app-port", &port, "--", "python3", "app.py", &port]);
+    let id = &*own("launched");
+    let mut run = home.start(&["run", "--app-id", id, "--app-port", &port, "--", "python3", "app.py", &port]);
     until("it runs", || run.said("You're up and running!"));
-    let listed = home.listed("launched").unwrap();
+    let listed = home.listed(id).unwrap();
     assert_eq!(listed["appPort"].to_string(), port, "{listed}");
-    let invoked = home.dapr(&["invoke", "--app-id", "launched", "--method", "env", "--verb", "GET"]);
+    let invoked = home.dapr(&["invoke", "--app-id", id, "--method", "env", "--verb", "GET"]);
     let env: Value = serde_json::from_str(invoked.lines().next().unwrap()).unwrap();
     assert_eq!(
         (&env["APP_ID"], &env["DAPR_HTTP_PORT"]),
-        (&"launched".into(), &listed["httpPort"].to_string().into())
+        (&id.into(), &listed["httpPort"].to_string().into())
     );
     until("an event came", || {
         let data = ["--topic", "orders", "--data", r#"{"n": 1}"#];
-        home.dapr(&[&["publish", "--publish-app-id", "launched", "--pubsub", "pubsub"][..], &data].concat());
+        home.dapr(&[&["publish", "--publish-app-id", id, "--pubsub", "pubsub"][..], &data].concat());
         run.said(r#"== APP == heard {"n": 1}"#)
     });
-    assert!(home.dapr(&["stop", "--app-id", "launched"]).contains("app stopped successfully"));
+    assert!(home.dapr(&["stop", "--app-id", id]).contains("app stopped successfully"));
     run.ended();
-    assert!(run.said("Exited Dapr successfully") && home.listed("launched").is_none());
+    assert!(run.said("Exited Dapr successfully") && home.listed(id).is_none());
 }
 
 #[test]
@@ -142,27 +159,27 @@ fn the_dapr_cli_runs_a_file_of_several_apps() {
             "  - {{appID: {id}, appDirPath: ., appPort: {port}, command: [python3, app.py, \"{port}\"]}}\n"
         )
     };
-    let apps = app("filed-one", first) + &app("filed-two", second);
+    let (one, two) = (&*own("filed-one"), &*own("filed-two"));
+    let apps = app(one, first) + &app(two, second);
     home.world.write("dapr.yaml", &format!("version: 1\napps:\n{apps}"));
     let mut run = home.start(&["run", "-f", "dapr.yaml"]);
     until("both are started", || {
-        run.said(r#"Started Dapr with app id "filed-one""#)
-            && run.said(r#"Started Dapr with app id "filed-two""#)
+        [one, two].iter().all(|id| run.said(&format!("Started Dapr with app id \"{id}\"")))
     });
-    for id in ["filed-one", "filed-two"] {
+    for id in [one, two] {
         until("it answers", || {
             let invoke = ["invoke", "--app-id", id, "--method", "env", "--verb", "GET"];
             Done::of(&mut home.command(&invoke)).all().contains(&format!("\"APP_ID\": \"{id}\""))
         });
     }
     // One sidecar finds the other.
-    let http = home.listed("filed-one").unwrap()["httpPort"].as_u64().unwrap();
+    let http = home.listed(one).unwrap()["httpPort"].as_u64().unwrap();
     let http = u16::try_from(http).unwrap();
     until("one calls the other", || {
-        let called = crate::project::get(http, "/v1.0/invoke/filed-two/method/env");
-        called.is_ok_and(|env| env.contains("\"APP_ID\": \"filed-two\""))
+        let called = crate::project::get(http, &format!("/v1.0/invoke/{two}/method/env"));
+        called.is_ok_and(|env| env.contains(&format!("\"APP_ID\": \"{two}\"")))
     });
     home.dapr(&["stop", "-f", "dapr.yaml"]);
     run.ended();
-    assert!(home.listed("filed-one").is_none() && home.listed("filed-two").is_none());
+    assert!(home.listed(one).is_none() && home.listed(two).is_none());
 }

@@ -1,12 +1,12 @@
 //! Dapr's own Python SDK, unchanged, against sidecars of ours.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::app::App;
 use super::sidecar::{Sidecar, World};
 use crate::site::free_ports;
+use crate::toolchain::built;
 
 pub const COMPONENTS: &str = "apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -43,37 +43,18 @@ spec:
   metadata: [{name: connectionString, value: config.db}, {name: pollInterval, value: 50ms}]
 ";
 
-/// A Python with the packages of `peers/dapr-sdk.txt`, made once for each list of them.
-fn python() -> Result<PathBuf, String> {
-    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/dapr-sdk.txt");
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dapr-sdk");
-    let (python, known) = (folder.join("bin/python3"), folder.join("packages.txt"));
-    let wanted = std::fs::read(&list).unwrap();
-    if std::fs::read(&known).is_ok_and(|known| known == wanted) {
-        return Ok(python);
-    }
-    let run = |command: &mut Command| match command.output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim_end().to_owned()),
-        Err(error) => Err(error.to_string()),
-    };
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let install =
-        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "-r"];
-    run(Command::new(&python).args(install).arg(&list))?;
-    std::fs::write(known, wanted).unwrap();
-    Ok(python)
+/// A Python with the packages of `peers/dapr-sdk.txt`.
+fn python() -> PathBuf {
+    let files = [("crates/dodai/tests/peers/dapr-sdk.txt", "packages.txt")];
+    let install = "python3 -m venv venv && venv/bin/python3 -m pip install --quiet --disable-pip-version-check \
+                   --only-binary :all: -r packages.txt";
+    let product = "venv/bin/python3";
+    built("dapr-sdk", &["python3"], &files, &["sh", "-c", install], product).join(product)
 }
 
 #[test]
 fn the_python_sdk_works_unchanged() {
-    let python = match python() {
-        Ok(python) => python,
-        Err(error) => {
-            let _said = writeln!(std::io::stderr(), "SKIPPED: Dapr's Python SDK cannot be had here: {error}");
-            return;
-        }
-    };
+    let python = python();
     let world = World::new();
     world.write("components/all.yaml", COMPONENTS);
     world.write("secrets.json", r#"{"password": "hunter2"}"#);

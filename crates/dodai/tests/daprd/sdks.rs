@@ -3,12 +3,13 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read as _};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::RecvTimeoutError;
 
 use super::app::App;
 use super::sdk::COMPONENTS;
 use super::sidecar::{Sidecar, World};
-use crate::project::{Done, until};
+use crate::project::{DEADLINE, Done, until};
 use crate::site::free_ports;
 use crate::toolchain::{built, need};
 
@@ -21,6 +22,16 @@ with store:
     row = ('colour', 'red', version, '{}', False, 0)
     store.execute('INSERT INTO configuration VALUES (?, ?, ?, ?, ?, ?)', row)
 ";
+
+/// A running program. One that a failed test leaves is killed.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _killed = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}
 
 /// Runs a program that speaks by an SDK beside a sidecar, until it says that all was well.
 fn runs(program: &mut Command) {
@@ -49,24 +60,33 @@ fn runs(program: &mut Command) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let child = RefCell::new(child.unwrap());
-    let mut errors = child.borrow_mut().stderr.take().unwrap();
+    let child = RefCell::new(Program(child.unwrap()));
+    let mut errors = child.borrow_mut().0.stderr.take().unwrap();
     let errors = std::thread::spawn(move || {
         let mut text = Vec::new();
         let _closed = errors.read_to_end(&mut text);
         String::from_utf8_lossy(&text).into_owned()
     });
+    let out = child.borrow_mut().0.stdout.take().unwrap();
+    let (says, hears) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| says.send(line))
+    });
     let mut said = Vec::new();
-    let lines = BufReader::new(child.borrow_mut().stdout.take().unwrap()).lines();
-    for line in lines.map_while(Result::ok) {
-        if line == "following" {
-            let store = world.path("config.db").display().to_string();
-            let set = Done::of(Command::new("python3").args(["-c", SET, &store]));
-            assert!(set.status.success(), "{}", set.all());
+    loop {
+        match hears.recv_timeout(DEADLINE) {
+            Ok(line) if line == "following" => {
+                let store = world.path("config.db").display().to_string();
+                let set = Done::of(Command::new("python3").args(["-c", SET, &store]));
+                assert!(set.status.success(), "{}", set.all());
+                said.push(line);
+            }
+            Ok(line) => said.push(line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => panic!("it says nothing more after:\n{}", said.join("\n")),
         }
-        said.push(line);
     }
-    until("the program ends", || child.borrow_mut().try_wait().unwrap().is_some());
+    until("the program ends", || child.borrow_mut().0.try_wait().unwrap().is_some());
     let errors = errors.join().unwrap();
     assert_eq!(said.last().map(String::as_str), Some("ok"), "{}\n{errors}", said.join("\n"));
     // The SDK asked it to shut down.
@@ -76,21 +96,21 @@ fn runs(program: &mut Command) {
 
 #[test]
 fn the_go_sdk_works_unchanged() {
-    need(&["go", "python3"]);
+    need(&["python3"]);
     let own = "examples/polyglot/apps/stock";
     let (module, sums) = (format!("{own}/go.mod"), format!("{own}/go.sum"));
     let files = [(&*module, "go.mod"), (&sums, "go.sum"), ("crates/dodai/tests/peers/sdk.go", "main.go")];
-    let folder = built("sdk-go", &files, &["go", "build", "-o", "sdk", "."]);
+    let folder = built("sdk-go", &["go"], &files, &["go", "build", "-o", "sdk", "."], "sdk");
     runs(&mut Command::new(folder.join("sdk")));
 }
 
 #[test]
 fn the_javascript_sdk_works_unchanged() {
-    need(&["node", "npm", "python3"]);
+    need(&["python3"]);
     let own = "examples/polyglot/apps/shipping";
     let (package, lock) = (format!("{own}/package.json"), format!("{own}/package-lock.json"));
     let files = [(&*package, "package.json"), (&lock, "package-lock.json")];
-    let folder = built("sdk-node", &files, &["npm", "ci"]);
+    let folder = built("sdk-node", &["node", "npm"], &files, &["npm", "ci"], "node_modules/@dapr/dapr");
     let script = folder.join("sdk.mjs");
     std::fs::write(&script, include_str!("../peers/sdk.mjs")).unwrap();
     runs(Command::new("node").arg(script));
@@ -98,11 +118,17 @@ fn the_javascript_sdk_works_unchanged() {
 
 #[test]
 fn the_java_sdk_works_unchanged() {
-    need(&["mvn", "python3"]);
+    need(&["python3"]);
     let files = [
         ("examples/polyglot/apps/billing/pom.xml", "pom.xml"),
         ("crates/dodai/tests/peers/Sdk.java", "src/main/java/polyglot/Sdk.java"),
     ];
-    let folder = built("sdk-java", &files, &["mvn", "--quiet", "--batch-mode", "package"]);
+    let folder = built(
+        "sdk-java",
+        &["mvn"],
+        &files,
+        &["mvn", "--quiet", "--batch-mode", "package"],
+        "target/billing.jar",
+    );
     runs(Command::new("java").arg("-cp").arg(folder.join("target/billing.jar")).arg("polyglot.Sdk"));
 }

@@ -30,7 +30,9 @@ async function ship({ orderId, item, quantity, invoice }) {
       const { "shipping-key": key } = await dapr.secret.get(SECRETS, "shipping-key");
       const seal = createHmac("sha256", key).update(`${parcel}|${quote.courier}`).digest("hex");
       label = { parcel, courier: quote.courier, grams: quote.grams, greeting, seal };
-      await dapr.state.save(STATE, [{ key: parcel, value: label }]);
+      // A save that fails throws nothing: the event is to come again.
+      const { error } = await dapr.state.save(STATE, [{ key: parcel, value: label }]);
+      if (error) throw error;
     }
     await dapr.binding.send(PAPERS, "create", label, { fileName: `${orderId}/label.json` });
     await dapr.pubsub.publish(PUBSUB, "order.shipped", { orderId, invoice, parcel: label });

@@ -1,6 +1,6 @@
 module polyglot/stock
 
-go 1.26
+go 1.22.6
 
 require github.com/dapr/go-sdk v1.11.0
 
