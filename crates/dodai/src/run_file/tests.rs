@@ -118,5 +118,5 @@ fn what_it_is_made_of_is_watched_wherever_it_lies() {
     expect.sort();
     assert_eq!(files, expect);
     write("shop/dapr.yaml", "version: 9\n");
-    assert_eq!(path.files(), [path.file.clone()]);
+    assert_eq!(path.files(), std::slice::from_ref(&path.file));
 }

@@ -68,7 +68,7 @@ fn runs(program: &mut Command) {
         String::from_utf8_lossy(&text).into_owned()
     });
     let out = child.borrow_mut().0.stdout.take().unwrap();
-    let (says, hears) = std::sync::mpsc::channel();
+    let (says, hears) = std::sync::mpsc::sync_channel(64);
     std::thread::spawn(move || {
         BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| says.send(line))
     });
