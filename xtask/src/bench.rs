@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::dist;
 use crate::packages;
 use crate::process::{Tool, environment};
 use crate::workspace::Workspace;
@@ -56,16 +57,15 @@ pub fn run(workspace: &Workspace, names: &[String], length: Length, extra: &[Str
 
 /// Builds the binary as it is shipped, unless one is given, and the examples that are asked for.
 fn build(workspace: &Workspace, chosen: &[&(String, PathBuf)]) -> Result<()> {
-    let dist = |words: &[&str]| {
-        Tool::new("cargo", &workspace.root).args(["build", "--profile", "dist", "--locked"]).args(words).run()
-    };
     match environment("DODAI_BINARY") {
         Some(given) => println!("measuring {given}"),
-        None => dist(&["--package", "dodai", "--bin", "dodai"])?,
+        None => drop(dist::run(workspace)?),
     }
     for (_, package, example) in EXAMPLES.iter().filter(|(name, ..)| chosen.iter().any(|one| one.0 == *name))
     {
-        dist(&["--package", package, "--example", example])?;
+        Tool::new("cargo", &workspace.root)
+            .args(["build", "--profile", "dist", "--locked", "--package", package, "--example", example])
+            .run()?;
     }
     Ok(())
 }

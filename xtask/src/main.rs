@@ -11,6 +11,7 @@ mod console;
 mod cost;
 mod defaults;
 mod deny;
+mod dist;
 mod fuzz;
 mod guests;
 mod packages;
@@ -43,6 +44,7 @@ usage: cargo xtask COMMAND
   console [--check]               rebuild the web console into console/dist, or compare
   console --try [--shots FOLDER]  drive its pages in a browser against the shop; pictures of them go to a folder
   release [--no-test]             the release build with no C toolchain extras, then the tests against it
+  dist                            the binary that is shipped, optimised by how it ran under load
   bench [--quick] [NAME...]       build and run the comparisons under bench/, all or those named
 ";
 
@@ -121,6 +123,7 @@ fn run(args: &[String]) -> Result<()> {
             words.finish()?;
             release::run(&workspace, tests)
         }
+        "dist" => words.finish().and_then(|()| dist::run(&workspace).map(drop)),
         "bench" => {
             let extra = words.after_dashes();
             let length = if words.flag("--quick") { bench::Length::Quick } else { bench::Length::Full };
