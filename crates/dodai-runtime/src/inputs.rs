@@ -7,8 +7,8 @@
 
 mod wishes;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,13 +20,13 @@ use dodai_core::task::{Kind, Tasks};
 use dodai_core::trace::Span;
 use dodai_proto::apps::dapr::proto::runtime::v1::BindingEventRequest;
 use http::{Method, StatusCode};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use wishes::Wishes;
 
 use crate::callback::{Ask, Callbacks, Unanswered, escaped};
 use crate::components::{Components, Live};
+use crate::watched::{Begun, Watched};
 
 /// How long an app may take to say whether it takes a binding's events, as with Dapr.
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,21 +41,7 @@ struct Inner {
     components: Components,
     callbacks: Callbacks,
     tasks: Tasks,
-    apps: Mutex<HashMap<AppId, Watched>>,
-}
-
-/// An app that may take events.
-struct Watched {
-    /// It serves `AppCallback`.
-    speaks_grpc: bool,
-    ready: watch::Sender<bool>,
-    stop: CancellationToken,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    apps: Watched<()>,
 }
 
 /// Whether a component goes that way; one that says nothing goes both.
@@ -66,37 +52,19 @@ pub(crate) fn has_direction(live: &Live, direction: &str) -> bool {
 
 impl Inputs {
     pub fn new(components: Components, callbacks: Callbacks, tasks: Tasks) -> Inputs {
-        Inputs(Arc::new(Inner { components, callbacks, tasks, apps: Mutex::default() }))
+        Inputs(Arc::new(Inner { components, callbacks, tasks, apps: Watched::default() }))
     }
 
     /// Forgets apps that left the snapshot or have no runtime API.
     pub fn apply(&self, snapshot: &Snapshot) {
-        let with_api = snapshot.apps().filter(|app| app.runtime_api);
-        let known: HashMap<&AppId, bool> = with_api.map(|app| (&app.id, app.grpc_callbacks)).collect();
-        let mut apps = self.0.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        apps.retain(|app, _| known.contains_key(app));
-        for (app, speaks_grpc) in known {
-            let before = apps.get(app);
-            if before.is_none_or(|watched| watched.speaks_grpc != speaks_grpc) {
-                let ready = before.is_some_and(|watched| *watched.ready.borrow());
-                apps.insert(app.clone(), self.watch(app, speaks_grpc, ready));
-            }
-        }
+        self.0.apps.apply(snapshot, |begun| {
+            self.0.tasks.spawn(Kind::Delivery, keep(self.clone(), begun));
+        });
     }
 
     /// Tells whether an app has a ready instance here.
     pub fn app_ready(&self, app: &AppId, ready: bool) {
-        let apps = self.0.apps.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = apps.get(app) {
-            watched.ready.send_if_modified(|now| std::mem::replace(now, ready) != ready);
-        }
-    }
-
-    fn watch(&self, app: &AppId, speaks_grpc: bool, ready: bool) -> Watched {
-        let (ready, stop) = (watch::Sender::new(ready), CancellationToken::new());
-        let keeper = keep(self.clone(), (app.clone(), speaks_grpc), ready.subscribe(), stop.clone());
-        self.0.tasks.spawn(Kind::Delivery, keeper);
-        Watched { speaks_grpc, ready, stop }
+        self.0.apps.app_ready(app, ready);
     }
 
     /// Ends reading; events under way come to their end, up to `deadline`.
@@ -109,12 +77,8 @@ impl Inputs {
 }
 
 /// Reads the bindings that the app may have while it is ready.
-async fn keep(
-    inputs: Inputs,
-    (app, speaks_grpc): (AppId, bool),
-    mut ready: watch::Receiver<bool>,
-    stop: CancellationToken,
-) {
+async fn keep(inputs: Inputs, begun: Begun) {
+    let Begun { app, speaks_grpc, mut ready, stop } = begun;
     let mut running: BTreeMap<String, (Arc<Live>, CancellationToken)> = BTreeMap::new();
     loop {
         let mut changes = inputs.0.components.changes();

@@ -7,8 +7,7 @@
 mod body;
 mod runner;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dodai_capability::Fault;
@@ -17,14 +16,14 @@ use dodai_capability::jobs::{Error, Record, Store, Which};
 use dodai_core::id::AppId;
 use dodai_core::snapshot::Snapshot;
 use dodai_core::task::{Kind, Tasks};
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 pub(crate) use body::{as_any, as_json};
 use runner::Runner;
 
 use crate::callback::Callbacks;
 use crate::settings::Settings;
+use crate::watched::{Begun, Watched};
 
 /// A job as it stands, for those who manage the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,77 +56,34 @@ struct Inner {
     callbacks: Callbacks,
     settings: Settings,
     tasks: Tasks,
-    apps: Mutex<HashMap<AppId, Watched>>,
-}
-
-/// An app that may have jobs.
-struct Watched {
-    /// It serves `AppCallback`.
-    speaks_grpc: bool,
-    ready: watch::Sender<bool>,
-    /// Wakes its runner: its jobs have changed.
-    changed: Arc<Notify>,
-    stop: CancellationToken,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    /// Each with what wakes its runner: its jobs have changed.
+    apps: Watched<Arc<Notify>>,
 }
 
 impl Jobs {
     pub fn new(callbacks: Callbacks, settings: &Settings, tasks: Tasks) -> Jobs {
         let (store, clock) = (settings.jobs(), settings.clock.clone());
         let settings = settings.clone();
-        Jobs(Arc::new(Inner { store, clock, callbacks, settings, tasks, apps: Mutex::default() }))
-    }
-
-    fn apps(&self) -> std::sync::MutexGuard<'_, HashMap<AppId, Watched>> {
-        self.0.apps.lock().unwrap_or_else(PoisonError::into_inner)
+        Jobs(Arc::new(Inner { store, clock, callbacks, settings, tasks, apps: Watched::default() }))
     }
 
     /// Forgets apps that left the snapshot or have no runtime API; their jobs stay in the store.
     pub fn apply(&self, snapshot: &Snapshot) {
-        let with_api = snapshot.apps().filter(|app| app.runtime_api);
-        let known: HashMap<&AppId, bool> = with_api.map(|app| (&app.id, app.grpc_callbacks)).collect();
-        let mut apps = self.apps();
-        apps.retain(|app, _| known.contains_key(app));
-        for (app, speaks_grpc) in known {
-            let before = apps.get(app);
-            if before.is_none_or(|watched| watched.speaks_grpc != speaks_grpc) {
-                let ready = before.is_some_and(|watched| *watched.ready.borrow());
-                apps.insert(app.clone(), self.watch(app, speaks_grpc, ready));
-            }
-        }
+        self.0.apps.apply(snapshot, |Begun { app, speaks_grpc, ready, stop }| {
+            let (changed, key) = (Arc::new(Notify::new()), app.to_string());
+            let runner = Runner { jobs: self.clone(), app, key, speaks_grpc, changed: changed.clone(), stop };
+            self.0.tasks.spawn(Kind::Delivery, runner.run(ready));
+            changed
+        });
     }
 
     /// Tells whether an app has a ready instance here.
     pub fn app_ready(&self, app: &AppId, ready: bool) {
-        if let Some(watched) = self.apps().get(app) {
-            watched.ready.send_if_modified(|now| std::mem::replace(now, ready) != ready);
-        }
-    }
-
-    fn watch(&self, app: &AppId, speaks_grpc: bool, ready: bool) -> Watched {
-        let (ready, changed) = (watch::Sender::new(ready), Arc::new(Notify::new()));
-        let stop = CancellationToken::new();
-        let runner = Runner {
-            jobs: self.clone(),
-            app: app.clone(),
-            key: app.to_string(),
-            speaks_grpc,
-            changed: changed.clone(),
-            stop: stop.clone(),
-        };
-        self.0.tasks.spawn(Kind::Delivery, runner.run(ready.subscribe()));
-        Watched { speaks_grpc, ready, changed, stop }
+        self.0.apps.app_ready(app, ready);
     }
 
     fn wake(&self, app: &AppId) {
-        if let Some(watched) = self.apps().get(app) {
-            watched.changed.notify_one();
-        }
+        self.0.apps.look(app, |changed| changed.notify_one());
     }
 
     /// The time by which jobs go, in milliseconds since 1970.
@@ -137,7 +93,7 @@ impl Jobs {
 
     /// Whether an app is brought its jobs over gRPC.
     pub fn speaks_grpc(&self, app: &AppId) -> bool {
-        self.apps().get(app).is_some_and(|watched| watched.speaks_grpc)
+        self.0.apps.speaks_grpc(app)
     }
 
     /// Keeps a job.
@@ -166,10 +122,8 @@ impl Jobs {
 
     /// How the jobs of all apps stand, by app and name.
     pub async fn status(&self) -> Result<Vec<JobStatus>, Error> {
-        let mut apps: Vec<AppId> = self.apps().keys().cloned().collect();
-        apps.sort();
         let mut all = Vec::new();
-        for app in apps {
+        for app in self.0.apps.ids() {
             let records = self.0.store.list(&app.to_string(), None).await?;
             all.extend(records.into_iter().map(|record| standing(&app, record)));
         }

@@ -14,6 +14,7 @@ mod jobs;
 mod keyvalue;
 mod runtime;
 mod settings;
+mod watched;
 
 pub use api::{Api, Origins};
 pub use components::{Absent, Block, Components, Live};

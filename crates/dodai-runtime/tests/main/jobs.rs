@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use dodai_capability::clock::Clock;
 use dodai_capability::jobs::{Due, Error, Hold, Memory, Progress, Record, Store, Which};
 use dodai_capability::{Answer, Fault};
-use dodai_core::body::pipe;
+use dodai_core::body::{Writer, pipe};
 use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::snapshot::{App, Resource};
@@ -65,6 +65,20 @@ impl Test {
         self.world.until(&format!("{runs} runs"), || self.runs() >= runs).await;
         self.settle().await;
         assert_eq!(self.runs(), runs);
+    }
+
+    /// The app begins to answer each run, and works on until what is given here ends the answer.
+    fn works_on(&self) -> Arc<Mutex<Vec<Writer>>> {
+        let answers = Arc::new(Mutex::new(Vec::new()));
+        let begun = answers.clone();
+        self.world.script(move |_| {
+            let (answer, body) = pipe(1, None);
+            begun.lock().expect("not poisoned").push(answer);
+            let mut reply = Reply::new(StatusCode::OK, "");
+            reply.body = body;
+            Ok(reply)
+        });
+        answers
     }
 
     /// Lets everything happen that would happen without the clock.
@@ -266,15 +280,7 @@ async fn no_run_begins_once_the_app_is_not_ready_or_the_base_stops() {
 #[tokio::test(start_paused = true)]
 async fn a_job_may_take_long_and_one_runner_at_a_time_runs_it() {
     let test = Test::new().await;
-    let answers = Arc::new(Mutex::new(Vec::new()));
-    let begun = answers.clone();
-    test.world.script(move |_| {
-        let (answer, body) = pipe(1, None);
-        begun.lock().expect("not poisoned").push(answer);
-        let mut reply = Reply::new(StatusCode::OK, "");
-        reply.body = body;
-        Ok(reply)
-    });
+    let answers = test.works_on();
     test.ready();
     test.schedule("slow", json!({ "schedule": "@every 10s" })).await;
     test.clock.advance(SECOND * 10);
@@ -312,15 +318,7 @@ async fn a_call_that_did_not_reach_the_app_is_no_failure() {
 #[tokio::test(start_paused = true)]
 async fn one_run_of_a_job_is_under_way_at_a_time() {
     let test = Test::new().await;
-    let answers = Arc::new(Mutex::new(Vec::new()));
-    let begun = answers.clone();
-    test.world.script(move |_| {
-        let (answer, body) = pipe(1, None);
-        begun.lock().expect("not poisoned").push(answer);
-        let mut reply = Reply::new(StatusCode::OK, "");
-        reply.body = body;
-        Ok(reply)
-    });
+    let answers = test.works_on();
     test.ready();
     test.schedule("slow", json!({ "schedule": "@every 10s" })).await;
     test.schedule("other", json!({ "dueTime": "10s" })).await;
