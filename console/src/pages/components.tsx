@@ -5,7 +5,7 @@ import { useApi } from "../api/live";
 import type { Component } from "../api/schema";
 import { appPath } from "../apps";
 import { bytes, configuring, publishing, short, typeOf } from "../format";
-import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
+import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, usePages, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
 import { Locks, Topics } from "./inside";
@@ -96,10 +96,9 @@ function Shelf({ one }: { one: Component }) {
   const [prefix, setPrefix] = useState("");
   const [key, setKey] = useField("key");
   const app = asked || all[0];
-  const [after, setAfter] = useState<string[]>([]);
-  const last = after.at(-1);
+  const pages = usePages();
   const place = app ? { namespace: one.namespace, name: app, store: one.name } : null;
-  const keys = useApi("keys", place && { ...place, prefix, ...(last ? { after: last } : {}) }, ["none"]);
+  const keys = useApi("keys", place && { ...place, prefix, ...pages.from }, ["none"]);
   const value = useApi("kept", place && key ? { ...place, key } : null, ["none"]);
   return (
     <div className="columns">
@@ -113,7 +112,7 @@ function Shelf({ one }: { one: Component }) {
               aria-label={t("App")}
               value={app}
               onChange={(event) => {
-                setAfter([]);
+                pages.begin();
                 setKey("");
                 setAsked(event.target.value);
               }}
@@ -130,7 +129,7 @@ function Shelf({ one }: { one: Component }) {
               aria-label={t("Begins with")}
               value={prefix}
               onChange={(event) => {
-                setAfter([]);
+                pages.begin();
                 setPrefix(event.target.value);
               }}
             />
@@ -148,16 +147,7 @@ function Shelf({ one }: { one: Component }) {
             </li>
           ))}
         </ul>
-        {(after.length > 0 || keys.value?.next) && (
-          <div className="actions" style={{ padding: 10 }}>
-            <button type="button" className="button small" disabled={after.length === 0} onClick={() => setAfter(after.slice(0, -1))}>
-              {t("Back")}
-            </button>
-            <button type="button" className="button small" disabled={!keys.value?.next} onClick={() => keys.value?.next && setAfter([...after, keys.value.next])}>
-              {t("More")}
-            </button>
-          </div>
-        )}
+        {pages.ways(keys.value?.next)}
       </Panel>
       <Panel title={key ? <span className="mono">{key}</span> : t("Value")} flush>
         {!key && <Empty title={t("Choose a key")} />}

@@ -4,7 +4,7 @@ import { ask } from "../api/client";
 import { useApi } from "../api/live";
 import type { Component, HeldLock, TopicGroup, WaitingMessage } from "../api/schema";
 import { age, bytes, duration, moment, publishing } from "../format";
-import { Badge, Confirm, Empty, Failure, Panel, toast } from "../parts/basic";
+import { Badge, Confirm, Empty, Failure, Panel, toast, usePages } from "../parts/basic";
 import { t } from "../text/text";
 import { pretty } from "./components";
 
@@ -91,10 +91,9 @@ export function topicOf(text: string | null): string {
 }
 
 function Messages({ one, of }: { one: Component; of: TopicGroup }) {
-  const [after, setAfter] = useState<string[]>([]);
-  const last = after.at(-1);
+  const pages = usePages();
   const place = { pubsub: one.name, topic: of.topic, namespace: one.namespace, group: of.group, ...(of.base ? { base: of.base } : {}) };
-  const got = useApi("peek", { ...place, limit: 20, ...(last ? { after: last } : {}) }, ["none"], EVERY_MS);
+  const got = useApi("peek", { ...place, limit: 20, ...pages.from }, ["none"], EVERY_MS);
   const [again, setAgain] = useState<WaitingMessage | null>(null);
   return (
     <Panel title={<span className="mono">{of.topic}</span>} flush>
@@ -122,16 +121,7 @@ function Messages({ one, of }: { one: Component; of: TopicGroup }) {
           </li>
         ))}
       </ul>
-      {(after.length > 0 || got.value?.next) && (
-        <div className="actions" style={{ padding: 10 }}>
-          <button type="button" className="button small" disabled={after.length === 0} onClick={() => setAfter(after.slice(0, -1))}>
-            {t("Back")}
-          </button>
-          <button type="button" className="button small" disabled={!got.value?.next} onClick={() => got.value?.next && setAfter([...after, got.value.next])}>
-            {t("More")}
-          </button>
-        </div>
-      )}
+      {pages.ways(got.value?.next)}
       {again && <Replay one={one} of={of} message={again} onClose={() => setAgain(null)} onDone={got.again} />}
     </Panel>
   );
@@ -158,9 +148,8 @@ function Replay({ one, of, message, onClose, onDone }: { one: Component; of: Top
 }
 
 export function Locks({ one }: { one: Component }) {
-  const [after, setAfter] = useState<string[]>([]);
-  const last = after.at(-1);
-  const got = useApi("locks", { store: one.name, namespace: one.namespace, ...(last ? { after: last } : {}) }, ["none"], EVERY_MS);
+  const pages = usePages();
+  const got = useApi("locks", { store: one.name, namespace: one.namespace, ...pages.from }, ["none"], EVERY_MS);
   const [taken, setTaken] = useState<HeldLock | null>(null);
   const unlock = async () => {
     if (!taken) return;
@@ -193,16 +182,7 @@ export function Locks({ one }: { one: Component }) {
           </li>
         ))}
       </ul>
-      {(after.length > 0 || got.value?.next) && (
-        <div className="actions" style={{ padding: 10 }}>
-          <button type="button" className="button small" disabled={after.length === 0} onClick={() => setAfter(after.slice(0, -1))}>
-            {t("Back")}
-          </button>
-          <button type="button" className="button small" disabled={!got.value?.next} onClick={() => got.value?.next && setAfter([...after, got.value.next])}>
-            {t("More")}
-          </button>
-        </div>
-      )}
+      {pages.ways(got.value?.next)}
       {taken && (
         <Confirm title={t("Release {resource}", { resource: taken.resource })} word={taken.resource} action={t("Release")} run={unlock} onClose={() => setTaken(null)} danger>
           <p>{t("{owner} does not know that it has lost the lock, and goes on. Somebody else can take it at once.", { owner: taken.owner })}</p>

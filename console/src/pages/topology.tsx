@@ -6,7 +6,7 @@ import type { Edge } from "../api/schema";
 import { type App, appPath, lengthOf, useApps } from "../apps";
 import { duration, percent, quoted, rate, short } from "../format";
 import { NotCounted } from "./home";
-import { Cli, Dot, Empty, Head, Panel, RangePicker, Waiting } from "../parts/basic";
+import { Cli, Dot, Empty, Head, Pages, Panel, RangePicker, Waiting } from "../parts/basic";
 import { Icon } from "../parts/icon";
 import { Samples } from "../parts/samples";
 import { type Hit, Scene, type SceneEdge, type SceneNode } from "../parts/scene";
@@ -318,16 +318,7 @@ function Table({ graph, edges, seconds, choose }: { graph: Graph; edges: Edge[];
               ))}
           </tbody>
         </table>
-        {last > 0 && (
-          <div className="actions" style={{ padding: 10 }}>
-            <button type="button" className="button small" disabled={page === 0} onClick={() => setPage(page - 1)}>
-              {t("Back")}
-            </button>
-            <button type="button" className="button small" disabled={page === last} onClick={() => setPage(page + 1)}>
-              {t("More")}
-            </button>
-          </div>
-        )}
+        <Pages back={page > 0 ? () => setPage(page - 1) : null} more={page < last ? () => setPage(page + 1) : null} />
       </Panel>
     </div>
   );

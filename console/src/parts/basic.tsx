@@ -265,3 +265,28 @@ export function Confirm({ title, word, shown = word, children, action, command, 
     </Dialog>
   );
 }
+
+/** The way back and on through a list that comes page by page; nothing where all of it is there. */
+export function Pages({ back, more }: { back: (() => void) | null; more: (() => void) | null }) {
+  if (!back && !more) return null;
+  return (
+    <div className="actions" style={{ padding: 10 }}>
+      <button type="button" className="button small" disabled={!back} onClick={() => back?.()}>
+        {t("Back")}
+      </button>
+      <button type="button" className="button small" disabled={!more} onClick={() => more?.()}>
+        {t("More")}
+      </button>
+    </div>
+  );
+}
+
+/** A list that the API tells page by page: after which the page begins, and the way through it. */
+export function usePages() {
+  const [after, setAfter] = useState<string[]>([]);
+  const last = after.at(-1);
+  const ways = (next: string | null | undefined) => (
+    <Pages back={after.length > 0 ? () => setAfter(after.slice(0, -1)) : null} more={next ? () => setAfter([...after, next]) : null} />
+  );
+  return { from: last ? { after: last } : {}, ways, begin: () => setAfter([]) };
+}
