@@ -5,38 +5,27 @@ TLS. 1,000 requests a second over 4 connections, 1 KB, beside the same requests 
 Bars: at most 0.4 ms added at the median and 1.5 ms at the 99th percentile, no errors.
 usage: bench/invoke.py      env: see harness.py
 """
-import json, subprocess, sys
+import subprocess, sys
 import harness as h
-from management import Api, wait
+from management import Server, wait
 
 RATE, CONNECTIONS = 1000, 4
 h.need("nginx", "h2load", "taskset")
-backend, control = h.free_port(), h.free_port()
+backend = h.free_port()
 h.file_server(backend)
-data, told = h.WORK / "server", h.WORK / "told"
-h.start([h.dodai_binary(), "server", "--data", str(data), "--listen", f"127.0.0.1:{control}", "--admin", "127.0.0.1:0",
-         "--metrics", "off"], pinned=False, stdout=subprocess.DEVNULL)
-api = Api(data)
-
-
-def joined(name):
-    told = api.ask("POST", "/v1/tokens", json.dumps({"base": name}).encode())
-    return h.start([h.dodai_binary(), "base", "--join", f"127.0.0.1:{control}", "--token", told["token"], "--pin", told["pin"],
-                    "--name", name, "--data", str(h.WORK / name), "--threads", "1", "--metrics", "off"],
-                   stdout=subprocess.DEVNULL)
-
-
-api.apply(*(h.document("Base", name, f"labels: {{role: {name}}}") for name in ("front", "back")),
-          h.document("App", "caller", f"""
-              process: {{command: [sh, -c, "env > {told}.part && mv {told}.part {told} && exec sleep 1000000"]}}
-              placement: {{labels: {{role: front}}}}
-              """),
-          h.document("App", "backend", f"""
-              process: {{command: [sleep, "1000000"]}}
-              placement: {{labels: {{role: back}}}}
-              services: [{{name: main, port: {backend}, protocol: http}}]
-              """))
-bases = [joined("front"), joined("back")]
+told = h.WORK / "told"
+server = Server()
+server.api.apply(*(h.document("Base", name, f"labels: {{role: {name}}}") for name in ("front", "back")),
+                 h.document("App", "caller", f"""
+                     process: {{command: [sh, -c, "env > {told}.part && mv {told}.part {told} && exec sleep 1000000"]}}
+                     placement: {{labels: {{role: front}}}}
+                     """),
+                 h.document("App", "backend", f"""
+                     process: {{command: [sleep, "1000000"]}}
+                     placement: {{labels: {{role: back}}}}
+                     services: [{{name: main, port: {backend}, protocol: http}}]
+                     """))
+bases = [server.joined("front"), server.joined("back")]
 wait("the caller", told.exists, 60)
 given = dict(line.split("=", 1) for line in told.read_text().splitlines() if "=" in line)
 token = ["-H", f"dapr-api-token: {given.get('DAPR_API_TOKEN', '')}"]

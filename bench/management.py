@@ -1,5 +1,6 @@
-"""The management API of a server that a benchmark started."""
-import http.client, json, sys, time
+"""A server that a benchmark started: its management API, and bases that join it."""
+import http.client, json, subprocess, sys, time
+import harness as h
 
 
 class Api:
@@ -40,3 +41,20 @@ def wait(what, holds, seconds=300):
             return found
         time.sleep(0.05)
     sys.exit(f"not within {seconds} s: {what}")
+
+
+class Server:
+    """A `dodai server` that nothing is pinned to, with bases of one data-plane thread each."""
+
+    def __init__(self):
+        self.control = h.free_port()
+        data = h.WORK / "server"
+        h.start([h.dodai_binary(), "server", "--data", str(data), "--listen", f"127.0.0.1:{self.control}", "--admin", "127.0.0.1:0",
+                 "--metrics", "off"], pinned=False, stdout=subprocess.DEVNULL)
+        self.api = Api(data)
+
+    def joined(self, name):
+        told = self.api.ask("POST", "/v1/tokens", json.dumps({"base": name}).encode())
+        return h.start([h.dodai_binary(), "base", "--join", f"127.0.0.1:{self.control}", "--token", told["token"], "--pin", told["pin"],
+                        "--name", name, "--data", str(h.WORK / name), "--threads", "1", "--metrics", "off"],
+                       stdout=subprocess.DEVNULL)

@@ -5,13 +5,13 @@ the app. Beside it two nginx that do the same with certificates of one authority
 Figures are of both proxies together. Bar: at most 1.3x nginx's CPU per request.
 usage: bench/mesh.py      env: see harness.py
 """
-import json, subprocess, sys
+import subprocess, sys
 import harness as h
-from management import Api, wait
+from management import Server, wait
 
 CIPHER = "TLS_AES_256_GCM_SHA384"
 h.need("nginx", "wrk", "taskset", "openssl")
-backend, inner, outer, ours, control = (h.free_port() for _ in range(5))
+backend, inner, outer, ours = (h.free_port() for _ in range(4))
 h.file_server(backend)
 
 # nginx to nginx.
@@ -35,26 +35,14 @@ far = h.nginx("outer", f"""
 peers = {"nginx": (outer, [near, far])}
 
 # Base to base, of one server. The app's process is the file server that all share.
-data = h.WORK / "server"
-h.start([h.dodai_binary(), "server", "--data", str(data), "--listen", f"127.0.0.1:{control}", "--admin", "127.0.0.1:0",
-         "--metrics", "off"], pinned=False, stdout=subprocess.DEVNULL)
-api = Api(data)
-
-
-def joined(name):
-    told = api.ask("POST", "/v1/tokens", json.dumps({"base": name}).encode())
-    return h.start([h.dodai_binary(), "base", "--join", f"127.0.0.1:{control}", "--token", told["token"], "--pin", told["pin"],
-                    "--name", name, "--data", str(h.WORK / name), "--threads", "1", "--metrics", "off"],
-                   stdout=subprocess.DEVNULL)
-
-
-api.apply(h.document("Base", "front", "labels: {dodai.dev/gateway: \"true\"}"), h.document("Base", "back", "labels: {role: back}"),
-          h.document("App", "backend", f"""
-              process: {{command: [sleep, "1000000"]}}
-              placement: {{labels: {{role: back}}}}
-              services: [{{name: main, port: {backend}, protocol: http}}]
-              """), h.gateway(ours), h.filtered_route("backend"))
-bases = [joined("front"), joined("back")]
+server = Server()
+server.api.apply(h.document("Base", "front", "labels: {dodai.dev/gateway: \"true\"}"), h.document("Base", "back", "labels: {role: back}"),
+                 h.document("App", "backend", f"""
+                     process: {{command: [sleep, "1000000"]}}
+                     placement: {{labels: {{role: back}}}}
+                     services: [{{name: main, port: {backend}, protocol: http}}]
+                     """), h.gateway(ours), h.filtered_route("backend"))
+bases = [server.joined("front"), server.joined("back")]
 peers["dodai"] = (ours, [base.pid for base in bases])
 wait("the gateway", lambda: subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1:{ours}/1k"]).returncode == 0, 60)
 for port, _ in peers.values():
