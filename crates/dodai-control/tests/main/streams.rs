@@ -61,15 +61,24 @@ impl Site {
         address: SocketAddr,
         tasks: &Tasks,
     ) -> (Control, SocketAddr) {
+        let (control, server) = self.server(blobs, tasks).await;
+        (control, self.listen(&server, address))
+    }
+
+    /// A server that does not listen yet.
+    async fn server(&self, blobs: Arc<dyn Blobs>, tasks: &Tasks) -> (Control, Server) {
         let settings = Settings { artifacts: Arc::new(ByPath), ..Settings::default() };
         let control = Control::start(self.store.clone(), settings, tasks).await.expect("starts");
+        let server = Server::new(control.clone(), self.authorities.clone(), blobs, tasks);
+        (control, server)
+    }
+
+    fn listen(&self, server: &Server, address: SocketAddr) -> SocketAddr {
         let listener = Network::system().listen(address, &Options::named("test")).expect("binds");
         let address = listener.local_addr().expect("an address");
         let own = Arc::new(self.svid(&PeerIdentity::Server));
-        let acceptor = acceptor(own, self.trust.clone(), &[Alpn::H2], Clock::system());
-        let server = Server::new(control.clone(), self.authorities.clone(), blobs, tasks);
-        server.serve(listener, acceptor);
-        (control, address)
+        server.serve(listener, acceptor(own, self.trust.clone(), &[Alpn::H2], Clock::system()));
+        address
     }
 
     fn remote(&self, base: &str, at: SocketAddr) -> Remote {
@@ -235,13 +244,9 @@ impl Answers for Echo {
 async fn a_server_asks_its_bases() {
     let tasks = Tasks::new();
     let site = Site::new(&tasks);
-    let (control, _) = site.serve(anywhere(), &tasks).await;
-    let server = Server::new(control.clone(), site.authorities.clone(), Arc::new(NoBlobs), &tasks);
-    let listener = Network::system().listen(anywhere(), &Options::named("test")).expect("binds");
-    let at = listener.local_addr().expect("an address");
-    let own = Arc::new(site.svid(&PeerIdentity::Server));
-    server.serve(listener, acceptor(own, site.trust.clone(), &[Alpn::H2], Clock::system()));
+    let (_control, server) = site.server(Arc::new(NoBlobs), &tasks).await;
     let asker = server.asker();
+    let at = site.listen(&server, anywhere());
     let far = BaseId::new("far");
     let nobody = asker.ask(&far, b"one".to_vec()).map(drop).expect_err("nobody is there");
     assert!(nobody.contains("not connected"), "{nobody}");
@@ -305,13 +310,9 @@ async fn an_artefact_that_is_too_large_is_not_fetched_again_and_again() {
 async fn a_message_that_is_too_large_ends_its_stream_and_the_base_comes_back() {
     let tasks = Tasks::new();
     let site = Site::new(&tasks);
-    let (control, _) = site.serve(anywhere(), &tasks).await;
-    let server = Server::new(control.clone(), site.authorities.clone(), Arc::new(NoBlobs), &tasks);
-    let listener = Network::system().listen(anywhere(), &Options::named("test")).expect("binds");
-    let at = listener.local_addr().expect("an address");
-    let own = Arc::new(site.svid(&PeerIdentity::Server));
-    server.serve(listener, acceptor(own, site.trust.clone(), &[Alpn::H2], Clock::system()));
+    let (_control, server) = site.server(Arc::new(NoBlobs), &tasks).await;
     let (asker, far) = (server.asker(), BaseId::new("far"));
+    let at = site.listen(&server, anywhere());
     let (_link, _) = site.remote("far", at).connect(None, Introduction::default(), Arc::new(Echo), &tasks);
     until("the base comes", || asker.ask(&far, b"one".to_vec()).is_ok()).await;
     let mut lost = asker.ask(&far, vec![b' '; 64 << 20]).expect("asked");
@@ -324,14 +325,8 @@ async fn a_message_that_is_too_large_ends_its_stream_and_the_base_comes_back() {
 async fn what_is_too_large_to_be_told_is_kept_back_and_named_and_the_base_stays() {
     let tasks = Tasks::new();
     let site = Site::new(&tasks);
-    let (control, _) = site.serve(anywhere(), &tasks).await;
-    let server = Server::new(control.clone(), site.authorities.clone(), Arc::new(NoBlobs), &tasks);
-    let listener = Network::system().listen(anywhere(), &Options::named("test")).expect("binds");
-    let at = listener.local_addr().expect("an address");
-    let own = Arc::new(site.svid(&PeerIdentity::Server));
-    server
-        .with_largest(60_000)
-        .serve(listener, acceptor(own, site.trust.clone(), &[Alpn::H2], Clock::system()));
+    let (control, server) = site.server(Arc::new(NoBlobs), &tasks).await;
+    let at = site.listen(&server.with_largest(60_000), anywhere());
     let (link, stands) =
         site.remote("far", at).connect(None, Introduction::default(), Arc::new(NoAnswers), &tasks);
     let (seen, reports) = (link.snapshots.clone(), link.status.clone());
