@@ -3,7 +3,7 @@
 //! Where things are looked for, and what wins, is as in dapr/cli 1.16 (`pkg/runfileconfig`). What is one folder of
 //! resources for each sidecar there is one project here, so a document holds for the apps whose folder it lies in.
 
-mod shared;
+mod scoped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use crate::daprd::resources::{self, app_name};
 use crate::exit::Failed;
 use crate::output::Output;
 use crate::validate::{self, File};
-use shared::Shared;
+use scoped::Scoped;
 
 /// Calls that may wait for an app that takes few at once.
 const MAX_PENDING: u32 = 100_000;
@@ -68,12 +68,12 @@ impl RunPath {
     /// The file or a resource is not valid, or two resources of one name are not the same.
     pub fn read(&self, output: &Output) -> anyhow::Result<dodai_api::Project> {
         let asked = self.asked(Some(output))?;
-        let mut shared = Shared::default();
+        let mut scoped = Scoped::default();
         for (folder, users) in self.folders(&asked, Some(output))? {
             let mut files = Vec::new();
             resources::add_folder(&folder, &mut files)
                 .with_context(|| format!("cannot read {}", folder.display()))?;
-            shared.add(resources::read(&files, output)?, &users)?;
+            scoped.add(resources::read(&files, output)?, &users)?;
         }
         let mut documents = Vec::new();
         for app in &asked.apps {
@@ -84,12 +84,12 @@ impl RunPath {
                 let found = resources::read(&files, output)?;
                 let named = found.iter().find(|one| matches!(one.value, Document::Configuration(_)));
                 configuration = named.map(|one| one.value.metadata().name.to_string());
-                shared.add(found, &[app.id.clone()].into())?;
+                scoped.add(found, &[app.id.clone()].into())?;
             }
             documents.extend(app.documents(configuration.as_deref(), output)?);
         }
         let folders = asked.apps.iter().map(|app| (app.id.clone(), app.folder.as_path())).collect();
-        documents.extend(shared.scoped(&folders, self.folder(), output));
+        documents.extend(scoped.into_documents(&folders, self.folder(), output));
         let read = dodai_api::Read { documents, ..dodai_api::Read::default() };
         Ok(dodai_api::Project { read, skipped: Vec::new() })
     }

@@ -12,9 +12,9 @@ use crate::output::Output;
 
 /// The resources of all folders, each once, with the apps whose folders hold it.
 #[derive(Default)]
-pub(super) struct Shared(BTreeMap<DocumentKey, (Located<Document>, BTreeSet<AppId>)>);
+pub(super) struct Scoped(BTreeMap<DocumentKey, (Located<Document>, BTreeSet<AppId>)>);
 
-impl Shared {
+impl Scoped {
     pub(super) fn add(
         &mut self,
         found: Vec<Located<Document>>,
@@ -45,13 +45,13 @@ impl Shared {
 
     /// The documents, each for the apps whose folders hold it. `folders` are those of all apps; paths of what apps of
     /// several folders share begin at `file_folder`.
-    pub(super) fn scoped(
+    pub(super) fn into_documents(
         self,
         folders: &BTreeMap<AppId, &Path>,
         file_folder: &Path,
         output: &Output,
     ) -> Vec<Located<Document>> {
-        let scoped = self.0.into_values().filter_map(|(mut one, users)| {
+        let documents = self.0.into_values().filter_map(|(mut one, users)| {
             if let Document::Component(component) = &mut one.value {
                 settle_paths(component, &users, folders, file_folder, output);
             }
@@ -82,7 +82,7 @@ impl Shared {
             }
             Some(one)
         });
-        scoped.collect()
+        documents.collect()
     }
 }
 
