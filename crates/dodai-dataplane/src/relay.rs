@@ -32,6 +32,11 @@ use crate::wire::{Broken, Wire};
 /// Response bodies up to this size are copied behind the head; larger ones are written beside it.
 const COPY: usize = 4096;
 
+/// A response is held back while no more than this is missing of its body: its head says nothing yet that
+/// anybody could use. nginx does so below `postpone_output`, 1,460 bytes
+/// (<https://nginx.org/en/docs/http/ngx_http_core_module.html#postpone_output>).
+const SHORT: u64 = 1460;
+
 /// How a try ended.
 pub enum Ended {
     /// The client has its response.
@@ -310,7 +315,7 @@ impl Exchange<'_> {
             };
             interim = false;
             nothing_yet = false;
-            let step = self.head(got, again, outcome);
+            let mut step = self.head(got, again, outcome);
             match step {
                 Step::More => {}
                 Step::Bad(reason) => {
@@ -333,20 +338,10 @@ impl Exchange<'_> {
                         Err(_) => Response::ClientGone,
                     };
                 }
-                Step::Final { out, body, flow, keep_up, close } => {
-                    let started = self.start(out, body, outcome).await;
-                    if started.is_err() {
-                        return Response::ClientGone;
-                    }
-                    return match self.download(flow, &terms.patience, target, outcome).await {
-                        Response::Whole { keep_up: ended_well, .. } => {
-                            Response::Whole { keep_up: keep_up && ended_well, close }
-                        }
-                        other @ (Response::Upgraded
-                        | Response::Again(..)
-                        | Response::Failed(_)
-                        | Response::Cut(_)
-                        | Response::ClientGone) => other,
+                Step::Final(ref mut last) => {
+                    return match self.pass_on(last, &terms.patience, target, outcome).await {
+                        Ok(()) => Response::Whole { keep_up: last.keep_up, close: last.close },
+                        Err(ended) => ended,
                     };
                 }
             }
@@ -447,26 +442,7 @@ impl Exchange<'_> {
             Body::Scratch(parsed.len..parsed.len + used)
         };
         let keep_up = parsed.keep_alive && !until_close && used == rest.len();
-        (Step::Final { out, body, flow, keep_up, close }, all)
-    }
-
-    /// Writes the response head with what came of the body.
-    async fn start(&self, out: Vec<u8>, body: Body, outcome: &mut Outcome) -> Result<(), Broken> {
-        let client = self.client;
-        self.started.set(true);
-        let written = match body {
-            Body::Copied(length) => {
-                outcome.sent += length as u64;
-                client.wire.write_all(&out, &client.deadline).await
-            }
-            Body::Scratch(range) => {
-                outcome.sent += range.len() as u64;
-                client.wire.write_head_and_scratch(&client.worker, &out, range, &client.deadline).await
-            }
-        };
-        client.worker.recycle(out);
-        written?;
-        if client.side.secure { client.wire.flush(&client.deadline).await } else { Ok(()) }
+        (Step::Final(Final { out, body, flow, keep_up, close }), all)
     }
 
     /// Whether the newest table would let the call in.
@@ -483,43 +459,46 @@ impl Exchange<'_> {
         })?
     }
 
-    /// Passes the rest of the response body on.
-    async fn download(
+    /// Writes the response head with what came of the body, then passes the rest on.
+    async fn pass_on(
         &self,
-        mut flow: Flow,
+        last: &mut Final,
         patience: &Patience,
         target: &Target,
         outcome: &mut Outcome,
-    ) -> Response {
+    ) -> Result<(), Response> {
         let (client, worker) = (self.client, &self.client.worker);
-        let mut clean = true;
-        while !flow.is_done() {
+        // Both in one write, as many endpoints send the two apart. As long as nothing was written, a body that
+        // breaks off is a failed try and not a cut response.
+        while matches!((&last.body, &last.flow), (Body::Copied(_), Flow::Length(1..=SHORT))) {
             client.deadline.set_at(patience.due());
-            let cut = |kind, what: &str| {
-                Response::Cut(Failure::new(kind, format!("{} {what}", target.key.address)))
+            let used = match self.arrived(self.next_bytes().await, last, patience, target) {
+                Err(Response::Cut(failure)) => return Err(Response::Failed(failure)),
+                found => found?,
             };
-            let got = match self.next_bytes().await {
-                Waited::Bytes(0) if matches!(flow, Flow::UntilClose) => break,
-                Waited::Bytes(0) => return cut(Kind::Reset, "ended in the middle"),
-                Waited::Bytes(got) => got,
-                Waited::ClientGone => return Response::ClientGone,
-                Waited::Broken(Broken::TimedOut) => {
-                    let text = format!("{} stood still for too long", target.key.address);
-                    return Response::Cut(patience.late(Kind::Idle, text));
-                }
-                Waited::Broken(Broken::Io(error)) => return cut(Kind::Reset, &format!("broke off: {error}")),
-            };
-            let epoch = worker.shared.epoch.load(Relaxed);
-            if self.request.epoch.replace(epoch) != epoch
-                && let Err(failure) = self.still_allowed()
-            {
-                return Response::Cut(failure);
+            last.out.extend_from_slice(&worker.scratch.borrow()[..used]);
+            if let Body::Copied(copied) = &mut last.body {
+                *copied += used;
             }
-            let used = match flow.feed(&worker.scratch.borrow()[..got]) {
-                Ok(used) => used,
-                Err(bad) => return Response::Cut(Failure::new(Kind::Protocol, bad.0)),
-            };
-            clean &= used == got;
+        }
+        self.started.set(true);
+        let written = match &last.body {
+            Body::Copied(length) => {
+                outcome.sent += *length as u64;
+                client.wire.write_all(&last.out, &client.deadline).await
+            }
+            Body::Scratch(range) => {
+                outcome.sent += range.len() as u64;
+                client.wire.write_head_and_scratch(worker, &last.out, range.clone(), &client.deadline).await
+            }
+        };
+        worker.recycle(std::mem::take(&mut last.out));
+        if written.is_err() || client.side.secure && client.wire.flush(&client.deadline).await.is_err() {
+            return Err(Response::ClientGone);
+        }
+        while !last.flow.is_done() {
+            client.deadline.set_at(patience.due());
+            let used = self.arrived(self.next_bytes().await, last, patience, target)?;
             outcome.sent += used as u64;
             // The wait for the endpoint is not the client's fault.
             client.deadline.set_at(patience.due());
@@ -528,10 +507,47 @@ impl Exchange<'_> {
                 written = client.wire.flush(&client.deadline).await;
             }
             if let Err(broken) = written {
-                return unwritten(&broken, patience);
+                return Err(unwritten(&broken, patience));
             }
         }
-        Response::Whole { keep_up: clean, close: false }
+        Ok(())
+    }
+
+    /// What the wait for a response body brought: how many bytes of it lie in the scratch buffer.
+    fn arrived(
+        &self,
+        waited: Waited,
+        last: &mut Final,
+        patience: &Patience,
+        target: &Target,
+    ) -> Result<usize, Response> {
+        let (worker, who) = (&self.client.worker, &target.key.address);
+        let cut = |kind, what: &str| Err(Response::Cut(Failure::new(kind, format!("{who} {what}"))));
+        let got = match waited {
+            Waited::Bytes(0) if matches!(last.flow, Flow::UntilClose) => {
+                last.flow = Flow::Done;
+                0
+            }
+            Waited::Bytes(0) => return cut(Kind::Reset, "ended in the middle"),
+            Waited::Bytes(got) => got,
+            Waited::ClientGone => return Err(Response::ClientGone),
+            Waited::Broken(Broken::TimedOut) => {
+                let text = format!("{who} stood still for too long");
+                return Err(Response::Cut(patience.late(Kind::Idle, text)));
+            }
+            Waited::Broken(Broken::Io(error)) => return cut(Kind::Reset, &format!("broke off: {error}")),
+        };
+        let epoch = worker.shared.epoch.load(Relaxed);
+        if self.request.epoch.replace(epoch) != epoch {
+            self.still_allowed().map_err(Response::Cut)?;
+        }
+        match last.flow.feed(&worker.scratch.borrow()[..got]) {
+            Ok(used) => {
+                last.keep_up &= used == got;
+                Ok(used)
+            }
+            Err(bad) => Err(Response::Cut(Failure::new(Kind::Protocol, bad.0))),
+        }
     }
 }
 
@@ -567,5 +583,16 @@ enum Step {
     Again(u16, Duration),
     Interim(Vec<u8>),
     Upgrade(Vec<u8>),
-    Final { out: Vec<u8>, body: Body, flow: Flow, keep_up: bool, close: bool },
+    Final(Final),
+}
+
+/// The last head of a response, with where its body stands.
+struct Final {
+    out: Vec<u8>,
+    body: Body,
+    flow: Flow,
+    /// Whether the endpoint's connection can serve another call.
+    keep_up: bool,
+    /// Whether we close the client's.
+    close: bool,
 }

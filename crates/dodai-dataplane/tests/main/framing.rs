@@ -126,7 +126,8 @@ async fn a_cut_answer_is_never_taken_for_a_whole_one() {
     local(async {
         let world = World::plain().await;
         let mut backends = world.backend(1);
-        for (head, whole) in [("Content-Length: 10", "abc"), ("Transfer-Encoding: chunked", "3\r\nabc\r\n")] {
+        for (head, whole) in [("Content-Length: 5000", "abc"), ("Transfer-Encoding: chunked", "3\r\nabc\r\n")]
+        {
             let mut client = world.client().await;
             client.send(GET).await;
             let mut backend = backends.accept().await;
@@ -137,6 +138,59 @@ async fn a_cut_answer_is_never_taken_for_a_whole_one() {
             let record = world.records.next().await;
             assert_eq!(record.failure.map(|kind| kind.code()), Some("reset"));
         }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_waits_for_a_short_body_and_not_for_a_long_one() {
+    local(async {
+        let world = World::plain().await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        client.send(GET).await;
+        let mut backend = backends.accept().await;
+        let long = "a".repeat(1460);
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 1463\r\n\r\nab").await;
+        assert!(client.head().await.contains("1463"), "1,461 bytes are still to come");
+        assert_eq!(client.text(2).await, "ab");
+        backend.send(format!("b{long}")).await;
+        client.text(1461).await;
+        client.send(GET).await;
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 1462\r\n\r\nab").await;
+        assert!(client.is_quiet().await, "1,460 bytes are still to come");
+        backend.send(&long[..1000]).await;
+        assert!(client.is_quiet().await);
+        backend.send(&long[1000..]).await;
+        assert_eq!(client.message().await.body, format!("ab{long}"));
+        client.send(GET).await;
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab").await;
+        backend.send("cd").await;
+        assert_eq!(client.message().await.body, "abc");
+        backend.ended().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_body_that_breaks_off_is_a_failed_try() {
+    local(async {
+        let world = World::plain().await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        let short = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc";
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        let mut backend = backends.accept().await;
+        backend.answer(short).await;
+        drop(backend);
+        let answer = client.message().await;
+        assert_eq!((answer.status(), answer.header("dodai-failure")), (502, Some("reset")));
+        client.send(GET).await;
+        let mut backend = backends.accept().await;
+        backend.answer(short).await;
+        drop(backend);
+        backends.accept().await.answer(OK).await;
+        assert_eq!(client.message().await.status(), 200, "a GET is tried again");
     })
     .await;
 }

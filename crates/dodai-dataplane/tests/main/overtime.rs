@@ -73,7 +73,7 @@ async fn an_answer_that_trickles_is_cut_with_its_connection() {
         let start = Instant::now();
         client.send(GET).await;
         let mut backend = backends.accept().await;
-        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n").await;
         client.head().await;
         let trickle = beside(async move {
             while backend.try_send("x").await {
@@ -248,7 +248,7 @@ async fn no_instance_is_blamed_and_a_websocket_goes_on() {
         let mut client = world.client().await;
         client.send(GET).await;
         let mut backend = backends.accept().await;
-        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc").await;
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\nabc").await;
         client.head().await;
         assert_eq!(client.rest().await, "abc");
         let mut client = world.client().await;

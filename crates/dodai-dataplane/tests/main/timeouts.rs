@@ -123,7 +123,7 @@ async fn bodies_may_not_stand_still() {
         let mut client = world.client().await;
         client.send(GET).await;
         let mut backend = backends.accept().await;
-        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await;
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\nabc").await;
         client.head().await;
         let start = Instant::now();
         assert_eq!(client.rest().await, "abc");
