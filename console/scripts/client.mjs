@@ -10,8 +10,10 @@ const quoted = (name) => (/^[A-Za-z_]\w*$/.test(name) ? name : JSON.stringify(na
 function type(schema, indent = "") {
   if (!schema || Object.keys(schema).length === 0) return "unknown";
   if (schema.$ref) return schema.$ref.split("/").pop();
+  if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map((one) => JSON.stringify(one)).join(" | ");
-  if (schema.anyOf) return schema.anyOf.map((one) => type(one, indent)).join(" | ");
+  const any = schema.anyOf ?? schema.oneOf;
+  if (any) return any.map((one) => type(one, indent)).join(" | ");
   if (Array.isArray(schema.type)) return schema.type.map((one) => type({ ...schema, type: one }, indent)).join(" | ");
   switch (schema.type) {
     case "integer":

@@ -46,7 +46,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "typos", what: "spelling", run: |w| spelling::run(w).map(|()| Outcome::Passed) },
     Stage { name: "clippy", what: "lints, warnings are errors", run: clippy },
     Stage { name: "doc", what: "rustdoc builds without a warning", run: doc },
-    Stage { name: "schema", what: "schema/ matches the document types", run: schema::check },
+    Stage {
+        name: "schema",
+        what: "schema/ matches the types of documents and of the management API",
+        run: schema::check,
+    },
     Stage { name: "defaults", what: "docs/defaults.md has the limits of the code", run: defaults::check },
     Stage {
         name: "console",

@@ -37,7 +37,7 @@ usage: cargo xtask COMMAND
   tidy                            the house rules, as tests over sources and `cargo metadata`
   deny                            banned crates, licences and sources, read from deny.toml
   typos                           spelling, with the words allowed in typos.toml
-  schema [--check]                write schema/*.json from the document types, or compare
+  schema [--check]                write schema/*.json from the types of documents and of the API, or compare
   defaults [--check]              write the limits in docs/defaults.md from the code, or compare
   fuzz [--seconds N] [TARGET]     build the fuzz targets and run one or all of them
   guests [--check]                rebuild the example modules, or compare their digests

@@ -1,7 +1,7 @@
-//! `cargo xtask schema`: the JSON schemas of all documents, written or compared.
+//! `cargo xtask schema`: the JSON schemas of all documents and the description of the management API, written or compared.
 //!
-//! `dodai-api` writes them with its example `write_schemas`; this binary does not link it, and so still builds when that
-//! crate does not. The comparison is both ways: a schema of a kind that is gone is told too.
+//! Examples of `dodai-api` and `dodai-admin` write them; this binary does not link these crates, and so still builds when
+//! they do not. The comparison is both ways: a schema of a kind that is gone is told too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,6 +13,8 @@ use crate::process::Tool;
 use crate::workspace::Workspace;
 
 const FOLDER: &str = "schema";
+/// What writes them.
+const EXAMPLES: [&str; 2] = ["write_schemas", "write_description"];
 
 #[derive(Clone, Copy)]
 pub enum Mode {
@@ -41,10 +43,13 @@ pub fn check(workspace: &Workspace) -> Result<Outcome> {
 }
 
 fn write(workspace: &Workspace, folder: &Path) -> Result<()> {
-    Tool::new(workspace.example("write_schemas")?, &workspace.root)
-        .args([folder])
-        .hint("the example `write_schemas` of dodai-api must write them")
-        .run()
+    for example in EXAMPLES {
+        Tool::new(workspace.example(example)?, &workspace.root)
+            .args([folder])
+            .hint("an example of dodai-api or dodai-admin must write them")
+            .run()?;
+    }
+    Ok(())
 }
 
 fn compare(committed: &BTreeMap<String, String>, fresh: &BTreeMap<String, String>) -> Result<()> {
@@ -60,11 +65,11 @@ fn compare(committed: &BTreeMap<String, String>, fresh: &BTreeMap<String, String
         .map(String::as_str)
         .collect();
     if differs.is_empty() {
-        println!("schema: {} files match the document types", fresh.len());
+        println!("schema: {} files match the types", fresh.len());
         return Ok(());
     }
     bail!(
-        "not what the document types say: {}\n  to mend it: `cargo xtask schema`, then commit",
+        "not what the types say: {}\n  to mend it: `cargo xtask schema` (and `cargo xtask console` for the API), then commit",
         differs.join(", ")
     )
 }
@@ -85,8 +90,7 @@ fn read(folder: &Path) -> Result<BTreeMap<String, String>> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
         let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
-        // What the management API is like is written by hand; a test of dodai-admin compares it with the router.
-        if name.ends_with(".json") && !name.ends_with(".openapi.json") {
+        if name.ends_with(".json") {
             let text =
                 std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
             files.insert(name, text);

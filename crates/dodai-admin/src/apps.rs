@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use dodai_control::control::Control;
 use dodai_core::call::{Call, Caller, Context, FAILURE_HEADER};
@@ -14,15 +14,18 @@ use dodai_core::id::{AppId, Digest, InstanceId, RevisionId};
 use dodai_core::status::Phase;
 use dodai_core::trace::Span;
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::BodyExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use crate::api::{Answer, MAX_ARTIFACT_BYTES, Parts, Shared, json as answer, query, read};
-use crate::documents::actor;
-use crate::seam::Node;
-use crate::{Refusal, feed};
+use crate::Refusal;
+use crate::api::{MAX_ARTIFACT_BYTES, MAX_DOCUMENTS_BYTES, Parts, Shared};
+use crate::feed::Events;
+use crate::seam::{LogLine, Node};
+use crate::wire::{
+    Actor, Answer, Ask, Asked, Json, MAX_ASKED_BYTES, Octets, Or, Query, Raw, Sent, Wasm, asked, json,
+};
 
 /// Header pairs of a call, both ways: `name: value`.
 const CALL_HEADER: HeaderName = HeaderName::from_static("dodai-call-header");
@@ -34,7 +37,7 @@ const CALL_DEADLINE: Duration = Duration::from_secs(60);
 const MAX_TAIL: usize = 100_000;
 
 /// One running copy of a revision, as people see it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Instance {
     /// Its id.
     pub id: String,
@@ -42,7 +45,8 @@ pub struct Instance {
     pub app: String,
     /// The revision it runs.
     pub revision: String,
-    /// `module`, `process` or `external`.
+    /// `module`, `process`, `external` or `unknown`.
+    #[schemars(extend("enum" = ["module", "process", "external", "unknown"]))]
     pub shape: String,
     /// The base it runs on.
     pub base: String,
@@ -66,9 +70,16 @@ pub struct Instance {
     pub memory_bytes: Option<u64>,
 }
 
+/// Every instance.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Instances {
+    /// By app and age.
+    items: Vec<Instance>,
+}
+
 /// `GET /v1/instances`.
-pub(crate) async fn instances(State(parts): Shared) -> Answer {
-    answer(&json!({ "items": all(&parts.control, parts.node.as_ref()) }))
+pub(crate) async fn instances(State(parts): Shared) -> Answer<Instances> {
+    json(&Instances { items: all(&parts.control, parts.node.as_ref()) })
 }
 
 /// Every instance, by app and age.
@@ -123,21 +134,31 @@ fn app_id(namespace: &str, name: &str) -> Result<AppId, Refusal> {
     AppId::parse(&format!("{namespace}/{name}")).map_err(|error| Refusal::bad_request(error.to_string()))
 }
 
-#[derive(Deserialize)]
-struct LogsQuery {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct AppPath {
+    /// The namespace of the app.
+    namespace: String,
+    /// The app.
+    name: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct LogsQuery {
+    /// Whether to go on with what comes, without end.
     #[serde(default)]
     follow: bool,
+    /// How many lines of the past: 100 where it is left out, 100,000 at most.
     tail: Option<usize>,
+    /// Only of this instance.
     instance: Option<String>,
 }
 
 /// `GET /v1/apps/{namespace}/{name}/logs?tail=100&follow=true`: lines as server-sent events.
 pub(crate) async fn logs(
     State(parts): Shared,
-    Path((namespace, name)): Path<(String, String)>,
-    uri: Uri,
-) -> Answer {
-    let LogsQuery { follow, tail, instance } = query(&uri)?;
+    Path(AppPath { namespace, name }): Path<AppPath>,
+    Query(LogsQuery { follow, tail, instance }): Query<LogsQuery>,
+) -> Result<Events<LogLine>, Refusal> {
     let app = app_id(&namespace, &name)?;
     if parts.control.view().documents.app(&app).is_none() {
         return Err(no_app(&app));
@@ -151,17 +172,30 @@ pub(crate) async fn logs(
         return Err(Refusal::not_found(text).remedy("`dodai ps` lists the instances"));
     }
     let lines = parts.node.logs(&app, instance.as_ref(), tail.unwrap_or(100).min(MAX_TAIL), follow);
-    Ok(feed::respond(lines, parts.tasks.clone()))
+    Ok(Events::of(lines, parts.tasks.clone()))
+}
+
+/// An artefact that was uploaded.
+#[derive(Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Digest")]
+pub(crate) struct Stored {
+    /// Its digest, `sha256:...`.
+    digest: String,
+}
+
+impl Ask for Stored {
+    const LOOKS: &'static str = r#"{"digest": "sha256:..."}"#;
 }
 
 /// `POST /v1/artifacts`: a component as the body.
-pub(crate) async fn upload(State(parts): Shared, body: Body) -> Answer {
+pub(crate) async fn upload(State(parts): Shared, body: Sent<Wasm>) -> Answer<Stored> {
     let digest = keep(&parts, body).await?;
-    answer(&json!({ "digest": digest.as_str() }))
+    json(&Stored { digest: digest.to_string() })
 }
 
-async fn keep(parts: &Parts, body: Body) -> Result<Digest, Refusal> {
-    let bytes = read(body, MAX_ARTIFACT_BYTES).await?;
+async fn keep<M>(parts: &Parts, body: Sent<M>) -> Result<Digest, Refusal> {
+    let bytes = body.read(MAX_ARTIFACT_BYTES).await?;
     // A component begins like every WASM file, and then says that it is one (layer 1).
     if bytes.get(..4) != Some(b"\0asm") || bytes.get(6..8) != Some(&[1, 0]) {
         let text = "the body is not a WASM component";
@@ -171,92 +205,129 @@ async fn keep(parts: &Parts, body: Body) -> Result<Digest, Refusal> {
     parts.artifacts.put(bytes).await
 }
 
-/// `POST /v1/artifacts/{digest}/prepare`: compiles it.
-pub(crate) async fn prepare(State(parts): Shared, Path(digest): Path<String>) -> Answer {
-    parts.artifacts.prepare("the upload", &Digest::new(&digest)).await?;
-    answer(&json!({ "digest": digest }))
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct ArtifactPath {
+    /// The digest of the artefact.
+    digest: String,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stored {
+/// `POST /v1/artifacts/{digest}/prepare`: compiles it.
+pub(crate) async fn prepare(
+    State(parts): Shared,
+    Path(ArtifactPath { digest }): Path<ArtifactPath>,
+) -> Answer<Stored> {
+    parts.artifacts.prepare("the upload", &Digest::new(&digest)).await?;
+    json(&Stored { digest })
+}
+
+/// An app that got another artefact.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Deployed {
+    /// The app, `namespace/name`.
+    app: String,
+    /// The digest of its artefact.
     digest: String,
+    /// The generation of its document.
+    generation: Option<u64>,
 }
 
 /// `POST /v1/apps/{namespace}/{name}/deploy`: a component as the body, or `{"digest": "sha256:..."}`.
 pub(crate) async fn deploy(
     State(parts): Shared,
-    Path((namespace, name)): Path<(String, String)>,
+    Path(AppPath { namespace, name }): Path<AppPath>,
+    Actor(actor): Actor,
     headers: HeaderMap,
-    body: Body,
-) -> Answer {
+    body: Sent<Or<Json<Stored>, Wasm>>,
+) -> Answer<Deployed> {
     let app = app_id(&namespace, &name)?;
     let digest = if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
-        let body = read(body, 4096).await?;
-        let stored: Stored = serde_json::from_slice(&body).map_err(|error| {
-            Refusal::bad_request(format!("the body: {error}")).remedy("send `{\"digest\": \"sha256:...\"}`")
-        })?;
+        let stored: Stored = asked(&body.read(MAX_ASKED_BYTES).await?)?;
         Digest::new(&stored.digest)
     } else {
         keep(&parts, body).await?
     };
     // What cannot be compiled never becomes the app's artefact.
     parts.artifacts.prepare(name.as_str(), &digest).await?;
-    let document = parts.control.deploy(&app, &digest, &actor(&headers)).await?;
+    let document = parts.control.deploy(&app, &digest, &actor).await?;
     let generation = document.metadata().generation;
-    answer(&json!({ "app": app.to_string(), "digest": digest.as_str(), "generation": generation }))
+    json(&Deployed { app: app.to_string(), digest: digest.to_string(), generation })
+}
+
+/// An app that is restarted.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Restarted {
+    /// The app, `namespace/name`.
+    app: String,
+    /// The generation of its document.
+    generation: Option<u64>,
 }
 
 /// `POST /v1/apps/{namespace}/{name}/restart`: new instances beside the old, then in their place.
 pub(crate) async fn restart(
     State(parts): Shared,
-    Path((namespace, name)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Answer {
+    Path(AppPath { namespace, name }): Path<AppPath>,
+    Actor(actor): Actor,
+) -> Answer<Restarted> {
     let app = app_id(&namespace, &name)?;
-    let document = parts.control.restart(&app, &actor(&headers)).await?;
-    answer(&json!({ "app": app.to_string(), "generation": document.metadata().generation }))
+    let document = parts.control.restart(&app, &actor).await?;
+    json(&Restarted { app: app.to_string(), generation: document.metadata().generation })
 }
 
-#[derive(Default, Deserialize)]
+/// Where to go back to.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Back {
+#[schemars(rename = "Rollback")]
+pub(crate) struct Back {
+    /// The revision; the one that served before where it is left out.
     to: Option<String>,
+}
+
+impl Ask for Back {
+    const LOOKS: &'static str = r#"{"to": "REVISION"}"#;
+}
+
+/// An app that goes back.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct RolledBack {
+    /// The app, `namespace/name`.
+    app: String,
+    /// The revision that it goes back to.
+    revision: String,
+    /// The generation of its document.
+    generation: Option<u64>,
 }
 
 /// `POST /v1/apps/{namespace}/{name}/rollback` with `{"to": "0123456789"}`; without, to the revision that served
 /// before.
 pub(crate) async fn rollback(
     State(parts): Shared,
-    Path((namespace, name)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
+    Path(AppPath { namespace, name }): Path<AppPath>,
+    Actor(actor): Actor,
+    Asked(Back { to }): Asked<Back>,
+) -> Answer<RolledBack> {
     let app = app_id(&namespace, &name)?;
-    let body = read(body, 4096).await?;
-    let Back { to } = if body.is_empty() { Ok(Back::default()) } else { serde_json::from_slice(&body) }
-        .map_err(|error| {
-            Refusal::bad_request(format!("the body: {error}")).remedy("send `{\"to\": \"REVISION\"}`")
-        })?;
     let to: Option<dodai_api::RevisionId> = to
         .map(|id| id.parse())
         .transpose()
         .map_err(|error: dodai_api::Invalid| Refusal::bad_request(error.message).remedy(error.remedy))?;
     let to = to.map(|id| RevisionId::new(id.as_str()));
-    let (document, revision) = parts.control.rollback(&app, to.as_ref(), &actor(&headers)).await?;
+    let (document, revision) = parts.control.rollback(&app, to.as_ref(), &actor).await?;
     let generation = document.metadata().generation;
-    answer(&json!({ "app": app.to_string(), "revision": revision.as_str(), "generation": generation }))
+    json(&RolledBack { app: app.to_string(), revision: revision.to_string(), generation })
 }
 
-#[derive(Deserialize)]
-struct CallQuery {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct CallQuery {
+    /// The app, `namespace/name`.
     app: String,
+    /// Path and query of the call.
     path: String,
+    /// The method of the call; GET where it is left out.
     method: Option<String>,
 }
 
 /// The answer to a call that failed on its way to the app: a refusal, with what its caller would have got beside it.
-fn failed(parts: &Parts, app: &AppId, failure: &Failure) -> Answer {
+fn failed(parts: &Parts, app: &AppId, failure: &Failure) -> Result<Response, Refusal> {
     let documents = &parts.control.view().documents;
     let named = documents.endpoints().any(|one| one.metadata.name.as_str() == app.name.as_str());
     // A name that means nothing in the mesh was looked for outside; that answer would only mislead.
@@ -275,8 +346,12 @@ fn failed(parts: &Parts, app: &AppId, failure: &Failure) -> Answer {
 
 /// `POST /v1/call?app=default/shop&path=/&method=GET`: a call through the mesh as somebody outside. Headers
 /// travel in `dodai-call-header: name: value`, both ways, so that they never mix with those of this API.
-pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, body: Body) -> Answer {
-    let CallQuery { app, path, method } = query(&uri)?;
+pub(crate) async fn call(
+    State(parts): Shared,
+    Query(CallQuery { app, path, method }): Query<CallQuery>,
+    headers: HeaderMap,
+    body: Sent<Octets>,
+) -> Result<Raw<Octets>, Refusal> {
     let app = AppId::parse(&app).map_err(|error| Refusal::bad_request(error.to_string()))?;
     if !path.starts_with('/') {
         return Err(Refusal::bad_request(format!("the path `{path}` does not begin with `/`")));
@@ -297,13 +372,13 @@ pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, bod
         request = request.header(name.trim(), value.trim());
     }
     let (head, ()) = request.body(()).map_err(bad)?.into_parts();
-    let body = read(body, crate::api::MAX_DOCUMENTS_BYTES).await?;
+    let body = body.read(MAX_DOCUMENTS_BYTES).await?;
     let mut context = Context::new(Caller::Outside, Span::root(false));
     context.deadline = Some(Instant::now() + CALL_DEADLINE);
     let call = Call { head, body: dodai_core::body::Body::full(body), context };
     let reply = match parts.door.enter(call).await {
         Ok(reply) => reply,
-        Err(failure) => return failed(&parts, &app, &failure),
+        Err(failure) => return failed(&parts, &app, &failure).map(Raw::new),
     };
     let mut response = http::Response::new(Body::from_stream(frames(reply.body)));
     let out = response.headers_mut();
@@ -315,7 +390,7 @@ pub(crate) async fn call(State(parts): Shared, uri: Uri, headers: HeaderMap, bod
             out.append(CALL_HEADER, pair);
         }
     }
-    Ok(response)
+    Ok(Raw::new(response))
 }
 
 fn no_app(app: &AppId) -> Refusal {

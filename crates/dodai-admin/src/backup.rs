@@ -20,8 +20,9 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
 use crate::Refusal;
-use crate::api::{Answer, Shared, read};
+use crate::api::Shared;
 use crate::seam::Ledger;
+use crate::wire::{Nothing, Octets, Raw, Sent};
 
 /// How much of a copy is sent at once, in bytes.
 const PIECE: usize = 64 << 10;
@@ -29,8 +30,8 @@ const PIECE: usize = 64 << 10;
 const MAX_BODY: usize = 16 << 10;
 
 /// `POST /v1/store/backup`: a copy of the store, as the answer's body.
-pub(crate) async fn backup(State(parts): Shared, body: Body) -> Answer {
-    if !read(body, MAX_BODY).await?.is_empty() {
+pub(crate) async fn backup(State(parts): Shared, body: Sent<Nothing>) -> Result<Raw<Octets>, Refusal> {
+    if !body.read(MAX_BODY).await?.is_empty() {
         let text = "a backup is not written on the server's machine: it is the answer to this request";
         return Err(Refusal::bad_request(text)
             .remedy("send no body and keep the answer, as `dodai store backup FILE` does"));
@@ -55,7 +56,7 @@ pub(crate) async fn backup(State(parts): Shared, body: Body) -> Answer {
             Err(error) => Some((Err(error), None)),
         }
     });
-    Ok((head, Body::from_stream(pieces)).into_response())
+    Ok(Raw::new((head, Body::from_stream(pieces)).into_response()))
 }
 
 async fn piece(file: &mut File) -> io::Result<Bytes> {

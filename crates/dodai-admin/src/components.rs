@@ -1,41 +1,60 @@
 //! Components as they stand, and what apps keep in state stores.
 
+use std::collections::BTreeMap;
+
 use axum::extract::{Path, State};
 use dodai_api::{Document, Kind};
 use dodai_core::id::AppId;
-use http::Uri;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use crate::Refusal;
-use crate::api::{Answer, Shared, json as answer, query};
-use crate::seam::Shelf;
+use crate::api::Shared;
+use crate::seam::{Kept, Keys, Shelf};
+use crate::wire::{Answer, Query, json};
 
 /// How many keys one answer has when nothing is said, and at most.
 const USUAL_KEYS: usize = 100;
 const MAX_KEYS: usize = 1000;
 
-/// One component, without its settings: those are in its document.
-#[derive(Serialize)]
-struct Row {
+/// One component as it stands, without its settings: those are in its document.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Component")]
+pub(crate) struct Row {
+    /// Its namespace.
     namespace: String,
+    /// Its name.
     name: String,
+    /// What it is, such as `state.sqlite`.
     #[serde(rename = "type")]
     kind: String,
+    /// The version of its type.
     version: String,
+    /// The apps that may use it; empty for all of its namespace.
     scopes: Vec<String>,
     /// Whether this build has a driver for it.
     known: bool,
-    /// Whether it can be used; `None` if no base has said so yet.
+    /// Whether it can be used; null if no base has said so yet.
     ready: Option<bool>,
     /// Why not.
     reason: String,
 }
 
+/// Components as they stand.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Components {
+    /// By namespace and name.
+    items: Vec<Row>,
+    /// The types that this build has drivers for.
+    types: Vec<String>,
+    /// Who listens, such as `default/shop events/order.placed`; the reason of those that do not run.
+    subscriptions: BTreeMap<String, Option<String>>,
+}
+
 /// `GET /v1/components`.
-pub(crate) async fn list(State(parts): Shared) -> Answer {
+pub(crate) async fn list(State(parts): Shared) -> Answer<Components> {
     let (view, state) = (parts.control.view(), parts.node.state());
-    let mut rows = Vec::new();
+    let mut items = Vec::new();
     for document in view.documents.of_kind(Kind::Component) {
         let Document::Component(component) = document.as_ref() else { continue };
         let (namespace, name) =
@@ -47,7 +66,7 @@ pub(crate) async fn list(State(parts): Shared) -> Answer {
         });
         let told: Vec<&Option<String>> = told.map(|(_, reason)| reason).collect();
         let reason = told.iter().find_map(|reason| reason.as_deref()).unwrap_or_default().to_owned();
-        rows.push(Row {
+        items.push(Row {
             known: parts.about.component_types.contains(&component.spec.kind),
             kind: component.spec.kind.clone(),
             version: component.spec.version.clone(),
@@ -58,9 +77,9 @@ pub(crate) async fn list(State(parts): Shared) -> Answer {
             name,
         });
     }
-    rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
-    let subscriptions = parts.node.subscriptions();
-    answer(&json!({ "items": rows, "types": parts.about.component_types, "subscriptions": subscriptions }))
+    items.sort_by(|a: &Row, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    let (types, subscriptions) = (parts.about.component_types.clone(), parts.node.subscriptions());
+    json(&Components { items, types, subscriptions })
 }
 
 fn shelf(namespace: &str, name: &str, store: String) -> Result<Shelf, Refusal> {
@@ -68,33 +87,57 @@ fn shelf(namespace: &str, name: &str, store: String) -> Result<Shelf, Refusal> {
     Ok(Shelf { app: app.map_err(|error| Refusal::bad_request(error.to_string()))?, store })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct ShelfPath {
+    /// The namespace of the app.
+    namespace: String,
+    /// The app.
+    name: String,
+    /// The state store component.
+    store: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct KeysQuery {
+pub(crate) struct KeysQuery {
+    /// Only keys that begin so.
     #[serde(default)]
     prefix: String,
+    /// Only keys after this one: what the answer before said.
     after: Option<String>,
+    /// How many at most: 100 where it is left out, 1,000 in any case.
     limit: Option<usize>,
 }
 
 /// `GET /v1/apps/{namespace}/{name}/state/{store}?prefix=cart&after=cart-1&limit=100`: keys that an app keeps.
 pub(crate) async fn keys(
     State(parts): Shared,
-    Path((namespace, name, store)): Path<(String, String, String)>,
-    uri: Uri,
-) -> Answer {
-    let KeysQuery { prefix, after, limit } = query(&uri)?;
+    Path(ShelfPath { namespace, name, store }): Path<ShelfPath>,
+    Query(KeysQuery { prefix, after, limit }): Query<KeysQuery>,
+) -> Answer<Keys> {
     let limit = limit.unwrap_or(USUAL_KEYS).clamp(1, MAX_KEYS);
-    answer(&parts.node.keys(shelf(&namespace, &name, store)?, prefix, after, limit).await?)
+    json(&parts.node.keys(shelf(&namespace, &name, store)?, prefix, after, limit).await?)
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct KeptPath {
+    /// The namespace of the app.
+    namespace: String,
+    /// The app.
+    name: String,
+    /// The state store component.
+    store: String,
+    /// The key as the app knows it.
+    key: String,
 }
 
 /// `GET /v1/apps/{namespace}/{name}/state/{store}/{key}`: one value that an app keeps.
 pub(crate) async fn kept(
     State(parts): Shared,
-    Path((namespace, name, store, key)): Path<(String, String, String, String)>,
-) -> Answer {
+    Path(KeptPath { namespace, name, store, key }): Path<KeptPath>,
+) -> Answer<Kept> {
     match parts.node.value(shelf(&namespace, &name, store.clone())?, key.clone()).await? {
-        Some(value) => answer(&value),
+        Some(value) => json(&value),
         None => Err(Refusal::not_found(format!(
             "store `{store}` keeps no key `{key}` for app {namespace}/{name}"
         ))),

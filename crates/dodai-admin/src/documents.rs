@@ -1,52 +1,126 @@
 //! Documents: list, get, apply with places and dry run, delete, watch.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, State};
 use dodai_api::{Code, Document, DocumentKey, Kind, Located, Problem, Severity, Source};
 use dodai_control::control::{Changed, Control};
 use dodai_control::documents::{Apply, FieldOwner, Verdict};
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
-use crate::api::{Answer, MAX_DOCUMENTS_BYTES, Shared, json as answer, query, read};
-use crate::{Refusal, feed, mask};
+use crate::api::{MAX_DOCUMENTS_BYTES, Shared};
+use crate::feed::Events;
+use crate::seam::Change;
+use crate::wire::{Actor, Answer, Ask, Json, Or, Query, Sent, Yaml, asked, json};
+use crate::{Refusal, mask};
 
-#[derive(Deserialize)]
-struct ListQuery {
+/// What every document has.
+#[derive(JsonSchema)]
+#[expect(
+    dead_code,
+    reason = "only its schema is asked for: documents leave as values in which secrets are hidden"
+)]
+struct AnyDocument {
+    /// The version of its form.
+    #[serde(rename = "apiVersion")]
+    api_version: String,
+    /// What it is.
     kind: String,
+    /// Its name, and what the server keeps beside it.
+    metadata: Map<String, Value>,
+    /// What its kind says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spec: Option<Value>,
+    /// What the server says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Value>,
+    /// What kinds have beside that.
+    #[serde(flatten)]
+    more: Map<String, Value>,
+}
+
+/// A document of any kind, canonical and without secrets; the schema of its kind is at `/v1/schema/{kind}`.
+#[derive(Serialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(rename = "Document", with = "AnyDocument")]
+pub(crate) struct Shown(Value);
+
+impl From<&Document> for Shown {
+    fn from(document: &Document) -> Shown {
+        Shown::of(document.to_value())
+    }
+}
+
+impl Shown {
+    fn of(mut value: Value) -> Shown {
+        mask::mask(&mut value);
+        Shown(value)
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct ListQuery {
+    /// Of which kind.
+    kind: String,
+    /// Only of this namespace.
     namespace: Option<String>,
 }
 
+/// Documents of a kind.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Documents {
+    /// By namespace and name.
+    items: Vec<Shown>,
+}
+
 /// `GET /v1/documents?kind=App&namespace=default`.
-pub(crate) async fn list(State(parts): Shared, uri: Uri) -> Answer {
-    let ListQuery { kind, namespace } = query(&uri)?;
+pub(crate) async fn list(
+    State(parts): Shared,
+    Query(ListQuery { kind, namespace }): Query<ListQuery>,
+) -> Answer<Documents> {
     let kind: Kind = kind.parse().map_err(unreadable)?;
     let namespace = namespace.map(|text| text.parse()).transpose().map_err(unreadable)?;
     let documents = parts.control.list(kind, namespace.as_ref()).await?;
-    answer(&json!({ "items": documents.iter().map(shown).collect::<Vec<_>>() }))
+    json(&Documents { items: documents.iter().map(Shown::from).collect() })
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct DocumentPath {
+    /// Its kind.
+    kind: String,
+    /// Its namespace; `default` for kinds that have none.
+    namespace: String,
+    /// Its name.
+    name: String,
 }
 
 /// `GET /v1/documents/{kind}/{namespace}/{name}`.
-pub(crate) async fn get(State(parts): Shared, Path(path): Path<(String, String, String)>) -> Answer {
-    answer(&shown(&parts.control.get(&key(&path)?).await?))
+pub(crate) async fn get(State(parts): Shared, Path(path): Path<DocumentPath>) -> Answer<Shown> {
+    json(&Shown::from(&parts.control.get(&key(&path)?).await?))
+}
+
+/// A document that was removed.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Deleted {
+    /// Its key, `kind/namespace/name`.
+    deleted: String,
 }
 
 /// `DELETE /v1/documents/{kind}/{namespace}/{name}`.
 pub(crate) async fn delete(
     State(parts): Shared,
-    headers: HeaderMap,
-    Path(path): Path<(String, String, String)>,
-) -> Answer {
+    Path(path): Path<DocumentPath>,
+    Actor(actor): Actor,
+) -> Answer<Deleted> {
     let key = key(&path)?;
-    parts.control.delete(&key, &actor(&headers)).await?;
-    answer(&json!({ "deleted": key.to_string() }))
+    parts.control.delete(&key, &actor).await?;
+    json(&Deleted { deleted: key.to_string() })
 }
 
-fn key((kind, namespace, name): &(String, String, String)) -> Result<DocumentKey, Refusal> {
+fn key(DocumentPath { kind, namespace, name }: &DocumentPath) -> Result<DocumentKey, Refusal> {
     Ok(DocumentKey {
         kind: kind.parse().map_err(unreadable)?,
         namespace: namespace.parse().map_err(unreadable)?,
@@ -58,67 +132,87 @@ fn unreadable(error: dodai_api::Invalid) -> Refusal {
     Refusal::bad_request(error.to_string())
 }
 
-/// A document as it leaves: canonical, without secrets.
-fn shown(document: &Document) -> Value {
-    let mut value = document.to_value();
-    mask::mask(&mut value);
-    value
-}
-
-/// Who writes, for the change log: what the client says of itself.
-pub(crate) fn actor(headers: &HeaderMap) -> String {
-    let name = headers.get("dodai-actor").and_then(|value| value.to_str().ok()).unwrap_or("api");
-    name.chars().take(64).collect()
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct ApplyQuery {
+pub(crate) struct ApplyQuery {
+    /// Only say what would change.
     #[serde(default)]
     dry_run: bool,
+    /// Remove what this scope no longer has.
     prune: Option<String>,
+    /// `cli`, `file` or `console`; `cli` where it is left out.
     owner: Option<String>,
+    /// What a YAML body is called in problems.
     file: Option<String>,
+    /// Only if the document, which is the only one, is still at this revision.
     if_revision: Option<u64>,
 }
 
-/// Several files in one request.
-#[derive(Deserialize)]
+/// Documents in files, so that problems name them.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Files {
+pub(crate) struct Files {
+    /// The files.
     files: Vec<File>,
     /// Digests of artefacts that were uploaded, by `namespace/name` of the app.
     #[serde(default)]
     artifacts: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
+impl Ask for Files {
+    const LOOKS: &'static str = r#"{"files": [{"name", "content"}]}"#;
+}
+
+/// One file.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub(crate) struct File {
+    /// What it is called in problems.
     name: String,
+    /// Its documents, as YAML or JSON.
     content: String,
 }
 
-#[derive(Serialize)]
-struct Outcome {
+/// What became of one document.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Written")]
+pub(crate) struct Outcome {
+    /// Its key, `kind/namespace/name`.
     key: String,
+    /// `created`, `configured`, `unchanged` or `pruned`.
     verdict: &'static str,
+    /// Its generation; null where it was removed.
     generation: Option<u64>,
+    /// What would change; of a dry run only.
     changes: Vec<dodai_api::Change>,
+}
+
+/// What became of documents.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Applied {
+    /// Whether nothing was written.
+    dry_run: bool,
+    /// Each of them, and those that were pruned.
+    documents: Vec<Outcome>,
+    /// What will not do what it seems to.
+    warnings: Vec<Problem>,
 }
 
 /// `POST /v1/documents`: YAML or JSON documents as the body, or `{"files": [{"name", "content"}]}` with
 /// content type `application/json`, so that problems name files and lines. With `ifRevision=7` one document is
 /// written only if it is still at that revision.
-pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, body: Body) -> Answer {
-    let ApplyQuery { dry_run, prune, owner, file, if_revision } = query(&uri)?;
-    let body = read(body, MAX_DOCUMENTS_BYTES).await?;
+pub(crate) async fn apply(
+    State(parts): Shared,
+    Query(ApplyQuery { dry_run, prune, owner, file, if_revision }): Query<ApplyQuery>,
+    Actor(actor): Actor,
+    headers: HeaderMap,
+    body: Sent<Or<Json<Files>, Yaml>>,
+) -> Answer<Applied> {
+    let body = body.read(MAX_DOCUMENTS_BYTES).await?;
     let json_body = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     let files = if json_body {
-        serde_json::from_slice::<Files>(&body).map_err(|error| {
-            Refusal::bad_request(format!("the body: {error}"))
-                .remedy("send `{\"files\": [{\"name\", \"content\"}]}`")
-        })?
+        asked(&body)?
     } else {
         let content = String::from_utf8_lossy(&body).into_owned();
         Files { files: vec![File { name: file.unwrap_or_default(), content }], artifacts: BTreeMap::new() }
@@ -142,7 +236,6 @@ pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, bo
     }
     let known: Vec<&str> = parts.about.component_types.iter().map(String::as_str).collect();
     warnings.extend(dodai_api::unknown_drivers(&documents, &known));
-    let actor = actor(&headers);
     let mut before = BTreeMap::new();
     if dry_run {
         for document in &documents {
@@ -163,14 +256,14 @@ pub(crate) async fn apply(State(parts): Shared, uri: Uri, headers: HeaderMap, bo
         };
         Outcome { key, verdict: written.verdict.as_str(), generation: written.generation, changes }
     };
-    let written: Vec<Outcome> = applied.written.iter().map(outcome).collect();
+    let written = applied.written.iter().map(outcome).collect();
     // What the client has at hand is uploaded before it counts; that it is not here yet says nothing.
     let at_hand = |one: &Problem| {
         one.code == Code::UnknownReference
             && files.artifacts.values().any(|digest| one.message.contains(digest))
     };
     warnings.extend(applied.warnings.into_iter().filter(|one| !at_hand(one)));
-    answer(&json!({ "dryRun": dry_run, "documents": written, "warnings": warnings }))
+    json(&Applied { dry_run, documents: written, warnings })
 }
 
 async fn stored(control: &Control, key: &DocumentKey) -> Result<Option<Document>, Refusal> {
@@ -254,7 +347,7 @@ fn difference(old: Option<&Document>, new: &Document) -> Vec<dodai_api::Change> 
     let mut new = plain(new);
     if old.is_null() {
         mask::mask(&mut new);
-        return dodai_api::diff(&json!({}), &new);
+        return dodai_api::diff(&Value::Object(Map::new()), &new);
     }
     mask::mask_pair(&mut old, &mut new);
     dodai_api::diff(&old, &new)
@@ -278,59 +371,106 @@ fn plain(document: &Document) -> Value {
     value
 }
 
+/// A kind of document.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Kind")]
+pub(crate) struct KindRow {
+    /// Its word.
+    kind: &'static str,
+    /// The versions that its documents may have.
+    api_versions: &'static [&'static str],
+    /// Whether its documents are in namespaces.
+    namespaced: bool,
+    /// The keys of those there are, `kind/namespace/name`.
+    documents: Vec<String>,
+}
+
+/// Every kind of document.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Kinds {
+    /// Each of them.
+    items: Vec<KindRow>,
+}
+
 /// `GET /v1/kinds`: every kind of document, with how many there are.
-pub(crate) async fn kinds(State(parts): Shared) -> Answer {
+pub(crate) async fn kinds(State(parts): Shared) -> Answer<Kinds> {
     let view = parts.control.view();
-    let row = |kind: &Kind| {
-        json!({
-            "kind": kind.as_str(),
-            "apiVersions": kind.api_versions(),
-            "namespaced": kind.is_namespaced(),
-            "documents": view.documents.keys(*kind).map(ToString::to_string).collect::<Vec<_>>(),
-        })
+    let row = |kind: &Kind| KindRow {
+        kind: kind.as_str(),
+        api_versions: kind.api_versions(),
+        namespaced: kind.is_namespaced(),
+        documents: view.documents.keys(*kind).map(ToString::to_string).collect(),
     };
-    answer(&json!({ "items": Kind::ALL.iter().map(row).collect::<Vec<_>>() }))
+    json(&Kinds { items: Kind::ALL.iter().map(row).collect() })
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct KindPath {
+    /// The kind.
+    kind: String,
 }
 
 /// `GET /v1/schema/{kind}`: the JSON schema of a kind.
-pub(crate) async fn schema(Path(kind): Path<String>) -> Answer {
-    answer(&dodai_api::schema(kind.parse().map_err(unreadable)?))
+pub(crate) async fn schema(Path(KindPath { kind }): Path<KindPath>) -> Answer<Value> {
+    json(&dodai_api::schema(kind.parse().map_err(unreadable)?))
 }
 
 /// How many versions of a document one answer has.
 const MAX_VERSIONS: usize = 100;
 
+/// A version of a document.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Version {
+    #[serde(flatten)]
+    change: Change,
+    /// The document; null where it was removed, or where the version is no longer kept.
+    document: Option<Shown>,
+}
+
+/// The versions of a document, newest first.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Versions {
+    /// At most 100.
+    items: Vec<Version>,
+}
+
 /// `GET /v1/history/{kind}/{namespace}/{name}`: the last versions of a document, newest first, with who made them, also
 /// when it is there no more; `document` is null where it was removed or where the version is no longer kept.
-pub(crate) async fn history(State(parts): Shared, Path(path): Path<(String, String, String)>) -> Answer {
+pub(crate) async fn history(State(parts): Shared, Path(path): Path<DocumentPath>) -> Answer<Versions> {
     let stored = format!("/{}", key(&path)?);
-    let mut versions = Vec::new();
+    let mut items = Vec::new();
     for change in parts.ledger.changes_of(stored.clone(), MAX_VERSIONS).await? {
         let found = parts.ledger.at(stored.clone(), change.revision).await?;
         let document = found.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        let document = document.map(|mut value| {
-            mask::mask(&mut value);
-            value
-        });
-        let mut version =
-            serde_json::to_value(&change).map_err(|error| Refusal::internal(error.to_string()))?;
-        version["document"] = document.unwrap_or_default();
-        versions.push(version);
+        items.push(Version { change, document: document.map(Shown::of) });
     }
-    answer(&json!({ "items": versions }))
+    json(&Versions { items })
 }
 
-#[derive(Deserialize)]
-struct WatchQuery {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct WatchQuery {
+    /// Only of this kind.
     kind: Option<String>,
+    /// Only of this namespace.
     namespace: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What a watch tells of a document.
+#[derive(Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
-enum Told {
-    Put { document: Value },
-    Deleted { key: String },
+#[schemars(rename = "Watched")]
+pub(crate) enum Told {
+    /// It is there, or is so now.
+    Put {
+        /// The document.
+        document: Shown,
+    },
+    /// It was removed.
+    Deleted {
+        /// Its key, `kind/namespace/name`.
+        key: String,
+    },
 }
 
 /// Which documents a watcher wants.
@@ -347,8 +487,10 @@ impl Filter {
 }
 
 /// `GET /v1/watch?kind=App&namespace=default`: what there is, then every change, as server-sent events.
-pub(crate) async fn watch(State(parts): Shared, uri: Uri) -> Answer {
-    let WatchQuery { kind, namespace } = query(&uri)?;
+pub(crate) async fn watch(
+    State(parts): Shared,
+    Query(WatchQuery { kind, namespace }): Query<WatchQuery>,
+) -> Result<Events<Told>, Refusal> {
     let kind = kind.map(|text| text.parse()).transpose().map_err(unreadable)?;
     let filter = Filter { kind, namespace };
     let watch = parts.control.watch();
@@ -357,7 +499,7 @@ pub(crate) async fn watch(State(parts): Shared, uri: Uri) -> Answer {
         .documents
         .iter()
         .filter(|(key, _)| filter.takes(key))
-        .filter_map(|(key, _)| Some(Told::Put { document: shown(&view.document(key)?) }));
+        .filter_map(|(key, _)| Some(Told::Put { document: Shown::from(&view.document(key)?) }));
     let queue: VecDeque<Told> = present.collect();
     let stream =
         futures_util::stream::unfold((watch, queue, filter), |(mut watch, mut queue, filter)| async move {
@@ -367,7 +509,7 @@ pub(crate) async fn watch(State(parts): Shared, uri: Uri) -> Answer {
                 }
                 let told = watch.next().await?.into_iter().filter_map(|changed| match changed {
                     Changed::Put(document) => {
-                        filter.takes(&document.key()).then(|| Told::Put { document: shown(&document) })
+                        filter.takes(&document.key()).then(|| Told::Put { document: Shown::from(&document) })
                     }
                     Changed::Deleted(key) => {
                         filter.takes(&key).then(|| Told::Deleted { key: key.to_string() })
@@ -376,5 +518,5 @@ pub(crate) async fn watch(State(parts): Shared, uri: Uri) -> Answer {
                 queue.extend(told);
             }
         });
-    Ok(feed::respond(stream, Arc::clone(&parts).tasks.clone()))
+    Ok(Events::of(stream, parts.tasks.clone()))
 }

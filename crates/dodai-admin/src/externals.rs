@@ -6,11 +6,12 @@ use axum::extract::State;
 use dodai_control::control::View;
 use dodai_core::id::AppId;
 use futures_util::StreamExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::net::TcpStream;
 
-use crate::api::{Answer, Shared, json as answer};
+use crate::api::Shared;
+use crate::wire::{Answer, json};
 
 /// The longest that somebody may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 32;
 
 /// One address of an app that runs elsewhere, as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct External {
     /// The app, `namespace/name`.
     pub app: String,
@@ -34,11 +35,18 @@ pub struct External {
     pub created: Option<String>,
 }
 
+/// Apps that run elsewhere.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Externals {
+    /// Each of their addresses.
+    items: Vec<External>,
+}
+
 /// `GET /v1/externals`: tries every address, so it may take a second.
-pub(crate) async fn list(State(parts): Shared) -> Answer {
+pub(crate) async fn list(State(parts): Shared) -> Answer<Externals> {
     let all = all(&parts.control.view());
     let items: Vec<External> = futures_util::stream::iter(all).map(tried).buffered(AT_ONCE).collect().await;
-    answer(&json!({ "items": items }))
+    json(&Externals { items })
 }
 
 /// Every address, with how its app is started; nothing is tried yet.

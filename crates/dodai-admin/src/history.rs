@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::seam::{Pair, Traffic};
@@ -22,9 +23,10 @@ pub const MAX_TRACKS: usize = 2000;
 /// So long a track must have been quiet before another takes its place; those in use would only drive each other out.
 const QUIET_SECONDS: u64 = 60;
 
-/// One step of a series. Serialises as
-/// `[second, calls, errors, p50_us, p99_us, cpu_milli, memory_bytes, covered_ms]`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// One step of a series: second, calls, errors, p50 and p99 in microseconds, thousandths of a core, bytes of memory, and
+/// how long the step really was in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, JsonSchema)]
+#[serde(into = "Row")]
 pub struct Point {
     /// When it begins, in seconds since 1970.
     pub second: u64,
@@ -44,20 +46,22 @@ pub struct Point {
     pub covered_ms: u32,
 }
 
-impl Serialize for Point {
-    fn serialize<S: serde::Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+/// A point as it is sent.
+type Row = (u64, u32, u32, u64, u64, u64, u64, u32);
+
+impl From<Point> for Row {
+    fn from(point: Point) -> Row {
         let round = |value: f32| value.round() as u64;
         (
-            self.second,
-            self.calls,
-            self.errors,
-            round(self.p50_us),
-            round(self.p99_us),
-            round(self.cpu_milli),
-            self.memory_bytes,
-            self.covered_ms,
+            point.second,
+            point.calls,
+            point.errors,
+            round(point.p50_us),
+            round(point.p99_us),
+            round(point.cpu_milli),
+            point.memory_bytes,
+            point.covered_ms,
         )
-            .serialize(out)
     }
 }
 
@@ -234,7 +238,7 @@ fn keep(ring: &mut VecDeque<Kept>, kept: Kept, oldest: u64) {
 }
 
 /// Which part of the past is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Range {
     /// The length of a step in seconds.
     pub step: u64,
@@ -272,8 +276,12 @@ pub struct History {
     open_ms: u64,
 }
 
-/// What was carried over a range in all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// One edge in the last second: caller, app, calls, errors, p50 and p99 in microseconds.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+pub struct LiveEdge<'a>(&'a str, &'a str, u32, u32, u64, u64);
+
+/// What was carried over a range in all; quantiles are those of all its calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Sum {
     /// Calls that ended.
     pub calls: u64,
@@ -285,13 +293,17 @@ pub struct Sum {
     pub p99_us: u64,
 }
 
-/// One edge over a range, with its points if they were asked for.
-#[derive(Debug, Serialize)]
+/// Calls of one caller to one app over a range.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Edge")]
 pub struct EdgeOf {
+    /// The caller: an app, `outside` or `base`.
     caller: String,
+    /// The app, or what else is called; empty when no route matched.
     app: String,
     #[serde(flatten)]
     sum: Sum,
+    /// Its points, where one app was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     points: Vec<Point>,
 }
@@ -373,13 +385,13 @@ impl History {
         all.filter_map(|(app, track)| Some((app.as_str(), track.latest(self.second)?))).collect()
     }
 
-    /// The last second of every edge that carried something: caller, app, calls, errors, p50 and p99 in microseconds.
-    pub fn latest_edges(&self) -> Vec<(&str, &str, u32, u32, u64, u64)> {
+    /// The last second of every edge that carried something.
+    pub fn latest_edges(&self) -> Vec<LiveEdge<'_>> {
         let mut rows = Vec::new();
         for ((caller, app), track) in &self.edges {
             if let Some(point) = track.latest(self.second).filter(|point| point.calls > 0) {
                 let (p50, p99) = (point.p50_us.round() as u64, point.p99_us.round() as u64);
-                rows.push((caller.as_str(), app.as_str(), point.calls, point.errors, p50, p99));
+                rows.push(LiveEdge(caller, app, point.calls, point.errors, p50, p99));
             }
         }
         rows
@@ -394,15 +406,15 @@ impl History {
     }
 
     /// The points of all apps, or of one.
-    pub fn apps(&self, range: Range, only: Option<&str>) -> BTreeMap<&str, Vec<Point>> {
+    pub fn apps(&self, range: Range, only: Option<&str>) -> BTreeMap<String, Vec<Point>> {
         let wanted = self.apps.iter().filter(|(app, _)| only.is_none_or(|only| only == *app));
-        wanted.map(|(app, track)| (app.as_str(), track.points(range))).collect()
+        wanted.map(|(app, track)| (app.clone(), track.points(range))).collect()
     }
 
     /// What all apps got over a range, or one.
-    pub fn sums(&self, range: Range, only: Option<&str>) -> BTreeMap<&str, Sum> {
+    pub fn sums(&self, range: Range, only: Option<&str>) -> BTreeMap<String, Sum> {
         let wanted = self.apps.iter().filter(|(app, _)| only.is_none_or(|only| only == *app));
-        wanted.map(|(app, track)| (app.as_str(), track.sum(range, &self.bounds_s))).collect()
+        wanted.map(|(app, track)| (app.clone(), track.sum(range, &self.bounds_s))).collect()
     }
 
     /// The edges that carried something, or those of one app with their points.
@@ -466,7 +478,7 @@ mod tests {
         assert_eq!(points, [(101, 100, 50), (104, 2, 0)]);
         let edge = &history.edges(history.range(60), Some("default/shop"))[0];
         assert_eq!((edge.sum.calls, edge.sum.errors, edge.points.len()), (102, 50, 2));
-        assert_eq!(history.latest_edges(), [("outside", "default/shop", 2, 0, 500, 990)]);
+        assert_eq!(history.latest_edges(), [LiveEdge("outside", "default/shop", 2, 0, 500, 990)]);
     }
 
     #[test]

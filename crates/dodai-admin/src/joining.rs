@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::State;
 use dodai_core::id::BaseId;
-use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
-use serde_json::json;
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::Refusal;
-use crate::api::{Answer, Shared, json as answer, read};
-use crate::documents::actor;
+use crate::api::Shared;
+use crate::wire::{Actor, Answer, Ask, Asked, json};
 
 /// How long a token is good unless asked otherwise.
 const DEFAULT_TTL: Duration = Duration::from_secs(15 * 60);
@@ -32,24 +31,51 @@ pub struct Joining {
     pub domain: String,
 }
 
-#[derive(Deserialize)]
+/// What token is wanted.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Wanted {
+#[schemars(rename = "TokenWanted")]
+pub(crate) struct Wanted {
+    /// The only base that may use it; any where it is left out.
     base: Option<String>,
+    /// How long it is good in seconds, 15 minutes where it is left out: 10 at least, a day at most.
     ttl_seconds: Option<u64>,
 }
 
+impl Ask for Wanted {
+    const LOOKS: &'static str = r#"{"base": "one", "ttlSeconds": 900}"#;
+}
+
+/// A token with which a base joins, and what it needs beside it.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "JoinToken")]
+pub(crate) struct Made {
+    /// The token.
+    token: String,
+    /// The only base that may use it, if not any.
+    base: Option<String>,
+    /// How long it is good, in seconds.
+    ttl_seconds: u64,
+    /// `host:port` of the control stream, as bases reach it.
+    server: String,
+    /// The pin of the certificate authority.
+    pin: String,
+    /// The trust domain.
+    trust_domain: String,
+}
+
 /// `POST /v1/tokens` with `{"base": "one", "ttlSeconds": 900}`, both optional. The token is shown this once.
-pub(crate) async fn create(State(parts): Shared, headers: HeaderMap, body: Body) -> Answer {
+pub(crate) async fn create(
+    State(parts): Shared,
+    Actor(actor): Actor,
+    Asked(wanted): Asked<Wanted>,
+) -> Answer<Made> {
     let Some(joining) = &parts.joining else {
         let text = "no base can join this process";
         let refusal = Refusal::new(StatusCode::CONFLICT, "not_a_server", text);
         return Err(refusal.remedy("run `dodai server`, and make the token there"));
     };
-    let remedy = "send `{\"base\": \"one\", \"ttlSeconds\": 900}`";
-    let body = read(body, 4096).await?;
-    let wanted: Wanted = serde_json::from_slice(if body.is_empty() { b"{}" } else { &body })
-        .map_err(|error| Refusal::bad_request(format!("the body: {error}")).remedy(remedy))?;
     if let Some(base) = &wanted.base
         && let Err(error) = base.parse::<dodai_api::Name>()
     {
@@ -65,13 +91,13 @@ pub(crate) async fn create(State(parts): Shared, headers: HeaderMap, body: Body)
         return Err(Refusal::bad_request(text).remedy("make a new one when it is needed"));
     }
     let base = wanted.base.map(BaseId::new);
-    let token = parts.control.join_token(base.clone(), ttl, &actor(&headers)).await?;
-    answer(&json!({
-        "token": token.reveal(),
-        "base": base.map(|base| base.to_string()),
-        "ttlSeconds": ttl.as_secs(),
-        "server": joining.address,
-        "pin": *joining.pin.borrow(),
-        "trustDomain": joining.domain,
-    }))
+    let token = parts.control.join_token(base.clone(), ttl, &actor).await?;
+    json(&Made {
+        token: token.reveal().to_owned(),
+        base: base.map(|base| base.to_string()),
+        ttl_seconds: ttl.as_secs(),
+        server: joining.address.clone(),
+        pin: joining.pin.borrow().clone(),
+        trust_domain: joining.domain.clone(),
+    })
 }

@@ -8,22 +8,21 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use bytes::Bytes;
 use dodai_control::control::{Control, Event};
 use dodai_core::task::{Kind, Tasks};
-use futures_util::StreamExt;
-use http::{HeaderMap, Uri, header};
+use http::HeaderMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use tokio::sync::broadcast;
 
-use crate::api::{Answer, Shared, json as answer, query};
+use crate::api::Shared;
 use crate::apps::{self, Instance};
-use crate::history::{History, Point, STEP_SECONDS, Use};
+use crate::feed::Events;
+use crate::history::{EdgeOf, History, LiveEdge, Point, Range, STEP_SECONDS, Sum, Use};
 use crate::seam::Node;
+use crate::wire::{Answer, Query, json};
 
 /// Between two messages.
 const BEAT: Duration = Duration::from_secs(1);
@@ -53,8 +52,8 @@ struct Inner {
 }
 
 /// What the parts of the API are as of: a page asks again for what depends on one that has changed.
-#[derive(Serialize)]
-struct Marks {
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Marks {
     /// The store's revision: documents and the change log are as of then.
     documents: u64,
     /// Changes when instances come, go or change their phase.
@@ -63,16 +62,28 @@ struct Marks {
     node: u64,
 }
 
-/// What a message says.
-#[derive(Serialize)]
-struct Beat<'a> {
+/// What is new since a second ago.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Beat<'a> {
     /// Seconds since 1970.
     second: u64,
     #[serde(flatten)]
     marks: Marks,
+    /// The last second of every app in which something happened.
     apps: BTreeMap<&'a str, &'a Point>,
-    edges: Vec<(&'a str, &'a str, u32, u32, u64, u64)>,
+    /// Edges that carried something in it.
+    edges: Vec<LiveEdge<'a>>,
+    /// What happened.
     events: Vec<Event>,
+}
+
+/// One message: `beat` events say what is new, `anew` events that everything is to be asked for anew.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "messages are written once for all who listen; this says what they are")]
+pub(crate) enum News {
+    Beat(Beat<'static>),
+    Anew(Marks),
 }
 
 impl Live {
@@ -257,42 +268,68 @@ fn mark(text: &str) -> u64 {
     hasher.finish() >> 12
 }
 
-#[derive(Deserialize)]
-struct LiveQuery {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct LiveQuery {
+    /// Go on after the message with this id, as the header `Last-Event-ID` does.
     after: Option<u64>,
 }
 
 /// `GET /v1/live`: what is new, once a second, as server-sent events; goes on after `Last-Event-ID` or `after`.
-pub(crate) async fn live(State(parts): Shared, uri: Uri, headers: HeaderMap) -> Answer {
-    let LiveQuery { after } = query(&uri)?;
+pub(crate) async fn live(
+    State(parts): Shared,
+    Query(LiveQuery { after }): Query<LiveQuery>,
+    headers: HeaderMap,
+) -> Events<News> {
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    let tasks = parts.tasks.clone();
-    let end = async move { tasks.closing().await };
-    let events = parts.live.follow(last.or(after)).map(Ok::<_, std::convert::Infallible>).take_until(end);
-    Ok(([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response())
+    Events::written(parts.live.follow(last.or(after)), parts.tasks.clone())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct TrafficQuery {
+pub(crate) struct TrafficQuery {
+    /// How far back: 300 where it is left out, 3600 at most. Up to 300 in steps of a second, else of fifteen.
     seconds: Option<u64>,
+    /// Only this app, `namespace/name`, with the points of its edges.
     app: Option<String>,
+}
+
+/// What calls were lately.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Traffic {
+    /// The part of the past that this is about.
+    range: Range,
+    /// False on a server to which no base has told yet what it measures: then nothing is known, rather than that there
+    /// were none.
+    known: bool,
+    /// Bases that are connected and do not say what they measure, so that it is missing here.
+    silent: Vec<String>,
+    /// The points of each app.
+    apps: BTreeMap<String, Vec<Point>>,
+    /// What each app got over the whole range.
+    sums: BTreeMap<String, Sum>,
+    /// Who called whom.
+    edges: Vec<EdgeOf>,
 }
 
 /// `GET /v1/traffic?seconds=300&app=default/shop`: the last so many seconds of every app and edge, or of one app with the
 /// points of its edges.
-pub(crate) async fn traffic(State(parts): Shared, uri: Uri) -> Answer {
-    let TrafficQuery { seconds, app } = query(&uri)?;
+pub(crate) async fn traffic(
+    State(parts): Shared,
+    Query(TrafficQuery { seconds, app }): Query<TrafficQuery>,
+) -> Answer<Traffic> {
     let history = parts.live.history();
     let range = history.range(seconds.unwrap_or(300));
     let only = app.as_deref();
-    let (apps, sums, edges) =
-        (history.apps(range, only), history.sums(range, only), history.edges(range, only));
-    let known = history.knows_calls();
-    let silent = parts.node.silent();
-    answer(
-        &json!({ "range": range, "known": known, "silent": silent, "apps": apps, "sums": sums, "edges": edges }),
-    )
+    let traffic = Traffic {
+        range,
+        known: history.knows_calls(),
+        silent: parts.node.silent(),
+        apps: history.apps(range, only),
+        sums: history.sums(range, only),
+        edges: history.edges(range, only),
+    };
+    drop(history);
+    json(&traffic)
 }
 
 #[cfg(test)]

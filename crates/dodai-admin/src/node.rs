@@ -1,51 +1,117 @@
 //! The server itself: status, events, change log, configuration, messages, store, stop.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
+use dodai_control::control::Event;
 use dodai_core::id::AppId;
 use futures_util::StreamExt;
-use http::{HeaderMap, Uri, header};
-use serde::Deserialize;
-use serde_json::json;
+use http::{HeaderMap, header};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::Refusal;
-use crate::api::{Answer, MAX_VALUE_BYTES, Shared, json as answer, query, read};
-use crate::feed;
-use crate::seam::{CallFilter, ConfigKey, Message};
+use crate::api::{MAX_VALUE_BYTES, Shared};
+use crate::feed::Events;
+use crate::seam::{CallFilter, Change, ConfigKey, Message, NodeState, NotReady, Own, StoreState, Told};
+use crate::wire::{Answer, Json, Or, Query, Raw, Sent, Text, json};
+
+/// `GET /healthz`.
+pub(crate) async fn health() -> Raw<Text> {
+    Raw::new("ok\n".into_response())
+}
 
 /// `GET /metrics`.
-pub(crate) async fn metrics(State(parts): Shared, headers: HeaderMap) -> Answer {
+pub(crate) async fn metrics(State(parts): Shared, headers: HeaderMap) -> Raw<Text> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let (kind, text) = (parts.metrics)(accept);
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    Raw::new(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+/// The server.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    /// The version of the program.
+    version: String,
+    /// Its process.
+    pid: u32,
+    /// The project folder whose artefacts it can read.
+    folder: Option<PathBuf>,
+    /// Where its data is.
+    data: PathBuf,
+    /// Whether what was started first is ready, or has had its time.
+    settled: bool,
+    /// What of that is not ready.
+    not_ready: Vec<NotReady>,
+    /// What the node says of itself.
+    node: NodeState,
+    /// What the store says of itself.
+    store: StoreState,
 }
 
 /// `GET /v1/status`.
-pub(crate) async fn status(State(parts): Shared) -> Answer {
+pub(crate) async fn status(State(parts): Shared) -> Answer<Status> {
     let about = &parts.about;
     let settled = parts.settled.borrow().clone();
-    answer(&json!({
-        "version": about.version,
-        "pid": about.pid,
-        "folder": about.folder,
-        "data": about.data,
-        "settled": settled.is_some(),
-        "notReady": settled.unwrap_or_default(),
-        "node": parts.node.state(),
-        "store": parts.ledger.state().await?,
-    }))
+    json(&Status {
+        version: about.version.clone(),
+        pid: about.pid,
+        folder: about.folder.clone(),
+        data: about.data.clone(),
+        settled: settled.is_some(),
+        not_ready: settled.unwrap_or_default(),
+        node: parts.node.state(),
+        store: parts.ledger.state().await?,
+    })
 }
 
 /// How long a base may take to say what it uses, and how many are asked at once.
 const PATIENCE: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 32;
 
+/// A base that was seen.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Base {
+    /// Its name.
+    name: String,
+    /// Whether it is connected.
+    connected: bool,
+    /// Since when it is or is not, in milliseconds since 1970.
+    since_ms: u64,
+    /// The version of the snapshot in force.
+    applied: u64,
+    /// What it uses itself, modules included; null if it did not say so at once.
+    own: Option<Own>,
+    /// Why the newest snapshot was refused, if it was.
+    refused: Option<String>,
+    /// Where each listener listens.
+    listeners: BTreeMap<String, SocketAddr>,
+    /// Listeners that are not as the documents say, with the reason.
+    not_open: BTreeMap<String, String>,
+    /// Where other bases reach it.
+    mesh: Option<SocketAddr>,
+    /// The instances that are placed on it.
+    instances: Vec<String>,
+    /// Components, and whether each is ready.
+    components: BTreeMap<String, bool>,
+}
+
+/// Every base that was seen.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Bases {
+    /// By name.
+    items: Vec<Base>,
+    /// The version of the server.
+    version: String,
+}
+
 /// `GET /v1/bases`: every base that was seen, with what it reported last, and what it uses if it says so at once.
-pub(crate) async fn bases(State(parts): Shared) -> Answer {
+pub(crate) async fn bases(State(parts): Shared) -> Answer<Bases> {
     let (view, observed) = (parts.control.view(), parts.control.observed());
     let names: Vec<String> = observed.bases().map(|(base, _)| base.to_string()).collect();
     let uses = futures_util::stream::iter(names).map(|name| {
@@ -56,48 +122,69 @@ pub(crate) async fn bases(State(parts): Shared) -> Answer {
         }
     });
     let mut uses = uses.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter();
-    let mut rows = Vec::new();
+    let mut items = Vec::new();
     for (base, sighting) in observed.bases() {
         let status = &sighting.status;
         let own = view.records.instances().filter(|record| record.base == *base);
         let components = status.components.iter();
-        rows.push(json!({
-            "name": base.as_str(),
-            "connected": sighting.connected,
-            "since_ms": sighting.since,
-            "applied": status.applied,
-            "own": uses.next().flatten(),
-            "refused": status.refused.as_ref().map(|refused| &refused.reason),
-            "listeners": status.listeners,
-            "not_open": status.not_open,
-            "mesh": status.mesh,
-            "instances": own.map(|record| record.id.to_string()).collect::<Vec<_>>(),
-            "components": components.map(|(name, one)| (name.as_str(), one.ready)).collect::<BTreeMap<_, _>>(),
-        }));
+        items.push(Base {
+            name: base.to_string(),
+            connected: sighting.connected,
+            since_ms: sighting.since,
+            applied: status.applied,
+            own: uses.next().flatten(),
+            refused: status.refused.as_ref().map(|refused| refused.reason.clone()),
+            listeners: status.listeners.clone(),
+            not_open: status.not_open.clone(),
+            mesh: status.mesh,
+            instances: own.map(|record| record.id.to_string()).collect(),
+            components: components.map(|(name, one)| (name.clone(), one.ready)).collect(),
+        });
     }
-    answer(&json!({ "items": rows, "version": parts.about.version }))
+    json(&Bases { items, version: parts.about.version.clone() })
+}
+
+/// A stop that begins.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Stopping {
+    /// True.
+    stopping: bool,
+    /// The process that will end.
+    pid: u32,
 }
 
 /// `POST /v1/shutdown`: begins an orderly stop and answers at once.
-pub(crate) async fn shutdown(State(parts): Shared) -> Answer {
-    let response = answer(&json!({ "stopping": true, "pid": parts.about.pid }))?;
+pub(crate) async fn shutdown(State(parts): Shared) -> Answer<Stopping> {
+    let response = json(&Stopping { stopping: true, pid: parts.about.pid })?;
     parts.stop.send_replace(true);
     Ok(response)
 }
 
-#[derive(Deserialize)]
-struct EventsQuery {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct EventsQuery {
+    /// Only those after the one with this number.
     #[serde(default)]
     after: u64,
+    /// Whether to go on with what comes, without end.
     #[serde(default)]
     follow: bool,
 }
 
+/// What happened, oldest first.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Events")]
+pub(crate) struct Happened {
+    /// The last of them; older ones are not kept.
+    items: Vec<Event>,
+}
+
 /// `GET /v1/events?after=0&follow=false`: what happened, oldest first.
-pub(crate) async fn events(State(parts): Shared, uri: Uri) -> Answer {
-    let EventsQuery { after, follow } = query(&uri)?;
+pub(crate) async fn events(
+    State(parts): Shared,
+    Query(EventsQuery { after, follow }): Query<EventsQuery>,
+) -> Result<Or<Json<Happened>, Events<Event>>, Refusal> {
     if !follow {
-        return answer(&json!({ "items": parts.control.events(after) }));
+        return json(&Happened { items: parts.control.events(after) }).map(Or::One);
     }
     let start =
         (parts.control.clone(), parts.control.events_changed(), after, std::collections::VecDeque::new());
@@ -115,30 +202,42 @@ pub(crate) async fn events(State(parts): Shared, uri: Uri) -> Answer {
                 }
             }
         });
-    Ok(feed::respond(stream, parts.tasks.clone()))
+    Ok(Or::Other(Events::of(stream, parts.tasks.clone())))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CallsQuery {
+pub(crate) struct CallsQuery {
+    /// Only calls that this app makes or gets, `namespace/name`.
     app: Option<String>,
+    /// Only calls with this status: 400 (at least), 4xx or 500-503.
     status: Option<String>,
+    /// Only calls that the base answered itself.
     #[serde(default)]
     failures: bool,
+    /// Only calls that end in an error: a status of 400 or more, a failure, or a caller that left.
     #[serde(default)]
     errors: bool,
+    /// Only calls by this rule.
     route: Option<String>,
+    /// Only calls with this method.
     method: Option<String>,
+    /// Only calls whose path begins so.
     path: Option<String>,
+    /// Only calls that took at least so long, in microseconds.
     slower_than_us: Option<u64>,
+    /// Only calls with this request header: `name` or `name:value`.
     header: Option<String>,
+    /// Only calls of this caller: an app, `outside`, `base`, or a proven SPIFFE id.
     caller: Option<String>,
 }
 
 /// `GET /v1/calls?app=default/shop&status=400&failures=false&path=/a&header=x-lane:blue`: calls as they end, without
 /// end. What is given must all hold.
-pub(crate) async fn calls(State(parts): Shared, uri: Uri) -> Answer {
-    let asked: CallsQuery = query(&uri)?;
+pub(crate) async fn calls(
+    State(parts): Shared,
+    Query(asked): Query<CallsQuery>,
+) -> Result<Events<Told>, Refusal> {
     let app = asked.app.map(|app| AppId::parse(&app)).transpose();
     let app = app.map_err(|error| Refusal::bad_request(format!("app: {error}")))?;
     let header = asked.header.as_deref().map(header_of).transpose()?;
@@ -156,7 +255,7 @@ pub(crate) async fn calls(State(parts): Shared, uri: Uri) -> Answer {
         caller: asked.caller,
         errors: asked.errors,
     });
-    Ok(feed::respond(calls, parts.tasks.clone()))
+    Ok(Events::of(calls, parts.tasks.clone()))
 }
 
 /// `name` or `name:value`.
@@ -195,93 +294,164 @@ fn statuses_of(text: &str) -> Result<Statuses, Refusal> {
     }
 }
 
-#[derive(Deserialize)]
-struct ChangesQuery {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct ChangesQuery {
+    /// Only those after this revision.
     #[serde(default)]
     after: u64,
+    /// About how many at most: 500 where it is left out, 10,000 in any case.
     limit: Option<usize>,
+    /// Only of documents whose key begins so, such as `App/default/`.
     #[serde(default)]
     prefix: String,
 }
 
-/// `GET /v1/changes?after=0&limit=500&prefix=App/default/`: the store's change log, oldest first.
-pub(crate) async fn changes(State(parts): Shared, uri: Uri) -> Answer {
-    let ChangesQuery { after, limit, prefix } = query(&uri)?;
-    let items =
-        parts.ledger.changes(format!("/{prefix}"), after, limit.unwrap_or(500).clamp(1, 10_000)).await?;
-    answer(&json!({ "items": items }))
+/// The change log, oldest first.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Changes {
+    /// Its lines.
+    items: Vec<Change>,
 }
 
-#[derive(Deserialize)]
-struct Namespaced {
+/// `GET /v1/changes?after=0&limit=500&prefix=App/default/`: the store's change log, oldest first.
+pub(crate) async fn changes(
+    State(parts): Shared,
+    Query(ChangesQuery { after, limit, prefix }): Query<ChangesQuery>,
+) -> Answer<Changes> {
+    let items =
+        parts.ledger.changes(format!("/{prefix}"), after, limit.unwrap_or(500).clamp(1, 10_000)).await?;
+    json(&Changes { items })
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Namespaced {
+    /// The namespace of the component; `default` where it is left out.
     namespace: Option<String>,
 }
 
-fn config_key(uri: &Uri, (store, key): (String, String)) -> Result<ConfigKey, Refusal> {
-    let Namespaced { namespace } = query(uri)?;
-    Ok(ConfigKey { namespace: namespace.unwrap_or_else(|| "default".to_owned()), store, key })
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct ConfigPath {
+    /// The configuration store component.
+    store: String,
+    /// The key.
+    key: String,
+}
+
+fn config_key(ConfigPath { store, key }: ConfigPath, asked: Namespaced) -> ConfigKey {
+    ConfigKey { namespace: asked.namespace.unwrap_or_else(|| "default".to_owned()), store, key }
+}
+
+/// One value of a configuration store.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ConfigValue {
+    /// The component.
+    store: String,
+    /// The key.
+    key: String,
+    /// The value.
+    value: String,
 }
 
 /// `GET /v1/config/{store}/{key}?namespace=default`.
-pub(crate) async fn config_get(State(parts): Shared, Path(path): Path<(String, String)>, uri: Uri) -> Answer {
-    let key = config_key(&uri, path)?;
+pub(crate) async fn config_get(
+    State(parts): Shared,
+    Path(path): Path<ConfigPath>,
+    Query(asked): Query<Namespaced>,
+) -> Answer<ConfigValue> {
+    let key = config_key(path, asked);
     match parts.node.config_get(key.clone()).await? {
-        Some(value) => answer(&json!({ "store": key.store, "key": key.key, "value": value })),
+        Some(value) => json(&ConfigValue { store: key.store, key: key.key, value }),
         None => {
             Err(Refusal::not_found(format!("configuration store `{}` has no key `{}`", key.store, key.key)))
         }
     }
 }
 
+/// A key of a configuration store that was written.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ConfigWritten {
+    /// The component.
+    store: String,
+    /// The key.
+    key: String,
+}
+
 /// `PUT /v1/config/{store}/{key}?namespace=default`: the value is the body.
 pub(crate) async fn config_set(
     State(parts): Shared,
-    Path(path): Path<(String, String)>,
-    uri: Uri,
-    body: Body,
-) -> Answer {
-    let key = config_key(&uri, path)?;
-    let value = String::from_utf8(read(body, MAX_VALUE_BYTES).await?.to_vec())
+    Path(path): Path<ConfigPath>,
+    Query(asked): Query<Namespaced>,
+    body: Sent<Text>,
+) -> Answer<ConfigWritten> {
+    let key = config_key(path, asked);
+    let value = String::from_utf8(body.read(MAX_VALUE_BYTES).await?.to_vec())
         .map_err(|_| Refusal::bad_request("the value is not UTF-8 text"))?;
     parts.node.config_set(key.clone(), Some(value)).await?;
-    answer(&json!({ "store": key.store, "key": key.key }))
+    json(&ConfigWritten { store: key.store, key: key.key })
+}
+
+/// A key of a configuration store that was removed.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct ConfigRemoved {
+    /// The component.
+    store: String,
+    /// The key.
+    key: String,
+    /// True.
+    deleted: bool,
 }
 
 /// `DELETE /v1/config/{store}/{key}?namespace=default`.
 pub(crate) async fn config_delete(
     State(parts): Shared,
-    Path(path): Path<(String, String)>,
-    uri: Uri,
-) -> Answer {
-    let key = config_key(&uri, path)?;
+    Path(path): Path<ConfigPath>,
+    Query(asked): Query<Namespaced>,
+) -> Answer<ConfigRemoved> {
+    let key = config_key(path, asked);
     if parts.node.config_set(key.clone(), None).await? {
-        return answer(&json!({ "store": key.store, "key": key.key, "deleted": true }));
+        return json(&ConfigRemoved { store: key.store, key: key.key, deleted: true });
     }
     Err(Refusal::not_found(format!("configuration store `{}` has no key `{}`", key.store, key.key)))
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct TopicPath {
+    /// The pub/sub component.
+    pub(crate) pubsub: String,
+    /// The topic.
+    pub(crate) topic: String,
+}
+
+/// Where a message went.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Published {
+    /// The pub/sub component.
+    pubsub: String,
+    /// The topic.
+    topic: String,
 }
 
 /// `POST /v1/publish/{pubsub}/{topic}?namespace=default`: the message is the body.
 pub(crate) async fn publish(
     State(parts): Shared,
-    Path((pubsub, topic)): Path<(String, String)>,
-    uri: Uri,
+    Path(TopicPath { pubsub, topic }): Path<TopicPath>,
+    Query(Namespaced { namespace }): Query<Namespaced>,
     headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    let Namespaced { namespace } = query(&uri)?;
+    body: Sent<Text>,
+) -> Answer<Published> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("text/plain");
     let message = Message {
         namespace: namespace.unwrap_or_else(|| "default".to_owned()),
         pubsub: pubsub.clone(),
         topic: topic.clone(),
         content_type: kind.to_owned(),
-        data: read(body, MAX_VALUE_BYTES).await?,
+        data: body.read(MAX_VALUE_BYTES).await?,
     };
     parts.node.publish(message).await?;
-    answer(&json!({ "pubsub": pubsub, "topic": topic }))
+    json(&Published { pubsub, topic })
 }
 
 /// `GET /v1/store`.
-pub(crate) async fn store(State(parts): Shared) -> Answer {
-    answer(&parts.ledger.state().await?)
+pub(crate) async fn store(State(parts): Shared) -> Answer<StoreState> {
+    json(&parts.ledger.state().await?)
 }

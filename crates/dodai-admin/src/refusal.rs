@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Response};
 use dodai_api::Problem;
 use dodai_control::error::Error;
 use http::{StatusCode, header};
+use schemars::JsonSchema;
 use serde::Serialize;
 
-/// A refused request.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Refusal {
     /// The HTTP status.
     #[serde(skip)]

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use dodai_core::snapshot::Whose;
-use http::{HeaderMap, StatusCode, Uri};
+use http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::Refusal;
-use crate::api::{Answer, Parts, Shared, json as answer, query};
-use crate::documents::actor;
-use crate::seam::{RootStep, Roots};
+use crate::api::{Parts, Shared};
+use crate::seam::{RootStep, Roots, Trust};
+use crate::wire::{Actor, Answer, Query, json};
 
 fn roots(parts: &Parts) -> Result<&Arc<dyn Roots>, Refusal> {
     parts.roots.as_ref().ok_or_else(|| {
@@ -34,13 +35,20 @@ pub fn out_of_order(why: String) -> Refusal {
 }
 
 /// `GET /v1/ca`
-pub(crate) async fn show(State(parts): Shared) -> Answer {
-    answer(&roots(&parts)?.show().await?)
+pub(crate) async fn show(State(parts): Shared) -> Answer<Trust> {
+    json(&roots(&parts)?.show().await?)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct StepPath {
+    /// `rotate`, `issue`, `finish` or `cancel`.
+    step: String,
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct How {
+pub(crate) struct How {
+    /// Whether to pass over bases that have not confirmed the step before.
     #[serde(default)]
     force: bool,
 }
@@ -48,26 +56,39 @@ struct How {
 /// `POST /v1/ca/steps/{rotate|issue|finish|cancel}?force=true`
 pub(crate) async fn step(
     State(parts): Shared,
-    Path(step): Path<String>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Answer {
+    Path(StepPath { step }): Path<StepPath>,
+    Query(How { force }): Query<How>,
+    Actor(actor): Actor,
+) -> Answer<Trust> {
     let step = RootStep::parse(&step).ok_or_else(|| {
         Refusal::not_found(format!("`{step}` is no step of exchanging a root"))
             .remedy("the steps are rotate, issue, finish and cancel")
     })?;
-    let How { force } = query(&uri)?;
-    answer(&roots(&parts)?.step(step, force, actor(&headers)).await?)
+    json(&roots(&parts)?.step(step, force, actor).await?)
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct RevokedPath {
+    /// `base/NAME`, `app/NAMESPACE/NAME` or `serial/HEX`.
+    whose: String,
 }
 
 /// `PUT /v1/ca/revoked/{base/NAME | app/NAMESPACE/NAME | serial/HEX}`
-pub(crate) async fn revoke(State(parts): Shared, Path(whose): Path<String>, headers: HeaderMap) -> Answer {
-    answer(&roots(&parts)?.revoke(named(&whose)?, false, actor(&headers)).await?)
+pub(crate) async fn revoke(
+    State(parts): Shared,
+    Path(RevokedPath { whose }): Path<RevokedPath>,
+    Actor(actor): Actor,
+) -> Answer<Trust> {
+    json(&roots(&parts)?.revoke(named(&whose)?, false, actor).await?)
 }
 
 /// `DELETE` of the same.
-pub(crate) async fn reinstate(State(parts): Shared, Path(whose): Path<String>, headers: HeaderMap) -> Answer {
-    answer(&roots(&parts)?.revoke(named(&whose)?, true, actor(&headers)).await?)
+pub(crate) async fn reinstate(
+    State(parts): Shared,
+    Path(RevokedPath { whose }): Path<RevokedPath>,
+    Actor(actor): Actor,
+) -> Answer<Trust> {
+    json(&roots(&parts)?.revoke(named(&whose)?, true, actor).await?)
 }
 
 fn named(text: &str) -> Result<Whose, Refusal> {

@@ -1,18 +1,23 @@
 //! What the API needs of a running node and its store, as traits: the binary implements them, because their
 //! crates lie beyond this one's borders.
 
-use std::collections::{BTreeMap, HashMap};
+mod calls;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use dodai_control::trust::Revocation;
 use dodai_core::id::{AppId, Digest, InstanceId};
 use dodai_core::snapshot::Whose;
 use futures_util::Stream;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::calls::{Call, CallFilter, Missed, Silent, Stations, Told};
 use crate::Refusal;
 
 /// An answer some time later.
@@ -21,7 +26,7 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send
 pub type Flow<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
 
 /// What an instance uses, where it is measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Usage {
     /// Processor time since its start, in milliseconds.
     pub cpu_ms: Option<u64>,
@@ -58,15 +63,58 @@ impl RootStep {
 /// The roots of a mesh, and what is revoked.
 pub trait Roots: Send + Sync + 'static {
     /// Where things stand.
-    fn show(&self) -> Pending<'_, Value>;
+    fn show(&self) -> Pending<'_, Trust>;
     /// Takes a step of a rotation; `force` passes over bases that have not confirmed the one before.
-    fn step(&self, step: RootStep, force: bool, actor: String) -> Pending<'_, Value>;
+    fn step(&self, step: RootStep, force: bool, actor: String) -> Pending<'_, Trust>;
     /// Makes certificates void, or takes that back.
-    fn revoke(&self, whose: Whose, undo: bool, actor: String) -> Pending<'_, Value>;
+    fn revoke(&self, whose: Whose, undo: bool, actor: String) -> Pending<'_, Trust>;
+}
+
+/// Whom the bases of a mesh trust, and how far each of them is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Trust {
+    /// Where a rotation of the root stands: `steady` where there is none.
+    pub phase: String,
+    /// The roots that are trusted.
+    pub roots: Vec<Root>,
+    /// Every base that ever joined.
+    pub bases: Vec<Standing>,
+    /// Certificates that are void.
+    pub revoked: Vec<Revocation>,
+}
+
+/// A root of a mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Root {
+    /// Its pin.
+    pub pin: String,
+    /// Whether it signs new certificates.
+    pub signs: bool,
+    /// When it expires, in milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+/// How far one base is in a rotation of the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// Its name.
+    pub name: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// The pins of the roots that it trusts.
+    pub trusts: BTreeSet<String>,
+    /// How many of its certificates were signed by which root, by pin.
+    pub signed_by: BTreeMap<String, u32>,
+    /// How many entries of the list of revoked certificates it heeds.
+    pub revoked: u32,
+    /// Why the next step has to wait for it.
+    pub waits_for: Option<String>,
 }
 
 /// What a node says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NodeState {
     /// The version of the snapshot in force.
     pub applied: u64,
@@ -77,12 +125,12 @@ pub struct NodeState {
     /// Listeners that are not as the documents say, with the reason.
     #[serde(default)]
     pub not_open: BTreeMap<String, String>,
-    /// Components that are not ready, with the reason; ready ones have none.
+    /// Components, each with the reason why it is not ready; null where it is.
     pub components: BTreeMap<String, Option<String>>,
 }
 
 /// Something that was started first and is not ready.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct NotReady {
     /// Such as `app default/shop`.
     pub what: String,
@@ -97,44 +145,17 @@ impl std::fmt::Display for NotReady {
 }
 
 /// One line of an instance's output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LogLine {
     /// The instance.
     pub instance: String,
     /// When it was read, in milliseconds since 1970.
     pub time_ms: u64,
     /// `stdout`, `stderr` or `note`.
+    #[schemars(extend("enum" = ["stdout", "stderr", "note"]))]
     pub stream: String,
     /// The line.
     pub text: String,
-}
-
-/// Which calls a listener wants to see: those for which everything holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CallFilter {
-    /// Only calls that this app makes or gets.
-    pub app: Option<AppId>,
-    /// Only calls whose status is at least this, and those whose caller left.
-    pub least_status: Option<u16>,
-    /// Only calls with a status from the first to the second.
-    pub statuses: Option<(u16, u16)>,
-    /// Only calls that the base answered itself.
-    pub failures: bool,
-    /// Only calls by this rule.
-    pub route: Option<String>,
-    /// Only calls with this method.
-    pub method: Option<String>,
-    /// Only calls whose path begins so.
-    pub path: Option<String>,
-    /// Only calls that took at least so long, in microseconds.
-    pub slower_than_us: Option<u64>,
-    /// Only calls with this request header (in small letters), with this value if any is given.
-    pub header: Option<(String, Option<String>)>,
-    /// Only calls of this caller: an app, `outside`, `base`, or a proven SPIFFE id.
-    pub caller: Option<String>,
-    /// Only calls that end in an error: a status of 400 or more, a failure, or a caller that left.
-    pub errors: bool,
 }
 
 /// What of a running base somebody looks at.
@@ -166,6 +187,22 @@ pub struct Look {
     pub app: Option<AppId>,
     /// The base, where there are several.
     pub base: Option<String>,
+}
+
+/// A page of what a base is at this moment. What an item is depends on what is looked at, and may change.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = true))]
+pub struct Page {
+    /// The items.
+    pub items: Vec<Value>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<u64>,
+    /// The base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// The version of the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 }
 
 /// A message to publish.
@@ -219,7 +256,7 @@ pub struct Traffic {
 }
 
 /// What a base uses itself, the modules in it included.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Own {
     /// The version of its program.
     pub version: String,
@@ -245,7 +282,7 @@ pub struct Shelf {
 }
 
 /// Some keys of a shelf.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Keys {
     /// The keys as the app knows them, ascending.
     pub keys: Vec<String>,
@@ -254,9 +291,9 @@ pub struct Keys {
 }
 
 /// One value of a state store.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Kept {
-    /// The value as text, cut after 64 KiB; `None` if it is no text.
+    /// The value as text, cut after 64 KiB; null if it is no text.
     pub text: Option<String>,
     /// Its whole size in bytes.
     pub bytes: usize,
@@ -281,9 +318,9 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wish {
-    /// How the groups of its topics stand: `items` of [`TopicGroup`].
+    /// How the groups of its topics stand: [`Topics`].
     Topics,
-    /// Messages that a group has yet to settle, without taking them: `items` of [`Waiting`], and `next`.
+    /// Messages that a group has yet to settle, without taking them: [`WaitingPage`].
     Peek {
         /// The topic.
         topic: String,
@@ -294,7 +331,7 @@ pub enum Wish {
         /// How many at most.
         limit: usize,
     },
-    /// Move a message to another topic, in one step.
+    /// Move a message to another topic, in one step: [`Done`].
     Replay {
         /// The topic.
         topic: String,
@@ -305,14 +342,14 @@ pub enum Wish {
         /// The topic that it goes to.
         to: String,
     },
-    /// Locks that are held: `items` of [`Lock`], and `next`.
+    /// Locks that are held: [`Locks`].
     Locks {
         /// Only those after this one.
         after: Option<String>,
         /// How many at most.
         limit: usize,
     },
-    /// Take a lock away from its owner.
+    /// Take a lock away from its owner: [`Done`].
     Unlock {
         /// What is locked.
         resource: String,
@@ -328,8 +365,44 @@ impl Wish {
     }
 }
 
+/// How the groups of a component's topics stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = true))]
+pub struct Topics {
+    /// Each of them.
+    pub items: Vec<TopicGroup>,
+    /// Bases that failed to answer, with the reason.
+    pub failed: BTreeMap<String, String>,
+}
+
+/// Messages that a group has yet to settle, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = true))]
+pub struct WaitingPage {
+    /// Some of them.
+    pub items: Vec<Waiting>,
+    /// What to ask for next, if there are more.
+    pub next: Option<String>,
+}
+
+/// Locks that are held.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = true))]
+pub struct Locks {
+    /// Some of them.
+    pub items: Vec<Lock>,
+    /// What to ask for next, if there are more.
+    pub next: Option<String>,
+    /// Bases that failed to answer, with the reason.
+    pub failed: BTreeMap<String, String>,
+}
+
+/// It was done; there is nothing more to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Done {}
+
 /// How a group of a topic stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TopicGroup {
     /// The base that says so, where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -345,11 +418,12 @@ pub struct TopicGroup {
 }
 
 /// A message that a group has yet to settle.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "WaitingMessage")]
 pub struct Waiting {
     /// Its id.
     pub id: String,
-    /// Its data as text, cut after 64 KiB; `None` if it is no text.
+    /// Its data as text, cut after 64 KiB; null if it is no text.
     pub text: Option<String>,
     /// The whole size of its data in bytes.
     pub bytes: usize,
@@ -366,7 +440,8 @@ pub struct Waiting {
 }
 
 /// A lock that somebody holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "HeldLock")]
 pub struct Lock {
     /// The base that says so, where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -410,12 +485,11 @@ pub trait Node: Send + Sync + 'static {
     }
     /// The last lines of an app's instances (or of one), oldest first; with `follow` also what comes.
     fn logs(&self, app: &AppId, instance: Option<&InstanceId>, tail: usize, follow: bool) -> Flow<LogLine>;
-    /// Calls as they end, one JSON object each; `{"missed": N}` where the listener was too slow. Calls that
-    /// ended before somebody listened are not kept.
-    fn calls(&self, filter: CallFilter) -> Flow<serde_json::Value>;
-    /// A page of what the base is at this moment: `items`, and `next` where there are more.
+    /// Calls as they end. Those that ended before somebody listened are not kept.
+    fn calls(&self, filter: CallFilter) -> Flow<Told>;
+    /// A page of what the base is at this moment: a [`Page`], as the base says it.
     fn look(&self, look: Look) -> Pending<'_, serde_json::Value>;
-    /// Looks into a component, or does something in it: JSON as the wish says, `{}` where it has no answer.
+    /// Looks into a component, or does something in it: what the wish says, as the base says it.
     fn inside(&self, place: Place, wish: Wish) -> Pending<'_, serde_json::Value>;
     /// Publishes a message.
     fn publish(&self, message: Message) -> Pending<'_, ()>;
@@ -434,7 +508,7 @@ pub trait Artifacts: Send + Sync + 'static {
 }
 
 /// What the store says of itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StoreState {
     /// `memory` or `sqlite`.
     pub backend: String,
@@ -451,13 +525,14 @@ pub struct StoreState {
 }
 
 /// One line of the change log.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Change {
     /// The revision that it made.
     pub revision: u64,
     /// What changed, such as `App/default/shop`.
     pub key: String,
     /// `create`, `update` or `delete`.
+    #[schemars(extend("enum" = ["create", "update", "delete"]))]
     pub action: String,
     /// Who.
     pub actor: String,

@@ -5,6 +5,7 @@
 //! page of another origin can neither read it nor send that header.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,14 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::Refusal;
-use crate::api::{Answer, Shared, json as answer};
+use crate::api::Shared;
+use crate::wire::{Answer, Json, json};
 
 /// The header that carries the key.
 pub const KEY: HeaderName = HeaderName::from_static("dodai-session");
@@ -188,28 +190,57 @@ fn cookie(headers: &HeaderMap, value: &str, age: Duration) -> Result<HeaderValue
     HeaderValue::try_from(text).map_err(|error| Refusal::internal(error.to_string()))
 }
 
+/// An answer that brings a cookie.
+type WithCookie<T> = Result<([(HeaderName, HeaderValue); 1], Json<T>), Refusal>;
+
+/// A session that began. The cookie comes in a header.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Session")]
+pub(crate) struct Begun {
+    /// Goes into the header `dodai-session` of every request.
+    key: String,
+    /// How long it lives without a request, in seconds.
+    idle_seconds: u64,
+}
+
 /// `POST /v1/session`, with the token: begins one.
-pub(crate) async fn begin(State(parts): Shared, headers: HeaderMap) -> Answer {
+pub(crate) async fn begin(State(parts): Shared, headers: HeaderMap) -> WithCookie<Begun> {
     if !parts.gate.has_token(&headers) {
         let text = "a session begins with the token";
         return Err(Refusal::bad_request(text).remedy("send `Authorization: Bearer TOKEN`"));
     }
     let proof = parts.sessions.begin(Instant::now())?;
     let cookie = cookie(&headers, &proof.cookie, SESSION_IDLE)?;
-    let body = answer(&json!({ "key": proof.key, "idle_seconds": SESSION_IDLE.as_secs() }))?;
-    Ok(([(header::SET_COOKIE, cookie)], body).into_response())
+    let body = json(&Begun { key: proof.key, idle_seconds: SESSION_IDLE.as_secs() })?;
+    Ok(([(header::SET_COOKIE, cookie)], body))
+}
+
+/// Where a session is.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct SessionView {
+    /// The version of the program.
+    version: String,
+    /// The project folder.
+    project: Option<PathBuf>,
 }
 
 /// `GET /v1/session`: who is there.
-pub(crate) async fn show(State(parts): Shared) -> Answer {
-    answer(&json!({ "version": parts.about.version, "project": parts.about.folder }))
+pub(crate) async fn show(State(parts): Shared) -> Answer<SessionView> {
+    json(&SessionView { version: parts.about.version.clone(), project: parts.about.folder.clone() })
+}
+
+/// A session that ended.
+#[derive(Serialize, JsonSchema)]
+pub(crate) struct Ended {
+    /// Whether there was one.
+    ended: bool,
 }
 
 /// `DELETE /v1/session`: ends it.
-pub(crate) async fn end(State(parts): Shared, headers: HeaderMap) -> Answer {
+pub(crate) async fn end(State(parts): Shared, headers: HeaderMap) -> WithCookie<Ended> {
     let ended = parts.sessions.end(&headers, Instant::now());
     let cookie = cookie(&headers, "", Duration::ZERO)?;
-    Ok(([(header::SET_COOKIE, cookie)], answer(&json!({ "ended": ended }))?).into_response())
+    Ok(([(header::SET_COOKIE, cookie)], json(&Ended { ended })?))
 }
 
 #[cfg(test)]

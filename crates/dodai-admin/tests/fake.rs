@@ -11,24 +11,31 @@ use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::api::{About, Parts, router};
 use dodai_admin::gate::Gate;
+use dodai_admin::joining::Joining;
 use dodai_admin::live::Live;
 use dodai_admin::seam::{
-    Artifacts, CallFilter, Change, ConfigKey, Flow, Kept, Keys, Ledger, Lock, LogLine, Look, Message, Node,
-    NodeState, Own, Pending, Place, Shelf, StoreState, TopicGroup, Usage, Waiting, Wish,
+    self, Artifacts, CallFilter, Change, ConfigKey, Done, Flow, Kept, Keys, Ledger, Lock, Locks, LogLine,
+    Look, Message, Missed, Node, NodeState, Own, Pair, Pending, Place, Root, RootStep, Roots, Shelf, Silent,
+    Standing, Stations, StoreState, Told, TopicGroup, Topics, Traffic, Trust, Usage, Waiting, WaitingPage,
+    Wish,
 };
 use dodai_admin::session::Sessions;
 use dodai_control::control::{Control, Settings};
+use dodai_control::trust::Revocation;
 use dodai_core::call::{Call, Door, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::{AppId, Digest, InstanceId};
+use dodai_core::snapshot::Whose;
 use dodai_core::task::Tasks;
 use dodai_store::MemoryStore;
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
+
+use super::described;
 
 /// The API and what it works on.
 pub struct World {
@@ -53,8 +60,9 @@ impl Answer {
     }
 }
 
-/// An answer without end.
+/// An answer without end. Each event is compared with the description.
 pub struct Events {
+    path: String,
     body: Body,
     queue: VecDeque<(Value, u64)>,
 }
@@ -80,7 +88,9 @@ impl Events {
                 if let Some(told) = line.strip_prefix("id: ") {
                     id = told.parse().unwrap();
                 } else if let Some(data) = line.strip_prefix("data: ") {
-                    self.queue.push_back((serde_json::from_str(data).unwrap(), id));
+                    let value = serde_json::from_str(data).unwrap();
+                    described::event(&self.path, &value);
+                    self.queue.push_back((value, id));
                 }
             }
         }
@@ -106,8 +116,12 @@ impl World {
             ledger: node.clone(),
             artifacts: node.clone(),
             door: node.clone(),
-            joining: None,
-            roots: None,
+            joining: Some(Joining {
+                address: "127.0.0.1:7443".to_owned(),
+                pin: watch::channel("sha256:aa".to_owned()).1,
+                domain: "cluster.local".to_owned(),
+            }),
+            roots: Some(node.clone()),
             live: Live::start(control.clone(), node.clone(), &tasks),
             sessions: Sessions::default(),
             gate: Gate::new(Arc::new(|token| token == "right"), vec!["console.internal".to_owned()]),
@@ -149,15 +163,14 @@ impl World {
         self.upload(method, path, headers, Body::from(body.to_owned())).await
     }
 
-    /// Sends a body that need not be text, and may come in pieces.
+    /// Sends a body that need not be text, and may come in pieces. Whatever is answered is compared with the description.
     pub async fn upload(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Body) -> Answer {
         let (head, body) = self.request(method, path, headers, body).await.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        Answer {
-            status: head.status,
-            headers: head.headers,
-            text: String::from_utf8_lossy(&bytes).into_owned(),
-        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let answer = Answer { status: head.status, headers: head.headers, text };
+        described::answer(method, path, &answer);
+        answer
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -175,7 +188,7 @@ impl World {
     pub async fn stream_with(&self, path: &str, headers: &[(&str, &str)]) -> Events {
         let response = self.request("GET", path, headers, Body::empty()).await;
         assert_eq!(response.status(), StatusCode::OK);
-        Events { body: response.into_body(), queue: VecDeque::new() }
+        Events { path: path.to_owned(), body: response.into_body(), queue: VecDeque::new() }
     }
 
     /// Whether the mirror of the store has a document of a kind.
@@ -199,6 +212,7 @@ impl World {
 pub struct FakeNode {
     done: Mutex<Vec<String>>,
     config: Mutex<BTreeMap<String, String>>,
+    calls: Mutex<u64>,
 }
 
 impl FakeNode {
@@ -214,6 +228,24 @@ impl FakeNode {
 impl Node for FakeNode {
     fn usages(&self) -> HashMap<InstanceId, Usage> {
         HashMap::new()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        let mut calls = self.calls.lock().unwrap();
+        // One more with each look.
+        *calls += 1;
+        let pair = Pair {
+            caller: "outside".to_owned(),
+            app: "default/shop".to_owned(),
+            calls: *calls,
+            errors: 0,
+            buckets: vec![*calls, 0],
+        };
+        Some(Traffic { bounds_s: vec![0.1], pairs: vec![pair] })
+    }
+
+    fn subscriptions(&self) -> BTreeMap<String, Option<String>> {
+        BTreeMap::from([("default/shop bus/orders".to_owned(), Some("no such component".to_owned()))])
     }
 
     fn own<'a>(&'a self, _base: &'a str) -> Pending<'a, Option<Own>> {
@@ -256,9 +288,17 @@ impl Node for FakeNode {
         instance.as_str() == "shop-1"
     }
 
-    fn calls(&self, filter: CallFilter) -> Flow<serde_json::Value> {
-        let call = serde_json::json!({ "asked": format!("{filter:?}"), "sequence": 1 });
-        futures_util::stream::iter([call]).boxed()
+    fn calls(&self, filter: CallFilter) -> Flow<Told> {
+        let call = seam::Call {
+            detail: format!("{filter:?}"),
+            stations: Some(Stations::default()),
+            request_headers: BTreeMap::from([("x-lane".to_owned(), "blue".to_owned())]),
+            ..seam::Call::default()
+        };
+        let missed = Missed { missed: 7, base: Some("one".to_owned()) };
+        let silent = Silent { base: "one".to_owned(), ended: "it left".to_owned() };
+        let all = [Told::Call(Box::new(call)), Told::Missed(missed), Told::Silent(silent)];
+        futures_util::stream::iter(all).boxed()
     }
 
     fn look(&self, look: Look) -> Pending<'_, serde_json::Value> {
@@ -267,18 +307,28 @@ impl Node for FakeNode {
 
     fn inside(&self, place: Place, wish: Wish) -> Pending<'_, Value> {
         self.note(format!("inside {}/{} {wish:?}", place.namespace, place.name));
-        let items = match wish {
-            Wish::Topics => serde_json::to_value([TopicGroup::default()]),
-            Wish::Peek { .. } => serde_json::to_value([Waiting::default()]),
-            Wish::Locks { .. } => serde_json::to_value([Lock::default()]),
-            Wish::Replay { .. } | Wish::Unlock { .. } => {
+        let failed = BTreeMap::from([("one".to_owned(), "it left".to_owned())]);
+        let answer = match wish {
+            Wish::Topics => serde_json::to_value(Topics { items: vec![TopicGroup::default()], failed }),
+            Wish::Peek { .. } => {
+                serde_json::to_value(WaitingPage { items: vec![Waiting::default()], next: None })
+            }
+            Wish::Locks { .. } => {
+                let base = Some("one".to_owned());
+                serde_json::to_value(Locks {
+                    items: vec![Lock { base, ..Lock::default() }],
+                    next: Some("a".to_owned()),
+                    failed,
+                })
+            }
+            Wish::Replay { to, .. } if to == "orders" => {
                 let text = "the driver cannot";
                 let refusal = Refusal::new(StatusCode::NOT_IMPLEMENTED, "unsupported", text);
                 return Box::pin(async { Err(refusal) });
             }
+            Wish::Replay { .. } | Wish::Unlock { .. } => serde_json::to_value(Done {}),
         };
-        let items = items.unwrap();
-        Box::pin(async move { Ok(serde_json::json!({ "items": items, "next": null, "failed": {} })) })
+        Box::pin(async move { Ok(answer.unwrap()) })
     }
 
     fn publish(&self, message: Message) -> Pending<'_, ()> {
@@ -302,6 +352,45 @@ impl Node for FakeNode {
                 None => Ok(config.remove(&key.key).is_some()),
             }
         })
+    }
+}
+
+impl FakeNode {
+    fn trust(&self) -> Pending<'_, Trust> {
+        let root = Root { pin: "sha256:aa".to_owned(), signs: true, expires_ms: 1 };
+        let one = Standing {
+            name: "one".to_owned(),
+            connected: true,
+            trusts: [root.pin.clone()].into(),
+            signed_by: [(root.pin.clone(), 2)].into(),
+            revoked: 0,
+            waits_for: None,
+        };
+        let revoked = Revocation {
+            whose: Whose::parse("app/default/shop").unwrap(),
+            until: 1,
+            actor: "me".to_owned(),
+            forgotten_ms: 2,
+        };
+        let trust =
+            Trust { phase: "steady".to_owned(), roots: vec![root], bases: vec![one], revoked: vec![revoked] };
+        Box::pin(async { Ok(trust) })
+    }
+}
+
+impl Roots for FakeNode {
+    fn show(&self) -> Pending<'_, Trust> {
+        self.trust()
+    }
+
+    fn step(&self, step: RootStep, force: bool, actor: String) -> Pending<'_, Trust> {
+        self.note(format!("{step:?} {force} {actor}"));
+        self.trust()
+    }
+
+    fn revoke(&self, whose: Whose, undo: bool, actor: String) -> Pending<'_, Trust> {
+        self.note(format!("revoke {whose} {undo} {actor}"));
+        self.trust()
     }
 }
 
@@ -362,7 +451,8 @@ impl Door for FakeNode {
             let body = call.body.collect(1000).await?;
             let text = format!("{} {} {}", call.head.method, call.head.uri, String::from_utf8_lossy(&body));
             let mut reply = Reply::new(StatusCode::IM_A_TEAPOT, text);
-            reply.head.headers.insert("seen", call.head.headers["authorization"].clone());
+            let seen = call.head.headers.get("authorization").cloned();
+            reply.head.headers.extend(seen.map(|seen| (HeaderName::from_static("seen"), seen)));
             Ok(reply)
         })
     }

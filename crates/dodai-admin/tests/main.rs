@@ -4,6 +4,7 @@
 
 mod bounds;
 mod console;
+mod described;
 mod fake;
 mod security;
 mod server;
@@ -372,7 +373,7 @@ async fn configuration_messages_logs_and_the_store_reach_the_node() {
     assert_eq!(unknown.status, StatusCode::NOT_FOUND, "an instance that never was has no empty log");
     let mut calls = world.stream("/v1/calls?app=default/shop&status=400").await;
     let call = calls.next().await;
-    let asked = call["asked"].as_str().unwrap();
+    let asked = call["detail"].as_str().unwrap();
     assert!(asked.contains("shop") && asked.contains("Some(400)"), "{asked}");
     assert!(calls.ends().await);
     assert_eq!(world.get("/v1/calls?app=a/b/c").await.status, StatusCode::BAD_REQUEST);
@@ -382,7 +383,7 @@ async fn configuration_messages_logs_and_the_store_reach_the_node() {
     }
     let path = "/v1/calls?status=500-503&header=X-Lane:blue&path=/a&slower_than_us=250&errors=true";
     let call = world.stream(path).await.next().await;
-    let asked = call["asked"].as_str().unwrap();
+    let asked = call["detail"].as_str().unwrap();
     for part in ["Some((500, 503))", "\"x-lane\", Some(\"blue\")", "\"/a\"", "Some(250)", "errors: true"] {
         assert!(asked.contains(part), "{part}: {asked}");
     }

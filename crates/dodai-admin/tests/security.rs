@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::console::{filled, methods};
+use super::described::{filled, methods};
 use super::fake::World;
 
 #[tokio::test]

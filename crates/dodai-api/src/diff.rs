@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::read::push_key;
 
-/// One change.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// One field that changes.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "FieldChange")]
 pub struct Change {
     /// Where: `spec.services[0].port`.
     pub path: String,
-    /// What was there; `None` if nothing.
+    /// What was there; null if nothing.
     pub old: Option<Value>,
-    /// What is there now; `None` if nothing.
+    /// What is there now; null if nothing.
     pub new: Option<Value>,
 }
 

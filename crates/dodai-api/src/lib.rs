@@ -84,7 +84,7 @@ pub use route::{
     RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, SourceMatch, UrlRewrite, ValueMatch, ValueMatchKind,
 };
 pub use run_file::{RUN_FILE, RunFile, RunSettings};
-pub use schema::{combined_schema, schema, schemas};
+pub use schema::{combined_schema, schema, schemas, tidy};
 pub use service::{ServicePort, ServiceSelector, ServiceSpec};
 pub use template::{Segment, Template};
 pub use text::Invalid;

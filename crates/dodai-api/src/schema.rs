@@ -96,7 +96,7 @@ fn reachable(root: &Value, definitions: &Map<String, Value>) -> std::collections
 }
 
 /// Descriptions on one line, as editors show them; keys in order, so that the files are the same whatever features `serde_json` was built with.
-fn tidy(value: Value) -> Value {
+pub fn tidy(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<(String, Value)> =

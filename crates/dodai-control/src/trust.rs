@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use dodai_core::snapshot::{Revoked, Whose};
 use dodai_store::{Cause, Txn};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
@@ -15,18 +16,19 @@ use crate::records::{Millis, bytes};
 
 const PREFIX: &str = "/x/revoked/";
 
-/// One entry of the list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One entry of the list of certificates that are void.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Revocation {
-    /// Whose certificates.
+    /// Whose certificates: `base/NAME`, `app/NAMESPACE/NAME` or `serial/HEX`.
     #[serde(with = "by_name")]
+    #[schemars(with = "String")]
     pub whose: Whose,
     /// Those issued up to then, in seconds since 1970.
     pub until: u64,
     /// Who revoked them.
     pub actor: String,
-    /// When the entry is forgotten.
+    /// When the entry is forgotten, in milliseconds since 1970.
     pub forgotten_ms: Millis,
 }
 

@@ -1,11 +1,13 @@
 //! `Problem`: what is wrong with a document, where, and what to do about it.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 
 /// Whether a problem refuses the document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The document is refused.
@@ -81,10 +83,19 @@ impl Serialize for Code {
     }
 }
 
+impl JsonSchema for Code {
+    fn schema_name() -> Cow<'static, str> {
+        "ProblemCode".into()
+    }
+
+    fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
+        let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        json_schema!({ "type": "string", "enum": codes, "description": "The kind of a problem: stable, for machines." })
+    }
+}
+
 /// What is wrong with a document, where, and what to do about it.
-///
-/// Written with `Display` as `shop.yaml:14:7: spec.services[0].protocl: unknown key; did you mean `protocol`?`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Problem {
     /// The file; empty if the document came from none.
     pub file: String,
@@ -170,6 +181,7 @@ fn around(line: &str, column: usize) -> (String, usize) {
     (text, before)
 }
 
+/// As `shop.yaml:14:7: spec.services[0].protocl: unknown key; did you mean `protocol`?`.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.file.is_empty() {

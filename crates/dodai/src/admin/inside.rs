@@ -1,15 +1,17 @@
 //! Looking into components of this base: messages that wait, dead letters that go back, locks.
 
+use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use dodai_admin::Refusal;
-use dodai_admin::seam::{Lock, Place, TopicGroup, Waiting, Wish};
+use dodai_admin::seam::{Done, Lock, Locks, Place, TopicGroup, Topics, Waiting, WaitingPage, Wish};
 use dodai_base::node::Parts;
 use dodai_capability::lock::Release;
 use dodai_capability::pubsub::{Peek, Peeked, Replay, Replayed};
 use dodai_core::id::Name;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 /// The most bytes of a message that are shown.
 const MAX_SHOWN: usize = 64 << 10;
@@ -38,21 +40,21 @@ pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Re
                 pending: one.pending,
                 in_delivery: one.in_delivery,
             });
-            Ok(json!({ "items": items.collect::<Vec<_>>(), "failed": {} }))
+            told(&Topics { items: items.collect(), failed: BTreeMap::new() })
         }
         Wish::Peek { topic, group, after, limit } => {
             let opened = broker()?;
             let found = opened.serves.peek(Peek { topic, group, after, limit }).await;
             let found = found.map_err(|error| refused(error.code(), &error))?;
             let (items, next) = page(found, limit);
-            Ok(json!({ "items": items, "next": next }))
+            told(&WaitingPage { items, next })
         }
         Wish::Replay { topic, group, id, to } => {
             let opened = broker()?;
             let wanted = Replay { topic: topic.clone(), group: group.clone(), id: id.clone(), to };
             let moved = opened.serves.replay(wanted).await;
             match moved.map_err(|error| refused(error.code(), &error))? {
-                Replayed::Moved => Ok(json!({})),
+                Replayed::Moved => told(&Done {}),
                 Replayed::Gone => {
                     let text =
                         format!("group `{group}` of topic `{topic}` has no message {id} to settle any more");
@@ -76,13 +78,13 @@ pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Re
                 owner: one.owner,
                 left_ms: u64::try_from(one.left.as_millis()).unwrap_or(u64::MAX),
             });
-            Ok(json!({ "items": items.collect::<Vec<_>>(), "next": next.flatten(), "failed": {} }))
+            told(&Locks { items: items.collect(), next: next.flatten(), failed: BTreeMap::new() })
         }
         Wish::Unlock { resource, owner } => {
             let opened = locks()?;
             let released = opened.serves.unlock(&resource, &owner).await;
             match released.map_err(|error| refused(error.code(), &error))? {
-                Release::Success => Ok(json!({})),
+                Release::Success => told(&Done {}),
                 Release::DoesNotExist => Err(Refusal::not_found(format!("nobody holds `{resource}` now"))),
                 Release::BelongsToOthers => {
                     let text = format!("`{resource}` is no longer held by `{owner}` but by another owner");
@@ -91,6 +93,10 @@ pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Re
             }
         }
     }
+}
+
+fn told(answer: &impl Serialize) -> Result<Value, Refusal> {
+    serde_json::to_value(answer).map_err(|error| Refusal::internal(error.to_string()))
 }
 
 /// As many of the messages that were found as go into one answer, at least one, and the last of them if there may be more.

@@ -8,13 +8,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending,
-    Place, Shelf, StoreState, Traffic, Usage, View, Wish,
+    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, Missed, NodeState, Own,
+    Pending, Place, Shelf, StoreState, Told, Traffic, Usage, View, Wish,
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;
 use dodai_base::process::{self, Follow, Followed, Logs};
-use dodai_base::telemetry::line::Line;
+use dodai_base::telemetry::line::{self, Line};
 use dodai_base::telemetry::ring::{Entry, Next, Ring};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
@@ -26,7 +26,7 @@ use dodai_modules::Host;
 use dodai_store::{Changes, Range, Revision, Store};
 use futures_util::stream::{SelectAll, StreamExt};
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::inside::inside;
@@ -77,16 +77,95 @@ fn wants(filter: &CallFilter, entry: &Entry, line: &Line<'_>) -> bool {
 }
 
 /// What a listener gets for one step of the ring; `None` if it does not want it.
-fn told(filter: &CallFilter, next: &Next) -> Option<Value> {
+fn told(filter: &CallFilter, next: &Next) -> Option<Told> {
     match next {
-        Next::Lost(missed) => Some(json!({ "missed": missed })),
+        Next::Lost(missed) => Some(Told::Missed(Missed { missed: *missed, base: None })),
         Next::Closed => None,
         Next::Entry(entry) => {
             let line = entry.line(filter.header.as_ref().map(|(name, _)| name.as_str()));
-            let mut value = wants(filter, entry, &line).then(|| serde_json::to_value(line).ok())??;
-            value["sequence"] = entry.sequence.into();
-            Some(value)
+            wants(filter, entry, &line).then(|| Told::Call(Box::new(call_of(entry.sequence, line))))
         }
+    }
+}
+
+/// A call as the API tells it: every field of its line, under the same name. Taken apart, so that none is forgotten.
+fn call_of(sequence: u64, line: Line<'_>) -> seam::Call {
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    let headers = |all: line::Named<'_>| {
+        all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    };
+    let left = |line::Stations { route_us, filter_us, attempt_us, endpoint_us, response_us }| {
+        seam::Stations { route_us, filter_us, attempt_us, endpoint_us, response_us }
+    };
+    let Line {
+        time,
+        direction,
+        event,
+        listener,
+        client,
+        identity,
+        tls,
+        caller,
+        service,
+        route,
+        endpoint,
+        revision,
+        method,
+        target,
+        authority,
+        protocol,
+        status,
+        grpc_status,
+        failure,
+        detail,
+        received_bytes,
+        sent_bytes,
+        retries,
+        took_us,
+        first_byte_us,
+        trace_id,
+        span_id,
+        parent_id,
+        sampled,
+        stations,
+        request_headers,
+        response_headers,
+    } = line;
+    seam::Call {
+        sequence,
+        time,
+        direction: direction.to_owned(),
+        event: text(event),
+        listener: listener.to_owned(),
+        client: client.to_owned(),
+        identity: identity.to_owned(),
+        tls: tls.to_owned(),
+        caller: caller.to_owned(),
+        service: service.to_owned(),
+        route: route.to_owned(),
+        endpoint: endpoint.to_owned(),
+        revision: revision.to_owned(),
+        method: method.to_owned(),
+        target: target.into_owned(),
+        authority: authority.into_owned(),
+        protocol: protocol.to_owned(),
+        status,
+        grpc_status,
+        failure: text(failure),
+        detail: detail.to_owned(),
+        received_bytes,
+        sent_bytes,
+        retries,
+        took_us,
+        first_byte_us,
+        trace_id,
+        span_id,
+        parent_id,
+        sampled,
+        stations: stations.map(left),
+        request_headers: headers(request_headers),
+        response_headers: headers(response_headers),
+        base: None,
     }
 }
 
@@ -250,7 +329,7 @@ impl seam::Node for Node {
         futures_util::stream::iter(latest(lines.collect(), tail)).boxed()
     }
 
-    fn calls(&self, filter: CallFilter) -> Flow<Value> {
+    fn calls(&self, filter: CallFilter) -> Flow<Told> {
         let mut subscription = self.ring.subscribe_to(filter.header.as_ref().map(|(name, _)| name.clone()));
         let recent: VecDeque<Next> =
             std::mem::take(&mut subscription.recent).into_iter().map(Next::Entry).collect();

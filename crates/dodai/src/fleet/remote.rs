@@ -413,7 +413,7 @@ impl seam::Node for Fleet {
         futures_util::stream::once(sorted).flatten().boxed()
     }
 
-    fn calls(&self, filter: CallFilter) -> Flow<Value> {
+    fn calls(&self, filter: CallFilter) -> Flow<seam::Told> {
         tapped(self.control.clone(), self.asker.clone(), filter)
     }
 

@@ -11,9 +11,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context;
 use dodai_admin::Refusal;
 use dodai_admin::roots::{not_confirmed, out_of_order};
-use dodai_admin::seam::{self, Pending, RootStep};
+use dodai_admin::seam::{self, Pending, Root, RootStep, Trust};
 use dodai_control::control::Control;
-use dodai_control::trust::told;
+use dodai_control::trust::{Revocation, told};
 use dodai_core::id::BaseId;
 use dodai_core::snapshot::{self, Whose};
 use dodai_core::status::Held;
@@ -24,7 +24,6 @@ use dodai_transport::revoked::Revoked;
 use dodai_transport::tls::Clock;
 use dodai_transport::tls::mesh::LiveSvid;
 use dodai_transport::tls::pinned::Pin;
-use serde_json::{Value, json};
 use tokio::sync::{Mutex, oneshot, watch};
 
 /// How often connections are looked at for certificates that have expired, and bases are told anew whom to trust.
@@ -155,7 +154,7 @@ impl Signs {
         Ok(view.documents.bases().map(standing).collect())
     }
 
-    fn shown(&self, revoked: Value) -> anyhow::Result<Value> {
+    fn shown(&self, revoked: Vec<Revocation>) -> anyhow::Result<Trust> {
         let phase = self.authorities.phase();
         let signer = pin_of(&self.authorities.signer())?;
         let mut roots = Vec::new();
@@ -163,33 +162,29 @@ impl Signs {
             let pin = pin_of(&authority)?;
             let signs = pin == signer;
             let expires = authority.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
-            roots.push(json!({ "pin": pin, "signs": signs, "expiresMs": u64::try_from(expires.as_millis()).unwrap_or(u64::MAX) }));
+            let expires_ms = u64::try_from(expires.as_millis()).unwrap_or(u64::MAX);
+            roots.push(Root { pin, signs, expires_ms });
         }
-        let bases: Vec<Value> = self
-            .standings()?
-            .into_iter()
-            .map(|one| {
-                let held = one.held.unwrap_or_default();
-                json!({
-                    "name": one.base.to_string(),
-                    "connected": one.connected,
-                    "trusts": held.roots,
-                    "signedBy": held.signers,
-                    "revoked": held.revoked,
-                    "waitsFor": one.waits,
-                })
-            })
-            .collect();
-        Ok(json!({ "phase": phase.as_str(), "roots": roots, "bases": bases, "revoked": revoked }))
+        let shown = |one: Standing| {
+            let held = one.held.unwrap_or_default();
+            seam::Standing {
+                name: one.base.to_string(),
+                connected: one.connected,
+                trusts: held.roots,
+                signed_by: held.signers,
+                revoked: held.revoked,
+                waits_for: one.waits,
+            }
+        };
+        let bases = self.standings()?.into_iter().map(shown).collect();
+        Ok(Trust { phase: phase.as_str().to_owned(), roots, bases, revoked })
     }
 
-    async fn all(&self) -> Result<Value, Refusal> {
-        let list = self.control.revocations().await?;
-        let list = serde_json::to_value(list).map_err(|error| Refusal::internal(error.to_string()))?;
-        self.shown(list).map_err(internal)
+    async fn all(&self) -> Result<Trust, Refusal> {
+        self.shown(self.control.revocations().await?).map_err(internal)
     }
 
-    async fn take(&self, step: RootStep, force: bool, actor: String) -> Result<Value, Refusal> {
+    async fn take(&self, step: RootStep, force: bool, actor: String) -> Result<Trust, Refusal> {
         let _one = self.steps.lock().await;
         let before = self.authorities.phase();
         // Calling off asks nobody: both roots are trusted by all who may meet what either signed.
@@ -226,7 +221,7 @@ impl Signs {
     }
 
     /// Revokes, or takes that back.
-    async fn void(&self, whose: Whose, undo: bool, actor: String) -> Result<Value, Refusal> {
+    async fn void(&self, whose: Whose, undo: bool, actor: String) -> Result<Trust, Refusal> {
         let _one = self.steps.lock().await;
         if undo {
             if !self.control.reinstate(&whose, &actor).await? {
@@ -274,8 +269,8 @@ impl Steps {
 
     fn through<'a>(
         &self,
-        work: impl Future<Output = Result<Value, Refusal>> + Send + 'static,
-    ) -> Pending<'a, Value> {
+        work: impl Future<Output = Result<Trust, Refusal>> + Send + 'static,
+    ) -> Pending<'a, Trust> {
         let (done, answer) = oneshot::channel();
         self.tasks.spawn(Kind::Api, async move {
             // Nobody may be left to hear it.
@@ -292,16 +287,16 @@ impl Steps {
 }
 
 impl seam::Roots for Steps {
-    fn show(&self) -> Pending<'_, Value> {
+    fn show(&self) -> Pending<'_, Trust> {
         Box::pin(self.signs.all())
     }
 
-    fn step(&self, step: RootStep, force: bool, actor: String) -> Pending<'_, Value> {
+    fn step(&self, step: RootStep, force: bool, actor: String) -> Pending<'_, Trust> {
         let signs = self.signs.clone();
         self.through(async move { signs.take(step, force, actor).await })
     }
 
-    fn revoke(&self, whose: Whose, undo: bool, actor: String) -> Pending<'_, Value> {
+    fn revoke(&self, whose: Whose, undo: bool, actor: String) -> Pending<'_, Trust> {
         let signs = self.signs.clone();
         self.through(async move { signs.void(whose, undo, actor).await })
     }

@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use dodai_admin::Refusal;
-use dodai_admin::seam::{CallFilter, Flow};
+use dodai_admin::seam::{CallFilter, Flow, Missed, Silent, Told};
 use dodai_control::control::Control;
 use dodai_control::stream::Asker;
 use dodai_core::id::BaseId;
 use futures_util::stream::{BoxStream, SelectAll, StreamExt, once, unfold};
-use serde_json::{Value, json};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::questions::Question;
@@ -19,7 +18,7 @@ use super::remote::{answers, connected};
 const LOOK: Duration = Duration::from_millis(500);
 
 /// What a base said; `None` when it says no more.
-type Step = (BaseId, Option<Result<Value, Refusal>>);
+type Step = (BaseId, Option<Result<Told, Refusal>>);
 
 /// One listener.
 struct Tap {
@@ -34,8 +33,8 @@ struct Tap {
     looks: Interval,
 }
 
-/// Calls for which `filter` holds, until nobody listens; `{"base", "ended"}` where a base does not tell any.
-pub(super) fn tapped(control: Control, asker: Asker, filter: CallFilter) -> Flow<Value> {
+/// Calls for which `filter` holds, until nobody listens; [`Told::Silent`] where a base does not tell any.
+pub(super) fn tapped(control: Control, asker: Asker, filter: CallFilter) -> Flow<Told> {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let tap = Tap {
@@ -51,7 +50,7 @@ pub(super) fn tapped(control: Control, asker: Asker, filter: CallFilter) -> Flow
 }
 
 impl Tap {
-    async fn next(&mut self) -> Value {
+    async fn next(&mut self) -> Told {
         loop {
             tokio::select! {
                 // Both are cancel safe; an empty set of streams has nothing to give yet.
@@ -70,7 +69,7 @@ impl Tap {
         for base in connected(&self.control) {
             if self.open.insert(base.clone()) {
                 let (own, end) = (base.clone(), base.clone());
-                let missed = |count| Ok(json!({ "missed": count }));
+                let missed = |missed| Ok(Told::Missed(Missed { missed, base: None }));
                 let told = answers(&self.asker, &base, &self.question, missed)
                     .map(move |told| (own.clone(), Some(told)));
                 self.calls.push(told.chain(once(async move { (end, None) })).boxed());
@@ -79,20 +78,24 @@ impl Tap {
     }
 
     /// What the listener gets for what a base said.
-    fn told(&mut self, base: &BaseId, told: Option<Result<Value, Refusal>>) -> Option<Value> {
+    fn told(&mut self, base: &BaseId, told: Option<Result<Told, Refusal>>) -> Option<Told> {
         let why = match told {
-            Some(Ok(Value::Object(mut call))) => {
+            Some(Ok(mut told)) => {
                 self.silent.remove(base);
-                call.insert("base".to_owned(), base.as_str().into());
-                return Some(call.into());
+                match &mut told {
+                    Told::Call(call) => call.base = Some(base.to_string()),
+                    Told::Missed(missed) => missed.base = Some(base.to_string()),
+                    Told::Silent(silent) => silent.base = base.to_string(),
+                }
+                return Some(told);
             }
-            Some(Ok(_)) => "it answered something that is no call".to_owned(),
             Some(Err(why)) => why.to_string(),
             None => {
                 self.open.remove(base);
                 return None;
             }
         };
-        self.silent.insert(base.clone()).then(|| json!({ "base": base.as_str(), "ended": why }))
+        let silent = || Told::Silent(Silent { base: base.to_string(), ended: why });
+        self.silent.insert(base.clone()).then(silent)
     }
 }
