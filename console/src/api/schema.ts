@@ -951,7 +951,7 @@ export interface Operations {
     query: {  };
     body: undefined;
     answer: string;
-    kind: "text/plain";
+    kind: "application/openmetrics-text";
   };
   /** Makes a component the artefact of an app. The body is the component, or JSON with its digest. */
   deploy: {

@@ -18,7 +18,7 @@ use crate::Refusal;
 use crate::api::{MAX_VALUE_BYTES, Shared};
 use crate::feed::Events;
 use crate::seam::{CallFilter, Change, ConfigKey, Message, NodeState, NotReady, Own, StoreState, Told};
-use crate::wire::{Answer, Json, Or, Query, Raw, Sent, Text, json};
+use crate::wire::{Answer, Json, MetricsPage, Or, Query, Raw, Sent, Text, json};
 
 /// `GET /healthz`.
 pub(crate) async fn health() -> Raw<Text> {
@@ -26,7 +26,7 @@ pub(crate) async fn health() -> Raw<Text> {
 }
 
 /// `GET /metrics`.
-pub(crate) async fn metrics(State(parts): Shared, headers: HeaderMap) -> Raw<Text> {
+pub(crate) async fn metrics(State(parts): Shared, headers: HeaderMap) -> Raw<MetricsPage> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
     let (kind, text) = (parts.metrics)(accept);
     Raw::new(([(header::CONTENT_TYPE, kind)], text).into_response())

@@ -1,6 +1,6 @@
 //! The operations of the API: one table, from which the router and the description are made.
 //!
-//! To add one, write its handler with types of [`crate::wire`] and a row here; then `cargo xtask schema` and
+//! To add one, write its handler with types of `wire` and a row here; then `cargo xtask schema` and
 //! `cargo xtask console`.
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! What handlers take and answer, as types that also say what they are: the description of the API is read off the
-//! handlers' signatures, so it cannot say anything else than what is sent.
+//! handlers' signatures. Of JSON it cannot say anything else than what is sent; what a body of other bytes is
+//! ([`Sent`], [`Raw`]) is said by hand.
 
 use std::marker::PhantomData;
 
@@ -272,6 +273,8 @@ impl<A: Media> Media for Result<A, Refusal> {
 pub(crate) struct Nothing;
 /// Text.
 pub(crate) struct Text;
+/// Metrics in either of the formats of Prometheus.
+pub(crate) struct MetricsPage;
 /// Documents as YAML.
 pub(crate) struct Yaml;
 /// A WASM component.
@@ -288,6 +291,13 @@ impl Media for Nothing {
 impl Media for Text {
     fn media(_generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
         vec![("text/plain", json_schema!({ "type": "string" }))]
+    }
+}
+
+impl Media for MetricsPage {
+    fn media(_generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+        let kinds = ["text/plain", "application/openmetrics-text"];
+        kinds.into_iter().map(|kind| (kind, json_schema!({ "type": "string" }))).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The management API of a running `up` or `base`: what it needs of control, the base and the store, its
 //! listener, and `admin.json`, by which other commands find it.
 
+mod calls;
 mod inside;
 mod measures;
 mod seams;

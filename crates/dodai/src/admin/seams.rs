@@ -8,18 +8,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, Missed, NodeState, Own,
-    Pending, Place, Shelf, StoreState, Told, Traffic, Usage, View, Wish,
+    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending,
+    Place, Shelf, StoreState, Told, Traffic, Usage, View, Wish,
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;
 use dodai_base::process::{self, Follow, Followed, Logs};
-use dodai_base::telemetry::line::{self, Line};
-use dodai_base::telemetry::ring::{Entry, Next, Ring};
+use dodai_base::telemetry::ring::{Next, Ring};
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
 use dodai_core::id::{AppId, Digest, InstanceId, Name};
-use dodai_core::record::effective_status;
 use dodai_core::status::Status;
 use dodai_core::trace::Span;
 use dodai_modules::Host;
@@ -29,6 +27,7 @@ use http::StatusCode;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::calls::told;
 use super::inside::inside;
 use super::measures;
 
@@ -41,132 +40,6 @@ pub struct Node {
     pub base: Arc<node::Parts>,
     /// Its calls of this moment.
     pub ring: Ring,
-}
-
-/// Whether a listener wants to see a call.
-fn wants(filter: &CallFilter, entry: &Entry, line: &Line<'_>) -> bool {
-    let of_app = |app: &AppId| {
-        let app = app.to_string();
-        line.caller == app || line.service.strip_prefix(&app).is_some_and(|rest| rest.starts_with('/'))
-    };
-    let of_caller = |caller: &String| {
-        line.caller == caller || line.caller == format!("default/{caller}") || line.identity == caller
-    };
-    let has = |(name, wanted): &(String, Option<String>)| entry.has_header(name, wanted.as_deref());
-    let status = effective_status(line.status, line.grpc_status);
-    let grpc_failed = line.grpc_status.is_some_and(|status| status != 0);
-    // A tunnel that begins has no end yet to be judged by.
-    let ended = line.event.is_none();
-    let judged = filter.least_status.is_some()
-        || filter.statuses.is_some()
-        || filter.slower_than_us.is_some()
-        || filter.failures
-        || filter.errors;
-    (ended || !judged)
-        && filter.app.as_ref().is_none_or(of_app)
-        && filter.least_status.is_none_or(|least| status >= least || status == 0)
-        && filter.statuses.is_none_or(|(least, most)| (least..=most).contains(&status))
-        && (!filter.failures || line.failure.is_some())
-        && (!filter.errors || line.failure.is_some() || grpc_failed || !(1..400).contains(&status))
-        && filter.route.as_ref().is_none_or(|route| line.route == route)
-        && filter.method.as_ref().is_none_or(|method| line.method.eq_ignore_ascii_case(method))
-        && filter.path.as_ref().is_none_or(|path| line.target.starts_with(path.as_str()))
-        && filter.slower_than_us.is_none_or(|least| line.took_us >= least)
-        && filter.header.as_ref().is_none_or(has)
-        && filter.caller.as_ref().is_none_or(of_caller)
-}
-
-/// What a listener gets for one step of the ring; `None` if it does not want it.
-fn told(filter: &CallFilter, next: &Next) -> Option<Told> {
-    match next {
-        Next::Lost(missed) => Some(Told::Missed(Missed { missed: *missed, base: None })),
-        Next::Closed => None,
-        Next::Entry(entry) => {
-            let line = entry.line(filter.header.as_ref().map(|(name, _)| name.as_str()));
-            wants(filter, entry, &line).then(|| Told::Call(Box::new(call_of(entry.sequence, line))))
-        }
-    }
-}
-
-/// A call as the API tells it: every field of its line, under the same name. Taken apart, so that none is forgotten.
-fn call_of(sequence: u64, line: Line<'_>) -> seam::Call {
-    let text = |text: Option<&str>| text.map(str::to_owned);
-    let headers = |all: line::Named<'_>| {
-        all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-    };
-    let left = |line::Stations { route_us, filter_us, attempt_us, endpoint_us, response_us }| {
-        seam::Stations { route_us, filter_us, attempt_us, endpoint_us, response_us }
-    };
-    let Line {
-        time,
-        direction,
-        event,
-        listener,
-        client,
-        identity,
-        tls,
-        caller,
-        service,
-        route,
-        endpoint,
-        revision,
-        method,
-        target,
-        authority,
-        protocol,
-        status,
-        grpc_status,
-        failure,
-        detail,
-        received_bytes,
-        sent_bytes,
-        retries,
-        took_us,
-        first_byte_us,
-        trace_id,
-        span_id,
-        parent_id,
-        sampled,
-        stations,
-        request_headers,
-        response_headers,
-    } = line;
-    seam::Call {
-        sequence,
-        time,
-        direction: direction.to_owned(),
-        event: text(event),
-        listener: listener.to_owned(),
-        client: client.to_owned(),
-        identity: identity.to_owned(),
-        tls: tls.to_owned(),
-        caller: caller.to_owned(),
-        service: service.to_owned(),
-        route: route.to_owned(),
-        endpoint: endpoint.to_owned(),
-        revision: revision.to_owned(),
-        method: method.to_owned(),
-        target: target.into_owned(),
-        authority: authority.into_owned(),
-        protocol: protocol.to_owned(),
-        status,
-        grpc_status,
-        failure: text(failure),
-        detail: detail.to_owned(),
-        received_bytes,
-        sent_bytes,
-        retries,
-        took_us,
-        first_byte_us,
-        trace_id,
-        span_id,
-        parent_id,
-        sampled,
-        stations: stations.map(left),
-        request_headers: headers(request_headers),
-        response_headers: headers(response_headers),
-        base: None,
-    }
 }
 
 impl Node {
