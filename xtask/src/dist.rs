@@ -3,6 +3,8 @@
 //! It is built twice. The first one counts which way each branch goes while the comparisons of `bench/` load it for a
 //! few seconds each; the second one is compiled with these counts. See docs/adr/0017-profile-guided.md.
 
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,8 +13,9 @@ use crate::packages;
 use crate::process::{Tool, environment};
 use crate::workspace::Workspace;
 
-/// The comparisons whose loads make the profile.
-const LOADS: &[&str] = &["hop", "tls", "h2", "mesh", "invoke", "daprd", "modules"];
+/// The comparisons whose loads make the profile: those of calls through one base, and the others.
+const CALLS: &[&str] = &["hop", "tls", "h2"];
+const OTHERS: &[&str] = &["mesh", "invoke", "daprd", "modules"];
 
 /// Where the toolchain links with its own LLD, which takes an order of functions; other linkers do not know the option.
 const LLD: &str = "x86_64-unknown-linux-gnu";
@@ -23,24 +26,31 @@ pub fn run(workspace: &Workspace) -> Result<PathBuf> {
     let merger = merger(workspace, &host)?;
     packages::ensure_benches(workspace)?;
     let folder = workspace.target.join("profile");
-    let (counts, profile) = (folder.join("counts"), folder.join("dodai.profdata"));
+    let counts = folder.join("counts");
     if counts.exists() {
         std::fs::remove_dir_all(&counts).with_context(|| format!("removing {}", counts.display()))?;
     }
     let counting = build(workspace, &host, &[format!("-Cprofile-generate={}", counts.display())])?;
-    for load in LOADS {
-        Tool::new(workspace.root.join(format!("bench/{load}.py")), &workspace.root)
-            .env("TRAINING", "1")
-            .env("DODAI_BINARY", &counting)
-            .hint("the script says what it did not get")
-            .run()?;
-    }
-    merge(workspace, &merger, &counts, &profile)?;
+    let train = |loads: &[&str], how: &str, profile: &str| {
+        for load in loads {
+            Tool::new(workspace.root.join(format!("bench/{load}.py")), &workspace.root)
+                .env("TRAINING", how)
+                .env("DODAI_BINARY", &counting)
+                .hint("the script says what it did not get")
+                .run()?;
+        }
+        merge(workspace, &merger, &counts, folder.join(profile))
+    };
+    // Each has what was counted before it, too.
+    let start = train(CALLS, "start", "start.profdata")?;
+    let calls = train(CALLS, "1", "calls.profdata")?;
+    let profile = train(OTHERS, "1", "dodai.profdata")?;
     let mut flags = vec![format!("-Cprofile-use={}", profile.display())];
     if host == LLD {
         let order = folder.join("order.txt");
-        std::fs::write(&order, by_use(&shown(workspace, &merger, &profile)?))
-            .with_context(|| format!("writing {}", order.display()))?;
+        let counts = |profile| shown(workspace, &merger, profile);
+        let order_text = by_use(&counts(&start)?, &counts(&calls)?, &counts(&profile)?);
+        std::fs::write(&order, order_text).with_context(|| format!("writing {}", order.display()))?;
         let order = format!("--symbol-ordering-file={},--no-warn-symbol-ordering", order.display());
         flags.push(format!("-Clink-arg=-Wl,{order}"));
     }
@@ -75,15 +85,17 @@ fn build(workspace: &Workspace, host: &str, flags: &[String]) -> Result<PathBuf>
     Ok(workspace.target.join(host).join("dist/dodai"))
 }
 
-fn merge(workspace: &Workspace, merger: &Path, counts: &Path, profile: &Path) -> Result<()> {
+/// Adds up what was counted so far.
+fn merge(workspace: &Workspace, merger: &Path, counts: &Path, profile: PathBuf) -> Result<PathBuf> {
     if !counts.is_dir() {
         bail!(
             "no process has written counts into {}: did they end by a signal that cannot be caught?",
             counts.display()
         );
     }
-    let output = [Path::new("merge"), Path::new("-o"), profile, counts];
-    Tool::new(merger, &workspace.root).args(output).run()
+    let output = [Path::new("merge"), Path::new("-o"), &profile, counts];
+    Tool::new(merger, &workspace.root).args(output).run()?;
+    Ok(profile)
 }
 
 /// The counts of a profile as text.
@@ -92,25 +104,39 @@ fn shown(workspace: &Workspace, merger: &Path, profile: &Path) -> Result<String>
     Tool::new(merger, &workspace.root).args(asked).output()
 }
 
-/// The functions that ran, those that ran most first, for the linker: what works together shares pages, and the pages that
-/// only a start needs are not mapped beside those of every call.
-///
-/// `shown` names each function (`unit;` before the name of one that is not seen outside its unit), and then how often each
-/// of its blocks ran.
-fn by_use(shown: &str) -> String {
-    let mut used: Vec<(u64, &str)> = Vec::new();
+/// The functions that ran, for the linker: what works together shares pages, and the pages that only a start needs are not
+/// mapped beside those of every call. First come those that run again and again in a base that serves calls, because
+/// they ran more often in `calls` than its starts explain, which are two of what `start` counted; then what else ran
+/// there, and then what ran in `all`. In each part those that ran most come first.
+fn by_use(start: &str, calls: &str, all: &str) -> String {
+    let (start, calls, all) = (most_used(start), most_used(calls), most_used(all));
+    let starts: HashMap<&str, u64> = start.into_iter().collect();
+    let explained = |name: &str| 2 * starts.get(name).copied().unwrap_or(0) + SPARE;
+    let steady = calls.iter().filter(|(name, most)| *most > explained(name));
+    let mut seen = HashSet::new();
+    let order = steady.chain(&calls).chain(&all).filter(|(name, _)| seen.insert(*name));
+    order.map(|(name, _)| format!("{name}\n")).collect()
+}
+
+/// Two starts do not do everything equally often; this much more says nothing yet.
+const SPARE: u64 = 2;
+
+/// The functions that ran, with how often their busiest block did, those that ran most first. `shown` names each
+/// function (`unit;` before the name of one that is not seen outside its unit), and then how often each of its blocks ran.
+fn most_used(shown: &str) -> Vec<(&str, u64)> {
+    let mut used = Vec::new();
     let mut name = "";
     for line in shown.lines().map(str::trim) {
         if let Some(counts) = line.strip_prefix("Block counts: [") {
             let counts = counts.trim_end_matches(']').split(", ").filter_map(|count| count.parse().ok());
-            used.extend(counts.max().filter(|&most| most > 0).map(|most| (most, name)));
+            used.extend(counts.max().filter(|&most| most > 0).map(|most| (name, most)));
         } else if let Some(of) = line.strip_suffix(':') {
             name = of.rsplit(';').next().unwrap_or(of);
         }
     }
     // Equal counts in the order of names, so that one profile makes one order.
-    used.sort_by_key(|&(most, name)| (std::cmp::Reverse(most), name));
-    used.iter().map(|(_, name)| format!("{name}\n")).collect()
+    used.sort_by_key(|&(name, most)| (Reverse(most), name));
+    used
 }
 
 /// The machine that this is built on, as Rust names it.
@@ -138,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ran_most_comes_first_and_what_never_ran_not_at_all() {
+    fn a_profile_is_read() {
         let shown = "\
 Counters:
   _ZN1a1a17h0E:
@@ -156,6 +182,17 @@ Counters:
 Total functions: 3
 Maximum function count: 70
 ";
-        assert_eq!(by_use(shown), "_ZN1b1b17h1E\n_ZN1a1a17h0E\n");
+        assert_eq!(most_used(shown), [("_ZN1b1b17h1E", 70), ("_ZN1a1a17h0E", 3)]);
+    }
+
+    #[test]
+    fn what_runs_again_and_again_comes_before_what_a_start_does() {
+        let profile = |counts: &[(&str, u64)]| -> String {
+            counts.iter().map(|(name, most)| format!("  {name}:\n    Block counts: [{most}]\n")).collect()
+        };
+        let start = profile(&[("parse", 900), ("tick", 1)]);
+        let calls = profile(&[("parse", 1800), ("tick", 9), ("call", 70)]);
+        let all = profile(&[("compile", 9000), ("parse", 2700), ("tick", 20), ("call", 80)]);
+        assert_eq!(by_use(&start, &calls, &all), "call\ntick\nparse\ncompile\n");
     }
 }
