@@ -157,6 +157,16 @@ async function shares(page) {
   await move();
 }
 
+/** Applies a document as the page could. */
+async function apply(page, document) {
+  const [status, text] = await page.evaluate(async (body) => {
+    const headers = { "dodai-session": localStorage.getItem("dodai-session"), "content-type": "application/json" };
+    const answer = await fetch("/v1/documents", { method: "POST", headers, body });
+    return [answer.status, await answer.text()];
+  }, JSON.stringify({ files: [{ name: document.metadata.name, content: JSON.stringify(document) }] }));
+  assert.equal(status, 200, text);
+}
+
 /** Runs a command that was copied where the shop's folder is. */
 async function inTerminal(command) {
   const folder = join(running.folder, "bin");
@@ -301,6 +311,9 @@ async function components(page) {
   await page.getByLabel("Type order.unheard to confirm").fill("order.unheard");
   await shot(page, "replay");
   await check(page, "replay");
+  await page.getByRole("dialog").getByRole("button", { name: /Copy as a command/ }).click();
+  const command = await page.evaluate(() => navigator.clipboard.readText());
+  assert.match(command, /^dodai topic replay --to=order.unheard shop-pubsub letters \S+$/);
   await page.getByRole("dialog").getByRole("button", { name: "Replay", exact: true }).click();
   await page.getByText("Nothing waits").waitFor();
   await page.getByRole("button", { name: "Look at order.unheard of nobody yet" }).click();
@@ -310,6 +323,42 @@ async function components(page) {
   await page.getByLabel("Key", { exact: true }).fill("banner");
   await page.getByLabel("Value", { exact: true }).waitFor();
   await check(page, "values");
+}
+
+/** Jobs of an app of our own, of which one is deleted by the button and one from a terminal. */
+async function jobs(page) {
+  await go(page, "/jobs");
+  await page.getByText("Apps schedule jobs by their runtime API:").waitFor();
+  await check(page, "no jobs");
+  const markup = "<img src=x onerror=globalThis.hit=1>";
+  const script = `
+    const headers = { "dapr-api-token": process.env.DAPR_API_TOKEN, "content-type": "application/json" };
+    const body = JSON.stringify({ schedule: "@daily", repeats: 3 });
+    for (const name of ["report", "markup"]) fetch(process.env.DAPR_HTTP_ENDPOINT + "/v1.0/jobs/" + encodeURIComponent(name === "markup" ? ${JSON.stringify(markup)} : name), { method: "POST", headers, body });
+    setInterval(() => undefined, 1000);`;
+  const app = { apiVersion: "dodai.dev/v1", kind: "App", metadata: { name: "timer" }, spec: { process: { command: [process.execPath, "-e", script] } } };
+  await apply(page, app);
+  const row = (name) => page.locator("tbody tr", { hasText: name });
+  await row("onerror").waitFor();
+  await row("report").getByText("0 of 3").waitFor();
+  await row("report").getByText("has not run yet").waitFor();
+  await page.getByRole("combobox", { name: "App" }).selectOption("default/timer");
+  await page.waitForURL(/of=default%2Ftimer/);
+  await shot(page, "jobs");
+  await check(page, "jobs");
+  await page.getByRole("button", { name: "Delete report of timer" }).click();
+  await page.getByLabel("Type report to confirm").fill("report");
+  await check(page, "delete a job");
+  await page.getByRole("dialog").getByRole("button", { name: "Delete", exact: true }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await row("report").waitFor({ state: "detached" });
+  await page.getByRole("button", { name: /^Delete .* of timer$/ }).click();
+  await page.getByRole("dialog").getByRole("button", { name: /Copy as a command/ }).click();
+  await inTerminal(await page.evaluate(() => navigator.clipboard.readText()));
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await row("onerror").waitFor({ state: "detached" });
+  assert.equal(await page.evaluate(() => globalThis.hit), undefined, "markup of a job ran in the page");
+  await inTerminal("dodai delete app timer");
 }
 
 async function bases(page) {
@@ -327,15 +376,12 @@ async function attacks(page) {
     metadata: { name: "shouter", labels: { note: "x" }, annotations: { note: markup } },
     spec: { process: { command: ["/bin/sh", "-c", `while :; do echo '${markup}'; sleep 1; done`] } },
   };
-  const applied = await page.evaluate(async (content) => {
-    const headers = { "dodai-session": localStorage.getItem("dodai-session"), "content-type": "application/json" };
-    const body = JSON.stringify({ files: [{ name: "shouter", content }] });
-    const bare = await fetch("/v1/documents", { method: "POST", headers: { "content-type": "application/json" }, body });
-    const whole = await fetch("/v1/documents", { method: "POST", headers, body });
-    return [bare.status, whole.status, await whole.text()];
-  }, JSON.stringify(document));
-  assert.equal(applied[0], 401, "the cookie alone opens the API");
-  assert.equal(applied[1], 200, applied[2]);
+  const bare = await page.evaluate(async (body) => {
+    const headers = { "content-type": "application/json" };
+    return (await fetch("/v1/documents", { method: "POST", headers, body })).status;
+  }, JSON.stringify({ files: [{ name: "shouter", content: JSON.stringify(document) }] }));
+  assert.equal(bare, 401, "the cookie alone opens the API");
+  await apply(page, document);
   await go(page, "/apps/default/shouter/logs");
   await page.getByText(markup).first().waitFor();
   await page.getByLabel("Search in lines").fill("<img");
@@ -432,7 +478,7 @@ try {
   await customer();
   console.log("ok customer");
   const page = await open();
-  for (const part of [login, home, app, calls, topology, documents, components, bases, attacks, shell]) {
+  for (const part of [login, home, app, calls, topology, documents, components, jobs, bases, attacks, shell]) {
     await part(page).catch(async (error) => {
       if (shots) await page.screenshot({ path: join(shots, "failed.png") });
       throw new Error(`${part.name}: ${error.message}\n${mishaps.join("\n")}`);

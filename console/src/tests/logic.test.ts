@@ -378,6 +378,14 @@ describe("data as a command", () => {
     expect(format.configuring("settings", "default", "key", "@@")).toBe("dodai config set settings key @@@");
     expect(format.configuring("settings", "shop", "key", "--off")).toBe("dodai config set -n shop -- settings key --off");
   });
+  it("names base, group and owner where they are needed", () => {
+    const bus = { name: "bus", namespace: "default" };
+    expect(format.listing("topic", bus)).toBe("dodai topic list bus");
+    expect(format.peeking(bus, { topic: "dead", group: "" })).toBe("dodai topic peek bus dead");
+    expect(format.replaying({ ...bus, namespace: "shop" }, { topic: "dead", group: "web", base: "one" }, "7", "orders")).toBe("dodai topic replay -n shop --group=web --base=one --to=orders bus dead 7");
+    expect(format.releasing({ name: "doors", namespace: "default" }, { resource: "lock||web||door", owner: "-me" })).toBe("dodai lock release --owner=-me doors 'lock||web||door'");
+    expect(format.forgetting("default/web", "-x", "two")).toBe("dodai job delete --base=two -- web -x");
+  });
 });
 
 describe("refusals", () => {

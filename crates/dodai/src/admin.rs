@@ -2,6 +2,7 @@
 //! listener, and `admin.json`, by which other commands find it.
 
 mod inside;
+mod jobs;
 mod measures;
 mod seams;
 
