@@ -418,6 +418,18 @@ async function shell(page) {
   await drawn(page);
   await shot(page, "home-zh");
   await check(page, "home in Chinese");
+  // Problems of a document: what this page finds, and what the server does.
+  await go(page, "/documents/Policy/default/recommend");
+  const field = page.locator(".editor textarea");
+  await field.waitFor();
+  const text = await field.inputValue();
+  await field.fill(text.replace("request:", "requst:")); // misspelt, to see what is said
+  await page.getByText("是否想写 `request`？").first().waitFor();
+  await field.fill(text.replace(/(targetRefs:\s+- kind: App\s+name: )recommend/, "$1nobody"));
+  await page.getByText(/引用的对象不存在：/).first().waitFor();
+  await check(page, "problems in Chinese");
+  await field.fill(text);
+  await page.getByRole("link", { name: "首页" }).click();
   await page.getByRole("button", { name: "English" }).click();
   await page.getByRole("heading", { name: "Home" }).waitFor();
   await page.getByRole("button", { name: "Log out" }).click();
@@ -443,6 +455,28 @@ async function customer() {
   await page.context().close();
 }
 
+/** A server with 150 bases: some are shown at a time, and any is found. */
+async function manyBases(page) {
+  await page.route("**/v1/bases", async (route) => {
+    const response = await route.fetch();
+    const told = await response.json();
+    const items = Array.from({ length: 150 }, (_, at) => ({ ...told.items[at % told.items.length], name: `base-${at}`, connected: at !== 77 }));
+    await route.fulfill({ response, json: { ...told, items } });
+  });
+  const are = (count) => page.waitForFunction((count) => [...document.querySelectorAll("dt")].filter((one) => one.textContent === "Snapshot in force").length === count, count);
+  await page.getByText("1 to 20 of 150").waitFor();
+  await page.getByText("150 bases, 1 away").waitFor();
+  await are(20);
+  assert.match(await page.locator("section.panel h2").first().textContent(), /base-77$/, "what is in trouble comes first");
+  await check(page, "many bases");
+  await page.getByRole("button", { name: "More" }).click();
+  await page.getByText("21 to 40 of 150").waitFor();
+  await page.getByRole("searchbox", { name: "Base, app or component" }).fill("base-149");
+  await are(1);
+  await page.getByRole("searchbox", { name: "Base, app or component" }).fill("");
+  await page.unroute("**/v1/bases");
+}
+
 /** The console of a server: what its bases measure is there, added up. */
 async function server() {
   const several = await fleet(binary);
@@ -462,6 +496,7 @@ async function server() {
     }
     await shot(page, "bases");
     await check(page, "bases of a server");
+    await manyBases(page);
     await go(page, "/topology");
     await page.getByRole("button", { name: "Calls of Outside to hello" }).press("Enter");
     await page.locator(".samples li").first().waitFor();

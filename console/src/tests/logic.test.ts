@@ -1,10 +1,16 @@
 /// <reference types="vite/client" />
 import { describe, expect, it, vi } from "vitest";
 import type { App } from "../apps";
-import type { Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
+import type { Base, Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
 
 /** Where the server refuses. */
 const sources = import.meta.glob<string>(["../../../crates/dodai-admin/src/**/*.rs", "../../../crates/dodai/src/**/*.rs"], { query: "?raw", import: "default", eager: true });
+
+/** Where problems of documents have their codes, and conditions their reasons. */
+const documents = import.meta.glob<string>("../../../crates/dodai-api/src/read/problem.rs", { query: "?raw", import: "default", eager: true });
+const statuses = import.meta.glob<string>("../../../crates/dodai-control/src/{status.rs,status/*.rs}", { query: "?raw", import: "default", eager: true });
+/** Types of conditions that are not reasons too. */
+const CONDITIONS = ["Serving"];
 
 // What the browser gives to modules as they are loaded.
 vi.stubGlobal("localStorage", { getItem: () => null, setItem: () => undefined, removeItem: () => undefined });
@@ -28,10 +34,12 @@ const { checkText } = await import("../schema");
 const { tokens } = await import("../parts/editor");
 const format = await import("../format");
 const { toYaml } = await import("../yaml");
-const { callKey, isOfEdge, readTold } = await import("../calls");
+const { callKey, isOfEdge, readTold, SilentBases } = await import("../calls");
 const { asked, command } = await import("../pages/calls");
 const { choicesOf, isFromFile, isMoving, saysSame, sharesOf, withShares } = await import("../shares");
+const { saidProblems, saidReasons } = await import("../text/problems");
 const { saidCodes } = await import("../text/refusals");
+const { byBase, ordered: orderedBases } = await import("../pages/bases");
 const { graphOf, placesOf } = await import("../pages/topology");
 
 describe("server-sent events", () => {
@@ -194,6 +202,14 @@ describe("the stream of calls", () => {
   it("has calls, and says what is missing", () => {
     const call = { sequence: 1, span_id: "a", time: "2026-01-01T00:00:00Z", service: "" };
     expect(read(call, { missed: 3 }, { base: "one", missed: 2 }, { base: "two", ended: "it left" }, { odd: true })).toEqual([" 1 a ", "missed 3", "missed 2", "two: it left"]);
+  });
+  it("takes a base for silent until it is heard again", () => {
+    const bases = new SilentBases();
+    const call = (base?: string) => ({ base }) as Call;
+    bases.ended("one", "it left");
+    bases.ended("two", "it is slow");
+    expect([bases.heard(call("three")), bases.heard(call()), bases.heard(call("one")), bases.heard(call("one"))]).toEqual([false, false, true, false]);
+    expect(bases.all()).toEqual([["two", "it is slow"]]);
   });
   it("has each call of an edge once", () => {
     const of = (direction: string, service: string) => isOfEdge({ caller: "default/web", direction, service } as Call, "default/web", "default/db");
@@ -388,6 +404,18 @@ describe("data as a command", () => {
   });
 });
 
+describe("bases", () => {
+  const base = (name: string, more: object = {}) => ({ name, connected: true, not_open: {}, components: {}, ...more }) as Base;
+  it("come with those in trouble first, and are found by what they run", () => {
+    const all = [base("b10"), base("b9"), base("c", { refused: "no" }), base("d", { connected: false }), base("e", { components: { "default/store": false } })];
+    const own = byBase([{ id: "web-1", base: "b9" }, { id: "web-2", base: "b10" }, { id: "api-1", base: "b9" }] as Instance[]);
+    const names = (word: string) => orderedBases(all, word, own).map((one) => one.name).join(" ");
+    expect(names("")).toBe("d c e b9 b10");
+    expect(names(" API ")).toBe("b9");
+    expect([names("web"), names("store"), names("none")]).toEqual(["b9 b10", "e", ""]);
+  });
+});
+
 describe("refusals", () => {
   it("are said in Chinese by every code that the server has", () => {
     const codes = new Set<string>();
@@ -397,5 +425,15 @@ describe("refusals", () => {
     }
     expect(codes.size).toBeGreaterThan(15);
     expect([...codes].filter((code) => !saidCodes.includes(code))).toEqual([]);
+  });
+  it("are joined by problems of documents and reasons of conditions", () => {
+    const [problems = ""] = Object.values(documents);
+    const codes = [...problems.matchAll(/^ +\w+ = "([a-z_]+)",$/gm)].map(([, code]) => code ?? "");
+    expect(codes.length).toBeGreaterThan(10);
+    expect(saidProblems.toSorted()).toEqual(codes.toSorted());
+    const texts = Object.values(statuses).join("\n");
+    const reasons = [...texts.matchAll(/"([A-Z][A-Za-z]+)"/g)].map(([, reason]) => reason ?? "");
+    expect(reasons.length).toBeGreaterThan(20);
+    expect([...new Set(reasons)].filter((reason) => !saidReasons.includes(reason) && !CONDITIONS.includes(reason))).toEqual([]);
   });
 });

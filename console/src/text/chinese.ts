@@ -1,5 +1,17 @@
 // What the console says, in English (the keys) and Chinese.
 export const chinese = {
+  " or ": "或",
+  "`{path}` is {kind}, and {wanted} is wanted": "`{path}` 是 {kind}，应为 {wanted}",
+  "; did you mean `{word}`?": "；是否想写 `{word}`？",
+  "`{path}` is {value}, and must be from {least} to {most}": "`{path}` 是 {value}，应在 {least} 至 {most} 之间",
+  "`{path}` is `{value}`; it can be {words}": "`{path}` 是 `{value}`；可以是 {words}",
+  "`{path}`: `{value}` does not have the form that is wanted ({pattern})": "`{path}`：`{value}` 不符合要求的格式（{pattern}）",
+  "`{key}` is not known in `{path}`": "`{path}` 中没有 `{key}` 这个键",
+  "`{key}` is not known here": "这里没有 `{key}` 这个键",
+  "`{path}` is missing": "缺少 `{path}`",
+  "Base, app or component": "节点、应用或组件",
+  "{count} bases, {away} away": "{count} 个节点，{away} 个离线",
+  "{from} to {to} of {all}": "第 {from} 至 {to} 个，共 {all} 个",
   Jobs: "任务",
   Job: "任务",
   "No jobs": "没有任务",
