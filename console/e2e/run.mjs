@@ -97,6 +97,13 @@ async function app(page) {
   await check(page, "app");
   await page.getByRole("link", { name: "Revisions" }).click();
   await page.getByText("newest").waitFor();
+  // The load calls it: rate, no errors, and latencies of the revision itself.
+  await page.waitForFunction(() => {
+    const row = [...document.querySelectorAll("tbody tr")].find((one) => one.textContent.includes("newest"));
+    const [perSecond, errors, p50, p99] = [...(row?.querySelectorAll("td") ?? [])].slice(3, 7).map((cell) => cell.textContent);
+    return Number.parseFloat(perSecond ?? "") > 1 && /%$/.test(errors) && /[µm]?s$/.test(p50) && /[µm]?s$/.test(p99);
+  });
+  await shot(page, "revisions");
   await check(page, "revisions");
   await shares(page);
   await page.getByRole("link", { name: "Configuration" }).click();

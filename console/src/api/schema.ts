@@ -399,6 +399,17 @@ export type Edge = {
   points?: Point[];
 };
 
+/** What a revision answered over a range. */
+export type RevisionSum = {
+  revision: string;
+  calls: number;
+  errors: number;
+  /** Half of all its calls took at most so long. */
+  p50_us: number;
+  /** All but one in a hundred took at most so long. */
+  p99_us: number;
+};
+
 /** What calls were lately. */
 export type Traffic = {
   range: Range;
@@ -410,6 +421,8 @@ export type Traffic = {
   /** What each app got over the whole range. */
   sums: Record<string, Sum>;
   edges: Edge[];
+  /** What each revision of the app that was asked for answered; empty without one. */
+  revisions: RevisionSum[];
 };
 
 /** One edge in the last second: caller, app, calls, errors, p50 and p99 in microseconds. */

@@ -1,5 +1,6 @@
 // What the console says, in English (the keys) and Chinese.
 export const chinese = {
+  "Over the last minute": "最近一分钟",
   " or ": "或",
   "`{path}` is {kind}, and {wanted} is wanted": "`{path}` 是 {kind}，应为 {wanted}",
   "; did you mean `{word}`?": "；是否想写 `{word}`？",

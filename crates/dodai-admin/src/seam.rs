@@ -216,6 +216,10 @@ pub struct Traffic {
     pub bounds_s: Vec<f64>,
     /// Each pair of caller and app once.
     pub pairs: Vec<Pair>,
+    /// The same calls by the revision that answered them, which stands in the place of the caller. Those that reached
+    /// none are in `pairs` alone.
+    #[serde(default)]
+    pub revisions: Vec<Pair>,
 }
 
 /// What a base uses itself, the modules in it included.

@@ -55,6 +55,12 @@ fn a_server_adds_up_what_its_bases_measure() {
         second(&now) >= second(&last.borrow()).map(|second| second + 3)
     });
     let before = last.into_inner();
+    let answered = || {
+        let told = machines.ask("/v1/traffic?seconds=300&app=default/inner");
+        let [one] = told["revisions"].as_array().unwrap().as_slice() else { panic!("{told}") };
+        (one["revision"].clone(), one["calls"].as_u64().unwrap(), one["errors"].as_u64().unwrap())
+    };
+    let (_, already, _) = answered();
     for _ in 0..20 {
         assert_eq!(get(port, "/call/inner").status(), 200);
     }
@@ -67,6 +73,8 @@ fn a_server_adds_up_what_its_bases_measure() {
     assert_eq!(came(&now, "outside", "default/outer"), 20, "{now}");
     assert_eq!(came(&now, "default/outer", "default/inner"), 20, "{now}");
     assert_eq!(came(&now, "outside", "default/inner"), 0, "{now}");
+    let inner = ps["items"].as_array().unwrap().iter().find(|one| one["app"] == "default/inner").unwrap();
+    assert_eq!(answered(), (inner["revision"].clone(), already + 20, 0), "by the revision that answered");
     let sum = &now["sums"]["default/inner"];
     assert!(sum["p50_us"].as_u64() > Some(0) && sum["p99_us"].as_u64() >= sum["p50_us"].as_u64(), "{sum}");
     until("what instances use is known", || {
