@@ -136,11 +136,12 @@ fn on(base: Option<&String>) -> String {
     base.map_or_else(String::new, |base| format!("&base={}", encode(base)))
 }
 
+/// A cell of a table. Apps chose the words, which must not steer the terminal.
 fn text(item: &Value, name: &str) -> String {
     let value = &item[name];
     match value.as_str() {
         Some("") => "-".to_owned(),
-        Some(text) => text.to_owned(),
+        Some(text) => text.replace(char::is_control, " "),
         None if value.is_null() => "-".to_owned(),
         None => value.to_string(),
     }
@@ -212,8 +213,7 @@ pub async fn topic(connection: &Connection, command: &Topic, output: &Output) ->
             let answer = list(connection, &group.path(""), (*limit).max(1)).await?;
             let row = |item: &Value| {
                 let age = item["published_ms"].as_u64().map(|at| age(now_ms().saturating_sub(at)));
-                let plain = text(item, "text").replace(char::is_control, " ");
-                let data = plain.chars().take(SHOWN).collect();
+                let data = text(item, "text").chars().take(SHOWN).collect();
                 vec![
                     text(item, "id"),
                     age.unwrap_or_default(),
@@ -240,7 +240,7 @@ async fn replay(
     let ids = if all {
         let waiting = list(connection, &group.path(""), MOST).await?;
         let items = waiting["items"].as_array().cloned().unwrap_or_default();
-        items.iter().map(|item| text(item, "id")).collect()
+        items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)).collect()
     } else {
         ids.to_vec()
     };
@@ -325,10 +325,9 @@ fn job_row(job: &Value) -> Vec<String> {
     let (now, next) = (now_ms(), job["next_ms"].as_u64().unwrap_or_default());
     let next =
         if next > now { format!("in {}", age(next - now)) } else { format!("{} late", age(now - next)) };
-    let last = job["last_ms"].as_u64().map_or_else(
-        || "-".to_owned(),
-        |at| format!("{} ago: {}", age(now.saturating_sub(at)), job["problem"].as_str().unwrap_or("taken")),
-    );
+    let outcome = if job["problem"].is_string() { text(job, "problem") } else { "taken".to_owned() };
+    let last = job["last_ms"].as_u64().map(|at| format!("{} ago: {outcome}", age(now.saturating_sub(at))));
+    let last = last.unwrap_or_else(|| "-".to_owned());
     vec![text(job, "app"), text(job, "name"), text(job, when), next, ran, text(job, "failures"), last]
 }
 
@@ -341,8 +340,8 @@ mod tests {
         let row = |job: Value| job_row(&job)[2..].join("|");
         let late = now_ms() - 90_000;
         let one = json!({ "app": "default/a", "name": "j", "schedule": null, "due_time": "5s", "next_ms": late,
-            "ticks": 0, "repeats": null, "failures": 2, "last_ms": late, "problem": "the app answered 500" });
-        assert_eq!(row(one), "5s|1m late|0|2|1m ago: the app answered 500");
+            "ticks": 0, "repeats": null, "failures": 2, "last_ms": late, "problem": "the app\u{1b} answered 500" });
+        assert_eq!(row(one), "5s|1m late|0|2|1m ago: the app  answered 500");
         let again = json!({ "app": "default/a", "name": "j", "schedule": "@daily", "due_time": "5s",
             "next_ms": now_ms() + 7_260_000, "ticks": 3, "repeats": 9, "failures": 0, "last_ms": null });
         assert_eq!(row(again), "@daily|in 2h|3 of 9|0|-");
