@@ -399,6 +399,17 @@ export type Edge = {
   points?: Point[];
 };
 
+/** What a revision answered over a range. */
+export type RevisionSum = {
+  revision: string;
+  calls: number;
+  errors: number;
+  /** Half of all its calls took at most so long. */
+  p50_us: number;
+  /** All but one in a hundred took at most so long. */
+  p99_us: number;
+};
+
 /** What calls were lately. */
 export type Traffic = {
   range: Range;
@@ -410,6 +421,8 @@ export type Traffic = {
   /** What each app got over the whole range. */
   sums: Record<string, Sum>;
   edges: Edge[];
+  /** What each revision of the app that was asked for answered; empty without one. */
+  revisions: RevisionSum[];
 };
 
 /** One edge in the last second: caller, app, calls, errors, p50 and p99 in microseconds. */
@@ -556,6 +569,31 @@ export type HeldLock = {
   resource: string;
   owner: string;
   left_ms: number;
+};
+
+/** A job of an app, as it stands. */
+export type Job = {
+  /** The base that keeps it, where there are several. */
+  base?: string;
+  /** Whose it is, namespace/name. */
+  app: string;
+  name: string;
+  /** When it runs again and again. */
+  schedule: string | null;
+  /** When it runs first, as the app wrote it. */
+  due_time: string | null;
+  /** When it runs next, in milliseconds since 1970; past where it waits for its app. */
+  next_ms: number;
+  /** Ticks that are over. */
+  ticks: number;
+  /** How many ticks it has in all; null without a bound. */
+  repeats: number | null;
+  /** Failed runs of the tick that is due. */
+  failures: number;
+  /** When the last run ended, in milliseconds since 1970. */
+  last_ms: number | null;
+  /** Why the app did not take that run; null if it did, or if there was none. */
+  problem: string | null;
 };
 
 /** Every operation of the API. */
@@ -968,6 +1006,30 @@ export interface Operations {
     answer: Record<string, unknown>;
     kind: "application/json";
   };
+  /** Jobs of apps, by app and name: when each runs next, and how its last run ended. */
+  jobs: {
+    method: "GET";
+    path: "/v1/jobs";
+    query: { app?: string; base?: string; after?: string; limit?: number };
+    body: undefined;
+    answer: {
+      items: Job[];
+      next: string | null;
+      /** Bases that failed to answer, with the reason. */
+      failed: Record<string, string>;
+      [name: string]: unknown;
+    };
+    kind: "application/json";
+  };
+  /** Forgets a job. A run that is under way goes on. */
+  deleteJob: {
+    method: "DELETE";
+    path: "/v1/jobs/{namespace}/{app}/{job}";
+    query: { base?: string };
+    body: undefined;
+    answer: Record<string, unknown>;
+    kind: "application/json";
+  };
   /** A token with which a base joins. */
   createToken: {
     method: "POST";
@@ -1078,6 +1140,8 @@ export const paths = {
   replay: ["POST", "/v1/topics/{pubsub}/{topic}/replay"],
   locks: ["GET", "/v1/locks/{store}"],
   unlock: ["DELETE", "/v1/locks/{store}/{resource}"],
+  jobs: ["GET", "/v1/jobs"],
+  deleteJob: ["DELETE", "/v1/jobs/{namespace}/{app}/{job}"],
   createToken: ["POST", "/v1/tokens"],
   roots: ["GET", "/v1/ca"],
   rootStep: ["POST", "/v1/ca/steps/{step}"],

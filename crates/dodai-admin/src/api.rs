@@ -26,7 +26,7 @@ use crate::live::Live;
 use crate::seam::{Artifacts, Ledger, Node, NotReady, Roots};
 use crate::session::{self, Sessions, Visit};
 use crate::{
-    Refusal, apps, backup, components, console, debug, documents, externals, inside, live, node, roots,
+    Refusal, apps, backup, components, console, debug, documents, externals, inside, jobs, live, node, roots,
 };
 
 /// The most bytes of documents in one request.
@@ -139,6 +139,8 @@ pub fn routes() -> Vec<(&'static str, Methods)> {
         ("/v1/topics/{pubsub}/{topic}/replay", post(inside::replay)),
         ("/v1/locks/{store}", get(inside::locks)),
         ("/v1/locks/{store}/{*resource}", delete(inside::unlock)),
+        ("/v1/jobs", get(jobs::list)),
+        ("/v1/jobs/{namespace}/{app}/{job}", delete(jobs::delete)),
         ("/v1/tokens", post(joining::create)),
         ("/v1/ca", get(roots::show)),
         ("/v1/ca/steps/{step}", post(roots::step)),

@@ -11,9 +11,14 @@ use crate::Refusal;
 use crate::api::{Answer, Parts, Shared, json as answer, query, read};
 use crate::seam::{Place, Wish};
 
-/// How many messages or locks one answer has when nothing is said, and at most.
+/// How many messages, locks or jobs one answer has when nothing is said, and at most.
 const USUAL_ITEMS: usize = 50;
 const MAX_ITEMS: usize = 500;
+
+/// How many items one answer has where so many are wanted.
+pub(crate) fn within(limit: Option<usize>) -> usize {
+    limit.unwrap_or(USUAL_ITEMS).clamp(1, MAX_ITEMS)
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,7 +40,7 @@ impl InsideQuery {
     }
 
     fn limit(&self) -> usize {
-        self.limit.unwrap_or(USUAL_ITEMS).clamp(1, MAX_ITEMS)
+        within(self.limit)
     }
 }
 

@@ -280,7 +280,7 @@ struct TrafficQuery {
 }
 
 /// `GET /v1/traffic?seconds=300&app=default/shop`: the last so many seconds of every app and edge, or of one app with the
-/// points of its edges.
+/// points of its edges and what each of its revisions answered.
 pub(crate) async fn traffic(State(parts): Shared, uri: Uri) -> Answer {
     let TrafficQuery { seconds, app } = query(&uri)?;
     let history = parts.live.history();
@@ -289,10 +289,12 @@ pub(crate) async fn traffic(State(parts): Shared, uri: Uri) -> Answer {
     let (apps, sums, edges) =
         (history.apps(range, only), history.sums(range, only), history.edges(range, only));
     let known = history.knows_calls();
+    let revisions = only.map(|app| history.revisions(range, app)).unwrap_or_default();
     let silent = parts.node.silent();
-    answer(
-        &json!({ "range": range, "known": known, "silent": silent, "apps": apps, "sums": sums, "edges": edges }),
-    )
+    answer(&json!({
+        "range": range, "known": known, "silent": silent, "apps": apps, "sums": sums, "edges": edges,
+        "revisions": revisions,
+    }))
 }
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ async fn answers_are_as_the_description_says() {
         ("/v1/topics/{pubsub}", "/v1/topics/bus"),
         ("/v1/topics/{pubsub}/{topic}", "/v1/topics/bus/dead?group=shop"),
         ("/v1/locks/{store}", "/v1/locks/bus"),
+        ("/v1/jobs", "/v1/jobs?app=default/shop"),
         ("/v1/store", "/v1/store"),
         ("/v1/apps/{namespace}/{name}/state/{store}", "/v1/apps/default/shop/state/kv?prefix=cart"),
         ("/v1/apps/{namespace}/{name}/state/{store}/{key}", "/v1/apps/default/shop/state/kv/cart%2F1"),

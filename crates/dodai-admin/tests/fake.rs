@@ -13,8 +13,8 @@ use dodai_admin::api::{About, Parts, router};
 use dodai_admin::gate::Gate;
 use dodai_admin::live::Live;
 use dodai_admin::seam::{
-    Artifacts, CallFilter, Change, ConfigKey, Flow, Kept, Keys, Ledger, Lock, LogLine, Look, Message, Node,
-    NodeState, Own, Pending, Place, Shelf, StoreState, TopicGroup, Usage, Waiting, Wish,
+    Artifacts, CallFilter, Change, ConfigKey, Flow, Job, Jobs, Kept, Keys, Ledger, Lock, LogLine, Look,
+    Message, Node, NodeState, Own, Pending, Place, Shelf, StoreState, TopicGroup, Usage, Waiting, Wish,
 };
 use dodai_admin::session::Sessions;
 use dodai_control::control::{Control, Settings};
@@ -279,6 +279,20 @@ impl Node for FakeNode {
         };
         let items = items.unwrap();
         Box::pin(async move { Ok(serde_json::json!({ "items": items, "next": null, "failed": {} })) })
+    }
+
+    fn jobs(&self, wanted: Jobs) -> Pending<'_, Value> {
+        self.note(format!("jobs {wanted:?}"));
+        let items = serde_json::to_value([Job::default()]).unwrap();
+        Box::pin(async move { Ok(serde_json::json!({ "items": items, "next": null, "failed": {} })) })
+    }
+
+    fn forget_job(&self, app: AppId, name: String, base: Option<String>) -> Pending<'_, ()> {
+        self.note(format!("forget {app} {name} {base:?}"));
+        let is_there = name == "report";
+        Box::pin(
+            async move { if is_there { Ok(()) } else { Err(Refusal::not_found("there is no such job")) } },
+        )
     }
 
     fn publish(&self, message: Message) -> Pending<'_, ()> {

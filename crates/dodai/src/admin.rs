@@ -2,6 +2,7 @@
 //! listener, and `admin.json`, by which other commands find it.
 
 mod inside;
+mod jobs;
 mod measures;
 mod seams;
 
@@ -32,7 +33,7 @@ use tokio::sync::watch;
 use crate::client::connection::{AdminFile, FILE};
 use crate::output::Output;
 use crate::telemetry::Telemetry;
-pub use measures::{add, begun, usages};
+pub use measures::{Answering, add, answered, begun, usages};
 use seams::{Artefacts, StoreLedger};
 pub use seams::{Node, latest};
 
