@@ -13,9 +13,9 @@ use crate::packages;
 use crate::process::{Tool, environment};
 use crate::workspace::Workspace;
 
-/// The comparisons whose loads make the profile: those of calls through one base, and the others.
-const CALLS: &[&str] = &["hop", "tls", "h2"];
-const OTHERS: &[&str] = &["mesh", "invoke", "daprd", "modules"];
+/// The comparisons whose loads make the profile: those of a base's calls, those of calls between bases, and the others.
+const CALLS: [&[&str]; 2] = [&["hop", "tls", "h2"], &["mesh"]];
+const OTHERS: &[&str] = &["invoke", "daprd", "modules"];
 
 /// Where the toolchain links with its own LLD, which takes an order of functions; other linkers do not know the option.
 const LLD: &str = "x86_64-unknown-linux-gnu";
@@ -41,16 +41,20 @@ pub fn run(workspace: &Workspace) -> Result<PathBuf> {
         }
         merge(workspace, &merger, &counts, folder.join(profile))
     };
-    // Each has what was counted before it, too.
-    let start = train(CALLS, "start", "start.profdata")?;
-    let calls = train(CALLS, "1", "calls.profdata")?;
+    // Each profile has what was counted before it, too.
+    let mut profiles = Vec::new();
+    for (at, loads) in CALLS.into_iter().enumerate() {
+        profiles.push(train(loads, "start", &format!("start-{at}.profdata"))?);
+        profiles.push(train(loads, "1", &format!("calls-{at}.profdata"))?);
+    }
     let profile = train(OTHERS, "1", "dodai.profdata")?;
+    profiles.push(profile.clone());
     let mut flags = vec![format!("-Cprofile-use={}", profile.display())];
     if host == LLD {
         let order = folder.join("order.txt");
-        let counts = |profile| shown(workspace, &merger, profile);
-        let order_text = by_use(&counts(&start)?, &counts(&calls)?, &counts(&profile)?);
-        std::fs::write(&order, order_text).with_context(|| format!("writing {}", order.display()))?;
+        let shown = profiles.iter().map(|profile| shown(workspace, &merger, profile));
+        std::fs::write(&order, by_use(&shown.collect::<Result<Vec<_>>>()?))
+            .with_context(|| format!("writing {}", order.display()))?;
         let order = format!("--symbol-ordering-file={},--no-warn-symbol-ordering", order.display());
         flags.push(format!("-Clink-arg=-Wl,{order}"));
     }
@@ -105,38 +109,59 @@ fn shown(workspace: &Workspace, merger: &Path, profile: &Path) -> Result<String>
 }
 
 /// The functions that ran, for the linker: what works together shares pages, and the pages that only a start needs are not
-/// mapped beside those of every call. First come those that run again and again in a base that serves calls, because
-/// they ran more often in `calls` than its starts explain, which are two of what `start` counted; then what else ran
-/// there, and then what ran in `all`. In each part those that ran most come first.
-fn by_use(start: &str, calls: &str, all: &str) -> String {
-    let (start, calls, all) = (most_used(start), most_used(calls), most_used(all));
-    let starts: HashMap<&str, u64> = start.into_iter().collect();
-    let explained = |name: &str| 2 * starts.get(name).copied().unwrap_or(0) + SPARE;
-    let steady = calls.iter().filter(|(name, most)| *most > explained(name));
+/// mapped beside those of every call.
+///
+/// `shown` are profiles, each with what was counted before it: after the starts of some loads, after these loads, and so
+/// on for other loads, and last after everything. First come functions that run again and again, because they ran more
+/// often under load than the starts in it explain, those of the first loads first; then those that ran at all. What ran
+/// most leads.
+fn by_use(shown: &[String]) -> String {
+    let profiles: Vec<_> = shown.iter().map(|shown| counts(shown)).collect();
+    let (mut order, mut rest, mut before) = (Vec::new(), Vec::new(), &HashMap::new());
+    for part in profiles.chunks(2) {
+        let [start, load] = part else {
+            rest.extend(part);
+            continue;
+        };
+        let since = |now: &HashMap<&str, u64>, then: &HashMap<&str, u64>, name| {
+            now.get(name).unwrap_or(&0).saturating_sub(*then.get(name).unwrap_or(&0))
+        };
+        let loaded = load.keys().map(|&name| (name, since(load, start, name)));
+        order.extend(most_first(loaded.filter(|(name, times)| *times > since(start, before, name) + SPARE)));
+        rest.push(load);
+        before = load;
+    }
+    order.extend(
+        rest.into_iter().flat_map(|counts| most_first(counts.iter().map(|(&name, &times)| (name, times)))),
+    );
     let mut seen = HashSet::new();
-    let order = steady.chain(&calls).chain(&all).filter(|(name, _)| seen.insert(*name));
-    order.map(|(name, _)| format!("{name}\n")).collect()
+    order.into_iter().filter(|name| seen.insert(*name)).map(|name| format!("{name}\n")).collect()
+}
+
+/// The names by how often, and equal ones in their own order, so that one profile makes one order of functions.
+fn most_first<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> Vec<&'a str> {
+    let mut counts: Vec<_> = counts.collect();
+    counts.sort_by_key(|&(name, times)| (Reverse(times), name));
+    counts.into_iter().map(|(name, _)| name).collect()
 }
 
 /// Two starts do not do everything equally often; this much more says nothing yet.
 const SPARE: u64 = 2;
 
-/// The functions that ran, with how often their busiest block did, those that ran most first. `shown` names each
-/// function (`unit;` before the name of one that is not seen outside its unit), and then how often each of its blocks ran.
-fn most_used(shown: &str) -> Vec<(&str, u64)> {
-    let mut used = Vec::new();
+/// The functions that ran, with how often their busiest block did. `shown` names each function (`unit;` before the name of
+/// one that is not seen outside its unit), and then how often each of its blocks ran.
+fn counts(shown: &str) -> HashMap<&str, u64> {
+    let mut found = HashMap::new();
     let mut name = "";
     for line in shown.lines().map(str::trim) {
         if let Some(counts) = line.strip_prefix("Block counts: [") {
             let counts = counts.trim_end_matches(']').split(", ").filter_map(|count| count.parse().ok());
-            used.extend(counts.max().filter(|&most| most > 0).map(|most| (name, most)));
+            found.extend(counts.max().filter(|&most| most > 0).map(|most| (name, most)));
         } else if let Some(of) = line.strip_suffix(':') {
             name = of.rsplit(';').next().unwrap_or(of);
         }
     }
-    // Equal counts in the order of names, so that one profile makes one order.
-    used.sort_by_key(|&(name, most)| (Reverse(most), name));
-    used
+    found
 }
 
 /// The machine that this is built on, as Rust names it.
@@ -182,7 +207,7 @@ Counters:
 Total functions: 3
 Maximum function count: 70
 ";
-        assert_eq!(most_used(shown), [("_ZN1b1b17h1E", 70), ("_ZN1a1a17h0E", 3)]);
+        assert_eq!(counts(shown), HashMap::from([("_ZN1b1b17h1E", 70), ("_ZN1a1a17h0E", 3)]));
     }
 
     #[test]
@@ -192,7 +217,10 @@ Maximum function count: 70
         };
         let start = profile(&[("parse", 900), ("tick", 1)]);
         let calls = profile(&[("parse", 1800), ("tick", 9), ("call", 70)]);
-        let all = profile(&[("compile", 9000), ("parse", 2700), ("tick", 20), ("call", 80)]);
-        assert_eq!(by_use(&start, &calls, &all), "call\ntick\nparse\ncompile\n");
+        let joined = profile(&[("parse", 2700), ("tick", 10), ("call", 70), ("join", 30)]);
+        let between = profile(&[("parse", 3600), ("tick", 19), ("call", 90), ("join", 60), ("tell", 40)]);
+        let all = profile(&[("compile", 9000), ("parse", 2700), ("tick", 20), ("call", 80), ("tell", 41)]);
+        let order = by_use(&[start, calls, joined, between, all]);
+        assert_eq!(order, "call\ntick\ntell\nparse\njoin\ncompile\n");
     }
 }
