@@ -6,15 +6,16 @@ time of the process, all threads) as the figure to compare. Everything is on loo
 
 Settings by environment: BENCH_CPU=0, ROUNDS, SECS, CONNS, QUICK=1 (one short round), DODAI_BINARY, and BENCH_BATCH=1 to
 run everything under SCHED_BATCH, which takes the wake-up contests of a shared machine out of the figures. TRAINING=1 loads
-the product alone for a moment and measures nothing: `cargo xtask dist` counts meanwhile what its code does.
+the product alone for a moment and measures nothing: `cargo xtask dist` counts meanwhile what its code does. TRAINING=start
+does not even load it, so that what runs again and again can be told from what a start needs.
 """
 import atexit, os, pathlib, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, textwrap, time, typing
 
 TICK = os.sysconf("SC_CLK_TCK")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CPU = os.environ.get("BENCH_CPU", "0")
-TRAINING = os.environ.get("TRAINING") == "1"
-QUICK = TRAINING or os.environ.get("QUICK") == "1"
+TRAINING = os.environ.get("TRAINING", "")
+QUICK = TRAINING != "" or os.environ.get("QUICK") == "1"
 ROUNDS = int(os.environ.get("ROUNDS", "1" if QUICK else "5"))
 SECS = int(os.environ.get("SECS", "1" if QUICK else "3"))
 CONNS = int(os.environ.get("CONNS", "64"))
@@ -388,7 +389,8 @@ def compare(what, peers, load):
     """
     if TRAINING:
         ours = [port for name, (port, _) in peers.items() if name not in OTHERS]
-        return {name: Found(0, 0, 0) for name in peers} | {"dodai": Found(0, 0, sum(load(port, 2)["errors"] for port in ours))}
+        errors = 0 if TRAINING == "start" else sum(load(port, 2)["errors"] for port in ours)
+        return {name: Found(0, 0, 0) for name in peers} | {"dodai": Found(0, 0, errors)}
     results = {name: [] for name in peers}
     for _ in range(ROUNDS):
         for name, (port, pids) in peers.items():

@@ -114,7 +114,7 @@ for _ in range(2000):
     connection.close()
 time.sleep(settle)
 called, beside = h.rss_mb(joined.pid), h.rss_mb(alone.pid)
-print(f"base: VmRSS {idle:.1f} MB idle, {called:.1f} MB after 2000 calls to 3 services; stand-alone with those 3: {beside:.1f} MB")
+print(f"base: VmRSS {idle:.1f} MB idle, {called:.1f} MB after 2000 calls to 3 services ({h.rss_parts(joined.pid)}); stand-alone with those 3: {beside:.1f} MB ({h.rss_parts(alone.pid)})")
 if called - beside > bar_memory:
     missed.append(f"the base of a large mesh has {called - beside:.1f} MB more than one that is alone")
 

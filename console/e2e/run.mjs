@@ -97,6 +97,13 @@ async function app(page) {
   await check(page, "app");
   await page.getByRole("link", { name: "Revisions" }).click();
   await page.getByText("newest").waitFor();
+  // The load calls it: rate, no errors, and latencies of the revision itself.
+  await page.waitForFunction(() => {
+    const row = [...document.querySelectorAll("tbody tr")].find((one) => one.textContent.includes("newest"));
+    const [perSecond, errors, p50, p99] = [...(row?.querySelectorAll("td") ?? [])].slice(3, 7).map((cell) => cell.textContent);
+    return Number.parseFloat(perSecond ?? "") > 1 && /%$/.test(errors) && /[µm]?s$/.test(p50) && /[µm]?s$/.test(p99);
+  });
+  await shot(page, "revisions");
   await check(page, "revisions");
   await shares(page);
   await page.getByRole("link", { name: "Configuration" }).click();
@@ -155,6 +162,16 @@ async function shares(page) {
   await says75();
   await dialog.getByLabel(`Weight of ${newest}`).fill("0");
   await move();
+}
+
+/** Applies a document as the page could. */
+async function apply(page, document) {
+  const [status, text] = await page.evaluate(async (body) => {
+    const headers = { "dodai-session": localStorage.getItem("dodai-session"), "content-type": "application/json" };
+    const answer = await fetch("/v1/documents", { method: "POST", headers, body });
+    return [answer.status, await answer.text()];
+  }, JSON.stringify({ files: [{ name: document.metadata.name, content: JSON.stringify(document) }] }));
+  assert.equal(status, 200, text);
 }
 
 /** Runs a command that was copied where the shop's folder is. */
@@ -301,6 +318,9 @@ async function components(page) {
   await page.getByLabel("Type order.unheard to confirm").fill("order.unheard");
   await shot(page, "replay");
   await check(page, "replay");
+  await page.getByRole("dialog").getByRole("button", { name: /Copy as a command/ }).click();
+  const command = await page.evaluate(() => navigator.clipboard.readText());
+  assert.match(command, /^dodai topic replay --to=order.unheard shop-pubsub letters \S+$/);
   await page.getByRole("dialog").getByRole("button", { name: "Replay", exact: true }).click();
   await page.getByText("Nothing waits").waitFor();
   await page.getByRole("button", { name: "Look at order.unheard of nobody yet" }).click();
@@ -310,6 +330,42 @@ async function components(page) {
   await page.getByLabel("Key", { exact: true }).fill("banner");
   await page.getByLabel("Value", { exact: true }).waitFor();
   await check(page, "values");
+}
+
+/** Jobs of an app of our own, of which one is deleted by the button and one from a terminal. */
+async function jobs(page) {
+  await go(page, "/jobs");
+  await page.getByText("Apps schedule jobs by their runtime API:").waitFor();
+  await check(page, "no jobs");
+  const markup = "<img src=x onerror=globalThis.hit=1>";
+  const script = `
+    const headers = { "dapr-api-token": process.env.DAPR_API_TOKEN, "content-type": "application/json" };
+    const body = JSON.stringify({ schedule: "@daily", repeats: 3 });
+    for (const name of ["report", "markup"]) fetch(process.env.DAPR_HTTP_ENDPOINT + "/v1.0/jobs/" + encodeURIComponent(name === "markup" ? ${JSON.stringify(markup)} : name), { method: "POST", headers, body });
+    setInterval(() => undefined, 1000);`;
+  const app = { apiVersion: "dodai.dev/v1", kind: "App", metadata: { name: "timer" }, spec: { process: { command: [process.execPath, "-e", script] } } };
+  await apply(page, app);
+  const row = (name) => page.locator("tbody tr", { hasText: name });
+  await row("onerror").waitFor();
+  await row("report").getByText("0 of 3").waitFor();
+  await row("report").getByText("has not run yet").waitFor();
+  await page.getByRole("combobox", { name: "App" }).selectOption("default/timer");
+  await page.waitForURL(/of=default%2Ftimer/);
+  await shot(page, "jobs");
+  await check(page, "jobs");
+  await page.getByRole("button", { name: "Delete report of timer" }).click();
+  await page.getByLabel("Type report to confirm").fill("report");
+  await check(page, "delete a job");
+  await page.getByRole("dialog").getByRole("button", { name: "Delete", exact: true }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await row("report").waitFor({ state: "detached" });
+  await page.getByRole("button", { name: /^Delete .* of timer$/ }).click();
+  await page.getByRole("dialog").getByRole("button", { name: /Copy as a command/ }).click();
+  await inTerminal(await page.evaluate(() => navigator.clipboard.readText()));
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await row("onerror").waitFor({ state: "detached" });
+  assert.equal(await page.evaluate(() => globalThis.hit), undefined, "markup of a job ran in the page");
+  await inTerminal("dodai delete app timer");
 }
 
 async function bases(page) {
@@ -327,15 +383,12 @@ async function attacks(page) {
     metadata: { name: "shouter", labels: { note: "x" }, annotations: { note: markup } },
     spec: { process: { command: ["/bin/sh", "-c", `while :; do echo '${markup}'; sleep 1; done`] } },
   };
-  const applied = await page.evaluate(async (content) => {
-    const headers = { "dodai-session": localStorage.getItem("dodai-session"), "content-type": "application/json" };
-    const body = JSON.stringify({ files: [{ name: "shouter", content }] });
-    const bare = await fetch("/v1/documents", { method: "POST", headers: { "content-type": "application/json" }, body });
-    const whole = await fetch("/v1/documents", { method: "POST", headers, body });
-    return [bare.status, whole.status, await whole.text()];
-  }, JSON.stringify(document));
-  assert.equal(applied[0], 401, "the cookie alone opens the API");
-  assert.equal(applied[1], 200, applied[2]);
+  const bare = await page.evaluate(async (body) => {
+    const headers = { "content-type": "application/json" };
+    return (await fetch("/v1/documents", { method: "POST", headers, body })).status;
+  }, JSON.stringify({ files: [{ name: "shouter", content: JSON.stringify(document) }] }));
+  assert.equal(bare, 401, "the cookie alone opens the API");
+  await apply(page, document);
   await go(page, "/apps/default/shouter/logs");
   await page.getByText(markup).first().waitFor();
   await page.getByLabel("Search in lines").fill("<img");
@@ -372,6 +425,18 @@ async function shell(page) {
   await drawn(page);
   await shot(page, "home-zh");
   await check(page, "home in Chinese");
+  // Problems of a document: what this page finds, and what the server does.
+  await go(page, "/documents/Policy/default/recommend");
+  const field = page.locator(".editor textarea");
+  await field.waitFor();
+  const text = await field.inputValue();
+  await field.fill(text.replace("request:", "requst:")); // misspelt, to see what is said
+  await page.getByText("是否想写 `request`？").first().waitFor();
+  await field.fill(text.replace(/(targetRefs:\s+- kind: App\s+name: )recommend/, "$1nobody"));
+  await page.getByText(/引用的对象不存在：/).first().waitFor();
+  await check(page, "problems in Chinese");
+  await field.fill(text);
+  await page.getByRole("link", { name: "首页" }).click();
   await page.getByRole("button", { name: "English" }).click();
   await page.getByRole("heading", { name: "Home" }).waitFor();
   await page.getByRole("button", { name: "Log out" }).click();
@@ -397,6 +462,28 @@ async function customer() {
   await page.context().close();
 }
 
+/** A server with 150 bases: some are shown at a time, and any is found. */
+async function manyBases(page) {
+  await page.route("**/v1/bases", async (route) => {
+    const response = await route.fetch();
+    const told = await response.json();
+    const items = Array.from({ length: 150 }, (_, at) => ({ ...told.items[at % told.items.length], name: `base-${at}`, connected: at !== 77 }));
+    await route.fulfill({ response, json: { ...told, items } });
+  });
+  const are = (count) => page.waitForFunction((count) => [...document.querySelectorAll("dt")].filter((one) => one.textContent === "Snapshot in force").length === count, count);
+  await page.getByText("1 to 20 of 150").waitFor();
+  await page.getByText("150 bases, 1 away").waitFor();
+  await are(20);
+  assert.match(await page.locator("section.panel h2").first().textContent(), /base-77$/, "what is in trouble comes first");
+  await check(page, "many bases");
+  await page.getByRole("button", { name: "More" }).click();
+  await page.getByText("21 to 40 of 150").waitFor();
+  await page.getByRole("searchbox", { name: "Base, app or component" }).fill("base-149");
+  await are(1);
+  await page.getByRole("searchbox", { name: "Base, app or component" }).fill("");
+  await page.unroute("**/v1/bases");
+}
+
 /** The console of a server: what its bases measure is there, added up. */
 async function server() {
   const several = await fleet(binary);
@@ -416,6 +503,7 @@ async function server() {
     }
     await shot(page, "bases");
     await check(page, "bases of a server");
+    await manyBases(page);
     await go(page, "/topology");
     await page.getByRole("button", { name: "Calls of Outside to hello" }).press("Enter");
     await page.locator(".samples li").first().waitFor();
@@ -432,7 +520,7 @@ try {
   await customer();
   console.log("ok customer");
   const page = await open();
-  for (const part of [login, home, app, calls, topology, documents, components, bases, attacks, shell]) {
+  for (const part of [login, home, app, calls, topology, documents, components, jobs, bases, attacks, shell]) {
     await part(page).catch(async (error) => {
       if (shots) await page.screenshot({ path: join(shots, "failed.png") });
       throw new Error(`${part.name}: ${error.message}\n${mishaps.join("\n")}`);

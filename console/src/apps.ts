@@ -2,6 +2,8 @@
 import { useApi } from "./api/live";
 import type { Document, External, Instance, Point, Range, Traffic } from "./api/schema";
 import type { Tone } from "./parts/basic";
+import { beside, saidOfReason } from "./text/problems";
+import { t } from "./text/text";
 
 export type Shape = "module" | "process" | "external" | "unknown";
 
@@ -47,16 +49,19 @@ export function shapeOf(document: Document): Shape {
   return shapes.find((shape) => shape in spec) ?? "unknown";
 }
 
+/** A condition in words. */
+export const toldOf = ({ reason, message }: Pick<Condition, "reason" | "message">) => beside(saidOfReason(reason), message || reason || "");
+
 /** The state of an app in one tone, and why. */
 export function judge(status: AppStatus, instances: readonly Instance[]): { tone: Tone; reason: string } {
   const ready = status.conditions?.find((one) => one.type === "Ready");
   const failed = instances.find((one) => one.phase === "failed" || one.phase === "backing_off" || one.phase === "unready");
   const refused = status.conditions?.find((one) => one.status === "False" && one.type !== "Ready");
-  if (ready?.status === "False") return { tone: "bad", reason: ready.message || ready.reason || "" };
-  if (failed) return { tone: "warn", reason: failed.reason || failed.phase };
-  if (refused) return { tone: "warn", reason: refused.message || refused.reason || refused.type };
+  if (ready?.status === "False") return { tone: "bad", reason: toldOf(ready) };
+  if (failed) return { tone: "warn", reason: failed.reason || t(`phase.${failed.phase}`) };
+  if (refused) return { tone: "warn", reason: toldOf(refused) || refused.type };
   if (ready?.status === "True") return { tone: "good", reason: "" };
-  return { tone: "plain", reason: ready?.message ?? "" };
+  return { tone: "plain", reason: ready ? toldOf(ready) : "" };
 }
 
 export function join(documents: readonly Document[], instances: readonly Instance[], externals: readonly External[] = []): App[] {

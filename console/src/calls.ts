@@ -23,6 +23,30 @@ export function readTold(data: string, reader: Reader) {
   else if (typeof told.time === "string" && typeof told.service === "string") reader.call(told);
 }
 
+/** Bases that tell no more calls, with the reason; one whose call comes tells again. */
+export class SilentBases {
+  private readonly known = new Map<string, string>();
+
+  /** A base says no more. */
+  ended(base: string, why: string) {
+    this.known.set(base, why);
+  }
+
+  /** A call came; whether its base was taken for silent. */
+  heard(call: Call): boolean {
+    return this.known.size > 0 && call.base !== undefined && this.known.delete(call.base);
+  }
+
+  /** The stream begins anew. */
+  clear() {
+    this.known.clear();
+  }
+
+  all(): [string, string][] {
+    return [...this.known];
+  }
+}
+
 /**
  * Whether a call is one of an edge, counted where it begins. The filter of the stream also lets through what the app itself
  * calls, and a call from base to base is told by both: `inbound` is its arrival.

@@ -18,6 +18,7 @@ const Calls = lazy(() => import("./pages/calls").then((page) => ({ default: page
 const Topology = lazy(() => import("./pages/topology").then((page) => ({ default: page.Topology })));
 const Documents = lazy(() => import("./pages/documents").then((page) => ({ default: page.Documents })));
 const Components = lazy(() => import("./pages/components").then((page) => ({ default: page.Components })));
+const Jobs = lazy(() => import("./pages/jobs").then((page) => ({ default: page.Jobs })));
 const Bases = lazy(() => import("./pages/bases").then((page) => ({ default: page.Bases })));
 
 const NAVIGATION: { to: string; icon: IconName; name: Parameters<typeof t>[0] }[] = [
@@ -26,6 +27,7 @@ const NAVIGATION: { to: string; icon: IconName; name: Parameters<typeof t>[0] }[
   { to: "/topology", icon: "topology", name: "Topology" },
   { to: "/calls", icon: "calls", name: "Calls" },
   { to: "/components", icon: "components", name: "Components" },
+  { to: "/jobs", icon: "jobs", name: "Jobs" },
   { to: "/documents", icon: "documents", name: "Documents" },
   { to: "/bases", icon: "bases", name: "Bases" },
 ];
@@ -59,6 +61,8 @@ function page(path: string): ReactNode {
       return <Documents kind={second} namespace={third} name={rest[0]} />;
     case "components":
       return <Components namespace={second} name={third} />;
+    case "jobs":
+      return <Jobs />;
     case "bases":
       return <Bases />;
     default:

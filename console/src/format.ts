@@ -100,6 +100,37 @@ function worded(start: string, ...words: string[]): string {
 export const publishing = (component: string, namespace: string, topic: string, data: string) =>
   worded(`dodai publish --content-type ${typeOf(data)}${inNamespace(namespace)}`, component, topic, given(data));
 
+const onBase = (base: string | undefined) => (base ? ` --base=${quoted(base)}` : "");
+const ofGroup = (group: string) => (group ? ` --group=${quoted(group)}` : "");
+
+interface Place {
+  name: string;
+  namespace: string;
+}
+
+interface OfTopic {
+  topic: string;
+  group: string;
+  base?: string;
+}
+
+/** The command that lists what is in a component. */
+export const listing = (what: "topic" | "lock", { name, namespace }: Place) => worded(`dodai ${what} list${inNamespace(namespace)}`, name);
+
+/** The command that shows messages that wait. */
+export const peeking = ({ name, namespace }: Place, { topic, group, base }: OfTopic) => worded(`dodai topic peek${inNamespace(namespace)}${ofGroup(group)}${onBase(base)}`, name, topic);
+
+/** The command that moves a message to another topic. */
+export const replaying = ({ name, namespace }: Place, { topic, group, base }: OfTopic, id: string, to: string) =>
+  worded(`dodai topic replay${inNamespace(namespace)}${ofGroup(group)}${onBase(base)} --to=${quoted(to)}`, name, topic, id);
+
+/** The command that takes a lock away. */
+export const releasing = ({ name, namespace }: Place, { resource, owner, base }: { resource: string; owner: string; base?: string }) =>
+  worded(`dodai lock release${inNamespace(namespace)}${onBase(base)} --owner=${quoted(owner)}`, name, resource);
+
+/** The command that deletes a job. */
+export const forgetting = (app: string, name: string, base: string | undefined) => worded(`dodai job delete${onBase(base)}`, short(app), name);
+
 /** The command that reads a configuration value, or writes one. */
 export const configuring = (store: string, namespace: string, key: string, value: string | null) =>
   value === null ? worded(`dodai config get${inNamespace(namespace)}`, store, key) : worded(`dodai config set${inNamespace(namespace)}`, store, key, given(value));

@@ -1,6 +1,8 @@
 // Checks a document against its JSON schema, with places in the text, and says what a place is about. Only what the
 // schemas of documents use: types, properties, required, enum, const, items, references, combinations.
 import { isAlias, isMap, isScalar, isSeq, LineCounter, type Node, parseAllDocuments } from "yaml";
+import { beside, saidOfProblem } from "./text/problems";
+import { t } from "./text/text";
 
 export interface Schema {
   $ref?: string;
@@ -101,7 +103,7 @@ export function distance(a: string, b: string): number {
 
 function nearest(word: string, names: string[]): string {
   const best = names.map((name) => ({ name, far: distance(word.toLowerCase(), name.toLowerCase()) })).sort((a, b) => a.far - b.far)[0];
-  return best && best.far <= Math.max(2, word.length / 3) ? `; did you mean \`${best.name}\`?` : "";
+  return best && best.far <= Math.max(2, word.length / 3) ? t("; did you mean `{word}`?", { word: best.name }) : "";
 }
 
 function check(node: Node | null, schema: Schema, path: string, context: Context, depth: number) {
@@ -111,8 +113,8 @@ function check(node: Node | null, schema: Schema, path: string, context: Context
   const fitting = all.filter((one) => allows(one, kind));
   const [first] = fitting;
   if (!first) {
-    const wanted = [...new Set(all.flatMap((one) => one.type ?? []))].filter((one) => one !== "null").join(" or ");
-    report(context, node, `\`${path}\` is ${kind}, and ${wanted} is wanted`);
+    const wanted = [...new Set(all.flatMap((one) => one.type ?? []))].filter((one) => one !== "null").join(t(" or "));
+    report(context, node, t("`{path}` is {kind}, and {wanted} is wanted", { path, kind, wanted }));
     return;
   }
   if (isMap(node)) return checkMap(node, fitting, path, context, depth);
@@ -126,13 +128,13 @@ function check(node: Node | null, schema: Schema, path: string, context: Context
   const takes = (one: Schema) => (!one.enum || one.enum.includes(value)) && (one.const === undefined || one.const === value) && (!one.pattern || typeof value !== "string" || new RegExp(one.pattern, "u").test(value));
   if (fitting.some(takes)) {
     if (typeof value === "number" && ((first.minimum ?? value) > value || (first.maximum ?? value) < value)) {
-      report(context, node, `\`${path}\` is ${value}, and must be from ${first.minimum ?? "…"} to ${first.maximum ?? "…"}`);
+      report(context, node, t("`{path}` is {value}, and must be from {least} to {most}", { path, value, least: first.minimum ?? "…", most: first.maximum ?? "…" }));
     }
     return;
   }
   const words = fitting.flatMap((one) => one.enum ?? (one.const === undefined ? [] : [one.const])).map(String);
-  if (words.length) report(context, node, `\`${path}\` is \`${String(value)}\`; it can be ${words.join(", ")}${nearest(String(value), words)}`);
-  else report(context, node, `\`${path}\`: \`${String(value)}\` does not have the form that is wanted (${first.pattern})`);
+  if (words.length) report(context, node, t("`{path}` is `{value}`; it can be {words}", { path, value: String(value), words: words.join(", ") }) + nearest(String(value), words));
+  else report(context, node, t("`{path}`: `{value}` does not have the form that is wanted ({pattern})", { path, value: String(value), pattern: first.pattern ?? "" }));
 }
 
 interface Pairs {
@@ -155,7 +157,7 @@ function checkMap(node: Node, fitting: Schema[], path: string, context: Context,
     const own = properties[key];
     const keyNode = pair.key;
     if (!own && rest === false) {
-      report(context, keyNode, `\`${key}\` is not known ${path ? `in \`${path}\`` : "here"}${nearest(key, names)}`);
+      report(context, keyNode, (path ? t("`{key}` is not known in `{path}`", { key, path }) : t("`{key}` is not known here", { key })) + nearest(key, names));
       return;
     }
     const inner = own ?? (typeof rest === "object" ? rest : undefined);
@@ -168,7 +170,7 @@ function checkMap(node: Node, fitting: Schema[], path: string, context: Context,
     if (inner) check(pair.value, inner, place, context, depth + 1);
   });
   for (const name of [...(schema.required ?? []), ...parts.flatMap((one) => one.required ?? [])]) {
-    if (!keys.includes(name)) report(context, node, `\`${path ? `${path}.` : ""}${name}\` is missing`);
+    if (!keys.includes(name)) report(context, node, t("`{path}` is missing", { path: path ? `${path}.${name}` : name }));
   }
 }
 
@@ -187,7 +189,8 @@ export function checkText(text: string, schemas: ReadonlyMap<string, Schema>): C
   const kinds: string[] = [];
   for (const document of parseAllDocuments(text, { lineCounter: lines })) {
     for (const error of document.errors) {
-      findings.push({ line: error.linePos?.[0].line ?? 1, message: error.message.split("\n")[0]?.replace(/ at line \d+, column \d+:?/, "") ?? "", severity: "error" });
+      const message = error.message.split("\n")[0]?.replace(/ at line \d+, column \d+:?/, "") ?? "";
+      findings.push({ line: error.linePos?.[0].line ?? 1, message: beside(saidOfProblem("syntax"), message), severity: "error" });
     }
     const { contents } = document;
     if (!isMap(contents)) continue;

@@ -10,10 +10,10 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 fn main() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     #[expect(clippy::disallowed_methods, reason = "cargo tells a build script this way and no other")]
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where output goes"));
-    let dist = root.join("../../console/dist");
+    // From the folder of this package, where cargo runs it now: where it was compiled may be another copy of the project.
+    let dist = PathBuf::from("../../console/dist");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={}", dist.display());
     let mut files = Vec::new();

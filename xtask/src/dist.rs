@@ -3,6 +3,8 @@
 //! It is built twice. The first one counts which way each branch goes while the comparisons of `bench/` load it for a
 //! few seconds each; the second one is compiled with these counts. See docs/adr/0017-profile-guided.md.
 
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,8 +13,9 @@ use crate::packages;
 use crate::process::{Tool, environment};
 use crate::workspace::Workspace;
 
-/// The comparisons whose loads make the profile.
-const LOADS: &[&str] = &["hop", "tls", "h2", "mesh", "invoke", "daprd", "modules"];
+/// The comparisons whose loads make the profile: those of a base's calls, those of calls between bases, and the others.
+const CALLS: [&[&str]; 2] = [&["hop", "tls", "h2"], &["mesh"]];
+const OTHERS: &[&str] = &["invoke", "daprd", "modules"];
 
 /// Where the toolchain links with its own LLD, which takes an order of functions; other linkers do not know the option.
 const LLD: &str = "x86_64-unknown-linux-gnu";
@@ -23,23 +26,34 @@ pub fn run(workspace: &Workspace) -> Result<PathBuf> {
     let merger = merger(workspace, &host)?;
     packages::ensure_benches(workspace)?;
     let folder = workspace.target.join("profile");
-    let (counts, profile) = (folder.join("counts"), folder.join("dodai.profdata"));
+    let counts = folder.join("counts");
     if counts.exists() {
         std::fs::remove_dir_all(&counts).with_context(|| format!("removing {}", counts.display()))?;
     }
     let counting = build(workspace, &host, &[format!("-Cprofile-generate={}", counts.display())])?;
-    for load in LOADS {
-        Tool::new(workspace.root.join(format!("bench/{load}.py")), &workspace.root)
-            .env("TRAINING", "1")
-            .env("DODAI_BINARY", &counting)
-            .hint("the script says what it did not get")
-            .run()?;
+    let train = |loads: &[&str], how: &str, profile: &str| {
+        for load in loads {
+            Tool::new(workspace.root.join(format!("bench/{load}.py")), &workspace.root)
+                .env("TRAINING", how)
+                .env("DODAI_BINARY", &counting)
+                .hint("the script says what it did not get")
+                .run()?;
+        }
+        merge(workspace, &merger, &counts, folder.join(profile))
+    };
+    // Each profile has what was counted before it, too.
+    let mut profiles = Vec::new();
+    for (at, loads) in CALLS.into_iter().enumerate() {
+        profiles.push(train(loads, "start", &format!("start-{at}.profdata"))?);
+        profiles.push(train(loads, "1", &format!("calls-{at}.profdata"))?);
     }
-    merge(workspace, &merger, &counts, &profile)?;
+    let profile = train(OTHERS, "1", "dodai.profdata")?;
+    profiles.push(profile.clone());
     let mut flags = vec![format!("-Cprofile-use={}", profile.display())];
     if host == LLD {
         let order = folder.join("order.txt");
-        std::fs::write(&order, by_use(&shown(workspace, &merger, &profile)?))
+        let shown = profiles.iter().map(|profile| shown(workspace, &merger, profile));
+        std::fs::write(&order, by_use(&shown.collect::<Result<Vec<_>>>()?))
             .with_context(|| format!("writing {}", order.display()))?;
         let order = format!("--symbol-ordering-file={},--no-warn-symbol-ordering", order.display());
         flags.push(format!("-Clink-arg=-Wl,{order}"));
@@ -75,15 +89,17 @@ fn build(workspace: &Workspace, host: &str, flags: &[String]) -> Result<PathBuf>
     Ok(workspace.target.join(host).join("dist/dodai"))
 }
 
-fn merge(workspace: &Workspace, merger: &Path, counts: &Path, profile: &Path) -> Result<()> {
+/// Adds up what was counted so far.
+fn merge(workspace: &Workspace, merger: &Path, counts: &Path, profile: PathBuf) -> Result<PathBuf> {
     if !counts.is_dir() {
         bail!(
             "no process has written counts into {}: did they end by a signal that cannot be caught?",
             counts.display()
         );
     }
-    let output = [Path::new("merge"), Path::new("-o"), profile, counts];
-    Tool::new(merger, &workspace.root).args(output).run()
+    let output = [Path::new("merge"), Path::new("-o"), &profile, counts];
+    Tool::new(merger, &workspace.root).args(output).run()?;
+    Ok(profile)
 }
 
 /// The counts of a profile as text.
@@ -92,25 +108,60 @@ fn shown(workspace: &Workspace, merger: &Path, profile: &Path) -> Result<String>
     Tool::new(merger, &workspace.root).args(asked).output()
 }
 
-/// The functions that ran, those that ran most first, for the linker: what works together shares pages, and the pages that
-/// only a start needs are not mapped beside those of every call.
+/// The functions that ran, for the linker: what works together shares pages, and the pages that only a start needs are not
+/// mapped beside those of every call.
 ///
-/// `shown` names each function (`unit;` before the name of one that is not seen outside its unit), and then how often each
-/// of its blocks ran.
-fn by_use(shown: &str) -> String {
-    let mut used: Vec<(u64, &str)> = Vec::new();
+/// `shown` are profiles, each with what was counted before it: after the starts of some loads, after these loads, and so
+/// on for other loads, and last after everything. First come functions that run again and again, because they ran more
+/// often under load than the starts in it explain, those of the first loads first; then those that ran at all. What ran
+/// most leads.
+fn by_use(shown: &[String]) -> String {
+    let profiles: Vec<_> = shown.iter().map(|shown| counts(shown)).collect();
+    let (mut order, mut rest, mut before) = (Vec::new(), Vec::new(), &HashMap::new());
+    for part in profiles.chunks(2) {
+        let [start, load] = part else {
+            rest.extend(part);
+            continue;
+        };
+        let since = |now: &HashMap<&str, u64>, then: &HashMap<&str, u64>, name| {
+            now.get(name).unwrap_or(&0).saturating_sub(*then.get(name).unwrap_or(&0))
+        };
+        let loaded = load.keys().map(|&name| (name, since(load, start, name)));
+        order.extend(most_first(loaded.filter(|(name, times)| *times > since(start, before, name) + SPARE)));
+        rest.push(load);
+        before = load;
+    }
+    order.extend(
+        rest.into_iter().flat_map(|counts| most_first(counts.iter().map(|(&name, &times)| (name, times)))),
+    );
+    let mut seen = HashSet::new();
+    order.into_iter().filter(|name| seen.insert(*name)).map(|name| format!("{name}\n")).collect()
+}
+
+/// The names by how often, and equal ones in their own order, so that one profile makes one order of functions.
+fn most_first<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> Vec<&'a str> {
+    let mut counts: Vec<_> = counts.collect();
+    counts.sort_by_key(|&(name, times)| (Reverse(times), name));
+    counts.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Two starts do not do everything equally often; this much more says nothing yet.
+const SPARE: u64 = 2;
+
+/// The functions that ran, with how often their busiest block did. `shown` names each function (`unit;` before the name of
+/// one that is not seen outside its unit), and then how often each of its blocks ran.
+fn counts(shown: &str) -> HashMap<&str, u64> {
+    let mut found = HashMap::new();
     let mut name = "";
     for line in shown.lines().map(str::trim) {
         if let Some(counts) = line.strip_prefix("Block counts: [") {
             let counts = counts.trim_end_matches(']').split(", ").filter_map(|count| count.parse().ok());
-            used.extend(counts.max().filter(|&most| most > 0).map(|most| (most, name)));
+            found.extend(counts.max().filter(|&most| most > 0).map(|most| (name, most)));
         } else if let Some(of) = line.strip_suffix(':') {
             name = of.rsplit(';').next().unwrap_or(of);
         }
     }
-    // Equal counts in the order of names, so that one profile makes one order.
-    used.sort_by_key(|&(most, name)| (std::cmp::Reverse(most), name));
-    used.iter().map(|(_, name)| format!("{name}\n")).collect()
+    found
 }
 
 /// The machine that this is built on, as Rust names it.
@@ -138,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ran_most_comes_first_and_what_never_ran_not_at_all() {
+    fn a_profile_is_read() {
         let shown = "\
 Counters:
   _ZN1a1a17h0E:
@@ -156,6 +207,20 @@ Counters:
 Total functions: 3
 Maximum function count: 70
 ";
-        assert_eq!(by_use(shown), "_ZN1b1b17h1E\n_ZN1a1a17h0E\n");
+        assert_eq!(counts(shown), HashMap::from([("_ZN1b1b17h1E", 70), ("_ZN1a1a17h0E", 3)]));
+    }
+
+    #[test]
+    fn what_runs_again_and_again_comes_before_what_a_start_does() {
+        let profile = |counts: &[(&str, u64)]| -> String {
+            counts.iter().map(|(name, most)| format!("  {name}:\n    Block counts: [{most}]\n")).collect()
+        };
+        let start = profile(&[("parse", 900), ("tick", 1)]);
+        let calls = profile(&[("parse", 1800), ("tick", 9), ("call", 70)]);
+        let joined = profile(&[("parse", 2700), ("tick", 10), ("call", 70), ("join", 30)]);
+        let between = profile(&[("parse", 3600), ("tick", 19), ("call", 90), ("join", 60), ("tell", 40)]);
+        let all = profile(&[("compile", 9000), ("parse", 2700), ("tick", 20), ("call", 80), ("tell", 41)]);
+        let order = by_use(&[start, calls, joined, between, all]);
+        assert_eq!(order, "call\ntick\ntell\nparse\njoin\ncompile\n");
     }
 }

@@ -402,6 +402,43 @@ export type Instances = {
   items: Instance[];
 };
 
+/** A job of an app, as it stands. */
+export type Job = {
+  /** Whose it is. */
+  app: string;
+  /** The base that keeps it, where there are several. */
+  base?: string;
+  /** When it runs first, as the app wrote it. */
+  due_time: string | null;
+  /** Failed runs of the tick that is due. */
+  failures: number;
+  /** When the last run ended, in milliseconds since 1970. */
+  last_ms: number | null;
+  /** Its name. */
+  name: string;
+  /** When it runs next, in milliseconds since 1970; past where it waits for its app. */
+  next_ms: number;
+  /** Why the app did not take that run; `None` if it did, or if there was none. */
+  problem: string | null;
+  /** How many ticks it has in all; `None` without a bound. */
+  repeats: number | null;
+  /** When it runs again and again. */
+  schedule: string | null;
+  /** Ticks that are over. */
+  ticks: number;
+};
+
+/** Jobs of apps, by app and name. */
+export type JobsPage = {
+  /** Bases that failed to answer, with the reason. */
+  failed: Record<string, string>;
+  /** Some of them. */
+  items: Job[];
+  /** What to ask for next, if there are more. */
+  next: string | null;
+  [name: string]: unknown;
+};
+
 /** A token with which a base joins, and what it needs beside it. */
 export type JoinToken = {
   /** The only base that may use it, if not any. */
@@ -635,6 +672,20 @@ export type Restarted = {
   generation: number | null;
 };
 
+/** A revision over a range. */
+export type RevisionSum = {
+  /** Calls that ended. */
+  calls: number;
+  /** Those of them that ended in an error. */
+  errors: number;
+  /** Half of them took at most so long, in microseconds. */
+  p50_us: number;
+  /** All but one in a hundred took at most so long, in microseconds. */
+  p99_us: number;
+  /** The revision. */
+  revision: string;
+};
+
 /** One entry of the list of certificates that are void. */
 export type Revocation = {
   /** Who revoked them. */
@@ -830,6 +881,8 @@ export type Traffic = {
   known: boolean;
   /** The part of the past that this is about. */
   range: Range;
+  /** What each revision of the app that was asked for answered; empty where none was named. */
+  revisions: RevisionSum[];
   /** Bases that are connected and do not say what they measure, so that it is missing here. */
   silent: string[];
   /** What each app got over the whole range. */
@@ -1205,6 +1258,24 @@ export interface Operations {
     answer: Instances;
     kind: "application/json";
   };
+  /** Jobs of apps as they stand, by app and name. */
+  jobs: {
+    method: "GET";
+    path: "/v1/jobs";
+    query: { after?: string; app?: string; base?: string; limit?: number };
+    body: undefined;
+    answer: JobsPage;
+    kind: "application/json";
+  };
+  /** Forgets a job of an app. A run that is under way goes on. */
+  deleteJob: {
+    method: "DELETE";
+    path: "/v1/jobs/{namespace}/{app}/{job}";
+    query: { base?: string };
+    body: undefined;
+    answer: Done;
+    kind: "application/json";
+  };
   /** Every kind of document, and which there are. */
   kinds: {
     method: "GET";
@@ -1411,6 +1482,8 @@ export const paths = {
   externals: ["GET", "/v1/externals"],
   history: ["GET", "/v1/history/{kind}/{namespace}/{name}"],
   instances: ["GET", "/v1/instances"],
+  jobs: ["GET", "/v1/jobs"],
+  deleteJob: ["DELETE", "/v1/jobs/{namespace}/{app}/{job}"],
   kinds: ["GET", "/v1/kinds"],
   live: ["GET", "/v1/live"],
   locks: ["GET", "/v1/locks/{store}"],

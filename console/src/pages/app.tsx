@@ -2,7 +2,7 @@
 import { lazy, type ReactNode, Suspense, useState } from "react";
 import { ask } from "../api/client";
 import { refresh, useApi, useTraffic } from "../api/live";
-import type { Document, Edge, Instance } from "../api/schema";
+import type { Document, Edge, Instance, RevisionSum } from "../api/schema";
 import { type App, appPath, lengthOf, perSecond, sums, useApps } from "../apps";
 import { age, bytes, clock, cores, duration, inNamespace, moment, percent, quoted, rate, short } from "../format";
 import { Badge, Cli, Confirm, Dot, Empty, Head, Panel, PhaseBadge, RangePicker, toast, Waiting } from "../parts/basic";
@@ -30,6 +30,10 @@ const LATENCY: Line[] = [
 ];
 const CPU: Line[] = [{ label: "CPU", colour: "--series-2", value: (point) => point[5], fill: true }];
 const MEMORY: Line[] = [{ label: "memory", colour: "--series-2", value: (point) => point[6] || null, fill: true }];
+
+/** What revisions answer is shown as of the last minute: a share that was just moved is to be seen at once. */
+const LIVE_SECONDS = 60;
+const LIVE_MS = 2000;
 
 /** Bytes are counted in powers of two. */
 const POWERS = Array.from({ length: 32 }, (_, at) => 2 ** (at + 8));
@@ -290,10 +294,13 @@ function Revisions({ app }: { app: App }) {
   const documents = useApi("documents", { kind: "Revision", namespace: app.namespace }, ["documents"]);
   const [back, setBack] = useState<string | null>(null);
   const [isSharing, setSharing] = useState(false);
+  const traffic = useApi("traffic", { seconds: LIVE_SECONDS, app: app.id }, ["none"], LIVE_MS).value;
   if (!documents.value) return <Waiting error={documents.error} />;
   const revisions = ownRevisions(app, documents.value.items);
   const states = new Map((app.status.revisions ?? []).map((one) => [one.id, one]));
   const all = [...states.values()].reduce((sum, one) => sum + one.weight, 0) || 1;
+  const figures = new Map((traffic?.revisions ?? []).map((one) => [one.revision, one]));
+  const length = lengthOf(traffic?.range, LIVE_SECONDS);
   return (
     <Panel
       title={t("Revisions")}
@@ -326,6 +333,14 @@ function Revisions({ app }: { app: App }) {
                 <th>{t("Revision")}</th>
                 <th>{t("Artefact")}</th>
                 <th>{t("Traffic")}</th>
+                <th className="right" title={t("Over the last minute")}>
+                  {t("calls/s")}
+                </th>
+                <th className="right" title={t("Over the last minute")}>
+                  {t("errors")}
+                </th>
+                <th className="right">p50</th>
+                <th className="right">p99</th>
                 <th className="right">{t("Instances")}</th>
                 <th className="right">{t("Made")}</th>
                 <th />
@@ -354,6 +369,7 @@ function Revisions({ app }: { app: App }) {
                         <span className="num">{percent(share)}</span>
                       </span>
                     </td>
+                    <Answered sum={figures.get(spec.id)} length={length} isKnown={traffic?.known === true} />
                     <td className="right num">{app.instances.filter((instance) => instance.revision === spec.id).length}</td>
                     <td className="right num nowrap">{Number.isNaN(made) ? "–" : `${clock(made)} (${age(made)})`}</td>
                     <td className="right">
@@ -378,6 +394,30 @@ function Revisions({ app }: { app: App }) {
         </Suspense>
       )}
     </Panel>
+  );
+}
+
+/** What a revision answered: rate, share of errors, latencies. */
+function Answered({ sum, length, isKnown }: { sum: RevisionSum | undefined; length: number; isKnown: boolean }) {
+  if (!sum) {
+    return (
+      <>
+        <td className="right num dim">{isKnown ? "0" : "–"}</td>
+        {["errors", "p50", "p99"].map((name) => (
+          <td key={name} className="right num dim">
+            –
+          </td>
+        ))}
+      </>
+    );
+  }
+  return (
+    <>
+      <td className="right num">{rate(sum.calls / length)}</td>
+      <td className="right num">{sum.errors > 0 ? <Badge tone="bad">{percent(sum.errors / sum.calls)}</Badge> : "0%"}</td>
+      <td className="right num nowrap">{duration(sum.p50_us)}</td>
+      <td className="right num nowrap">{duration(sum.p99_us)}</td>
+    </>
   );
 }
 

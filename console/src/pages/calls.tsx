@@ -5,7 +5,7 @@ import { address, type Asked } from "../api/client";
 import type { Call } from "../api/schema";
 import type { Refused } from "../api/client";
 import { follow } from "../api/stream";
-import { callKey, readTold, toneOfCall } from "../calls";
+import { callKey, readTold, SilentBases, toneOfCall } from "../calls";
 import { duration, quoted, rate, short } from "../format";
 import { Badge, Cli, Empty, Failure, Head, Panel } from "../parts/basic";
 import { Icon } from "../parts/icon";
@@ -75,7 +75,7 @@ function useCalls(filters: Filters, running: boolean) {
   const [calls, setCalls] = useState<Call[]>([]);
   const [missed, setMissed] = useState(0);
   const [perSecond, setPerSecond] = useState(0);
-  const [silent, setSilent] = useState<Record<string, string>>({});
+  const [silent, setSilent] = useState<[string, string][]>([]);
   const [refused, setRefused] = useState<Refused | null>(null);
   const url = address("calls", asked(filters));
   const isRunning = useRef(running);
@@ -83,8 +83,9 @@ function useCalls(filters: Filters, running: boolean) {
   useEffect(() => {
     setCalls([]);
     setMissed(0);
-    setSilent({});
+    setSilent([]);
     setRefused(null);
+    const bases = new SilentBases();
     let fresh: Call[] = [];
     let lost = 0;
     let first = true;
@@ -94,19 +95,25 @@ function useCalls(filters: Filters, running: boolean) {
       onState: (state) => {
         // A new connection tells again what the server still has.
         if (state === "connecting") first = true;
-        if (state === "open") setSilent({});
+        if (state !== "open") return;
+        bases.clear();
+        setSilent([]);
       },
       onRefused: setRefused,
       onMessage: (message) => {
         readTold(message.data, {
           // Held still, the stream goes on: as long as somebody listens, the server keeps the calls of a trace.
           call: (call) => {
+            if (bases.heard(call)) setSilent(bases.all());
             if (isRunning.current) fresh.push(call);
           },
           missed: (count) => {
             if (isRunning.current) lost += count;
           },
-          silent: (base, why) => setSilent((known) => ({ ...known, [base]: why })),
+          silent: (base, why) => {
+            bases.ended(base, why);
+            setSilent(bases.all());
+          },
         });
       },
     });
@@ -148,7 +155,7 @@ export function Calls() {
       </Head>
       <Filter filters={filters} set={set} />
       {refused && <Failure error={refused} />}
-      {Object.entries(silent).map(([base, why]) => (
+      {silent.map(([base, why]) => (
         <div key={base} className="notice warn">
           {t("Base {base} tells no more calls: {why}", { base, why })}
         </div>

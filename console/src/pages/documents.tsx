@@ -4,12 +4,14 @@ import { useEffect, useMemo, useRef, useState } from "react";
 import { ask, type Refused } from "../api/client";
 import { refresh, useApi } from "../api/live";
 import type { Applied, Document, Kind, Problem, Version } from "../api/schema";
+import { toldOf } from "../apps";
 import { age, applied as asCommand, inNamespace, moment, quoted } from "../format";
 import { Badge, Cli, Confirm, Dialog, Empty, Failure, Head, Panel, toast, Waiting } from "../parts/basic";
 import { Difference } from "../parts/difference";
 import { Editor, type Mark } from "../parts/editor";
 import { A, go, useField } from "../route";
 import { checkText, type Place, type Schema } from "../schema";
+import { beside, saidOfProblem } from "../text/problems";
 import { t } from "../text/text";
 import { toYaml } from "../yaml";
 
@@ -166,7 +168,7 @@ function Work({ stored, revision, kinds, label, start, onApplied }: WorkProps) {
   }, [stored, revision]);
   const isOvertaken = changed && began !== revision;
   const verdict = useVerdict(text, changed && checked.findings.length === 0);
-  const told: Mark[] = (verdict?.problems ?? []).map((one) => ({ line: one.line || 1, message: [one.message, one.remedy].filter(Boolean).join("; "), severity: one.severity }));
+  const told: Mark[] = (verdict?.problems ?? []).map((one) => ({ line: one.line || 1, message: beside(saidOfProblem(one.code), [one.message, one.remedy].filter(Boolean).join("; ")), severity: one.severity }));
   const marks = [...checked.findings, ...told];
   const place = checked.places.get(line);
   const isGood = changed && verdict?.applied !== undefined && verdict?.applied !== null;
@@ -406,7 +408,7 @@ function Conditions({ document }: { document: { status?: unknown } }) {
       <ul>
         {bad.map((one) => (
           <li key={one.type}>
-            <strong>{one.type}</strong> {one.message || one.reason}
+            <strong>{one.type}</strong> {toldOf(one)}
           </li>
         ))}
       </ul>

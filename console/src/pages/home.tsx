@@ -8,6 +8,7 @@ import { Badge, Cli, Dot, Empty, Head, Panel, RangePicker, type Tone, Waiting } 
 import { Chart, Legend, type Line, Spark } from "../parts/chart";
 import { Icon } from "../parts/icon";
 import { A, useRange } from "../route";
+import { beside, saidOfReason } from "../text/problems";
 import { t } from "../text/text";
 
 const EXAMPLE = "dodai new hello && cd hello && dodai up";
@@ -145,10 +146,10 @@ function Wrong({ apps }: { apps: App[] }) {
     if (app.tone === "bad" || app.tone === "warn") troubles.push({ tone: app.tone, what: short(app.id), why: app.reason, to: appPath(app.id) });
   }
   for (const [name, reason] of Object.entries(status.value?.node.components ?? {})) {
-    if (reason) troubles.push({ tone: "bad", what: short(name), why: reason, to: `/components/${name}` });
+    if (reason) troubles.push({ tone: "bad", what: short(name), why: beside(saidOfReason("InitFailed"), reason), to: `/components/${name}` });
   }
   for (const [name, reason] of Object.entries(status.value?.node.not_open ?? {})) {
-    troubles.push({ tone: "bad", what: name, why: reason, to: "/bases" });
+    troubles.push({ tone: "bad", what: name, why: beside(saidOfReason("ListenersNotOpen"), reason), to: "/bases" });
   }
   if (status.value?.node.refused) troubles.push({ tone: "bad", what: t("The newest snapshot was refused"), why: status.value.node.refused, to: "/bases" });
   for (const base of bases.value?.items ?? []) {

@@ -3,29 +3,12 @@ import { useState } from "react";
 import { ask } from "../api/client";
 import { useApi } from "../api/live";
 import type { Component, HeldLock, TopicGroup, WaitingMessage } from "../api/schema";
-import { age, bytes, duration, moment, publishing } from "../format";
-import { Badge, Confirm, Empty, Failure, Panel, toast, usePages } from "../parts/basic";
+import { age, bytes, duration, listing, moment, peeking, publishing, releasing, replaying } from "../format";
+import { Badge, Cli, Confirm, Empty, Failed, Failure, Panel, toast, usePages } from "../parts/basic";
 import { t } from "../text/text";
 import { pretty } from "./components";
 
 const EVERY_MS = 3000;
-
-/** Bases that did not answer. */
-function Failed({ failed }: { failed: Record<string, string> | undefined }) {
-  const all = Object.entries(failed ?? {});
-  if (all.length === 0) return null;
-  return (
-    <div className="notice warn">
-      <ul>
-        {all.map(([base, why]) => (
-          <li key={base}>
-            {base}: {why}
-          </li>
-        ))}
-      </ul>
-    </div>
-  );
-}
 
 /** A group in words: what waits for the first has no name. */
 const groupName = (group: string) => group || t("nobody yet");
@@ -38,7 +21,7 @@ export function Topics({ one }: { one: Component }) {
   const isSpread = items.some((row) => row.base);
   return (
     <div className="columns">
-      <Panel title={t("Topics and who has yet to settle what")} flush>
+      <Panel title={t("Topics and who has yet to settle what")} actions={<Cli text={listing("topic", one)} />} flush>
         {got.error && <Failure error={got.error} />}
         <Failed failed={got.value?.failed} />
         {got.value && items.length === 0 && <Empty title={t("No topics yet")} command={publishing(one.name, one.namespace, "TOPIC", '{"hello": "world"}')} />}
@@ -96,7 +79,7 @@ function Messages({ one, of }: { one: Component; of: TopicGroup }) {
   const got = useApi("peek", { ...place, limit: 20, ...pages.from }, ["none"], EVERY_MS);
   const [again, setAgain] = useState<WaitingMessage | null>(null);
   return (
-    <Panel title={<span className="mono">{of.topic}</span>} flush>
+    <Panel title={<span className="mono">{of.topic}</span>} actions={<Cli text={peeking(one, of)} />} flush>
       {got.error && <Failure error={got.error} />}
       {got.value && got.value.items.length === 0 && <Empty title={t("Nothing waits")}>{t("{group} has settled all of it.", { group: groupName(of.group) })}</Empty>}
       <ul className="list">
@@ -136,7 +119,7 @@ function Replay({ one, of, message, onClose, onDone }: { one: Component; of: Top
     onDone();
   };
   return (
-    <Confirm title={t("Replay message {id}", { id: message.id })} word={to || "\u0000"} shown={to || t("Topic")} action={t("Replay")} run={run} onClose={onClose}>
+    <Confirm title={t("Replay message {id}", { id: message.id })} word={to || "\u0000"} shown={to || t("Topic")} action={t("Replay")} command={replaying(one, of, message.id, to || "TOPIC")} run={run} onClose={onClose}>
       <label className="field">
         <span>{t("To topic")}</span>
         <input className="input mono" value={to} onChange={(event) => setTo(event.target.value)} spellCheck={false} />
@@ -159,7 +142,7 @@ export function Locks({ one }: { one: Component }) {
     got.again();
   };
   return (
-    <Panel title={t("Locks in {store}", { store: one.name })} flush>
+    <Panel title={t("Locks in {store}", { store: one.name })} actions={<Cli text={listing("lock", one)} />} flush>
       {got.error && <Failure error={got.error} />}
       <Failed failed={got.value?.failed} />
       {got.value && got.value.items.length === 0 && (
@@ -184,7 +167,7 @@ export function Locks({ one }: { one: Component }) {
       </ul>
       {pages.ways(got.value?.next)}
       {taken && (
-        <Confirm title={t("Release {resource}", { resource: taken.resource })} word={taken.resource} action={t("Release")} run={unlock} onClose={() => setTaken(null)} danger>
+        <Confirm title={t("Release {resource}", { resource: taken.resource })} word={taken.resource} action={t("Release")} command={releasing(one, taken)} run={unlock} onClose={() => setTaken(null)} danger>
           <p>{t("{owner} does not know that it has lost the lock, and goes on. Somebody else can take it at once.", { owner: taken.owner })}</p>
         </Confirm>
       )}

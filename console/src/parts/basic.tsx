@@ -161,6 +161,23 @@ export function Failure({ error }: { error: Refused }) {
   );
 }
 
+/** Bases that did not answer, of a list of several. */
+export function Failed({ failed }: { failed: Record<string, string> | undefined }) {
+  const all = Object.entries(failed ?? {});
+  if (all.length === 0) return null;
+  return (
+    <div className="notice warn">
+      <ul>
+        {all.map(([base, why]) => (
+          <li key={base}>
+            {base}: {why}
+          </li>
+        ))}
+      </ul>
+    </div>
+  );
+}
+
 /** What is shown until an answer is there, or instead of it. */
 export function Waiting({ error }: { error: Refused | null }) {
   return error ? <Failure error={error} /> : <div className="empty" aria-busy="true">{t("Loading…")}</div>;

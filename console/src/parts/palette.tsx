@@ -49,6 +49,7 @@ export function Palette({ onClose }: { onClose: () => void }) {
       { icon: "topology", name: t("Topology"), kind: t("Page"), run: () => go("/topology") },
       { icon: "calls", name: t("Calls"), kind: t("Page"), run: () => go("/calls") },
       { icon: "components", name: t("Components"), kind: t("Page"), run: () => go("/components") },
+      { icon: "jobs", name: t("Jobs"), kind: t("Page"), run: () => go("/jobs") },
       { icon: "documents", name: t("Documents"), kind: t("Page"), run: () => go("/documents") },
       { icon: "bases", name: t("Bases"), kind: t("Page"), run: () => go("/bases") },
       { icon: "sun", name: t("Switch between light and dark"), kind: t("Action"), run: () => setTheme(isDark() ? "light" : "dark") },

@@ -1,10 +1,16 @@
 /// <reference types="vite/client" />
 import { describe, expect, it, vi } from "vitest";
 import type { App } from "../apps";
-import type { Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
+import type { Base, Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
 
 /** Where the server refuses. */
 const sources = import.meta.glob<string>(["../../../crates/dodai-admin/src/**/*.rs", "../../../crates/dodai/src/**/*.rs"], { query: "?raw", import: "default", eager: true });
+
+/** Where problems of documents have their codes, and conditions their reasons. */
+const documents = import.meta.glob<string>("../../../crates/dodai-api/src/read/problem.rs", { query: "?raw", import: "default", eager: true });
+const statuses = import.meta.glob<string>("../../../crates/dodai-control/src/{status.rs,status/*.rs}", { query: "?raw", import: "default", eager: true });
+/** Types of conditions that are not reasons too. */
+const CONDITIONS = ["Serving"];
 
 // What the browser gives to modules as they are loaded.
 vi.stubGlobal("localStorage", { getItem: () => null, setItem: () => undefined, removeItem: () => undefined });
@@ -28,10 +34,12 @@ const { checkText } = await import("../schema");
 const { tokens } = await import("../parts/editor");
 const format = await import("../format");
 const { toYaml } = await import("../yaml");
-const { callKey, isOfEdge, readTold } = await import("../calls");
+const { callKey, isOfEdge, readTold, SilentBases } = await import("../calls");
 const { asked, command } = await import("../pages/calls");
 const { choicesOf, isFromFile, isMoving, saysSame, sharesOf, withShares } = await import("../shares");
+const { saidProblems, saidReasons } = await import("../text/problems");
 const { saidCodes } = await import("../text/refusals");
+const { byBase, ordered: orderedBases } = await import("../pages/bases");
 const { graphOf, placesOf } = await import("../pages/topology");
 
 describe("server-sent events", () => {
@@ -101,7 +109,7 @@ describe("what is asked for regularly", () => {
 const point = (second: number, calls: number, errors = 0, p50 = 0, p99 = 0): Point => [second, calls, errors, p50, p99, 0, 0, 1000];
 
 describe("traffic", () => {
-  const traffic: Traffic = { known: true, silent: [], sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [] };
+  const traffic: Traffic = { known: true, silent: [], sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [], revisions: [] };
   it("moves on with each beat, once", () => {
     const beat = { second: 111, apps: { "default/web": point(111, 3), "default/new": point(111, 1) } } as unknown as Beat;
     const next = append(traffic, beat, 10);
@@ -194,6 +202,14 @@ describe("the stream of calls", () => {
   it("has calls, and says what is missing", () => {
     const call = { sequence: 1, span_id: "a", time: "2026-01-01T00:00:00Z", service: "" };
     expect(read(call, { missed: 3 }, { base: "one", missed: 2 }, { base: "two", ended: "it left" }, { odd: true })).toEqual([" 1 a ", "missed 3", "missed 2", "two: it left"]);
+  });
+  it("takes a base for silent until it is heard again", () => {
+    const bases = new SilentBases();
+    const call = (base?: string) => ({ base }) as Call;
+    bases.ended("one", "it left");
+    bases.ended("two", "it is slow");
+    expect([bases.heard(call("three")), bases.heard(call()), bases.heard(call("one")), bases.heard(call("one"))]).toEqual([false, false, true, false]);
+    expect(bases.all()).toEqual([["two", "it is slow"]]);
   });
   it("has each call of an edge once", () => {
     const of = (direction: string, service: string) => isOfEdge({ caller: "default/web", direction, service } as Call, "default/web", "default/db");
@@ -378,6 +394,26 @@ describe("data as a command", () => {
     expect(format.configuring("settings", "default", "key", "@@")).toBe("dodai config set settings key @@@");
     expect(format.configuring("settings", "shop", "key", "--off")).toBe("dodai config set -n shop -- settings key --off");
   });
+  it("names base, group and owner where they are needed", () => {
+    const bus = { name: "bus", namespace: "default" };
+    expect(format.listing("topic", bus)).toBe("dodai topic list bus");
+    expect(format.peeking(bus, { topic: "dead", group: "" })).toBe("dodai topic peek bus dead");
+    expect(format.replaying({ ...bus, namespace: "shop" }, { topic: "dead", group: "web", base: "one" }, "7", "orders")).toBe("dodai topic replay -n shop --group=web --base=one --to=orders bus dead 7");
+    expect(format.releasing({ name: "doors", namespace: "default" }, { resource: "lock||web||door", owner: "-me" })).toBe("dodai lock release --owner=-me doors 'lock||web||door'");
+    expect(format.forgetting("default/web", "-x", "two")).toBe("dodai job delete --base=two -- web -x");
+  });
+});
+
+describe("bases", () => {
+  const base = (name: string, more: object = {}) => ({ name, connected: true, not_open: {}, components: {}, ...more }) as Base;
+  it("come with those in trouble first, and are found by what they run", () => {
+    const all = [base("b10"), base("b9"), base("c", { refused: "no" }), base("d", { connected: false }), base("e", { components: { "default/store": false } })];
+    const own = byBase([{ id: "web-1", base: "b9" }, { id: "web-2", base: "b10" }, { id: "api-1", base: "b9" }] as Instance[]);
+    const names = (word: string) => orderedBases(all, word, own).map((one) => one.name).join(" ");
+    expect(names("")).toBe("d c e b9 b10");
+    expect(names(" API ")).toBe("b9");
+    expect([names("web"), names("store"), names("none")]).toEqual(["b9 b10", "e", ""]);
+  });
 });
 
 describe("refusals", () => {
@@ -389,5 +425,15 @@ describe("refusals", () => {
     }
     expect(codes.size).toBeGreaterThan(15);
     expect([...codes].filter((code) => !saidCodes.includes(code))).toEqual([]);
+  });
+  it("are joined by problems of documents and reasons of conditions", () => {
+    const [problems = ""] = Object.values(documents);
+    const codes = [...problems.matchAll(/^ +\w+ = "([a-z_]+)",$/gm)].map(([, code]) => code ?? "");
+    expect(codes.length).toBeGreaterThan(10);
+    expect(saidProblems.toSorted()).toEqual(codes.toSorted());
+    const texts = Object.values(statuses).join("\n");
+    const reasons = [...texts.matchAll(/"([A-Z][A-Za-z]+)"/g)].map(([, reason]) => reason ?? "");
+    expect(reasons.length).toBeGreaterThan(20);
+    expect([...new Set(reasons)].filter((reason) => !saidReasons.includes(reason) && !CONDITIONS.includes(reason))).toEqual([]);
   });
 });

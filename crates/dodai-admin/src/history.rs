@@ -267,8 +267,11 @@ pub type Edge = (String, String);
 pub struct History {
     apps: BTreeMap<String, Track>,
     edges: BTreeMap<Edge, Track>,
+    /// By revision and app.
+    revisions: BTreeMap<Edge, Track>,
     /// The counters of every pair as they were read last; `None` as long as nothing was read.
     read: Option<BTreeMap<Edge, Counts>>,
+    read_revisions: Option<BTreeMap<Edge, Counts>>,
     bounds_s: Vec<f64>,
     first: Option<u64>,
     second: u64,
@@ -291,6 +294,15 @@ pub struct Sum {
     pub p50_us: u64,
     /// All but one in a hundred took at most so long, in microseconds.
     pub p99_us: u64,
+}
+
+/// A revision over a range.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct RevisionSum {
+    /// The revision.
+    revision: String,
+    #[serde(flatten)]
+    sum: Sum,
 }
 
 /// Calls of one caller to one app over a range.
@@ -319,26 +331,31 @@ impl History {
         uses: Option<&BTreeMap<String, Use>>,
     ) {
         let beat = self.begin(second, elapsed);
-        let fresh = traffic.map(|traffic| self.fresh(traffic)).unwrap_or_default();
+        let (mut fresh, mut answered) = (BTreeMap::new(), BTreeMap::new());
+        if let Some(traffic) = traffic {
+            self.bounds_s.clone_from(&traffic.bounds_s);
+            fresh = came(&mut self.read, &traffic.pairs);
+            answered = came(&mut self.read_revisions, &traffic.revisions);
+        }
         let mut apps: BTreeMap<String, Counts> = BTreeMap::new();
         for (edge, counts) in fresh.iter().filter(|(_, counts)| counts.calls > 0) {
             apps.entry(edge.1.clone()).or_default().add(counts);
-            room(&mut self.edges, edge, second);
         }
         for app in apps.keys().chain(uses.into_iter().flat_map(BTreeMap::keys)) {
             room(&mut self.apps, app, second);
         }
+        follow(&mut self.edges, &fresh, beat, &self.bounds_s);
+        follow(&mut self.revisions, &answered, beat, &self.bounds_s);
         let none = Counts::default();
-        for (edge, track) in &mut self.edges {
-            track.step(fresh.get(edge).unwrap_or(&none), None, beat, &self.bounds_s);
-        }
         for (app, track) in &mut self.apps {
             let used = uses.map(|uses| uses.get(app).copied().unwrap_or_default());
             track.step(apps.get(app).unwrap_or(&none), used, beat, &self.bounds_s);
         }
         let oldest = second.saturating_sub(COARSE_SECONDS);
         self.apps.retain(|_, track| track.seen >= oldest);
-        self.edges.retain(|_, track| track.seen >= oldest);
+        for tracks in [&mut self.edges, &mut self.revisions] {
+            tracks.retain(|_, track| track.seen >= oldest);
+        }
     }
 
     fn begin(&mut self, second: u64, elapsed: Duration) -> Beat {
@@ -353,25 +370,6 @@ impl History {
             .then(|| (end.saturating_sub(STEP_SECONDS), small(std::mem::take(&mut self.open_ms))));
         self.second = second;
         Beat { second, covered_ms: small(millis), coarse }
-    }
-
-    /// What came of each pair since the reading before. The first reading has nothing before it; a pair that comes
-    /// later began at zero.
-    fn fresh(&mut self, traffic: &Traffic) -> BTreeMap<Edge, Counts> {
-        let mut now: BTreeMap<Edge, Counts> = BTreeMap::new();
-        for pair in &traffic.pairs {
-            now.entry((pair.caller.clone(), pair.app.clone())).or_default().add(&pair.into());
-        }
-        self.bounds_s.clone_from(&traffic.bounds_s);
-        let mut fresh = BTreeMap::new();
-        if let Some(read) = &self.read {
-            for (edge, counts) in &now {
-                let came = read.get(edge).map_or_else(|| Some(counts.clone()), |before| counts.since(before));
-                fresh.extend(came.map(|came| (edge.clone(), came)));
-            }
-        }
-        self.read = Some(now);
-        fresh
     }
 
     /// Whether calls are known here.
@@ -417,6 +415,16 @@ impl History {
         wanted.map(|(app, track)| (app.clone(), track.sum(range, &self.bounds_s))).collect()
     }
 
+    /// What each revision of an app answered over a range, if it did.
+    pub fn revisions(&self, range: Range, of: &str) -> Vec<RevisionSum> {
+        let own = self.revisions.iter().filter(|((_, app), _)| app == of);
+        let sums = own.map(|((revision, _), track)| RevisionSum {
+            revision: revision.clone(),
+            sum: track.sum(range, &self.bounds_s),
+        });
+        sums.filter(|one| one.sum.calls > 0).collect()
+    }
+
     /// The edges that carried something, or those of one app with their points.
     pub fn edges(&self, range: Range, only: Option<&str>) -> Vec<EdgeOf> {
         let wanted = self
@@ -429,6 +437,35 @@ impl History {
             (sum.calls > 0).then(|| EdgeOf { caller: caller.clone(), app: app.clone(), sum, points })
         };
         wanted.filter_map(row).collect()
+    }
+}
+
+/// What came of each pair since the reading before. The first reading has nothing before it; a pair that comes later began
+/// at zero.
+fn came(read: &mut Option<BTreeMap<Edge, Counts>>, pairs: &[Pair]) -> BTreeMap<Edge, Counts> {
+    let mut now: BTreeMap<Edge, Counts> = BTreeMap::new();
+    for pair in pairs {
+        now.entry((pair.caller.clone(), pair.app.clone())).or_default().add(&pair.into());
+    }
+    let mut fresh = BTreeMap::new();
+    if let Some(read) = read {
+        for (edge, counts) in &now {
+            let came = read.get(edge).map_or_else(|| Some(counts.clone()), |before| counts.since(before));
+            fresh.extend(came.map(|came| (edge.clone(), came)));
+        }
+    }
+    *read = Some(now);
+    fresh
+}
+
+/// Gives every track what came, and what carries something for the first time a track.
+fn follow(tracks: &mut BTreeMap<Edge, Track>, fresh: &BTreeMap<Edge, Counts>, beat: Beat, bounds_s: &[f64]) {
+    for edge in fresh.iter().filter(|(_, counts)| counts.calls > 0).map(|(edge, _)| edge) {
+        room(tracks, edge, beat.second);
+    }
+    let none = Counts::default();
+    for (edge, track) in tracks {
+        track.step(fresh.get(edge).unwrap_or(&none), None, beat, bounds_s);
     }
 }
 
@@ -448,139 +485,4 @@ fn room<K: Ord + Clone>(all: &mut BTreeMap<K, Track>, key: &K, second: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn traffic(calls: u64, errors: u64) -> Traffic {
-        let stream = Pair {
-            caller: "outside".to_owned(),
-            app: "default/shop".to_owned(),
-            calls,
-            errors,
-            buckets: vec![calls - errors, errors, 0],
-        };
-        Traffic { bounds_s: vec![0.001, 0.01], pairs: vec![stream] }
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn counters_become_rates_and_latencies_and_a_silent_second_takes_no_room() {
-        let mut history = History::default();
-        let none = BTreeMap::new();
-        for (second, calls, errors) in [(100, 5, 0), (101, 105, 50), (102, 105, 50), (103, 4, 0), (104, 6, 0)]
-        {
-            history.step(second, SECOND, Some(&traffic(calls, errors)), Some(&none));
-        }
-        let apps = history.apps(history.range(60), None);
-        let points: Vec<_> = apps["default/shop"].iter().map(|p| (p.second, p.calls, p.errors)).collect();
-        // The first reading has nothing before it, and counters that went back begin anew.
-        assert_eq!(points, [(101, 100, 50), (104, 2, 0)]);
-        let edge = &history.edges(history.range(60), Some("default/shop"))[0];
-        assert_eq!((edge.sum.calls, edge.sum.errors, edge.points.len()), (102, 50, 2));
-        assert_eq!(history.latest_edges(), [LiveEdge("outside", "default/shop", 2, 0, 500, 990)]);
-    }
-
-    #[test]
-    fn a_quantile_lies_straight_within_its_bucket() {
-        let check = |buckets: &[u64], share, expect: f32| {
-            let found = quantile(buckets, &[0.001, 0.002], share);
-            assert!((found - expect).abs() < 0.5, "{buckets:?} {share}: {found}");
-        };
-        check(&[0, 0, 0], 0.5, 0.0);
-        check(&[100, 0, 0], 0.5, 500.0);
-        check(&[50, 50, 0], 0.99, 1980.0);
-        check(&[0, 0, 10], 0.5, 2000.0);
-    }
-
-    #[test]
-    fn what_is_used_is_a_share_of_the_time_between_two_looks() {
-        let mut history = History::default();
-        let look = |cpu_ms| BTreeMap::from([("default/a".to_owned(), Use { cpu_ms, memory_bytes: 10 })]);
-        let none = Traffic::default();
-        for (second, cpu_ms) in
-            [(100, Some(1000)), (101, None), (102, Some(500)), (103, None), (104, Some(0))]
-        {
-            history.step(second, SECOND, Some(&none), cpu_ms.map(look).as_ref());
-        }
-        let apps = history.apps(history.range(60), None);
-        let shares: Vec<f32> = apps["default/a"].iter().map(|point| point.cpu_milli).collect();
-        // Before the first look there is no time to spend it in; between looks the share of before goes on.
-        assert_eq!(shares, [0.0, 0.0, 250.0, 250.0, 0.0]);
-        assert!(apps["default/a"].iter().all(|point| point.memory_bytes == 10));
-    }
-
-    #[test]
-    fn rings_are_bounded_in_time_and_number() {
-        let mut history = History::default();
-        let uses = BTreeMap::from([("default/shop".to_owned(), Use { cpu_ms: 1, memory_bytes: 10 })]);
-        for second in 0..5000 {
-            let uses = (second % STEP_SECONDS == 0).then_some(&uses);
-            history.step(second, SECOND, Some(&traffic(second * 10 + 1, 0)), uses);
-        }
-        let track = &history.apps["default/shop"];
-        assert!(track.fine.len() as u64 <= FINE_SECONDS + 1 && track.coarse.len() as u64 <= 242);
-        assert_eq!(history.range(3600).step, STEP_SECONDS);
-        let hour = history.apps(history.range(3600), None);
-        assert!(hour["default/shop"].iter().all(|point| point.calls == 150), "{hour:?}");
-        let many = |from: u64, calls| Traffic {
-            bounds_s: Vec::new(),
-            pairs: (from..from + 3000)
-                .map(|at| Pair {
-                    caller: at.to_string(),
-                    app: "default/a".to_owned(),
-                    calls,
-                    ..Pair::default()
-                })
-                .collect(),
-        };
-        history.step(5000, SECOND, Some(&many(0, 1)), Some(&uses));
-        assert_eq!(history.edges.len(), MAX_TRACKS);
-        history.step(5001, SECOND, Some(&many(0, 1)), None);
-        history.step(5000 + QUIET_SECONDS, SECOND, Some(&many(10_000, 1)), None);
-        let lately = history.edges.values().filter(|track| track.seen == 5000 + QUIET_SECONDS).count();
-        assert_eq!((history.edges.len(), lately), (MAX_TRACKS, MAX_TRACKS), "the quietest made room");
-        let none = Traffic::default();
-        history.step(5000 + COARSE_SECONDS * 2, SECOND, Some(&none), Some(&BTreeMap::new()));
-        history.step(5000 + COARSE_SECONDS * 4, SECOND, Some(&none), None);
-        assert!(history.edges.is_empty() && history.apps.is_empty());
-    }
-
-    #[test]
-    fn a_late_reading_says_how_long_it_was_and_a_new_pair_counts_from_zero() {
-        let mut history = History::default();
-        history.step(100, SECOND, Some(&Traffic::default()), None);
-        history.step(101, SECOND, Some(&traffic(7, 0)), None);
-        history.step(104, SECOND * 3, Some(&traffic(37, 0)), None);
-        let apps = history.apps(history.range(60), None);
-        let points: Vec<_> = apps["default/shop"].iter().map(|p| (p.second, p.calls, p.covered_ms)).collect();
-        assert_eq!(points, [(101, 7, 1000), (104, 30, 3000)]);
-        // The beat at the end of a coarse step did not come: the next one ends it, with all that it had.
-        history.step(107, SECOND * 3, Some(&traffic(57, 0)), None);
-        let apps = history.apps(Range { step: STEP_SECONDS, ..history.range(60) }, None);
-        let points: Vec<_> = apps["default/shop"].iter().map(|p| (p.second, p.calls, p.covered_ms)).collect();
-        assert_eq!(points, [(90, 57, 7000)]);
-    }
-
-    #[test]
-    fn the_quantile_of_a_range_is_that_of_all_its_calls() {
-        let mut history = History::default();
-        let slow = |calls, errors| Some(traffic(calls, errors));
-        // Ninety fast calls in one second, ten slow ones in another: the median is fast, whatever the seconds say.
-        for (second, told) in [(100, slow(0, 0)), (101, slow(90, 0)), (102, slow(100, 10))] {
-            history.step(second, SECOND, told.as_ref(), None);
-        }
-        let sum = history.sums(history.range(60), None)["default/shop"];
-        assert_eq!((sum.calls, sum.errors, sum.p50_us), (100, 10, 556));
-        assert_eq!(sum.p99_us, 9100);
-    }
-
-    #[test]
-    fn where_calls_are_not_known_nothing_is_said_of_them() {
-        let mut history = History::default();
-        history.step(100, SECOND, None, None);
-        assert!(!history.knows_calls());
-        history.step(101, SECOND, Some(&Traffic::default()), None);
-        assert!(history.knows_calls());
-    }
-}
+mod tests;

@@ -13,9 +13,14 @@ use crate::node::TopicPath;
 use crate::seam::{Done, Locks, Place, Topics, WaitingPage, Wish};
 use crate::wire::{Answer, Ask, Asked, Query, relayed};
 
-/// How many messages or locks one answer has when nothing is said, and at most.
+/// How many messages, locks or jobs one answer has when nothing is said, and at most.
 const USUAL_ITEMS: usize = 50;
 const MAX_ITEMS: usize = 500;
+
+/// How many items one answer has where so many are wanted.
+pub(crate) fn within(limit: Option<usize>) -> usize {
+    limit.unwrap_or(USUAL_ITEMS).clamp(1, MAX_ITEMS)
+}
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -69,10 +74,6 @@ pub(crate) struct UnlockQuery {
 
 fn place(name: String, namespace: Option<String>, base: Option<String>) -> Place {
     Place { namespace: namespace.unwrap_or_else(|| "default".to_owned()), name, base }
-}
-
-fn most(limit: Option<usize>) -> usize {
-    limit.unwrap_or(USUAL_ITEMS).clamp(1, MAX_ITEMS)
 }
 
 /// Asks, and says which driver it is that cannot.
@@ -135,7 +136,7 @@ pub(crate) async fn peek(
     Path(TopicPath { pubsub, topic }): Path<TopicPath>,
     Query(PeekQuery { namespace, base, group, after, limit }): Query<PeekQuery>,
 ) -> Answer<WaitingPage> {
-    let wish = Wish::Peek { topic, group, after, limit: most(limit) };
+    let wish = Wish::Peek { topic, group, after, limit: within(limit) };
     ask(&parts, place(pubsub, namespace, base), wish).await
 }
 
@@ -177,7 +178,7 @@ pub(crate) async fn locks(
     Path(StorePath { store }): Path<StorePath>,
     Query(LocksQuery { namespace, base, after, limit }): Query<LocksQuery>,
 ) -> Answer<Locks> {
-    ask(&parts, place(store, namespace, base), Wish::Locks { after, limit: most(limit) }).await
+    ask(&parts, place(store, namespace, base), Wish::Locks { after, limit: within(limit) }).await
 }
 
 /// `DELETE /v1/locks/{store}/{resource}?owner=shop-1`: takes a lock away from its owner.

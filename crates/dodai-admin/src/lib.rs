@@ -19,6 +19,7 @@ mod feed;
 pub mod gate;
 pub mod history;
 mod inside;
+mod jobs;
 pub mod joining;
 pub mod live;
 pub mod mask;

@@ -20,7 +20,7 @@ use tokio::sync::broadcast;
 use crate::api::Shared;
 use crate::apps::{self, Instance};
 use crate::feed::Events;
-use crate::history::{EdgeOf, History, LiveEdge, Point, Range, STEP_SECONDS, Sum, Use};
+use crate::history::{EdgeOf, History, LiveEdge, Point, Range, RevisionSum, STEP_SECONDS, Sum, Use};
 use crate::seam::Node;
 use crate::wire::{Answer, Query, json};
 
@@ -309,10 +309,12 @@ pub(crate) struct Traffic {
     sums: BTreeMap<String, Sum>,
     /// Who called whom.
     edges: Vec<EdgeOf>,
+    /// What each revision of the app that was asked for answered; empty where none was named.
+    revisions: Vec<RevisionSum>,
 }
 
 /// `GET /v1/traffic?seconds=300&app=default/shop`: the last so many seconds of every app and edge, or of one app with the
-/// points of its edges.
+/// points of its edges and what each of its revisions answered.
 pub(crate) async fn traffic(
     State(parts): Shared,
     Query(TrafficQuery { seconds, app }): Query<TrafficQuery>,
@@ -327,6 +329,7 @@ pub(crate) async fn traffic(
         apps: history.apps(range, only),
         sums: history.sums(range, only),
         edges: history.edges(range, only),
+        revisions: only.map(|app| history.revisions(range, app)).unwrap_or_default(),
     };
     drop(history);
     json(&traffic)

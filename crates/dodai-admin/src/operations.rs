@@ -13,7 +13,7 @@ use http::StatusCode;
 use crate::api::Parts;
 use crate::wire::Described;
 use crate::{
-    apps, backup, components, debug, documents, externals, inside, joining, live, node, roots, session,
+    apps, backup, components, debug, documents, externals, inside, jobs, joining, live, node, roots, session,
 };
 
 /// How something is asked for.
@@ -320,6 +320,11 @@ fn of_components(table: &mut impl Table) {
     table.add(get("/v1/locks/{store}", "locks", "Locks that are held.").refuses(INSIDE), inside::locks);
     let unlock = delete("/v1/locks/{store}/{*resource}", "unlock", "Takes a lock away from its owner.");
     table.add(unlock.refuses(INSIDE_CONFLICT), inside::unlock);
+    let list = get("/v1/jobs", "jobs", "Jobs of apps as they stand, by app and name.");
+    table.add(list.refuses(&[BAD_REQUEST, NOT_FOUND, STORE, NO_BASE]), jobs::list);
+    let text = "Forgets a job of an app. A run that is under way goes on.";
+    let forget = delete("/v1/jobs/{namespace}/{app}/{job}", "deleteJob", text);
+    table.add(forget.refuses(&[BAD_REQUEST, NOT_FOUND, STORE, NO_BASE]), jobs::delete);
 }
 
 fn of_trust(table: &mut impl Table) {

@@ -253,6 +253,10 @@ pub struct Traffic {
     pub bounds_s: Vec<f64>,
     /// Each pair of caller and app once.
     pub pairs: Vec<Pair>,
+    /// The same calls by the revision that answered them, which stands in the place of the caller. Those that reached
+    /// none are in `pairs` alone.
+    #[serde(default)]
+    pub revisions: Vec<Pair>,
 }
 
 /// What a base uses itself, the modules in it included.
@@ -454,6 +458,66 @@ pub struct Lock {
     pub left_ms: u64,
 }
 
+/// Which jobs of apps somebody looks at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jobs {
+    /// Only those of this app.
+    pub app: Option<AppId>,
+    /// Only those that this base keeps.
+    pub base: Option<String>,
+    /// Only those after this one, by [`Job::place`].
+    pub after: Option<String>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// Jobs of apps, by app and name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = true))]
+pub struct JobsPage {
+    /// Some of them.
+    pub items: Vec<Job>,
+    /// What to ask for next, if there are more.
+    pub next: Option<String>,
+    /// Bases that failed to answer, with the reason.
+    pub failed: BTreeMap<String, String>,
+}
+
+/// A job of an app, as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Job {
+    /// The base that keeps it, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Whose it is.
+    pub app: String,
+    /// Its name.
+    pub name: String,
+    /// When it runs again and again.
+    pub schedule: Option<String>,
+    /// When it runs first, as the app wrote it.
+    pub due_time: Option<String>,
+    /// When it runs next, in milliseconds since 1970; past where it waits for its app.
+    pub next_ms: u64,
+    /// Ticks that are over.
+    pub ticks: u32,
+    /// How many ticks it has in all; `None` without a bound.
+    pub repeats: Option<u32>,
+    /// Failed runs of the tick that is due.
+    pub failures: u32,
+    /// When the last run ended, in milliseconds since 1970.
+    pub last_ms: Option<u64>,
+    /// Why the app did not take that run; `None` if it did, or if there was none.
+    pub problem: Option<String>,
+}
+
+impl Job {
+    /// Where a job stands among all: names have no `/`.
+    pub fn place(app: &str, name: &str) -> String {
+        format!("{app}/{name}")
+    }
+}
+
 /// The running node.
 pub trait Node: Send + Sync + 'static {
     /// What each instance uses; those of which nothing is known are left out.
@@ -491,6 +555,10 @@ pub trait Node: Send + Sync + 'static {
     fn look(&self, look: Look) -> Pending<'_, serde_json::Value>;
     /// Looks into a component, or does something in it: what the wish says, as the base says it.
     fn inside(&self, place: Place, wish: Wish) -> Pending<'_, serde_json::Value>;
+    /// Jobs of apps in the order of [`Job::place`]: a [`JobsPage`].
+    fn jobs(&self, wanted: Jobs) -> Pending<'_, serde_json::Value>;
+    /// Forgets a job, on the base of this name or the only one.
+    fn forget_job(&self, app: AppId, name: String, base: Option<String>) -> Pending<'_, ()>;
     /// Publishes a message.
     fn publish(&self, message: Message) -> Pending<'_, ()>;
     /// Reads a configuration value.

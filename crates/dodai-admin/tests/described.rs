@@ -274,6 +274,8 @@ const ASKED: &[(&str, &str, &str)] = &[
     ("POST", "/v1/topics/bus/dead/replay", r#"{"id": "7", "to": "letters"}"#),
     ("GET", "/v1/locks/bus", ""),
     ("DELETE", "/v1/locks/bus/a/b?owner=shop-1", ""),
+    ("GET", "/v1/jobs?app=default/shop", ""),
+    ("DELETE", "/v1/jobs/default/shop/report", ""),
     ("POST", "/v1/tokens", r#"{"base": "one"}"#),
     ("GET", "/v1/ca", ""),
     ("POST", "/v1/ca/steps/rotate", ""),

@@ -14,10 +14,10 @@ use dodai_admin::gate::Gate;
 use dodai_admin::joining::Joining;
 use dodai_admin::live::Live;
 use dodai_admin::seam::{
-    self, Artifacts, CallFilter, Change, ConfigKey, Done, Flow, Kept, Keys, Ledger, Lock, Locks, LogLine,
-    Look, Message, Missed, Node, NodeState, Own, Pair, Pending, Place, Root, RootStep, Roots, Shelf, Silent,
-    Standing, Stations, StoreState, Told, TopicGroup, Topics, Traffic, Trust, Usage, Waiting, WaitingPage,
-    Wish,
+    self, Artifacts, CallFilter, Change, ConfigKey, Done, Flow, Job, Jobs, Kept, Keys, Ledger, Lock, Locks,
+    LogLine, Look, Message, Missed, Node, NodeState, Own, Pair, Pending, Place, Root, RootStep, Roots, Shelf,
+    Silent, Standing, Stations, StoreState, Told, TopicGroup, Topics, Traffic, Trust, Usage, Waiting,
+    WaitingPage, Wish,
 };
 use dodai_admin::session::Sessions;
 use dodai_control::control::{Control, Settings};
@@ -241,7 +241,7 @@ impl Node for FakeNode {
             errors: 0,
             buckets: vec![*calls, 0],
         };
-        Some(Traffic { bounds_s: vec![0.1], pairs: vec![pair] })
+        Some(Traffic { bounds_s: vec![0.1], pairs: vec![pair], ..Traffic::default() })
     }
 
     fn subscriptions(&self) -> BTreeMap<String, Option<String>> {
@@ -329,6 +329,20 @@ impl Node for FakeNode {
             Wish::Replay { .. } | Wish::Unlock { .. } => serde_json::to_value(Done {}),
         };
         Box::pin(async move { Ok(answer.unwrap()) })
+    }
+
+    fn jobs(&self, wanted: Jobs) -> Pending<'_, Value> {
+        self.note(format!("jobs {wanted:?}"));
+        let items = serde_json::to_value([Job::default()]).unwrap();
+        Box::pin(async move { Ok(serde_json::json!({ "items": items, "next": null, "failed": {} })) })
+    }
+
+    fn forget_job(&self, app: AppId, name: String, base: Option<String>) -> Pending<'_, ()> {
+        self.note(format!("forget {app} {name} {base:?}"));
+        let is_there = name == "report";
+        Box::pin(
+            async move { if is_there { Ok(()) } else { Err(Refusal::not_found("there is no such job")) } },
+        )
     }
 
     fn publish(&self, message: Message) -> Pending<'_, ()> {

@@ -353,6 +353,23 @@ async fn calls_carry_their_own_method_headers_and_status() {
 }
 
 #[tokio::test]
+async fn jobs_are_listed_and_forgotten() {
+    let world = World::new().await;
+    let listed = world.get("/v1/jobs?app=default/shop&after=default/shop/a&limit=9999&base=one").await;
+    assert_eq!(listed.json()["items"].as_array().map(Vec::len), Some(1));
+    let gone = world.send("DELETE", "/v1/jobs/default/shop/report?base=one", &[], "").await;
+    assert_eq!((gone.status, gone.json()), (StatusCode::OK, serde_json::json!({})));
+    let missing = world.send("DELETE", "/v1/jobs/default/shop/a%20job", &[], "").await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
+    let done = world.node.done();
+    assert!(done[0].contains("after: Some(\"default/shop/a\"), limit: 500"), "{done:?}");
+    assert_eq!(done[1..], ["forget default/shop report Some(\"one\")", "forget default/shop a job None"]);
+    for bad in ["/v1/jobs?app=a/b/c", "/v1/jobs?colour=red"] {
+        assert_eq!(world.get(bad).await.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn configuration_messages_logs_and_the_store_reach_the_node() {
     let world = World::new().await;
     world.apply("", APP).await;

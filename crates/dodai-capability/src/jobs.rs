@@ -439,6 +439,9 @@ pub trait Store: Send + Sync {
     /// All jobs of an app by name: with their data if jobs and data are no more than so many bytes, or without any.
     fn list(&self, app: &str, data: Option<usize>) -> Answer<'_, Result<Vec<Record>, Error>>;
 
+    /// The apps that have jobs, in the order of their texts.
+    fn apps(&self) -> Answer<'_, Result<Vec<String>, Fault>>;
+
     /// Forgets jobs; those that are not there are forgotten already.
     fn delete(&self, app: &str, which: Which) -> Answer<'_, Result<(), Fault>>;
 

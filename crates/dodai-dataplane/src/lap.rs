@@ -295,7 +295,7 @@ impl Lap {
             return;
         }
         let effective_status = effective_status(outcome.status, outcome.grpc_status);
-        series.record(&Ended {
+        let bucket = series.record(&Ended {
             status: outcome.status,
             grpc_status: outcome.grpc_status,
             failure: kind,
@@ -304,6 +304,12 @@ impl Lap {
             received: outcome.received,
             sent: outcome.sent,
         });
+        // Where the call began: the base of the callee counts no arrival once more.
+        if let (Direction::Gateway | Direction::Outbound, Some(endpoint)) =
+            (self.direction, &outcome.endpoint)
+        {
+            endpoint.tally(&shared.stats, names.service).record(effective_status, bucket);
+        }
         if self.span.sampled {
             series.exemplify(&self.span, took);
         }

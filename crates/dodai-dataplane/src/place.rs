@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dodai_core::id::{BaseId, RevisionId};
@@ -19,6 +19,7 @@ use crate::local::{Local, Locals};
 use crate::reach::Address;
 use crate::secure::Secure;
 use crate::standing::Standing;
+use crate::stats::{Stats, Tally};
 
 /// Where an endpoint is, seen from this base.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub struct Endpoint {
     /// Which of the addresses of its name it is, if each is one.
     of_name: Option<IpAddr>,
     load: Arc<Load>,
+    /// What its revision answered; from its first call on.
+    tally: OnceLock<Arc<Tally>>,
 }
 
 /// What we know of an endpoint from our own calls.
@@ -137,6 +140,7 @@ impl Endpoint {
             source: source.clone(),
             of_name,
             load: Arc::default(),
+            tally: OnceLock::new(),
         })
     }
 
@@ -161,7 +165,13 @@ impl Endpoint {
             source: source.clone(),
             of_name,
             load: self.load.clone(),
+            tally: self.tally.clone(),
         })
+    }
+
+    /// Where calls that its revision answered are counted.
+    pub(crate) fn tally(&self, stats: &Stats, service: &Arc<str>) -> &Tally {
+        self.tally.get_or_init(|| stats.tally(service, &self.revision))
     }
 
     /// Whether it has these labels.

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use dodai_core::failure::Kind;
+use dodai_core::id::RevisionId;
 use dodai_core::record::effective_status;
 use dodai_core::trace::Span;
+use tokio::time::Instant;
 
 /// Upper bounds of the latency buckets in seconds; the last bucket has none.
 pub const BUCKETS: [f64; 14] =
@@ -230,8 +232,8 @@ impl Series {
         }
     }
 
-    /// Counts one finished call.
-    pub fn record(&self, ended: &Ended) {
+    /// Counts one finished call; the bucket of its time.
+    pub fn record(&self, ended: &Ended) -> usize {
         let Ended { status, grpc_status, failure, took, retries, received, sent } = *ended;
         let class = usize::from(effective_status(status, grpc_status) / 100).min(5);
         self.classes[class].fetch_add(1, Relaxed);
@@ -256,6 +258,7 @@ impl Series {
         if retries > 0 {
             self.retries.fetch_add(u64::from(retries), Relaxed);
         }
+        bucket
     }
 
     /// Keeps a sampled call as the example of its bucket. Never waits.
@@ -294,6 +297,39 @@ impl Series {
     }
 }
 
+/// Calls that one revision of a service answered. Beside [`Series`], which are told apart before an endpoint is chosen.
+#[derive(Debug, Default)]
+pub struct Tally {
+    errors: AtomicU64,
+    buckets: [AtomicU64; BUCKETS.len() + 1],
+}
+
+impl Tally {
+    /// Counts a call that ended with this effective status, in the bucket of its time.
+    pub fn record(&self, status: u16, bucket: usize) {
+        self.buckets[bucket.min(BUCKETS.len())].fetch_add(1, Relaxed);
+        if status == 0 || status >= 500 {
+            self.errors.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// A copy of the counters of a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The service, `namespace/app/port`.
+    pub service: Arc<str>,
+    /// The revision.
+    pub revision: RevisionId,
+    /// Calls that ended with a status of 500 or more, or whose caller left before a response.
+    pub errors: u64,
+    /// Calls per latency bucket, not cumulated; the last is for longer ones.
+    pub buckets: [u64; BUCKETS.len() + 1],
+}
+
+/// How long the counts of a revision without endpoints are kept for those who read.
+const UNUSED: Duration = Duration::from_secs(60);
+
 /// A time in nanoseconds and its bucket.
 fn bucket_of(took: Duration) -> (u64, usize) {
     let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -305,6 +341,14 @@ fn bucket_of(took: Duration) -> (u64, usize) {
 #[derive(Default)]
 pub struct Stats {
     series: Mutex<BTreeMap<Labels, Slot>>,
+    tallies: Mutex<BTreeMap<(Arc<str>, RevisionId), Kept>>,
+}
+
+/// The counts of a revision, and since when no endpoint holds them.
+#[derive(Default)]
+struct Kept {
+    tally: Arc<Tally>,
+    unused: Option<Instant>,
 }
 
 struct Slot {
@@ -325,6 +369,29 @@ impl Stats {
         let series = Arc::new(Series::new(labels.clone()));
         all.insert(labels, Slot { weak: Arc::downgrade(&series), keep: Some(series.clone()) });
         series
+    }
+
+    /// The counts of a revision; the same ones for all its endpoints.
+    pub fn tally(&self, service: &Arc<str>, revision: &RevisionId) -> Arc<Tally> {
+        let mut all = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        forget_unused(&mut all, Instant::now());
+        let kept = all.entry((service.clone(), revision.clone())).or_default();
+        kept.unused = None;
+        kept.tally.clone()
+    }
+
+    /// What each revision answered. One whose endpoints are gone is told for a minute more.
+    pub fn answered(&self) -> Vec<Answered> {
+        let mut all = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        forget_unused(&mut all, Instant::now());
+        let get = |counter: &AtomicU64| counter.load(Relaxed);
+        let told = all.iter().map(|((service, revision), Kept { tally, .. })| Answered {
+            service: service.clone(),
+            revision: revision.clone(),
+            errors: get(&tally.errors),
+            buckets: std::array::from_fn(|i| get(&tally.buckets[i])),
+        });
+        told.collect()
     }
 
     /// Reads every series and forgets none: for whoever looks at them beside who keeps the counts.
@@ -351,9 +418,43 @@ impl Stats {
     }
 }
 
+/// Forgets revisions that nobody has counted for long.
+fn forget_unused(all: &mut BTreeMap<(Arc<str>, RevisionId), Kept>, now: Instant) {
+    all.retain(|_, kept| {
+        if Arc::strong_count(&kept.tally) > 1 {
+            kept.unused = None;
+            return true;
+        }
+        now.saturating_duration_since(*kept.unused.get_or_insert(now)) < UNUSED
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_revision_answered_is_told_until_a_minute_after_its_last_endpoint() {
+        let stats = Stats::default();
+        let service: Arc<str> = "a/b/http".into();
+        let (old, new) = (RevisionId::new("old"), RevisionId::new("new"));
+        let tally = stats.tally(&service, &old);
+        for (status, bucket) in [(200, 0), (404, 0), (503, 1), (0, 99)] {
+            tally.record(status, bucket);
+        }
+        stats.tally(&service, &new).record(200, 3);
+        let told = stats.answered();
+        let row =
+            |at: usize| (told[at].revision.as_str(), told[at].errors, told[at].buckets.iter().sum::<u64>());
+        assert_eq!((row(0), row(1)), (("new", 0, 1), ("old", 2, 4)));
+        assert_eq!((told[1].buckets[0], told[1].buckets[1], told[1].buckets[BUCKETS.len()]), (2, 1, 1));
+        tokio::time::advance(UNUSED - Duration::from_secs(1)).await;
+        assert_eq!(stats.answered().len(), 2);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(stats.answered().iter().map(|one| one.revision.as_str()).collect::<Vec<_>>(), ["old"]);
+        drop(tally);
+        assert_eq!(stats.answered().len(), 1, "it has just gone");
+    }
 
     fn labels(route: &str) -> Labels {
         Labels {

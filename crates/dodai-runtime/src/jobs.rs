@@ -34,10 +34,14 @@ pub struct JobStatus {
     pub name: String,
     /// When it runs again and again.
     pub schedule: Option<String>,
+    /// When it runs first, as the app wrote it.
+    pub due_time: Option<String>,
     /// When it is due.
     pub next: SystemTime,
     /// Ticks that are over.
     pub ticks: u32,
+    /// How many ticks it has in all; `None` without a bound.
+    pub repeats: Option<u32>,
     /// Failed runs of the tick that is due.
     pub failures: u32,
     /// When the last run ended.
@@ -120,10 +124,14 @@ impl Jobs {
         Ok(())
     }
 
-    /// How the jobs of all apps stand, by app and name.
-    pub async fn status(&self) -> Result<Vec<JobStatus>, Error> {
+    /// How the jobs of all apps stand, or those of one, by app and name; also of apps that have left the snapshot.
+    pub async fn status(&self, only: Option<&AppId>) -> Result<Vec<JobStatus>, Error> {
+        let apps = match only {
+            Some(only) => vec![only.clone()],
+            None => self.0.store.apps().await?.iter().filter_map(|app| AppId::parse(app).ok()).collect(),
+        };
         let mut all = Vec::new();
-        for app in self.0.apps.ids() {
+        for app in apps {
             let records = self.0.store.list(&app.to_string(), None).await?;
             all.extend(records.into_iter().map(|record| standing(&app, record)));
         }
@@ -146,8 +154,10 @@ fn standing(app: &AppId, record: Record) -> JobStatus {
         app: app.clone(),
         name: job.name,
         schedule: job.schedule,
+        due_time: job.due_time,
         next: time(progress.due_ms),
         ticks: progress.ticks,
+        repeats: job.repeats,
         failures: progress.failures,
         last,
         problem: problem.flatten(),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dodai_capability::component::Registry;
+use dodai_capability::jobs::Which;
 use dodai_capability::keys::Prefix;
 use dodai_capability::pubsub::Broker;
 use dodai_capability::{lock, state};
@@ -166,12 +167,25 @@ impl Runtime {
         self.deliveries.health()
     }
 
-    /// The jobs of all apps here, by app and name: when each runs next, and how its last run ended.
+    /// The jobs that are kept here, or those of one app, by app and name: when each runs next, and how its last run
+    /// ended. Those of apps that are gone are among them.
     ///
     /// # Errors
     /// The store of jobs cannot be read.
-    pub async fn jobs(&self) -> Result<Vec<JobStatus>, dodai_capability::jobs::Error> {
-        self.jobs.status().await
+    pub async fn jobs(&self, only: Option<&AppId>) -> Result<Vec<JobStatus>, dodai_capability::jobs::Error> {
+        self.jobs.status(only).await
+    }
+
+    /// Forgets a job, and tells whether there was one. A run that is under way goes on.
+    ///
+    /// # Errors
+    /// The store of jobs cannot be read or written.
+    pub async fn forget_job(&self, app: &AppId, name: &str) -> Result<bool, dodai_capability::Fault> {
+        if self.jobs.get(app, name).await?.is_none() {
+            return Ok(false);
+        }
+        self.jobs.delete(app, Which::Name(name.to_owned())).await?;
+        Ok(true)
     }
 
     /// The value itself, wherever it lives.

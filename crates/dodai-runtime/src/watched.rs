@@ -84,11 +84,4 @@ impl<T> Watched<T> {
             look(&one.shared);
         }
     }
-
-    /// The apps in order.
-    pub fn ids(&self) -> Vec<AppId> {
-        let mut ids: Vec<AppId> = self.apps().keys().cloned().collect();
-        ids.sort();
-        ids
-    }
 }

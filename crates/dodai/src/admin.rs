@@ -3,6 +3,7 @@
 
 mod calls;
 mod inside;
+mod jobs;
 mod measures;
 mod seams;
 
@@ -33,7 +34,7 @@ use tokio::sync::watch;
 use crate::client::connection::{AdminFile, FILE};
 use crate::output::Output;
 use crate::telemetry::Telemetry;
-pub use measures::{add, begun, usages};
+pub use measures::{Answering, add, answered, begun, usages};
 use seams::{Artefacts, StoreLedger};
 pub use seams::{Node, latest};
 

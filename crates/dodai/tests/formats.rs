@@ -19,7 +19,7 @@ enum Results {
 use Results::{Many, One};
 
 /// Commands that end by themselves while the project runs, in an order that works.
-const COMMANDS: [(&[&str], Results); 41] = [
+const COMMANDS: [(&[&str], Results); 46] = [
     (&["version"], One),
     (&["validate", "dodai.yaml"], One),
     (&["build", "."], One),
@@ -45,6 +45,11 @@ const COMMANDS: [(&[&str], Results); 41] = [
     (&["logs", "beside", "--tail", "1"], Many),
     (&["call", "hello", "/"], One),
     (&["publish", "bus", "orders", "{}"], One),
+    (&["topic", "list", "bus"], One),
+    (&["topic", "peek", "bus", "orders"], One),
+    (&["topic", "replay", "bus", "orders", "--all", "--to", "letters"], One),
+    (&["lock", "list", "doors"], One),
+    (&["job", "list"], One),
     (&["config", "set", "settings", "key", "@@value"], One),
     (&["config", "get", "settings", "key"], One),
     (&["config", "delete", "settings", "key"], One),
@@ -97,6 +102,11 @@ apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: settings}
 spec: {type: configuration.sqlite, version: v1, metadata: [{name: connectionString, value: settings.db}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: doors}
+spec: {type: lock.in-memory, version: v1}
 ---
 apiVersion: dodai.dev/v1
 kind: Namespace

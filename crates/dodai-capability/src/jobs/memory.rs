@@ -57,6 +57,12 @@ impl Store for Memory {
         Answer::ready(Ok(mine))
     }
 
+    fn apps(&self) -> Answer<'_, Result<Vec<String>, Fault>> {
+        let mut apps: Vec<String> = self.all().keys().map(|(owner, _)| owner.clone()).collect();
+        apps.dedup();
+        Answer::ready(Ok(apps))
+    }
+
     fn delete(&self, app: &str, which: Which) -> Answer<'_, Result<(), Fault>> {
         self.all().retain(|(owner, name), _| {
             let goes = match &which {

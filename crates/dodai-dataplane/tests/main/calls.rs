@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use dodai_core::snapshot::*;
+use dodai_dataplane::stats::Answered;
 
 #[tokio::test(start_paused = true)]
 async fn calls_are_kept_alive_and_pipelined() {
@@ -322,6 +323,13 @@ async fn weights_revisions_and_shares_decide_who_answers() {
             backend.answer(OK).await;
             assert_eq!(client.message().await.body, "ok");
         }
+        client.send(GET).await;
+        backend.answer("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(client.message().await.status(), 500);
+        let answered = world.plane.stats().answered();
+        let told = |one: &Answered| (one.revision.to_string(), one.buckets.iter().sum::<u64>(), one.errors);
+        assert_eq!(answered.iter().map(told).collect::<Vec<_>>(), [("r2".to_owned(), 22, 1)]);
+        assert_eq!(&*answered[0].service, names[0]);
     })
     .await;
 }

@@ -297,6 +297,19 @@ impl Store for Jobs {
         })
     }
 
+    fn apps(&self) -> Answer<'_, Result<Vec<String>, Fault>> {
+        let work = |connection: &Connection| -> Result<Vec<String>, Failure<Fault>> {
+            let mut apps = connection.prepare_cached("SELECT DISTINCT app FROM jobs ORDER BY app")?;
+            Ok(apps.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?)
+        };
+        Answer::later(async move {
+            match self.existing().await? {
+                Some(access) => access.read("listing apps with jobs", work).await,
+                None => Ok(Vec::new()),
+            }
+        })
+    }
+
     fn delete(&self, app: &str, which: Which) -> Answer<'_, Result<(), Fault>> {
         let app = app.to_owned();
         let work = move |connection: &Connection| -> Result<(), Failure<Fault>> {

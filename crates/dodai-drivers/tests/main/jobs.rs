@@ -44,6 +44,7 @@ async fn check_all(store: &dyn Store) {
 async fn check_writes(store: &dyn Store) {
     assert_eq!(store.get(APP, "a").await.expect("read"), None);
     assert_eq!(store.list(APP, Some(0)).await.expect("read"), []);
+    assert_eq!(store.apps().await.expect("read"), [""; 0]);
     store.delete(APP, Which::Prefix(String::new())).await.expect("nothing to do");
     let value = Bytes::from_static(b"\0\xff");
     let whole = Job {
@@ -88,6 +89,7 @@ async fn check_writes(store: &dyn Store) {
     store.delete(APP, Which::Prefix("b_".to_owned())).await.expect("deleted");
     store.delete(APP, Which::Name("b".to_owned())).await.expect("nothing to do");
     assert_eq!(names(&store.list(APP, None).await.expect("listed")), ["a", "b%"]);
+    assert_eq!(store.apps().await.expect("read"), [APP, "shop/other"]);
     store.delete(APP, Which::Prefix(String::new())).await.expect("deleted");
     assert_eq!(store.list(APP, None).await.expect("listed"), []);
     assert_eq!(names(&store.list("shop/other", None).await.expect("listed")), ["b"]);

@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use dodai_capability::clock::Clock;
-use dodai_capability::jobs::{Due, Error, Hold, Memory, Progress, Record, Store, Which};
+use dodai_capability::jobs::{self, Due, Error, Hold, Memory, Progress, Record, Store, Which};
 use dodai_capability::{Answer, Fault};
 use dodai_core::body::{Writer, pipe};
 use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::AppId;
 use dodai_core::snapshot::{App, Resource};
 use dodai_proto::apps::dapr::proto::common::v1::job_failure_policy::Policy;
 use dodai_proto::apps::dapr::proto::common::v1::{JobFailurePolicy, JobFailurePolicyDrop};
@@ -86,8 +87,13 @@ impl Test {
         tokio::time::sleep(Duration::from_secs(600)).await;
     }
 
+    async fn owners(&self, only: Option<&AppId>) -> Vec<String> {
+        let all = self.world.runtime.jobs(only).await.expect("told").into_iter();
+        all.map(|job| format!("{} {}", job.app, job.name)).collect()
+    }
+
     async fn status(&self) -> Vec<(String, u64, u32, Option<String>)> {
-        let all = self.world.runtime.jobs().await.expect("told").into_iter();
+        let all = self.world.runtime.jobs(None).await.expect("told").into_iter();
         let after = |at: SystemTime| at.duration_since(start()).expect("later").as_secs();
         all.map(|job| (job.name, after(job.next), job.ticks, job.problem)).collect()
     }
@@ -118,6 +124,10 @@ impl Store for Shared {
 
     fn list(&self, app: &str, data: Option<usize>) -> Answer<'_, Result<Vec<Record>, Error>> {
         self.memory.list(app, data)
+    }
+
+    fn apps(&self) -> Answer<'_, Result<Vec<String>, Fault>> {
+        self.memory.apps()
     }
 
     fn delete(&self, app: &str, which: Which) -> Answer<'_, Result<(), Fault>> {
@@ -366,16 +376,28 @@ async fn jobs_of_one_app_are_its_own_and_have_a_bound() {
     test.schedule("a", json!({ "schedule": "@daily", "overwrite": true })).await;
     let other = test.world.send("shop/other", "POST", "/v1.0/jobs/a", &[], r#"{"schedule":"@daily"}"#).await;
     assert_eq!(other.status, 204);
-    let owners: Vec<String> = test
-        .world
-        .runtime
-        .jobs()
-        .await
-        .expect("told")
-        .iter()
-        .map(|job| format!("{} {}", job.app, job.name))
-        .collect();
-    assert_eq!(owners, ["shop/cart a", "shop/cart b", "shop/cart c", "shop/other a"]);
+    assert_eq!(test.owners(None).await, ["shop/cart a", "shop/cart b", "shop/cart c", "shop/other a"]);
+    let other = app("shop/other");
+    assert_eq!(test.owners(Some(&other)).await, ["shop/other a"]);
+    let forget = async |app, name| test.world.runtime.forget_job(app, name).await.expect("forgotten");
+    assert!(!forget(&other, "b").await);
+    assert!(forget(&other, "a").await);
+    assert!(!forget(&other, "a").await);
+    assert_eq!(test.owners(Some(&other)).await, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_of_an_app_that_is_not_here_are_told_and_can_be_forgotten() {
+    let store = Arc::new(Memory::default());
+    let gone = app("shop/gone");
+    let (name, schedule) = ("j".to_owned(), Some("@daily".to_owned()));
+    let job = jobs::Job { name, schedule, ..jobs::Job::default() };
+    let record = job.start("id".to_owned(), 0).expect("a job");
+    store.put(&gone.to_string(), record, false, 1).await.expect("kept");
+    let test = Test::with(blocks(), store, Clock::manual(start())).await;
+    assert_eq!(test.owners(None).await, ["shop/gone j"]);
+    assert!(test.world.runtime.forget_job(&gone, "j").await.expect("forgotten"));
+    assert_eq!(test.owners(None).await, [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]

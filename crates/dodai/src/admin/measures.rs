@@ -1,7 +1,7 @@
 //! What consoles are shown of a running base: who calls whom, what instances use, what apps keep.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use dodai_admin::Refusal;
@@ -10,7 +10,7 @@ use dodai_base::node::Parts;
 use dodai_base::telemetry::metrics::OwnUse;
 use dodai_capability::keys::original;
 use dodai_capability::state::{Get, List};
-use dodai_core::id::InstanceId;
+use dodai_core::id::{InstanceId, RevisionId};
 use dodai_dataplane::stats::{BUCKETS, Direction, Labels};
 use http::StatusCode;
 
@@ -53,7 +53,37 @@ pub fn own() -> Option<Own> {
 pub fn traffic(base: &Parts) -> Traffic {
     let mut pairs = BTreeMap::new();
     counted(base, |direction| direction != Direction::Api).for_each(|(_, pair)| add(&mut pairs, pair));
-    Traffic { bounds_s: BUCKETS.to_vec(), pairs: pairs.into_values().collect() }
+    let mut revisions = BTreeMap::new();
+    answered(base).into_iter().for_each(|(_, pair)| add(&mut revisions, pair));
+    Traffic {
+        bounds_s: BUCKETS.to_vec(),
+        pairs: pairs.into_values().collect(),
+        revisions: revisions.into_values().collect(),
+    }
+}
+
+/// The service and the revision that counts are of.
+pub type Answering = (Arc<str>, RevisionId);
+
+/// What each revision answered of the calls that began at this base; it stands in the place of the caller.
+pub fn answered(base: &Parts) -> Vec<(Answering, Pair)> {
+    let all = base.plane.stats().answered().into_iter();
+    let rows = all.map(|one| {
+        let pair = Pair {
+            caller: one.revision.to_string(),
+            app: app_of(&one.service).to_owned(),
+            calls: one.buckets.iter().sum(),
+            errors: one.errors,
+            buckets: one.buckets.to_vec(),
+        };
+        ((one.service, one.revision), pair)
+    });
+    rows.collect()
+}
+
+/// The app of a service, `namespace/app/port`.
+fn app_of(service: &str) -> &str {
+    service.rsplit_once('/').map_or("", |(app, _)| app)
 }
 
 /// All calls until now that began at this base, by series: a call to an app on another base is counted there once
@@ -65,11 +95,9 @@ pub fn begun(base: &Parts) -> Vec<(Labels, Pair)> {
 fn counted(base: &Parts, counts: impl Fn(Direction) -> bool) -> impl Iterator<Item = (Labels, Pair)> {
     let all = base.plane.stats().look().into_iter().filter(move |one| counts(one.labels.direction));
     all.map(|reading| {
-        // `namespace/app/port`
-        let app = reading.labels.service.rsplit_once('/').map_or("", |(app, _)| app);
         let pair = Pair {
             caller: reading.labels.caller.to_string(),
-            app: app.to_owned(),
+            app: app_of(&reading.labels.service).to_owned(),
             calls: reading.calls(),
             errors: reading.classes[5] + reading.classes[0],
             buckets: reading.buckets.to_vec(),

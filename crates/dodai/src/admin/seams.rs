@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, Change, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending,
-    Place, Shelf, StoreState, Told, Traffic, Usage, View, Wish,
+    self, CallFilter, Change, ConfigKey, Flow, Jobs, Kept, Keys, LogLine, Look, Message, NodeState, Own,
+    Pending, Place, Shelf, StoreState, Told, Traffic, Usage, View, Wish,
 };
 use dodai_base::dump::{self, Page};
 use dodai_base::node;
@@ -29,7 +29,7 @@ use tokio::sync::watch;
 
 use super::calls::told;
 use super::inside::inside;
-use super::measures;
+use super::{jobs, measures};
 
 /// The most bytes of an API's answer to a published message.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
@@ -48,6 +48,17 @@ impl Node {
         let logs = base.logs.lock().unwrap_or_else(PoisonError::into_inner);
         let own = logs.iter().filter(|(id, (of, _))| of == app && instance.is_none_or(|only| only == *id));
         own.map(|(id, (_, logs))| (id.clone(), logs.clone())).collect()
+    }
+
+    /// Refuses what is asked of another base.
+    fn is_meant(&self, base: Option<&str>) -> Result<(), Refusal> {
+        let own = self.base.config.base.as_str();
+        match base.filter(|base| *base != own) {
+            Some(other) => {
+                Err(Refusal::not_found(format!("there is no base {other} here; this one is {own}")))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -226,10 +237,7 @@ impl seam::Node for Node {
     fn look(&self, look: Look) -> Pending<'_, Value> {
         Box::pin(async move {
             let Look { view, after, limit, only, app, base } = look;
-            let own = self.base.config.base.as_str();
-            if let Some(other) = base.filter(|base| base != own) {
-                return Err(Refusal::not_found(format!("there is no base {other} here; this one is {own}")));
-            }
+            self.is_meant(base.as_deref())?;
             let page = Page { after, limit, only, app };
             Ok(match view {
                 View::Table => dump::table(&self.base, &page),
@@ -242,11 +250,22 @@ impl seam::Node for Node {
 
     fn inside(&self, place: Place, wish: Wish) -> Pending<'_, Value> {
         Box::pin(async move {
-            let own = self.base.config.base.as_str();
-            if let Some(other) = place.base.as_deref().filter(|base| *base != own) {
-                return Err(Refusal::not_found(format!("there is no base {other} here; this one is {own}")));
-            }
+            self.is_meant(place.base.as_deref())?;
             inside(&self.base, &place, wish).await
+        })
+    }
+
+    fn jobs(&self, wanted: Jobs) -> Pending<'_, Value> {
+        Box::pin(async move {
+            self.is_meant(wanted.base.as_deref())?;
+            jobs::list(&self.base, &wanted).await
+        })
+    }
+
+    fn forget_job(&self, app: AppId, name: String, base: Option<String>) -> Pending<'_, ()> {
+        Box::pin(async move {
+            self.is_meant(base.as_deref())?;
+            jobs::forget(&self.base, &app, &name).await
         })
     }
 

@@ -81,6 +81,21 @@ pub enum Command {
     /// Read and write configuration values.
     #[command(subcommand, after_help = "Example:\n  dodai config set shop-config banner Hello")]
     Config(Config),
+    /// Look into topics: groups, messages that wait, and moving them to another topic.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  dodai topic list bus\n  dodai topic peek bus dead-letters\n  dodai topic replay bus dead-letters --all --to orders"
+    )]
+    Topic(super::inside::Topic),
+    /// List locks that apps hold, and take one away.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  dodai lock list locks\n  dodai lock release locks 'lock||shop||door' --owner shop-1"
+    )]
+    Lock(super::inside::Lock),
+    /// List jobs that apps have scheduled, and delete one.
+    #[command(subcommand, after_help = "Example:\n  dodai job list shop\n  dodai job delete shop report")]
+    Job(super::inside::Job),
     /// Follow calls as they end: who called what, how it ended, how long it took.
     #[command(
         after_help = "Example:\n  dodai tap\n  dodai tap shop --status 5xx --tree\n  dodai tap --path /api --slower-than 250ms --header x-lane:blue -o json"

@@ -6,6 +6,7 @@ mod change;
 pub mod connection;
 mod debug;
 mod deploy;
+mod inside;
 mod instances;
 mod new;
 mod restart;
@@ -63,6 +64,9 @@ pub async fn run(
         Command::Call(arguments) => return talk::call(&find()?, &arguments, output).await,
         Command::Publish(arguments) => talk::publish(&find()?, &arguments, output).await?,
         Command::Config(arguments) => talk::config(&find()?, &arguments, output).await?,
+        Command::Topic(arguments) => inside::topic(&find()?, &arguments, output).await?,
+        Command::Lock(arguments) => inside::lock(&find()?, &arguments, output).await?,
+        Command::Job(arguments) => inside::job(&find()?, &arguments, output).await?,
         Command::Tap(arguments) => tap::run(&find()?, &arguments, output).await?,
         Command::Debug(arguments) => debug::run(&find()?, &arguments, output).await?,
         Command::Console => {

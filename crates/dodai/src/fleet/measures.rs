@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,14 +15,14 @@ use dodai_admin::history::MAX_TRACKS;
 use dodai_admin::seam::{Node as _, Pair, Traffic, Usage};
 use dodai_core::id::{BaseId, InstanceId};
 use dodai_core::task::Tasks;
-use dodai_dataplane::stats::{BUCKETS, Labels};
+use dodai_dataplane::stats::BUCKETS;
 use futures_util::stream::{BoxStream, SelectAll, StreamExt, once, unfold};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::questions::Question;
 use super::remote::Fleet;
-use crate::admin::{Node, add, begun, usages};
+use crate::admin::{Answering, Node, add, answered, begun, usages};
 
 /// How often it is looked which bases are there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -66,15 +67,20 @@ pub struct Measured {
 /// at once, and a reader's second holds one answer of each.
 pub fn measured(node: Arc<Node>, beat: Duration) -> BoxStream<'static, Measured> {
     let beat = beat.clamp(BEAT, LONGEST_BEAT);
-    let told = Told::of(begun(&node.base));
-    unfold((node, told), move |(node, mut told)| async move {
+    let told = (Told::of(begun(&node.base)), Told::<Answering>::of(answered(&node.base)));
+    unfold((node, told), move |(node, (mut pairs, mut revisions))| async move {
         tokio::time::sleep(until_beat(SystemTime::now(), beat)).await;
+        let came = Traffic {
+            bounds_s: BUCKETS.to_vec(),
+            pairs: pairs.since(begun(&node.base)),
+            revisions: revisions.since(answered(&node.base)),
+        };
         let answer = Measured {
-            came: told.since(begun(&node.base)),
+            came,
             usages: usages(&node.base).into_iter().collect(),
             subscriptions: node.subscriptions(),
         };
-        Some((answer, (node, told)))
+        Some((answer, (node, (pairs, revisions))))
     })
     .boxed()
 }
@@ -85,32 +91,32 @@ fn until_beat(now: SystemTime, beat: Duration) -> Duration {
     beat.saturating_sub(Duration::from_nanos(gone))
 }
 
-/// What the server knows of, and what it does not yet.
-struct Told {
+/// What the server knows of, and what it does not yet, of series with such keys.
+struct Told<K> {
     /// Every series as it was read last. A pair is the sum of several: one of them that is forgotten, because nobody
     /// uses it any more, takes nothing from what the others have counted.
-    read: HashMap<Labels, Pair>,
+    read: HashMap<K, Pair>,
     /// What came and went into no answer.
     open: BTreeMap<Edge, Pair>,
 }
 
-impl Told {
-    fn of(series: Vec<(Labels, Pair)>) -> Told {
+impl<K: Eq + Hash> Told<K> {
+    fn of(series: Vec<(K, Pair)>) -> Told<K> {
         Told { read: series.into_iter().collect(), open: BTreeMap::new() }
     }
 
     /// What came since. What does not go into one answer stays for the next.
-    fn since(&mut self, series: Vec<(Labels, Pair)>) -> Traffic {
+    fn since(&mut self, series: Vec<(K, Pair)>) -> Vec<Pair> {
         let before = std::mem::take(&mut self.read);
-        for (labels, pair) in series {
-            let fresh = before.get(&labels).map_or_else(|| pair.clone(), |before| less(&pair, before));
+        for (key, pair) in series {
+            let fresh = before.get(&key).map_or_else(|| pair.clone(), |before| less(&pair, before));
             let has_room = self.open.len() < MAX_PAIRS;
             if fresh.calls > 0
                 && (has_room || self.open.contains_key(&(fresh.caller.clone(), fresh.app.clone())))
             {
                 add(&mut self.open, fresh);
             }
-            self.read.insert(labels, pair);
+            self.read.insert(key, pair);
         }
         let mut fresh: Vec<Pair> = std::mem::take(&mut self.open).into_values().collect();
         if fresh.len() > MAX_PAIRS_TOLD {
@@ -118,7 +124,7 @@ impl Told {
             let rest = fresh.split_off(MAX_PAIRS_TOLD);
             rest.into_iter().for_each(|pair| add(&mut self.open, pair));
         }
-        Traffic { bounds_s: BUCKETS.to_vec(), pairs: fresh }
+        fresh
     }
 }
 
@@ -136,13 +142,18 @@ fn less(now: &Pair, before: &Pair) -> Pair {
     }
 }
 
+/// Sums, and when something was added last.
+type Sums = BTreeMap<Edge, (Pair, Instant)>;
+
 /// What all bases told.
 #[derive(Default)]
 pub(super) struct Gathered(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    pairs: BTreeMap<Edge, (Pair, Instant)>,
+    pairs: Sums,
+    /// By revision and app.
+    revisions: Sums,
     bases: BTreeMap<BaseId, Heard>,
     /// When each base that is connected should have told.
     expected: BTreeMap<BaseId, Instant>,
@@ -189,9 +200,13 @@ impl Gathered {
         state.is_known = true;
         let Measured { came, usages, mut subscriptions } = told;
         let is_named = |pair: &Pair| pair.caller.len() <= MAX_NAME && pair.app.len() <= MAX_NAME;
-        for pair in came.pairs.into_iter().filter(is_named).take(MAX_PAIRS_TOLD) {
-            let buckets = rebucketed(&pair.buckets, &came.bounds_s);
-            state.add(Pair { buckets, ..pair }, now);
+        let Traffic { bounds_s, pairs, revisions } = came;
+        let State { pairs: sums, revisions: sums_of_revisions, is_full, .. } = &mut *state;
+        for (sums, told) in [(sums, pairs), (sums_of_revisions, revisions)] {
+            for pair in told.into_iter().filter(is_named).take(MAX_PAIRS_TOLD) {
+                let buckets = rebucketed(&pair.buckets, &bounds_s);
+                sum_up(sums, is_full, Pair { buckets, ..pair }, now);
+            }
         }
         let is_short = |text: &String| text.len() <= MAX_NAME;
         subscriptions.retain(|name, reason| is_short(name) && reason.as_ref().is_none_or(is_short));
@@ -211,15 +226,19 @@ impl Gathered {
         buckets[place(took.as_secs_f64())] = 1;
         let (caller, app) = ("outside".to_owned(), app.to_owned());
         let pair = Pair { caller, app, calls: 1, errors: u64::from(is_error), buckets };
-        self.lock().add(pair, Instant::now());
+        let State { pairs, is_full, .. } = &mut *self.lock();
+        sum_up(pairs, is_full, pair, Instant::now());
     }
 
     /// All calls until now; `None` if no base ever told.
     pub(super) fn traffic(&self, now: Instant) -> Option<Traffic> {
         let mut state = self.lock();
-        state.pairs.retain(|_, (_, at)| now.saturating_duration_since(*at) < QUIET);
-        let pairs = state.pairs.values().map(|(pair, _)| pair.clone()).collect();
-        state.is_known.then(|| Traffic { bounds_s: BUCKETS.to_vec(), pairs })
+        let told = |sums: &mut Sums| {
+            sums.retain(|_, (_, at)| now.saturating_duration_since(*at) < QUIET);
+            sums.values().map(|(pair, _)| pair.clone()).collect()
+        };
+        let (pairs, revisions) = (told(&mut state.pairs), told(&mut state.revisions));
+        state.is_known.then(|| Traffic { bounds_s: BUCKETS.to_vec(), pairs, revisions })
     }
 
     pub(super) fn usages(&self, now: Instant) -> HashMap<InstanceId, Usage> {
@@ -254,26 +273,27 @@ impl Gathered {
     }
 }
 
-impl State {
-    fn add(&mut self, pair: Pair, now: Instant) {
-        let edge = (pair.caller.clone(), pair.app.clone());
-        let is_full = self.pairs.len() >= MAX_PAIRS;
-        if is_full && !self.pairs.contains_key(&edge) {
-            if !std::mem::replace(&mut self.is_full, true) {
-                let most = MAX_PAIRS;
-                tracing::warn!(most, "more pairs of caller and app have calls than are counted on a server");
-            }
-            return;
+/// Adds to a sum, unless there are too many: then it says so once.
+fn sum_up(sums: &mut Sums, is_full: &mut bool, pair: Pair, now: Instant) {
+    let edge = (pair.caller.clone(), pair.app.clone());
+    if sums.len() >= MAX_PAIRS && !sums.contains_key(&edge) {
+        if !std::mem::replace(is_full, true) {
+            let most = MAX_PAIRS;
+            tracing::warn!(
+                most,
+                "more pairs of caller or revision and app have calls than are counted on a server"
+            );
         }
-        let empty = || Pair { calls: 0, errors: 0, buckets: vec![0; BUCKETS.len() + 1], ..pair.clone() };
-        let (sum, at) = self.pairs.entry(edge).or_insert_with(|| (empty(), now));
-        sum.calls = sum.calls.saturating_add(pair.calls);
-        sum.errors = sum.errors.saturating_add(pair.errors);
-        for (sum, more) in sum.buckets.iter_mut().zip(&pair.buckets) {
-            *sum = sum.saturating_add(*more);
-        }
-        *at = now;
+        return;
     }
+    let empty = || Pair { calls: 0, errors: 0, buckets: vec![0; BUCKETS.len() + 1], ..pair.clone() };
+    let (sum, at) = sums.entry(edge).or_insert_with(|| (empty(), now));
+    sum.calls = sum.calls.saturating_add(pair.calls);
+    sum.errors = sum.errors.saturating_add(pair.errors);
+    for (sum, more) in sum.buckets.iter_mut().zip(&pair.buckets) {
+        *sum = sum.saturating_add(*more);
+    }
+    *at = now;
 }
 
 /// The bucket of a time in seconds.
@@ -383,7 +403,7 @@ fn beat_of(bases: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use dodai_dataplane::stats::Direction;
+    use dodai_dataplane::stats::{Direction, Labels};
 
     use super::*;
 
@@ -399,7 +419,7 @@ mod tests {
     }
 
     fn traffic(pairs: Vec<Pair>) -> Traffic {
-        Traffic { bounds_s: BUCKETS.to_vec(), pairs }
+        Traffic { bounds_s: BUCKETS.to_vec(), pairs, revisions: Vec::new() }
     }
 
     fn told(pairs: Vec<Pair>) -> Measured {
@@ -411,21 +431,21 @@ mod tests {
         let a = |calls, errors, bucket| series("r", pair("a", calls, errors, bucket));
         let b = |calls| series("r", pair("b", calls, 0, 0));
         let mut base = Told::of(vec![a(10, 1, 2)]);
-        assert_eq!(base.since(vec![a(10, 1, 2)]).pairs, [], "nothing came");
-        assert_eq!(base.since(vec![a(15, 3, 2), b(2)]).pairs, [pair("a", 5, 2, 2), pair("b", 2, 0, 0)]);
-        let anew = base.since(vec![a(4, 0, 1), b(2)]).pairs;
+        assert_eq!(base.since(vec![a(10, 1, 2)]), [], "nothing came");
+        assert_eq!(base.since(vec![a(15, 3, 2), b(2)]), [pair("a", 5, 2, 2), pair("b", 2, 0, 0)]);
+        let anew = base.since(vec![a(4, 0, 1), b(2)]);
         assert_eq!(anew, [pair("a", 4, 0, 1)], "counters that went back began anew");
         // A series that went away and came back counts from zero.
-        assert_eq!(base.since(vec![a(4, 0, 1)]).pairs, []);
-        assert_eq!(base.since(vec![a(4, 0, 1), b(1)]).pairs, [pair("b", 1, 0, 0)]);
+        assert_eq!(base.since(vec![a(4, 0, 1)]), []);
+        assert_eq!(base.since(vec![a(4, 0, 1), b(1)]), [pair("b", 1, 0, 0)]);
     }
 
     #[test]
     fn a_route_that_vanishes_takes_nothing_from_the_others_of_its_pair() {
         let route = |name: &str, calls| series(name, pair("a", calls, 0, 0));
         let mut base = Told::of(vec![route("old", 1_000), route("new", 50)]);
-        assert_eq!(base.since(vec![route("new", 53)]).pairs, [pair("a", 3, 0, 0)]);
-        let both = base.since(vec![route("new", 54), route("other", 2)]).pairs;
+        assert_eq!(base.since(vec![route("new", 53)]), [pair("a", 3, 0, 0)]);
+        let both = base.since(vec![route("new", 54), route("other", 2)]);
         assert_eq!(both, [pair("a", 3, 0, 0)], "the series of a pair are added up");
     }
 
@@ -435,9 +455,9 @@ mod tests {
         let all = |calls: u64| -> Vec<_> {
             (0..MAX_PAIRS_TOLD + 5).map(|at| series("r", pair(&format!("c{at:05}"), calls, 0, 0))).collect()
         };
-        let first = base.since(all(1)).pairs;
-        let rest = base.since(all(1)).pairs;
-        assert_eq!((first.len(), rest.len(), base.since(all(1)).pairs.len()), (MAX_PAIRS_TOLD, 5, 0));
+        let first = base.since(all(1));
+        let rest = base.since(all(1));
+        assert_eq!((first.len(), rest.len(), base.since(all(1)).len()), (MAX_PAIRS_TOLD, 5, 0));
     }
 
     #[test]
@@ -453,10 +473,26 @@ mod tests {
     }
 
     #[test]
+    fn what_revisions_answered_is_added_up_beside_it() {
+        let (gathered, now) = (Gathered::default(), Instant::now());
+        for (base, revision) in [("one", "old"), ("two", "old"), ("two", "new")] {
+            let revisions = vec![pair(revision, 3, 1, 0)];
+            let came = Traffic { revisions, ..traffic(vec![pair("outside", 3, 1, 0)]) };
+            gathered.take(BaseId::new(base), Measured { came, ..Measured::default() }, BEAT, now);
+        }
+        let all = gathered.traffic(now).unwrap();
+        assert_eq!(all.pairs, [pair("outside", 9, 3, 0)]);
+        assert_eq!(all.revisions, [pair("new", 3, 1, 0), pair("old", 6, 2, 0)]);
+        // A base of an older version tells none.
+        let told = r#"{"came":{"bounds_s":[],"pairs":[]},"usages":{},"subscriptions":{}}"#;
+        assert_eq!(serde_json::from_str::<Measured>(told).unwrap(), Measured::default());
+    }
+
+    #[test]
     fn bases_of_another_version_count_in_other_buckets() {
         let (gathered, now) = (Gathered::default(), Instant::now());
         let other = Pair { buckets: vec![3, 2, 1], ..pair("outside", 6, 0, 0) };
-        let came = Traffic { bounds_s: vec![0.000_2, 0.3], pairs: vec![other] };
+        let came = Traffic { bounds_s: vec![0.000_2, 0.3], pairs: vec![other], revisions: Vec::new() };
         gathered.take(BaseId::new("old"), Measured { came, ..Measured::default() }, BEAT, now);
         let buckets = gathered.traffic(now).unwrap().pairs.remove(0).buckets;
         assert_eq!((buckets[1], buckets[11], buckets[BUCKETS.len()]), (3, 2, 1), "{buckets:?}");

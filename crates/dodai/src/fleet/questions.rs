@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_admin::Refusal;
-use dodai_admin::seam::{CallFilter, ConfigKey, Look, Message, Node as _, Place, Shelf, Wish};
+use dodai_admin::seam::{CallFilter, ConfigKey, Jobs, Look, Message, Node as _, Place, Shelf, Wish};
 use dodai_control::stream::{Answer, Answers};
 use dodai_core::id::{AppId, InstanceId};
 use futures_util::StreamExt;
@@ -78,6 +78,15 @@ pub enum Question {
         place: Place,
         /// What.
         wish: Wish,
+    },
+    /// Jobs of apps.
+    Jobs(Jobs),
+    /// Forget a job.
+    ForgetJob {
+        /// The app.
+        app: AppId,
+        /// The job.
+        name: String,
     },
     /// What the base uses itself.
     Own,
@@ -197,6 +206,8 @@ fn answers(node: Arc<Node>, question: Question) -> BoxStream<'static, Answer> {
         | Question::Publish { .. }
         | Question::ConfigGet { .. }
         | Question::ConfigSet { .. }
+        | Question::Jobs(_)
+        | Question::ForgetJob { .. }
         | Question::Own
         | Question::Keys { .. }
         | Question::Kept { .. }) => once(async move { one(&node, other).await }).boxed(),
@@ -220,6 +231,10 @@ async fn one(node: &Node, question: Question) -> Answer {
         }
         Question::Inside { place, wish } => {
             json(&node.inside(place, wish).await.map_err(|refusal| told(&refusal))?)
+        }
+        Question::Jobs(wanted) => json(&node.jobs(wanted).await.map_err(|refusal| told(&refusal))?),
+        Question::ForgetJob { app, name } => {
+            json(&node.forget_job(app, name, None).await.map_err(|refusal| told(&refusal))?)
         }
         Question::Own => json(&node.own("").await.map_err(|refusal| told(&refusal))?),
         Question::Keys { app, store, prefix, after, limit } => {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use dodai_admin::Refusal;
 use dodai_admin::seam::{
-    self, CallFilter, ConfigKey, Flow, Kept, Keys, LogLine, Look, Message, NodeState, Own, Pending, Place,
-    Shelf, Traffic, Usage, Wish,
+    self, CallFilter, ConfigKey, Flow, Job, Jobs, Kept, Keys, LogLine, Look, Message, NodeState, Own,
+    Pending, Place, Shelf, Traffic, Usage, Wish,
 };
 use dodai_control::control::Control;
 use dodai_control::records::InstanceRecord;
@@ -187,15 +187,15 @@ impl Fleet {
         }
     }
 
-    /// A list of all bases, each item with its base. One that failed is named, one without the component is not.
-    async fn list(&self, place: Place, wish: Wish) -> Result<Value, Refusal> {
+    /// A list of several bases, each item with its base. One that failed is named, one without the component is not.
+    async fn list(
+        &self,
+        bases: Vec<BaseId>,
+        question: Question,
+        order: Option<Order>,
+    ) -> Result<Value, Refusal> {
         let (mut pages, mut failed, mut why) = (Vec::new(), BTreeMap::new(), nobody());
-        let limit = match &wish {
-            Wish::Locks { limit, .. } => Some(*limit),
-            Wish::Topics | Wish::Peek { .. } | Wish::Replay { .. } | Wish::Unlock { .. } => None,
-        };
-        let question = Question::Inside { place, wish };
-        let asked = self.connected().into_iter().map(|base| {
+        let asked = bases.into_iter().map(|base| {
             let question = question.clone();
             async move { (self.answer::<Value>(&base, &question).await, base) }
         });
@@ -213,7 +213,7 @@ impl Fleet {
         if pages.is_empty() {
             return Err(why);
         }
-        let (items, next) = together(pages, limit);
+        let (items, next) = together(pages, order);
         Ok(json!({ "items": items, "next": next, "failed": failed }))
     }
 
@@ -252,9 +252,28 @@ impl Fleet {
     }
 }
 
-/// The items of several bases, each with its base. With a limit they are locks: in order, so many at most, and then
-/// where the next page begins. Locks of one name stay on one page, for the next one begins after the name.
-fn together(pages: Vec<(BaseId, Value)>, limit: Option<usize>) -> (Vec<Value>, Option<String>) {
+/// In which order the items of several bases become one list: by this text of each, and so many at most.
+#[derive(Clone, Copy)]
+struct Order {
+    place: fn(&Value) -> String,
+    limit: usize,
+}
+
+fn text(item: &Value, name: &str) -> String {
+    item[name].as_str().unwrap_or_default().to_owned()
+}
+
+fn place_of_lock(lock: &Value) -> String {
+    text(lock, "resource")
+}
+
+fn place_of_job(job: &Value) -> String {
+    Job::place(&text(job, "app"), &text(job, "name"))
+}
+
+/// The items of several bases, each with its base. In an order they come page by page, with where the next one begins.
+/// Those of one place stay on one page, for the next one begins after the place.
+fn together(pages: Vec<(BaseId, Value)>, order: Option<Order>) -> (Vec<Value>, Option<String>) {
     let mut items = Vec::new();
     let mut has_more = false;
     for (base, mut page) in pages {
@@ -264,16 +283,14 @@ fn together(pages: Vec<(BaseId, Value)>, limit: Option<usize>) -> (Vec<Value>, O
             items.push(item);
         }
     }
-    let Some(limit) = limit else { return (items, None) };
-    let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
-    items.sort_by_cached_key(|item| (text(item, "resource"), text(item, "base")));
-    if let Some(last) = items.get(limit.saturating_sub(1)).map(|item| text(item, "resource")) {
-        let end =
-            items.partition_point(|item| item["resource"].as_str().unwrap_or_default() <= last.as_str());
+    let Some(Order { place, limit }) = order else { return (items, None) };
+    items.sort_by_cached_key(|item| (place(item), text(item, "base")));
+    if let Some(last) = items.get(limit.saturating_sub(1)).map(place) {
+        let end = items.partition_point(|item| place(item) <= last);
         has_more |= end < items.len();
         items.truncate(end);
     }
-    let next = items.last().filter(|_| has_more).map(|item| text(item, "resource"));
+    let next = items.last().filter(|_| has_more).map(place);
     (items, next)
 }
 
@@ -432,10 +449,32 @@ impl seam::Node for Fleet {
     fn inside(&self, place: Place, wish: Wish) -> Pending<'_, Value> {
         Box::pin(async move {
             if wish.is_list() && place.base.is_none() {
-                return self.list(place, wish).await;
+                let order = match &wish {
+                    Wish::Locks { limit, .. } => Some(Order { place: place_of_lock, limit: *limit }),
+                    Wish::Topics | Wish::Peek { .. } | Wish::Replay { .. } | Wish::Unlock { .. } => None,
+                };
+                return self.list(self.connected(), Question::Inside { place, wish }, order).await;
             }
             let base = self.named(place.base.as_deref())?;
             self.answer(&base, &Question::Inside { place, wish }).await
+        })
+    }
+
+    fn jobs(&self, wanted: Jobs) -> Pending<'_, Value> {
+        Box::pin(async move {
+            let bases = match &wanted.base {
+                Some(base) => vec![self.named(Some(base))?],
+                None => self.connected(),
+            };
+            let order = Order { place: place_of_job, limit: wanted.limit };
+            self.list(bases, Question::Jobs(wanted), Some(order)).await
+        })
+    }
+
+    fn forget_job(&self, app: AppId, name: String, base: Option<String>) -> Pending<'_, ()> {
+        Box::pin(async move {
+            let base = self.named(base.as_deref())?;
+            self.answer(&base, &Question::ForgetJob { app, name }).await
         })
     }
 
@@ -478,7 +517,7 @@ mod tests {
                 let next = own.last().filter(|_| own.len() == 2);
                 (BaseId::new(*base), json!({ "items": items, "next": next }))
             });
-            let (items, next) = together(told.collect(), Some(2));
+            let (items, next) = together(told.collect(), Some(Order { place: place_of_lock, limit: 2 }));
             let names =
                 items.iter().map(|one| format!("{}@{}", one["resource"], one["base"]).replace('"', ""));
             (names.collect::<Vec<_>>().join(" "), next)

@@ -55,6 +55,12 @@ fn a_server_adds_up_what_its_bases_measure() {
         second(&now) >= second(&last.borrow()).map(|second| second + 3)
     });
     let before = last.into_inner();
+    let answered = || {
+        let told = machines.ask("/v1/traffic?seconds=300&app=default/inner");
+        let [one] = told["revisions"].as_array().unwrap().as_slice() else { panic!("{told}") };
+        (one["revision"].clone(), one["calls"].as_u64().unwrap(), one["errors"].as_u64().unwrap())
+    };
+    let (_, already, _) = answered();
     for _ in 0..20 {
         assert_eq!(get(port, "/call/inner").status(), 200);
     }
@@ -67,6 +73,8 @@ fn a_server_adds_up_what_its_bases_measure() {
     assert_eq!(came(&now, "outside", "default/outer"), 20, "{now}");
     assert_eq!(came(&now, "default/outer", "default/inner"), 20, "{now}");
     assert_eq!(came(&now, "outside", "default/inner"), 0, "{now}");
+    let inner = ps["items"].as_array().unwrap().iter().find(|one| one["app"] == "default/inner").unwrap();
+    assert_eq!(answered(), (inner["revision"].clone(), already + 20, 0), "by the revision that answered");
     let sum = &now["sums"]["default/inner"];
     assert!(sum["p50_us"].as_u64() > Some(0) && sum["p99_us"].as_u64() >= sum["p50_us"].as_u64(), "{sum}");
     until("what instances use is known", || {
@@ -146,13 +154,20 @@ fn labelled(machines: &Machines, base: &str) -> String {
     )
 }
 
+const DOORS: &str = "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: doors}
+spec: {type: lock.in-memory, version: v1}
+---
+";
+
 #[test]
 fn what_is_inside_of_components_is_told_with_its_base() {
     let mut machines = Machines::new("inside", "");
     machines.serve(&[]);
     machines.join("one", &[]);
     machines.join("two", &[]);
-    machines.write("dodai.yaml", &[BLOCKS, &member("member", "")].concat());
+    machines.write("dodai.yaml", &[BLOCKS, DOORS, &member("member", "")].concat());
     machines.apply("dodai.yaml");
     let publish = || machines.dodai(&["publish", "bus", "letters", "lost"]).status.success();
     until("a base publishes", publish);
@@ -162,9 +177,65 @@ fn what_is_inside_of_components_is_told_with_its_base() {
     let row = waiting().unwrap();
     let base = row["base"].as_str().unwrap().to_owned();
     assert!([machines.name("one"), machines.name("two")].contains(&base), "{row}");
-    let several = machines.ask("/v1/topics/bus/letters");
-    assert!(several["message"].as_str().is_some_and(|text| text.contains("several bases")), "{several}");
-    let messages = found(&format!("/v1/topics/bus/letters?base={base}"));
-    assert!(messages[0]["text"].as_str().is_some_and(|text| text.contains("\"lost\"")), "{messages:?}");
+    let several = machines.dodai(&["topic", "peek", "bus", "letters"]);
+    assert!(several.all().contains("several bases") && several.all().contains("--base"), "{}", several.all());
+    let messages = machines.json(&["topic", "peek", "bus", "letters", "--base", &base]);
+    let text = messages["items"][0]["text"].as_str().unwrap_or_default();
+    assert!(text.contains("\"lost\""), "{messages}");
+    let replay = |what: &str| {
+        machines.dodai(&["topic", "replay", "bus", "letters", what, "--to", "found", "--base", &base])
+    };
+    let moved = replay("--all");
+    assert!(moved.out().contains("1 message moved from letters to found"), "{}", moved.all());
+    let gone = replay(messages["items"][0]["id"].as_str().unwrap());
+    assert_eq!(gone.status.code(), Some(4), "{}", gone.all());
+    assert_eq!(found("/v1/topics/bus").iter().filter(|one| one["topic"] == "found").count(), 1);
+    machines.end();
+}
+
+#[test]
+fn jobs_and_locks_of_all_bases_are_listed_and_ended_from_the_command_line() {
+    let mut machines = Machines::new("jobs", "");
+    machines.serve(&[]);
+    machines.join("one", &[]);
+    machines.join("two", &[]);
+    machines.write("dodai.yaml", &[DOORS, &member("member", "")].concat());
+    machines.apply("dodai.yaml");
+    let asked = |path: &str, expect: &str| {
+        until(path, || machines.dodai(&["call", "member", path]).out().starts_with(expect));
+    };
+    asked("/later/report", "204");
+    asked("/later/again", "204");
+    asked("/hold/door", "200 {\"success\":true}");
+    let all = machines.json(&["ps"]);
+    let base = all["items"][0]["base"].as_str().unwrap().to_owned();
+
+    let jobs = || machines.json(&["job", "list", "member"]);
+    let told = jobs();
+    let item = &told["items"][1];
+    assert_eq!((&item["name"], &item["base"]), (&"report".into(), &base.as_str().into()), "{told}");
+    assert_eq!(
+        (&item["schedule"], &item["repeats"], &item["ticks"]),
+        (&"@daily".into(), &9.into(), &0.into())
+    );
+    let table = machines.dodai(&["job", "list"]);
+    assert!(table.out().contains("0 of 9") && table.out().contains("BASE"), "{}", table.all());
+    assert_eq!(machines.json(&["job", "list", "other"])["items"], Value::Array(Vec::new()));
+    let delete = |more: &[&str]| machines.dodai(&[&["job", "delete", "member", "report"], more].concat());
+    assert!(delete(&[]).all().contains("several bases"));
+    let deleted = delete(&["--base", &base]);
+    assert!(deleted.out().contains("job report of default/member deleted"), "{}", deleted.all());
+    assert_eq!(delete(&["--base", &base]).status.code(), Some(4));
+    assert_eq!(jobs()["items"].as_array().map(Vec::len), Some(1));
+
+    let locks = || machines.json(&["lock", "list", "doors"]);
+    let held = locks();
+    let resource = held["items"][0]["resource"].as_str().unwrap_or_else(|| panic!("{held}")).to_owned();
+    let release = |owner: &str| {
+        machines.dodai(&["lock", "release", "doors", &resource, "--owner", owner, "--base", &base])
+    };
+    assert!(release("other").all().contains("no longer held by `other`"));
+    assert!(release("member").status.success());
+    assert_eq!(locks()["items"], Value::Array(Vec::new()));
     machines.end();
 }

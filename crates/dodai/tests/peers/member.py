@@ -56,6 +56,13 @@ class Member(BaseHTTPRequestHandler):
         elif words[:1] == ["publish"]:
             status, _ = api("POST", "/v1.0/publish/bus/news", {"text": words[1]})
             self.reply(f"{status}\n")
+        elif words[:1] == ["later"]:
+            status, _ = api("POST", f"/v1.0/jobs/{words[1]}", {"schedule": "@daily", "repeats": 9})
+            self.reply(f"{status}\n")
+        elif words[:1] == ["hold"]:
+            wish = {"resourceId": words[1], "lockOwner": sys.argv[1], "expiryInSeconds": 600}
+            status, text = api("POST", "/v1.0-alpha1/lock/doors", wish)
+            self.reply(f"{status} {text}\n")
         elif words[:1] == ["heard"]:
             self.reply(",".join(sorted(set(HEARD))) + "\n")
         elif words[:1] == ["dapr"]:
