@@ -50,10 +50,7 @@ impl Project {
     /// There is no such folder or file, or the file is one of documents.
     pub fn open(path: &Path, environment: &Environment, output: &Output) -> anyhow::Result<Project> {
         let path = path.canonicalize().with_context(|| format!("there is no folder {}", path.display()))?;
-        let named = |name: &str| {
-            environment.get(name).map(str::trim).filter(|path| !path.is_empty()).map(PathBuf::from)
-        };
-        let run_file = |file| RunPath { file, home: named("HOME"), runtime: named("DAPR_RUNTIME_PATH") };
+        let run_file = |file| RunPath::new(file, environment);
         if path.is_dir() {
             let file = Some(path.join(dodai_api::RUN_FILE)).filter(|file| file.is_file());
             let own = if file.is_some() { own_documents(&path)? } else { None };
@@ -217,7 +214,7 @@ impl Project {
 }
 
 /// A file of a folder that holds documents of our own kinds.
-fn own_documents(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
+pub fn own_documents(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     let mut files: Vec<File> = Vec::new();
     validate::collect(folder, &mut files)?;
     let is_manifest = |file: &File| Path::new(&file.name) == folder.join(dodai_api::MANIFEST);
