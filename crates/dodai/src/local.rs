@@ -18,6 +18,7 @@ use crate::environment::Environment;
 use crate::exit::Failed;
 use crate::output::Output;
 use crate::run_file::RunPath;
+use crate::tools;
 use crate::validate::{self, File};
 
 /// This executable, as children are started from it: the one that runs now, even if the file was replaced.
@@ -203,8 +204,9 @@ impl Project {
             .await
             .map_err(|error| {
                 if error.kind() == ErrorKind::NotFound && folder.is_dir() {
-                    let remedy = "install it, or build by hand and start with --no-build";
-                    return anyhow::anyhow!("there is no `{program}` in PATH; {remedy}");
+                    let remedy = tools::remedy(program, &folder, &self.folder);
+                    let otherwise = "or build by hand and start with --no-build";
+                    return anyhow::anyhow!("there is no `{program}` in PATH; {remedy}, {otherwise}");
                 }
                 anyhow::Error::new(error).context(format!("cannot run `{program}`"))
             })?;

@@ -22,6 +22,7 @@ mod serve;
 mod signals;
 mod sweep;
 mod telemetry;
+mod tools;
 mod up;
 mod validate;
 mod watch;
