@@ -83,7 +83,7 @@ pub use route::{
     HeaderValue, Match, ParentKind, ParentRef, PathMatch, PathMatchKind, RequestMirror, RequestRedirect,
     RouteSpec, Rule, RuleRetry, RuleTimeouts, Scheme, SourceMatch, UrlRewrite, ValueMatch, ValueMatchKind,
 };
-pub use run_file::{RUN_FILE, RunFile, RunSettings};
+pub use run_file::{RUN_FILE, RunFile, RunSettings, is_run_file};
 pub use schema::{combined_schema, schema, schemas, tidy};
 pub use service::{ServicePort, ServiceSelector, ServiceSpec};
 pub use template::{Segment, Template};

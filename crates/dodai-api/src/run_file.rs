@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use serde_json::Value;
 
-use crate::read::{Code, Problem, Read, Source, Tree, decode_as, parse_one};
+use crate::read::{Code, Problem, Read, Source, Tree, decode_passing_over, parse_one};
 use crate::text::{RAW_TEXT, REMEDY_MARK};
 
 /// The file in a folder that is one.
@@ -31,11 +31,14 @@ pub struct RunFile {
     /// The apps.
     #[serde(default)]
     pub apps: Vec<RunSettings>,
-    /// What it is called; nothing comes of it.
+    /// What it is called; nothing comes of it, which is told.
     #[serde(default)]
     pub name: Option<String>,
     #[serde(skip)]
     tree: Tree,
+    /// The file's name, for messages.
+    #[serde(skip)]
+    source: String,
 }
 
 /// Text as it is written, also without quotes. Nothing is an empty one.
@@ -227,56 +230,113 @@ settings! {
     create_service: bool, "createService", false;
 }
 
-/// Keys without effect, and why.
-const WITHOUT_EFFECT: [(&str, &str); 18] = [
-    ("appChannelAddress", "a program that is started here is called at 127.0.0.1"),
-    ("apiListenAddresses", "the API of an app listens on 127.0.0.1"),
-    ("daprdLogDestination", "there is one log, that of `dodai up`"),
-    ("appLogDestination", "what an app writes is kept in the data folder; `dodai logs APP -f` shows it"),
-    ("logLevel", "`dodai --log FILTER up` says what is logged"),
-    ("enableApiLogging", "`dodai tap` shows calls as they end"),
-    ("metricsPort", "metrics of all apps are in one place; `dodai up --metrics ADDRESS` says where"),
-    ("enableProfiling", "sidecars are no processes here"),
-    ("profilePort", "sidecars are no processes here"),
-    ("daprInternalGRPCPort", "apps reach each other within one process"),
-    ("unixDomainSocket", "the API listens on ports only"),
-    ("placementHostAddress", "there is no placement service to reach"),
-    ("schedulerHostAddress", "there is no scheduler to reach"),
-    ("maxBodySize", "the API takes 4 MiB, and calls of other apps have no limit"),
-    ("readBufferSize", "heads are bounded as docs/defaults.md says"),
-    ("containerImage", "it is for Kubernetes"),
-    ("containerImagePullPolicy", "it is for Kubernetes"),
-    ("createService", "it is for Kubernetes"),
+/// Keys without effect: what each does with Dapr, and what there is instead.
+const WITHOUT_EFFECT: [(&str, &str, &str); 18] = [
+    (
+        "appChannelAddress",
+        "it says at which host the app is called",
+        "a program that is started here is called at 127.0.0.1: let it listen there",
+    ),
+    (
+        "apiListenAddresses",
+        "it says where the app's API listens",
+        "that is 127.0.0.1; for others a Gateway in a document of Dodai's own kinds",
+    ),
+    (
+        "daprdLogDestination",
+        "it says where the log of the sidecar goes",
+        "there is one log, that of `dodai up`; `-d` writes it to a file",
+    ),
+    (
+        "appLogDestination",
+        "it says where the output of the app goes",
+        "it is kept in the data folder; `dodai logs APP -f` shows it",
+    ),
+    ("logLevel", "it says how much the sidecar logs", "`dodai --log FILTER up` says it for all"),
+    ("enableApiLogging", "it writes calls of the API to the log", "`dodai tap` shows calls as they end"),
+    (
+        "metricsPort",
+        "it is the port of the sidecar's metrics",
+        "those of all apps are in one place; `dodai up --metrics ADDRESS` says where",
+    ),
+    ("enableProfiling", "it lets the sidecar be profiled", "leave it out: sidecars are no processes here"),
+    (
+        "profilePort",
+        "it is the port by which the sidecar is profiled",
+        "leave it out: sidecars are no processes here",
+    ),
+    (
+        "daprInternalGRPCPort",
+        "it is the port by which other sidecars come in",
+        "leave it out: apps reach each other within one process",
+    ),
+    (
+        "unixDomainSocket",
+        "it puts the API on sockets in a folder",
+        "the API listens on ports only: use `DAPR_HTTP_PORT` and `DAPR_GRPC_PORT`",
+    ),
+    (
+        "placementHostAddress",
+        "it says where the placement service is",
+        "leave it out: nothing here asks for one, and there are no actors",
+    ),
+    (
+        "schedulerHostAddress",
+        "it says where the scheduler is",
+        "leave it out: jobs are kept and run here, without one",
+    ),
+    (
+        "maxBodySize",
+        "it bounds bodies of requests to the API",
+        "the API takes 4 MiB, and calls of other apps have no limit",
+    ),
+    ("readBufferSize", "it bounds heads of requests", "heads are bounded as docs/defaults.md says"),
+    ("containerImage", "it says what Kubernetes runs", "leave it out: apps are processes here"),
+    (
+        "containerImagePullPolicy",
+        "it says when Kubernetes fetches the image",
+        "leave it out: apps are processes here",
+    ),
+    (
+        "createService",
+        "it gives the app a service of Kubernetes",
+        "leave it out: apps find each other by their app ids",
+    ),
 ];
 
 /// Whether a file has the form of a run file, valid or not, whatever words it holds: `apps` and no `apiVersion`.
-pub(crate) fn is_run_file(bytes: &[u8]) -> bool {
+pub fn is_run_file(bytes: &[u8]) -> bool {
     parse_one(bytes).is_ok_and(|tree| tree.get(0, "apps").is_some() && tree.get(0, "apiVersion").is_none())
 }
 
 impl RunFile {
-    /// Reads a run file, with every error and every key that has no effect. Nothing is looked up on disk.
+    /// Reads a run file, with every error, every key that has no effect and every key that there is not: those are passed
+    /// over with a warning, as the Dapr CLI passes over them without one. Nothing is looked up on disk.
     pub fn read(source: &Source<'_>) -> (Option<RunFile>, Read) {
         let mut read = Read::default();
         let in_file = |mut problem: Problem| {
             source.name.clone_into(&mut problem.file);
             problem
         };
-        let (tree, found) = match parse_one(source.bytes) {
-            Ok(tree) => {
-                let (found, problems) = decode_as::<RunFile>(&tree);
-                problems.into_iter().for_each(|problem| read.add(in_file(problem)));
-                (tree, found)
-            }
+        let tree = match parse_one(source.bytes) {
+            Ok(tree) => tree,
             Err(problem) => {
                 read.add(in_file(*problem));
                 return (None, read);
             }
         };
+        let (found, problems) = decode_passing_over::<RunFile>(&tree);
+        for mut problem in problems {
+            if problem.code == Code::UnknownKey {
+                "unknown key, which is passed over".clone_into(&mut problem.message);
+            }
+            read.add(in_file(problem));
+        }
         let Some(mut file) = found else { return (None, read) };
         file.tree = tree;
-        let problems: Vec<Problem> = file.check().into_iter().map(|one| in_file(file.locate(one))).collect();
-        problems.into_iter().for_each(|problem| read.add(problem));
+        source.name.clone_into(&mut file.source);
+        file.check().into_iter().for_each(|problem| read.add(file.locate(problem)));
+        read.warnings.sort_by_key(|problem| (problem.line, problem.column));
         let file = Some(file).filter(|_| read.is_clean());
         (file, read)
     }
@@ -295,13 +355,28 @@ impl RunFile {
         apps.map(move |(i, app)| (format!("apps[{i}]"), app.or(&shared)))
     }
 
-    /// Gives a problem of this file its line and column.
-    pub fn locate(&self, mut problem: Problem) -> Problem {
+    /// An error at a path of this file, such as `apps[0].appDirPath`, or at the nearest thing around it.
+    pub fn problem(&self, code: Code, path: impl Into<String>, message: impl Into<String>) -> Problem {
+        self.locate(Problem::new(code, path, message))
+    }
+
+    fn locate(&self, mut problem: Problem) -> Problem {
+        problem.file.clone_from(&self.source);
         if let Some(mark) = self.tree.place(&problem.path) {
             problem.line = mark.line;
             problem.column = mark.column;
         }
         problem
+    }
+
+    fn line(&self, path: &str) -> u32 {
+        self.tree.place(path).map_or(0, |mark| mark.line)
+    }
+
+    /// What is said of all apps and of each, with its place.
+    fn places(&self) -> impl Iterator<Item = (String, &RunSettings)> {
+        let apps = self.apps.iter().enumerate().map(|(i, app)| (format!("apps[{i}]"), app));
+        std::iter::once(("common".to_owned(), &self.common)).chain(apps)
     }
 
     fn check(&self) -> Vec<Problem> {
@@ -315,21 +390,11 @@ impl RunFile {
             found.push(problem.remedy("add one: `- {appID: orders, appDirPath: ./orders, command: [...]}`"));
         }
         for key in self.common.own() {
-            let message = "this belongs to one app, not to all";
+            let message = "this belongs to one app, not to all, and is passed over";
             let problem = Problem::new(Code::Conflict, format!("common.{key}"), message);
-            found.push(problem.remedy("move it to an app below `apps`"));
+            found.push(problem.remedy("move it to an app below `apps`").warning());
         }
-        let places = self.apps.iter().enumerate().map(|(i, app)| (format!("apps[{i}]"), app));
-        for (place, settings) in places.chain([("common".to_owned(), &self.common)]) {
-            for (key, why) in WITHOUT_EFFECT.iter().filter(|(key, _)| settings.has(key)) {
-                let is_default = *key == "appChannelAddress"
-                    && matches!(settings.app_channel_address.as_deref(), Some("127.0.0.1" | "localhost"));
-                if !is_default {
-                    let problem =
-                        Problem::new(Code::NoEffect, format!("{place}.{key}"), "this has no effect");
-                    found.push(problem.remedy(*why).warning());
-                }
-            }
+        for (place, settings) in self.places() {
             check_one(&place, settings, &mut found);
         }
         for (i, app) in self.apps.iter().enumerate().filter(|(_, app)| app.app_dir_path.is_none()) {
@@ -337,7 +402,40 @@ impl RunFile {
             let problem = Problem::new(Code::MissingKey, format!("apps[{i}]"), "`appDirPath` is missing");
             found.push(problem.remedy(format!("add the folder of the app: `appDirPath: ./{name}`")));
         }
+        found.extend(self.without_effect());
         found.extend(self.ports_that_clash());
+        found
+    }
+
+    /// Keys that nothing comes of, each told once however many apps have it.
+    fn without_effect(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        for (key, dapr, instead) in WITHOUT_EFFECT {
+            let has_effect = |settings: &RunSettings| {
+                let address = settings.app_channel_address.as_deref();
+                key == "appChannelAddress" && matches!(address, Some("127.0.0.1" | "localhost"))
+            };
+            let own = self.common.own();
+            let given = self.places().filter(|(place, settings)| {
+                settings.has(key) && !has_effect(settings) && (place != "common" || !own.contains(&key))
+            });
+            let mut places: Vec<String> = given.map(|(place, _)| format!("{place}.{key}")).collect();
+            places.sort_by_key(|place| self.line(place));
+            let Some((first, others)) = places.split_first() else { continue };
+            let lines: Vec<String> = others.iter().map(|place| self.line(place).to_string()).collect();
+            let also = match lines.as_slice() {
+                [] => String::new(),
+                [one] => format!(" (so has the one in line {one})"),
+                _ => format!(" (so have those in lines {})", lines.join(", ")),
+            };
+            let message = format!("this has no effect{also}; with Dapr {dapr}");
+            found.push(Problem::new(Code::NoEffect, first, message).remedy(instead).warning());
+        }
+        if self.name.is_some() {
+            let message = "this has no effect; with Dapr `dapr list` shows it";
+            let problem = Problem::new(Code::NoEffect, "name", message);
+            found.push(problem.remedy("a project is called after its folder here").warning());
+        }
         found
     }
 

@@ -225,13 +225,17 @@ pub struct Peek {
     pub after: Option<String>,
     /// How many at most.
     pub limit: usize,
+    /// The most bytes of each message's data that are shown.
+    pub most: usize,
 }
 
 /// A message that a group has yet to settle, as it is looked at.
 #[derive(Clone, Debug)]
 pub struct Peeked {
-    /// The message.
+    /// The message, with so much of its data as was asked for.
     pub message: Message,
+    /// How many bytes of data it has.
+    pub bytes: usize,
     /// How many times the group was given it.
     pub attempt: u32,
     /// Whether a consumer holds it now.

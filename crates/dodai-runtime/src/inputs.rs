@@ -3,8 +3,9 @@
 //! An app that is ready is asked once for each binding whether it takes its events (`OPTIONS` of the route, or
 //! `ListInputBindings` of an app that speaks gRPC); then each event is a `POST` there or an `OnBindingEvent`, one after
 //! the other, and what the app answers may be written to a store and sent to output bindings. Always holds: an event
-//! under way is brought to its end when the component changes or the app leaves.
+//! under way is brought to its end when the component changes or the app leaves; only what would be tried again is not.
 
+mod headers;
 mod wishes;
 
 use std::collections::BTreeMap;
@@ -15,11 +16,11 @@ use bytes::Bytes;
 use dodai_capability::binding::Event;
 use dodai_core::failure::Failure;
 use dodai_core::id::AppId;
-use dodai_core::snapshot::Snapshot;
+use dodai_core::snapshot::{RetryPolicy, Snapshot};
 use dodai_core::task::{Kind, Tasks};
 use dodai_core::trace::Span;
 use dodai_proto::apps::dapr::proto::runtime::v1::BindingEventRequest;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use wishes::Wishes;
@@ -169,17 +170,18 @@ impl Reader {
         }
     }
 
-    async fn ask(&self, method: Method, path: &str, event: Event) -> Result<(StatusCode, Bytes), Failure> {
-        let timeout = if method == Method::OPTIONS { ASK_TIMEOUT } else { self.inputs.0.callbacks.timeout };
+    /// Whether the app says by `OPTIONS` that it takes the events.
+    async fn is_wanted(&self, path: &str) -> Result<bool, Failure> {
         let ask = Ask {
-            method,
+            method: Method::OPTIONS,
             path,
             content_type: "application/json",
-            trace_state: None,
-            body: event.data,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
             span: Span::root(false),
         };
-        self.inputs.0.callbacks.call_within(timeout, &self.app, ask).await
+        let (status, _) = self.inputs.0.callbacks.call_within(ASK_TIMEOUT, &self.app, ask).await?;
+        Ok(status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED)
     }
 
     /// Whether the app takes the events. One that cannot be reached is asked again; one whose component says
@@ -189,12 +191,7 @@ impl Reader {
             return true;
         }
         loop {
-            let asked = if self.speaks_grpc {
-                self.is_listed().await
-            } else {
-                let answer = self.ask(Method::OPTIONS, path, Event::default()).await;
-                answer.map(|(status, _)| status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED)
-            };
+            let asked = if self.speaks_grpc { self.is_listed().await } else { self.is_wanted(path).await };
             match asked {
                 Ok(takes) => return takes,
                 Err(failure) => {
@@ -219,20 +216,72 @@ impl Reader {
         }
     }
 
+    /// Brings an event and does what the app wishes, as often and as long as documents say for the component's
+    /// `inbound`.
     async fn bring(&self, path: &str, event: Event) -> Result<(), String> {
-        let wishes = if self.speaks_grpc {
-            let Event { data, metadata } = event;
-            let event = BindingEventRequest { name: self.live.name().to_owned(), data, metadata };
-            let answer = self.inputs.0.callbacks.on_binding_event(&self.app, Span::root(false), event).await;
-            Wishes::told(answer.map_err(Unanswered::told)?)
-        } else {
-            let answered = self.ask(Method::POST, path, event).await;
-            let (status, body) = answered.map_err(|failure| failure.detail.to_string())?;
-            if !status.is_success() {
-                return Err(format!("the app answered {status}"));
+        let wanted = self.inputs.0.components.wanted(&self.app.namespace, self.live.name());
+        let patience = wanted.map(|wanted| wanted.inbound.clone()).unwrap_or_default();
+        let timeout = patience.timeout.unwrap_or(self.inputs.0.callbacks.timeout);
+        let mut retries = 0;
+        let wishes = loop {
+            let untaken = match self.bring_once(path, &event, timeout).await {
+                Ok(wishes) => break wishes,
+                Err(untaken) => untaken,
+            };
+            let retry = patience.retry.as_ref();
+            let Some(retry) = retry.filter(|retry| retries < retry.attempts && untaken.may_pass(retry))
+            else {
+                return Err(untaken.reason);
+            };
+            // Both only wait.
+            tokio::select! {
+                () = self.stop.cancelled() => return Err(untaken.reason),
+                () = tokio::time::sleep(retry.pause(retries)) => {}
             }
-            Wishes::read(&body)
+            retries += 1;
         };
         wishes.grant(&self.inputs.0.components, &self.app).await
+    }
+
+    async fn bring_once(&self, path: &str, event: &Event, timeout: Duration) -> Result<Wishes, Untaken> {
+        let Event { data, metadata } = event.clone();
+        let span = headers::parent(&metadata).map_or_else(|| Span::root(false), |parent| parent.child());
+        let callbacks = &self.inputs.0.callbacks;
+        if self.speaks_grpc {
+            let event = BindingEventRequest { name: self.live.name().to_owned(), data, metadata };
+            let answer = callbacks.on_binding_event(&self.app, timeout, span, event).await;
+            return answer
+                .map(Wishes::told)
+                .map_err(|unanswered| Untaken { reason: unanswered.told(), status: None });
+        }
+        let ask = Ask {
+            method: Method::POST,
+            path,
+            content_type: "application/json",
+            headers: headers::of(&metadata),
+            body: data,
+            span,
+        };
+        match callbacks.call_within(timeout, &self.app, ask).await {
+            Ok((status, body)) if status.is_success() => Ok(Wishes::read(&body)),
+            Ok((status, _)) => {
+                Err(Untaken { reason: format!("the app answered {status}"), status: Some(status.as_u16()) })
+            }
+            Err(failure) => Err(Untaken { reason: failure.detail.to_string(), status: None }),
+        }
+    }
+}
+
+/// Why an event was not taken.
+struct Untaken {
+    reason: String,
+    /// What the app answered, over HTTP.
+    status: Option<u16>,
+}
+
+impl Untaken {
+    /// Whether it is to be brought again: without an answer of HTTP always, as with daprd.
+    fn may_pass(&self, retry: &RetryPolicy) -> bool {
+        self.status.is_none_or(|status| retry.statuses.contains(&status))
     }
 }

@@ -8,7 +8,7 @@ use dodai_transport::pem;
 use dodai_transport::tls::clients::Authorities;
 use dodai_transport::tls::files::{Files, Pair, Versions};
 use dodai_transport::tls::public::{Connector, Roots};
-use dodai_transport::tls::{Acceptor, Alpn};
+use dodai_transport::tls::{Acceptor, Alpn, Clock};
 use rcgen::{CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber};
 
 use crate::world::{World, app, echo, pair};
@@ -117,6 +117,33 @@ async fn other_authorities_count_without_a_restart_and_bad_files_are_named() {
     assert!(files.reload().expect("good"));
     assert_eq!(call(&acceptor, &new).await, Ok(true));
     assert!(call(&acceptor, &old).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_refuses_clients_no_longer_than_it_is_wrong() {
+    let site = Site::new();
+    for optional in [false, true] {
+        let acceptor = site.acceptor(&site.files(None, optional));
+        let client = site.client(Some(&site.partner.authority));
+        let jump = LEAF_VALIDITY * 3;
+        // Only the listener's clock is wrong: the client has its own.
+        let wrong = |ahead: bool| {
+            let hands = site.world.hands.clone();
+            let clock = Clock::from_fn(move || if ahead { hands.now() + jump } else { hands.now() - jump });
+            site.files(None, optional).acceptor(Alpn::HTTP, Versions::Usual, clock)
+        };
+        assert_eq!(call(&acceptor, &client).await, Ok(true));
+        for (ahead, word) in [(true, "expired"), (false, "valid only in")] {
+            let why = call(&wrong(ahead), &client).await.expect_err("not by that clock");
+            assert!(why.contains(word), "{why}");
+        }
+        // One listener whose clock goes there and back.
+        site.world.hands.forward(jump);
+        let late = site.client(Some(&site.partner.authority));
+        site.world.hands.back(jump);
+        assert!(call(&acceptor, &late).await.expect_err("from the future").contains("valid only in"));
+        assert_eq!(call(&acceptor, &client).await, Ok(true), "no session was kept, and nothing else");
+    }
 }
 
 /// A list of the authority that says this certificate is revoked.

@@ -108,3 +108,40 @@ async fn an_expired_certificate_is_the_callers_to_refuse() {
     let why = call(&world, &acceptor, "site.example").await.expect_err("expired");
     assert!(why.contains("certificate expired"), "{why}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_neither_keeps_a_renewed_certificate_back_nor_cuts_connections() {
+    let (world, dir) = (World::new(), tempfile::tempdir().expect("temp dir"));
+    let pair = write(&world, dir.path(), "site", &["site.example"]);
+    let files = Files::load(vec![pair]).expect("loaded");
+    let acceptor = files.acceptor(Alpn::HTTP, Versions::Usual, world.hands.clock());
+    // One client all along: it comes back with the session tickets of before.
+    let roots = Roots::given(world.authority.chain_pem().as_bytes()).expect("roots");
+    let client = public::Connector::new(&roots, Alpn::HTTP, world.hands.clock());
+    let shake = async || {
+        let (near, far) = crate::world::pair().await;
+        let (near, far) = tokio::join!(client.connect(near, "site.example"), acceptor.accept(far));
+        let mut near = near.map_err(|failure| failure.detail.into_owned())?;
+        let mut far = far.map_err(|error| error.to_string())?;
+        echo(&mut near, &mut far).await.expect("bytes pass");
+        Ok::<_, String>((near, far))
+    };
+    let (mut near, mut far) = shake().await.expect("good so far");
+    let jump = LEAF_VALIDITY * 3;
+    world.hands.forward(jump);
+    assert!(!files.reload().expect("the same files"), "a jump alone changes nothing");
+    let why = shake().await.expect_err("a client refuses what has expired, whatever ticket it has");
+    assert!(why.contains("certificate expired"), "{why}");
+    write(&world, dir.path(), "site", &["site.example"]);
+    assert!(files.reload().expect("renewed"), "it is seen by what is in it");
+    shake().await.expect("by a clock that is ahead a new one counts");
+    world.hands.back(jump);
+    assert!(!files.reload().expect("the same files"));
+    let why = call(&world, &acceptor, "site.example").await.expect_err("issued in what is now the future");
+    assert!(why.contains("valid only in"), "{why}");
+    write(&world, dir.path(), "site", &["site.example"]);
+    assert!(files.reload().expect("issued by the right clock"));
+    call(&world, &acceptor, "site.example").await.expect("the clock is right again");
+    shake().await.expect("who comes back with a ticket of the wrong time gets in, too");
+    echo(&mut near, &mut far).await.expect("what was open went on all the time");
+}

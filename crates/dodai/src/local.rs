@@ -18,6 +18,7 @@ use crate::environment::Environment;
 use crate::exit::Failed;
 use crate::output::Output;
 use crate::run_file::RunPath;
+use crate::tools;
 use crate::validate::{self, File};
 
 /// This executable, as children are started from it: the one that runs now, even if the file was replaced.
@@ -50,10 +51,7 @@ impl Project {
     /// There is no such folder or file, or the file is one of documents.
     pub fn open(path: &Path, environment: &Environment, output: &Output) -> anyhow::Result<Project> {
         let path = path.canonicalize().with_context(|| format!("there is no folder {}", path.display()))?;
-        let named = |name: &str| {
-            environment.get(name).map(str::trim).filter(|path| !path.is_empty()).map(PathBuf::from)
-        };
-        let run_file = |file| RunPath { file, home: named("HOME"), runtime: named("DAPR_RUNTIME_PATH") };
+        let run_file = |file| RunPath::new(file, environment);
         if path.is_dir() {
             let file = Some(path.join(dodai_api::RUN_FILE)).filter(|file| file.is_file());
             let own = if file.is_some() { own_documents(&path)? } else { None };
@@ -206,8 +204,9 @@ impl Project {
             .await
             .map_err(|error| {
                 if error.kind() == ErrorKind::NotFound && folder.is_dir() {
-                    let remedy = "install it, or build by hand and start with --no-build";
-                    return anyhow::anyhow!("there is no `{program}` in PATH; {remedy}");
+                    let remedy = tools::remedy(program, &folder, &self.folder);
+                    let otherwise = "or build by hand and start with --no-build";
+                    return anyhow::anyhow!("there is no `{program}` in PATH; {remedy}, {otherwise}");
                 }
                 anyhow::Error::new(error).context(format!("cannot run `{program}`"))
             })?;
@@ -217,7 +216,7 @@ impl Project {
 }
 
 /// A file of a folder that holds documents of our own kinds.
-fn own_documents(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
+pub fn own_documents(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     let mut files: Vec<File> = Vec::new();
     validate::collect(folder, &mut files)?;
     let is_manifest = |file: &File| Path::new(&file.name) == folder.join(dodai_api::MANIFEST);

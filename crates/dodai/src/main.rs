@@ -22,6 +22,7 @@ mod serve;
 mod signals;
 mod sweep;
 mod telemetry;
+mod tools;
 mod up;
 mod validate;
 mod watch;
@@ -72,7 +73,7 @@ fn run(cli: Cli, environment: &Environment, output: &Output) -> anyhow::Result<E
             Command::Serve(arguments) => serve::run(arguments, environment, output).await,
             Command::Daprd(arguments) => Ok(daprd::run(arguments.list, environment).await),
             Command::Intercept(arguments) => intercept::run(arguments, environment, output),
-            Command::Validate(arguments) => validate::run(&arguments, output),
+            Command::Validate(arguments) => validate::run(&arguments, environment, output),
             Command::Client(command) => client::run(command, &cli.global.server, environment, output).await,
             Command::Completion(arguments) => Ok(cli::completion(&arguments)),
             Command::Version => Ok(output.version()),

@@ -1,31 +1,26 @@
-//! `dodai up` on a `dapr.yaml`: its apps and their resources as documents, and the ports that it fixes.
+//! `dodai up` and `dodai validate` on a `dapr.yaml`: its apps and their resources as documents, and the ports that it fixes.
 //!
 //! Where things are looked for, and what wins, is as in dapr/cli 1.16 (`pkg/runfileconfig`). What is one folder of
 //! resources for each sidecar there is one project here, so a document holds for the apps whose folder it lies in.
 
+mod app;
 mod scoped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
-use dodai_api::{Document, Located, Name, RunFile, RunSettings, Source};
+use anyhow::Context;
+use dodai_api::{Code, Document, Name, Problem, Project, Read, RunFile, RunSettings, Severity, Source};
 use dodai_core::id::{AppId, Name as Label};
-use serde_json::{Value, json};
 
 use crate::daprd::resources::{self, app_name};
+use crate::environment::Environment;
 use crate::exit::Failed;
 use crate::output::Output;
 use crate::validate::{self, File};
+use app::AskedApp;
 use scoped::Scoped;
-
-/// Calls that may wait for an app that takes few at once.
-const MAX_PENDING: u32 = 100_000;
-/// Where an app that nobody calls is said to be.
-const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
-/// How apps are asked if they are well, unless the file says otherwise: the defaults of daprd.
-const HEALTH: (&str, u32, u32, u32) = ("/healthz", 5, 500, 3);
 
 /// A run file, and where what it leaves out is looked for.
 #[derive(Clone, Debug)]
@@ -47,51 +42,115 @@ pub struct Ways {
     pub attached: BTreeSet<AppId>,
 }
 
+/// What a run file and all that it names come to.
+#[derive(Default)]
+pub struct Checked {
+    /// The documents, with every problem.
+    pub read: Read,
+    /// The files that were read.
+    pub files: Vec<File>,
+}
+
 /// What the file asks for.
 struct Asked {
-    /// What all apps share.
-    common: RunSettings,
+    file: RunFile,
     apps: Vec<AskedApp>,
 }
 
-/// One app of the file.
-struct AskedApp {
-    id: AppId,
-    folder: PathBuf,
-    settings: RunSettings,
+/// Something that an app uses: where it is, and which key of the file names it, if one does.
+struct Named {
+    path: PathBuf,
+    key: Option<String>,
+}
+
+impl Checked {
+    /// Each problem is told once, however many apps have it.
+    fn add(&mut self, problem: Problem) {
+        let all = match problem.severity {
+            Severity::Error => &mut self.read.errors,
+            Severity::Warning => &mut self.read.warnings,
+        };
+        if !all.contains(&problem) {
+            all.push(problem);
+        }
+    }
+
+    /// How many documents there are for a user: the policies of apps are nobody's.
+    pub fn count(&self) -> usize {
+        let is_policy = |document: &Document| matches!(document, Document::Policy(_));
+        self.read.documents.iter().filter(|one| !is_policy(&one.value)).count()
+    }
 }
 
 impl RunPath {
+    /// A run file of whoever has this environment.
+    pub fn new(file: PathBuf, environment: &Environment) -> RunPath {
+        let named = |name: &str| {
+            environment.get(name).map(str::trim).filter(|path| !path.is_empty()).map(PathBuf::from)
+        };
+        RunPath { file, home: named("HOME"), runtime: named("DAPR_RUNTIME_PATH") }
+    }
+
     /// The file's apps and resources as a project's documents. Problems are printed.
     ///
     /// # Errors
     /// The file or a resource is not valid, or two resources of one name are not the same.
-    pub fn read(&self, output: &Output) -> anyhow::Result<dodai_api::Project> {
-        let asked = self.asked(Some(output))?;
+    pub fn read(&self, output: &Output) -> anyhow::Result<Project> {
+        let Checked { read, files } = self.check()?;
+        let project = Project { read, skipped: Vec::new() };
+        validate::report(&project, &files, output);
+        anyhow::ensure!(project.read.errors.is_empty(), Failed::Invalid);
+        Ok(project)
+    }
+
+    /// The same, with every problem of the file, of the resources, and of what each app gets of them together.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn check(&self) -> anyhow::Result<Checked> {
+        let mut found = Checked::default();
+        if let Some(asked) = self.asked(&mut found)? {
+            self.check_asked(&asked, &mut found);
+        }
+        let own = self.file.display().to_string();
+        for all in [&mut found.read.errors, &mut found.read.warnings] {
+            all.sort_by_cached_key(|one| (one.file != own, one.file.clone(), one.line, one.column));
+        }
+        Ok(found)
+    }
+
+    /// Reads what the file names, and makes the documents of it.
+    fn check_asked(&self, asked: &Asked, found: &mut Checked) {
         let mut scoped = Scoped::default();
-        for (folder, users) in self.folders(&asked, Some(output))? {
+        for (folder, users) in self.folders(asked, found) {
             let mut files = Vec::new();
-            resources::add_folder(&folder, &mut files)
-                .with_context(|| format!("cannot read {}", folder.display()))?;
-            scoped.add(resources::read(&files, output)?, &users)?;
+            match resources::add_folder(&folder.path, &mut files) {
+                Ok(()) => scoped.add(self.resources(files, found), &users, found),
+                Err(error) => found.add(self.unreadable(asked, &folder, &error)),
+            }
         }
         let mut documents = Vec::new();
         for app in &asked.apps {
             let mut configuration = None;
-            if let Some(file) = self.configuration(app, &asked.common)? {
+            if let Some(file) = self.configuration(app, asked, found) {
                 let mut files = Vec::new();
-                resources::add_file(&file, &mut files)?;
-                let found = resources::read(&files, output)?;
-                let named = found.iter().find(|one| matches!(one.value, Document::Configuration(_)));
+                if let Err(error) = resources::add_file(&file.path, &mut files) {
+                    found.add(self.unreadable(asked, &file, &error));
+                }
+                let all = self.resources(files, found);
+                let named = all.iter().find(|one| matches!(one.value, Document::Configuration(_)));
                 configuration = named.map(|one| one.value.metadata().name.to_string());
-                scoped.add(found, &[app.id.clone()].into())?;
+                scoped.add(all, &[app.id.clone()].into(), found);
             }
-            documents.extend(app.documents(configuration.as_deref(), output)?);
+            documents.extend(app.documents(configuration.as_deref(), &asked.file, found));
+        }
+        // What is missing because it could not be read would be told twice.
+        if found.read.errors.is_empty() {
+            scoped.check_together(&documents, found);
         }
         let folders = asked.apps.iter().map(|app| (app.id.clone(), app.folder.as_path())).collect();
-        documents.extend(scoped.into_documents(&folders, self.folder(), output));
-        let read = dodai_api::Read { documents, ..dodai_api::Read::default() };
-        Ok(dodai_api::Project { read, skipped: Vec::new() })
+        documents.extend(scoped.into_documents(&folders, self.folder(), found));
+        found.read.documents = documents;
     }
 
     /// The ports that the file fixes.
@@ -100,7 +159,8 @@ impl RunPath {
     /// The file is not valid.
     pub fn ways(&self) -> anyhow::Result<Ways> {
         let mut ways = Ways::default();
-        for app in self.asked(None)?.apps {
+        let asked = self.asked(&mut Checked::default())?.context(Failed::Invalid)?;
+        for app in asked.apps {
             let at = |port: Option<u16>| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.unwrap_or(0));
             let (http, grpc) = (app.settings.dapr_http_port, app.settings.dapr_grpc_port);
             let addresses = match grpc {
@@ -117,43 +177,70 @@ impl RunPath {
         Ok(ways)
     }
 
-    /// The files that it is made of: itself, resources and Configurations; of one that is not valid, itself alone.
+    /// What it is made of: itself, resources and Configurations, and the folders that they lie in, where more may come.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files = vec![self.file.clone()];
-        let Ok(asked) = self.asked(None) else { return files };
-        for folder in self.folders(&asked, None).unwrap_or_default().keys() {
-            files.extend(resources::files_in(folder).unwrap_or_default());
+        let mut found = Checked::default();
+        let Ok(Some(asked)) = self.asked(&mut found) else { return files };
+        for (folder, _) in self.folders(&asked, &mut found) {
+            files.extend(resources::files_in(&folder.path).unwrap_or_default());
         }
         for app in &asked.apps {
-            files.extend(self.configuration(app, &asked.common).ok().flatten());
+            files.extend(self.configuration(app, &asked, &mut found).map(|file| file.path));
         }
         files
     }
 
-    fn asked(&self, output: Option<&Output>) -> anyhow::Result<Asked> {
+    /// What the file asks for, but for apps that are not valid.
+    fn asked(&self, found: &mut Checked) -> anyhow::Result<Option<Asked>> {
         let name = self.file.display().to_string();
         let bytes = std::fs::read(&self.file).with_context(|| format!("cannot read {name}"))?;
-        let (found, read) = RunFile::read(&Source { name: &name, bytes: &bytes });
-        if let Some(output) = output {
-            let files = [File { name: name.clone(), bytes: bytes.clone() }];
-            validate::report(&dodai_api::Project { read, skipped: Vec::new() }, &files, output);
-        }
-        let Some(found) = found else { bail!(Failed::Invalid) };
+        let (file, read) = RunFile::read(&Source { name: &name, bytes: &bytes });
+        found.files.push(File { name, bytes });
+        read.errors.into_iter().chain(read.warnings).for_each(|problem| found.add(problem));
+        let Some(file) = file else { return Ok(None) };
         let namespace = Label::new(Name::default_namespace().as_str())?;
-        let (mut apps, mut names): (Vec<AskedApp>, BTreeSet<Label>) = Default::default();
-        for (place, settings) in found.settled() {
+        let mut apps: Vec<AskedApp> = Vec::new();
+        for (place, settings) in file.settled() {
             let folder = self.path(self.folder(), settings.app_dir_path.as_deref().unwrap_or("."));
-            ensure!(folder.is_dir(), "{name}: {place}.appDirPath: there is no folder {}", folder.display());
+            if !folder.is_dir() {
+                let message = format!("there is no folder {}", folder.display());
+                let problem = file.problem(Code::InvalidValue, format!("{place}.appDirPath"), message);
+                found.add(problem.remedy("write its path from the folder of this file"));
+                continue;
+            }
             let of_folder = || folder.canonicalize().ok()?.file_name()?.to_str().map(str::to_owned);
             let id = settings.app_id.clone().or_else(of_folder).unwrap_or_default();
-            let id = app_name("appID", &id).with_context(|| format!("{name}: {place}"))?;
-            ensure!(
-                names.insert(id.clone()),
-                "{name}: {place}: there are two apps `{id}`; give one another `appID`"
-            );
-            apps.push(AskedApp { id: AppId::new(namespace.clone(), id), folder, settings });
+            let path = format!("{place}.appID");
+            let id = match app_name("appID", &id) {
+                Ok(id) => id,
+                Err(error) => {
+                    found.add(file.problem(Code::InvalidValue, path, error.to_string()));
+                    continue;
+                }
+            };
+            if let Some(first) = apps.iter().find(|app| app.id.name == id) {
+                let message = format!("there are two apps `{id}`, the first is `{}`", first.place);
+                let problem = file.problem(Code::Conflict, path, message);
+                found.add(problem.remedy("give one another `appID`"));
+                continue;
+            }
+            apps.push(AskedApp { id: AppId::new(namespace.clone(), id), place, folder, settings });
         }
-        Ok(Asked { common: found.common, apps })
+        Ok(Some(Asked { file, apps }))
+    }
+
+    /// The documents of files, each by itself.
+    fn resources(&self, files: Vec<File>, found: &mut Checked) -> Vec<dodai_api::Located<Document>> {
+        let (documents, problems) = resources::read_each(&files);
+        problems.into_iter().for_each(|problem| found.add(problem));
+        found.files.extend(files);
+        documents
+    }
+
+    fn unreadable(&self, asked: &Asked, named: &Named, error: &anyhow::Error) -> Problem {
+        let key = named.key.as_deref().unwrap_or_default();
+        asked.file.problem(Code::InvalidValue, key, format!("{error:#}")).remedy("make it readable")
     }
 
     /// The folder of the file.
@@ -170,184 +257,90 @@ impl RunPath {
     }
 
     /// What `dapr init` made for the user, or the file says in its place.
-    fn of_user(&self, app: &AskedApp, common: &RunSettings, name: &str) -> Option<PathBuf> {
+    fn of_user(&self, app: &AskedApp, asked: &Asked, name: &str) -> Option<PathBuf> {
         let named = |settings: &RunSettings, base: &Path| {
             settings.runtime_path.as_deref().map(|path| self.path(base, path.trim()))
         };
-        let own = named(&app.settings, &app.folder).or_else(|| named(common, self.folder()));
+        let own = named(&app.settings, &app.folder).or_else(|| named(&asked.file.common, self.folder()));
         let found = own.or_else(|| self.runtime.clone()).or_else(|| self.home.clone());
         Some(found?.join(".dapr").join(name))
     }
 
     /// Folders of resources with the apps that read them.
-    fn folders(
-        &self,
-        asked: &Asked,
-        output: Option<&Output>,
-    ) -> anyhow::Result<BTreeMap<PathBuf, BTreeSet<AppId>>> {
-        let mut all: BTreeMap<PathBuf, BTreeSet<AppId>> = BTreeMap::new();
+    fn folders(&self, asked: &Asked, found: &mut Checked) -> Vec<(Named, BTreeSet<AppId>)> {
+        let mut all: BTreeMap<PathBuf, (Named, BTreeSet<AppId>)> = BTreeMap::new();
         for app in &asked.apps {
-            let beside = Some(app.folder.join(".dapr/resources")).filter(|path| path.is_dir());
-            let named = self.named(&app.settings, &app.folder);
-            let folders = match (named.is_empty(), beside) {
-                (false, _) => named,
-                (true, Some(beside)) => vec![beside],
-                (true, None) => self.named(&asked.common, self.folder()),
-            };
-            let of_user = self
-                .of_user(app, &asked.common, "components")
-                .filter(|path| folders.is_empty() && path.is_dir());
-            let nothing = folders.is_empty() && of_user.is_none();
-            if let Some(output) = output.filter(|_| nothing) {
-                output.warn(&format!(
-                    "app {} has no components: there is neither .dapr/resources in its folder nor ~/.dapr/components; \
-                     name a folder in `resourcesPaths`",
-                    app.id.name
-                ));
+            let folders = self.folders_of(app, asked);
+            if folders.is_empty() {
+                let message = "this app has no components: there is neither `.dapr/resources` in its folder nor \
+                               `~/.dapr/components`";
+                let problem = asked.file.problem(Code::UnknownReference, &app.place, message);
+                found.add(problem.remedy("name a folder in `resourcesPaths`").warning());
             }
-            for folder in folders.into_iter().chain(of_user) {
-                let folder = folder.canonicalize().with_context(|| {
-                    format!("app {}: resourcesPaths: there is no folder {}", app.id.name, folder.display())
-                })?;
-                all.entry(folder).or_default().insert(app.id.clone());
+            for Named { path, key } in folders {
+                let Ok(real) = path.canonicalize() else {
+                    let message = format!("there is no folder {}", path.display());
+                    let key = key.unwrap_or_default();
+                    let begins = if key.starts_with("common") { "this file" } else { "the app" };
+                    let problem = asked.file.problem(Code::InvalidValue, key, message);
+                    found.add(problem.remedy(format!("write its path from the folder of {begins}")));
+                    continue;
+                };
+                let entry = all.entry(real.clone());
+                let entry = entry.or_insert_with(|| (Named { path: real, key }, BTreeSet::new()));
+                entry.1.insert(app.id.clone());
             }
         }
-        Ok(all)
+        all.into_values().collect()
+    }
+
+    /// The folders of resources that an app reads.
+    fn folders_of(&self, app: &AskedApp, asked: &Asked) -> Vec<Named> {
+        let own = self.named(&app.place, &app.settings, &app.folder);
+        if !own.is_empty() {
+            return own;
+        }
+        let unnamed = |path: PathBuf| path.is_dir().then_some(vec![Named { path, key: None }]);
+        let of_all = || self.named("common", &asked.file.common, self.folder());
+        unnamed(app.folder.join(".dapr/resources"))
+            .or_else(|| Some(of_all()).filter(|all| !all.is_empty()))
+            .or_else(|| self.of_user(app, asked, "components").and_then(unnamed))
+            .unwrap_or_default()
     }
 
     /// Folders of resources that settings name.
-    fn named(&self, settings: &RunSettings, base: &Path) -> Vec<PathBuf> {
-        let named = settings.resources_paths.iter().flatten().chain(&settings.resources_path);
-        let named = named.flat_map(|list| list.split(',')).map(str::trim).filter(|path| !path.is_empty());
-        named.map(|path| self.path(base, path)).collect()
+    fn named(&self, place: &str, settings: &RunSettings, base: &Path) -> Vec<Named> {
+        let lists = settings.resources_paths.iter().flatten().enumerate();
+        let lists = lists.map(|(i, list)| (format!("{place}.resourcesPaths[{i}]"), list));
+        let one = settings.resources_path.iter().map(|list| (format!("{place}.resourcesPath"), list));
+        let mut found = Vec::new();
+        for (key, list) in lists.chain(one) {
+            for path in list.split(',').map(str::trim).filter(|path| !path.is_empty()) {
+                found.push(Named { path: self.path(base, path), key: Some(key.clone()) });
+            }
+        }
+        found
     }
 
     /// The file of an app's Configuration.
-    fn configuration(&self, app: &AskedApp, common: &RunSettings) -> anyhow::Result<Option<PathBuf>> {
-        let named = |settings: &RunSettings, base: &Path| {
-            settings.config_file_path.as_deref().map(|path| self.path(base, path))
+    fn configuration(&self, app: &AskedApp, asked: &Asked, found: &mut Checked) -> Option<Named> {
+        let named = |place: &str, settings: &RunSettings, base: &Path| {
+            let path = self.path(base, settings.config_file_path.as_deref()?);
+            Some(Named { path, key: Some(format!("{place}.configFilePath")) })
         };
-        let beside = app.folder.join(".dapr/config.yaml");
-        let there = |path: PathBuf| path.is_file().then_some(path);
-        let own = named(&app.settings, &app.folder);
-        let found = own.or_else(|| there(beside)).or_else(|| named(common, self.folder()));
-        if let Some(file) = &found {
-            let name = &app.id.name;
-            ensure!(file.is_file(), "app {name}: configFilePath: there is no file {}", file.display());
-        }
-        Ok(found.or_else(|| self.of_user(app, common, "config.yaml").and_then(there)))
-    }
-}
-
-impl AskedApp {
-    fn command(&self) -> Option<&[String]> {
-        self.settings.command.as_deref().filter(|command| !command.is_empty())
-    }
-
-    fn protocol(&self) -> &'static str {
-        match self.settings.app_protocol.as_deref() {
-            Some("grpc") => "grpc",
-            Some("h2c") => "http2",
-            _ => "http",
-        }
-    }
-
-    /// The app and the policy of calls of it.
-    fn documents(
-        &self,
-        configuration: Option<&str>,
-        output: &Output,
-    ) -> anyhow::Result<Vec<Located<Document>>> {
-        let name = self.id.name.as_str();
-        let mut dapr = json!({ "enabled": true });
-        if let Some(configuration) = configuration {
-            dapr["configuration"] = json!(configuration);
-        }
-        let mut spec = json!({ "dapr": dapr });
-        if let Some(port) = self.settings.app_port {
-            spec["services"] = json!([{ "name": "http", "port": port, "protocol": self.protocol() }]);
-        }
-        if let Some(command) = self.command() {
-            let mut command = command.to_vec();
-            // A program that is named by a path is looked for from the folder that it runs in.
-            if command[0].contains('/') {
-                command[0] = self.folder.join(&command[0]).display().to_string();
-            }
-            spec["process"] = json!({
-                "command": command,
-                "workingDirectory": self.folder.display().to_string(),
-                // The program knows nothing of names that are called without Dapr, and one that ends well has ended.
-                "proxyEnv": false,
-                "restart": { "policy": "on-failure" },
-            });
-            spec["env"] = self.env();
-            if let Some(probes) = self.probes(output) {
-                spec["probes"] = probes;
-            }
-        } else {
-            let port = self.settings.app_port;
-            let there = port.map_or(NOWHERE, |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
-            spec["external"] = json!({ "addresses": [there] });
-        }
-        let mut all = vec![document("App", name, spec)?];
-        if self.settings.app_port.is_some() {
-            all.push(document("Policy", name, self.policy())?);
-        }
-        Ok(all)
-    }
-
-    fn env(&self) -> Value {
-        let protocol = self.settings.app_protocol.as_deref().unwrap_or("http");
-        let own = json!({ "name": "APP_PROTOCOL", "value": protocol });
-        let of_file = self.settings.env.iter().flatten();
-        let of_file = of_file.map(|(name, value)| json!({ "name": name, "value": value }));
-        std::iter::once(own).chain(of_file).collect()
-    }
-
-    fn probes(&self, output: &Output) -> Option<Value> {
-        let settings = &self.settings;
-        if settings.enable_app_health_check != Some(true) || settings.app_port.is_none() {
+        let unnamed = |path: PathBuf| path.is_file().then_some(Named { path, key: None });
+        let file = named(&app.place, &app.settings, &app.folder)
+            .or_else(|| unnamed(app.folder.join(".dapr/config.yaml")))
+            .or_else(|| named("common", &asked.file.common, self.folder()))
+            .or_else(|| self.of_user(app, asked, "config.yaml").and_then(unnamed))?;
+        if !file.path.is_file() {
+            let message = format!("there is no file {}", file.path.display());
+            let key = file.key.unwrap_or_default();
+            found.add(asked.file.problem(Code::InvalidValue, key, message));
             return None;
         }
-        if self.protocol() != "http" {
-            output.warn(&format!(
-                "app {}: enableAppHealthCheck has no effect: an app that speaks {} is asked by a connection",
-                self.id.name,
-                self.protocol()
-            ));
-            return None;
-        }
-        let (path, interval, timeout, threshold) = HEALTH;
-        let above_zero =
-            |given: Option<u32>, otherwise| given.filter(|given| *given > 0).unwrap_or(otherwise);
-        let path = settings.app_health_check_path.as_deref().unwrap_or(path);
-        Some(json!({ "readiness": {
-            "httpGet": { "path": format!("/{}", path.trim_start_matches('/')) },
-            "period": format!("{}s", above_zero(settings.app_health_probe_interval, interval)),
-            "timeout": format!("{}ms", above_zero(settings.app_health_probe_timeout, timeout)),
-            "failureThreshold": above_zero(settings.app_health_threshold, threshold),
-        }}))
+        Some(file)
     }
-
-    /// daprd puts no breaker before its own app, and lets calls wait for one that takes few at once.
-    fn policy(&self) -> Value {
-        let mut breaker = json!({ "consecutiveFailures": 0 });
-        if let Some(most) = self.settings.app_max_concurrency.filter(|most| *most > 0) {
-            breaker["maxConnections"] = json!(most);
-            breaker["maxPending"] = json!(MAX_PENDING);
-        }
-        json!({ "targetRefs": [{ "kind": "App", "name": self.id.name.as_str() }], "circuitBreaker": breaker })
-    }
-}
-
-fn document(kind: &str, name: &str, spec: Value) -> anyhow::Result<Located<Document>> {
-    let value =
-        json!({ "apiVersion": "dodai.dev/v1", "kind": kind, "metadata": { "name": name }, "spec": spec });
-    let made = Document::from_value(&value).map_err(|problems| {
-        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("app {name}: {}", told.join("; "))
-    })?;
-    Ok(Located::nowhere(made))
 }
 
 #[cfg(test)]

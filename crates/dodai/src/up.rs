@@ -32,6 +32,7 @@ use crate::metrics;
 use crate::output::Output;
 use crate::signals::Signals;
 use crate::telemetry::Telemetry;
+use crate::tools;
 use crate::watch;
 
 /// What the base of `up` is called.
@@ -42,6 +43,7 @@ pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output)
     let start = Instant::now();
     let project = Project::open(arguments.path(), environment, output)?;
     let documents = project.read(output)?;
+    tools::check(&project, &documents, environment, output).await;
     if !arguments.no_build {
         project.build(&documents, environment, output).await?;
     }

@@ -13,8 +13,11 @@ use dodai_base::node::component_types;
 use serde_json::json;
 
 use crate::cli::Validate;
+use crate::environment::Environment;
 use crate::exit::Failed;
+use crate::local::own_documents;
 use crate::output::Output;
+use crate::run_file::RunPath;
 
 /// The documents that a command is given.
 #[derive(Args, Clone, Debug, Default)]
@@ -61,13 +64,27 @@ pub fn holds_documents(file: &File) -> bool {
 }
 
 /// Runs the command.
-pub fn run(arguments: &Validate, output: &Output) -> anyhow::Result<ExitCode> {
-    let mut files = Vec::new();
-    for path in arguments.paths.resolve()? {
-        collect(&path, &mut files)?;
+pub fn run(arguments: &Validate, environment: &Environment, output: &Output) -> anyhow::Result<ExitCode> {
+    let (mut files, mut run_files) = (Vec::new(), Vec::new());
+    let nothing_given = arguments.paths.given.is_empty() && arguments.paths.files.is_empty();
+    let paths = match nothing_given && Path::new(dodai_api::RUN_FILE).is_file() {
+        true => vec![PathBuf::from(".")],
+        false => arguments.paths.resolve()?,
+    };
+    for path in paths {
+        match run_file_of(&path)? {
+            Some(file) => run_files.push(RunPath::new(file, environment).check()?),
+            None => collect(&path, &mut files)?,
+        }
     }
-    let project = read(&files);
-    let documents = project.read.documents.len();
+    let mut project = read(&files);
+    let mut documents = project.read.documents.len();
+    for checked in run_files {
+        documents += checked.count();
+        project.read.errors.extend(checked.read.errors);
+        project.read.warnings.extend(checked.read.warnings);
+        files.extend(checked.files);
+    }
     let value =
         json!({ "documents": documents, "errors": project.read.errors, "warnings": project.read.warnings });
     if !output.value(&value) {
@@ -81,6 +98,22 @@ pub fn run(arguments: &Validate, output: &Output) -> anyhow::Result<ExitCode> {
         more => format!("{more} documents are valid"),
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Dapr's file of several apps at a path: the file itself, or that of a folder which `up` would run by it.
+fn run_file_of(path: &Path) -> anyhow::Result<Option<PathBuf>> {
+    if path.is_dir() {
+        let file = path.join(dodai_api::RUN_FILE);
+        let is_run = file.is_file() && own_documents(path)?.is_none();
+        return Ok(is_run.then_some(file));
+    }
+    if path == Path::new(STDIN) {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let named = path.file_name().is_some_and(|name| name == dodai_api::RUN_FILE);
+    let is_run = dodai_api::is_run_file(&bytes) || (named && !dodai_api::mentions_us(&bytes));
+    Ok(is_run.then(|| path.to_owned()))
 }
 
 /// A file as read.

@@ -27,8 +27,8 @@ pub(crate) fn decode(tree: &Tree, kind: Kind) -> (Option<Document>, Vec<Problem>
     pass.run(|decoder| Document::parse(kind, decoder))
 }
 
-/// The same for what is no document and has neither `apiVersion` nor `kind`; unknown keys are errors.
-pub(crate) fn decode_as<T: de::DeserializeOwned>(tree: &Tree) -> (Option<T>, Vec<Problem>) {
+/// The same for what is no document and has neither `apiVersion` nor `kind`; unknown keys are warnings.
+pub(crate) fn decode_passing_over<T: de::DeserializeOwned>(tree: &Tree) -> (Option<T>, Vec<Problem>) {
     let pass =
         Pass { tree, kind: None, strict: true, hidden: RefCell::default(), unknown: RefCell::default() };
     pass.run(|decoder| T::deserialize(decoder))
@@ -61,8 +61,9 @@ impl Pass<'_> {
                 }
             }
         };
-        let (strict, unknown) = (self.strict, self.unknown.into_inner());
-        problems.extend(unknown.into_values().take(MAX_ERRORS).map(|p| if strict { p } else { p.warning() }));
+        let refuses_unknown = self.strict && self.kind.is_some();
+        let unknown = self.unknown.into_inner().into_values().take(MAX_ERRORS);
+        problems.extend(unknown.map(|problem| if refuses_unknown { problem } else { problem.warning() }));
         problems.sort_by_key(|problem| (problem.line, problem.column));
         let refused = problems.iter().any(|problem| problem.severity == super::Severity::Error);
         (value.filter(|_| !refused), problems)

@@ -12,7 +12,7 @@ mod yaml;
 pub use document::{Located, Read, Source, read};
 pub use problem::{Code, Problem, Severity};
 
-pub(crate) use decode::decode_as;
+pub(crate) use decode::decode_passing_over;
 pub(crate) use document::{from_value, is_meant_for_us, parse_one};
 pub(crate) use tree::{Tree, push_key};
 

@@ -124,7 +124,7 @@ const CUT: &str = "...";
 
 impl Problem {
     /// An error at a path of a document that has no place in a file yet.
-    pub(crate) fn new(code: Code, path: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn new(code: Code, path: impl Into<String>, message: impl Into<String>) -> Self {
         Problem {
             file: String::new(),
             document: 0,
@@ -138,12 +138,16 @@ impl Problem {
         }
     }
 
-    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    /// With what to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
-    pub(crate) fn warning(mut self) -> Self {
+    /// As what does not refuse the document.
+    #[must_use]
+    pub fn warning(mut self) -> Self {
         self.severity = Severity::Warning;
         self
     }

@@ -11,7 +11,6 @@ fn read(text: &str) -> (Option<RunFile>, dodai_api::Read) {
 fn an_app_has_what_it_says_and_what_all_share() {
     let (file, read) = read(
         r"version: 1
-name: shop
 common:
   resourcesPath: ./components
   appProtocol: http
@@ -51,6 +50,7 @@ fn what_is_wrong_is_told_with_its_place() {
     check(
         "run_file_keys",
         r"version: 1
+name: shop
 commn: {}
 common:
   appID: orders
@@ -75,7 +75,8 @@ apps:
     appChannelAddress: 10.0.0.1
     metricsPort: 9091
     unixDomainSocket: /tmp
-  - { appDirPath: ., appChannelAddress: localhost, daprdLogDestination: file }
+  - { appDirPath: ., appChannelAddress: localhost, daprdLogDestination: file, metricsPort: 9092 }
+  - { appDirPath: ., metricsPort: 9093 }
 ",
     );
     check(

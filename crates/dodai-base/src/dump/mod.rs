@@ -213,7 +213,8 @@ fn certificate(kind: &str, name: &str, file: &str, facts: &Facts, now: SystemTim
     })
 }
 
-fn time(at: SystemTime) -> String {
+/// A moment as people and programs read it.
+pub(crate) fn time(at: SystemTime) -> String {
     jiff::Timestamp::try_from(at).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 

@@ -277,31 +277,48 @@ fn bytes(text: &str) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
-/// A duration such as `500ms` or `1m30s`, or a bare number of seconds.
+const NANOS: u128 = 1_000_000_000;
+/// Digits behind the point that count.
+const DIGITS: usize = 15;
+
+/// A duration such as `500ms` or `1m30s`, or a bare number of seconds. As with Go nothing is rounded up.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
     let mut rest = text;
-    let mut total = 0.0_f64;
+    let mut total = 0_u128;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').filter(|at| *at > 0)?;
-        let amount: f64 = rest[..digits].parse().ok()?;
+        let amount = &rest[..digits];
         rest = &rest[digits..];
         let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
         let unit = match &rest[..end] {
-            "ns" => 1e-9,
-            "us" | "\u{b5}s" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
+            "ns" => 1,
+            "us" | "\u{b5}s" => 1_000,
+            "ms" => 1_000_000,
+            "s" => NANOS,
+            "m" => 60 * NANOS,
+            "h" => 3600 * NANOS,
             _ => return None,
         };
-        total += amount * unit;
+        total = total.checked_add(nanos(amount, unit)?)?;
         rest = &rest[end..];
     }
-    (!text.is_empty()).then(|| Duration::try_from_secs_f64(total).ok()).flatten()
+    let seconds = u64::try_from(total / NANOS).ok().filter(|_| !text.is_empty())?;
+    Some(Duration::new(seconds, u32::try_from(total % NANOS).ok()?))
+}
+
+/// The nanoseconds of `1.5` units, to the last digit that counts.
+fn nanos(amount: &str, unit: u128) -> Option<u128> {
+    let (whole, part) = amount.split_once('.').unwrap_or((amount, ""));
+    // What follows is less than a nanosecond of any unit.
+    let part = part.get(..part.len().min(DIGITS))?;
+    let number = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u64>().ok() };
+    let is_number = !(whole.is_empty() && part.is_empty());
+    let whole = u128::from(number(whole).filter(|_| is_number)?).checked_mul(unit)?;
+    let part = u128::from(number(part)?) * unit / 10_u128.pow(u32::try_from(part.len()).ok()?);
+    whole.checked_add(part)
 }
 
 #[cfg(test)]
@@ -347,6 +364,11 @@ mod tests {
             ("500ms", Some(500)),
             ("1.5s", Some(1_500)),
             ("1h2m3s", Some(3_723_000)),
+            (".5m", Some(30_000)),
+            ("10000000003ms", Some(10_000_000_003)),
+            ("9999999999999999999h", None),
+            ("0.1.2s", None),
+            (".s", None),
             ("", None),
             ("-5s", None),
             ("5 s", None),

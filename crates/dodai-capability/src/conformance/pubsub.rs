@@ -254,7 +254,7 @@ async fn a_forgotten_group_is_gone(broker: &dyn Broker) {
 
 async fn peek(broker: &dyn Broker, topic: &str, group: &str, after: Option<&str>) -> Vec<Peeked> {
     let (topic, group) = (topic.to_owned(), group.to_owned());
-    let wanted = Peek { topic, group, after: after.map(str::to_owned), limit: 2 };
+    let wanted = Peek { topic, group, after: after.map(str::to_owned), limit: 2, most: 5 };
     broker.peek(wanted).await.expect("a look")
 }
 
@@ -287,6 +287,12 @@ async fn looking_takes_nothing(broker: &dyn Broker) {
         assert_eq!(done(take(&mut other).await).await, data, "looking took nothing");
     }
     done(take(&mut subscription).await).await;
+    publish(broker, "look", "longer").await;
+    let long = &peek(broker, "look", "g", None).await[0];
+    assert_eq!((&*long.message.data, long.bytes), (&b"longe"[..], 6), "so many bytes as are wanted");
+    for subscription in [&mut subscription, &mut other] {
+        assert_eq!(done(take(subscription).await).await, "longer");
+    }
 }
 
 async fn a_message_is_moved_once(broker: &dyn Broker) {

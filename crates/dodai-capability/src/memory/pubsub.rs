@@ -268,8 +268,13 @@ impl Topics {
         let after = wanted.after.as_deref().and_then(|after| after.parse::<u64>().ok());
         let rest = group.into_iter().flat_map(|group| group.pending.range(after.map_or(0, |at| at + 1)..));
         let fresh = rest.map(|(_, one)| one).filter(|one| one.stored.expires.is_none_or(|at| at > now));
+        let cut = |mut message: Message| {
+            message.data.truncate(wanted.most);
+            message
+        };
         let shown = |one: &Pending| Peeked {
-            message: one.stored.message.clone(),
+            message: cut(one.stored.message.clone()),
+            bytes: one.stored.message.data.len(),
             attempt: one.attempt,
             in_delivery: one.is_held(now),
         };

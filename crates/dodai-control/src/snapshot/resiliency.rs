@@ -78,10 +78,20 @@ pub(super) fn of_component(input: &Input<'_>, component: &dapr::Component) -> (P
             let timeout = timeout.map(|span| span.get()).filter(|span| !span.is_zero());
             patience.timeout = patience.timeout.or(timeout);
             let found = names.retry.as_ref().and_then(|name| policies.retries.get(name));
-            patience.retry = patience.retry.take().or(found.map(retry));
+            patience.retry = patience.retry.take().or(found.map(retry_of_component));
         }
     }
     (inbound, outbound)
+}
+
+/// daprd brings an event again whatever the app answered that is no success, unless the document names codes.
+fn retry_of_component(wanted: &dapr::DaprRetry) -> RetryPolicy {
+    let named = |matching: &dapr::RetryMatching| matching.http_status_codes.is_some();
+    let found = retry(wanted);
+    if wanted.matching.as_ref().is_some_and(named) {
+        return found;
+    }
+    RetryPolicy { statuses: (300..=599).collect(), ..found }
 }
 
 fn retry(retry: &dapr::DaprRetry) -> RetryPolicy {

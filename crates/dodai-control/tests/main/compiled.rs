@@ -413,7 +413,7 @@ fn components_that_a_configuration_denies_are_out_of_reach_of_its_apps() {
 
 #[test]
 fn a_resiliency_document_says_how_patient_one_is_with_a_component() {
-    let policies = "{timeouts: {t: 2s}, retries: {r: {duration: 1s, maxRetries: 3}, e: {policy: exponential, maxRetries: 1}}}";
+    let policies = "{timeouts: {t: 2s}, retries: {r: {duration: 1s, maxRetries: 3}, e: {policy: exponential, maxRetries: 1, matching: {httpStatusCodes: '503'}}}}";
     let targets =
         "{components: {db: {outbound: {timeout: t, retry: r}}, bus: {inbound: {timeout: t, retry: e}}}}";
     let text = app("a", "{name: http}")
@@ -426,10 +426,10 @@ fn a_resiliency_document_says_how_patient_one_is_with_a_component() {
     assert_eq!((&db.inbound, &bus.outbound), (&Patience::default(), &Patience::default()));
     let pauses = |patience: &Patience| {
         let retry = patience.retry.as_ref().expect("it is tried again");
-        (patience.timeout, retry.attempts, [retry.pause(0), retry.pause(1)])
+        (patience.timeout, retry.attempts, retry.statuses.len(), [retry.pause(0), retry.pause(1)])
     };
-    assert_eq!(pauses(&db.outbound), (Some(2 * SECOND), 3, [SECOND, SECOND]));
-    assert_eq!(pauses(&bus.inbound), (Some(2 * SECOND), 1, [SECOND / 2, SECOND]));
+    assert_eq!(pauses(&db.outbound), (Some(2 * SECOND), 3, 300, [SECOND, SECOND]));
+    assert_eq!(pauses(&bus.inbound), (Some(2 * SECOND), 1, 1, [SECOND / 2, SECOND]));
 }
 
 #[test]

@@ -426,7 +426,7 @@ impl Broker for Redis {
 
     fn peek(&self, wanted: Peek) -> Answer<'_, Result<Vec<Peeked>, Error>> {
         Answer::later(async move {
-            let Peek { topic, group, after, limit } = wanted;
+            let Peek { topic, group, after, limit, most } = wanted;
             let mut pipe = redis::pipe();
             let eval = pipe.cmd("EVAL").arg(PEEK).arg(1).arg(&topic).arg(group);
             eval.arg(after.filter(|after| is_id(after)).unwrap_or_default()).arg(limit);
@@ -434,8 +434,10 @@ impl Broker for Redis {
             let what = || format!("looking at messages of topic `{topic}`");
             let (seen,): (Vec<Seen>,) = self.0.link.ask(&what, &pipe, Again::Harmless).await?;
             let shown = |(id, attempt, held, fields): Seen| {
-                let message = message(&topic, &id, fields);
-                Peeked { message, attempt, in_delivery: held == 1 }
+                let mut message = message(&topic, &id, fields);
+                let bytes = message.data.len();
+                message.data.truncate(most);
+                Peeked { message, bytes, attempt, in_delivery: held == 1 }
             };
             Ok(seen.into_iter().map(shown).collect())
         })

@@ -3,9 +3,9 @@
 //! The file is the truth: nothing of it is kept in memory, so several sidecars of one app may share it. Of these the one
 //! that holds the lock file beside it runs the jobs; the system lets go of the lock when a process is killed.
 
-use std::fs::{DirBuilder, File as Plain, TryLockError};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::PathBuf;
+use std::fs::{DirBuilder, File as Plain, Permissions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +23,8 @@ use super::file::{Access, Durability, Failure, Files, Place, Tuning};
 const VERSION: i64 = 2;
 const TUNING: Tuning = Tuning { busy_timeout: Duration::from_secs(2), wal: true };
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// What a mode allows to others than the owner.
+const FOR_OTHERS: u32 = 0o077;
 
 const COLUMNS: &str = "id, name, schedule, due_time, ttl, repeats, retry_ms, retries, json, type_url, data, \
     expires_ms, tick_ms, due_ms, ticks, failures, last_ms, problem, created_ms";
@@ -56,6 +58,11 @@ impl Jobs {
                 // SQLite gives the files beside it the same mode.
                 let made = Plain::options().create(true).append(true).mode(0o600).open(&self.path);
                 made.map_err(|error| self.fault("making the file", error))?;
+                for beside in ["", "-wal", "-shm"] {
+                    let mut path = self.path.clone().into_os_string();
+                    path.push(beside);
+                    make_private(path.as_ref());
+                }
                 let file = self.files.open(&Place::File(self.path.clone()), TUNING).await?;
                 let access = Access::new(file, TIMEOUT);
                 let name = self.path.display().to_string();
@@ -90,6 +97,7 @@ impl Jobs {
         let path = self.path.with_extension("lock");
         let opened = Plain::options().create(true).truncate(false).write(true).mode(0o600).open(path);
         let file = opened.map_err(|error| self.fault("opening its lock", error))?;
+        make_private(&self.path.with_extension("lock"));
         match file.try_lock() {
             Ok(()) => Ok(Some(hold.with(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -101,6 +109,20 @@ impl Jobs {
         let what =
             format!("jobs in {}: {what} failed; see that this user may write there", self.path.display());
         Fault::new(Kind::Unavailable, what).because(error)
+    }
+}
+
+/// Takes from others what they may do with a file, which may be older than this rule. Where that is somebody else's to
+/// say it stays, with a warning.
+fn make_private(path: &Path) {
+    let Ok(about) = std::fs::metadata(path) else { return };
+    let mode = about.permissions().mode();
+    if mode & FOR_OTHERS == 0 {
+        return;
+    }
+    if let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(mode & !FOR_OTHERS)) {
+        let path = path.display();
+        tracing::warn!("others may look at the jobs in {path}, and that cannot be changed: {error}");
     }
 }
 

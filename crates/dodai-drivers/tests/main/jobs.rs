@@ -164,11 +164,28 @@ async fn a_file_is_made_with_the_first_job_and_outlives_its_process() {
     std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set");
     let store = Jobs::new(open.join("jobs.db"), true);
     put(&store, APP, job("j", "1s")).await;
-    let _held = store.hold(APP).await.expect("held").expect("nobody else");
+    let held = store.hold(APP).await.expect("held").expect("nobody else");
+    let are_own = || {
+        let entries: Vec<_> = std::fs::read_dir(&open).expect("a folder").flatten().collect();
+        for entry in &entries {
+            let mode =
+                std::os::unix::fs::PermissionsExt::mode(&entry.metadata().expect("there").permissions());
+            assert_eq!(mode & 0o777, 0o600, "{:?}", entry.file_name());
+        }
+        entries.len()
+    };
+    let count = are_own();
+    // A file that was open to others is so no longer, nor is what lies beside it while another process has it open.
     for entry in std::fs::read_dir(&open).expect("a folder").flatten() {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&entry.metadata().expect("there").permissions());
-        assert_eq!(mode & 0o777, 0o600, "{:?}", entry.file_name());
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        std::fs::set_permissions(entry.path(), mode).expect("set");
     }
+    drop(held);
+    let other = Jobs::new(open.join("jobs.db"), true);
+    assert!(other.get(APP, "j").await.expect("read").is_some());
+    let _held = other.hold(APP).await.expect("held").expect("nobody else");
+    assert_eq!(are_own(), count);
+    drop(store);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,12 +147,13 @@ impl Callbacks {
     pub async fn on_binding_event(
         &self,
         app: &AppId,
+        timeout: Duration,
         span: Span,
         event: BindingEventRequest,
     ) -> Result<BindingEventResponse, Unanswered> {
-        let channel = self.channel(app, self.timeout, span);
+        let channel = self.channel(app, timeout, span);
         let mut client = AppCallbackClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Callbacks::within(self.timeout, app, client.on_binding_event(event)).await
+        Callbacks::within(timeout, app, client.on_binding_event(event)).await
     }
 
     /// Brings an event.

@@ -13,7 +13,7 @@ use dodai_core::id::AppId;
 use dodai_core::trace::Span;
 use http::header::{CONTENT_TYPE, HOST};
 use http::response::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use tokio::time::Instant;
 
 pub(crate) use grpc::Unanswered;
@@ -33,9 +33,16 @@ pub(crate) struct Ask<'a> {
     /// Path and query, with the leading slash.
     pub path: &'a str,
     pub content_type: &'static str,
-    pub trace_state: Option<String>,
+    /// Beside those that every call has; those win.
+    pub headers: HeaderMap,
     pub body: Bytes,
     pub span: Span,
+}
+
+/// What the trace that a call belongs to says of itself, as a header; nothing if it says what no header holds.
+pub(crate) fn trace_state(said: Option<String>) -> HeaderMap {
+    let value = said.and_then(|state| HeaderValue::try_from(state).ok());
+    value.map(|value| (HeaderName::from_static("tracestate"), value)).into_iter().collect()
 }
 
 /// Calls apps.
@@ -100,13 +107,11 @@ fn call_of(app: &AppId, ask: Ask<'_>, deadline: Instant) -> Result<Call, Failure
     let request =
         Request::builder().method(ask.method.clone()).uri(uri).body(()).map_err(|error| bad(&error))?;
     let (mut head, ()) = request.into_parts();
+    head.headers = ask.headers;
     if let Ok(host) = HeaderValue::try_from(authority) {
         head.headers.insert(HOST, host);
     }
     head.headers.insert(CONTENT_TYPE, HeaderValue::from_static(ask.content_type));
-    if let Some(state) = ask.trace_state.and_then(|state| HeaderValue::try_from(state).ok()) {
-        head.headers.insert(HeaderName::from_static("tracestate"), state);
-    }
     let mut context = Context::new(Caller::Base, ask.span);
     context.deadline = Some(deadline.into_std());
     Ok(Call { head, body: Body::full(ask.body), context })

@@ -62,7 +62,7 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
             method: Method::GET,
             path: "/dapr/subscribe",
             content_type: "application/json",
-            trace_state: None,
+            headers: HeaderMap::new(),
             body: Bytes::new(),
             span: Span::root(false),
         };

@@ -14,7 +14,7 @@ use dodai_core::failure::Failure;
 use dodai_core::trace::Span;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -188,7 +188,7 @@ impl Worker {
             method: Method::POST,
             path,
             content_type: "application/json",
-            trace_state: None,
+            headers: HeaderMap::new(),
             body: self.envelope(deliveries, events),
             span,
         };

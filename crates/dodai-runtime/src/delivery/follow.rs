@@ -12,7 +12,7 @@ use dodai_capability::configuration::{Change, Item, Subscription};
 use dodai_core::failure::Kind as FailureKind;
 use dodai_core::task::Kind;
 use dodai_core::trace::Span;
-use http::Method;
+use http::{HeaderMap, Method};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -213,7 +213,7 @@ impl Follow {
                 method: Method::POST,
                 path: &path,
                 content_type: "application/json",
-                trace_state: None,
+                headers: HeaderMap::new(),
                 body: body.clone(),
                 span: Span::root(false),
             };

@@ -20,7 +20,7 @@ use dodai_core::trace::Span;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ use super::plan::Plan;
 use super::stream::Reader;
 use super::verdict::{Verdict, verdict};
 use super::{Deliveries, Inner};
-use crate::callback::{Ask, is_unreachable};
+use crate::callback::{Ask, is_unreachable, trace_state};
 use crate::components::{Block, Live};
 
 /// How long an app that is ready but cannot be reached is left alone.
@@ -100,7 +100,7 @@ struct Parcel<'a> {
     path: &'a str,
     body: Bytes,
     span: Span,
-    trace_state: Option<String>,
+    headers: HeaderMap,
 }
 
 impl Worker {
@@ -358,8 +358,8 @@ impl Worker {
         let span = parent.and_then(|text| Span::parse(text.as_bytes())).map(|parent| parent.child());
         let body = if self.plan.is_raw() { event.to_bytes() } else { delivery.message.data.clone() };
         let span = span.unwrap_or_else(|| Span::root(false));
-        let trace_state = event.text("tracestate");
-        let parcel = Parcel { event: &event, path, body, span, trace_state };
+        let headers = trace_state(event.text("tracestate"));
+        let parcel = Parcel { event: &event, path, body, span, headers };
         loop {
             match self.push(&parcel, &delivery).await {
                 Ok(Verdict::Taken) => return self.settle(delivery, pubsub::Verdict::Ack).await,
@@ -403,7 +403,7 @@ impl Worker {
             method: Method::POST,
             path: parcel.path,
             content_type: event::MEDIA_TYPE,
-            trace_state: parcel.trace_state.clone(),
+            headers: parcel.headers.clone(),
             body: parcel.body.clone(),
             span: parcel.span,
         };

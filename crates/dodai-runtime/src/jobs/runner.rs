@@ -14,7 +14,7 @@ use dodai_proto::apps::dapr::proto::runtime::v1::JobEventRequest;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -251,7 +251,7 @@ impl Runner {
             method: Method::POST,
             path: &path,
             content_type,
-            trace_state: None,
+            headers: HeaderMap::new(),
             body,
             span: Span::root(false),
         };

@@ -1,13 +1,14 @@
 //! Output bindings asked by apps, events of input bindings brought to them.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use dodai_capability::binding::{Error, Event, Events, Input, Output, Request, Response, Source};
 use dodai_capability::component::{Capabilities, Context, Error as Refusal, Opening, Registry, Spec};
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::{Answer, Metadata};
-use dodai_core::snapshot::{App, Resource};
+use dodai_core::snapshot::{App, Resource, RetryPolicy};
 use dodai_proto::apps::dapr::proto::common::v1::StateItem;
 use dodai_proto::apps::dapr::proto::runtime::v1::binding_event_response::BindingEventConcurrency;
 use dodai_proto::apps::dapr::proto::runtime::v1::{
@@ -15,6 +16,7 @@ use dodai_proto::apps::dapr::proto::runtime::v1::{
 };
 use dodai_runtime::Settings;
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 use tonic::Code;
 
 use crate::callbacks::{SERVICE, answered, message, refused};
@@ -130,18 +132,83 @@ async fn events_are_brought_to_apps_that_take_them() {
     });
     world.runtime.app_ready(&app("shop/cart"), true);
     world.until("read", || echo.events.receiver_count() == 1).await;
-    let event = Event { data: Bytes::from_static(b"{\"n\":1}"), ..Event::default() };
-    echo.events.send(event).expect("heard");
+    let metadata = Metadata::from([("readTimeUTC".to_owned(), "now".to_owned())]);
+    echo.events.send(Event { data: Bytes::from_static(b"{\"n\":1}"), metadata }).expect("heard");
     world.until("brought", || !echo.asked.lock().expect("not poisoned").is_empty()).await;
     let brought = world.seen_at("/from/door");
     let calls: Vec<_> = brought.iter().map(|seen| (seen.method.as_str(), &*seen.body)).collect();
     assert_eq!(calls, [("OPTIONS", &b""[..]), ("POST", &b"{\"n\":1}"[..])]);
+    assert_eq!(brought[1].headers["readtimeutc"], "now");
+    assert_eq!(brought[1].headers["content-type"], "application/json");
     assert_eq!(world.cart("GET", "/v1.0/state/store/k", "").await.body, "[1]");
     let asked = echo.asked.lock().expect("not poisoned")[0].clone();
     assert_eq!((asked.operation.as_str(), &*asked.data), ("create", &b"\"passed on\""[..]));
     // An app that has gone is brought nothing.
     world.runtime.app_ready(&app("shop/cart"), false);
     world.until("left", || echo.events.receiver_count() == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_brought_as_often_as_documents_say() {
+    for speaks_grpc in [false, true] {
+        let cart = App { grpc_callbacks: speaks_grpc, ..App::new(app("shop/cart")) };
+        let (world, echo) = world_of(cart.clone(), &[("direction", "input")]).await;
+        let mut door = component("door", "bindings.echo", &[("direction", "input")]);
+        door.inbound.timeout = Some(Duration::from_secs(2));
+        door.inbound.retry = Some(RetryPolicy {
+            attempts: 2,
+            statuses: vec![503],
+            on: None,
+            backoff: Duration::from_secs(7),
+            constant: true,
+            max_backoff: None,
+            budget_percent: 100,
+            min_per_second: 100,
+        });
+        world.apply(vec![Resource::Component(door), Resource::App(cart)]).await;
+        let path = if speaks_grpc { format!("{SERVICE}OnBindingEvent") } else { "/door".to_owned() };
+        let seen: Arc<Mutex<Vec<(Instant, Duration)>>> = Arc::default();
+        let (times, mut statuses) = (seen.clone(), vec![404, 503, 503, 503, 200, 503]);
+        let own = path.clone();
+        world.script_all(move |seen| {
+            if seen.path != own {
+                return if speaks_grpc { refused("12") } else { reply(404, "") };
+            }
+            let now = Instant::now();
+            times
+                .lock()
+                .expect("not poisoned")
+                .push((now, seen.context.deadline.expect("one") - now.into_std()));
+            match statuses.pop().expect("a status") {
+                200 if speaks_grpc => answered(&BindingEventResponse::default()),
+                404 if speaks_grpc => answered(&BindingEventResponse::default()),
+                _ if speaks_grpc => refused("14"),
+                status => reply(status, ""),
+            }
+        });
+        world.runtime.app_ready(&app("shop/cart"), true);
+        world.until("read", || echo.events.receiver_count() == 1).await;
+        let brought = async |count: usize| {
+            echo.events.send(Event::default()).expect("heard");
+            world.until("brought", || world.seen_at(&path).len() == count).await;
+        };
+        // One that is taken at the second try; one that is given up after the third; one that is not tried again.
+        brought(2).await;
+        brought(5).await;
+        brought(6).await;
+        let seen = seen.lock().expect("not poisoned").clone();
+        assert!(seen.iter().all(|(_, left)| *left == Duration::from_secs(2)), "{seen:?}");
+        let between = |a: usize, b: usize| seen[b].0 - seen[a].0 >= Duration::from_secs(7);
+        assert!(between(0, 1) && between(2, 3) && between(3, 4), "{seen:?}");
+        // What waits to be tried again does not keep the base from its end.
+        world.script_all(move |_| if speaks_grpc { refused("14") } else { reply(503, "") });
+        brought(7).await;
+        let start = Instant::now();
+        world.runtime.app_ready(&app("shop/cart"), false);
+        world.until("left", || echo.events.receiver_count() == 0).await;
+        assert!(start.elapsed() < Duration::from_secs(7));
+        assert_eq!(world.seen_at(&path).len(), 7);
+    }
 }
 
 #[tokio::test(start_paused = true)]

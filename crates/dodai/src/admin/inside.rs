@@ -44,7 +44,7 @@ pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Re
         }
         Wish::Peek { topic, group, after, limit } => {
             let opened = broker()?;
-            let found = opened.serves.peek(Peek { topic, group, after, limit }).await;
+            let found = opened.serves.peek(Peek { topic, group, after, limit, most: MAX_SHOWN }).await;
             let found = found.map_err(|error| refused(error.code(), &error))?;
             let (items, next) = page(found, limit);
             told(&WaitingPage { items, next })
@@ -117,13 +117,19 @@ fn page(found: Vec<Peeked>, limit: usize) -> (Vec<Waiting>, Option<String>) {
 }
 
 fn shown(one: Peeked) -> Waiting {
-    let Peeked { message, attempt, in_delivery } = one;
-    let text = std::str::from_utf8(&message.data).ok();
-    let end = text.map_or(0, |text| text.floor_char_boundary(MAX_SHOWN));
+    let Peeked { message, bytes, attempt, in_delivery } = one;
+    let text = match std::str::from_utf8(&message.data) {
+        Ok(text) => Some(text),
+        // What is cut off may end within a character.
+        Err(error) if error.error_len().is_none() && message.data.len() < bytes => {
+            std::str::from_utf8(&message.data[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    };
     let published = message.published.duration_since(UNIX_EPOCH).unwrap_or_default();
     Waiting {
-        text: text.map(|text| text[..end].to_owned()),
-        bytes: message.data.len(),
+        text: text.map(str::to_owned),
+        bytes,
         id: message.id,
         content_type: message.content_type,
         metadata: message.metadata.into_iter().collect(),
@@ -155,14 +161,22 @@ mod tests {
             message: pubsub::Message {
                 id: id.to_string(),
                 topic: "t".to_owned(),
-                data: vec![b'x'; bytes].into(),
+                data: vec![b'x'; bytes.min(MAX_SHOWN)].into(),
                 content_type: None,
                 metadata: Default::default(),
                 published: SystemTime::now(),
             },
+            bytes,
             attempt: 0,
             in_delivery: false,
         };
+        let cut = |data: &'static [u8], bytes: usize| {
+            let mut one = message(1, 0);
+            (one.message.data, one.bytes) = (data.into(), bytes);
+            shown(one).text
+        };
+        assert_eq!(cut(b"a\xe2\x82", 9).as_deref(), Some("a"), "the rest of the character was cut off");
+        assert_eq!((cut(b"a\xe2\x82", 3), cut(b"\xffa", 9)), (None, None), "no text");
         let check = |count: usize, bytes: usize, expect: usize, next: Option<&str>| {
             let (items, found) = page((1..=count).map(|id| message(id, bytes)).collect(), 500);
             assert_eq!((items.len(), found.as_deref()), (expect, next), "{count} of {bytes}");

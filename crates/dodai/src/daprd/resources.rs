@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use dodai_api::{Code, Document, Located, Problem, Project};
+use dodai_api::{Code, Document, Located, Problem, Read, Source};
 use dodai_core::id::Name;
 
 use crate::exit::Failed;
@@ -16,13 +16,29 @@ use crate::validate::{self, File};
 /// A document is not valid.
 pub fn read(files: &[File], output: &Output) -> anyhow::Result<Vec<Located<Document>>> {
     let mut project = validate::read(files);
-    pass_over_unknown_kinds(&mut project);
+    pass_over_unknown_kinds(&mut project.read);
     project.read.warnings.retain(|problem| !is_beside_the_point(problem));
     validate::report(&project, files, output);
     if !project.read.errors.is_empty() {
         bail!(Failed::Invalid);
     }
-    let mut documents = project.read.documents;
+    Ok(of_dapr(project.read.documents))
+}
+
+/// The same, each document by itself, with all problems.
+pub fn read_each(files: &[File]) -> (Vec<Located<Document>>, Vec<Problem>) {
+    let mut all = Read::default();
+    for file in files.iter().filter(|file| dodai_api::mentions_us(&file.bytes)) {
+        let one = dodai_api::read(&Source { name: &file.name, bytes: &file.bytes });
+        all.documents.extend(one.documents);
+        all.errors.extend(one.errors);
+        all.warnings.extend(one.warnings);
+    }
+    pass_over_unknown_kinds(&mut all);
+    (of_dapr(all.documents), all.errors.into_iter().chain(all.warnings).collect())
+}
+
+fn of_dapr(mut documents: Vec<Located<Document>>) -> Vec<Located<Document>> {
     documents.retain(|one| {
         let kind = one.value.kind();
         if kind.is_strict() {
@@ -30,7 +46,7 @@ pub fn read(files: &[File], output: &Output) -> anyhow::Result<Vec<Located<Docum
         }
         !kind.is_strict()
     });
-    Ok(documents)
+    documents
 }
 
 /// The YAML files right in a folder, in name order, as daprd reads them.
@@ -80,11 +96,11 @@ pub fn app_name(setting: &str, id: &str) -> anyhow::Result<Name> {
 }
 
 /// Dapr has kinds that do not exist here; a folder that holds one is not wrong for that.
-fn pass_over_unknown_kinds(project: &mut Project) {
-    let (unknown, errors) =
-        std::mem::take(&mut project.read.errors).into_iter().partition(|one| one.code == Code::UnknownKind);
-    project.read.errors = errors;
-    project.read.warnings.extend::<Vec<_>>(unknown);
+fn pass_over_unknown_kinds(read: &mut Read) {
+    let (unknown, errors): (Vec<Problem>, _) =
+        std::mem::take(&mut read.errors).into_iter().partition(|one| one.code == Code::UnknownKind);
+    read.errors = errors;
+    read.warnings.extend(unknown.into_iter().map(Problem::warning));
 }
 
 /// What is said of a whole project, and not of one sidecar's part of it: other apps have sidecars of their own,

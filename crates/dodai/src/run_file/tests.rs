@@ -1,4 +1,4 @@
-use crate::environment::Environment;
+use dodai_api::Located;
 
 use super::*;
 
@@ -9,8 +9,8 @@ fn component(name: &str, kind: &str, setting: &str, value: &str) -> String {
     )
 }
 
-/// A folder with these files, and what is read of its `dapr.yaml`.
-fn read(files: &[(&str, &str)]) -> (PathBuf, Vec<Located<Document>>) {
+/// A folder with these files, and what its `dapr.yaml` comes to.
+fn check(files: &[(&str, &str)]) -> (PathBuf, Checked) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().canonicalize().unwrap();
     for (path, text) in files {
@@ -23,8 +23,21 @@ fn read(files: &[(&str, &str)]) -> (PathBuf, Vec<Located<Document>>) {
         home: Some(root.join("home")),
         runtime: Some(root.join("runtime")).filter(|path| path.is_dir()),
     };
-    let output = Output::plain(&Environment([].into()));
-    (root, path.read(&output).unwrap().read.documents)
+    let checked = path.check().unwrap();
+    (root, checked)
+}
+
+fn read(files: &[(&str, &str)]) -> (PathBuf, Vec<Located<Document>>) {
+    let (root, checked) = check(files);
+    assert_eq!(checked.read.errors, Vec::new());
+    (root, checked.read.documents)
+}
+
+/// Every problem of a `dapr.yaml` with these files beside it, by paths from its folder.
+fn told(files: &[(&str, &str)]) -> String {
+    let (root, Checked { read, .. }) = check(files);
+    let all = read.errors.iter().chain(&read.warnings).map(|problem| format!("{problem}\n"));
+    all.collect::<String>().replace(&format!("{}/", root.display()), "")
 }
 
 /// The first setting of each component by its name.
@@ -119,4 +132,86 @@ fn what_it_is_made_of_is_watched_wherever_it_lies() {
     assert_eq!(files, expect);
     write("shop/dapr.yaml", "version: 9\n");
     assert_eq!(path.files(), std::slice::from_ref(&path.file));
+}
+
+#[test]
+fn every_problem_is_told_at_once_with_its_line() {
+    let file = "version: 1
+common: {resourcesPath: none, configFilePath: none.yaml}
+apps:
+  - {appID: a, appDirPath: one}
+  - appID: My_App
+    appDirPath: one
+  - appDirPath: nowhere
+  - {appID: a, appDirPath: one}
+  - {appID: b, appDirPath: one, resourcesPaths: [own, gone], configFilePath: gone.yaml, command: ['']}
+  - {appID: c, appDirPath: one, resourcesPath: own}
+";
+    let files = [
+        ("dapr.yaml", file),
+        ("one/own/a.yaml", "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: a}\nspec: {}\n"),
+    ];
+    let expect = r#"dapr.yaml:2:25: common.resourcesPath: there is no folder none; write its path from the folder of this file
+dapr.yaml:2:47: common.configFilePath: there is no file none.yaml
+dapr.yaml:5:12: apps[1].appID: appID My_App: an app's name stands in host names here; write appID my-app, and invoke it by that name
+dapr.yaml:7:17: apps[2].appDirPath: there is no folder nowhere; write its path from the folder of this file
+dapr.yaml:8:13: apps[3].appID: there are two apps `a`, the first is `apps[0]`; give one another `appID`
+dapr.yaml:9:55: apps[4].resourcesPaths[1]: there is no folder one/gone; write its path from the folder of the app
+dapr.yaml:9:78: apps[4].configFilePath: there is no file one/gone.yaml
+dapr.yaml:9:98: apps[4].command: the command is empty; write the program and its arguments as a list, for example `["./server", "--port", "80"]`
+one/own/a.yaml:4:1: spec.type: this key is missing; add `type:`
+"#;
+    assert_eq!(told(&files), expect);
+}
+
+#[test]
+fn what_an_app_names_must_be_in_what_it_reads() {
+    let subscription = |topic: &str, pubsub: &str, more: &str| {
+        format!(
+            "apiVersion: dapr.io/v2alpha1\nkind: Subscription\nmetadata: {{name: {topic}}}\nspec: {{topic: {topic}, \
+             pubsubname: {pubsub}, routes: {{default: /}}}}\n{more}"
+        )
+    };
+    let pubsub = component("pubsub", "pubsub.in-memory", "a", "b");
+    let secret = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: keyed}\nspec: {type: state.redis, \
+                  version: v1, metadata: [{name: redisPassword, secretKeyRef: {name: a, key: b}}]}\nauth: {secretStore: vault}\n";
+    let file = "version: 1
+common: {resourcesPath: all}
+apps: [{appDirPath: one}, {appDirPath: two, resourcesPath: own}, {appDirPath: three}]
+";
+    let files = [
+        ("dapr.yaml", file),
+        ("one/app.py", ""),
+        ("three/app.py", ""),
+        ("all/pubsub.yaml", &(pubsub.clone() + "scopes: [one, three, tow]\n")),
+        ("all/orders.yaml", &subscription("orders", "pubsub", "scopes: [one]\n")),
+        ("all/typo.yaml", &subscription("typo", "pubsubb", "")),
+        ("all/keyed.yaml", secret),
+        ("two/own/late.yaml", &subscription("late", "pubsub", "scopes: [two, one]\n")),
+        ("two/own/vault.yaml", &component("vault", "secretstores.local.env", "a", "b")),
+        ("two/own/odd.yaml", &component("odd", "state.odd", "a", "b")),
+    ];
+    let expect = "all/keyed.yaml:5:21: warning: auth.secretStore: for `one`, `three`: there is no Component `vault` in namespace `default`; it is at two/own/vault.yaml:3, which `two` may use: name its folder in `resourcesPaths`, and the app in its `scopes` if it has any
+all/pubsub.yaml:5:22: warning: scopes[2]: there is no app `tow` in the file; its apps are `one`, `three`, `two`
+all/typo.yaml:4:33: warning: spec.pubsubname: for `one`, `three`: there is no Component `pubsubb` in namespace `default`; did you mean `pubsub`?
+two/own/late.yaml:4:33: warning: spec.pubsubname: for `two`: there is no Component `pubsub` in namespace `default`; it is at all/pubsub.yaml:3, which `one`, `three` may use: name its folder in `resourcesPaths`, and the app in its `scopes` if it has any
+two/own/late.yaml:5:15: warning: scopes[1]: the app `one` does not read the folder that this lies in; name the folder in its `resourcesPaths`, or take it out of `scopes`
+two/own/odd.yaml:4:14: warning: spec.type: no driver of this build serves `state.odd`: the component will not come up; of `state` there are ";
+    let told_of_it = told(&files);
+    assert_eq!(told_of_it.get(..expect.len()), Some(expect), "{told_of_it}");
+    // What each app reads twice, in folders of its own, is one document if it is the same.
+    let twice = "version: 1\napps: [{appDirPath: one, resourcesPaths: [x, y]}, {appDirPath: two, resourcesPath: ../one/x}]\n";
+    let other = component("pubsub", "pubsub.redis", "a", "b");
+    let both = |second: &str| {
+        told(&[
+            ("dapr.yaml", twice),
+            ("two/app.py", ""),
+            ("one/x/pubsub.yaml", &pubsub),
+            ("one/y/again.yaml", second),
+        ])
+    };
+    assert_eq!(both(&pubsub), "");
+    let expect = "one/y/again.yaml:3:18: metadata.name: Component/default/pubsub is not the one of one/x/pubsub.yaml:3; app `one` reads both: remove one, or give it another name
+";
+    assert_eq!(both(&other), expect);
 }

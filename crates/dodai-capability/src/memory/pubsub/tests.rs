@@ -93,7 +93,7 @@ async fn a_move_takes_no_room_and_one_that_fails_leaves_everything_where_it_is()
     }
     let letters = async || {
         let (topic, group) = ("letters".to_owned(), NO_GROUP.to_owned());
-        broker.peek(Peek { topic, group, after: None, limit: 9 }).await.unwrap()
+        broker.peek(Peek { topic, group, after: None, limit: 9, most: 9 }).await.unwrap()
     };
     let before = letters().await;
     let replay = async |to: &str| {
@@ -110,7 +110,7 @@ async fn a_move_takes_no_room_and_one_that_fails_leaves_everything_where_it_is()
     let mut first = broker.subscribe(Subscribe::new("full", "g")).await.unwrap();
     first.next().await.expect("open").unwrap().settle(Verdict::Ack).await.unwrap();
     broker.publish(Publish::new("full", "3")).await.unwrap();
-    let shared = Peek { topic: "full".into(), group: "h".into(), after: None, limit: 1 };
+    let shared = Peek { topic: "full".into(), group: "h".into(), after: None, limit: 1, most: 9 };
     let id = broker.peek(shared.clone()).await.unwrap()[0].message.id.clone();
     let [topic, group, to] = ["full", "h", "empty"].map(str::to_owned);
     assert_eq!(broker.replay(Replay { topic, group, id, to }).await.expect_err("no room").code(), "full");

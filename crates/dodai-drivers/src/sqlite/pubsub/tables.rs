@@ -11,6 +11,9 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::sqlite::file::Failure;
 
+/// More bytes than SQLite keeps of anything.
+const WHOLE: i64 = 1 << 31;
+
 /// The statements, with the table names filled in.
 pub struct Tables {
     table: String,
@@ -104,8 +107,8 @@ impl Tables {
                  WHERE p.group_id = ?1 AND p.due_ms <= ?2 ORDER BY p.message_id LIMIT 2"
             ),
             rest: format!(
-                "SELECT m.id, p.attempt, m.expires_ms, m.data, m.content_type, m.metadata, m.published_ms, \
-                 p.mark <> 0 AND p.due_ms > ?4 FROM {pending} p JOIN {messages} m ON m.id = p.message_id \
+                "SELECT m.id, p.attempt, m.expires_ms, substr(m.data, 1, ?5), m.content_type, m.metadata, \
+                 m.published_ms, p.mark <> 0 AND p.due_ms > ?4, length(m.data) FROM {pending} p JOIN {messages} m ON m.id = p.message_id \
                  WHERE p.group_id = ?1 AND p.message_id > ?2 AND m.expires_ms > ?4 \
                  ORDER BY p.message_id LIMIT ?3"
             ),
@@ -305,9 +308,11 @@ impl Tables {
         let after = wanted.after.as_deref().and_then(|after| after.parse().ok()).unwrap_or(0_i64);
         let limit = i64::try_from(wanted.limit).unwrap_or(i64::MAX);
         let mut statement = connection.prepare_cached(&self.rest)?;
-        let rows = statement.query_map((group, after, limit, now_ms), |row| {
+        let most = i64::try_from(wanted.most).unwrap_or(WHOLE).min(WHOLE);
+        let rows = statement.query_map((group, after, limit, now_ms, most), |row| {
             let Row { attempt, message, .. } = read(row, &wanted.topic)?;
-            Ok(Peeked { message, attempt, in_delivery: row.get(7)? })
+            let bytes = usize::try_from(row.get::<_, i64>(8)?).unwrap_or(usize::MAX);
+            Ok(Peeked { message, bytes, attempt, in_delivery: row.get(7)? })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
@@ -324,9 +329,10 @@ impl Tables {
         let gone = Ok((Replayed::Gone, Vec::new()));
         let Some(group) = self.group(connection, &wanted.topic, &wanted.group)? else { return gone };
         let Ok(id) = wanted.id.parse::<i64>() else { return gone };
-        let found = connection.prepare_cached(&self.rest)?.query_row((group, id - 1, 1, now_ms), |row| {
-            Ok((read(row, &wanted.topic)?, row.get::<_, bool>(7)?))
-        });
+        let found =
+            connection.prepare_cached(&self.rest)?.query_row((group, id - 1, 1, now_ms, WHOLE), |row| {
+                Ok((read(row, &wanted.topic)?, row.get::<_, bool>(7)?))
+            });
         let message = match found.optional()? {
             Some((row, _)) if row.id != id => return gone,
             None => return gone,
