@@ -30,6 +30,7 @@ targets! {
     line_format
     messages
     proxy_protocol
+    schedules
     socks
     template
     tokens

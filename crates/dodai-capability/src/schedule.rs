@@ -156,7 +156,7 @@ fn has(set: u64, value: i8) -> bool {
 impl Cron {
     fn next(&self, after: SystemTime) -> Option<SystemTime> {
         let after = Timestamp::try_from(after).ok()?;
-        let local = after.to_zoned(self.zone.clone()).datetime();
+        let local = self.local(after);
         let from = local.with().subsec_nanosecond(0).build().ok()?.checked_add(1.second()).ok()?;
         let found = self.find(from, after);
         // Where the clocks go back before that, the day goes on from an earlier time.
@@ -167,6 +167,19 @@ impl Cron {
             self.find(from, turn.checked_sub(1.nanosecond()).ok()?)
         });
         found.into_iter().chain(again).min().map(SystemTime::from)
+    }
+
+    /// The local time. Right behind an hour that the clocks skip it is one of that hour, which is still taken as the one
+    /// behind it.
+    fn local(&self, at: Timestamp) -> DateTime {
+        let now = self.zone.to_datetime(at);
+        let skipped = || {
+            let turn = self.zone.preceding(at.checked_add(1.nanosecond()).ok()?).next()?.timestamp();
+            let before = self.zone.to_offset(turn.checked_sub(1.nanosecond()).ok()?).to_datetime(at);
+            let is_skipped = at.duration_since(turn) < now.duration_since(before);
+            is_skipped.then_some(before)
+        };
+        skipped().unwrap_or(now)
     }
 
     /// The first time that counts, from a local time on and after `after`.
@@ -300,6 +313,8 @@ mod tests {
         assert_eq!(next(berlin, "2026-01-01T00:00:00Z").as_deref(), Some("2026-01-01T01:30:00Z"));
         // 02:30 does not exist on 29 March 2026, and comes twice on 25 October.
         assert_eq!(next(berlin, "2026-03-29T00:00:00Z").as_deref(), Some("2026-03-29T01:30:00Z"));
+        assert_eq!(next(berlin, "2026-03-29T01:10:00Z").as_deref(), Some("2026-03-29T01:30:00Z"));
+        assert_eq!(next(berlin, "2026-03-29T01:30:00Z").as_deref(), Some("2026-03-30T00:30:00Z"));
         assert_eq!(next(berlin, "2026-10-24T23:00:00Z").as_deref(), Some("2026-10-25T00:30:00Z"));
         assert_eq!(next(berlin, "2026-10-25T00:30:00Z").as_deref(), Some("2026-10-26T01:30:00Z"));
         assert_eq!(Schedule::parse(berlin).expect("right").zone(), "Europe/Berlin");

@@ -43,8 +43,10 @@ struct Home {
 impl Home {
     fn new() -> Home {
         need(&["python3"]);
-        let files = [("crates/dodai/tests/peers/dapr-cli.mod", "go.mod")];
-        let build = ["go", "build", "-mod=mod", "-o", "dapr", "github.com/dapr/cli"];
+        let peers = "crates/dodai/tests/peers";
+        let (module, sums) = (format!("{peers}/dapr-cli.mod"), format!("{peers}/dapr-cli.sum"));
+        let files = [(&*module, "go.mod"), (&sums, "go.sum")];
+        let build = ["go", "build", "-mod=readonly", "-o", "dapr", "github.com/dapr/cli"];
         let cli = built("../tools/dapr-cli-1.16.5", &["go"], &files, &build, "dapr").join("dapr");
         let world = World::new();
         world.write("home/.dapr/components/pubsub.yaml", PUBSUB);
