@@ -99,6 +99,12 @@ fn ends_of_connections(site: &Site, port: u16) {
     assert!(old.starts_with("HTTP/1.1 200 ") && old.ends_with("plain\n"), "{old}");
     let cut = site.command("curl", &["-sS", &format!("http://127.0.0.1:{port}/cut")]);
     assert_eq!(cut.status.code(), Some(18), "a cut body is seen as cut: {}", cut.all());
+    let short = get(port, "/cut-short");
+    assert_eq!(
+        (short.status(), short.header("dodai-failure")),
+        (502, Some("reset")),
+        "of a short one nothing was sent"
+    );
     let mut early = Wire::to(port);
     early.send(request("POST", "/early", "Content-Length: 50000000\r\n"));
     let _until_refused = (0..100).all(|_| early.try_send(vec![0; 65536]));

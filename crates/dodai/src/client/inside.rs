@@ -125,10 +125,13 @@ pub struct Group {
 }
 
 impl Group {
+    fn waiting(&self) -> String {
+        format!("{}&group={}", self.path(""), encode(&self.group))
+    }
+
     fn path(&self, rest: &str) -> String {
-        let Group { pubsub, topic, group } = self;
-        let (component, query) = (encode(&pubsub.component), pubsub.query());
-        format!("/v1/topics/{component}/{}{rest}{query}&group={}", encode(topic), encode(group))
+        let (component, query) = (encode(&self.pubsub.component), self.pubsub.query());
+        format!("/v1/topics/{component}/{}{rest}{query}", encode(&self.topic))
     }
 }
 
@@ -210,7 +213,7 @@ pub async fn topic(connection: &Connection, command: &Topic, output: &Output) ->
             );
         }
         Topic::Peek { group, limit } => {
-            let answer = list(connection, &group.path(""), (*limit).max(1)).await?;
+            let answer = list(connection, &group.waiting(), (*limit).max(1)).await?;
             let row = |item: &Value| {
                 let age = item["published_ms"].as_u64().map(|at| age(now_ms().saturating_sub(at)));
                 let data = text(item, "text").chars().take(SHOWN).collect();
@@ -238,7 +241,7 @@ async fn replay(
     output: &Output,
 ) -> anyhow::Result<()> {
     let ids = if all {
-        let waiting = list(connection, &group.path(""), MOST).await?;
+        let waiting = list(connection, &group.waiting(), MOST).await?;
         let items = waiting["items"].as_array().cloned().unwrap_or_default();
         items.iter().filter_map(|item| item["id"].as_str().map(str::to_owned)).collect()
     } else {

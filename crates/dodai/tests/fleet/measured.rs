@@ -204,8 +204,8 @@ fn jobs_and_locks_of_all_bases_are_listed_and_ended_from_the_command_line() {
     let asked = |path: &str, expect: &str| {
         until(path, || machines.dodai(&["call", "member", path]).out().starts_with(expect));
     };
-    asked("/later/report", "204");
-    asked("/later/again", "204");
+    asked("/schedule/report", "204");
+    asked("/schedule/again", "204");
     asked("/hold/door", "200 {\"success\":true}");
     let all = machines.json(&["ps"]);
     let base = all["items"][0]["base"].as_str().unwrap().to_owned();

@@ -56,7 +56,7 @@ class Member(BaseHTTPRequestHandler):
         elif words[:1] == ["publish"]:
             status, _ = api("POST", "/v1.0/publish/bus/news", {"text": words[1]})
             self.reply(f"{status}\n")
-        elif words[:1] == ["later"]:
+        elif words[:1] == ["schedule"]:
             status, _ = api("POST", f"/v1.0/jobs/{words[1]}", {"schedule": "@daily", "repeats": 9})
             self.reply(f"{status}\n")
         elif words[:1] == ["hold"]:

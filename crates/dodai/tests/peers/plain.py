@@ -102,8 +102,9 @@ async def answer(request, reader, writer):
     elif path == "/close":
         writer.write(head("200 OK", "Connection: close") + b"until the end")
         return False
-    elif path == "/cut":
-        writer.write(head("200 OK", "Content-Length: 100") + b"only this")
+    elif path in ("/cut", "/cut-short"):
+        length = 100_000 if path == "/cut" else 100
+        writer.write(head("200 OK", f"Content-Length: {length}") + b"only this")
         return False
     elif path == "/drip":
         for byte in whole("drop by drop\n"):
