@@ -20,17 +20,33 @@ use crate::answer;
 use crate::live::Watch;
 use crate::opening::{self, tunnel, wanted};
 use crate::reach::{self, Reach, dial};
-use crate::request::{Asked, Side};
+use crate::request::{Asked, Request, Side};
 use crate::roll::{Facts, Speaks};
 use crate::serve_h1::Client;
 use crate::service::{Attempt, Endpoint, Place, Service, Verdict, Wish, now_nanos};
-use crate::spine::{self, Headers, Lap, Line, Outcome};
+use crate::spine::{self, Forward, Headers, Lap, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::{Broken, Wire};
 use crate::worker::Worker;
 
 /// How many newer tables one connection is opened by; no deploy follows another that fast.
 const RENEWALS: usize = 3;
+
+/// The tunnel after an upgrade: how many bytes went each way, and why it was cut, if it was.
+pub async fn upgraded(
+    client: &Client,
+    request: &Request,
+    forward: Option<&Forward>,
+    up: &Wire,
+    carry: Vec<u8>,
+    up_carry: Vec<u8>,
+) -> ([u64; 2], Option<Failure>) {
+    let head = request.parts().ok();
+    let watch = forward
+        .zip(head)
+        .map(|(forward, head)| client.worker.live.enter(&client.side, head, Some(forward.service.id())));
+    join(client, up, carry, up_carry, watch).await
+}
 
 /// Joins a client and an endpoint after an upgrade; how many bytes went each way. The carries are bytes that were read too
 /// early. `watch` may end it, and then says why.

@@ -176,7 +176,7 @@ async fn exchange(
         }
         Response::Upgraded => {
             let carry = std::mem::take(&mut *client.carry.borrow_mut());
-            let joined = upgraded(client, request, forward, &up, carry, up_carry);
+            let joined = pipe::upgraded(client, request, forward, &up, carry, up_carry);
             ([outcome.received, outcome.sent], outcome.failure) = Box::pin(joined).await;
             Ended::Answered(Next::Close)
         }
@@ -190,22 +190,6 @@ async fn exchange(
         Response::Cut(failure) => Ended::Cut(failure),
         Response::ClientGone => Ended::ClientGone,
     }
-}
-
-/// The tunnel after an upgrade: how many bytes went each way, and why it was cut, if it was.
-async fn upgraded(
-    client: &Client,
-    request: &Request,
-    forward: Option<&Forward>,
-    up: &Wire,
-    carry: Vec<u8>,
-    up_carry: Vec<u8>,
-) -> ([u64; 2], Option<Failure>) {
-    let head = request.parts().ok();
-    let watch = forward
-        .zip(head)
-        .map(|(forward, head)| client.worker.live.enter(&client.side, head, Some(forward.service.id())));
-    pipe::join(client, up, carry, up_carry, watch).await
 }
 
 /// What a broken connection to an endpoint means before any response byte.
@@ -469,13 +453,20 @@ impl Exchange<'_> {
     ) -> Result<(), Response> {
         let (client, worker) = (self.client, &self.client.worker);
         // Both in one write, as many endpoints send the two apart. As long as nothing was written, a body that
-        // breaks off is a failed try and not a cut response.
-        while matches!((&last.body, &last.flow), (Body::Copied(_), Flow::Length(1..=SHORT))) {
-            client.deadline.set_at(patience.due());
-            let used = match self.arrived(self.next_bytes().await, last, patience, target) {
-                Err(Response::Cut(failure)) => return Err(Response::Failed(failure)),
-                found => found?,
-            };
+        // breaks off is a failed try and not a cut response. It waits no longer than the head itself could have been
+        // waited for, and not while the client still sends: that may wait for the head.
+        while self.uploaded.get()
+            && matches!((&last.body, &last.flow), (Body::Copied(_), Flow::Length(1..=SHORT)))
+        {
+            let waited = self.next_bytes().await;
+            if matches!(waited, Waited::Broken(Broken::TimedOut)) {
+                client.deadline.set_at(patience.due());
+                break;
+            }
+            let used = self.arrived(waited, last, patience, target).map_err(|ended| {
+                (outcome.status, outcome.answered_at, outcome.first_byte) = (0, None, None);
+                if let Response::Cut(failure) = ended { Response::Failed(failure) } else { ended }
+            })?;
             last.out.extend_from_slice(&worker.scratch.borrow()[..used]);
             if let Body::Copied(copied) = &mut last.body {
                 *copied += used;

@@ -245,7 +245,11 @@ impl RunPath {
 
     /// The folder of the file.
     fn folder(&self) -> &Path {
-        self.file.parent().unwrap_or(Path::new("/"))
+        match self.file.parent() {
+            Some(folder) if folder == Path::new("") => Path::new("."),
+            Some(folder) => folder,
+            None => Path::new("/"),
+        }
     }
 
     /// A path of the file; `~` is the home folder.

@@ -107,7 +107,8 @@ fn run_file_of(path: &Path) -> anyhow::Result<Option<PathBuf>> {
         let is_run = file.is_file() && own_documents(path)?.is_none();
         return Ok(is_run.then_some(file));
     }
-    if path == Path::new(STDIN) {
+    // A pipe can be read only once.
+    if path == Path::new(STDIN) || !path.is_file() {
         return Ok(None);
     }
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

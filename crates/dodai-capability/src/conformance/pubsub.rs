@@ -293,6 +293,12 @@ async fn looking_takes_nothing(broker: &dyn Broker) {
     for subscription in [&mut subscription, &mut other] {
         assert_eq!(done(take(subscription).await).await, "a word");
     }
+    publish(broker, "look", "").await;
+    let empty = &peek(broker, "look", "g", None).await[0];
+    assert_eq!((&*empty.message.data, empty.bytes), (&b""[..], 0), "a message may have no data");
+    for subscription in [&mut subscription, &mut other] {
+        assert_eq!(done(take(subscription).await).await, "");
+    }
 }
 
 async fn a_message_is_moved_once(broker: &dyn Broker) {

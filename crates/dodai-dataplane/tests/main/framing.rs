@@ -173,6 +173,36 @@ async fn a_head_waits_for_a_short_body_and_not_for_a_long_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_head_is_held_no_longer_than_it_may_take_and_not_while_the_client_sends() {
+    local(async {
+        let mut catalog = service("shop/catalog/http");
+        catalog.policy.timeout = Some(secs(3));
+        let world = World::of(usual(catalog, filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        client.send(GET).await;
+        let mut backend = backends.accept().await;
+        let start = tokio::time::Instant::now();
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab").await;
+        assert!(client.head().await.starts_with("HTTP/1.1 200"));
+        assert!((secs(3)..secs(4)).contains(&start.elapsed()), "{:?}", start.elapsed());
+        assert_eq!(client.text(2).await, "ab");
+        backend.send("cde").await;
+        assert_eq!(client.text(3).await, "cde");
+        let mut client = world.client().await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab").await;
+        backend.head().await;
+        backend.until("ab").await;
+        backend.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
+        assert!(
+            client.head().await.starts_with("HTTP/1.1 200"),
+            "the client may wait for it before it goes on"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_short_body_that_breaks_off_is_a_failed_try() {
     local(async {
         let world = World::plain().await;

@@ -107,7 +107,7 @@ impl Tables {
                  WHERE p.group_id = ?1 AND p.due_ms <= ?2 ORDER BY p.message_id LIMIT 2"
             ),
             rest: format!(
-                "SELECT m.id, p.attempt, m.expires_ms, substr(m.data, 1, ?5), m.content_type, m.metadata, \
+                "SELECT m.id, p.attempt, m.expires_ms, coalesce(substr(m.data, 1, ?5), x''), m.content_type, m.metadata, \
                  m.published_ms, p.mark <> 0 AND p.due_ms > ?4, length(m.data) FROM {pending} p JOIN {messages} m ON m.id = p.message_id \
                  WHERE p.group_id = ?1 AND p.message_id > ?2 AND m.expires_ms > ?4 \
                  ORDER BY p.message_id LIMIT ?3"
