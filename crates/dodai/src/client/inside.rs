@@ -253,8 +253,13 @@ async fn replay(
         let kind = [("content-type", "application/json")];
         match connection.json_as(Method::POST, &group.path("/replay"), &kind, body.into()).await {
             Ok(_) => moved.push(id),
-            Err(error) if error.downcast_ref::<Failed>() == Some(&Failed::Unreachable) => return Err(error),
-            Err(error) => stay.push((id, error)),
+            Err(error) => {
+                let is_lost = error.downcast_ref::<Failed>() == Some(&Failed::Unreachable);
+                stay.push((id, error));
+                if is_lost {
+                    break;
+                }
+            }
         }
     }
     output.say(&format!("{} moved from {} to {to}", counted(moved.len()), group.topic));
