@@ -189,15 +189,15 @@ impl<'a> Token<'a> {
         let time = |name: &str| self.claims.get(name).and_then(Value::as_f64);
         time("nbf").unwrap_or(f64::NEG_INFINITY)..time("exp").unwrap_or(f64::INFINITY)
     }
+}
 
-    /// Whether it is for one of `audiences`.
-    pub fn is_for(&self, audiences: &[String]) -> bool {
-        let is = |value: &Value| value.as_str().is_some_and(|one| audiences.iter().any(|own| own == one));
-        match self.claims.get("aud") {
-            _ if audiences.is_empty() => true,
-            Some(Value::Array(all)) => all.iter().any(is),
-            Some(one) => is(one),
-            None => false,
-        }
+/// Whether a token with these claims is for one of `audiences`.
+pub fn is_for(claims: &Map<String, Value>, audiences: &[String]) -> bool {
+    let is = |value: &Value| value.as_str().is_some_and(|one| audiences.iter().any(|own| own == one));
+    match claims.get("aud") {
+        _ if audiences.is_empty() => true,
+        Some(Value::Array(all)) => all.iter().any(is),
+        Some(one) => is(one),
+        None => false,
     }
 }
