@@ -379,7 +379,7 @@ impl Issuer {
     /// Whether the token counts; `false` if keys must be had first.
     fn prove(&self, token: &Token<'_>, now: f64, waited: bool) -> Result<bool, Unproved> {
         let bad = |text| Unproved::Bad(BadToken(text));
-        if !token::is_for(&token.claims, &self.spec.audiences) {
+        if !token.is_for(&self.spec.audiences) {
             return Err(bad("it is for another audience"));
         }
         token.check_time(now, self.spec.clock_skew.as_secs_f64()).map_err(Unproved::Bad)?;

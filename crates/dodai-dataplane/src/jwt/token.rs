@@ -189,6 +189,11 @@ impl<'a> Token<'a> {
         let time = |name: &str| self.claims.get(name).and_then(Value::as_f64);
         time("nbf").unwrap_or(f64::NEG_INFINITY)..time("exp").unwrap_or(f64::INFINITY)
     }
+
+    /// Whether it is for one of `audiences`.
+    pub fn is_for(&self, audiences: &[String]) -> bool {
+        is_for(&self.claims, audiences)
+    }
 }
 
 /// Whether a token with these claims is for one of `audiences`.
