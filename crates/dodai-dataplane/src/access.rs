@@ -24,6 +24,9 @@ use crate::route::BadRule;
 /// The roots that an expression may name.
 const ROOTS: [&str; 3] = ["request", "source", "claims"];
 
+/// Those of them that are known without a token.
+const CALL_ROOTS: [&str; 2] = ["request", "source"];
+
 /// Who may call, compiled.
 #[derive(Debug)]
 pub struct Access {
@@ -39,6 +42,8 @@ struct Rule {
     claims: Vec<Claim>,
     except: Except,
     expression: Option<Program>,
+    /// Whether it asks for something that only a token tells.
+    asks_claims: bool,
 }
 
 /// What a call must not be, as far as it is compiled.
@@ -115,6 +120,14 @@ impl Access {
         Ok(Access { default_allow: source.default_allow, rules })
     }
 
+    /// Whether a rule asks for headers of a call.
+    pub fn asks_headers(&self) -> bool {
+        let asks = |rule: &Rule| {
+            !rule.headers.is_empty() || !rule.except.headers.is_empty() || rule.expression.is_some()
+        };
+        self.rules.iter().any(asks)
+    }
+
     /// Refuses a call that may not be made.
     pub fn check(&self, seen: &Seen<'_>, claims: Option<&Claims>) -> Result<(), Failure> {
         if *seen.caller == Caller::Base {
@@ -152,7 +165,11 @@ impl Rule {
                 .map_err(|error| BadRule::Expression { rule: rule.to_owned(), reason: error.to_string() })
         };
         let except = &source.except;
+        let tells = |text: &String| Program::parse_over(text, &CALL_ROOTS).is_err();
         Ok(Rule {
+            asks_claims: !source.claims.is_empty()
+                || !except.claims.is_empty()
+                || source.cel.as_ref().is_some_and(tells),
             networks: compiled(rule, &source.addresses, |rule, text| network(rule, text))?,
             headers: compiled(rule, &source.headers, Named::compile)?,
             claims: compiled(rule, &source.claims, Claim::compile)?,
@@ -214,14 +231,7 @@ impl Rule {
 
     /// The benefit of the doubt for a call of which less is known than the rule asks for.
     fn doubt(&self, known: Known) -> Option<bool> {
-        let asks_claims =
-            self.expression.is_some() || !self.claims.is_empty() || !self.except.claims.is_empty();
-        let lacks = match known {
-            Known::All => false,
-            Known::Head => asks_claims,
-            Known::Line => asks_claims || !self.headers.is_empty() || !self.except.headers.is_empty(),
-        };
-        lacks.then_some(self.source.allow)
+        (known == Known::Head && self.asks_claims).then_some(self.source.allow)
     }
 
     /// Whether the caller is one of those named, if any are, and none of those excepted.

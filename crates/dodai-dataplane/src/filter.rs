@@ -84,6 +84,20 @@ impl Filter {
         }
     }
 
+    /// Whether it asks for more of a call's head than is surely left of it when the call goes on, or changes it.
+    pub fn keeps_head(&self) -> bool {
+        match self {
+            Filter::Request(_) | Filter::Rewrite { .. } | Filter::Jwt(_) | Filter::Authorizer(_) => true,
+            Filter::Access(access) => access.asks_headers(),
+            Filter::Response(_)
+            | Filter::Mirror { .. }
+            | Filter::RateLimits(_)
+            | Filter::Fault(_)
+            | Filter::Trial(_)
+            | Filter::Cors(_) => false,
+        }
+    }
+
     /// Whether it makes headers for each call.
     pub fn makes_headers(&self) -> bool {
         matches!(self, Filter::Request(changes) | Filter::Response(changes) if changes.makes())
@@ -215,12 +229,10 @@ pub struct Seen<'a> {
 /// What is known of a call that is looked at. Rules that ask for more get the benefit of the doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// All of it: it has just come.
+    /// All of it.
     All,
-    /// Its head, but no token.
+    /// Its head, but not what its token claims: the keys that tell are not here.
     Head,
-    /// Method, host and path.
-    Line,
 }
 
 /// What filters say of a call beside the changes of its head.

@@ -59,7 +59,7 @@ pub async fn once(
         edits.apply_to(&mut reply.head.headers);
         forward.slow(reply);
     };
-    let bounds = Bounds { deadline, patience: terms.patience, max: terms.max_body };
+    let bounds = Bounds { forward: Some(forward), deadline, patience: terms.patience, max: terms.max_body };
     converse(client, request, answer, edit, again, bounds, outcome).await
 }
 
@@ -67,12 +67,14 @@ pub async fn once(
 pub async fn write(
     client: &Client,
     request: &Request,
+    forward: &Forward,
     reply: Reply,
     patience: Patience,
     outcome: &mut Outcome,
 ) -> Ended {
     let progress = Progress { started: Cell::new(false), fed: Cell::new(true) };
-    Writing { client, request, progress: &progress, patience }.reply(reply, &mut outcome.sent).await
+    let forward = Some(forward);
+    Writing { client, request, forward, progress: &progress, patience }.reply(reply, &mut outcome.sent).await
 }
 
 /// A call to the runtime API of the app that the listener belongs to.
@@ -87,7 +89,7 @@ pub async fn to_api(client: &Client, request: &mut Request, outcome: &mut Outcom
     client.deadline.set_at(deadline);
     let answer = |call| async move { serve_shared(api, call).await };
     let patience = Patience { idle: limits.idle_timeout, end: None };
-    let bounds = Bounds { deadline, patience, max: None };
+    let bounds = Bounds { forward: None, deadline, patience, max: None };
     let ended = converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome).await;
     conclude(client, request, ended, outcome).await
 }
@@ -111,11 +113,11 @@ pub async fn hedged(
     let told = &mut inner;
     let answer = move |call: Call| async move {
         let Call { head, body, context } = call;
-        let body = Replay::new(body, KEPT_BODY);
+        let body = Replay::new(body, KEPT_BODY, None);
         let asked = Asked { head: &head, body: &body, context: &context, start };
         message::send_on(&client.worker, &client.side, forward, asked, told).await
     };
-    let bounds = Bounds { deadline, patience: terms.patience, max: terms.max_body };
+    let bounds = Bounds { forward: Some(forward), deadline, patience: terms.patience, max: terms.max_body };
     let conversation = converse(client, request, answer, |_| {}, &|_, _| None, bounds, outcome);
     let ended = Box::pin(conversation).await;
     (outcome.retries, outcome.endpoint) = (inner.retries, inner.endpoint);
@@ -145,7 +147,9 @@ async fn serve_shared(api: Arc<dyn Serve>, call: Call) -> Result<Reply, Failure>
 
 /// What a conversation may cost.
 #[derive(Clone, Copy)]
-struct Bounds {
+struct Bounds<'a> {
+    /// How the call is sent on, if by a route: it may be allowed no more.
+    forward: Option<&'a Forward>,
     /// When the head of the reply must be there.
     deadline: Instant,
     /// How its bodies must move.
@@ -170,7 +174,7 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
     answer: impl FnOnce(Call) -> F,
     edit: impl FnOnce(&mut Reply),
     again: Again<'_>,
-    bounds: Bounds,
+    bounds: Bounds<'_>,
     outcome: &mut Outcome,
 ) -> Ended {
     let head = match request.parts() {
@@ -197,6 +201,9 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
             Some(Err(failure)) => return Ended::Failed(failure, sent),
             None => return Ended::Failed(Failure::new(Kind::Timeout, "no answer in time"), sent),
         };
+        if let Err(failure) = request.review(client, bounds.forward) {
+            return Ended::Failed(failure, sent);
+        }
         let status = reply.head.status.as_u16();
         if let Some(wait) = again(Refused::of(status, || retry_after(&reply.head.headers)), sent) {
             return Ended::Again(status, wait);
@@ -207,7 +214,8 @@ async fn converse<F: Future<Output = Result<Reply, Failure>>>(
             .lap
             .note(&client.worker, |name| reply.head.headers.get(name).map(http::HeaderValue::as_bytes));
         outcome.status = reply.head.status.as_u16();
-        Writing { client, request, progress: &progress, patience: bounds.patience }
+        let Bounds { forward, patience, .. } = bounds;
+        Writing { client, request, forward, progress: &progress, patience }
             .reply(reply, &mut outcome.sent)
             .await
     };
@@ -307,7 +315,7 @@ async fn feed(
     upload: &mut Flow,
     mut writer: Writer,
     mut trailers: Vec<u8>,
-    bounds: Bounds,
+    bounds: Bounds<'_>,
     received: &mut u64,
 ) -> Result<(), Option<Failure>> {
     if request.expect_continue && request.bytes.len() == request.head_len {
@@ -327,6 +335,10 @@ async fn feed(
                 return Err(Some(bounds.patience.late(Kind::ClientTimeout, text)));
             }
         };
+        if let Err(failure) = request.review(client, bounds.forward) {
+            writer.fail(failure.clone());
+            return Err(Some(failure));
+        }
         let mut content = Vec::new();
         {
             let scratch = client.worker.scratch.borrow();
@@ -357,6 +369,7 @@ async fn feed(
 struct Writing<'a> {
     client: &'a Client,
     request: &'a Request,
+    forward: Option<&'a Forward>,
     progress: &'a Progress,
     patience: Patience,
 }
@@ -472,7 +485,8 @@ impl Writing<'_> {
                 }
             }
         };
-        frame.map(|frame| frame.map_err(Lost::Endpoint))
+        let frame = frame?.and_then(|frame| self.request.review(self.client, self.forward).map(|()| frame));
+        Some(frame.map_err(Lost::Endpoint))
     }
 }
 

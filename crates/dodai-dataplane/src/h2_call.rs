@@ -22,6 +22,7 @@ use crate::limits::MAX_HEADERS;
 use crate::reach::{self, Reach};
 use crate::refused::Refused;
 use crate::request::Side;
+use crate::review::Came;
 use crate::serve_h2::{Live, clean, grpc_failure, http_failure};
 use crate::service::{self, Endpoint, Verdict, now_nanos};
 use crate::spine::{self, Decision, Entry, Forward, Headers, Lap, Line, Outcome};
@@ -356,8 +357,9 @@ async fn parsed(
         if let Ok(Decision::Forward(_) | Decision::External | Decision::Later(_)) = decision {
             edits.apply_to_request(&mut head);
         }
+        let came = decision.as_ref().is_ok_and(Decision::keeps_head).then_some(Came::Block(block));
         let call = Call { head, body, context };
-        message::decided(worker, side, call, protocol(is_grpc), lap, decision).await
+        message::decided(worker, side, call, protocol(is_grpc), lap, decision, came).await
     };
     let result = tokio::select! {
         // A reset ends the call: dropping `answered` cancels it everywhere.
@@ -424,7 +426,7 @@ async fn api(
         Ok(reply) => {
             let first_byte = Some(lap.start.elapsed());
             let outcome = Outcome { status: reply.head.status.as_u16(), first_byte, ..Outcome::default() };
-            Ok(lap.finish_later(worker, None, None, outcome, line(), None).with(reply))
+            Ok(lap.finish_later(worker, None, None, outcome, line(), None, None).with(reply))
         }
         Err(failure) => {
             let outcome = Outcome {

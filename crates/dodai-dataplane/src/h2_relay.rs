@@ -17,15 +17,15 @@ use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
 use crate::client_h2::{self, Link};
-use crate::filter::{Known, Seen};
 use crate::h2::{self, Block, Gone, Piece, Pseudo, Receiving, Sending};
 use crate::h2_body;
 use crate::h2_call::{View, is_grpc};
 use crate::limits::KEPT_BODY;
-use crate::live;
 use crate::reach::Target;
 use crate::refused::Refused;
 use crate::request::Side;
+use crate::review::Review;
+use crate::service::Place;
 use crate::spine::{Forward, Lap, Outcome};
 use crate::timer::{Deadline, Patience};
 use crate::trailers::allowed;
@@ -289,6 +289,7 @@ impl Exchange<'_> {
 
     /// Takes a piece of the request from the client.
     fn take(&mut self, piece: Option<Result<Piece, Gone>>) -> Result<(), Stop> {
+        self.review().map_err(Stop::Failed)?;
         match piece {
             Some(Ok(Piece::Data(data))) => {
                 self.client.keep(&data);
@@ -339,36 +340,40 @@ impl Exchange<'_> {
                     }
                     self.progress();
                 }
-                Down::Head | Down::Next => match std::task::ready!(self.receiving.poll_piece(cx)) {
-                    Some(Ok(Piece::Interim(head))) => {
-                        self.client.sending.head(false, |encoder, out| {
-                            h2::write_fields(encoder, out, head.iter());
-                        });
+                Down::Head | Down::Next => {
+                    let piece = std::task::ready!(self.receiving.poll_piece(cx));
+                    if let Some(stop) = self.pass_on(piece) {
+                        return Poll::Ready(stop);
                     }
-                    Some(Ok(Piece::Head(head))) => {
-                        if let Some(stop) = self.head(&head) {
-                            return Poll::Ready(stop);
-                        }
-                    }
-                    Some(Ok(Piece::Data(data))) => {
-                        let epoch = self.worker.shared.epoch.load(Relaxed);
-                        if std::mem::replace(&mut self.client.epoch, epoch) != epoch
-                            && let Err(failure) = self.still_allowed()
-                        {
-                            return Poll::Ready(Stop::Failed(failure));
-                        }
-                        self.outcome.sent += data.len() as u64;
-                        self.down = Down::Data(data, self.receiving.is_end());
-                    }
-                    Some(Ok(Piece::Trailers(block))) => match self.unfit(&block, Kind::Protocol) {
-                        Some(failure) => return Poll::Ready(Stop::Failed(failure)),
-                        None => self.trailers(&block),
-                    },
-                    None => self.down = Down::Data(Bytes::new(), true),
-                    Some(Err(gone)) => return Poll::Ready(Stop::Endpoint(gone)),
-                },
+                }
             }
         }
+    }
+
+    /// Passes a piece of the response on, if the call may still have it.
+    fn pass_on(&mut self, piece: Option<Result<Piece, Gone>>) -> Option<Stop> {
+        if let Err(failure) = self.review() {
+            return Some(Stop::Failed(failure));
+        }
+        match piece {
+            Some(Ok(Piece::Interim(head))) => {
+                self.client.sending.head(false, |encoder, out| {
+                    h2::write_fields(encoder, out, head.iter());
+                });
+            }
+            Some(Ok(Piece::Head(head))) => return self.head(&head),
+            Some(Ok(Piece::Data(data))) => {
+                self.outcome.sent += data.len() as u64;
+                self.down = Down::Data(data, self.receiving.is_end());
+            }
+            Some(Ok(Piece::Trailers(block))) => match self.unfit(&block, Kind::Protocol) {
+                Some(failure) => return Some(Stop::Failed(failure)),
+                None => self.trailers(&block),
+            },
+            None => self.down = Down::Data(Bytes::new(), true),
+            Some(Err(gone)) => return Some(Stop::Endpoint(gone)),
+        }
+        None
     }
 
     /// The head of the response came: the call is committed, or tried again.
@@ -415,16 +420,31 @@ impl Exchange<'_> {
         claims.then(|| Failure::new(kind, "a trailer says who calls"))
     }
 
-    /// Whether the newest table would let the call in.
+    /// Whether the call may go on, as far as the newest table says; looked at once for each.
+    fn review(&mut self) -> Result<(), Failure> {
+        let epoch = self.worker.shared.epoch.load(Relaxed);
+        if std::mem::replace(&mut self.client.epoch, epoch) == epoch { Ok(()) } else { self.ask_again() }
+    }
+
     #[cold]
-    fn still_allowed(&self) -> Result<(), Failure> {
-        let view = View::of(&self.client.head);
-        let client = Some(&*self.side.client).filter(|client| !client.is_empty());
-        let (caller, now) = (&self.side.caller, Instant::now());
-        let certified = self.side.certified.as_deref();
-        let seen = Seen { head: view.head(), caller, client, certified, now, known: Known::Head };
-        let table = self.worker.shared.table.load();
-        live::still_allowed(&table, &self.side.listener, Some(self.forward.service.id()), &seen)
+    fn ask_again(&self) -> Result<(), Failure> {
+        let (side, view) = (self.side, View::of(&self.client.head));
+        let endpoint = self.outcome.endpoint.as_deref();
+        let arrives = endpoint.is_some_and(|endpoint| !matches!(endpoint.place, Place::Mesh { .. }));
+        let review = Review {
+            listener: &side.listener,
+            caller: &side.caller,
+            client: &side.client,
+            certified: side.certified.as_deref(),
+            start: self.lap.start,
+            service: Some(self.forward.service.id()),
+            came: view.head(),
+            // The base where it arrives sees it with what was changed here.
+            went: arrives.then(|| view.head()),
+            claims: self.forward.claims.as_deref(),
+            proven: self.forward.proven.as_ref(),
+        };
+        review.still_allowed(&self.worker.shared.table.load())
     }
 
     fn trailers(&mut self, block: &Block) {

@@ -91,7 +91,7 @@ pub async fn once(
         let length = h2_body::announced(&parts.headers);
         let body = h2_body::received(receiving, length, most, Kind::Protocol);
         let reply = dodai_core::call::Reply { head: parts, body };
-        return h1_message::write(client, request, reply, terms.patience, outcome).await;
+        return h1_message::write(client, request, forward, reply, terms.patience, outcome).await;
     }
     outcome.answered(&request.lap, Instant::now());
     outcome.status = 101;
@@ -101,7 +101,7 @@ pub async fn once(
     {
         return Ended::ClientGone;
     }
-    outcome.failure = Box::pin(join(client, head, forward, receiving, sending, outcome)).await;
+    outcome.failure = Box::pin(join(client, request, forward, receiving, sending, outcome)).await;
     Ended::Answered(Next::Close)
 }
 
@@ -181,7 +181,7 @@ fn switching(headers: &HeaderMap, key: &[u8]) -> Vec<u8> {
 /// Carries bytes both ways until both have ended; why it was cut, if it was.
 async fn join(
     client: &Client,
-    head: request::Parts,
+    request: &Request,
     forward: &Forward,
     mut receiving: Receiving,
     sending: Sending,
@@ -189,7 +189,7 @@ async fn join(
 ) -> Option<Failure> {
     let (worker, deadline) = (&client.worker, &client.deadline);
     let idle = worker.shared.limits.pipe_idle_timeout;
-    let watch = worker.live.enter(&client.side, head, Some(forward.service.id()));
+    let watch = worker.live.enter_call(&client.side, request, forward);
     // Counted where others can see it while the tunnel is under way.
     let own = [std::cell::Cell::new(0_u64), std::cell::Cell::new(0_u64)];
     let facts = client.side.facts.as_deref();
@@ -230,7 +230,7 @@ async fn join(
     let both = async { tokio::try_join!(ahead, back).map(|_| ()) };
     let mut both = std::pin::pin!(both);
     let ended = poll_fn(|cx| {
-        if let Some(failure) = watch.poll_cut(cx) {
+        if let Some(failure) = watch.as_ref().and_then(|watch| watch.poll_cut(cx)) {
             return Poll::Ready(Err(failure));
         }
         both.as_mut().poll(cx)

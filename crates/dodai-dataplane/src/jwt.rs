@@ -13,7 +13,7 @@ mod token;
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
@@ -183,13 +183,55 @@ impl Jwt {
         for (_, header) in self.issuers.iter().flat_map(|issuer| &issuer.claims) {
             edits.push(Edit::Remove(header.clone()));
         }
+        match self.look(now, head, waited) {
+            Ok(Looked::Token { issuer, place, claims, was_known }) => {
+                if was_known {
+                    self.tally.count(Event::TokenKnown);
+                }
+                Ok(issuer.let_in(claims, place, head, edits))
+            }
+            Ok(Looked::Wait(index)) => Ok(Checked::Wait(index)),
+            Ok(Looked::None) if self.optional => Ok(Checked::None),
+            Ok(Looked::None) => {
+                self.tally.count(Event::TokenMissing);
+                Err(Failure::new(Kind::Unauthenticated, "the call has no token, and this needs one"))
+            }
+            Err(Unproved::Bad(bad)) => {
+                self.tally.count(Event::TokenBad);
+                Err(Failure::new(Kind::BadToken, format!("the token does not count: {}", bad.0)))
+            }
+            Err(Unproved::NoKeys(failure)) => Err(failure),
+        }
+    }
+
+    /// What a call claims that is under way for `age`: what was `proved` when it came if that still counts, else what a
+    /// token in its head says that counted then. An error means that the keys which tell are not here.
+    pub fn again<'c>(
+        &self,
+        proved: Option<&'c Claims>,
+        head: &RequestHead<'_>,
+        age: Duration,
+    ) -> Result<Option<Proved<'c>>, NoKeys> {
+        if let Some(claims) = proved
+            && self.issuers.iter().any(|issuer| issuer.trusts(claims))
+        {
+            return Ok(Some(Proved::Then(claims)));
+        }
+        match self.look(now() - age.as_secs_f64(), head, true) {
+            Ok(Looked::Token { claims, .. }) => Ok(Some(Proved::Now(claims))),
+            Ok(Looked::None) | Err(Unproved::Bad(_)) => Ok(None),
+            Ok(Looked::Wait(_)) | Err(Unproved::NoKeys(_)) => Err(NoKeys),
+        }
+    }
+
+    /// Looks for a token that counts.
+    fn look(&self, now: f64, head: &RequestHead<'_>, waited: bool) -> Result<Looked<'_>, Unproved> {
         let mut reason = None;
         for (index, issuer) in self.issuers.iter().enumerate() {
             let Some((place, text)) = issuer.find(head) else { continue };
             let mark = issuer.keys().and_then(|keys| known::mark(issuer.id, keys, &text));
             if let Some(claims) = mark.and_then(|mark| known::recall(&mark, now)) {
-                self.tally.count(Event::TokenKnown);
-                return Ok(issuer.let_in(claims, place, head, edits));
+                return Ok(Looked::Token { issuer, place, claims, was_known: true });
             }
             let token = match Token::parse(&text) {
                 Ok(token) => token,
@@ -202,32 +244,17 @@ impl Jwt {
                 reason.get_or_insert(BadToken("it comes from an issuer that is not trusted here"));
                 continue;
             }
-            match issuer.prove(&token, now, waited) {
-                Ok(true) => {}
-                Ok(false) => return Ok(Checked::Wait(index)),
-                Err(Unproved::Bad(bad)) => return Err(self.bad(bad)),
-                Err(Unproved::NoKeys(failure)) => return Err(failure),
+            if !issuer.prove(&token, now, waited)? {
+                return Ok(Looked::Wait(index));
             }
             let counts = token.counts();
             let claims = Arc::new(Claims(token.claims));
             if let Some(mark) = mark {
                 known::remember(mark, counts, claims.clone());
             }
-            return Ok(issuer.let_in(claims, place, head, edits));
+            return Ok(Looked::Token { issuer, place, claims, was_known: false });
         }
-        match reason {
-            Some(bad) => Err(self.bad(bad)),
-            None if self.optional => Ok(Checked::None),
-            None => {
-                self.tally.count(Event::TokenMissing);
-                Err(Failure::new(Kind::Unauthenticated, "the call has no token, and this needs one"))
-            }
-        }
-    }
-
-    fn bad(&self, bad: BadToken) -> Failure {
-        self.tally.count(Event::TokenBad);
-        Failure::new(Kind::BadToken, format!("the token does not count: {}", bad.0))
+        reason.map_or(Ok(Looked::None), |bad| Err(Unproved::Bad(bad)))
     }
 
     /// Where the keys of an issuer come from, in a base that knows these `sources`.
@@ -244,6 +271,42 @@ impl Jwt {
         }
     }
 }
+
+/// What was found in the head of a call.
+enum Looked<'a> {
+    Token {
+        issuer: &'a Issuer,
+        place: Place<'a>,
+        claims: Arc<Claims>,
+        was_known: bool,
+    },
+    None,
+    /// The keys of this issuer must be had first.
+    Wait(usize),
+}
+
+/// What a call under way claims.
+#[derive(Debug)]
+pub enum Proved<'c> {
+    /// It was proved when the call came.
+    Then(&'c Claims),
+    /// It is proved now, of a token that counted when the call came.
+    Now(Arc<Claims>),
+}
+
+impl std::ops::Deref for Proved<'_> {
+    type Target = Claims;
+    fn deref(&self) -> &Claims {
+        match self {
+            Proved::Then(claims) => claims,
+            Proved::Now(claims) => claims,
+        }
+    }
+}
+
+/// The keys that tell whether a token counts are not here.
+#[derive(Clone, Copy, Debug)]
+pub struct NoKeys;
 
 enum Unproved {
     Bad(BadToken),
@@ -262,6 +325,12 @@ impl Issuer {
             Keys::Here(keys) => Some(keys.generation()),
             Keys::There(source) => Some(source.get()?.keys()?.generation()),
         }
+    }
+
+    /// Whether a token that was proved claims to be of this issuer, and for one of its audiences.
+    fn trusts(&self, claims: &Claims) -> bool {
+        claims.0.get("iss").and_then(Value::as_str) == Some(&self.spec.issuer)
+            && token::is_for(&claims.0, &self.spec.audiences)
     }
 
     /// A call with a token that counts goes on.

@@ -4,35 +4,23 @@
 
 use std::cell::{Cell, OnceCell};
 use std::collections::BTreeSet;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use dodai_core::body::Body;
-use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::{Edits, RawHeader, RequestHead};
-use dodai_core::id::{AppId, ServiceId};
+use dodai_core::head::{Edits, RawHeader};
 use dodai_core::record::{Brief, MAX_METHOD, MAX_TEXT, Record, Sink, Stations, clipped, effective_status};
-use dodai_core::snapshot::Listener;
 use dodai_core::trace::Span;
 use dodai_log::Logging;
 use http::HeaderMap;
-use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use crate::filter::{Known, Seen};
 use crate::identity::Certified;
-use crate::live;
 use crate::logging;
-use crate::request::Side;
 use crate::route::Rule;
 use crate::service::{Endpoint, Service};
 use crate::spine::BASE_LABEL;
-use crate::stats::{Direction, Ended, Labels, Names, Series};
+use crate::stats::{Direction, Ended, Names, Series};
 use crate::worker::{Shared, Worker};
 
 /// What is known of a call while it is under way, for its record.
@@ -181,7 +169,7 @@ impl Lap {
         }
     }
 
-    fn keep<'h>(&self, shared: &Shared, find: impl Fn(&str) -> Option<&'h [u8]>) {
+    pub(crate) fn keep<'h>(&self, shared: &Shared, find: impl Fn(&str) -> Option<&'h [u8]>) {
         let table = shared.table.load();
         let named = asked(shared, &table.logged().response, |sink, ask| sink.response_headers(ask), find);
         // The first answer that counts is the only one.
@@ -233,43 +221,7 @@ impl Lap {
             .count(&names, |series| self.close(&worker.shared, series, &names, logging, outcome, took, line));
     }
 
-    /// Like [`Lap::finish`] for a response whose body is still to come: the call ends with it.
-    pub fn finish_later(
-        &self,
-        worker: &Worker,
-        service: Option<&Service>,
-        rule: Option<&Rule>,
-        outcome: Outcome,
-        line: Line<'_>,
-        received: Option<Arc<AtomicU64>>,
-    ) -> Ending {
-        let labels = self.names(service, rule).labels();
-        let headers = match worker.heeds().request_headers {
-            true => requested(&worker.shared, &line),
-            false => Named::new(),
-        };
-        Ending {
-            notes: worker.heeds().response_headers,
-            headers,
-            client: line.from.client.cloned(),
-            port: line.from.port,
-            identity: line.from.identity.cloned(),
-            certified: line.from.certified.cloned(),
-            tls: line.from.tls,
-            shared: worker.shared.clone(),
-            logging: logging::of(service, rule).cloned(),
-            series: worker.series(labels.clone()),
-            labels,
-            lap: self.clone(),
-            outcome,
-            received,
-            watched: None,
-            protocol: line.protocol,
-            words: [line.listener, line.method, line.target, line.authority].map(str::to_owned),
-        }
-    }
-
-    fn names<'a>(&'a self, service: Option<&'a Service>, rule: Option<&'a Rule>) -> Names<'a> {
+    pub(crate) fn names<'a>(&'a self, service: Option<&'a Service>, rule: Option<&'a Rule>) -> Names<'a> {
         Names {
             direction: self.direction,
             caller: &self.caller,
@@ -279,7 +231,7 @@ impl Lap {
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a call ended with, from two callers")]
-    fn close<'a>(
+    pub(crate) fn close<'a>(
         &self,
         shared: &Shared,
         series: &Series,
@@ -399,7 +351,7 @@ impl Lap {
 }
 
 /// The headers of a request that are asked for.
-fn requested(shared: &Shared, line: &Line<'_>) -> Named {
+pub(crate) fn requested(shared: &Shared, line: &Line<'_>) -> Named {
     let table = shared.table.load();
     let find = |name: &str| line.headers.get(name);
     asked(shared, &table.logged().request, |sink, ask| sink.request_headers(ask), find)
@@ -427,173 +379,3 @@ fn asked<'h>(
 }
 
 static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
-
-/// A call that ends with the body of its response, on whatever thread that is read.
-pub struct Ending {
-    shared: Arc<Shared>,
-    logging: Option<Arc<Logging>>,
-    series: Arc<Series>,
-    labels: Labels,
-    lap: Lap,
-    outcome: Outcome,
-    received: Option<Arc<AtomicU64>>,
-    watched: Option<Watched>,
-    protocol: &'static str,
-    /// Listener, method, target, authority.
-    words: [String; 4],
-    /// Whether headers of the response are asked for.
-    notes: bool,
-    headers: Named,
-    client: Option<Arc<str>>,
-    port: u16,
-    identity: Option<Arc<str>>,
-    certified: Option<Arc<Certified>>,
-    tls: Option<&'static str>,
-}
-
-/// What a call is looked at again by when there is a new table.
-struct Watched {
-    epoch: u64,
-    listener: Arc<Listener>,
-    client: Arc<str>,
-    certified: Option<Arc<Certified>>,
-}
-
-impl Ending {
-    /// Cuts the call when a table that is newer than `epoch` would not let it in.
-    pub fn watched(mut self, side: &Side, epoch: u64) -> Ending {
-        let (listener, client) = (side.listener.clone(), side.client.clone());
-        self.watched = Some(Watched { epoch, listener, client, certified: side.certified.clone() });
-        self
-    }
-
-    /// Whether the newest table would let the call in, as far as can be said of it by now.
-    fn review(&mut self) -> Result<(), Failure> {
-        let Some(watched) = &mut self.watched else { return Ok(()) };
-        let epoch = self.shared.epoch.load(Relaxed);
-        if watched.epoch == epoch {
-            return Ok(());
-        }
-        watched.epoch = epoch;
-        let [_, method, target, authority] = &self.words;
-        let uri =
-            http::Uri::builder().scheme("http").authority(authority.as_str()).path_and_query(target.as_str());
-        let uri = uri.build().or_else(|_| target.parse());
-        let request = http::Request::builder().method(method.as_str());
-        let Ok(request) = request.uri(uri.unwrap_or_default()).body(()) else { return Ok(()) };
-        let (parts, ()) = request.into_parts();
-        let caller = match &*self.labels.caller {
-            "base" => Caller::Base,
-            text => AppId::parse(text).map_or(Caller::Outside, Caller::App),
-        };
-        let seen = Seen {
-            head: RequestHead::Map(&parts),
-            caller: &caller,
-            client: Some(&*watched.client).filter(|client| !client.is_empty()),
-            certified: watched.certified.as_deref(),
-            now: Instant::now(),
-            known: Known::Line,
-        };
-        let service = ServiceId::parse(&self.labels.service).ok();
-        live::still_allowed(&self.shared.table.load(), &watched.listener, service.as_ref(), &seen)
-    }
-
-    /// Ends the call now if the reply has no body, else with it.
-    pub fn with(mut self, reply: Reply) -> Reply {
-        self.outcome.grpc_status = grpc_status(&reply.head.headers);
-        if self.notes {
-            let find = |name: &str| reply.head.headers.get(name).map(http::HeaderValue::as_bytes);
-            self.lap.keep(&self.shared, find);
-        }
-        if http_body::Body::is_end_stream(&reply.body) {
-            self.finish();
-            return reply;
-        }
-        let body = Body::boxed(Counted { body: reply.body, ending: Some(Box::new(self)) });
-        Reply { head: reply.head, body }
-    }
-
-    fn finish(mut self) {
-        if let Some(received) = &self.received {
-            self.outcome.received = received.load(Relaxed);
-        }
-        let [listener, method, target, authority] = &self.words;
-        let (identity, certified) = (self.identity.as_ref(), self.certified.as_ref());
-        let from =
-            Origin { client: self.client.as_ref(), port: self.port, identity, certified, tls: self.tls };
-        let headers = Headers::Kept(&self.headers);
-        let line = || Line { listener, from, headers, method, target, authority, protocol: self.protocol };
-        let Labels { direction, caller, service, route } = &self.labels;
-        let names = Names { direction: *direction, caller, service, route };
-        let (logging, took) = (self.logging.as_ref(), self.lap.start.elapsed());
-        self.lap.close(&self.shared, &self.series, &names, logging, &self.outcome, took, line);
-    }
-}
-
-/// The status in a gRPC response's trailers, or in its head if it has nothing else.
-fn grpc_status(headers: &HeaderMap) -> Option<u8> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
-/// A response body at whose end the call is counted.
-struct Counted {
-    body: Body,
-    ending: Option<Box<Ending>>,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = Failure;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let mut frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let (Some(ending), Some(Ok(_))) = (&mut self.ending, &frame)
-            && let Err(failure) = ending.review()
-        {
-            // What carries on below is closed too.
-            self.body = Body::empty();
-            frame = Some(Err(failure));
-        }
-        if let Some(ending) = &mut self.ending {
-            match &frame {
-                Some(Ok(frame)) => {
-                    ending.outcome.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
-                    if let Some(trailers) = frame.trailers_ref() {
-                        ending.outcome.grpc_status = grpc_status(trailers).or(ending.outcome.grpc_status);
-                    }
-                }
-                Some(Err(failure)) => ending.outcome.failure = Some(failure.clone()),
-                None => {}
-            }
-        }
-        if !matches!(frame, Some(Ok(_)))
-            && let Some(ending) = self.ending.take()
-        {
-            ending.finish();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if let Some(mut ending) = self.ending.take() {
-            if !http_body::Body::is_end_stream(&self.body) {
-                ending.outcome.failure =
-                    Some(Failure::new(Kind::ClientGone, "the caller left before the end"));
-            }
-            ending.finish();
-        }
-    }
-}

@@ -129,6 +129,10 @@ pub fn arrive<'a>(
             let seen = Seen { head, caller, client: None, certified: None, now, known: Known::All };
             match filter::run(&service.inbound, from, waited, &seen, || None, &mut passed, &mut edits)? {
                 Ran::Through => {
+                    if let Some(proven) = &forward.proven {
+                        // A further try brings the same.
+                        let _known = proven.set(passed.claims);
+                    }
                     return Ok(Arrived::Through { call: Box::new(edits), reply: passed.reply });
                 }
                 Ran::Answered(..) => {

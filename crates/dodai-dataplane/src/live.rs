@@ -1,25 +1,25 @@
-//! What goes on longer than the table that let it in: looked at again by every new table, and cut if that would not
-//! let it in any more.
+//! Tunnels under way: asked again (`review`) when there is a new table, and cut at once if that would not let them in any
+//! more.
 //!
-//! Tunnels are cut at once. Streams are cut with the next of their data, which is all a policy can keep from anybody.
+//! Streams are not listed here: they are cut with the next of their data, which is all a policy can keep from anybody.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 
 use dodai_core::call::Caller;
-use dodai_core::failure::{Failure, Kind};
+use dodai_core::failure::Failure;
 use dodai_core::head::RequestHead;
 use dodai_core::id::ServiceId;
-use dodai_core::snapshot::{Listener, Role};
+use dodai_core::snapshot::Listener;
+use http::request::Parts;
 use tokio::time::Instant;
 
-use crate::filter::{Filter, Known, Seen};
+use crate::forward::{Forward, Proven};
 use crate::identity::Certified;
-use crate::matcher;
-use crate::request::Side;
-use crate::route::Rule;
-use crate::service::Service;
+use crate::jwt::Claims;
+use crate::request::{Request, Side};
+use crate::review::Review;
 use crate::table::Table;
 
 /// The tunnels of one thread.
@@ -35,8 +35,13 @@ pub struct Watch {
     caller: Caller,
     client: std::sync::Arc<str>,
     certified: Option<std::sync::Arc<Certified>>,
-    head: http::request::Parts,
+    start: Instant,
     service: Option<ServiceId>,
+    came: Parts,
+    /// The head that its service saw, if that is another.
+    went: Option<Parts>,
+    claims: Option<std::sync::Arc<Claims>>,
+    proven: Option<Proven>,
     state: RefCell<State>,
 }
 
@@ -48,16 +53,42 @@ struct State {
 
 impl Live {
     /// A tunnel of `side` to `service` begins; `head` is what it was asked for by. It counts until it is dropped.
-    pub fn enter(&self, side: &Side, head: http::request::Parts, service: Option<&ServiceId>) -> Rc<Watch> {
-        let watch = Rc::new(Watch {
+    pub fn enter(&self, side: &Side, head: Parts, service: Option<&ServiceId>) -> Rc<Watch> {
+        self.watch(Watch {
             listener: side.listener.clone(),
             caller: side.caller.clone(),
             client: side.client.clone(),
             certified: side.certified.clone(),
-            head,
+            start: Instant::now(),
             service: service.cloned(),
+            came: head,
+            went: None,
+            claims: None,
+            proven: None,
             state: RefCell::default(),
-        });
+        })
+    }
+
+    /// A tunnel begins that a call asked for. It counts until it is dropped.
+    pub fn enter_call(&self, side: &Side, request: &Request, forward: &Forward) -> Option<Rc<Watch>> {
+        let [came, went] = request.parts_of_both().ok()?;
+        Some(self.watch(Watch {
+            listener: side.listener.clone(),
+            caller: side.caller.clone(),
+            client: side.client.clone(),
+            certified: side.certified.clone(),
+            start: request.lap.start,
+            service: Some(forward.service.id().clone()),
+            came,
+            went: Some(went),
+            claims: forward.claims.clone(),
+            proven: forward.proven.clone(),
+            state: RefCell::default(),
+        }))
+    }
+
+    fn watch(&self, watch: Watch) -> Rc<Watch> {
+        let watch = Rc::new(watch);
         let mut all = self.all.borrow_mut();
         if all.len() == all.capacity() {
             all.retain(|weak| weak.strong_count() > 0);
@@ -73,11 +104,19 @@ impl Live {
         }
         self.all.borrow_mut().retain(|weak| {
             let Some(watch) = weak.upgrade() else { return false };
-            let client = Some(&*watch.client).filter(|client| !client.is_empty());
-            let (head, now) = (RequestHead::Map(&watch.head), Instant::now());
-            let (caller, certified) = (&watch.caller, watch.certified.as_deref());
-            let seen = Seen { head, caller, client, certified, now, known: Known::Head };
-            if let Err(failure) = still_allowed(table, &watch.listener, watch.service.as_ref(), &seen) {
+            let review = Review {
+                listener: &watch.listener,
+                caller: &watch.caller,
+                client: &watch.client,
+                certified: watch.certified.as_deref(),
+                start: watch.start,
+                service: watch.service.as_ref(),
+                came: RequestHead::Map(&watch.came),
+                went: Some(RequestHead::Map(watch.went.as_ref().unwrap_or(&watch.came))),
+                claims: watch.claims.as_deref(),
+                proven: watch.proven.as_ref(),
+            };
+            if let Err(failure) = review.still_allowed(table) {
                 let mut state = watch.state.borrow_mut();
                 state.cut = Some(failure);
                 if let Some(waker) = state.waker.take() {
@@ -98,60 +137,4 @@ impl Watch {
         }
         state.cut.take()
     }
-}
-
-/// Whether `table` would let in a call that went to `service`.
-pub fn still_allowed(
-    table: &Table,
-    listener: &Listener,
-    service: Option<&ServiceId>,
-    seen: &Seen<'_>,
-) -> Result<(), Failure> {
-    allowed(table, listener, service, seen).map_err(|failure| {
-        Failure::new(Kind::Denied, format!("{} any more: the policy changed meanwhile", failure.detail))
-    })
-}
-
-/// Whether `table` lets in what `seen` tells of a call to `service`. Where no rule leads nothing is said: that endpoints
-/// go is not a matter of who may call.
-fn allowed(
-    table: &Table,
-    listener: &Listener,
-    service: Option<&ServiceId>,
-    seen: &Seen<'_>,
-) -> Result<(), Failure> {
-    let service = service.and_then(|id| table.service(id));
-    if let Some(rule) = rule(table, listener, service.map(|service| &**service), seen) {
-        guards(&rule.filters, seen)?;
-    }
-    match service {
-        Some(service) => guards(&service.inbound, &Seen { client: None, certified: None, ..*seen }),
-        None => Ok(()),
-    }
-}
-
-/// The rule for what `seen` tells of a call to `service` through `listener`.
-pub fn rule<'a>(
-    table: &'a Table,
-    listener: &Listener,
-    service: Option<&'a Service>,
-    seen: &Seen<'_>,
-) -> Option<&'a Rule> {
-    let rule = match &listener.role {
-        Role::Gateway { routes } => table.router(routes)?.route(&seen.head, seen.caller),
-        Role::Outbound { .. } | Role::Dependency { .. } => {
-            service?.rules.find(&matcher::Seen::new(&seen.head, seen.caller))
-        }
-        Role::Mesh | Role::Api { .. } | Role::Captured(_) => None,
-    };
-    rule.map(|rule| &**rule)
-}
-
-fn guards(filters: &[Filter], seen: &Seen<'_>) -> Result<(), Failure> {
-    for filter in filters {
-        if let Filter::Access(access) = filter {
-            access.check(seen, None)?;
-        }
-    }
-    Ok(())
 }

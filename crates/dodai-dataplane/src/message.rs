@@ -6,7 +6,9 @@
 //! for another try.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use dodai_core::body::Body;
@@ -15,6 +17,7 @@ use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edits, RequestHead};
 use dodai_core::snapshot::{Protocol, Role};
 use dodai_core::trace::Span;
+use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::bodies::{guarded, timed};
@@ -23,6 +26,7 @@ use crate::limits::KEPT_BODY;
 use crate::reach::{self, Reach, Target};
 use crate::replay::Replay;
 use crate::request::Side;
+use crate::review::{Came, Watched};
 use crate::spine::{self, Decision, Entry, Forward, Headers, Lap, Line, Outcome};
 use crate::timer::Patience;
 use crate::tries::{self, Asked};
@@ -47,14 +51,15 @@ pub async fn forward(
     }
     let (routed, stamps) = (Cell::new(None), worker.stamps(&span));
     let entry = Entry { routed: stamps.then_some(&routed), ..side.entry() };
-    let decision = admit(worker, &entry, &mut head, &lap);
+    let mut came = None;
+    let decision = admit(worker, &entry, &mut head, &lap, &mut came);
     if stamps {
         lap.admitted(routed.get());
     }
-    decided(worker, side, Call { head, body, context }, protocol, lap, decision).await
+    decided(worker, side, Call { head, body, context }, protocol, lap, decision, came).await
 }
 
-/// Carries a call that was decided, with its head changed accordingly.
+/// Carries a call that was decided, with its head changed accordingly; `came` is what that was, where it is kept.
 pub async fn decided(
     worker: &Rc<Worker>,
     side: &Side,
@@ -62,6 +67,7 @@ pub async fn decided(
     protocol: &'static str,
     lap: Lap,
     decision: Result<Decision, Failure>,
+    came: Option<Came>,
 ) -> Result<Reply, Failure> {
     let Call { mut head, body, context } = call;
     let epoch = worker.shared.epoch.load(Relaxed);
@@ -75,16 +81,31 @@ pub async fn decided(
             edits.apply_to_request(&mut head);
         }
     }
+    let head = Arc::new(head);
+    let watched = match &decision {
+        Ok(Decision::Forward(forward)) => {
+            Some(Arc::new(Watched::new(worker, side, &lap, forward, came, head.clone(), epoch)))
+        }
+        Ok(Decision::External | Decision::Answer(_) | Decision::Api | Decision::Later(_)) | Err(_) => None,
+    };
     let mut under_way = UnderWay::new(worker, &lap, || line(side, &head, protocol));
-    let body = Replay::new(body, KEPT_BODY);
+    let streams = !http_body::Body::is_end_stream(&body);
+    let body = Replay::new(body, KEPT_BODY, watched.clone());
     let result = match decision {
         Ok(Decision::Forward(forward)) => {
             lap.tried();
             under_way.went = Went { service: Some(forward.service.clone()), rule: forward.rule.clone() };
             let asked = Asked { head: &head, body: &body, context: &context, start: lap.start };
-            send_on(worker, side, &forward, asked, &mut under_way.outcome).await
+            let answer = send_on(worker, side, &forward, asked, &mut under_way.outcome);
+            let mut answer = std::pin::pin!(answer);
+            let call = watched.as_ref().filter(|_| streams);
+            poll_fn(|cx| match call {
+                Some(call) => call.poll_unless_cut(answer.as_mut(), cx),
+                None => answer.as_mut().poll(cx),
+            })
+            .await
         }
-        Ok(Decision::External) => external(worker, side, head.clone(), body.lend()).await,
+        Ok(Decision::External) => external(worker, side, Parts::clone(&head), body.lend()).await,
         Ok(Decision::Answer(local)) => {
             under_way.went.rule.clone_from(&local.rule);
             under_way.outcome.failure = local.failure.clone();
@@ -95,7 +116,13 @@ pub async fn decided(
         Err(failure) => Err(failure),
     };
     let (went, mut outcome) = under_way.ended();
-    match result {
+    let cut = match (&watched, &result) {
+        (Some(call), Ok(_)) => call.review().err(),
+        // It may have failed because the request was cut.
+        (Some(call), Err(_)) => call.cut(),
+        (None, _) => None,
+    };
+    match cut.map_or(result, Err) {
         Ok(reply) => {
             outcome.status = reply.head.status.as_u16();
             outcome.first_byte = Some(lap.start.elapsed());
@@ -107,8 +134,9 @@ pub async fn decided(
                 outcome,
                 line(side, &head, protocol),
                 Some(body.received()),
+                watched,
             );
-            Ok(ending.watched(side, epoch).with(reply))
+            Ok(ending.with(reply))
         }
         Err(failure) => {
             outcome.status = failure.kind.http_status();
@@ -122,7 +150,7 @@ pub async fn decided(
 }
 
 /// What records say of a call.
-fn line<'a>(side: &'a Side, head: &'a http::request::Parts, protocol: &'static str) -> Line<'a> {
+fn line<'a>(side: &'a Side, head: &'a Parts, protocol: &'static str) -> Line<'a> {
     let view = RequestHead::Map(head);
     Line {
         listener: &side.listener.name,
@@ -157,16 +185,20 @@ pub async fn send_on(
     Ok(reply)
 }
 
-/// Decides a call and changes its head, if it is sent on.
+/// Decides a call and changes its head, if it is sent on; what that was goes to `came` where it is kept.
 fn admit(
     worker: &Worker,
     entry: &Entry<'_>,
-    head: &mut http::request::Parts,
+    head: &mut Parts,
     lap: &Lap,
+    came: &mut Option<Came>,
 ) -> Result<Decision, Failure> {
     let mut edits = Edits::new();
     let table = worker.shared.table.load();
     let decided = spine::admit(&table, entry, &RequestHead::Map(head), &lap.span, lap.start, &mut edits)?;
+    if decided.keeps_head() {
+        *came = Some(Came::Parts(Box::new(head.clone())));
+    }
     if let Decision::Forward(_) | Decision::External | Decision::Later(_) = decided {
         edits.apply_to_request(head);
     }
@@ -217,12 +249,7 @@ pub async fn carry(
 }
 
 /// A call to a host outside the mesh, as its URL says: `https` goes out in TLS or not at all.
-async fn external(
-    worker: &Rc<Worker>,
-    side: &Side,
-    head: http::request::Parts,
-    body: Body,
-) -> Result<Reply, Failure> {
+async fn external(worker: &Rc<Worker>, side: &Side, head: Parts, body: Body) -> Result<Reply, Failure> {
     let limits = &worker.shared.limits;
     let view = RequestHead::Map(&head);
     let (authority, is_grpc) = (view.authority().to_owned(), view.is_grpc());

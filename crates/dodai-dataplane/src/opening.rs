@@ -12,8 +12,8 @@ use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::filter::{self, Known, Seen};
-use crate::live;
 use crate::request::Side;
+use crate::review;
 use crate::service::Service;
 use crate::spine;
 use crate::table::Table;
@@ -62,7 +62,7 @@ pub fn onward(
     };
     let nowhere =
         || (service.cloned(), Failure::new(Kind::NoRoute, "no rule leads this connection anywhere"));
-    let Some(rule) = live::rule(table, &side.listener, service.map(|service| &**service), &seen) else {
+    let Some(rule) = review::rule(table, &side.listener, service.map(|service| &**service), &seen) else {
         return service.map(|service| (service.clone(), None)).ok_or_else(nowhere);
     };
     let Action::Forward(backends) = &rule.action else { return Err(nowhere()) };

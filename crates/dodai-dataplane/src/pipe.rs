@@ -41,10 +41,7 @@ pub async fn upgraded(
     carry: Vec<u8>,
     up_carry: Vec<u8>,
 ) -> ([u64; 2], Option<Failure>) {
-    let head = request.parts().ok();
-    let watch = forward
-        .zip(head)
-        .map(|(forward, head)| client.worker.live.enter(&client.side, head, Some(forward.service.id())));
+    let watch = forward.and_then(|forward| client.worker.live.enter_call(&client.side, request, forward));
     join(client, up, carry, up_carry, watch).await
 }
 

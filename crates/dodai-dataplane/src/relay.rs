@@ -6,20 +6,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::Edits;
-use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
 use crate::endpoint::Need;
-use crate::filter::{Known, Seen};
 use crate::foreign;
 use crate::h1::{self, Flow, HeaderList};
-use crate::live;
 use crate::pipe;
 use crate::reach::{self, Target};
 use crate::refused::Refused;
@@ -247,6 +243,7 @@ impl Exchange<'_> {
                 }
                 Err(Broken::Io(_)) => return Err(PumpError::Client(None)),
             };
+            self.review().map_err(|failure| PumpError::Client(Some(failure)))?;
             let used = {
                 let scratch = worker.scratch.borrow();
                 let bad = |bad: h1::BadChunk| PumpError::Client(Some(Failure::new(Kind::BadRequest, bad.0)));
@@ -299,6 +296,9 @@ impl Exchange<'_> {
             };
             interim = false;
             nothing_yet = false;
+            if let Err(failure) = self.review() {
+                return Response::Failed(failure);
+            }
             let mut step = self.head(got, again, outcome);
             match step {
                 Step::More => {}
@@ -429,18 +429,9 @@ impl Exchange<'_> {
         (Step::Final(Final { out, body, flow, keep_up, close }), all)
     }
 
-    /// Whether the newest table would let the call in.
-    #[cold]
-    fn still_allowed(&self) -> Result<(), Failure> {
-        let Some(forward) = self.forward else { return Ok(()) };
-        let (side, table) = (&self.client.side, self.client.worker.shared.table.load());
-        self.request.parse_again(|line, headers| {
-            let head = dodai_core::head::RequestHead::Raw(line.view(headers));
-            let client = Some(&*side.client).filter(|client| !client.is_empty());
-            let (caller, certified, now) = (&side.caller, side.certified.as_deref(), Instant::now());
-            let seen = Seen { head, caller, client, certified, now, known: Known::Head };
-            live::still_allowed(&table, &side.listener, Some(forward.service.id()), &seen)
-        })?
+    /// Whether the call may go on, as far as the newest table says.
+    fn review(&self) -> Result<(), Failure> {
+        self.request.review(self.client, self.forward)
     }
 
     /// Writes the response head with what came of the body, then passes the rest on.
@@ -528,10 +519,7 @@ impl Exchange<'_> {
             }
             Waited::Broken(Broken::Io(error)) => return cut(Kind::Reset, &format!("broke off: {error}")),
         };
-        let epoch = worker.shared.epoch.load(Relaxed);
-        if self.request.epoch.replace(epoch) != epoch {
-            self.still_allowed().map_err(Response::Cut)?;
-        }
+        self.review().map_err(Response::Cut)?;
         match last.flow.feed(&worker.scratch.borrow()[..got]) {
             Ok(used) => {
                 last.keep_up &= used == got;

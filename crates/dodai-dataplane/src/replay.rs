@@ -16,6 +16,8 @@ use dodai_core::failure::{Failure, Kind};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use crate::review::Watched;
+
 struct Kept {
     body: Body,
     length: Option<u64>,
@@ -27,6 +29,8 @@ struct Kept {
     lost: bool,
     /// Goes up when what was lent is taken back.
     turn: u32,
+    /// The call, which may be allowed no more.
+    watched: Option<Arc<Watched>>,
 }
 
 /// A body that several tries share, one after another.
@@ -37,12 +41,12 @@ pub struct Replay {
 }
 
 impl Replay {
-    /// Keeps up to `limit` bytes of `body`.
-    pub fn new(body: Body, limit: usize) -> Replay {
+    /// Keeps up to `limit` bytes of `body`, which ends with a failure when its call is allowed no more.
+    pub fn new(body: Body, limit: usize, watched: Option<Arc<Watched>>) -> Replay {
         let length = body.exact_length();
         let ended = http_body::Body::is_end_stream(&body);
-        let kept =
-            Kept { body, length, data: Vec::new(), trailers: None, bytes: 0, ended, lost: false, turn: 0 };
+        let (data, trailers) = (Vec::new(), None);
+        let kept = Kept { body, length, data, trailers, bytes: 0, ended, lost: false, turn: 0, watched };
         Replay { kept: Arc::new(Mutex::new(kept)), limit, received: Arc::default() }
     }
 
@@ -62,7 +66,8 @@ impl Replay {
     /// Takes back what was lent, which reads nothing any more. Says whether the body can be lent again.
     pub fn recall(&self) -> bool {
         let mut kept = self.lock();
-        if kept.lost {
+        let is_cut = kept.watched.as_ref().is_some_and(|call| call.cut().is_some());
+        if kept.lost || is_cut {
             return false;
         }
         kept.turn += 1;
@@ -143,6 +148,9 @@ impl http_body::Body for Lent {
             Some(Err(failure)) => return Poll::Ready(Some(Err(failure))),
             Some(Ok(frame)) => frame,
         };
+        if let Some(Err(failure)) = kept.watched.as_ref().map(|call| call.review()) {
+            return Poll::Ready(Some(Err(failure)));
+        }
         if let Some(data) = frame.data_ref() {
             self.received.fetch_add(data.len() as u64, Relaxed);
             if kept.lost || kept.bytes + data.len() > self.limit {
@@ -193,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn the_second_try_gets_what_the_first_saw_and_the_rest() {
         let (mut writer, body) = pipe(64, None);
-        let replay = Replay::new(body, 64);
+        let replay = Replay::new(body, 64, None);
         writer.send(Bytes::from_static(b"one")).await.expect("room");
         let mut first = replay.lend();
         assert_eq!(first.frame().await.expect("a frame").expect("whole").into_data().expect("data"), "one");
@@ -211,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn a_try_that_is_given_up_reads_nothing_away() {
         let (mut writer, body) = pipe(64, None);
-        let replay = Replay::new(body, 4);
+        let replay = Replay::new(body, 4, None);
         writer.send(Bytes::from_static(b"abc")).await.expect("room");
         let mut first = replay.lend();
         assert_eq!(first.frame().await.expect("a frame").expect("whole").into_data().expect("data"), "abc");
@@ -226,7 +234,7 @@ mod tests {
     #[tokio::test]
     async fn beyond_the_limit_nothing_is_kept_and_nothing_is_lost() {
         let (mut writer, body) = pipe(64, None);
-        let replay = Replay::new(body, 4);
+        let replay = Replay::new(body, 4, None);
         for piece in ["ab", "cd", "ef", "gh"] {
             writer.send(Bytes::from_static(piece.as_bytes())).await.expect("room");
         }
@@ -237,10 +245,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_whole_body_is_copied_without_reading_it_twice() {
-        let replay = Replay::new(Body::full("abc"), 64);
+        let replay = Replay::new(Body::full("abc"), 64, None);
         assert_eq!(replay.copy(), None, "not read yet");
         assert_eq!(read(&mut replay.lend()).await.0, b"abc");
         assert_eq!(replay.copy().expect("whole"), "abc");
-        assert_eq!(read(&mut Replay::new(Body::empty(), 64).lend()).await.0, b"");
+        assert_eq!(read(&mut Replay::new(Body::empty(), 64, None).lend()).await.0, b"");
     }
 }

@@ -33,6 +33,8 @@ pub struct Request {
     pub bytes: Vec<u8>,
     /// Where the body starts in `bytes`.
     pub head_len: usize,
+    /// The head as it came, where a policy that changes may have to ask for it again; empty otherwise.
+    pub came: Vec<u8>,
     /// What `bytes` and `head_len` were before a try changed the head for itself.
     kept: Option<Box<(Vec<u8>, usize)>>,
     /// What of the body is still to come from the client.
@@ -290,7 +292,13 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
         edits.push(Edit::Authority(Short::from_slice(name.as_bytes())));
     }
     match assemble(bytes, worker, &line, &headers, &parsed, view, lap, &edits) {
-        Ok((request, used)) => Read::Request(Box::new(Decided { request, decision, client }), used),
+        Ok((mut request, used)) => {
+            if decision.as_ref().is_ok_and(Decision::keeps_head) {
+                request.came = worker.buffer();
+                request.came.extend_from_slice(&bytes[..parsed.len]);
+            }
+            Read::Request(Box::new(Decided { request, decision, client }), used)
+        }
         Err(failure) => Read::Bad(failure),
     }
 }
@@ -316,6 +324,7 @@ fn assemble(
     let request = Request {
         bytes: out,
         head_len,
+        came: Vec::new(),
         kept: None,
         upload,
         framing: parsed.framing,
@@ -344,11 +353,35 @@ impl Request {
         &self,
         with: impl FnOnce(&RequestLine<'_>, &HeaderList<'_>) -> T,
     ) -> Result<T, Failure> {
-        let mut headers = HeaderList::new();
-        match h1::parse_request(&self.bytes[..self.head_len], &mut headers) {
-            Ok(Some((line, _))) => Ok(with(&line, &headers)),
-            Ok(None) | Err(_) => Err(Failure::new(Kind::Internal, "a head that we wrote does not parse")),
-        }
+        parse(&self.bytes[..self.head_len], with)
+    }
+
+    /// The head that the call came with, and the one that its service saw.
+    fn both(&self) -> [&[u8]; 2] {
+        let (bytes, head_len) = match self.kept.as_deref() {
+            Some((bytes, head_len)) => (bytes, *head_len),
+            None => (&self.bytes, self.head_len),
+        };
+        let went = &bytes[..head_len];
+        [if self.came.is_empty() { went } else { &self.came }, went]
+    }
+
+    /// The same, parsed.
+    pub fn parse_both<T>(
+        &self,
+        with: impl FnOnce(RequestHead<'_>, RequestHead<'_>) -> T,
+    ) -> Result<T, Failure> {
+        let [came, went] = self.both();
+        parse(came, |line, headers| {
+            let came = RequestHead::Raw(line.view(headers));
+            parse(went, |line, headers| with(came, RequestHead::Raw(line.view(headers))))
+        })?
+    }
+
+    /// The same as owned parts.
+    pub fn parts_of_both(&self) -> Result<[http::request::Parts; 2], Failure> {
+        let [came, went] = self.both();
+        Ok([parts(came)?, parts(went)?])
     }
 
     /// Adds what changes in the head of the response of `endpoint`.
@@ -395,32 +428,39 @@ impl Request {
 
     /// The head as owned parts, for endpoints that are not spoken to in HTTP/1.
     pub fn parts(&self) -> Result<http::request::Parts, Failure> {
-        let bad = |what: &str| Failure::new(Kind::BadRequest, format!("{what} cannot be passed on"));
-        self.parse_again(|line, headers| {
-            let uri = if line.authority.is_empty() {
-                http::Uri::builder().path_and_query(line.target).build()
-            } else {
-                http::Uri::builder()
-                    .scheme("http")
-                    .authority(line.authority)
-                    .path_and_query(line.target)
-                    .build()
-            };
-            let mut request =
-                http::Request::builder().method(line.method).uri(uri.map_err(|_| bad("the target"))?);
-            for header in headers {
-                let name =
-                    HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("a header name"))?;
-                if name != http::header::TRANSFER_ENCODING && name != http::header::EXPECT {
-                    request = request.header(name, header.value);
-                }
-            }
-            Ok(request.body(()).map_err(|_| bad("the head"))?.into_parts().0)
-        })?
+        parts(&self.bytes[..self.head_len])
     }
 
     /// Whether the body is still with us whole, so that the call can be sent again.
     pub fn is_whole(&self) -> bool {
         self.upload.is_done()
     }
+}
+
+fn parse<T>(head: &[u8], with: impl FnOnce(&RequestLine<'_>, &HeaderList<'_>) -> T) -> Result<T, Failure> {
+    let mut headers = HeaderList::new();
+    match h1::parse_request(head, &mut headers) {
+        Ok(Some((line, _))) => Ok(with(&line, &headers)),
+        Ok(None) | Err(_) => Err(Failure::new(Kind::Internal, "a head that we wrote does not parse")),
+    }
+}
+
+fn parts(head: &[u8]) -> Result<http::request::Parts, Failure> {
+    let bad = |what: &str| Failure::new(Kind::BadRequest, format!("{what} cannot be passed on"));
+    parse(head, |line, headers| {
+        let uri = if line.authority.is_empty() {
+            http::Uri::builder().path_and_query(line.target).build()
+        } else {
+            http::Uri::builder().scheme("http").authority(line.authority).path_and_query(line.target).build()
+        };
+        let mut request =
+            http::Request::builder().method(line.method).uri(uri.map_err(|_| bad("the target"))?);
+        for header in headers {
+            let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| bad("a header name"))?;
+            if name != http::header::TRANSFER_ENCODING && name != http::header::EXPECT {
+                request = request.header(name, header.value);
+            }
+        }
+        Ok(request.body(()).map_err(|_| bad("the head"))?.into_parts().0)
+    })?
 }

@@ -108,6 +108,8 @@ pub struct Rule {
     pub total_weight: u32,
     /// Whether it makes headers for each call.
     pub makes_headers: bool,
+    /// Whether a call by it keeps the head that it came with, to be asked again when a policy changes.
+    pub keeps_head: bool,
     /// The path that it redirects to, if it changes that.
     pub redirected: Option<Rewrite>,
     /// Limits and retries of this rule.
@@ -146,6 +148,7 @@ impl Rule {
         Ok(Rule {
             name: source.name.as_str().into(),
             makes_headers: filters.iter().any(Filter::makes_headers),
+            keeps_head: filters.iter().any(Filter::keeps_head),
             redirected,
             matches,
             filters,

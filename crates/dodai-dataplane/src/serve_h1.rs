@@ -268,6 +268,7 @@ impl Client {
         };
         self.finish(request, service, rule, &outcome);
         self.worker.recycle(std::mem::take(&mut request.bytes));
+        self.worker.recycle(std::mem::take(&mut request.came));
         next
     }
 

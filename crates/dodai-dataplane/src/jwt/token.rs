@@ -192,12 +192,17 @@ impl<'a> Token<'a> {
 
     /// Whether it is for one of `audiences`.
     pub fn is_for(&self, audiences: &[String]) -> bool {
-        let is = |value: &Value| value.as_str().is_some_and(|one| audiences.iter().any(|own| own == one));
-        match self.claims.get("aud") {
-            _ if audiences.is_empty() => true,
-            Some(Value::Array(all)) => all.iter().any(is),
-            Some(one) => is(one),
-            None => false,
-        }
+        is_for(&self.claims, audiences)
+    }
+}
+
+/// Whether a token with these claims is for one of `audiences`.
+pub fn is_for(claims: &Map<String, Value>, audiences: &[String]) -> bool {
+    let is = |value: &Value| value.as_str().is_some_and(|one| audiences.iter().any(|own| own == one));
+    match claims.get("aud") {
+        _ if audiences.is_empty() => true,
+        Some(Value::Array(all)) => all.iter().any(is),
+        Some(one) => is(one),
+        None => false,
     }
 }

@@ -8,6 +8,7 @@ use crate::ends::{Ask, Silent, within};
 use crate::h2::{Server, grpc, read, take_turns, trailers};
 use crate::serve::{Issuer, remote};
 use crate::support::*;
+use crate::tokens::{Login, ada, jwt};
 use dodai_core::id::{InstanceId, Name};
 use dodai_core::snapshot::*;
 use dodai_dataplane::limits::Limits;
@@ -43,19 +44,31 @@ async fn two_of(issuer: &Issuer, protocol: Protocol, policy: CallPolicy) -> Two 
     let mut catalog = Service { protocol, policy, ..service("shop/catalog/http") };
     let front = AccessRule { allow: true, apps: vec![app("shop/front")], ..AccessRule::default() };
     catalog.inbound = vec![Filter::Access(Access { default_allow: false, rules: vec![front] })];
-    let list = || endpoints("shop/catalog/http", vec![remote(MESH)]);
-    let role = Role::Dependency { app: app("shop/front"), service: id("shop/catalog/http") };
-    let spoken = if protocol == Protocol::Tcp { Protocol::Tcp } else { Protocol::Http };
-    let declared = Listener::new("declared", (GATEWAY, 90).into(), spoken, role);
-    near.apply(vec![outbound(), Resource::Listener(declared), Resource::Service(catalog.clone()), list()])
-        .await;
-    let mesh = Listener::new("mesh", (FAR, MESH).into(), Protocol::Http, Role::Mesh);
-    far.apply(vec![Resource::Listener(mesh), Resource::Service(catalog), list()]).await;
+    near.apply(of_near(&catalog)).await;
+    far.apply(of_far(&catalog)).await;
     let port = Name::new("http").expect("a name");
     let way = Way::Ports(Arc::new([(port, backend_addr(PROCESS))].into()));
     far.plane.locals().get(&InstanceId::new("i-1")).set(way);
     let process = far.backend(PROCESS);
     Two { near, far, process }
+}
+
+fn list() -> Resource {
+    endpoints("shop/catalog/http", vec![remote(MESH)])
+}
+
+/// What the base of the callers is told.
+fn of_near(catalog: &Service) -> Vec<Resource> {
+    let role = Role::Dependency { app: app("shop/front"), service: id("shop/catalog/http") };
+    let spoken = if catalog.protocol == Protocol::Tcp { Protocol::Tcp } else { Protocol::Http };
+    let declared = Listener::new("declared", (GATEWAY, 90).into(), spoken, role);
+    vec![outbound(), Resource::Listener(declared), Resource::Service(catalog.clone()), list()]
+}
+
+/// What the base of the service is told.
+fn of_far(catalog: &Service) -> Vec<Resource> {
+    let mesh = Listener::new("mesh", (FAR, MESH).into(), Protocol::Http, Role::Mesh);
+    vec![Resource::Listener(mesh), Resource::Service(catalog.clone()), list()]
 }
 
 impl Two {
@@ -303,6 +316,43 @@ async fn only_the_base_that_sends_a_call_tries_again_what_was_answered() {
         assert_eq!(client.ask("GET / HTTP/1.1\r\nHost: catalog\r\n\r\n").await.status(), 503);
         assert_eq!(asked.get(), 3, "one try and two more");
         drop(far);
+    })
+    .await;
+}
+
+/// The keys of tokens are where calls arrive; the base that sends a call there cannot say what its token claims.
+#[tokio::test(start_paused = true)]
+async fn a_policy_over_claims_is_asked_again_where_the_call_arrives() {
+    local(async {
+        let mut two = two(Protocol::Http).await;
+        let login = Login::new();
+        let catalog = |keys: &Login, default_allow: bool, group: &str| {
+            let values = vec![ValuePattern::Exact(group.into())];
+            let claims = vec![ClaimMatch { name: "groups".into(), values }];
+            let rules = vec![AccessRule { allow: !default_allow, claims, ..AccessRule::default() }];
+            let access = Filter::Access(Access { default_allow, rules });
+            let inbound = vec![jwt(JwtKeys::Inline(keys.keys())), access];
+            Service { inbound, ..service("shop/catalog/http") }
+        };
+        let both = async |catalog: Service, two: &Two| {
+            two.near.apply(of_near(&catalog)).await;
+            two.far.apply(of_far(&catalog)).await;
+        };
+        both(catalog(&login, true, "other"), &two).await;
+        let mut client = two.near.client_of(81).await;
+        let token = login.sign("ES256", &ada());
+        let head = "POST /up HTTP/1.1\r\nHost: catalog\r\nTransfer-Encoding: chunked\r\n";
+        client.send(format!("{head}Authorization: Bearer {token}\r\n\r\n5\r\nbegun\r\n")).await;
+        let mut process = two.process.accept().await;
+        process.until("begun\r\n").await;
+        // With other keys nobody could prove the token any more: what was proved counts.
+        both(catalog(&Login::new(), false, "staff"), &two).await;
+        client.send("3\r\ntwo\r\n").await;
+        process.until("two\r\n").await;
+        both(catalog(&login, true, "staff"), &two).await;
+        client.send("6\r\nsecret\r\n").await;
+        assert!(!process.rest().await.contains("secret"));
+        assert_eq!(client.message().await.status(), 403);
     })
     .await;
 }

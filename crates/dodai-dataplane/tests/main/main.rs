@@ -37,6 +37,7 @@ mod picking;
 mod plain;
 mod proxied;
 mod retry_after;
+mod reviews;
 mod rewrites;
 mod serve;
 mod shares;

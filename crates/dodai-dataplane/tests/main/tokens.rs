@@ -19,14 +19,14 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
 }
 
 /// An issuer with a key of each kind.
-struct Login {
+pub struct Login {
     point: EcdsaKeyPair,
     edwards: Ed25519KeyPair,
     rsa: RsaKeyPair,
 }
 
 impl Login {
-    fn new() -> Login {
+    pub fn new() -> Login {
         Login {
             point: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key"),
             edwards: Ed25519KeyPair::generate().expect("a key"),
@@ -34,7 +34,7 @@ impl Login {
         }
     }
 
-    fn keys(&self) -> String {
+    pub fn keys(&self) -> String {
         let point = self.point.public_key().as_ref();
         let (x, y) = point[1..].split_at(32);
         let rsa = self.rsa.public_key();
@@ -51,7 +51,7 @@ impl Login {
         json!({ "keys": keys }).to_string()
     }
 
-    fn sign(&self, algorithm: &str, claims: &Value) -> String {
+    pub fn sign(&self, algorithm: &str, claims: &Value) -> String {
         let id = match algorithm {
             "ES256" => "point",
             "EdDSA" => "edwards",
@@ -77,12 +77,12 @@ impl Login {
     }
 }
 
-fn in_seconds(from_now: i64) -> i64 {
+pub fn in_seconds(from_now: i64) -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
     i64::try_from(now).expect("fits") + from_now
 }
 
-fn ada() -> Value {
+pub fn ada() -> Value {
     json!({"iss": "https://login", "aud": ["shop"], "sub": "ada", "exp": in_seconds(600), "groups": ["staff"],
            "realm": {"role": "admin"}})
 }
@@ -101,7 +101,7 @@ fn issuer(keys: JwtKeys) -> JwtIssuer {
     }
 }
 
-fn jwt(keys: JwtKeys) -> Filter {
+pub fn jwt(keys: JwtKeys) -> Filter {
     Filter::Jwt(Jwt { issuers: vec![issuer(keys)], optional: false })
 }
 

@@ -387,6 +387,18 @@ impl Peer {
         }
     }
 
+    /// The same; `None` if the other side ends before that.
+    pub async fn try_until(&mut self, end: &str) -> Option<String> {
+        loop {
+            if let Some(at) = self.seen.windows(end.len()).position(|window| window == end.as_bytes()) {
+                return Some(self.text(at + end.len()).await);
+            }
+            if !self.more().await {
+                return None;
+            }
+        }
+    }
+
     pub async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await
     }
