@@ -87,11 +87,17 @@ pub const CALLER_HEADER: &str = "dapr-caller-app-id";
 /// Headers that tell an app who is there. Nobody outside the mesh may set them, and nobody at all in trailers.
 pub const IDENTITY_HEADERS: [&str; 3] = [CALLER_HEADER, "dapr-callee-app-id", "x-forwarded-client-cert"];
 
-/// Whether a header of this name tells an app who is there, whatever its case.
+/// Whether a header of this name tells an app who is there, whatever its case, and if it is spelled with `_` for `-`: to a
+/// program behind CGI, WSGI and their like these are the same.
 pub fn tells_identity(name: &[u8]) -> bool {
     // Most names are told apart by their length.
-    matches!(name.len(), 18 | 23)
-        && IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+    matches!(name.len(), 18 | 23) && IDENTITY_HEADERS.iter().any(|ours| is_read_as(name, ours))
+}
+
+/// Whether a header of this name is read as `known`, whatever its case and if it is spelled with `_` for `-`.
+pub fn is_read_as(name: &[u8], known: &str) -> bool {
+    let same = |(own, known): (&u8, &u8)| own.eq_ignore_ascii_case(known) || (*own == b'_' && *known == b'-');
+    name.len() == known.len() && name.iter().zip(known.as_bytes()).all(same)
 }
 
 /// A request on its way.

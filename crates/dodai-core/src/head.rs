@@ -319,6 +319,13 @@ impl Edits {
         self.parts.iter().flat_map(Part::edits)
     }
 
+    /// The target that these changes make, if they make one.
+    pub fn target(&self) -> Option<&Short> {
+        let targets =
+            self.iter().filter_map(|edit| if let Edit::Target(target) = edit { Some(target) } else { None });
+        targets.last()
+    }
+
     /// Whether target or authority may change.
     pub fn change_start_line(&self) -> bool {
         self.start_line

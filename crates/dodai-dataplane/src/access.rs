@@ -199,13 +199,17 @@ impl Rule {
             if source.allow { readings().may_be(path) } else { readings().must_be(path) }
         };
         let except = &source.except;
-        let is_method = |method: &String| method == head.method();
+        // Methods differ by case (RFC 9110 section 9.1), but some apps take `delete` for `DELETE`.
+        let meant = |method: &String| method.eq_ignore_ascii_case(head.method());
+        let exactly = |method: &String| method == head.method();
+        let is_method = |method: &String| if source.allow { exactly(method) } else { meant(method) };
+        let is_excepted = |method: &String| if source.allow { meant(method) } else { exactly(method) };
         let is_called = |host: &String| is_host(host, head.host());
         self.is_from(seen.caller)
             && self.is_at(seen.client)
             && self.has_shown(seen.certified)
             && (source.methods.is_empty() || source.methods.iter().any(is_method))
-            && !except.methods.iter().any(is_method)
+            && !except.methods.iter().any(is_excepted)
             && (source.hosts.is_empty() || source.hosts.iter().any(is_called))
             && !except.hosts.iter().any(is_called)
             && (source.paths.is_empty() || source.paths.iter().any(covers))
@@ -452,6 +456,15 @@ mod tests {
             |value: &str| ValueMatch { name: "X-Role".into(), value: ValuePattern::Exact(value.into()) };
         // The endpoint may take either value.
         check(AccessRule { headers: vec![header("admin")], ..AccessRule::default() }, false);
+        let methods = || vec!["DELETE".to_owned()];
+        let deny = snapshot::Access {
+            default_allow: true,
+            rules: vec![AccessRule { methods: methods(), ..AccessRule::default() }],
+        };
+        let delete = || http::Request::builder().method("delete").uri("/");
+        assert!(!verdict(&deny, &shop(), None, delete()), "some apps take it for DELETE");
+        let rule = AccessRule { methods: methods(), ..AccessRule::default() };
+        assert!(!verdict(&only(AccessRule { allow: true, ..rule }), &shop(), None, delete()));
         let deny = snapshot::Access {
             default_allow: true,
             rules: vec![AccessRule { headers: vec![header("user")], ..AccessRule::default() }],

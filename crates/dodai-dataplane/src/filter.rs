@@ -299,7 +299,14 @@ pub fn run(
                 if let Some(path) = path {
                     let wanted = prefix.take().filter(|_| matches!(path, Rewrite::Prefix(_)));
                     let matched = wanted.and_then(|prefix| prefix());
-                    edits.push(Edit::Target(path.target(&seen.head, matched.as_deref())?));
+                    let mut target = path.target(&seen.head, matched.as_deref())?;
+                    // What was taken out of the query before, such as a token, stays out.
+                    if let (Some(before), Some(query)) = (edits.target(), seen.head.query()) {
+                        target.truncate(target.len() - query.len() - 1);
+                        let kept = before.iter().position(|byte| *byte == b'?').unwrap_or(before.len());
+                        target.extend_from_slice(&before[kept..]);
+                    }
+                    edits.push(Edit::Target(target));
                 }
             }
             Filter::Mirror { per_ten_thousand, .. } => {

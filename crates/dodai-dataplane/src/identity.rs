@@ -44,6 +44,13 @@ pub fn settle(edits: &mut Edits, table: &Table, entry: &Entry<'_>, head: &Reques
         if !tells_identity(name.as_bytes()) {
             return;
         }
+        // What servers of CGI's kind read as if it were spelled with hyphens. Nobody here writes it so.
+        if name.contains('_') {
+            if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+                edits.push(Edit::Remove(name));
+            }
+            return;
+        }
         let is_caller = name.eq_ignore_ascii_case(CALLER_HEADER);
         match (role, caller) {
             (

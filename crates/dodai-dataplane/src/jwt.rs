@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use dodai_core::call::is_read_as;
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::head::{Edit, Edits, RequestHead, Short};
 use dodai_core::snapshot::{self, JwtKeys};
@@ -182,6 +183,12 @@ impl Jwt {
     ) -> Result<Checked, Failure> {
         for (_, header) in self.issuers.iter().flat_map(|issuer| &issuer.claims) {
             edits.push(Edit::Remove(header.clone()));
+            head.for_each_header(|name, _| {
+                let other = name.contains('_') && is_read_as(name.as_bytes(), header.as_str());
+                if let Some(name) = other.then(|| HeaderName::from_bytes(name.as_bytes()).ok()).flatten() {
+                    edits.push(Edit::Remove(name));
+                }
+            });
         }
         match self.look(now, head, waited) {
             Ok(Looked::Token { issuer, place, claims, was_known }) => {
@@ -229,6 +236,13 @@ impl Jwt {
         let mut reason = None;
         for (index, issuer) in self.issuers.iter().enumerate() {
             let Some((place, text)) = issuer.find(head) else { continue };
+            if let Place::Header(name) = place
+                && times(head, name) > 1
+            {
+                // An app may read the other one.
+                reason = Some(BadToken("its header comes more than once"));
+                continue;
+            }
             let mark = issuer.keys().and_then(|keys| known::mark(issuer.id, keys, &text));
             if let Some(claims) = mark.and_then(|mark| known::recall(&mark, now)) {
                 return Ok(Looked::Token { issuer, place, claims, was_known: true });
@@ -419,6 +433,13 @@ impl Issuer {
     }
 }
 
+/// How often a head has a header.
+fn times(head: &RequestHead<'_>, name: &HeaderName) -> usize {
+    let mut times = 0;
+    head.for_each_header(|own, _| times += usize::from(own.eq_ignore_ascii_case(name.as_str())));
+    times
+}
+
 fn for_each_cookie(head: &RequestHead<'_>, mut visit: impl FnMut(&str, &str)) {
     head.for_each_header(|name, value| {
         if !name.eq_ignore_ascii_case("cookie") {
@@ -449,7 +470,10 @@ fn take_out(place: Place<'_>, head: &RequestHead<'_>, edits: &mut Edits) {
             edits.push(if rest.is_empty() { Edit::Remove(COOKIE) } else { Edit::Set(COOKIE, rest) });
         }
         Place::Param(taken) => {
-            let mut target = Short::from_slice(head.path().as_bytes());
+            // Where it was rewritten already, the new path stays.
+            let before = edits.target().map_or(head.path().as_bytes(), |target| target.as_slice());
+            let path = before.split(|byte| *byte == b'?').next().unwrap_or_default();
+            let mut target = Short::from_slice(path);
             let is_other = |pair: &&str| pair.split_once('=').is_none_or(|(name, _)| name != taken);
             let mut mark = b'?';
             for pair in head.query().unwrap_or("").split('&').filter(is_other) {

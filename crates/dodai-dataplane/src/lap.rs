@@ -2,7 +2,7 @@
 //!
 //! Counting a call is a few atomic adds; a record with owned strings is built only for a sink that wants it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
@@ -37,7 +37,7 @@ pub struct Lap {
     /// When it left each station, if somebody wants to know.
     pub(crate) stations: Option<Box<Cell<Stations>>>,
     /// Response headers that a sink asked for. Here, because a lap lies in a box and an outcome in every connection.
-    pub(crate) headers: OnceCell<Box<Named>>,
+    pub(crate) headers: RefCell<Option<Box<Named>>>,
 }
 
 /// How a call ended.
@@ -150,7 +150,7 @@ pub struct Line<'a> {
 impl Lap {
     /// A lap that begins at `start`.
     pub fn new(direction: Direction, caller: Arc<str>, span: Span, start: Instant) -> Lap {
-        Lap { direction, caller, start, span, stations: None, headers: OnceCell::new() }
+        Lap { direction, caller, start, span, stations: None, headers: RefCell::default() }
     }
 
     /// The route was found at `routed`, and the filters have let the call through by now. Called only where somebody
@@ -172,8 +172,8 @@ impl Lap {
     pub(crate) fn keep<'h>(&self, shared: &Shared, find: impl Fn(&str) -> Option<&'h [u8]>) {
         let table = shared.table.load();
         let named = asked(shared, &table.logged().response, |sink, ask| sink.response_headers(ask), find);
-        // The first answer that counts is the only one.
-        let _known = self.headers.set(Box::new(named));
+        // In place of those of a try that failed before anything of it was passed on.
+        self.headers.replace(Some(Box::new(named)));
     }
 
     /// A try begins.
@@ -331,7 +331,7 @@ impl Lap {
             target: clipped(line.target, MAX_TEXT).to_owned(),
             authority: clipped(line.authority, MAX_TEXT).to_owned(),
             request_headers,
-            response_headers: self.headers.get().map(|named| Named::clone(named)).unwrap_or_default(),
+            response_headers: self.headers.borrow().as_deref().cloned().unwrap_or_default(),
             protocol: line.protocol,
             status: outcome.status,
             grpc_status: outcome.grpc_status,

@@ -86,7 +86,7 @@ pub async fn decided(
         Ok(Decision::Forward(forward)) => {
             Some(Arc::new(Watched::new(worker, side, &lap, forward, came, head.clone(), epoch)))
         }
-        Ok(Decision::External | Decision::Answer(_) | Decision::Api | Decision::Later(_)) | Err(_) => None,
+        Ok(_) | Err(_) => None,
     };
     let mut under_way = UnderWay::new(worker, &lap, || line(side, &head, protocol));
     let streams = !http_body::Body::is_end_stream(&body);
@@ -110,6 +110,11 @@ pub async fn decided(
             under_way.went.rule.clone_from(&local.rule);
             under_way.outcome.failure = local.failure.clone();
             Ok(local_reply(&local, RequestHead::Map(&head).is_grpc()))
+        }
+        Ok(Decision::Refused(refused)) => {
+            let (failure, rule) = *refused;
+            under_way.went.rule = Some(rule);
+            Err(failure)
         }
         Ok(Decision::Api) => Err(Failure::new(Kind::Internal, "an API call took the mesh's way")),
         Ok(Decision::Later(_)) => Err(Failure::new(Kind::Internal, "a call was not decided")),

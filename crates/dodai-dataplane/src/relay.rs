@@ -445,12 +445,17 @@ impl Exchange<'_> {
         let (client, worker) = (self.client, &self.client.worker);
         // Both in one write, as many endpoints send the two apart. As long as nothing was written, a body that
         // breaks off is a failed try and not a cut response. It waits no longer than the head itself could have been
-        // waited for, and not while the client still sends: that may wait for the head.
+        // waited for, no longer than nothing may move, and not while the client still sends: that may wait for the head.
+        let (still, mut moved) = (patience.due(), false);
+        let ends_try = client.deadline.bounds(still);
         while self.uploaded.get()
             && matches!((&last.body, &last.flow), (Body::Copied(_), Flow::Length(1..=SHORT)))
         {
             let waited = self.next_bytes().await;
-            if matches!(waited, Waited::Broken(Broken::TimedOut)) {
+            if matches!(waited, Waited::Broken(Broken::TimedOut))
+                && !patience.is_over()
+                && (ends_try || moved)
+            {
                 client.deadline.set_at(patience.due());
                 break;
             }
@@ -458,6 +463,7 @@ impl Exchange<'_> {
                 (outcome.status, outcome.answered_at, outcome.first_byte) = (0, None, None);
                 if let Response::Cut(failure) = ended { Response::Failed(failure) } else { ended }
             })?;
+            moved = true;
             last.out.extend_from_slice(&worker.scratch.borrow()[..used]);
             if let Body::Copied(copied) = &mut last.body {
                 *copied += used;

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::forwarded::{Client, Via};
 use crate::h1::{self, BadHead, Flow, Framing, HeaderList, Parsed, RequestLine};
 use crate::identity::Certified;
+use crate::limits::MAX_HEADERS;
 use crate::roll::Speaks;
 use crate::service::Endpoint;
 use crate::spine::{self, Decision, Entry, Forward, Lap};
@@ -285,9 +286,7 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
         // HTTP/1.0 without Host: the next hop speaks HTTP/1.1 and needs one.
         let name = match &decision {
             Ok(Decision::Forward(forward)) => forward.service.spec.id.owner.name.as_str(),
-            Ok(Decision::External | Decision::Answer(_) | Decision::Api | Decision::Later(_)) | Err(_) => {
-                "localhost"
-            }
+            Ok(_) | Err(_) => "localhost",
         };
         edits.push(Edit::Authority(Short::from_slice(name.as_bytes())));
     }
@@ -415,9 +414,8 @@ impl Request {
         {
             let (head, body) = self.bytes.split_at(self.head_len);
             let mut headers = HeaderList::new();
-            let Ok(Some((line, parsed))) = h1::parse_request(head, &mut headers) else {
-                return Err(Failure::new(Kind::Internal, "a head that we wrote does not parse"));
-            };
+            let parsed = h1::parse_request(head, &mut headers).map_err(|bad| unreadable(Some(&bad)))?;
+            let (line, parsed) = parsed.ok_or_else(|| unreadable(None))?;
             h1::write_request(&mut out, head, &line, &headers, &parsed, edits, parsed.upgrade);
             self.head_len = out.len();
             out.extend_from_slice(body);
@@ -441,7 +439,8 @@ fn parse<T>(head: &[u8], with: impl FnOnce(&RequestLine<'_>, &HeaderList<'_>) ->
     let mut headers = HeaderList::new();
     match h1::parse_request(head, &mut headers) {
         Ok(Some((line, _))) => Ok(with(&line, &headers)),
-        Ok(None) | Err(_) => Err(Failure::new(Kind::Internal, "a head that we wrote does not parse")),
+        Ok(None) => Err(unreadable(None)),
+        Err(bad) => Err(unreadable(Some(&bad))),
     }
 }
 
@@ -463,4 +462,15 @@ fn parts(head: &[u8]) -> Result<http::request::Parts, Failure> {
         }
         Ok(request.body(()).map_err(|_| bad("the head"))?.into_parts().0)
     })?
+}
+
+/// Why a head that was written here cannot be read again: what is added may make it too long for it.
+fn unreadable(bad: Option<&BadHead>) -> Failure {
+    match bad {
+        Some(BadHead::TooLarge) => Failure::new(
+            Kind::HeadTooLarge,
+            format!("with what is added here the head has more than {MAX_HEADERS} headers"),
+        ),
+        Some(_) | None => Failure::new(Kind::Internal, "a head that we wrote does not parse"),
+    }
 }

@@ -261,7 +261,9 @@ impl Router {
 
     /// The rule for a call.
     pub fn route(&self, head: &RequestHead<'_>, caller: &Caller) -> Option<&Arc<Rule>> {
+        // A name with a dot at its end is the same, only written out.
         let (host, seen) = (head.host(), Seen::new(head, caller));
+        let host = host.strip_suffix('.').unwrap_or(host);
         if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return self.route_host(&host.to_ascii_lowercase(), &seen);
         }
@@ -340,6 +342,8 @@ mod tests {
         };
         check("shop.example.com:80", "/", "exact");
         check("SHOP.example.com", "/", "exact");
+        check("shop.example.com.", "/", "exact");
+        check("shop.example.com.:80", "/", "exact");
         check("x.a.example.com", "/only", "narrow");
         check("x.a.example.com", "/", "wide");
         check("example.com", "/", "any");

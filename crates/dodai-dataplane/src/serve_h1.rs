@@ -3,6 +3,7 @@
 //! Between two requests the connection holds no buffer. A call whose endpoint speaks HTTP/1 is relayed byte
 //! for byte ([`crate::relay`]); any other is handed over as a parsed message ([`crate::h1_message`]).
 
+use std::cell::OnceCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -260,11 +261,11 @@ impl Client {
                 rule = local.rule.as_deref();
                 next
             }
-            Err(failure) => {
-                outcome.status = failure.kind.http_status();
-                outcome.failure = Some(failure.clone());
-                self.fail(request, failure).await
+            Ok(Decision::Refused(refused)) => {
+                rule = Some(&*refused.1);
+                self.failed(request, refused.0.clone(), &mut outcome).await
             }
+            Err(failure) => self.failed(request, failure.clone(), &mut outcome).await,
         };
         self.finish(request, service, rule, &outcome);
         self.worker.recycle(std::mem::take(&mut request.bytes));
@@ -280,8 +281,9 @@ impl Client {
         rule: Option<&crate::route::Rule>,
         outcome: &Outcome,
     ) {
+        let text = OnceCell::new();
         let line = || {
-            let text = std::str::from_utf8(&request.bytes[..request.head_len]).unwrap_or("");
+            let text = text.get_or_init(|| String::from_utf8_lossy(&request.bytes[..request.head_len]));
             head_line(text, &self.side)
         };
         request.lap.finish(&self.worker, service, rule, outcome, line);

@@ -52,6 +52,8 @@ pub enum Decision {
     External,
     /// It is answered here.
     Answer(Box<Local>),
+    /// A rule refuses it.
+    Refused(Box<(Failure, Arc<Rule>)>),
     /// It is for the runtime API of the caller.
     Api,
     /// It must wait before it can be decided.
@@ -67,7 +69,7 @@ impl Decision {
                     || forward.service.inbound.iter().any(|filter| matches!(filter, Filter::Request(_)))
             }
             Decision::Later(later) => later.rule.keeps_head,
-            Decision::External | Decision::Answer(_) | Decision::Api => false,
+            Decision::External | Decision::Answer(_) | Decision::Refused(_) | Decision::Api => false,
         }
     }
 }
@@ -319,7 +321,7 @@ pub fn settle(
         }
         Err(failure) => match passed.reply {
             Some(reply) => Ok(Decision::Answer(Local::refused(failure, rule, &reply))),
-            None => Err(failure),
+            None => Ok(Decision::Refused(Box::new((failure, rule.clone())))),
         },
     }
 }

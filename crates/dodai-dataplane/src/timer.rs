@@ -133,6 +133,15 @@ impl Deadline {
         self.0.fired.set(false);
     }
 
+    /// Fires at `at` if nothing fires it before; says whether something does.
+    pub fn bounds(&self, at: Instant) -> bool {
+        let is_before = self.0.fired.get() || self.0.at.get().is_some_and(|set| set < at);
+        if !is_before {
+            self.set_at(at);
+        }
+        is_before
+    }
+
     /// Does not fire.
     pub fn clear(&self) {
         self.0.at.set(None);

@@ -328,7 +328,7 @@ fn request_line<'a>(
         return Err(BadHead::Host);
     }
     if method == "CONNECT" {
-        let valid = !target.is_empty() && well_formed_authority(target) && target.contains(':');
+        let valid = well_formed_authority(target) && target.find(':').is_some_and(|at| at > 0);
         return if valid {
             Ok(RequestLine { method, target, authority: target, absolute: false })
         } else {
@@ -357,10 +357,23 @@ fn request_line<'a>(
 
 /// Whether `text` can be a host with an optional port; user information is refused.
 pub(crate) fn well_formed_authority(text: &str) -> bool {
-    text.len() <= MAX_AUTHORITY
-        && text.bytes().all(|b| {
-            b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%')
-        })
+    if text.len() > MAX_AUTHORITY {
+        return false;
+    }
+    let named = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'~' | b'%');
+    let (is_host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let Some((inside, port)) = rest.split_once(']') else { return false };
+            (inside.contains(':') && inside.bytes().all(|b| named(b) || b == b':'), port)
+        }
+        None => {
+            let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+            (host.bytes().all(named) && !host.contains(".."), port)
+        }
+    };
+    let Some(port) = port.strip_prefix(':') else { return is_host && port.is_empty() };
+    let is_port = port.is_empty() || port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit());
+    is_host && is_port
 }
 
 #[cfg(test)]

@@ -52,6 +52,18 @@ fn what_is_refused_says_why() {
     check("GET / HTTP/1.1\r\n\r\n", BadHead::Host);
     check("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", BadHead::Host);
     check("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", BadHead::Host);
+    for host in
+        ["a:80:90", "a:99999", "a:+80", "]][[", "[a]", "[::1", "[::1]80", "::1", "a..", "a..b", "[::1]:x"]
+    {
+        check(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), BadHead::Host);
+        check(&format!("GET http://{host}/ HTTP/1.1\r\nHost: a\r\n\r\n"), BadHead::Target);
+    }
+    for target in ["a", ":80", "a:70000"] {
+        check(&format!("CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n"), BadHead::Target);
+    }
+    for host in ["a.", "a:", "a.b-c_d~e%20:65535", "[::1]", "[fe80::1%25eth0]:80", "[::ffff:1.2.3.4]"] {
+        assert!(request(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).is_ok(), "{host}");
+    }
     check("GET / HTTP/1.1\nHost: a\n\n", BadHead::BareLineFeed);
     check("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", BadHead::BareLineFeed);
     check("GET / HTTP/1.1\r\nHost: a\n\r\n", BadHead::BareLineFeed);

@@ -155,12 +155,15 @@ pub fn check_request(block: &Block) -> Result<(), Malformed> {
     if protocol.is_some() && method != b"CONNECT" {
         return Err(Malformed(":protocol without CONNECT"));
     }
-    match (scheme, path) {
-        (Some(scheme), Some(path)) if !scheme.is_empty() && (path.starts_with(b"/") || path == b"*") => {
-            Ok(())
-        }
-        _ => Err(Malformed("no :scheme, or no :path that begins with a slash")),
+    let (Some(scheme), Some(path)) = (scheme, path) else { return Err(Malformed("no :scheme or no :path")) };
+    // A fragment is no part of it (RFC 9113 section 8.3.1): what cuts it off would read another path than we.
+    if memchr::memchr(b'#', path).is_some() {
+        return Err(Malformed(":path has a fragment"));
     }
+    if scheme.is_empty() || !(path.starts_with(b"/") || path == b"*" && method == b"OPTIONS") {
+        return Err(Malformed("no :scheme, or no :path that begins with a slash"));
+    }
+    Ok(())
 }
 
 fn check_length<'a>(known: &mut Option<&'a [u8]>, value: &'a [u8]) -> Result<(), Malformed> {
@@ -292,6 +295,9 @@ mod tests {
         check(&[(":method", "GET"), (":scheme", "http"), (":path", "/a b")], false);
         check(&[(":method", "G T"), (":scheme", "http"), (":path", "/")], false);
         check(&[(":method", "OPTIONS"), (":scheme", "http"), (":path", "*")], true);
+        check(&[(":method", "GET"), (":scheme", "http"), (":path", "*")], false);
+        check(&[(":method", "GET"), (":scheme", "http"), (":path", "/admin#")], false);
+        check(&[(":method", "GET"), (":scheme", "http"), (":path", "/a?b#c")], false);
         check(&[(":method", "CONNECT"), (":authority", "a:1")], true);
         check(&[(":method", "CONNECT"), (":authority", "a:1"), (":path", "/")], false);
         let websocket = [

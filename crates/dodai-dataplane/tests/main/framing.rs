@@ -1,5 +1,7 @@
 //! What two parsers could read differently is refused, and the endpoint never sees it.
 
+use std::time::Duration;
+
 use crate::support::*;
 use dodai_dataplane::limits::{Limits, MAX_AUTHORITY, MAX_HEADERS};
 
@@ -198,6 +200,35 @@ async fn a_head_is_held_no_longer_than_it_may_take_and_not_while_the_client_send
             client.head().await.starts_with("HTTP/1.1 200"),
             "the client may wait for it before it goes on"
         );
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_head_is_bounded_by_how_long_nothing_may_move() {
+    local(async {
+        let mut catalog = service("shop/catalog/http");
+        catalog.policy.idle_timeout = Some(secs(1));
+        catalog.policy.timeout = Some(secs(60));
+        let world = World::of(usual(catalog, filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        let start = tokio::time::Instant::now();
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        let mut backend = backends.accept().await;
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
+        let answer = client.message().await;
+        assert_eq!((answer.status(), answer.header("dodai-failure")), (504, Some("idle")));
+        assert!((secs(1)..secs(2)).contains(&start.elapsed()), "{:?}", start.elapsed());
+        // What moved goes on.
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+        let mut backend = backends.accept().await;
+        backend.answer("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
+        for byte in ["a", "b", "c", "d", "e"] {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            backend.send(byte).await;
+        }
+        assert_eq!(client.message().await.body, "abcde");
     })
     .await;
 }

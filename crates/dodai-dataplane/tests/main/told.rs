@@ -162,6 +162,58 @@ async fn records_carry_what_was_asked_for_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_text_hide_nothing() {
+    local(async {
+        let world = World::heeding(Heeds { request_headers: true, ..Heeds::default() });
+        world.apply(usual(service("shop/catalog/http"), filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        let head = b"GET /hidden HTTP/1.1\r\nHost: shop\r\nX-Odd: \xff\r\nX-Asked: one\r\n\r\n";
+        client.send(head).await;
+        let mut backend = backends.accept().await;
+        backend.send(OK).await;
+        client.message().await;
+        let record = world.records.next().await;
+        assert_eq!((&*record.method, &*record.target, &*record.authority), ("GET", "/hidden", "shop"));
+        assert_eq!(record.request_headers, [(Box::from("x-asked"), "one".to_owned())]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_with_its_route() {
+    local(async {
+        let nobody = Filter::Access(dodai_core::snapshot::Access::default());
+        let world = World::of(usual(service("shop/catalog/http"), filtered(vec![nobody]))).await;
+        let mut client = world.client().await;
+        assert_eq!(client.ask(GET).await.status(), 403);
+        let record = world.records.next().await;
+        assert_eq!(&*record.route, "r");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_has_the_headers_of_the_try_that_was_passed_on() {
+    local(async {
+        let world = World::heeding(Heeds { response_headers: true, ..Heeds::default() });
+        world.apply(usual(service("shop/catalog/http"), filtered(vec![]))).await;
+        let mut backends = world.backend(1);
+        let mut client = world.client().await;
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut broken = backends.accept().await;
+        broken.answer("HTTP/1.1 200 OK\r\nX-Told: broken\r\nContent-Length: 10\r\n\r\nabc").await;
+        drop(broken);
+        let whole = "HTTP/1.1 200 OK\r\nX-Told: whole\r\nContent-Length: 0\r\n\r\n";
+        backends.accept().await.answer(whole).await;
+        assert_eq!(client.message().await.status(), 200);
+        let record = world.records.next().await;
+        assert_eq!(record.response_headers, [(Box::from("x-told"), "whole".to_owned())]);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_documents_say_of_the_access_log_goes_with_the_call() {
     local(async {
         let world = World::plain().await;
