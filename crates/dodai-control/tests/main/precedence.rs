@@ -4,13 +4,13 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use dodai_api::{Document, Gateway, Route};
+use dodai_api::{App, Document, Gateway, Route};
 use dodai_control::documents::Documents;
 use dodai_control::records::{Observed, Records};
 use dodai_control::snapshot::{BaseSettings, Input, build};
 use dodai_core::call::Caller;
 use dodai_core::head::{RawHeader, RawRequest, RequestHead};
-use dodai_core::id::BaseId;
+use dodai_core::id::{AppId, BaseId};
 use dodai_core::snapshot::{Resource, ResourceKind};
 use dodai_dataplane::route::Router;
 use proptest::prelude::*;
@@ -29,7 +29,8 @@ const fn row(kind: &'static str, value: &'static str, rank: u8, takes: fn(&str) 
     PathRow { kind, value, rank, takes }
 }
 
-const PATHS: [PathRow; 16] = [
+/// The rows before the last four are of paths; those are of gRPC, by service and method, and take a POST only.
+const PATHS: [PathRow; 20] = [
     row("Exact", "/a/b/c", 60, |path| path == "/a/b/c"),
     row("Exact", "/a/b", 59, |path| path == "/a/b"),
     row("Exact", "/a", 58, |path| path == "/a"),
@@ -37,7 +38,7 @@ const PATHS: [PathRow; 16] = [
     row("Template", "/a/b/**", 49, |path| ["/a/b/", "/a/b/c"].contains(&path)),
     row("Template", "/a/{x}", 48, |path| ["/a/b", "/a/x"].contains(&path)),
     row("Template", "/{x}/b", 48, |path| ["/a/b", "/x/b"].contains(&path)),
-    row("Template", "/a/**", 47, |path| path.starts_with("/a/")),
+    row("Template", "/a/**", 46, |path| path.starts_with("/a/")),
     row("RegularExpression", "/a/[a-z]+", 40, |path| ["/a/b", "/a/x"].contains(&path)),
     row("RegularExpression", "/.*/c", 39, |path| ["/a/b/c", "/a/x/c"].contains(&path)),
     row("RegularExpression", "/a.*", 38, |path| path.starts_with("/a")),
@@ -46,6 +47,34 @@ const PATHS: [PathRow; 16] = [
     row("PathPrefix", "/a/", 29, |path| path == "/a" || path.starts_with("/a/")),
     row("PathPrefix", "/", 28, |_| true),
     row("PathPrefix", "", 28, |_| true),
+    row("Grpc", "a b", 59, |path| path == "/a/b"),
+    row("Grpc", " b", 47, |path| ["/a/b", "/x/b"].contains(&path)),
+    row("Grpc", "a ", 29, |path| path == "/a" || path.starts_with("/a/")),
+    row("Grpc", " ", 28, |_| true),
+];
+
+/// Apps with their labels.
+const APPS: [(&str, &str, &[&str]); 4] = [
+    ("default", "front", &["tier"]),
+    ("default", "back", &["tier", "zone"]),
+    ("other", "front", &[]),
+    ("other", "back", &["tier"]),
+];
+
+/// A way to ask for the caller: the document's words, its rank among the others, and the apps that it takes.
+struct SourceRow {
+    document: &'static str,
+    rank: u8,
+    takes: &'static [usize],
+}
+
+const SOURCES: [SourceRow; 6] = [
+    SourceRow { document: r#"{"namespace": "default"}"#, rank: 1, takes: &[0, 1] },
+    SourceRow { document: r#"{"labels": {"tier": "1"}}"#, rank: 2, takes: &[0, 1, 3] },
+    SourceRow { document: r#"{"labels": {"tier": "1"}, "namespace": "other"}"#, rank: 3, takes: &[3] },
+    SourceRow { document: r#"{"labels": {"tier": "1", "zone": "1"}}"#, rank: 4, takes: &[1] },
+    SourceRow { document: r#"{"app": "front"}"#, rank: 5, takes: &[0] },
+    SourceRow { document: r#"{"app": "other/front"}"#, rank: 5, takes: &[2] },
 ];
 
 const ASKED: [&str; 11] =
@@ -68,6 +97,7 @@ struct Wanted {
     headers: Vec<&'static str>,
     query: Vec<&'static str>,
     cookies: Vec<&'static str>,
+    source: Option<usize>,
     expression: bool,
 }
 
@@ -84,7 +114,8 @@ struct Written {
 struct Asked {
     host: &'static str,
     path: &'static str,
-    get: bool,
+    method: &'static str,
+    caller: Option<usize>,
     headers: Vec<&'static str>,
     query: Vec<&'static str>,
     cookies: Vec<&'static str>,
@@ -95,15 +126,14 @@ fn names() -> impl Strategy<Value = Vec<&'static str>> {
 }
 
 fn wanted() -> impl Strategy<Value = Wanted> {
-    (0..PATHS.len(), prop::bool::weighted(0.3), names(), names(), names(), prop::bool::weighted(0.2))
-        .prop_map(|(path, method, headers, query, cookies, expression)| Wanted {
-            path,
-            method,
-            headers,
-            query,
-            cookies,
-            expression,
-        })
+    let source = prop::option::weighted(0.3, 0..SOURCES.len());
+    let expression = prop::bool::weighted(0.2);
+    (0..PATHS.len(), prop::bool::weighted(0.3), names(), names(), names(), source, expression).prop_map(
+        |(path, method, headers, query, cookies, source, expression)| {
+            let method = method && PATHS[path].kind != "Grpc";
+            Wanted { path, method, headers, query, cookies, source, expression }
+        },
+    )
 }
 
 fn written() -> impl Strategy<Value = Written> {
@@ -114,8 +144,18 @@ fn written() -> impl Strategy<Value = Written> {
 
 fn asked() -> impl Strategy<Value = Asked> {
     let all = || subsequence(vec!["m", "n"], 0..=2);
-    (select(HOSTS[0].1), select(&ASKED), any::<bool>(), all(), all(), all()).prop_map(
-        |(host, path, get, headers, query, cookies)| Asked { host, path, get, headers, query, cookies },
+    let method = select(&["GET", "PUT", "POST"]);
+    let caller = prop::option::of(0..APPS.len());
+    (select(HOSTS[0].1), select(&ASKED), method, caller, all(), all(), all()).prop_map(
+        |(host, path, method, caller, headers, query, cookies)| Asked {
+            host,
+            path,
+            method,
+            caller,
+            headers,
+            query,
+            cookies,
+        },
     )
 }
 
@@ -130,11 +170,17 @@ fn document(wanted: &Wanted) -> Value {
         "cookies": values(&wanted.cookies),
     });
     let path = &PATHS[wanted.path];
-    if !path.value.is_empty() {
+    if let Some((service, method)) = path.value.split_once(' ') {
+        let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        document["grpc"] = json!({"service": named(service), "method": named(method)});
+    } else if !path.value.is_empty() {
         document["path"] = json!({"type": path.kind, "value": path.value});
     }
     if wanted.method {
         document["method"] = json!("GET");
+    }
+    if let Some(source) = wanted.source {
+        document["source"] = serde_json::from_str(SOURCES[source].document).expect("JSON");
     }
     if wanted.expression {
         document["cel"] = json!("'m' in request.query");
@@ -169,14 +215,35 @@ fn gateway(listener: usize) -> Gateway {
         .expect("a gateway")
 }
 
+fn app(at: usize) -> App {
+    let (namespace, name, labels) = APPS[at];
+    let labels: Value = labels.iter().map(|label| ((*label).to_owned(), json!("1"))).collect();
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"external": {"addresses": ["127.0.0.1:1"]}},
+    }))
+    .expect("an app")
+}
+
+fn app_id(at: usize) -> AppId {
+    let (namespace, name, _) = APPS[at];
+    AppId::parse(&format!("{namespace}/{name}")).expect("an id")
+}
+
 /// What the product makes of the documents.
 fn compiled(listener: usize, routes: &[Written]) -> Arc<Router> {
     let mut documents = Documents::default();
     documents.insert(Arc::new(Document::Gateway(Box::new(gateway(listener)))));
+    for at in 0..APPS.len() {
+        documents.insert(Arc::new(Document::App(Box::new(app(at)))));
+    }
     for (at, written) in routes.iter().enumerate() {
         documents.insert(Arc::new(Document::Route(Box::new(route(&format!("r{at}"), written)))));
     }
-    let (records, observed, settings) = (Records::default(), Observed::default(), BaseSettings::default());
+    // Labels are known of the apps that are on the base.
+    let attached = (0..APPS.len()).map(app_id).collect();
+    let settings = BaseSettings { attached, ..BaseSettings::default() };
+    let (records, observed) = (Records::default(), Observed::default());
     let base = BaseId::new("one");
     let input = Input {
         documents: &documents,
@@ -201,19 +268,26 @@ fn found(router: &Router, asked: &Asked) -> Option<String> {
     if !cookies.is_empty() {
         headers.push(RawHeader { name: "cookie", value: cookies.as_bytes() });
     }
-    let method = if asked.get { "GET" } else { "PUT" };
-    let head = RawRequest { method, target: &target, authority: asked.host, headers: &headers };
-    router.route(&RequestHead::Raw(head), &Caller::Outside).map(|rule| rule.name.to_string())
+    let caller = asked.caller.map_or(Caller::Outside, |at| Caller::App(app_id(at)));
+    let head = RawRequest { method: asked.method, target: &target, authority: asked.host, headers: &headers };
+    router.route(&RequestHead::Raw(head), &caller).map(|rule| rule.name.to_string())
 }
 
 fn holds(wanted: &Wanted, asked: &Asked) -> bool {
     let all = |names: &[&str], had: &[&str]| names.iter().all(|name| had.contains(name));
+    let method = if PATHS[wanted.path].kind == "Grpc" { "POST" } else { "GET" };
+    let from = |source: usize| asked.caller.is_some_and(|caller| SOURCES[source].takes.contains(&caller));
     (PATHS[wanted.path].takes)(asked.path)
-        && (asked.get || !wanted.method)
+        && (asked.method == method || !asks_method(wanted))
+        && wanted.source.is_none_or(from)
         && all(&wanted.headers, &asked.headers)
         && all(&wanted.query, &asked.query)
         && all(&wanted.cookies, &asked.cookies)
         && (!wanted.expression || asked.query.contains(&"m"))
+}
+
+fn asks_method(wanted: &Wanted) -> bool {
+    wanted.method || PATHS[wanted.path].kind == "Grpc"
 }
 
 /// A match that takes the call, and what decides between it and others.
@@ -228,12 +302,14 @@ struct Candidate<'a> {
 /// The sentences of docs/documents.md, one after the other.
 fn first_of_two(a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
     let more = |a: usize, b: usize| b.cmp(&a);
+    let narrow = |wanted: &Wanted| wanted.source.map_or(0, |source| SOURCES[source].rank);
     more(a.host, b.host)
         .then(PATHS[b.wanted.path].rank.cmp(&PATHS[a.wanted.path].rank))
-        .then(b.wanted.method.cmp(&a.wanted.method))
+        .then(asks_method(b.wanted).cmp(&asks_method(a.wanted)))
         .then(more(a.wanted.headers.len(), b.wanted.headers.len()))
         .then(more(a.wanted.query.len(), b.wanted.query.len()))
         .then(more(a.wanted.cookies.len(), b.wanted.cookies.len()))
+        .then(narrow(b.wanted).cmp(&narrow(a.wanted)))
         .then(b.wanted.expression.cmp(&a.wanted.expression))
         .then(a.written.day.cmp(&b.written.day))
         .then(a.route.cmp(&b.route))
@@ -248,6 +324,7 @@ fn expected(listener: usize, routes: &[Written], asked: &Asked) -> Option<String
         headers: vec![],
         query: vec![],
         cookies: vec![],
+        source: None,
         expression: false,
     };
     let takes = |host: usize| HOSTS[host].1.contains(&asked.host);
