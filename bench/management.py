@@ -46,15 +46,22 @@ def wait(what, holds, seconds=300):
 class Server:
     """A `dodai server` that nothing is pinned to, with bases of one data-plane thread each."""
 
-    def __init__(self):
+    def __init__(self, name="server"):
         self.control = h.free_port()
-        data = h.WORK / "server"
-        h.start([h.dodai_binary(), "server", "--data", str(data), "--listen", f"127.0.0.1:{self.control}", "--admin", "127.0.0.1:0",
+        data = self.data = h.WORK / name
+        self.process = h.start([h.dodai_binary(), "server", "--data", str(data), "--listen", f"127.0.0.1:{self.control}", "--admin", "127.0.0.1:0",
                  "--metrics", "off"], pinned=False, stdout=subprocess.DEVNULL)
         self.api = Api(data)
 
-    def joined(self, name):
+    def joined(self, name, pinned=True):
         told = self.api.ask("POST", "/v1/tokens", json.dumps({"base": name}).encode())
         return h.start([h.dodai_binary(), "base", "--join", f"127.0.0.1:{self.control}", "--token", told["token"], "--pin", told["pin"],
                         "--name", name, "--data", str(h.WORK / name), "--threads", "1", "--metrics", "off"],
-                       stdout=subprocess.DEVNULL)
+                       pinned=pinned, stdout=subprocess.DEVNULL)
+
+    def outbound(self, app):
+        """The address at which an app of a base calls others, once it is there."""
+        def found():
+            listeners = self.api.ask("GET", "/v1/status")["node"]["listeners"]
+            return next((at for name, at in listeners.items() if name.endswith(f"outbound/default/{app}")), None)
+        return wait(f"the way out of {app}", found)

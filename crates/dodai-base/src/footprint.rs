@@ -2,9 +2,9 @@
 //!
 //! The program is large and a base uses little of it, but starting touches pages all over it and the kernel maps their
 //! neighbours along. To drop the mapping of unchanged file pages loses nothing: what is used comes back from the page cache.
-//! Rejected: ordering functions at link time, by a list of mangled names that every change outdates. And the heap keeps what
-//! is free between two things that stay, after 10,000 connections most of their memory; glibc gives it back when told to
-//! (`malloc_trim(3)`). Rejected: another allocator, which costs an idle base megabytes.
+//! What is used together lies together in the binary that `cargo xtask dist` builds. And the heap keeps what is free between
+//! two things that stay, after 10,000 connections most of their memory; glibc gives it back when told to (`malloc_trim(3)`).
+//! Rejected: another allocator, which costs an idle base megabytes.
 
 #![expect(unsafe_code, reason = "giving pages back has no safe form")]
 
