@@ -68,7 +68,8 @@ impl Runtime {
         settings: Settings,
         tasks: &Tasks,
     ) -> Runtime {
-        let components = Components::new(registry, environment, data_dir, settings.component_backoff);
+        let (backoff, only) = (settings.component_backoff, settings.sidecar_of.clone());
+        let components = Components::new(registry, environment, data_dir, backoff, only);
         let callbacks = Callbacks { door: door.clone(), timeout: settings.delivery_timeout };
         let inputs = Inputs::new(components.clone(), callbacks.clone(), tasks.child());
         let jobs = Jobs::new(callbacks.clone(), &settings, tasks.child());

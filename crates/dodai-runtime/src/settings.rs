@@ -89,6 +89,9 @@ pub struct Settings {
     pub jobs: Option<Arc<dyn jobs::Store>>,
     /// By what jobs run: the machine's clock.
     pub clock: Clock,
+    /// The app, where all is for one: `{appID}`, `{namespace}` and `{podName}` in settings of components then mean
+    /// something.
+    pub sidecar_of: Option<AppId>,
     /// How the app is reached, where that is one app for the whole base.
     pub connection: Option<AppConnection>,
     /// Whether apps are asked for their subscriptions (`GET /dapr/subscribe`): yes.
@@ -115,6 +118,7 @@ impl Default for Settings {
             job_timeout: Duration::from_secs(3_600),
             jobs: None,
             clock: Clock::system(),
+            sidecar_of: None,
             connection: None,
             asks_subscriptions: true,
             origins: None,

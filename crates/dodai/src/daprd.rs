@@ -436,6 +436,7 @@ fn runtime_settings(options: &Options, ask: watch::Sender<bool>) -> dodai_runtim
     });
     dodai_runtime::Settings {
         max_body: options.max_body,
+        sidecar_of: Some(options.app.clone()),
         connection,
         origins: options.origins.clone(),
         asks_subscriptions: options.asks_subscriptions,

@@ -154,14 +154,16 @@ pub fn remedy(program: &str, folder: &Path, project: &Path) -> String {
     Needed::of(program, folder, project).map_or_else(|| "install it".to_owned(), |needed| needed.install())
 }
 
-/// Warns of programs that apps are built or run by, and that are missing or older than the project asks for.
+/// Warns of programs that apps are run by, and built by if they are, and that are missing or older than the project
+/// asks for.
 pub async fn check(
     project: &Project,
     documents: &dodai_api::Project,
+    builds: bool,
     environment: &Environment,
     output: &Output,
 ) {
-    for problem in problems(project, documents, environment).await {
+    for problem in problems(project, documents, builds, environment).await {
         output.warn(&problem);
     }
 }
@@ -169,9 +171,10 @@ pub async fn check(
 async fn problems(
     project: &Project,
     documents: &dodai_api::Project,
+    builds: bool,
     environment: &Environment,
 ) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+    let mut looked = Vec::new();
     for located in &documents.read.documents {
         let Document::App(app) = &located.value else { continue };
         let Some(dodai_api::Workload::Process(process)) = app.spec.workload() else { continue };
@@ -179,29 +182,30 @@ async fn problems(
         if app.spec.env.iter().any(|variable| variable.name == "PATH") {
             continue;
         }
-        for (program, folder) in started(process, project) {
+        for (program, folder) in started(process, project, builds) {
             let Some(needed) = Needed::of(&program, &folder, &project.folder) else { continue };
-            if let Some(why) = why_not(&needed, &program, environment).await {
-                found.insert(format!("app {}: {why}; {}", app.metadata.name, needed.install()));
-            }
+            looked.push(async move {
+                let why = why_not(&needed, &program, &folder, environment).await?;
+                Some(format!("app {}: {why}; {}", app.metadata.name, needed.install()))
+            });
         }
     }
-    found
+    futures_util::future::join_all(looked).await.into_iter().flatten().collect()
 }
 
 /// The programs of an app that are looked up, with the folder that each starts in.
-fn started(process: &Process, project: &Project) -> Vec<(String, PathBuf)> {
+fn started(process: &Process, project: &Project, builds: bool) -> Vec<(String, PathBuf)> {
     let folder =
         |named: Option<&String>| named.map_or(project.folder.clone(), |name| project.folder.join(name));
-    let build = process.build.as_ref();
+    let build = process.build.as_ref().filter(|_| builds);
     let build =
         build.and_then(|one| Some((one.command.first()?.clone(), folder(one.working_directory.as_ref()))));
     let own = process.command.first().map(|one| (one.clone(), folder(process.working_directory.as_ref())));
     build.into_iter().chain(own).filter(|(program, _)| !program.contains('/')).collect()
 }
 
-/// Why a program will not do.
-async fn why_not(needed: &Needed, program: &str, environment: &Environment) -> Option<String> {
+/// Why a program will not do that is started in a folder, where its version may depend on what lies there.
+async fn why_not(needed: &Needed, program: &str, folder: &Path, environment: &Environment) -> Option<String> {
     let path = environment.get("PATH").unwrap_or_default();
     let is_program = |file: PathBuf| {
         file.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
@@ -213,7 +217,13 @@ async fn why_not(needed: &Needed, program: &str, environment: &Environment) -> O
     let (asked, how, before) = needed.tool.asked;
     let asked = if asked == "python3" { program } else { asked };
     let mut command = tokio::process::Command::new(asked);
-    command.arg(how).env_clear().envs(&environment.0).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .arg(how)
+        .current_dir(folder)
+        .env_clear()
+        .envs(&environment.0)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     // One that does not say its version is let alone.
     let said = tokio::time::timeout(PATIENCE, command.output()).await.ok()?.ok()?;
     let said = [said.stdout, said.stderr].concat();
@@ -309,7 +319,8 @@ mod tests {
         let project = Project::open(folder.path(), &environment, &output).unwrap();
         let documents = project.read(&output).unwrap();
         let environment = Environment([("PATH".to_owned(), path)].into());
-        let found: Vec<String> = problems(&project, &documents, &environment).await.into_iter().collect();
+        let found: Vec<String> =
+            problems(&project, &documents, true, &environment).await.into_iter().collect();
         let root = project.folder.display();
         assert_eq!(
             found,

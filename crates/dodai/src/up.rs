@@ -43,7 +43,10 @@ pub async fn run(arguments: cli::Up, environment: &Environment, output: &Output)
     let start = Instant::now();
     let project = Project::open(arguments.path(), environment, output)?;
     let documents = project.read(output)?;
-    tools::check(&project, &documents, environment, output).await;
+    // The process that does not detach has looked already.
+    if !arguments.detached {
+        tools::check(&project, &documents, !arguments.no_build, environment, output).await;
+    }
     if !arguments.no_build {
         project.build(&documents, environment, output).await?;
     }

@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     pub context: Context,
     pub environment: Arc<BTreeMap<String, String>>,
     pub backoff: Backoff,
+    /// The one app that everything here is for, if this is its sidecar.
+    pub only: Option<AppId>,
     index: ArcSwap<Index>,
     /// Grows whenever some component is new, has come up, changed or gone.
     changes: watch::Sender<u64>,
@@ -108,13 +110,14 @@ impl Components {
         environment: Arc<BTreeMap<String, String>>,
         data_dir: PathBuf,
         backoff: Backoff,
+        only: Option<AppId>,
     ) -> Components {
         // Not a child of the base's tracker: components must outlive the deliveries and calls that use them.
         let tasks = Tasks::new();
         let context = Context { data_dir, tasks: tasks.clone(), ..Context::default() };
         let index = ArcSwap::default();
         let changes = watch::Sender::new(0);
-        let shared = Arc::new(Shared { registry, context, environment, backoff, index, changes });
+        let shared = Arc::new(Shared { registry, context, environment, backoff, only, index, changes });
         Components { shared, tasks, applying: Arc::default() }
     }
 

@@ -11,8 +11,10 @@ use dodai_core::snapshot;
 use super::{Block, Components};
 use crate::error::Error;
 
-/// Templates in settings that daprd fills per app, which a shared component cannot.
+/// Templates in settings that daprd fills per app (its `pkg/runtime/meta`), which a shared component cannot.
 const PER_APP: [&str; 3] = ["{appID}", "{namespace}", "{podName}"];
+/// The environment variable that daprd takes the last of them from.
+const POD_NAME: &str = "POD_NAME";
 
 /// Settings that the runtime reads for each app, and fills for each app.
 const READ_PER_APP: [&str; 2] = ["consumerID", "keyPrefix"];
@@ -26,7 +28,7 @@ pub(super) async fn properties(
     for setting in &component.settings {
         let name = setting.name.clone();
         let value = match &setting.value {
-            snapshot::Value::Plain(text) => Value::Plain(filled(&setting.name, text)?),
+            snapshot::Value::Plain(text) => Value::Plain(filled(components, &setting.name, text)?),
             snapshot::Value::Config { .. } => {
                 Value::Plain(value(components, &component.namespace, &setting.value).await?)
             }
@@ -41,14 +43,26 @@ pub(super) async fn properties(
     Ok(properties)
 }
 
-fn filled(setting: &str, text: &str) -> Result<String, Error> {
+fn filled(components: &Components, setting: &str, text: &str) -> Result<String, Error> {
     if READ_PER_APP.iter().any(|name| name.eq_ignore_ascii_case(setting)) {
         return Ok(text.to_owned());
     }
-    if let Some(template) = PER_APP.iter().find(|template| text.contains(**template)) {
-        return Err(Error::Template { setting: setting.to_owned(), template });
+    let mut text = text.replace("{uuid}", &uuid::Uuid::new_v4().to_string());
+    for template in PER_APP {
+        if text.contains(template) {
+            let Some(app) = &components.shared.only else {
+                return Err(Error::Template { setting: setting.to_owned(), template });
+            };
+            let value = match template {
+                "{appID}" => app.name.to_string(),
+                // Both of them, as daprd has it.
+                "{namespace}" => format!("{}.{}", app.namespace, app.name),
+                _ => variable(components, POD_NAME)?,
+            };
+            text = text.replace(template, &value);
+        }
     }
-    Ok(text.replace("{uuid}", &uuid::Uuid::new_v4().to_string()))
+    Ok(text)
 }
 
 /// One value.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dodai_capability::memory;
 use dodai_capability::state::{Get, Set, Store};
+use dodai_core::id::AppId;
 use dodai_core::snapshot::{App, Component, Resource, Setting, Snapshot, Value};
 use dodai_runtime::Settings;
 use futures_util::future::join_all;
@@ -180,6 +181,24 @@ async fn templates_that_differ_by_app_are_refused_where_they_cannot_hold() {
     let bad = component("db", "state.in-memory", &[("host", "{appID}.local")]);
     world.runtime.apply(&Snapshot::of(1, with_app(vec![bad])));
     world.until("refused", || world.runtime.health()["shop/db"].reason.contains("{appID}")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn templates_stand_for_the_app_of_a_sidecar() {
+    let watching = Watching::default();
+    let driver = watching.clone();
+    let register = |registry: &mut dodai_capability::component::Registry| {
+        registry.register("state.watched", "v1", driver)
+    };
+    let settings = Settings { sidecar_of: AppId::parse("shop/cart").ok(), ..Settings::default() };
+    let marked = |name: &str, mark: &str| component(name, "state.watched", &[("mark", mark)]);
+    let all = vec![marked("db", "{appID} of {namespace}"), marked("pod", "{podName}")];
+    let world = World::with(vec![], settings, register).await;
+    world.runtime.apply(&Snapshot::of(1, with_app(all)));
+    let health = |name: &str| world.runtime.health()[name].clone();
+    world.until("up", || health("shop/db").ready).await;
+    assert_eq!(watching.all()[0].mark, "cart of shop.cart");
+    world.until("refused", || health("shop/pod").reason.contains("POD_NAME")).await;
 }
 
 #[tokio::test(start_paused = true)]

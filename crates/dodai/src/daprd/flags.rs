@@ -59,7 +59,7 @@ const fn refused(name: &'static str, takes: Takes, why: &'static str) -> Flag {
     Flag { name, takes, default: "", effect: Effect::Refused(why), help: "" }
 }
 
-const NO_ACTORS: &str = "actors, workflows and jobs are not served here, so nothing is placed or scheduled";
+const NO_ACTORS: &str = "actors and workflows are not served here, and this sidecar runs jobs itself";
 const NO_CONTROL_PLANE: &str = "this sidecar has no Dapr control plane";
 const NO_MTLS: &str = "sidecars on one machine speak over loopback without TLS";
 
@@ -133,7 +133,11 @@ pub const FLAGS: &[Flag] = &[
     without("enable-profiling", Takes::Truth, "there is no profiling port"),
     without("profile-port", Takes::Text, "there is no profiling port"),
     without("app-health-port", Takes::Text, "the app's health is asked on its own port"),
-    without("app-binding-options-timeout", Takes::Text, "bindings are not served here"),
+    without(
+        "app-binding-options-timeout",
+        Takes::Text,
+        "an app has 3 s to say whether it takes the events of a binding",
+    ),
     without("disable-builtin-k8s-secret-store", Takes::Truth, "there is none"),
     without("dapr-internal-grpc-listen-address", Takes::Text, "other sidecars reach this one over loopback"),
     without("wait", Takes::Truth, "the API is open before anything else is waited for"),

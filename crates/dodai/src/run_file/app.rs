@@ -89,17 +89,26 @@ impl AskedApp {
     }
 
     /// What the app says that nothing comes of.
-    fn unused(&self, file: &RunFile) -> Option<Problem> {
+    fn unused(&self, file: &RunFile) -> Vec<Problem> {
+        let no_effect = |key: &str, message: String, remedy| {
+            let path = format!("{}.{key}", self.place);
+            file.problem(Code::NoEffect, path, message).remedy(remedy).warning()
+        };
+        let mut found = Vec::new();
+        if self.settings.env.iter().flatten().any(|(name, _)| name == "APP_API_TOKEN") {
+            let message = "calls of the app bring no token: the program has the variable, and that is all";
+            let remedy = "let the app take calls without one, or run it with `dodai daprd`, which sends it";
+            found.push(no_effect("env", message.to_owned(), remedy));
+        }
         let why = match (self.settings.enable_app_health_check, self.command(), self.protocol()) {
             (Some(true), None, _) => "an app that somebody else starts is not asked",
             (Some(true), Some(_), protocol) if protocol != "http" => {
                 "an app that does not speak `http` is asked by a connection"
             }
-            _ => return None,
+            _ => return found,
         };
-        let message = format!("this has no effect: {why}");
-        let path = format!("{}.enableAppHealthCheck", self.place);
-        Some(file.problem(Code::NoEffect, path, message).remedy("leave it out").warning())
+        found.push(no_effect("enableAppHealthCheck", format!("this has no effect: {why}"), "leave it out"));
+        found
     }
 
     fn app(&self, configuration: Option<&str>) -> Value {

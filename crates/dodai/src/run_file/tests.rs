@@ -146,6 +146,7 @@ apps:
   - {appID: a, appDirPath: one}
   - {appID: b, appDirPath: one, resourcesPaths: [own, gone], configFilePath: gone.yaml, command: ['']}
   - {appID: c, appDirPath: one, resourcesPath: own}
+  - {appID: d, appDirPath: one, env: {APP_API_TOKEN: x}}
 ";
     let files = [
         ("dapr.yaml", file),
@@ -160,6 +161,7 @@ dapr.yaml:9:55: apps[4].resourcesPaths[1]: there is no folder one/gone; write it
 dapr.yaml:9:78: apps[4].configFilePath: there is no file one/gone.yaml
 dapr.yaml:9:98: apps[4].command: the command is empty; write the program and its arguments as a list, for example `["./server", "--port", "80"]`
 one/own/a.yaml:4:1: spec.type: this key is missing; add `type:`
+dapr.yaml:11:38: warning: apps[6].env: calls of the app bring no token: the program has the variable, and that is all; let the app take calls without one, or run it with `dodai daprd`, which sends it
 "#;
     assert_eq!(told(&files), expect);
 }

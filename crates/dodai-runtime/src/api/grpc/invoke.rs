@@ -39,11 +39,18 @@ pub(super) fn target(headers: &HeaderMap) -> Option<String> {
     ids.into_iter().flatten().find(|id| !id.is_empty()).map(str::to_owned)
 }
 
+/// The service that Dapr's workflow clients call, of microsoft/durabletask-protobuf.
+const WORKFLOWS: &str = "TaskHubSidecarService/";
+
 impl Api {
     /// Sends a call of a service that is not ours to the app that it is for. What the app answers passes unchanged.
     pub(super) async fn proxy(&self, target: Option<String>, mut call: Call) -> Result<Reply, Failure> {
         let path = call.head.uri.path().trim_start_matches('/').to_owned();
         let Some(target) = target else {
+            if path.starts_with(WORKFLOWS) {
+                let message = "workflows are not served here".to_owned();
+                return Ok(refused(&status::plain(Code::Unimplemented, "ERR_UNIMPLEMENTED", message)));
+            }
             let message = format!(
                 "there is no `{path}` here; to call an app, name it in the metadata as `{APP_ID_HEADER}`"
             );
