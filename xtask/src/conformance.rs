@@ -139,10 +139,10 @@ fn await_port(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Runs the suite; cases that are not among `allowed` must pass.
+/// Runs the suite, the strict cases too; cases that are not among `allowed` must pass.
 fn run(workspace: &Workspace, suite: &Path, port: u16, args: &[&str], allowed: &[&str]) -> Result<()> {
     let mut command = Command::new(suite);
-    command.args(["-h", "127.0.0.1", "-p", &port.to_string()]).args(args);
+    command.args(["-S", "-h", "127.0.0.1", "-p", &port.to_string()]).args(args);
     let output = command.current_dir(&workspace.root).output().context("starting h2spec")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let (cases, failed) = verdict(&text)?;
