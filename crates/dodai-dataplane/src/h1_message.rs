@@ -397,6 +397,11 @@ impl Writing<'_> {
         if no_body {
             return self.flush(out, close).await;
         }
+        let until_close = framing == Framing::UntilClose;
+        if until_close {
+            // The body is whole when the connection ends in order, so it may not before.
+            client.wire.with(|stream| stream.set_abrupt(true));
+        }
         loop {
             let frame = match self.next_frame(&mut reply.body, &mut out).await {
                 None => break,
@@ -433,7 +438,11 @@ impl Writing<'_> {
         if framing == Framing::Chunked {
             push_end(&mut out, None);
         }
-        self.flush(out, close).await
+        let ended = self.flush(out, close).await;
+        if until_close && matches!(ended, Ended::Answered(_)) {
+            client.wire.with(|stream| stream.set_abrupt(false));
+        }
+        ended
     }
 
     /// What it means that the body ended early: another answer is possible as long as nothing went out.

@@ -20,7 +20,7 @@ use crate::client_h2::{self, Link};
 use crate::h2::{self, Block, Gone, Piece, Pseudo, Receiving, Sending};
 use crate::h2_body;
 use crate::h2_call::{View, is_grpc};
-use crate::limits::KEPT_BODY;
+use crate::limits::{KEPT_BODY, KEPT_PIECES};
 use crate::reach::Target;
 use crate::refused::Refused;
 use crate::request::Side;
@@ -110,7 +110,7 @@ impl Downstream {
     fn keep(&mut self, data: &Bytes) {
         self.received += data.len() as u64;
         self.kept_bytes += data.len();
-        if self.lost || self.kept_bytes > KEPT_BODY {
+        if self.lost || self.kept_bytes > KEPT_BODY || self.kept.len() >= KEPT_PIECES {
             self.lost = true;
             self.kept = SmallVec::new();
         } else {

@@ -18,6 +18,9 @@ pub const MAX_AUTHORITY: usize = 255;
 /// sent, and no mirror gets a copy.
 pub const KEPT_BODY: usize = 64 * 1024;
 
+/// The most pieces that such a body may come in, which take room beside their bytes.
+pub const KEPT_PIECES: usize = 1024;
+
 /// Copies of calls on their way to mirrors, per data-plane thread; calls beyond are not copied.
 pub const MAX_MIRRORS: usize = 64;
 
@@ -239,6 +242,11 @@ fn fixed() -> Vec<(&'static str, String, &'static str)> {
     let bytes = |count: usize| format!("{} KiB", count as f64 / 1024.0);
     vec![
         ("kept_body", bytes(KEPT_BODY), "a request body that is kept for another try or a mirror"),
+        (
+            "kept_pieces",
+            KEPT_PIECES.to_string(),
+            "pieces (chunks, frames) of such a body; with more it is not kept",
+        ),
         ("mirrors", MAX_MIRRORS.to_string(), "copies on their way to mirrors, per thread; more are not made"),
         (
             "rewritten",

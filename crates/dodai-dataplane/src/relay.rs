@@ -426,7 +426,7 @@ impl Exchange<'_> {
             Body::Scratch(parsed.len..parsed.len + used)
         };
         let keep_up = parsed.keep_alive && !until_close && used == rest.len();
-        (Step::Final(Final { out, body, flow, keep_up, close }), all)
+        (Step::Final(Final { out, body, flow, keep_up, close, until_close }), all)
     }
 
     /// Whether the call may go on, as far as the newest table says.
@@ -470,6 +470,9 @@ impl Exchange<'_> {
             }
         }
         self.started.set(true);
+        if last.until_close {
+            client.wire.with(|stream| stream.set_abrupt(true));
+        }
         let written = match &last.body {
             Body::Copied(length) => {
                 outcome.sent += *length as u64;
@@ -497,6 +500,9 @@ impl Exchange<'_> {
             if let Err(broken) = written {
                 return Err(unwritten(&broken, patience));
             }
+        }
+        if last.until_close {
+            client.wire.with(|stream| stream.set_abrupt(false));
         }
         Ok(())
     }
@@ -580,4 +586,6 @@ struct Final {
     keep_up: bool,
     /// Whether we close the client's.
     close: bool,
+    /// Whether the body is whole when the client's ends in order: before, it may not.
+    until_close: bool,
 }

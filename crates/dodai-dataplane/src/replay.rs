@@ -16,6 +16,7 @@ use dodai_core::failure::{Failure, Kind};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
+use crate::limits::KEPT_PIECES;
 use crate::review::Watched;
 
 struct Kept {
@@ -153,7 +154,8 @@ impl http_body::Body for Lent {
         }
         if let Some(data) = frame.data_ref() {
             self.received.fetch_add(data.len() as u64, Relaxed);
-            if kept.lost || kept.bytes + data.len() > self.limit {
+            let pieces = kept.data.len() + 1;
+            if kept.lost || kept.bytes + data.len() > self.limit || pieces > KEPT_PIECES {
                 kept.lost = true;
                 kept.data = Vec::new();
                 self.at = 0;
@@ -241,6 +243,20 @@ mod tests {
         writer.finish(None);
         assert_eq!(read(&mut replay.lend()).await.0, b"abcdefgh");
         assert!(!replay.is_whole());
+    }
+
+    #[tokio::test]
+    async fn so_many_pieces_are_kept_and_no_more() {
+        for (pieces, whole) in [(KEPT_PIECES, true), (KEPT_PIECES + 1, false)] {
+            let (mut writer, body) = pipe(pieces, None);
+            let replay = Replay::new(body, 2 * pieces);
+            for _ in 0..pieces {
+                writer.send(Bytes::from_static(b"a")).await.expect("room");
+            }
+            writer.finish(None);
+            assert_eq!(read(&mut replay.lend()).await.0, vec![b'a'; pieces]);
+            assert_eq!(replay.is_whole(), whole, "{pieces} pieces");
+        }
     }
 
     #[tokio::test]

@@ -130,10 +130,20 @@ impl Stream {
     }
 
     /// Closes it at once: the far side gets a reset, as if nobody had listened.
-    pub fn abort(self) {
-        if let Some(tcp) = self.as_tcp() {
+    pub fn abort(mut self) {
+        self.set_abrupt(true);
+    }
+
+    /// Whether the far side gets a reset when this end is dropped, and not an end in order.
+    pub fn set_abrupt(&mut self, abrupt: bool) {
+        match self {
             // Where it fails, the connection is gone already.
-            let _ = socket2::SockRef::from(tcp).set_linger(Some(std::time::Duration::ZERO));
+            Stream::Tcp(tcp) => {
+                let _ = socket2::SockRef::from(&*tcp).set_linger(abrupt.then_some(Duration::ZERO));
+            }
+            Stream::Memory(line) => line.set_abrupt(abrupt),
+            Stream::Tls(tls) => tls.stream.get_mut().0.set_abrupt(abrupt),
+            Stream::Early(early) => early.stream.set_abrupt(abrupt),
         }
     }
 

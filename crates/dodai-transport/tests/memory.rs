@@ -155,6 +155,22 @@ async fn a_reset_wakes_whoever_reads() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_abrupt_end_is_a_reset_behind_the_last_byte() {
+    for abrupt in [true, false] {
+        let (_, near, mut listener, _) = hosts();
+        let (mut dialled, mut accepted) = line(&near, &mut listener).await;
+        dialled.set_abrupt(true);
+        dialled.set_abrupt(abrupt);
+        dialled.write_all(b"last").await.expect("written");
+        drop(dialled);
+        let mut last = [0; 4];
+        accepted.read_exact(&mut last).await.expect("it was under way");
+        let end = accepted.read(&mut last).await.map_err(|error| error.kind());
+        assert_eq!(end, if abrupt { Err(ErrorKind::ConnectionReset) } else { Ok(0) });
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_passes_a_partition_until_it_heals() {
     let (net, near, mut listener, addr) = hosts();
     let (mut a, mut b) = line(&near, &mut listener).await;

@@ -9,6 +9,7 @@ use dodai_core::failure::Kind;
 use dodai_transport::listen::{self, BindError, Holder, Options};
 use dodai_transport::network::{Listener, Network};
 use dodai_transport::origin::{original_destination, peer_uid};
+use tokio::io::AsyncReadExt as _;
 
 use crate::world::{SECOND, World, app, echo, name};
 
@@ -97,6 +98,20 @@ async fn a_connection_that_was_not_redirected_has_no_other_destination() {
     let tcp = accepted.as_tcp().expect("plain");
     assert_eq!(original_destination(tcp), None);
     assert!(tcp.nodelay().expect("option"));
+}
+
+#[tokio::test]
+async fn an_abrupt_end_is_a_reset_and_may_be_taken_back() {
+    for abrupt in [true, false] {
+        let (mut listener, addr) = listener("127.0.0.1:0").await;
+        let mut dialled = tokio::net::TcpStream::connect(addr).await.expect("connect");
+        let (mut accepted, _) = listener.accept().await.expect("accepted");
+        accepted.set_abrupt(true);
+        accepted.set_abrupt(abrupt);
+        drop(accepted);
+        let end = dialled.read(&mut [0; 1]).await.map_err(|error| error.kind());
+        assert_eq!(end, if abrupt { Err(std::io::ErrorKind::ConnectionReset) } else { Ok(0) });
+    }
 }
 
 #[tokio::test]

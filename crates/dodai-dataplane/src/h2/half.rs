@@ -74,7 +74,7 @@ impl Shared {
         let mut connection = self.lock();
         let key = connection.next_arrived()?;
         let stream = connection.streams.get_mut(key)?;
-        let Some(Piece::Head(head)) = stream.inbox.pop_front() else { return None };
+        let Some(Piece::Head(head)) = stream.inbox.pop() else { return None };
         stream.held = 2;
         Some((head, Receiving { at: self.clone(), key }, Sending { at: self.clone(), key }))
     }
@@ -105,7 +105,7 @@ impl Receiving {
     pub fn poll_piece(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Piece, Gone>>> {
         let mut connection = self.at.lock();
         let Some(stream) = connection.streams.get_mut(self.key) else { return Poll::Ready(None) };
-        if let Some(piece) = stream.inbox.pop_front() {
+        if let Some(piece) = stream.inbox.pop() {
             if let Piece::Data(data) = &piece {
                 let id = stream.id;
                 connection.give_back(Some(id), data.len());

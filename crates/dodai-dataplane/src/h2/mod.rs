@@ -2,8 +2,8 @@
 //! out, and back.
 //!
 //! A [`Connection`] is told what arrived and keeps what is to be written; [`Receiving`] and [`Sending`] are the two
-//! halves of one stream, for the tasks of calls. Nothing grows without bound: windows bound what is received, the
-//! outbox what is to be sent, budgets what a client may make us do for nothing.
+//! halves of one stream, for the tasks of calls. Nothing grows without bound: windows bound what is received (small frames
+//! are gathered while they wait), the outbox what is to be sent, budgets what a client may make us do for nothing.
 
 mod block;
 mod budget;
@@ -13,6 +13,7 @@ mod frame;
 mod half;
 mod hpack;
 mod huffman;
+mod inbox;
 mod message;
 mod outbox;
 mod peek;

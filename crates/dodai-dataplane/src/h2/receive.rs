@@ -1,11 +1,12 @@
 //! Reading: frames to pieces in the inboxes of streams (RFC 9113 sections 5 and 6).
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
 use super::block::Block;
 use super::connection::{Closing, Connection, Past, Role};
 use super::frame::{self, Header};
+use super::inbox::Data;
 use super::message;
 use super::stream::{Cut, Piece, Stream, Way};
 use super::{PREFACE, Reason};
@@ -97,18 +98,17 @@ impl Connection {
                         break;
                     }
                     let count = payload.left.min(bytes.len());
-                    let data = if count >= LARGE {
+                    let padding = payload.padding.min(bytes.len() - count);
+                    if count >= LARGE {
                         input.advance(at);
                         at = 0;
-                        input.split_to(count).freeze()
+                        let data = Data::Own(input.split_to(count).freeze());
+                        self.take_data(payload, data, padding, now);
                     } else {
+                        self.take_data(payload, Data::Lent(&bytes[..count]), padding, now);
                         at += count;
-                        Bytes::copy_from_slice(&bytes[..count])
-                    };
-                    let padding = payload.padding.min(input.len() - at);
-                    let padding = if count == payload.left { padding } else { 0 };
+                    }
                     at += padding;
-                    self.take_data(payload, data, padding, now);
                 }
             }
         }
@@ -215,7 +215,7 @@ impl Connection {
     }
 
     /// Takes a part of a payload, and `padding` bytes behind it.
-    fn take_data(&mut self, payload: Payload, data: Bytes, padding: usize, now: Instant) {
+    fn take_data(&mut self, payload: Payload, data: Data<'_>, padding: usize, now: Instant) {
         let size = data.len();
         let rest = Payload { left: payload.left - size, padding: payload.padding - padding, ..payload };
         let over = rest.left == 0 && rest.padding == 0;
@@ -235,7 +235,7 @@ impl Connection {
             // The connection goes on; the stream stands still when its window is full.
             self.give_back(None, size);
         } else if size > 0 {
-            stream.inbox.push_back(Piece::Data(data));
+            stream.inbox.data(data);
             stream.wake_reader();
         }
         if end {
@@ -318,7 +318,7 @@ impl Connection {
             return Err(Fault::Stream(id, Reason::PROTOCOL_ERROR));
         }
         if !stream.unwanted {
-            stream.inbox.push_back(Piece::Trailers(block));
+            stream.inbox.push(Piece::Trailers(block));
         }
         self.end_incoming(id);
         Ok(())
@@ -334,7 +334,7 @@ impl Connection {
             }
             // They are hints: those that nobody takes in time are dropped.
             if stream.inbox.len() < MOST_INTERIM {
-                stream.inbox.push_back(Piece::Interim(block));
+                stream.inbox.push(Piece::Interim(block));
                 stream.wake_reader();
             }
             return Ok(());
@@ -347,7 +347,7 @@ impl Connection {
         if end && stream.expected.is_some_and(|expected| expected > 0) {
             return fault;
         }
-        stream.inbox.push_back(Piece::Head(block));
+        stream.inbox.push(Piece::Head(block));
         stream.wake_reader();
         if end {
             self.end_incoming(id);
@@ -387,7 +387,7 @@ impl Connection {
         let mut stream = Stream::new(id, self.stream_window(), self.granted.stream_window);
         stream.headed = true;
         stream.expected = expected;
-        stream.inbox.push_back(Piece::Head(block));
+        stream.inbox.push(Piece::Head(block));
         if end {
             stream.incoming = Way::Ended;
         }

@@ -6,7 +6,7 @@ use super::Reason;
 use super::connection::{Closing, Connection, Past, Role};
 use super::encode::Encoder;
 use super::frame::{self, Header};
-use super::stream::{Cut, Piece, Stream, Way};
+use super::stream::{Cut, Stream, Way};
 use crate::limits::H2_OUTBOX;
 
 /// Data that does not fit whole waits for at least so much room.
@@ -182,14 +182,7 @@ impl Connection {
     pub(super) fn unwanted(&mut self, key: usize) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         stream.unwanted = true;
-        let left: usize = stream
-            .inbox
-            .drain(..)
-            .map(|piece| match piece {
-                Piece::Data(data) => data.len(),
-                Piece::Interim(_) | Piece::Head(_) | Piece::Trailers(_) => 0,
-            })
-            .sum();
+        let left = stream.inbox.clear();
         self.give_back(None, left);
     }
 

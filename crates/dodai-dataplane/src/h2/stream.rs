@@ -1,12 +1,12 @@
 //! One stream: what came and was not taken, what may still be sent, and who waits for either.
 
-use std::collections::VecDeque;
 use std::task::Waker;
 
 use bytes::Bytes;
 
 use super::Reason;
 use super::block::Block;
+use super::inbox::Inbox;
 
 /// What comes on a stream.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub enum Cut {
 /// A stream that is under way.
 pub struct Stream {
     pub id: u32,
-    pub inbox: VecDeque<Piece>,
+    pub inbox: Inbox,
     pub incoming: Way,
     pub outgoing: Way,
     pub cut: Option<Cut>,
@@ -78,7 +78,7 @@ impl Stream {
     pub fn new(id: u32, window_in: u32, window_out: i64) -> Stream {
         Stream {
             id,
-            inbox: VecDeque::new(),
+            inbox: Inbox::default(),
             incoming: Way::Open,
             outgoing: Way::Open,
             cut: None,

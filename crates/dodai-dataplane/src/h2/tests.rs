@@ -328,6 +328,45 @@ fn windows_open_as_data_is_taken() {
     assert_eq!(taken(&shared), Taken::Reset(1, Reason::CANCEL));
 }
 
+/// Everything that waits on a stream, and whether it ended.
+fn waiting(receiving: &mut Receiving) -> (Vec<Bytes>, bool) {
+    let mut pieces = Vec::new();
+    loop {
+        match receiving.poll_piece(&cx()) {
+            Poll::Ready(Some(Ok(Piece::Data(data)))) => pieces.push(data),
+            Poll::Ready(None) => return (pieces, true),
+            Poll::Pending => return (pieces, false),
+            Poll::Ready(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn small_frames_that_wait_are_gathered() {
+    let check = |what: &str, sizes: &[usize], most: usize| {
+        let shared = server();
+        feed(&shared, &get(1, false));
+        let (_, mut receiving, _sending) = shared.accept().expect("it is there");
+        let sent: Vec<u8> = (0..sizes.iter().sum()).map(|at| (at % 251) as u8).collect();
+        let mut rest = &sent[..];
+        for size in sizes {
+            let (data, after) = rest.split_at(*size);
+            feed(&shared, &frame(frame::DATA, 0, 1, data));
+            rest = after;
+        }
+        assert_eq!(taken(&shared), Taken::Well, "{what}: no number of them is a flood");
+        let (pieces, ended) = waiting(&mut receiving);
+        assert!(!ended && pieces.concat() == sent, "{what}");
+        assert!(pieces.len() <= most, "{what}: {} pieces", pieces.len());
+        assert!(pieces.iter().all(|piece| piece.len() <= frame::LARGEST), "{what}: more than a frame");
+    };
+    check("a byte each", &[1; 65_000], 4);
+    check("twenty bytes each", &[20; 3000], 4);
+    // Two in a row are more than what is gathered.
+    check("small ones between others", &[513, 1].repeat(120), 240);
+    check("large ones", &[10_000; 6], 6);
+}
+
 #[test]
 fn leaving_waits_for_what_is_under_way() {
     let shared = server();
@@ -384,6 +423,60 @@ async fn resets_over_time_are_allowed() {
         tokio::time::advance(Duration::from_millis(10)).await;
     }
     assert_eq!(taken(&shared), Taken::Well);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Frames of any size, taken at any moment, over a wire that cuts bytes anywhere.
+    #[test]
+    fn gathering_changes_no_byte_no_end_and_no_window(
+        sizes in proptest::collection::vec(prop_oneof![0usize..40, 500usize..520, 0usize..9000], 0..14),
+        takes in proptest::collection::vec(0usize..4, 1..20),
+        steps in proptest::collection::vec(1usize..3000, 1..20),
+        with_trailers in any::<bool>(),
+    ) {
+        let settings = Settings { stream_window: 140_000, connection_window: 140_000, ..SETTINGS };
+        let shared = Shared::new(Role::Server, settings);
+        feed(&shared, &[PREFACE, &frame(frame::SETTINGS, 0, 0, &[])[..], &get(1, false)].concat());
+        let (_, mut receiving, _sending) = shared.accept().expect("it is there");
+        take_out(&shared);
+        let sent: Vec<u8> = (0..sizes.iter().sum()).map(|at| (at % 251) as u8).collect();
+        let (mut wire, mut rest) = (Vec::new(), &sent[..]);
+        for size in &sizes {
+            let (data, after) = rest.split_at(*size);
+            wire.extend(frame(frame::DATA, 0, 1, data));
+            rest = after;
+        }
+        wire.extend(match with_trailers {
+            true => frame(frame::HEADERS, frame::END_HEADERS | frame::END_STREAM, 1, &block(&[("a", "b")])),
+            false => frame(frame::DATA, frame::END_STREAM, 1, &[]),
+        });
+        let (mut takes, mut steps) = (takes.into_iter().cycle(), steps.into_iter().cycle());
+        let (mut input, mut wire) = (BytesMut::new(), &wire[..]);
+        let (mut got, mut trailers, mut ended) = (Vec::new(), false, false);
+        while !ended {
+            let (some, after) = wire.split_at(steps.next().expect("endless").min(wire.len()));
+            input.extend_from_slice(some);
+            wire = after;
+            shared.lock().receive(&mut input, Instant::now());
+            for _ in 0..takes.next().expect("endless") + usize::from(wire.is_empty()) {
+                match receiving.poll_piece(&cx()) {
+                    Poll::Ready(Some(Ok(Piece::Data(data)))) => {
+                        prop_assert!(!trailers && !data.is_empty());
+                        got.extend_from_slice(&data);
+                    }
+                    Poll::Ready(Some(Ok(Piece::Trailers(_)))) => trailers = true,
+                    Poll::Ready(None) => { ended = true; break }
+                    Poll::Pending => break,
+                    Poll::Ready(other) => panic!("{other:?}"),
+                }
+            }
+            prop_assert!(!ended || receiving.is_end());
+        }
+        prop_assert!(got == sent && trailers == with_trailers, "{} of {} bytes", got.len(), sent.len());
+        let connection = shared.lock();
+        prop_assert_eq!(connection.window_in + i64::from(connection.owed), 140_000, "all was given back");
+    }
 }
 
 /// Moves bytes from one connection to the other in pieces.

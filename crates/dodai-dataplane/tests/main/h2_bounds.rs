@@ -196,6 +196,39 @@ async fn a_client_sends_as_much_as_the_windows_let_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn small_frames_that_waited_go_on_as_few() {
+    local(async {
+        let world = World::of(h2_service(Breaker::default())).await;
+        let mut peers = world.backend(1);
+        let mut sender = client(&world).await;
+        let request = Request::post("http://shop/").body(()).expect("valid");
+        let (answer, mut upload) = sender.send_request(request, false).expect("sent");
+        let stream = peers.accept().await.stream;
+        let mut server: Connection<Stream, Bytes> =
+            h2::server::Builder::new().initial_window_size(0).handshake(stream).await.expect("shaken");
+        let (asked, mut respond) = server.accept().await.expect("a call").expect("no error");
+        for number in 0..5000_u32 {
+            upload.send_data(vec![number as u8].into(), number == 4999).expect("sent");
+        }
+        let over = tokio::time::timeout(secs(1), server.accept()).await;
+        assert!(over.is_err(), "the endpoint takes nothing of it, and the connection stands");
+        server.set_initial_window_size(1 << 20).expect("no other change is under way");
+        let _calls = calls(server);
+        let (mut body, mut frames, mut got) = (asked.into_body(), 0, Vec::new());
+        while let Some(data) = body.data().await {
+            frames += 1;
+            got.extend_from_slice(&data.expect("whole"));
+        }
+        let sent: Vec<u8> = (0..5000_u32).map(|number| number as u8).collect();
+        assert!(got == sent && body.is_end_stream(), "{} bytes", got.len());
+        assert!(frames <= 4, "{frames} frames");
+        respond.send_response(Response::new(()), true).expect("sent");
+        assert_eq!(outcome(answer).await.0, 200);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_head_that_is_too_large_is_refused_and_the_connection_stays() {
     local(async {
         let world = World::plain().await;

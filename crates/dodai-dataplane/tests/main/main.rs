@@ -5,6 +5,7 @@ mod ages;
 mod authorizer;
 mod between;
 mod bounds;
+mod breaks;
 mod calls;
 mod captured;
 mod certified;

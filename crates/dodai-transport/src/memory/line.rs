@@ -26,6 +26,8 @@ pub struct Line {
     side: usize,
     /// Wakes the reader when a delayed chunk arrives.
     arrival: Option<Pin<Box<Sleep>>>,
+    /// Whether dropping it breaks the connection.
+    abrupt: bool,
 }
 
 pub(super) struct Shared {
@@ -70,7 +72,7 @@ pub(super) fn pair(
     pipes[DIALLER].left = faults.cut_inbound_after;
     pipes[LISTENER].left = faults.cut_outbound_after;
     let shared = Arc::new(Shared { net, addrs: [from, to], delay: faults.delay, pipes: Mutex::new(pipes) });
-    let end = |side| Line { shared: shared.clone(), side, arrival: None };
+    let end = |side| Line { shared: shared.clone(), side, arrival: None, abrupt: false };
     (end(DIALLER), end(LISTENER))
 }
 
@@ -116,6 +118,11 @@ fn wake(wakers: [[Option<Waker>; 2]; 2]) {
 impl Line {
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// Whether the far end sees a reset behind the last byte when this end is dropped.
+    pub fn set_abrupt(&mut self, abrupt: bool) {
+        self.abrupt = abrupt;
     }
 
     /// The address of this end.
@@ -250,6 +257,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         let mut pipes = lock(&self.shared.pipes);
         pipes[self.side].ended = true;
+        pipes[self.side].broken |= self.abrupt;
         pipes[1 - self.side].unread = true;
         let wakers = [pipes[0].wakers(), pipes[1].wakers()];
         drop(pipes);

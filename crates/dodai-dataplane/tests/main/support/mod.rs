@@ -452,6 +452,19 @@ impl Peer {
         std::mem::take(&mut self.seen)
     }
 
+    /// What the other side still says, and whether it ends in order, not with a reset.
+    pub async fn end(&mut self) -> (String, bool) {
+        loop {
+            match patient(self.stream.read_buf(&mut self.seen)).await {
+                Ok(1..) => {}
+                end => {
+                    let rest = String::from_utf8(std::mem::take(&mut self.seen)).expect("text");
+                    return (rest, end.is_ok());
+                }
+            }
+        }
+    }
+
     /// Asserts that the other side ends without a further byte.
     pub async fn ended(&mut self) {
         assert_eq!(self.rest().await, "");
