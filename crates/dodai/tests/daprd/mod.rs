@@ -30,7 +30,7 @@ spec: {type: pubsub.in-memory, version: v1}
 apiVersion: dapr.io/v2alpha1
 kind: Subscription
 metadata: {name: declared}
-spec: {pubsubname: pubsub, topic: declared, routes: {default: /declared}}
+spec: {pubsubname: pubsub, topic: declared, routes: {default: declared}}
 ";
 
 /// A quickstart's app: it tells its subscriptions, takes events, keeps orders.
