@@ -3,6 +3,7 @@
 mod app;
 mod jobs;
 mod launcher;
+mod messages;
 mod outside;
 mod sdk;
 mod sdks;
