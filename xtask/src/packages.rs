@@ -40,7 +40,7 @@ const TESTS: &[Need] = &[
     Need {
         program: "go",
         package: "golang-go",
-        reason: "Dapr's Go SDK and the Dapr CLI; version 1.24 or later",
+        reason: "Dapr's Go SDK, its CLI and its own stores; version 1.24 or later",
     },
     Need { program: "javac", package: "openjdk-17-jdk-headless", reason: "Dapr's Java SDK" },
     Need { program: "mvn", package: "maven", reason: "the packages of what is written in Java" },

@@ -115,6 +115,11 @@ fn item(row: &Row) -> (String, Item) {
     (row.get(0), item)
 }
 
+/// A version by which rows of one key are told apart; one that is no number is before all others.
+fn number(version: &str) -> Option<i64> {
+    version.parse().ok()
+}
+
 impl Shared {
     async fn read(&self, keys: &[String]) -> Result<Items, Fault> {
         let Options { table, limit, .. } = &self.options;
@@ -139,7 +144,14 @@ impl Shared {
                 format!("table {table} has more than {limit} rows; ask for keys by name or raise maxItems");
             return Err(self.pool.fault(Kind::Full, "reading configuration", &why));
         }
-        Ok(rows.iter().map(item).collect())
+        let mut found = Items::new();
+        for (key, item) in rows.iter().map(item) {
+            // Of several versions the latest counts, as with Dapr.
+            if found.get(&key).is_none_or(|other| number(&other.version) < number(&item.version)) {
+                found.insert(key, item);
+            }
+        }
+        Ok(found)
     }
 
     /// A connection that is told of changes.
@@ -245,9 +257,10 @@ impl Shared {
                     let lock = "SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))";
                     let name = table.as_str();
                     transaction.query_typed(lock, &[(&name, Type::TEXT), (&key, Type::TEXT)]).await?;
-                    let find = format!("SELECT version::text FROM {table} WHERE key = $1 LIMIT 1");
-                    let found = transaction.query_typed_opt(&find, &[(&key, Type::TEXT)]).await?;
-                    let before = found.map(|row| row.get::<_, String>(0));
+                    let find = format!("SELECT version::text FROM {table} WHERE key = $1");
+                    let found = transaction.query_typed(&find, &[(&key, Type::TEXT)]).await?;
+                    let versions = found.iter().map(|row| row.get::<_, String>(0));
+                    let before = versions.max_by_key(|version| number(version));
                     let version = match item {
                         None => {
                             let delete = format!("DELETE FROM {table} WHERE key = $1");
@@ -255,16 +268,18 @@ impl Shared {
                             before.clone()
                         }
                         Some((value, metadata)) => {
-                            let count = before.as_ref().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+                            let count = before.as_deref().and_then(number).unwrap_or(0);
                             let version = (count + 1).to_string();
                             let json = serde_json::to_string(metadata).expect("a map of texts is JSON");
-                            let statement = if before.is_some() {
-                                format!("UPDATE {table} SET value = $2, version = $3, metadata = $4::text::json WHERE key = $1")
+                            let mut params: Vec<(&(dyn ToSql + Sync), Type)> =
+                                vec![(&key, Type::TEXT), (&value, Type::TEXT), (&version, Type::TEXT), (&json, Type::TEXT)];
+                            let statement = if let Some(before) = &before {
+                                // Older versions stay as they are.
+                                params.push((before, Type::TEXT));
+                                format!("UPDATE {table} SET value = $2, version = $3, metadata = $4::text::json WHERE key = $1 AND version = $5")
                             } else {
                                 format!("INSERT INTO {table} (key, value, version, metadata) VALUES ($1, $2, $3, $4::text::json)")
                             };
-                            let params: [(&(dyn ToSql + Sync), Type); 4] =
-                                [(&key, Type::TEXT), (&value, Type::TEXT), (&version, Type::TEXT), (&json, Type::TEXT)];
                             transaction.execute_typed(&statement, &params).await?;
                             Some(version)
                         }
@@ -282,10 +297,12 @@ impl Shared {
     }
 }
 
-/// What Dapr's component reads from a notification; a value that is too long for one is left out.
+/// What Dapr's component reads from a notification; a value that is too long for one is left out. It ends its process where
+/// value or version is no text, so what is gone has empty ones.
 fn payload(table: &str, key: &str, item: Option<(&str, &Metadata)>, version: Option<&str>) -> String {
     let action = if item.is_some() { "UPDATE" } else { "DELETE" };
-    let (value, metadata) = item.map_or((None, None), |(value, metadata)| (Some(value), Some(metadata)));
+    let (value, metadata) = item.map_or(("", None), |(value, metadata)| (value, Some(metadata)));
+    let version = version.unwrap_or_default();
     let data = serde_json::json!({"key": key, "value": value, "version": version, "metadata": metadata});
     let text = serde_json::json!({"table": table, "action": action, "data": data}).to_string();
     if text.len() <= LONGEST {

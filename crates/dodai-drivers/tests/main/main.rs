@@ -3,8 +3,10 @@
 mod bindings;
 mod crash;
 mod dapr;
+mod exchange;
 mod jobs;
 mod model;
+mod peer;
 mod postgresql;
 mod redis;
 mod servers;

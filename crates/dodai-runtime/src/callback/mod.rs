@@ -102,7 +102,10 @@ fn call_of(app: &AppId, ask: Ask<'_>, deadline: Instant) -> Result<Call, Failure
         Failure::new(Kind::BadRequest, format!("`{}` is no path of an app: {error}", ask.path))
     };
     let authority = format!("{}.{}", app.name, app.namespace);
-    let uri = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query(ask.path).build();
+    // A route may be written without the slash that a path begins with.
+    let slash = if ask.path.starts_with('/') { "" } else { "/" };
+    let path = format!("{slash}{}", ask.path);
+    let uri = Uri::builder().scheme("http").authority(authority.as_str()).path_and_query(path).build();
     let uri = uri.map_err(|error| bad(&error))?;
     let request =
         Request::builder().method(ask.method.clone()).uri(uri).body(()).map_err(|error| bad(&error))?;

@@ -147,8 +147,8 @@ impl Plan {
     /// # Errors
     /// A rule or path that cannot be used, in words for the person who wrote it.
     pub fn declared(subscription: &snapshot::Subscription) -> Result<Plan, String> {
-        let rules = subscription.rules.iter().map(|(condition, path)| Rule::new(condition, path));
-        let default = subscription.path.iter().map(|path| Rule::new("", path));
+        let rules = subscription.rules.iter().map(|(condition, path)| Rule::written(condition, path));
+        let default = subscription.path.iter().map(|path| Rule::written("", path));
         Plan {
             pubsub: subscription.pubsub.clone(),
             topic: subscription.topic.clone(),
@@ -284,6 +284,11 @@ impl Rule {
             return Err(format!("the route `{path}` is no path: {error}"));
         }
         Rule::named(condition, path)
+    }
+
+    /// With the path as it was written: to an app that speaks gRPC it is a word, to others a path.
+    fn written(condition: &str, path: &str) -> Result<Rule, String> {
+        Ok(Rule { path: path.to_owned(), ..Rule::new(condition, path)? })
     }
 
     /// The same without a look at the path.

@@ -83,7 +83,7 @@ async fn a_message_arrives_as_an_event() {
     let told = world.cart("GET", "/v1.0/metadata", "").await.json();
     assert_eq!(
         told["subscriptions"],
-        json!([{ "pubsubname": "bus", "topic": "t", "rules": [{ "path": "/orders?x=1" }], "deadLetterTopic": "", "type": "DECLARATIVE" }])
+        json!([{ "pubsubname": "bus", "topic": "t", "rules": [{ "path": "orders?x=1" }], "deadLetterTopic": "", "type": "DECLARATIVE" }])
     );
 }
 

@@ -3,6 +3,7 @@
 mod app;
 mod jobs;
 mod launcher;
+mod messages;
 mod outside;
 mod sdk;
 mod sdks;
@@ -30,7 +31,7 @@ spec: {type: pubsub.in-memory, version: v1}
 apiVersion: dapr.io/v2alpha1
 kind: Subscription
 metadata: {name: declared}
-spec: {pubsubname: pubsub, topic: declared, routes: {default: /declared}}
+spec: {pubsubname: pubsub, topic: declared, routes: {default: declared}}
 ";
 
 /// A quickstart's app: it tells its subscriptions, takes events, keeps orders.

@@ -30,6 +30,15 @@ spec: {type: bindings.localstorage, version: v1, metadata: [{name: rootPath, val
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
+metadata: {name: tick}
+scopes: [greeter, peer]
+spec:
+  type: bindings.cron
+  version: v1
+  metadata: [{name: schedule, value: '@every 1s'}, {name: direction, value: input}]
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
 metadata: {name: vault}
 spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile, value: secrets.json}]}
 ---
@@ -41,6 +50,18 @@ spec:
   type: configuration.sqlite
   version: v1
   metadata: [{name: connectionString, value: config.db}, {name: pollInterval, value: 50ms}]
+";
+
+/// The SDK's gRPC server cannot ask for messages in bulk; the path is the topic by which it knows a function.
+const BULK: &str = "apiVersion: dapr.io/v2alpha1
+kind: Subscription
+metadata: {name: bulk}
+scopes: [greeter]
+spec:
+  pubsubname: pubsub
+  topic: bulk
+  routes: {default: many}
+  bulkSubscribe: {enabled: true, maxMessagesCount: 10, maxAwaitDurationMs: 50}
 ";
 
 /// A Python with the packages of `peers/dapr-sdk.txt`.
@@ -57,6 +78,7 @@ fn the_python_sdk_works_unchanged() {
     let python = python();
     let world = World::new();
     world.write("components/all.yaml", COMPONENTS);
+    world.write("components/bulk.yaml", BULK);
     world.write("secrets.json", r#"{"password": "hunter2"}"#);
     let app = App::start(|seen| match seen.path.as_str() {
         "/orders" => (200, format!("got {}", seen.body)),
@@ -64,7 +86,7 @@ fn the_python_sdk_works_unchanged() {
     });
     let [greeter_port] = free_ports().map(|port| port.to_string());
     let port = app.port.to_string();
-    // No token: the SDK does not send it when it follows configuration.
+    // No token here: the SDK does not send it when it follows configuration.
     let orders = ["--app-id", "orders", "--app-port", &port, "--resources-path", "components"];
     let orders = Sidecar::start(&world, &orders, &[]);
     let greeter = [
@@ -74,7 +96,8 @@ fn the_python_sdk_works_unchanged() {
         ["--resources-path", "components"],
     ];
     let greeter = [&greeter.concat()[..], &["--enable-app-health-check"]].concat();
-    let greeter = Sidecar::start(&world, &greeter, &[]);
+    let tokens = [("DAPR_API_TOKEN", "for-the-sidecar"), ("APP_API_TOKEN", "for-the-app")];
+    let greeter = Sidecar::start(&world, &greeter, &tokens);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/sdk.py");
     let output = Command::new(python)
         .arg(script)
@@ -85,6 +108,7 @@ fn the_python_sdk_works_unchanged() {
         .env("ORDERS_API", orders.api.to_string())
         .env("GREETER_API", greeter.grpc.to_string())
         .env("GREETER_PORT", &greeter_port)
+        .envs(tokens)
         .output()
         .unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -33,8 +33,9 @@ impl Drop for Program {
     }
 }
 
-/// Runs a program that speaks by an SDK beside a sidecar, until it says that all was well.
-fn runs(program: &mut Command) {
+/// Runs a program that speaks by an SDK beside a sidecar, to which it speaks that protocol as an app, until it says that
+/// all was well.
+fn runs(program: &mut Command, protocol: &str) {
     let world = World::new();
     world.write("components/all.yaml", COMPONENTS);
     world.write("secrets.json", r#"{"password": "hunter2"}"#);
@@ -46,8 +47,13 @@ fn runs(program: &mut Command) {
     let port = app.port.to_string();
     let orders = Sidecar::start(&world, &["--app-id", "orders", "--app-port", &port], &[]);
     let tokens = [("DAPR_API_TOKEN", "for-the-sidecar"), ("APP_API_TOKEN", "for-the-app")];
-    let peer = ["--app-id", "peer", "--app-port", &own_port, "--resources-path", "components"];
-    let peer = Sidecar::start(&world, &peer, &tokens);
+    let peer = [
+        ["--app-id", "peer"],
+        ["--app-port", &own_port],
+        ["--app-protocol", protocol],
+        ["--resources-path", "components"],
+    ];
+    let peer = Sidecar::start(&world, &peer.concat(), &tokens);
     let child = program
         .current_dir(world.path(""))
         .envs(tokens)
@@ -101,7 +107,8 @@ fn the_go_sdk_works_unchanged() {
     let (module, sums) = (format!("{own}/go.mod"), format!("{own}/go.sum"));
     let files = [(&*module, "go.mod"), (&sums, "go.sum"), ("crates/dodai/tests/peers/sdk.go", "main.go")];
     let folder = built("sdk-go", &["go"], &files, &["go", "build", "-o", "sdk", "."], "sdk");
-    runs(&mut Command::new(folder.join("sdk")));
+    runs(&mut Command::new(folder.join("sdk")), "http");
+    runs(Command::new(folder.join("sdk")).arg("grpc"), "grpc");
 }
 
 #[test]
@@ -113,7 +120,7 @@ fn the_javascript_sdk_works_unchanged() {
     let folder = built("sdk-node", &["node", "npm"], &files, &["npm", "ci"], "node_modules/@dapr/dapr");
     let script = folder.join("sdk.mjs");
     std::fs::write(&script, include_str!("../peers/sdk.mjs")).unwrap();
-    runs(Command::new("node").arg(script));
+    runs(Command::new("node").arg(script), "http");
 }
 
 #[test]
@@ -130,5 +137,6 @@ fn the_java_sdk_works_unchanged() {
         &["mvn", "--quiet", "--batch-mode", "package"],
         "target/billing.jar",
     );
-    runs(Command::new("java").arg("-cp").arg(folder.join("target/billing.jar")).arg("polyglot.Sdk"));
+    let mut java = Command::new("java");
+    runs(java.arg("-cp").arg(folder.join("target/billing.jar")).arg("polyglot.Sdk"), "http");
 }

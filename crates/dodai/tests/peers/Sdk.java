@@ -1,12 +1,25 @@
 package polyglot;
 
+import com.fasterxml.jackson.core.type.TypeReference;
+import com.fasterxml.jackson.databind.DeserializationFeature;
+import com.fasterxml.jackson.databind.ObjectMapper;
 import com.sun.net.httpserver.HttpServer;
 import io.dapr.client.DaprClient;
 import io.dapr.client.DaprClientBuilder;
 import io.dapr.client.DaprPreviewClient;
 import io.dapr.client.SubscriptionListener;
+import io.dapr.client.domain.BulkSubscribeAppResponse;
+import io.dapr.client.domain.BulkSubscribeAppResponseEntry;
+import io.dapr.client.domain.BulkSubscribeAppResponseStatus;
+import io.dapr.client.domain.BulkSubscribeMessage;
 import io.dapr.client.domain.CloudEvent;
+import io.dapr.client.domain.DeleteJobRequest;
+import io.dapr.client.domain.DropFailurePolicy;
+import io.dapr.client.domain.FailurePolicyType;
+import io.dapr.client.domain.GetJobRequest;
 import io.dapr.client.domain.HttpExtension;
+import io.dapr.client.domain.JobSchedule;
+import io.dapr.client.domain.ScheduleJobRequest;
 import io.dapr.client.domain.State;
 import io.dapr.client.domain.StateOptions;
 import io.dapr.client.domain.TransactionalStateOperation;
@@ -15,13 +28,18 @@ import io.dapr.client.domain.UnlockResponseStatus;
 import io.dapr.exceptions.DaprErrorDetails.ErrorDetailType;
 import io.dapr.exceptions.DaprException;
 import io.dapr.utils.TypeRef;
+import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.time.Duration;
+import java.time.Instant;
 import java.time.OffsetDateTime;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Set;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -36,9 +54,17 @@ public final class Sdk {
   private static final StateOptions FIRST_WRITE =
       new StateOptions(StateOptions.Consistency.STRONG, StateOptions.Concurrency.FIRST_WRITE);
 
+  /** As Spring has it, which reads what comes in bulk for the SDK's users. */
+  private static final ObjectMapper JSON =
+      new ObjectMapper().configure(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES, false);
+
   private final DaprClient dapr = new DaprClientBuilder().build();
   private final DaprPreviewClient preview = new DaprClientBuilder().buildPreviewClient();
   private final BlockingQueue<String> heard = new LinkedBlockingQueue<>();
+  private final BlockingQueue<String> bulk = new LinkedBlockingQueue<>();
+  private final Set<String> seen = ConcurrentHashMap.newKeySet();
+  private final BlockingQueue<String> ran = new LinkedBlockingQueue<>();
+  private final BlockingQueue<String> ticks = new LinkedBlockingQueue<>();
 
   public static void main(String[] arguments) {
     try {
@@ -56,6 +82,8 @@ public final class Sdk {
     dapr.waitForSidecar((int) PATIENCE.toMillis()).block();
     state();
     messages();
+    bulk();
+    jobs();
     configuration();
     locks();
     rest();
@@ -81,21 +109,82 @@ public final class Sdk {
 
   private void serve(int port) throws Exception {
     HttpServer server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 0);
-    Map<String, String> answers = Map.of(
-        "/dapr/subscribe", "[{\"pubsubname\": \"pubsub\", \"topic\": \"orders\", \"route\": \"/orders\"}]",
-        "/orders", "{\"status\": \"SUCCESS\"}");
     server.createContext("/", call -> {
-      byte[] body = call.getRequestBody().readAllBytes();
-      String path = call.getRequestURI().getPath();
-      if (path.equals("/orders")) {
-        heard.add(String.valueOf(CloudEvent.deserialize(body).getData()));
+      byte[] answer = answer(call.getRequestMethod(), call.getRequestURI().getPath(), call.getRequestBody().readAllBytes());
+      int status = answer == null ? 404 : 200;
+      call.sendResponseHeaders(status, answer == null || answer.length == 0 ? -1 : answer.length);
+      if (status == 200) {
+        call.getResponseBody().write(answer);
       }
-      byte[] answer = answers.getOrDefault(path, "").getBytes();
-      call.sendResponseHeaders(answers.containsKey(path) ? 200 : 404, answer.length == 0 ? -1 : answer.length);
-      call.getResponseBody().write(answer);
       call.close();
     });
     server.start();
+  }
+
+  /** What this app answers; null to what it does not know. */
+  private byte[] answer(String method, String path, byte[] body) throws IOException {
+    switch (path) {
+      case "/dapr/subscribe":
+        return ("[{\"pubsubname\": \"pubsub\", \"topic\": \"orders\", \"route\": \"/orders\"}, {\"pubsubname\": \"pubsub\","
+            + "\"topic\": \"bulk\", \"route\": \"/bulk\", \"bulkSubscribe\": {\"enabled\": true, \"maxMessagesCount\": 10,"
+            + "\"maxAwaitDurationMs\": 50}}]").getBytes();
+      case "/orders":
+        heard.add(String.valueOf(CloudEvent.deserialize(body).getData()));
+        return "{\"status\": \"SUCCESS\"}".getBytes();
+      case "/bulk":
+        return answerBulk(body);
+      case "/job/report":
+        ran.add(new String(body));
+        return new byte[0];
+      case "/tick":
+        // It is asked first whether it takes them.
+        if (method.equals("POST")) {
+          ticks.add(new String(body));
+        }
+        return new byte[0];
+      default:
+        return null;
+    }
+  }
+
+  /** Each is to come again once. */
+  private byte[] answerBulk(byte[] body) throws IOException {
+    BulkSubscribeMessage<CloudEvent<String>> told = JSON.readValue(body, new TypeReference<>() { });
+    List<BulkSubscribeAppResponseEntry> entries = told.getEntries().stream().map(entry -> {
+      String data = entry.getEvent().getData();
+      var status = seen.add(data) ? BulkSubscribeAppResponseStatus.RETRY : BulkSubscribeAppResponseStatus.SUCCESS;
+      bulk.add(data);
+      return new BulkSubscribeAppResponseEntry(entry.getEntryId(), status);
+    }).toList();
+    return JSON.writeValueAsBytes(new BulkSubscribeAppResponse(entries));
+  }
+
+  private void bulk() throws Exception {
+    same(dapr.publishEvents("pubsub", "bulk", "text/plain", "one", "two").block(PATIENCE).getFailedEntries(), List.of());
+    String[] came = new String[4];
+    for (int at = 0; at < came.length; at++) {
+      came[at] = bulk.poll(30, TimeUnit.SECONDS);
+    }
+    same(Arrays.stream(came).map(String::valueOf).sorted().toList(), List.of("one", "one", "two", "two"));
+  }
+
+  private void jobs() throws Exception {
+    var job = new ScheduleJobRequest("report", JobSchedule.hourly()).setDueTime(Instant.now()).setRepeat(2)
+        .setData("{\"n\":1}".getBytes()).setFailurePolicy(new DropFailurePolicy());
+    dapr.scheduleJob(job).block(PATIENCE);
+    same(ran.poll(30, TimeUnit.SECONDS), "{\"n\":1}");
+    var got = dapr.getJob(new GetJobRequest("report")).block(PATIENCE);
+    same(List.of(got.getSchedule().getExpression(), got.getRepeats(), new String(got.getData())),
+        List.of(JobSchedule.hourly().getExpression(), 2, "{\"n\":1}"));
+    same(got.getFailurePolicy().getFailurePolicyType(), FailurePolicyType.DROP);
+    dapr.deleteJob(new DeleteJobRequest("report")).block(PATIENCE);
+    try {
+      dapr.getJob(new GetJobRequest("report")).block(PATIENCE);
+      throw new AssertionError("the job is gone");
+    } catch (DaprException gone) {
+      same(gone.getErrorCode(), "INTERNAL");
+    }
+    same(ticks.poll(30, TimeUnit.SECONDS), "");
   }
 
   private <T> T get(String key, Class<T> type) {
@@ -203,6 +292,6 @@ public final class Sdk {
     var about = dapr.getMetadata().block(PATIENCE);
     same(about.getId(), "peer");
     same(about.getComponents().stream().map(one -> one.getName()).toList(),
-        List.of("config", "files", "locks", "pubsub", "statestore", "vault"));
+        List.of("config", "files", "locks", "pubsub", "statestore", "tick", "vault"));
   }
 }

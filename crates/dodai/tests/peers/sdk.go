@@ -1,5 +1,6 @@
-// Dapr's own Go SDK against the sidecar beside this program, which is an app itself. Says `following` once it hears of
-// changes of the configuration, and `ok` when everything was as the SDK's users expect it.
+// Dapr's own Go SDK against the sidecar beside this program, which is an app itself: one that speaks HTTP, or with the
+// argument `grpc` one that speaks gRPC. Says `following` once it hears of changes of the configuration, and `ok` when
+// everything was as the SDK's users expect it.
 package main
 
 import (
@@ -12,9 +13,11 @@ import (
 
 	dapr "github.com/dapr/go-sdk/client"
 	"github.com/dapr/go-sdk/service/common"
+	daprdgrpc "github.com/dapr/go-sdk/service/grpc"
 	daprd "github.com/dapr/go-sdk/service/http"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 const patience = 60 * time.Second
@@ -52,21 +55,27 @@ func refused(code codes.Code, err error) {
 	panic(fmt.Sprintf("got %v where %v was expected", err, code))
 }
 
-// serve is this app: what Dapr brings to it comes out of the channel.
-func serve() chan string {
-	heard := make(chan string, 100)
-	service := daprd.NewService("127.0.0.1:" + os.Getenv("APP_PORT"))
-	orders := &common.Subscription{PubsubName: "pubsub", Topic: "orders", Route: "/orders"}
-	done(service.AddTopicEventHandler(orders, func(_ context.Context, event *common.TopicEvent) (bool, error) {
-		heard <- string(event.RawData)
+// serve is what this app has over HTTP and over gRPC: what Dapr brings to it comes out of the channels.
+func serve(service common.Service) (orders, ticks chan string) {
+	orders, ticks = make(chan string, 100), make(chan string, 100)
+	subscription := &common.Subscription{PubsubName: "pubsub", Topic: "orders", Route: "/orders"}
+	done(service.AddTopicEventHandler(subscription, func(_ context.Context, event *common.TopicEvent) (bool, error) {
+		orders <- string(event.RawData)
 		return false, nil
 	}))
-	done(service.AddServiceInvocationHandler("/echo", func(_ context.Context, in *common.InvocationEvent) (*common.Content, error) {
+	done(service.AddServiceInvocationHandler("echo", func(_ context.Context, in *common.InvocationEvent) (*common.Content, error) {
 		data := fmt.Sprintf("%s %s %s", in.Verb, in.QueryString, in.Data)
 		return &common.Content{Data: []byte(data), ContentType: "text/plain"}, nil
 	}))
-	go func() { done(service.Start()) }()
-	return heard
+	done(service.AddBindingInvocationHandler("tick", func(_ context.Context, in *common.BindingEvent) ([]byte, error) {
+		for name := range in.Metadata {
+			if strings.EqualFold(name, "timezone") {
+				ticks <- string(in.Data)
+			}
+		}
+		return nil, nil
+	}))
+	return orders, ticks
 }
 
 func state(client dapr.Client) {
@@ -97,16 +106,19 @@ func state(client dapr.Client) {
 	refused(codes.InvalidArgument, err)
 }
 
-func messages(client dapr.Client, heard chan string) {
+func published(client dapr.Client, orders chan string) {
 	for got := ""; got == ""; {
 		// Until the sidecar has asked for subscriptions, nobody hears.
 		done(client.PublishEvent(ctx, "pubsub", "orders", map[string]int{"n": 1}))
 		select {
-		case got = <-heard:
+		case got = <-orders:
 			same(got, `{"n":1}`)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+func streams(client dapr.Client) {
 	streamed, tries := make(chan string, 100), 0
 	options := dapr.SubscriptionOptions{PubsubName: "pubsub", Topic: "streamed"}
 	stop := must(client.SubscribeWithHandler(ctx, options, func(event *common.TopicEvent) common.SubscriptionResponseStatus {
@@ -146,13 +158,41 @@ func locks(client dapr.Client) {
 	same(mine.Status, "SUCCESS")
 }
 
-func main() {
-	defer cancel()
-	heard := serve()
-	client := must(dapr.NewClient())
+// overGrpc is all that reaches an app by the SDK's own gRPC server. It alone takes jobs.
+func overGrpc(client dapr.Client) {
+	service := must(daprdgrpc.NewService("127.0.0.1:" + os.Getenv("APP_PORT")))
+	orders, ticks := serve(service)
+	ran := make(chan string, 100)
+	done(service.AddJobEventHandler("report", func(_ context.Context, job *common.JobEvent) error {
+		ran <- job.JobType + " " + string(job.Data)
+		return nil
+	}))
+	done(service.AddHealthCheckHandler("", func(context.Context) error { return nil }))
+	go func() { done(service.Start()) }()
+	done(client.Wait(ctx, patience))
+	published(client, orders)
+	same(<-ticks, "")
+	content := &dapr.DataContent{Data: []byte("one"), ContentType: "text/plain"}
+	same(string(must(client.InvokeMethodWithContent(ctx, "peer", "echo", "post", content))), "POST  one")
+	job := &dapr.Job{Name: "report", Schedule: "@every 1h", Repeats: 2, DueTime: "0s", Data: &anypb.Any{Value: []byte(`{"n":1}`)}}
+	done(client.ScheduleJobAlpha1(ctx, job))
+	same(<-ran, `report {"n":1}`)
+	got := must(client.GetJobAlpha1(ctx, "report"))
+	same([]any{got.Name, got.Schedule, got.Repeats, string(got.Data.GetValue())}, []any{"report", "@every 1h", uint32(2), `{"n":1}`})
+	done(client.DeleteJobAlpha1(ctx, "report"))
+	_, err := client.GetJobAlpha1(ctx, "report")
+	refused(codes.Internal, err)
+}
+
+func overHTTP(client dapr.Client) {
+	service := daprd.NewService("127.0.0.1:" + os.Getenv("APP_PORT"))
+	orders, ticks := serve(service)
+	go func() { done(service.Start()) }()
 	done(client.Wait(ctx, patience))
 	state(client)
-	messages(client, heard)
+	published(client, orders)
+	same(<-ticks, "")
+	streams(client)
 	same(must(client.GetSecret(ctx, "vault", "password", nil)), map[string]string{"password": "hunter2"})
 	same(must(client.GetBulkSecret(ctx, "vault", nil)), map[string]map[string]string{"password": {"password": "hunter2"}})
 	configuration(client)
@@ -174,7 +214,17 @@ func main() {
 	for _, component := range told.RegisteredComponents {
 		names = append(names, component.Name)
 	}
-	same(strings.Join(names, " "), "config files locks pubsub statestore vault")
+	same(strings.Join(names, " "), "config files locks pubsub statestore tick vault")
+}
+
+func main() {
+	defer cancel()
+	client := must(dapr.NewClient())
+	if len(os.Args) > 1 {
+		overGrpc(client)
+	} else {
+		overHTTP(client)
+	}
 	done(client.Shutdown(ctx))
 	fmt.Println("ok")
 }

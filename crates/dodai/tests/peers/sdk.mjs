@@ -4,9 +4,9 @@
 
 import { deepStrictEqual as same, match, rejects } from "node:assert";
 import { setTimeout as wait } from "node:timers/promises";
-import { CommunicationProtocolEnum, DaprClient, DaprServer, HttpMethod, StateConcurrencyEnum } from "@dapr/dapr";
+import { CommunicationProtocolEnum, DaprClient, DaprPubSubStatusEnum, DaprServer, HttpMethod, StateConcurrencyEnum } from "@dapr/dapr";
 
-const heard = { orders: [], routed: [] };
+const heard = { orders: [], routed: [], bulk: [], ticks: 0 };
 
 async function until(what, holds) {
   for (const start = Date.now(); !(await holds()); await wait(20)) {
@@ -51,6 +51,11 @@ async function messages(dapr) {
   same(await dapr.pubsub.publishBulk("pubsub", "routed", ["one", "two"]), { failedMessages: [] });
   await until("both came", () => heard.routed.length === 2);
   same(heard.routed.toSorted(), ["one", "two"]);
+  heard.bulk.length = 0;
+  same(await dapr.pubsub.publishBulk("pubsub", "bulk", [{ n: 1 }, "two"]), { failedMessages: [] });
+  // The first time that each comes it is to come again.
+  await until("both came twice", () => heard.bulk.length === 4);
+  same(heard.bulk.toSorted(), ['"two"', '"two"', '{"n":1}', '{"n":1}']);
 }
 
 async function rest(dapr) {
@@ -71,7 +76,7 @@ async function rest(dapr) {
   const told = await dapr.metadata.get();
   same(told.id, "peer");
   const components = told.components ?? told.registeredComponents;
-  same(components.map(({ name }) => name), ["config", "files", "locks", "pubsub", "statestore", "vault"]);
+  same(components.map(({ name }) => name), ["config", "files", "locks", "pubsub", "statestore", "tick", "vault"]);
   same(await dapr.health.isHealthy(), true);
 }
 
@@ -100,6 +105,13 @@ await server.pubsub.subscribeWithOptions("pubsub", "routed", {
   route: "/routed",
   callback: async (data) => void heard.routed.push(data),
 });
+const bulk = async (data) => {
+  heard.bulk.push(JSON.stringify(data));
+  const times = heard.bulk.filter((one) => one === heard.bulk.at(-1)).length;
+  return times === 1 ? DaprPubSubStatusEnum.RETRY : DaprPubSubStatusEnum.SUCCESS;
+};
+await server.pubsub.subscribeBulk("pubsub", "bulk", bulk, { maxMessagesCount: 10, maxAwaitDurationMs: 50 });
+await server.binding.receive("tick", async () => void heard.ticks++);
 await server.invoker.listen("echo", async ({ body }) => ({ body: JSON.parse(body) }), { method: HttpMethod.POST });
 await server.start();
 
@@ -111,6 +123,7 @@ for (const dapr of [http, grpc]) {
   await rest(dapr);
 }
 await invocation(http);
+await until("the clock told of its times", () => heard.ticks > 0);
 await configuration(grpc);
 await http.sidecar.shutdown();
 await grpc.stop();

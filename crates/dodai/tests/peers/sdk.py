@@ -1,48 +1,58 @@
-"""Dapr's own Python SDK against two sidecars: one beside an app that speaks HTTP, one beside this program, an app that
-speaks gRPC. Says `ok` when everything was as the SDK's users expect it."""
+"""Dapr's own Python SDK against two sidecars: one beside an app that speaks HTTP, one beside this program, an app of the
+SDK's own that speaks gRPC and asks for a token. Says `ok` when everything was as the SDK's users expect it."""
 
+import inspect
 import os
 import queue
 import sqlite3
-from concurrent import futures
+import threading
 
 import grpc
-from dapr.clients import DaprClient, DropFailurePolicy, Job
+from dapr.clients import BulkPublishEntry, DaprClient, DropFailurePolicy, Job
 from dapr.clients.exceptions import DaprGrpcError
 from dapr.clients.grpc._request import TransactionalStateOperation, TransactionOperationType
 from dapr.clients.grpc._response import UnlockResponseStatus
 from dapr.clients.grpc._state import Concurrency, Consistency, StateItem, StateOptions
-from dapr.proto import appcallback_v1
-from dapr.proto.runtime.v1 import appcallback_pb2_grpc
+from dapr.conf import settings
+from dapr.ext.grpc import App, BindingRequest, InvokeMethodRequest, InvokeMethodResponse, JobEvent, SubscriptionMessage
 from google.protobuf.any_pb2 import Any
 
 PATIENCE = 60
 EVENTS = queue.Queue()
+BULK = queue.Queue()
 JOBS = queue.Queue()
-
-
-class Callback(appcallback_pb2_grpc.AppCallbackServicer, appcallback_pb2_grpc.AppCallbackHealthCheckServicer):
-    def ListTopicSubscriptions(self, request, context):
-        own = appcallback_v1.TopicSubscription(pubsub_name="pubsub", topic="greetings")
-        return appcallback_v1.ListTopicSubscriptionsResponse(subscriptions=[own])
-
-    def OnTopicEvent(self, request, context):
-        EVENTS.put(request)
-        return appcallback_v1.TopicEventResponse()
-
-    def OnJobEvent(self, request, context):
-        JOBS.put(request)
-        return appcallback_v1.JobEventResponse()
-
-    def HealthCheck(self, request, context):
-        return appcallback_v1.HealthCheckResponse()
+TICKS = queue.Queue()
 
 
 def serve(port):
-    """The app that speaks gRPC: Dapr's callbacks, and a service of its own that carries bytes."""
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
-    appcallback_pb2_grpc.add_AppCallbackServicer_to_server(Callback(), server)
-    appcallback_pb2_grpc.add_AppCallbackHealthCheckServicer_to_server(Callback(), server)
+    """The app that speaks gRPC: the SDK's own server, and a service of its own that carries bytes."""
+    app = App()
+    app.register_health_check(lambda: None)
+
+    @app.subscribe("pubsub", "greetings")
+    def greetings(event: SubscriptionMessage):
+        EVENTS.put(event)
+
+    @app.subscribe("pubsub", "many")
+    def many(event: SubscriptionMessage):
+        # How the server was called is not told, but where this is called from.
+        in_bulk = any(frame.function == "OnBulkTopicEvent" for frame in inspect.stack())
+        if event.topic() == "bulk":
+            BULK.put((event.data(), in_bulk))
+        else:
+            EVENTS.put(event)
+
+    @app.binding("tick")
+    def tick(request: BindingRequest):
+        TICKS.put(request)
+
+    @app.job_event("hello")
+    def job(event: JobEvent):
+        JOBS.put(event)
+
+    @app.method("shout")
+    def shout(request: InvokeMethodRequest):
+        return InvokeMethodResponse(request.text().upper(), "text/plain")
 
     def hello(request, context):
         context.set_trailing_metadata((("x-after", "yes"),))
@@ -59,10 +69,10 @@ def serve(port):
         "Hello": grpc.unary_unary_rpc_method_handler(hello),
         "Echo": grpc.stream_stream_rpc_method_handler(echo),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("greet.Greeter", handlers),))
-    assert server.add_insecure_port(f"127.0.0.1:{port}") == port
-    server.start()
-    return server
+    greeter = grpc.method_handlers_generic_handler("greet.Greeter", handlers)
+    app.add_external_service(lambda more, server: server.add_generic_rpc_handlers(more), (greeter,))
+    threading.Thread(target=app.run, args=(port, "127.0.0.1"), daemon=True).start()
+    return app
 
 
 def refused(code, call):
@@ -112,7 +122,19 @@ def messages(dapr, greeter):
     stream.close()
     greeter.publish_event("pubsub", "greetings", "hello", data_content_type="text/plain")
     event = EVENTS.get(timeout=PATIENCE)
-    assert (event.data, event.topic, event.path) == (b"hello", "greetings", ""), event
+    assert (event.data(), event.topic()) == ("hello", "greetings"), event
+    # The sidecar proves itself to its app.
+    assert event.metadata()["dapr-api-token"] == os.environ["APP_API_TOKEN"], event.metadata()
+    second = BulkPublishEntry(event='{"n": 2}', content_type="application/json")
+    told = greeter.publish_events("pubsub", "many", ["one", second], data_content_type="text/plain")
+    assert told.failed_entries == [], told.failed_entries
+    many = [EVENTS.get(timeout=PATIENCE) for _ in range(2)]
+    assert all(event.topic() == "many" for event in many), many
+    assert sorted(str(event.data()) for event in many) == ["one", "{'n': 2}"], many
+    # A document brings these to the same function in bulk.
+    greeter.publish_events("pubsub", "bulk", ["one", "two"], data_content_type="text/plain")
+    bulk = sorted(BULK.get(timeout=PATIENCE) for _ in range(2))
+    assert bulk == [("one", True), ("two", True)], bulk
 
 
 def secrets(dapr):
@@ -156,13 +178,33 @@ def jobs(greeter):
     job = Job(name="hello", schedule="@every 1h", due_time="0s", repeats=2, data=data, failure_policy=policy)
     greeter.schedule_job(job)
     event = JOBS.get(timeout=PATIENCE)
-    assert (event.name, event.method, event.data.value) == ("hello", "job/hello", b'{"n": 1}'), event
+    assert (event.name, event.get_data_as_string()) == ("hello", '{"n": 1}'), event
     got = greeter.get_job("hello")
     assert (got.schedule, got.repeats, got.data.value) == ("@every 1h", 2, b'{"n": 1}'), got
     assert isinstance(got.failure_policy, DropFailurePolicy), got
     refused(grpc.StatusCode.ALREADY_EXISTS, lambda: greeter.schedule_job(Job(name="hello", schedule="@daily")))
     greeter.delete_job("hello")
     refused(grpc.StatusCode.INTERNAL, lambda: greeter.get_job("hello"))
+
+
+def ticks():
+    tick = TICKS.get(timeout=PATIENCE)
+    assert (tick.data, "timeZone" in tick.binding_metadata) == (b"", True), tick.binding_metadata
+
+
+def tokens():
+    """The greeter's sidecar asks for a token."""
+    with grpc.insecure_channel(os.environ["GREETER_API"]) as channel:
+        metadata = channel.unary_unary("/dapr.proto.runtime.v1.Dapr/GetMetadata")
+        refused(grpc.StatusCode.UNAUTHENTICATED, lambda: metadata(b"", timeout=PATIENCE))
+
+
+def methods():
+    """Those of the SDK's own server are called by the client that speaks gRPC for this, too."""
+    settings.DAPR_API_METHOD_INVOCATION_PROTOCOL = "grpc"
+    with DaprClient(os.environ["GREETER_API"]) as greeter:
+        shouted = greeter.invoke_method("greeter", "shout", "loud", content_type="text/plain", http_verb="POST")
+        assert (shouted.text(), shouted.content_type) == ("LOUD", "text/plain"), shouted.data
 
 
 def metadata(dapr):
@@ -193,7 +235,7 @@ def invocation(dapr, channel):
 
 
 def main():
-    server = serve(int(os.environ["GREETER_PORT"]))
+    app = serve(int(os.environ["GREETER_PORT"]))
     with DaprClient() as dapr, DaprClient(os.environ["GREETER_API"]) as greeter:
         state(dapr)
         messages(dapr, greeter)
@@ -202,12 +244,15 @@ def main():
         locks(dapr)
         bindings(dapr)
         jobs(greeter)
+        ticks()
+        tokens()
         metadata(dapr)
         with grpc.insecure_channel(os.environ["ORDERS_API"]) as channel:
             invocation(dapr, channel)
+        methods()
         greeter.shutdown()
         dapr.shutdown()
-    server.stop(None)
+    app.stop()
     print("ok")
 
 
