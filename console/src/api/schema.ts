@@ -166,7 +166,7 @@ export type Component = {
   namespace: string;
   /** Whether it can be used; null if no base has said so yet. */
   ready: boolean | null;
-  /** Why not. */
+  /** Why not. Of one that can be used: why a change of it was not made, so that it serves as it was before. */
   reason: string;
   /** The apps that may use it; empty for all of its namespace. */
   scopes: string[];
@@ -290,7 +290,7 @@ export type Event = {
   at: number;
   /** A sentence, for people. */
   message: string;
-  /** What it happened to: an app, an instance, a base. */
+  /** What it happened to: an app as `namespace/name`, a base or an instance by its name, a document as `Kind/namespace/name`. */
   object: string;
   /** One word, for machines. */
   reason: string;
@@ -350,6 +350,14 @@ export type Files = {
   artifacts?: Record<string, string>;
   /** The files. */
   files: File[];
+};
+
+/** How a component is. */
+export type Health = {
+  /** Whether it can be used. */
+  ready: boolean;
+  /** Why not. Of one that can be used: why a change of it was not made, so that it serves as it was before. */
+  reason: string;
 };
 
 /** A lock that somebody holds. */
@@ -544,8 +552,8 @@ export type News = Beat | Marks;
 export type NodeState = {
   /** The version of the snapshot in force. */
   applied: number;
-  /** Components, each with the reason why it is not ready; null where it is. */
-  components: Record<string, string | null>;
+  /** How each component is, by namespace and name; on a server with the base before them. */
+  components: Record<string, Health>;
   /** Where each listener listens. */
   listeners: Record<string, string>;
   /** Listeners that are not as the documents say, with the reason. */

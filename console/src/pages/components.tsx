@@ -17,6 +17,7 @@ export const blockOf = (type: string) => type.split(".")[0] ?? "";
 function State({ one }: { one: Component }) {
   if (!one.known) return <Badge tone="bad">{t("no driver in this build")}</Badge>;
   if (one.ready === null) return <Badge>{t("not known yet")}</Badge>;
+  if (one.ready && one.reason) return <Badge tone="warn">{t("ready, as before a change that was refused")}</Badge>;
   return one.ready ? <Badge tone="good">{t("ready")}</Badge> : <Badge tone="bad">{t("not ready")}</Badge>;
 }
 

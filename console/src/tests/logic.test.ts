@@ -41,6 +41,32 @@ const { saidProblems, saidReasons } = await import("../text/problems");
 const { saidCodes } = await import("../text/refusals");
 const { byBase, ordered: orderedBases } = await import("../pages/bases");
 const { graphOf, placesOf } = await import("../pages/topology");
+const { pathOf, troublesOf } = await import("../pages/home");
+
+describe("home", () => {
+  it("leads to where an event happened", () => {
+    for (const [object, path] of [
+      ["default/shop", "/apps/default/shop"],
+      ["App/default/shop", "/apps/default/shop"],
+      ["Component/default/db", "/components/default/db"],
+      ["Revision/default/shop-1", "/documents/Revision/default/shop-1"],
+      ["base-1", "/bases"],
+    ] as const) {
+      expect(pathOf(object)).toBe(path);
+    }
+  });
+  it("tells of components that do not serve, and of changes that were not made", () => {
+    const troubles = troublesOf({
+      "default/well": { ready: true, reason: "" },
+      "default/kept": { ready: true, reason: "a change was refused" },
+      "one: default/down": { ready: false, reason: "no such folder" },
+    });
+    expect(troubles.map((one) => [one.tone, one.what, one.to])).toEqual([
+      ["warn", "kept", "/components/default/kept"],
+      ["bad", "one: default/down", "/components/default/down"],
+    ]);
+  });
+});
 
 describe("server-sent events", () => {
   it("are read whole, and what is not whole waits", () => {

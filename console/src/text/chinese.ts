@@ -328,6 +328,7 @@ export const chinese = {
   "not ready": "未就绪",
   "or write a new one here, or apply a file:": "或在此新建，或应用一个文件：",
   ready: "就绪",
+  "ready, as before a change that was refused": "就绪，更改被拒绝，仍按原设置服务",
   "waiting for the first instance": "等待第一个实例",
   Version: "程序版本",
   "Who listens": "订阅者",

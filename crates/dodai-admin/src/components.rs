@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::{Path, State};
 use dodai_api::{Document, Kind};
 use dodai_core::id::AppId;
+use dodai_core::status::Health;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,7 @@ pub(crate) struct Row {
     known: bool,
     /// Whether it can be used; null if no base has said so yet.
     ready: Option<bool>,
-    /// Why not.
+    /// Why not. Of one that can be used: why a change of it was not made, so that it serves as it was before.
     reason: String,
 }
 
@@ -64,14 +65,16 @@ pub(crate) async fn list(State(parts): Shared) -> Answer<Components> {
         let told = state.components.iter().filter(|(known, _)| {
             **known == id || known.strip_suffix(&id).is_some_and(|base| base.ends_with(": "))
         });
-        let told: Vec<&Option<String>> = told.map(|(_, reason)| reason).collect();
-        let reason = told.iter().find_map(|reason| reason.as_deref()).unwrap_or_default().to_owned();
+        let told: Vec<&Health> = told.map(|(_, health)| health).collect();
+        // That it does not serve somewhere comes before a change that was not made somewhere.
+        let worst = told.iter().min_by_key(|one| (one.ready, one.reason.is_empty()));
+        let reason = worst.map(|one| one.reason.clone()).unwrap_or_default();
         items.push(Row {
             known: parts.about.component_types.contains(&component.spec.kind),
             kind: component.spec.kind.clone(),
             version: component.spec.version.clone(),
             scopes: component.scopes.clone(),
-            ready: (!told.is_empty()).then_some(reason.is_empty()),
+            ready: worst.map(|one| one.ready),
             reason,
             namespace,
             name,

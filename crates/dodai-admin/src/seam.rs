@@ -13,6 +13,7 @@ use bytes::Bytes;
 use dodai_control::trust::Revocation;
 use dodai_core::id::{AppId, Digest, InstanceId};
 use dodai_core::snapshot::Whose;
+use dodai_core::status::Health;
 use futures_util::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -129,8 +130,8 @@ pub struct NodeState {
     /// Listeners that are not as the documents say, with the reason.
     #[serde(default)]
     pub not_open: BTreeMap<String, String>,
-    /// Components, each with the reason why it is not ready; null where it is.
-    pub components: BTreeMap<String, Option<String>>,
+    /// How each component is, by namespace and name; on a server with the base before them.
+    pub components: BTreeMap<String, Health>,
 }
 
 /// Something that was started first and is not ready.

@@ -213,6 +213,8 @@ pub struct FakeNode {
     done: Mutex<Vec<String>>,
     config: Mutex<BTreeMap<String, String>>,
     calls: Mutex<u64>,
+    /// What it says of itself.
+    pub state: Mutex<NodeState>,
 }
 
 impl FakeNode {
@@ -265,7 +267,7 @@ impl Node for FakeNode {
     }
 
     fn state(&self) -> NodeState {
-        NodeState::default()
+        self.state.lock().unwrap().clone()
     }
 
     fn logs(

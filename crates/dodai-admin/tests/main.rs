@@ -11,6 +11,7 @@ mod server;
 
 use std::time::Duration;
 
+use dodai_core::status::Health;
 use fake::{Answer, World};
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -139,6 +140,32 @@ async fn components_are_looked_into_and_what_a_driver_cannot_do_is_said_of_it() 
     for bad in ["{}", r#"{"id": "7", "to": ""}"#, r#"{"id": "7", "to": "x", "more": 1}"#] {
         let answer = world.send("POST", "/v1/topics/bus/dead/replay", &[], bad).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_component_that_serves_as_before_a_change_says_why() {
+    let world = World::new().await;
+    let component = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: db}\nspec: {type: state.sqlite, version: v1}\n";
+    assert_eq!(world.apply("", component).await.status, StatusCode::OK);
+    world.until(|| world.has(dodai_api::Kind::Component)).await;
+    let health = |ready: bool, reason: &str| Health { ready, reason: reason.to_owned() };
+    let (well, kept) = (health(true, ""), health(true, "a change was refused"));
+    let down = health(false, "no such folder");
+    for (told, expect) in [
+        (vec![], json!([null, ""])),
+        (vec![("default/db", &well)], json!([true, ""])),
+        (vec![("default/db", &kept)], json!([true, "a change was refused"])),
+        (vec![("one: default/db", &well), ("two: default/db", &kept)], json!([true, "a change was refused"])),
+        (vec![("one: default/db", &kept), ("two: default/db", &down)], json!([false, "no such folder"])),
+    ] {
+        let components = told.iter().map(|(name, one)| ((*name).to_owned(), (*one).clone())).collect();
+        world.node.state.lock().unwrap().components = components;
+        let row = world.get("/v1/components").await.json()["items"][0].clone();
+        assert_eq!(json!([row["ready"], row["reason"]]), expect, "{told:?}");
+        let status = world.get("/v1/status").await.json();
+        let known = status["node"]["components"].as_object().unwrap().len();
+        assert_eq!(known, told.len(), "{status}");
     }
 }
 

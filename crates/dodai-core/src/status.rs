@@ -151,11 +151,11 @@ impl Phase {
 pub const OPENING: &str = "it is being opened";
 
 /// How a component is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// Whether it can be used.
     pub ready: bool,
-    /// Why not.
+    /// Why not. Of one that can be used: why a change of it was not made, so that it serves as it was before.
     pub reason: String,
 }
 

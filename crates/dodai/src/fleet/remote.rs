@@ -395,10 +395,8 @@ impl seam::Node for Fleet {
             state.not_open.extend(told);
             let named = status.listeners.iter().map(|(name, at)| (format!("{base}: {name}"), *at));
             state.listeners.extend(named);
-            for (name, health) in &status.components {
-                let problem = (!health.ready).then(|| health.reason.clone());
-                state.components.insert(format!("{base}: {name}"), problem);
-            }
+            let told = status.components.iter().map(|(name, one)| (format!("{base}: {name}"), one.clone()));
+            state.components.extend(told);
         }
         state
     }
