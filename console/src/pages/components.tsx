@@ -1,4 +1,4 @@
-// Components: what is configured, how each is, what this build could serve; and what apps keep in them.
+// Components: what is configured, how each is, what each type can do; and what apps keep in them.
 import { useId, useState } from "react";
 import { ask, type Refused } from "../api/client";
 import { useApi } from "../api/live";
@@ -8,6 +8,7 @@ import { bytes, configuring, publishing, short, typeOf } from "../format";
 import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, usePages, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
+import { Matrix } from "./capabilities";
 import { Locks, Topics } from "./inside";
 
 const EXAMPLE = "dodai apply -f components.yaml";
@@ -84,7 +85,7 @@ export function Components({ namespace, name }: { namespace: string | undefined;
       {opened && blockOf(opened.type) === "pubsub" && <Topics key={`${opened.namespace}/${opened.name}`} one={opened} />}
       {opened && blockOf(opened.type) === "lock" && <Locks key={`${opened.namespace}/${opened.name}`} one={opened} />}
       {opened && blockOf(opened.type) === "configuration" && <Values one={opened} />}
-      <Matrix types={types} />
+      <Matrix types={types} items={items} />
     </div>
   );
 }
@@ -325,39 +326,6 @@ function Values({ one }: { one: Component }) {
           <p>{t("It becomes: {value}", { value: value ?? "" })}</p>
         </Confirm>
       )}
-    </Panel>
-  );
-}
-
-/** Which drivers this build has, by building block. */
-function Matrix({ types }: { types: string[] }) {
-  const blocks = [...new Set(types.map(blockOf))].sort();
-  return (
-    <Panel title={t("What this build can serve")} flush>
-      <table className="matrix">
-        <thead>
-          <tr>
-            <th>{t("Building block")}</th>
-            <th>{t("Types")}</th>
-          </tr>
-        </thead>
-        <tbody>
-          {blocks.map((block) => (
-            <tr key={block}>
-              <td>{block}</td>
-              <td className="mono">
-                <span className="row wrap">
-                  {types
-                    .filter((type) => blockOf(type) === block)
-                    .map((type) => (
-                      <Badge key={type}>{type}</Badge>
-                    ))}
-                </span>
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
     </Panel>
   );
 }

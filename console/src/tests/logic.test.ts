@@ -1,7 +1,7 @@
 /// <reference types="vite/client" />
 import { describe, expect, it, vi } from "vitest";
 import type { App } from "../apps";
-import type { Base, Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
+import type { Base, Beat, Call, Component, Document, Instance, Point, Traffic } from "../api/schema";
 
 /** Where the server refuses. */
 const sources = import.meta.glob<string>(["../../../crates/dodai-admin/src/**/*.rs", "../../../crates/dodai/src/**/*.rs"], { query: "?raw", import: "default", eager: true });
@@ -42,6 +42,7 @@ const { saidCodes } = await import("../text/refusals");
 const { byBase, ordered: orderedBases } = await import("../pages/bases");
 const { graphOf, placesOf } = await import("../pages/topology");
 const { pathOf, troublesOf } = await import("../pages/home");
+const { rowsOf } = await import("../pages/capabilities");
 
 describe("home", () => {
   it("leads to where an event happened", () => {
@@ -64,6 +65,24 @@ describe("home", () => {
     expect(troubles.map((one) => [one.tone, one.what, one.to])).toEqual([
       ["warn", "kept", "/components/default/kept"],
       ["bad", "one: default/down", "/components/default/down"],
+    ]);
+  });
+});
+
+describe("capabilities", () => {
+  it("are told by type, with the components of it, and once for versions that do the same", () => {
+    const state = { etag: true, first_write: true, transaction: true, ttl: true, list: true, content_type: false, durable: true };
+    const types = [
+      { type: "lock.redis", version: "v1", blocks: { lock: { list: false } } },
+      { type: "state.pg", version: "v1", blocks: { state } },
+      { type: "state.pg", version: "v2", blocks: { state: { ...state } } },
+      { type: "state.pg", version: "v3", blocks: { state: { ...state, ttl: false } } },
+    ];
+    const one = (name: string, version: string) => ({ name, type: "state.pg", version }) as Component;
+    const rows = rowsOf("state", types, [one("old", ""), one("new", "v2"), one("third", "v3"), { ...one("not", "v1"), type: "state.odd" }]);
+    expect(rows.map((row) => [row.type, row.versions, row.components.map((component) => component.name)])).toEqual([
+      ["state.pg", ["v1", "v2"], ["old", "new"]],
+      ["state.pg", ["v3"], ["third"]],
     ]);
   });
 });

@@ -11,6 +11,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use dodai_control::trust::Revocation;
+use dodai_core::features::Blocks;
 use dodai_core::id::{AppId, Digest, InstanceId};
 use dodai_core::snapshot::Whose;
 use dodai_core::status::Health;
@@ -132,6 +133,9 @@ pub struct NodeState {
     pub not_open: BTreeMap<String, String>,
     /// How each component is, by namespace and name; on a server with the base before them.
     pub components: BTreeMap<String, Health>,
+    /// What each component that is open serves, by the same names.
+    #[serde(default)]
+    pub blocks: BTreeMap<String, Blocks>,
 }
 
 /// Something that was started first and is not ready.

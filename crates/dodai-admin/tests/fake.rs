@@ -24,6 +24,7 @@ use dodai_control::control::{Control, Settings};
 use dodai_control::trust::Revocation;
 use dodai_core::call::{Call, Door, Reply};
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::features::{self, Blocks, Type};
 use dodai_core::id::{AppId, Digest, InstanceId};
 use dodai_core::snapshot::Whose;
 use dodai_core::task::Tasks;
@@ -130,7 +131,7 @@ impl World {
                 pid: 7,
                 folder: None,
                 data: data.path().to_owned(),
-                component_types: vec!["state.sqlite".to_owned()],
+                component_types: vec![sqlite()],
             },
             metrics: Arc::new(|_| ("text/plain", "# EOF\n".to_owned())),
             stop: stop.clone(),
@@ -205,6 +206,13 @@ impl World {
         };
         tokio::time::timeout(Duration::from_secs(10), wait).await.expect("in time");
     }
+}
+
+/// The one type of component that it knows.
+pub fn sqlite() -> Type {
+    let state = features::State { etag: true, ttl: true, ..features::State::default() };
+    let blocks = Blocks { state: Some(state), ..Blocks::default() };
+    Type { kind: "state.sqlite".to_owned(), version: "v1".to_owned(), blocks }
 }
 
 /// Remembers.

@@ -12,7 +12,7 @@ mod server;
 use std::time::Duration;
 
 use dodai_core::status::Health;
-use fake::{Answer, World};
+use fake::{Answer, World, sqlite};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -166,6 +166,25 @@ async fn a_component_that_serves_as_before_a_change_says_why() {
         let status = world.get("/v1/status").await.json();
         let known = status["node"]["components"].as_object().unwrap().len();
         assert_eq!(known, told.len(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_types_and_components_can_do_is_told() {
+    let world = World::new().await;
+    let component = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: db}\nspec: {type: state.sqlite, version: v1}\n";
+    assert_eq!(world.apply("", component).await.status, StatusCode::OK);
+    world.until(|| world.has(dodai_api::Kind::Component)).await;
+    let told = world.get("/v1/components").await.json();
+    assert_eq!(told["types"][0]["type"], "state.sqlite");
+    assert_eq!(told["types"][0]["blocks"]["state"]["etag"], true);
+    assert_eq!(told["items"][0]["blocks"], Value::Null, "it is not open: {told}");
+    for name in ["default/db", "one: default/db"] {
+        world.node.state.lock().unwrap().blocks = [(name.to_owned(), sqlite().blocks)].into();
+        let told = world.get("/v1/components").await.json();
+        let blocks = &told["items"][0]["blocks"];
+        assert_eq!((&blocks["state"]["ttl"], &blocks["state"]["list"]), (&json!(true), &json!(false)));
+        assert_eq!(blocks.as_object().unwrap().len(), 1, "what it does not serve is left out: {told}");
     }
 }
 

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::features::Blocks;
 use crate::id::{AppId, BaseId, InstanceId, Name};
 use crate::snapshot::Snapshot;
 
@@ -31,6 +32,9 @@ pub struct Status {
     pub not_open: BTreeMap<String, String>,
     /// How each component is, by `namespace/name`.
     pub components: BTreeMap<String, Health>,
+    /// What each component that is open serves, by the same names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub blocks: BTreeMap<String, Blocks>,
     /// Where other bases reach this one.
     pub mesh: Option<SocketAddr>,
     /// Which services this base wants to know beside those its workloads and listeners name.

@@ -16,6 +16,7 @@ use dodai_capability::keys::Prefix;
 use dodai_capability::pubsub::Broker;
 use dodai_capability::{lock, state};
 use dodai_core::call::{Door, Serve};
+use dodai_core::features::Blocks;
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{App, Snapshot, Value};
 use dodai_core::status::Health;
@@ -160,6 +161,11 @@ impl Runtime {
     /// How each component is, by `namespace/name`.
     pub fn health(&self) -> BTreeMap<String, Health> {
         self.components.health()
+    }
+
+    /// What each open component serves, by `namespace/name`.
+    pub fn blocks(&self) -> BTreeMap<String, Blocks> {
+        self.components.blocks()
     }
 
     /// How each subscription is: `namespace/app pubsub/topic`, or what names one that cannot run.

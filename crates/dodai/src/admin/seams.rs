@@ -178,6 +178,7 @@ impl seam::Node for Node {
             listeners: status.listeners,
             not_open: status.not_open,
             components: self.base.runtime.health(),
+            blocks: self.base.runtime.blocks(),
         }
     }
 

@@ -397,6 +397,8 @@ impl seam::Node for Fleet {
             state.listeners.extend(named);
             let told = status.components.iter().map(|(name, one)| (format!("{base}: {name}"), one.clone()));
             state.components.extend(told);
+            let told = status.blocks.iter().map(|(name, blocks)| (format!("{base}: {name}"), blocks.clone()));
+            state.blocks.extend(told);
         }
         state
     }
