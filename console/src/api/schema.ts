@@ -948,6 +948,8 @@ export type Told = Call | Missed | Silent;
 export type TopicGroup = {
   /** The base that says so, where there are several. */
   base?: string;
+  /** The topics whose messages come here when they are given up, as far as subscriptions of its base say so. */
+  dead_letters_of: string[];
   /** The group; empty for what waits for the first. */
   group: string;
   /** Those of them that consumers hold. */

@@ -4,7 +4,7 @@ import { ask, type Refused } from "../api/client";
 import { useApi } from "../api/live";
 import type { Component } from "../api/schema";
 import { appPath } from "../apps";
-import { bytes, configuring, publishing, short, typeOf } from "../format";
+import { bytes, configuring, posted, publishing, shelved, short, typeOf } from "../format";
 import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, usePages, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
@@ -99,6 +99,7 @@ function Shelf({ one }: { one: Component }) {
   const [key, setKey] = useField("key");
   const app = asked || all[0];
   const pages = usePages();
+  const id = (name: string) => short(`${one.namespace}/${name}`);
   const place = app ? { namespace: one.namespace, name: app, store: one.name } : null;
   const keys = useApi("keys", place && { ...place, prefix, ...pages.from }, ["none"]);
   const value = useApi("kept", place && key ? { ...place, key } : null, ["none"]);
@@ -135,11 +136,16 @@ function Shelf({ one }: { one: Component }) {
                 setPrefix(event.target.value);
               }}
             />
+            {app && <Cli text={shelved(one.name, id(app), prefix, "")} />}
           </>
         }
       >
         {keys.error && <Failure error={keys.error} />}
-        {keys.value && keys.value.keys.length === 0 && <Empty title={t("No keys")}>{t("{app} keeps nothing there that begins so.", { app: app ?? "" })}</Empty>}
+        {keys.value && keys.value.keys.length === 0 && (
+          <Empty title={t("No keys")} command={posted(`v1.0/state/${encodeURIComponent(one.name)}`, [{ key: prefix || "greeting", value: "hello" }])}>
+            {t("{app} keeps nothing there that begins so. In a shell that it starts:", { app: app ?? "" })}
+          </Empty>
+        )}
         <ul className="list">
           {keys.value?.keys.map((name) => (
             <li key={name}>
@@ -151,7 +157,7 @@ function Shelf({ one }: { one: Component }) {
         </ul>
         {pages.ways(keys.value?.next)}
       </Panel>
-      <Panel title={key ? <span className="mono">{key}</span> : t("Value")} flush>
+      <Panel title={key ? <span className="mono">{key}</span> : t("Value")} actions={app && key && <Cli text={shelved(one.name, id(app), "", key)} />} flush>
         {!key && <Empty title={t("Choose a key")} />}
         {key && value.error && <Failure error={value.error} />}
         {key && value.value && (

@@ -42,6 +42,7 @@ const { saidCodes } = await import("../text/refusals");
 const { byBase, ordered: orderedBases } = await import("../pages/bases");
 const { graphOf, placesOf } = await import("../pages/topology");
 const { pathOf, troublesOf } = await import("../pages/home");
+const { deadLetters } = await import("../pages/inside");
 const { rowsOf } = await import("../pages/capabilities");
 
 describe("home", () => {
@@ -84,6 +85,28 @@ describe("capabilities", () => {
       ["state.pg", ["v1", "v2"], ["old", "new"]],
       ["state.pg", ["v3"], ["third"]],
     ]);
+  });
+});
+
+describe("topics", () => {
+  it("that take dead letters say whose, whichever base knows it", () => {
+    const told = deadLetters([
+      { topic: "orders", dead_letters_of: [] },
+      { topic: "dead", dead_letters_of: ["orders"] },
+      { topic: "dead", dead_letters_of: ["bills", "orders"] },
+    ]);
+    expect([...told]).toEqual([["dead", ["bills", "orders"]]]);
+  });
+});
+
+describe("commands for state", () => {
+  it("list keys, print one, and write one as an app does", () => {
+    expect(format.shelved("db", "shop", "", "")).toBe("dodai state list --app=shop db");
+    expect(format.shelved("db", "other/shop", "a b", "")).toBe("dodai state list --app=other/shop --prefix='a b' db");
+    expect(format.shelved("db", "shop", "", "-k")).toBe("dodai state get --app=shop -- db -k");
+    expect(format.posted("v1.0/state/db", [{ key: "it's" }])).toBe(
+      `curl -H "dapr-api-token: $DAPR_API_TOKEN" -H "content-type: application/json" -d '[{"key":"it'\\''s"}]' "$DAPR_HTTP_ENDPOINT/v1.0/state/db"`,
+    );
   });
 });
 

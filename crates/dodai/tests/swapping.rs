@@ -21,6 +21,17 @@ fn a_bad_component_leaves_the_old_one_serving_and_says_why() {
     let kept = site.dodai(&["call", "keeper", "/greeting", "-X", "PUT", "-d", "hello"]);
     assert!(kept.status.success(), "{}", kept.all());
 
+    let listed = site.dodai(&["state", "list", "state", "--app", "keeper", "--prefix", "greet"]);
+    assert_eq!(
+        listed.out().lines().map(str::trim).collect::<Vec<_>>(),
+        ["KEY", "greeting"],
+        "{}",
+        listed.all()
+    );
+    let value = |key: &str| site.dodai(&["state", "get", "state", key, "--app", "keeper"]);
+    assert_eq!(value("greeting").out(), "\"hello\"\n", "{}", value("greeting").all());
+    assert_eq!(value("other").status.code(), Some(4), "{}", value("other").all());
+
     // Nothing can be below a file.
     site.write("bad.txt", store("/dev/null/bad.db"));
     let applied = site.dodai(&["apply", "-f", "bad.txt"]);
