@@ -117,6 +117,14 @@ interface OfTopic {
 /** The command that lists what is in a component. */
 export const listing = (what: "topic" | "lock", { name, namespace }: Place) => worded(`dodai ${what} list${inNamespace(namespace)}`, name);
 
+/** The command that lists keys of an app, or prints the value of one. */
+export const shelved = (store: string, app: string, prefix: string, key: string) =>
+  key ? worded(`dodai state get --app=${quoted(app)}`, store, key) : worded(`dodai state list --app=${quoted(app)}${prefix ? ` --prefix=${quoted(prefix)}` : ""}`, store);
+
+/** Calls the runtime API, in a shell that an app starts: there the environment says where it is, and has the token. */
+export const posted = (path: string, body: unknown) =>
+  `curl -H "dapr-api-token: $DAPR_API_TOKEN" -H "content-type: application/json" -d ${quoted(JSON.stringify(body))} "$DAPR_HTTP_ENDPOINT/${path}"`;
+
 /** The command that shows messages that wait. */
 export const peeking = ({ name, namespace }: Place, { topic, group, base }: OfTopic) => worded(`dodai topic peek${inNamespace(namespace)}${ofGroup(group)}${onBase(base)}`, name, topic);
 

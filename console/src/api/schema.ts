@@ -62,6 +62,30 @@ export type Beat = {
   second: number;
 };
 
+/** Which ways a binding goes. */
+export type BindingsFeatures = {
+  /** It tells apps what happens. */
+  input: boolean;
+  /** What apps may ask of it; empty for one that only tells. */
+  operations: string[];
+};
+
+/** The blocks that a component serves. One that is not served is left out. */
+export type Blocks = {
+  /** What apps ask of it, and what it tells them. */
+  bindings?: BindingsFeatures;
+  /** Configuration that apps read and follow. */
+  configuration?: ConfigurationFeatures;
+  /** Locks with a time to live. */
+  lock?: LockFeatures;
+  /** Messages. */
+  pubsub?: PubsubFeatures;
+  /** Secrets. */
+  secrets?: SecretsFeatures;
+  /** Key-value state. */
+  state?: StateFeatures;
+};
+
 /** A call that ended, or a tunnel that began. What is not known is left out. */
 export type Call = {
   /** The authority, masked. */
@@ -158,6 +182,8 @@ export type Changes = {
 
 /** One component as it stands, without its settings: those are in its document. */
 export type Component = {
+  /** What it serves, as it is open; null as long as it is not, or if its base does not tell. */
+  blocks: Blocks | null;
   /** Whether this build has a driver for it. */
   known: boolean;
   /** Its name. */
@@ -166,7 +192,7 @@ export type Component = {
   namespace: string;
   /** Whether it can be used; null if no base has said so yet. */
   ready: boolean | null;
-  /** Why not. */
+  /** Why not. Of one that can be used: why a change of it was not made, so that it serves as it was before. */
   reason: string;
   /** The apps that may use it; empty for all of its namespace. */
   scopes: string[];
@@ -176,14 +202,24 @@ export type Component = {
   version: string;
 };
 
+/** A type of component that a build has a driver for. */
+export type ComponentType = {
+  /** What components of it can serve. */
+  blocks: Blocks;
+  /** Such as `state.sqlite`. */
+  type: string;
+  /** Its version. */
+  version: string;
+};
+
 /** Components as they stand. */
 export type Components = {
   /** By namespace and name. */
   items: Component[];
   /** Who listens, such as `default/shop events/order.placed`; the reason of those that do not run. */
   subscriptions: Record<string, string | null>;
-  /** The types that this build has drivers for. */
-  types: string[];
+  /** The types that this build has drivers for, each version by itself, and what they can serve. */
+  types: ComponentType[];
 };
 
 /** A key of a configuration store that was removed. */
@@ -212,6 +248,12 @@ export type ConfigWritten = {
   key: string;
   /** The component. */
   store: string;
+};
+
+/** What a configuration store can do. */
+export type ConfigurationFeatures = {
+  /** Operators write values through the management API. */
+  write: boolean;
 };
 
 /** A document that was removed. */
@@ -290,7 +332,7 @@ export type Event = {
   at: number;
   /** A sentence, for people. */
   message: string;
-  /** What it happened to: an app, an instance, a base. */
+  /** What it happened to: an app as `namespace/name`, a base or an instance by its name, a document as `Kind/namespace/name`. */
   object: string;
   /** One word, for machines. */
   reason: string;
@@ -350,6 +392,14 @@ export type Files = {
   artifacts?: Record<string, string>;
   /** The files. */
   files: File[];
+};
+
+/** How a component is. */
+export type Health = {
+  /** Whether it can be used. */
+  ready: boolean;
+  /** Why not. Of one that can be used: why a change of it was not made, so that it serves as it was before. */
+  reason: string;
 };
 
 /** A lock that somebody holds. */
@@ -496,6 +546,12 @@ export type Kinds = {
 /** One edge in the last second: caller, app, calls, errors, p50 and p99 in microseconds. */
 export type LiveEdge = [string, string, number, number, number, number];
 
+/** What a lock store can do. */
+export type LockFeatures = {
+  /** Locks that are held are listed. */
+  list: boolean;
+};
+
 /** Locks that are held. */
 export type Locks = {
   /** Bases that failed to answer, with the reason. */
@@ -544,8 +600,10 @@ export type News = Beat | Marks;
 export type NodeState = {
   /** The version of the snapshot in force. */
   applied: number;
-  /** Components, each with the reason why it is not ready; null where it is. */
-  components: Record<string, string | null>;
+  /** What each component that is open serves, by the same names. */
+  blocks: Record<string, Blocks>;
+  /** How each component is, by namespace and name; on a server with the base before them. */
+  components: Record<string, Health>;
   /** Where each listener listens. */
   listeners: Record<string, string>;
   /** Listeners that are not as the documents say, with the reason. */
@@ -628,6 +686,18 @@ export type Published = {
   pubsub: string;
   /** The topic. */
   topic: string;
+};
+
+/** What a broker can do. */
+export type PubsubFeatures = {
+  /** Many messages are published in one step, and not one by one. */
+  bulk_publish: boolean;
+  /** What was published survives the process. */
+  durable: boolean;
+  /** Messages of a topic reach a group in the order published, as far as retries allow. */
+  ordered: boolean;
+  /** Messages expire in the broker; those of one that cannot do this are dropped when they are due for delivery. */
+  ttl: boolean;
 };
 
 /** Which part of the past is asked for. */
@@ -724,6 +794,12 @@ export type Root = {
   signs: boolean;
 };
 
+/** What a secret store can do. */
+export type SecretsFeatures = {
+  /** A secret may hold several named values. */
+  multiple_values: boolean;
+};
+
 /** A session that began. The cookie comes in a header. */
 export type Session = {
   /** How long it lives without a request, in seconds. */
@@ -765,6 +841,26 @@ export type Standing = {
   trusts: string[];
   /** Why the next step has to wait for it. */
   waitsFor: string | null;
+};
+
+/** What a state store can do. */
+export type StateFeatures = {
+  /** The content type comes back with the value. */
+  content_type: boolean;
+  /** What was written survives the process. */
+  durable: boolean;
+  /** Etags are kept and checked. */
+  etag: boolean;
+  /** `first-write` without an etag creates only. */
+  first_write: boolean;
+  /** Keys are listed. */
+  list: boolean;
+  /** The most operations one transaction may have, if there is such a limit. */
+  max_operations?: number;
+  /** A transaction is all or nothing. */
+  transaction: boolean;
+  /** Values may expire. */
+  ttl: boolean;
 };
 
 /** When each station was left, in microseconds from the start. */
@@ -852,6 +948,8 @@ export type Told = Call | Missed | Silent;
 export type TopicGroup = {
   /** The base that says so, where there are several. */
   base?: string;
+  /** The topics whose messages come here when they are given up, as far as subscriptions of its base say so. */
+  dead_letters_of: string[];
   /** The group; empty for what waits for the first. */
   group: string;
   /** Those of them that consumers hold. */

@@ -1,13 +1,14 @@
-// Components: what is configured, how each is, what this build could serve; and what apps keep in them.
+// Components: what is configured, how each is, what each type can do; and what apps keep in them.
 import { useId, useState } from "react";
 import { ask, type Refused } from "../api/client";
 import { useApi } from "../api/live";
 import type { Component } from "../api/schema";
 import { appPath } from "../apps";
-import { bytes, configuring, publishing, short, typeOf } from "../format";
+import { bytes, configuring, posted, publishing, shelved, short, typeOf } from "../format";
 import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, usePages, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
+import { Matrix } from "./capabilities";
 import { Locks, Topics } from "./inside";
 
 const EXAMPLE = "dodai apply -f components.yaml";
@@ -17,6 +18,7 @@ export const blockOf = (type: string) => type.split(".")[0] ?? "";
 function State({ one }: { one: Component }) {
   if (!one.known) return <Badge tone="bad">{t("no driver in this build")}</Badge>;
   if (one.ready === null) return <Badge>{t("not known yet")}</Badge>;
+  if (one.ready && one.reason) return <Badge tone="warn">{t("ready, as before a change that was refused")}</Badge>;
   return one.ready ? <Badge tone="good">{t("ready")}</Badge> : <Badge tone="bad">{t("not ready")}</Badge>;
 }
 
@@ -83,7 +85,7 @@ export function Components({ namespace, name }: { namespace: string | undefined;
       {opened && blockOf(opened.type) === "pubsub" && <Topics key={`${opened.namespace}/${opened.name}`} one={opened} />}
       {opened && blockOf(opened.type) === "lock" && <Locks key={`${opened.namespace}/${opened.name}`} one={opened} />}
       {opened && blockOf(opened.type) === "configuration" && <Values one={opened} />}
-      <Matrix types={types} />
+      <Matrix types={types} items={items} />
     </div>
   );
 }
@@ -97,6 +99,7 @@ function Shelf({ one }: { one: Component }) {
   const [key, setKey] = useField("key");
   const app = asked || all[0];
   const pages = usePages();
+  const id = (name: string) => short(`${one.namespace}/${name}`);
   const place = app ? { namespace: one.namespace, name: app, store: one.name } : null;
   const keys = useApi("keys", place && { ...place, prefix, ...pages.from }, ["none"]);
   const value = useApi("kept", place && key ? { ...place, key } : null, ["none"]);
@@ -133,11 +136,16 @@ function Shelf({ one }: { one: Component }) {
                 setPrefix(event.target.value);
               }}
             />
+            {app && <Cli text={shelved(one.name, id(app), prefix, "")} />}
           </>
         }
       >
         {keys.error && <Failure error={keys.error} />}
-        {keys.value && keys.value.keys.length === 0 && <Empty title={t("No keys")}>{t("{app} keeps nothing there that begins so.", { app: app ?? "" })}</Empty>}
+        {keys.value && keys.value.keys.length === 0 && (
+          <Empty title={t("No keys")} command={posted(`v1.0/state/${encodeURIComponent(one.name)}`, [{ key: prefix || "greeting", value: "hello" }])}>
+            {t("{app} keeps nothing there that begins so. In a shell that it starts:", { app: app ?? "" })}
+          </Empty>
+        )}
         <ul className="list">
           {keys.value?.keys.map((name) => (
             <li key={name}>
@@ -149,7 +157,7 @@ function Shelf({ one }: { one: Component }) {
         </ul>
         {pages.ways(keys.value?.next)}
       </Panel>
-      <Panel title={key ? <span className="mono">{key}</span> : t("Value")} flush>
+      <Panel title={key ? <span className="mono">{key}</span> : t("Value")} actions={app && key && <Cli text={shelved(one.name, id(app), "", key)} />} flush>
         {!key && <Empty title={t("Choose a key")} />}
         {key && value.error && <Failure error={value.error} />}
         {key && value.value && (
@@ -324,39 +332,6 @@ function Values({ one }: { one: Component }) {
           <p>{t("It becomes: {value}", { value: value ?? "" })}</p>
         </Confirm>
       )}
-    </Panel>
-  );
-}
-
-/** Which drivers this build has, by building block. */
-function Matrix({ types }: { types: string[] }) {
-  const blocks = [...new Set(types.map(blockOf))].sort();
-  return (
-    <Panel title={t("What this build can serve")} flush>
-      <table className="matrix">
-        <thead>
-          <tr>
-            <th>{t("Building block")}</th>
-            <th>{t("Types")}</th>
-          </tr>
-        </thead>
-        <tbody>
-          {blocks.map((block) => (
-            <tr key={block}>
-              <td>{block}</td>
-              <td className="mono">
-                <span className="row wrap">
-                  {types
-                    .filter((type) => blockOf(type) === block)
-                    .map((type) => (
-                      <Badge key={type}>{type}</Badge>
-                    ))}
-                </span>
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
     </Panel>
   );
 }

@@ -1,7 +1,7 @@
 // Home: how apps are, what is wrong now and where to look, what changed lately.
 import { useMemo } from "react";
 import { useApi, useBeat, useNewEvents, useTraffic } from "../api/live";
-import type { Event, Point, Traffic } from "../api/schema";
+import type { Event, Health, Point, Traffic } from "../api/schema";
 import { type App, appPath, perSecond, type Sums, sums, useApps } from "../apps";
 import { age, duration, moment, percent, rate, short } from "../format";
 import { Badge, Cli, Dot, Empty, Head, Panel, RangePicker, type Tone, Waiting } from "../parts/basic";
@@ -137,6 +137,19 @@ interface Trouble {
   to: string;
 }
 
+/** Components that cannot be used, or that serve as they were before a change that was not made. */
+export function troublesOf(components: Record<string, Health>): Trouble[] {
+  return Object.entries(components)
+    .filter(([, one]) => !one.ready || one.reason)
+    .map(([name, one]) => ({
+      tone: one.ready ? "warn" : "bad",
+      what: short(name),
+      why: beside(saidOfReason(one.ready ? "ChangeRefused" : "InitFailed"), one.reason),
+      // A server says the base before it.
+      to: pathOf(`Component/${name.split(": ").pop()}`),
+    }));
+}
+
 function Wrong({ apps }: { apps: App[] }) {
   const status = useApi("status", {}, ["node", "instances"]);
   const bases = useApi("bases", {}, ["node", "instances"]);
@@ -145,9 +158,7 @@ function Wrong({ apps }: { apps: App[] }) {
   for (const app of apps) {
     if (app.tone === "bad" || app.tone === "warn") troubles.push({ tone: app.tone, what: short(app.id), why: app.reason, to: appPath(app.id) });
   }
-  for (const [name, reason] of Object.entries(status.value?.node.components ?? {})) {
-    if (reason) troubles.push({ tone: "bad", what: short(name), why: beside(saidOfReason("InitFailed"), reason), to: `/components/${name}` });
-  }
+  troubles.push(...troublesOf(status.value?.node.components ?? {}));
   for (const [name, reason] of Object.entries(status.value?.node.not_open ?? {})) {
     troubles.push({ tone: "bad", what: name, why: beside(saidOfReason("ListenersNotOpen"), reason), to: "/bases" });
   }
@@ -189,6 +200,7 @@ function Wrong({ apps }: { apps: App[] }) {
 export function pathOf(object: string): string {
   const [kind = "", namespace = "", name = ""] = object.split("/");
   const part = encodeURIComponent;
+  if (kind === "Component" && name) return `/components/${part(namespace)}/${part(name)}`;
   if (kind.toLowerCase() === "app" && name) return `/apps/${part(namespace)}/${part(name)}`;
   if (name) return `/documents/${part(kind)}/${part(namespace)}/${part(name)}`;
   return namespace ? `/apps/${part(kind)}/${part(namespace)}` : "/bases";

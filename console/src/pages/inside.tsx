@@ -3,7 +3,7 @@ import { useState } from "react";
 import { ask } from "../api/client";
 import { useApi } from "../api/live";
 import type { Component, HeldLock, TopicGroup, WaitingMessage } from "../api/schema";
-import { age, bytes, duration, listing, moment, peeking, publishing, releasing, replaying } from "../format";
+import { age, bytes, duration, listing, moment, peeking, posted, publishing, releasing, replaying } from "../format";
 import { Badge, Cli, Confirm, Empty, Failed, Failure, Panel, toast, usePages } from "../parts/basic";
 import { t } from "../text/text";
 import { pretty } from "./components";
@@ -13,12 +13,24 @@ const EVERY_MS = 3000;
 /** A group in words: what waits for the first has no name. */
 const groupName = (group: string) => group || t("nobody yet");
 
+/** Topics that take dead letters, and whose: each base knows the subscriptions of its own apps. */
+export function deadLetters(items: Pick<TopicGroup, "topic" | "dead_letters_of">[]): Map<string, string[]> {
+  const all = new Map<string, string[]>();
+  // A base of an earlier version does not tell.
+  for (const { topic, dead_letters_of = [] } of items) {
+    if (dead_letters_of.length > 0) all.set(topic, [...new Set([...(all.get(topic) ?? []), ...dead_letters_of])].sort());
+  }
+  return all;
+}
+
 export function Topics({ one }: { one: Component }) {
   const got = useApi("topics", { pubsub: one.name, namespace: one.namespace }, ["node"], EVERY_MS);
   const [opened, setOpened] = useState<TopicGroup | null>(null);
   const items = got.value?.items ?? [];
   const same = (row: TopicGroup) => opened?.topic === row.topic && opened.group === row.group && opened.base === row.base;
   const isSpread = items.some((row) => row.base);
+  const dead = deadLetters(items);
+  const deadOf = (topic: string) => dead.get(topic) ?? [];
   return (
     <div className="columns">
       <Panel title={t("Topics and who has yet to settle what")} actions={<Cli text={listing("topic", one)} />} flush>
@@ -41,7 +53,12 @@ export function Topics({ one }: { one: Component }) {
               <tbody>
                 {items.map((row) => (
                   <tr key={`${row.base ?? ""} ${row.topic} ${row.group}`} className={same(row) ? "picked" : ""}>
-                    <td className="mono">{row.topic}</td>
+                    <td>
+                      <span className="row wrap">
+                        <span className="mono">{row.topic}</span>
+                        {deadOf(row.topic).length > 0 && <Badge tone="warn">{t("dead letters of {topics}", { topics: deadOf(row.topic).join(", ") })}</Badge>}
+                      </span>
+                    </td>
                     <td>{groupName(row.group)}</td>
                     {isSpread && <td>{row.base}</td>}
                     <td className="right num">{row.pending}</td>
@@ -146,8 +163,8 @@ export function Locks({ one }: { one: Component }) {
       {got.error && <Failure error={got.error} />}
       <Failed failed={got.value?.failed} />
       {got.value && got.value.items.length === 0 && (
-        <Empty title={t("No lock is held")} command={`curl -X POST $DAPR_HTTP_ENDPOINT/v1.0-alpha1/lock/${one.name} -d '{"resourceId": "job", "lockOwner": "me", "expiryInSeconds": 60}'`}>
-          {t("Apps lock by their runtime API:")}
+        <Empty title={t("No lock is held")} command={posted(`v1.0-alpha1/lock/${encodeURIComponent(one.name)}`, { resourceId: "job", lockOwner: "me", expiryInSeconds: 60 })}>
+          {t("Apps lock by their runtime API. In a shell that an app starts:")}
         </Empty>
       )}
       <ul className="list">

@@ -1,7 +1,7 @@
 /// <reference types="vite/client" />
 import { describe, expect, it, vi } from "vitest";
 import type { App } from "../apps";
-import type { Base, Beat, Call, Document, Instance, Point, Traffic } from "../api/schema";
+import type { Base, Beat, Call, Component, Document, Instance, Point, Traffic } from "../api/schema";
 
 /** Where the server refuses. */
 const sources = import.meta.glob<string>(["../../../crates/dodai-admin/src/**/*.rs", "../../../crates/dodai/src/**/*.rs"], { query: "?raw", import: "default", eager: true });
@@ -41,6 +41,74 @@ const { saidProblems, saidReasons } = await import("../text/problems");
 const { saidCodes } = await import("../text/refusals");
 const { byBase, ordered: orderedBases } = await import("../pages/bases");
 const { graphOf, placesOf } = await import("../pages/topology");
+const { pathOf, troublesOf } = await import("../pages/home");
+const { deadLetters } = await import("../pages/inside");
+const { rowsOf } = await import("../pages/capabilities");
+
+describe("home", () => {
+  it("leads to where an event happened", () => {
+    for (const [object, path] of [
+      ["default/shop", "/apps/default/shop"],
+      ["App/default/shop", "/apps/default/shop"],
+      ["Component/default/db", "/components/default/db"],
+      ["Revision/default/shop-1", "/documents/Revision/default/shop-1"],
+      ["base-1", "/bases"],
+    ] as const) {
+      expect(pathOf(object)).toBe(path);
+    }
+  });
+  it("tells of components that do not serve, and of changes that were not made", () => {
+    const troubles = troublesOf({
+      "default/well": { ready: true, reason: "" },
+      "default/kept": { ready: true, reason: "a change was refused" },
+      "one: default/down": { ready: false, reason: "no such folder" },
+    });
+    expect(troubles.map((one) => [one.tone, one.what, one.to])).toEqual([
+      ["warn", "kept", "/components/default/kept"],
+      ["bad", "one: default/down", "/components/default/down"],
+    ]);
+  });
+});
+
+describe("capabilities", () => {
+  it("are told by type, with the components of it, and once for versions that do the same", () => {
+    const state = { etag: true, first_write: true, transaction: true, ttl: true, list: true, content_type: false, durable: true };
+    const types = [
+      { type: "lock.redis", version: "v1", blocks: { lock: { list: false } } },
+      { type: "state.pg", version: "v1", blocks: { state } },
+      { type: "state.pg", version: "v2", blocks: { state: { ...state } } },
+      { type: "state.pg", version: "v3", blocks: { state: { ...state, ttl: false } } },
+    ];
+    const one = (name: string, version: string) => ({ name, type: "state.pg", version }) as Component;
+    const rows = rowsOf("state", types, [one("old", ""), one("new", "v2"), one("third", "v3"), { ...one("not", "v1"), type: "state.odd" }]);
+    expect(rows.map((row) => [row.type, row.versions, row.components.map((component) => component.name)])).toEqual([
+      ["state.pg", ["v1", "v2"], ["old", "new"]],
+      ["state.pg", ["v3"], ["third"]],
+    ]);
+  });
+});
+
+describe("topics", () => {
+  it("that take dead letters say whose, whichever base knows it", () => {
+    const told = deadLetters([
+      { topic: "orders", dead_letters_of: [] },
+      { topic: "dead", dead_letters_of: ["orders"] },
+      { topic: "dead", dead_letters_of: ["bills", "orders"] },
+    ]);
+    expect([...told]).toEqual([["dead", ["bills", "orders"]]]);
+  });
+});
+
+describe("commands for state", () => {
+  it("list keys, print one, and write one as an app does", () => {
+    expect(format.shelved("db", "shop", "", "")).toBe("dodai state list --app=shop db");
+    expect(format.shelved("db", "other/shop", "a b", "")).toBe("dodai state list --app=other/shop --prefix='a b' db");
+    expect(format.shelved("db", "shop", "", "-k")).toBe("dodai state get --app=shop -- db -k");
+    expect(format.posted("v1.0/state/db", [{ key: "it's" }])).toBe(
+      `curl -H "dapr-api-token: $DAPR_API_TOKEN" -H "content-type: application/json" -d '[{"key":"it'\\''s"}]' "$DAPR_HTTP_ENDPOINT/v1.0/state/db"`,
+    );
+  });
+});
 
 describe("server-sent events", () => {
   it("are read whole, and what is not whole waits", () => {

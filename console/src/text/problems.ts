@@ -27,6 +27,7 @@ const reasons: Record<string, string> = {
   Away: "节点离线",
   BackendNotFound: "后端不存在",
   ComponentNotFound: "组件不存在",
+  ChangeRefused: "更改被拒绝，仍按原设置服务",
   Connected: "已连接",
   Empty: "命名空间为空",
   External: "在别处运行",

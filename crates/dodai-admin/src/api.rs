@@ -10,6 +10,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use dodai_control::control::Control;
 use dodai_core::call::Door;
+use dodai_core::features::Type;
 use dodai_core::task::Tasks;
 use futures_util::StreamExt;
 use http::{StatusCode, header};
@@ -42,7 +43,7 @@ pub struct About {
     /// Where its data is.
     pub data: PathBuf,
     /// The types of components that drivers of this build serve.
-    pub component_types: Vec<String>,
+    pub component_types: Vec<Type>,
 }
 
 /// The metrics page in the format that an `Accept` header asks for: its content type and its text.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, State};
 use dodai_api::{Document, Kind};
+use dodai_core::features::{Blocks, Type};
 use dodai_core::id::AppId;
+use dodai_core::status::Health;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +38,10 @@ pub(crate) struct Row {
     known: bool,
     /// Whether it can be used; null if no base has said so yet.
     ready: Option<bool>,
-    /// Why not.
+    /// Why not. Of one that can be used: why a change of it was not made, so that it serves as it was before.
     reason: String,
+    /// What it serves, as it is open; null as long as it is not, or if its base does not tell.
+    blocks: Option<Blocks>,
 }
 
 /// Components as they stand.
@@ -45,8 +49,8 @@ pub(crate) struct Row {
 pub(crate) struct Components {
     /// By namespace and name.
     items: Vec<Row>,
-    /// The types that this build has drivers for.
-    types: Vec<String>,
+    /// The types that this build has drivers for, each version by itself, and what they can serve.
+    types: Vec<Type>,
     /// Who listens, such as `default/shop events/order.placed`; the reason of those that do not run.
     subscriptions: BTreeMap<String, Option<String>>,
 }
@@ -61,18 +65,21 @@ pub(crate) async fn list(State(parts): Shared) -> Answer<Components> {
             (component.metadata.namespace.to_string(), component.metadata.name.to_string());
         let id = format!("{namespace}/{name}");
         // A server says for each base how its components are.
-        let told = state.components.iter().filter(|(known, _)| {
-            **known == id || known.strip_suffix(&id).is_some_and(|base| base.ends_with(": "))
-        });
-        let told: Vec<&Option<String>> = told.map(|(_, reason)| reason).collect();
-        let reason = told.iter().find_map(|reason| reason.as_deref()).unwrap_or_default().to_owned();
+        let is_it =
+            |known: &str| known == id || known.strip_suffix(&id).is_some_and(|base| base.ends_with(": "));
+        let told = state.components.iter().filter(|(known, _)| is_it(known));
+        let told: Vec<&Health> = told.map(|(_, health)| health).collect();
+        // That it does not serve somewhere comes before a change that was not made somewhere.
+        let worst = told.iter().min_by_key(|one| (one.ready, one.reason.is_empty()));
+        let reason = worst.map(|one| one.reason.clone()).unwrap_or_default();
         items.push(Row {
-            known: parts.about.component_types.contains(&component.spec.kind),
+            known: parts.about.component_types.iter().any(|one| one.kind == component.spec.kind),
             kind: component.spec.kind.clone(),
             version: component.spec.version.clone(),
             scopes: component.scopes.clone(),
-            ready: (!told.is_empty()).then_some(reason.is_empty()),
+            ready: worst.map(|one| one.ready),
             reason,
+            blocks: state.blocks.iter().find(|(known, _)| is_it(known)).map(|(_, blocks)| blocks.clone()),
             namespace,
             name,
         });

@@ -234,7 +234,7 @@ pub(crate) async fn apply(
         };
         one.value.metadata_mut().revision = Some(revision);
     }
-    let known: Vec<&str> = parts.about.component_types.iter().map(String::as_str).collect();
+    let known: Vec<&str> = parts.about.component_types.iter().map(|one| one.kind.as_str()).collect();
     warnings.extend(dodai_api::unknown_drivers(&documents, &known));
     let mut before = BTreeMap::new();
     if dry_run {

@@ -11,8 +11,10 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use dodai_control::trust::Revocation;
+use dodai_core::features::Blocks;
 use dodai_core::id::{AppId, Digest, InstanceId};
 use dodai_core::snapshot::Whose;
+use dodai_core::status::Health;
 use futures_util::Stream;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -129,8 +131,11 @@ pub struct NodeState {
     /// Listeners that are not as the documents say, with the reason.
     #[serde(default)]
     pub not_open: BTreeMap<String, String>,
-    /// Components, each with the reason why it is not ready; null where it is.
-    pub components: BTreeMap<String, Option<String>>,
+    /// How each component is, by namespace and name; on a server with the base before them.
+    pub components: BTreeMap<String, Health>,
+    /// What each component that is open serves, by the same names.
+    #[serde(default)]
+    pub blocks: BTreeMap<String, Blocks>,
 }
 
 /// Something that was started first and is not ready.

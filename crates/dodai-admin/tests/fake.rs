@@ -24,6 +24,7 @@ use dodai_control::control::{Control, Settings};
 use dodai_control::trust::Revocation;
 use dodai_core::call::{Call, Door, Reply};
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::features::{self, Blocks, Type};
 use dodai_core::id::{AppId, Digest, InstanceId};
 use dodai_core::snapshot::Whose;
 use dodai_core::task::Tasks;
@@ -130,7 +131,7 @@ impl World {
                 pid: 7,
                 folder: None,
                 data: data.path().to_owned(),
-                component_types: vec!["state.sqlite".to_owned()],
+                component_types: vec![sqlite()],
             },
             metrics: Arc::new(|_| ("text/plain", "# EOF\n".to_owned())),
             stop: stop.clone(),
@@ -207,12 +208,21 @@ impl World {
     }
 }
 
+/// The one type of component that it knows.
+pub fn sqlite() -> Type {
+    let state = features::State { etag: true, ttl: true, ..features::State::default() };
+    let blocks = Blocks { state: Some(state), ..Blocks::default() };
+    Type { kind: "state.sqlite".to_owned(), version: "v1".to_owned(), blocks }
+}
+
 /// Remembers.
 #[derive(Default)]
 pub struct FakeNode {
     done: Mutex<Vec<String>>,
     config: Mutex<BTreeMap<String, String>>,
     calls: Mutex<u64>,
+    /// What it says of itself.
+    pub state: Mutex<NodeState>,
 }
 
 impl FakeNode {
@@ -265,7 +275,7 @@ impl Node for FakeNode {
     }
 
     fn state(&self) -> NodeState {
-        NodeState::default()
+        self.state.lock().unwrap().clone()
     }
 
     fn logs(

@@ -11,7 +11,8 @@ mod server;
 
 use std::time::Duration;
 
-use fake::{Answer, World};
+use dodai_core::status::Health;
+use fake::{Answer, World, sqlite};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -139,6 +140,51 @@ async fn components_are_looked_into_and_what_a_driver_cannot_do_is_said_of_it() 
     for bad in ["{}", r#"{"id": "7", "to": ""}"#, r#"{"id": "7", "to": "x", "more": 1}"#] {
         let answer = world.send("POST", "/v1/topics/bus/dead/replay", &[], bad).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_component_that_serves_as_before_a_change_says_why() {
+    let world = World::new().await;
+    let component = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: db}\nspec: {type: state.sqlite, version: v1}\n";
+    assert_eq!(world.apply("", component).await.status, StatusCode::OK);
+    world.until(|| world.has(dodai_api::Kind::Component)).await;
+    let health = |ready: bool, reason: &str| Health { ready, reason: reason.to_owned() };
+    let (well, kept) = (health(true, ""), health(true, "a change was refused"));
+    let down = health(false, "no such folder");
+    for (told, expect) in [
+        (vec![], json!([null, ""])),
+        (vec![("default/db", &well)], json!([true, ""])),
+        (vec![("default/db", &kept)], json!([true, "a change was refused"])),
+        (vec![("one: default/db", &well), ("two: default/db", &kept)], json!([true, "a change was refused"])),
+        (vec![("one: default/db", &kept), ("two: default/db", &down)], json!([false, "no such folder"])),
+    ] {
+        let components = told.iter().map(|(name, one)| ((*name).to_owned(), (*one).clone())).collect();
+        world.node.state.lock().unwrap().components = components;
+        let row = world.get("/v1/components").await.json()["items"][0].clone();
+        assert_eq!(json!([row["ready"], row["reason"]]), expect, "{told:?}");
+        let status = world.get("/v1/status").await.json();
+        let known = status["node"]["components"].as_object().unwrap().len();
+        assert_eq!(known, told.len(), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_types_and_components_can_do_is_told() {
+    let world = World::new().await;
+    let component = "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: db}\nspec: {type: state.sqlite, version: v1}\n";
+    assert_eq!(world.apply("", component).await.status, StatusCode::OK);
+    world.until(|| world.has(dodai_api::Kind::Component)).await;
+    let told = world.get("/v1/components").await.json();
+    assert_eq!(told["types"][0]["type"], "state.sqlite");
+    assert_eq!(told["types"][0]["blocks"]["state"]["etag"], true);
+    assert_eq!(told["items"][0]["blocks"], Value::Null, "it is not open: {told}");
+    for name in ["default/db", "one: default/db"] {
+        world.node.state.lock().unwrap().blocks = [(name.to_owned(), sqlite().blocks)].into();
+        let told = world.get("/v1/components").await.json();
+        let blocks = &told["items"][0]["blocks"];
+        assert_eq!((&blocks["state"]["ttl"], &blocks["state"]["list"]), (&json!(true), &json!(false)));
+        assert_eq!(blocks.as_object().unwrap().len(), 1, "what it does not serve is left out: {told}");
     }
 }
 

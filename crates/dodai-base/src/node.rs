@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dodai_capability::component::Registry;
 use dodai_capability::{jobs, memory};
+use dodai_core::features::Type;
 use dodai_core::id::{AppId, BaseId, InstanceId};
 use dodai_core::record::Sink;
 use dodai_core::snapshot::{App, Snapshot, Workload};
@@ -261,10 +262,10 @@ pub fn shared_jobs(folder: &Path) -> Arc<dyn jobs::Store> {
     Arc::new(Jobs::new(folder.join(JOBS), true))
 }
 
-/// The types of components that a base of this build can open.
-pub fn component_types() -> Vec<String> {
+/// The types of components that a base of this build can open, and what each can serve.
+pub fn component_types() -> Vec<Type> {
     let nowhere = Folders { data: PathBuf::new(), project: PathBuf::new() };
-    drivers(Arc::default(), &nowhere).kinds().map(|(kind, _)| kind.to_owned()).collect()
+    drivers(Arc::default(), &nowhere).types().collect()
 }
 
 /// Waits for a moment in which no instance here has a call. Cancel safe.
@@ -317,14 +318,14 @@ async fn follow(parts: Arc<Parts>, mut snapshots: watch::Receiver<Arc<Snapshot>>
 
 /// Reports what changes by itself: how components are, how many calls are in flight.
 fn look(parts: &Parts) {
-    let health = parts.runtime.health();
+    let (health, blocks) = (parts.runtime.health(), parts.runtime.blocks());
     if let Some(membership) = &parts.config.membership {
         membership.brought().keep(&health);
     }
     let locals = parts.plane.locals();
     parts.status.send_if_modified(|status| {
-        let mut changed = status.components != health;
-        status.components = health;
+        let mut changed = status.components != health || status.blocks != blocks;
+        (status.components, status.blocks) = (health, blocks);
         for (instance, entry) in &mut status.instances {
             let in_flight = locals.get(instance).in_flight();
             changed |= entry.in_flight != in_flight;

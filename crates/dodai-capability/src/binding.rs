@@ -6,6 +6,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+pub use dodai_core::features::Bindings as Features;
 
 use crate::answer::Answer;
 use crate::fault::Fault;
@@ -69,6 +70,11 @@ impl Error {
     pub fn unknown(given: &str, known: &[&str]) -> Error {
         Error::UnknownOperation { given: given.to_owned(), known: known.join(", ") }
     }
+}
+
+/// What a binding does: whether it tells apps what happens, and the operations it has for them.
+pub fn features(input: bool, operations: &[&str]) -> Features {
+    Features { input, operations: operations.iter().map(|&word| word.to_owned()).collect() }
 }
 
 /// An output binding.

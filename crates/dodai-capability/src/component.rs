@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dodai_core::features::{self, Blocks};
 pub(crate) use properties::duration;
 pub use properties::{Properties, Reader, Value};
 pub use registry::{Factory, Opening, Registry};
@@ -121,6 +122,25 @@ pub struct Capabilities {
     pub lifecycle: Option<Arc<dyn Lifecycle>>,
 }
 
+impl Capabilities {
+    /// The blocks it serves, and what it can do in each.
+    pub fn blocks(&self) -> Blocks {
+        let operations = self.output.as_ref().map(|output| output.operations());
+        let binds = self.input.is_some() || self.output.is_some();
+        Blocks {
+            state: self.state.as_ref().map(|state| state.features()),
+            pubsub: self.pubsub.as_ref().map(|pubsub| pubsub.features()),
+            secrets: self.secrets.as_ref().map(|secrets| secrets.features()),
+            configuration: self
+                .configuration
+                .as_ref()
+                .map(|_| features::Configuration { write: self.configuration_writer.is_some() }),
+            lock: self.lock.as_ref().map(|lock| lock.features()),
+            bindings: binds.then(|| binding::features(self.input.is_some(), operations.unwrap_or_default())),
+        }
+    }
+}
+
 /// An open component.
 #[derive(Clone)]
 pub struct Component {
@@ -136,32 +156,22 @@ impl Component {
     /// The words for the features it has, as the metadata API lists them. `ACTOR` is never one: clients would take
     /// the store for one of actors, which are not served.
     pub fn features(&self) -> Vec<&'static str> {
-        let mut words = Vec::new();
-        if let Some(state) = &self.serves.state {
-            let has = state.features();
-            let table = [
-                (has.etag, "ETAG"),
-                (has.transaction, "TRANSACTIONAL"),
-                (has.ttl, "TTL"),
-                (has.list, "KEYS_LIKE"),
-            ];
-            words.extend(table.into_iter().filter(|(has, _)| *has).map(|(_, word)| word));
-        }
-        if let Some(pubsub) = &self.serves.pubsub {
-            let has = pubsub.features();
-            let table = [(has.ttl, "MESSAGE_TTL"), (has.bulk_publish, "BULK_PUBSUB")];
-            words.extend(table.into_iter().filter(|(has, _)| *has).map(|(_, word)| word));
-        }
-        if self.serves.input.is_some() {
-            words.push("INPUT_BINDING");
-        }
-        if self.serves.output.is_some() {
-            words.push("OUTPUT_BINDING");
-        }
-        if self.serves.secrets.as_ref().is_some_and(|secrets| secrets.features().multiple_values) {
-            words.push("MULTIPLE_KEY_VALUES_PER_SECRET");
-        }
-        words
+        let Blocks { state, pubsub, secrets, bindings, configuration: _, lock: _ } = self.serves.blocks();
+        let state = state.unwrap_or_default();
+        let pubsub = pubsub.unwrap_or_default();
+        let bindings = bindings.unwrap_or_default();
+        let table = [
+            (state.etag, "ETAG"),
+            (state.transaction, "TRANSACTIONAL"),
+            (state.ttl, "TTL"),
+            (state.list, "KEYS_LIKE"),
+            (pubsub.ttl, "MESSAGE_TTL"),
+            (pubsub.bulk_publish, "BULK_PUBSUB"),
+            (bindings.input, "INPUT_BINDING"),
+            (!bindings.operations.is_empty(), "OUTPUT_BINDING"),
+            (secrets.unwrap_or_default().multiple_values, "MULTIPLE_KEY_VALUES_PER_SECRET"),
+        ];
+        table.into_iter().filter(|(has, _)| *has).map(|(_, word)| word).collect()
     }
 
     /// Whether the store behind it answers.

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+pub use dodai_core::features::Lock as Features;
+
 use crate::answer::Answer;
 use crate::fault::{Fault, Kind};
 
@@ -61,6 +63,9 @@ pub struct Held {
 
 /// A lock store.
 pub trait Store: Send + Sync {
+    /// What it can do.
+    fn features(&self) -> Features;
+
     /// Tries to become the owner of `resource` for `expiry`; does not wait.
     fn try_lock<'a>(
         &'a self,

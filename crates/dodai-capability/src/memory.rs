@@ -11,6 +11,7 @@ mod state;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dodai_core::features::{Blocks, Configuration as Configures};
 use futures_core::future::BoxFuture;
 
 pub use configuration::Memory as Configuration;
@@ -28,10 +29,14 @@ pub const DEFAULT_ITEMS: u64 = 10_000;
 /// Makes the in-memory drivers known: `state.in-memory`, `pubsub.in-memory`, `configuration.in-memory` and
 /// `lock.in-memory`.
 pub fn register(registry: &mut Registry) {
-    registry.register("state.in-memory", "v1", state_component);
-    registry.register("pubsub.in-memory", "v1", pubsub_component);
-    registry.register("configuration.in-memory", "v1", configuration_component);
-    registry.register("lock.in-memory", "v1", lock_component);
+    let blocks = Blocks { state: Some(state::FEATURES), ..Blocks::default() };
+    registry.register("state.in-memory", "v1", blocks, state_component);
+    let blocks = Blocks { pubsub: Some(pubsub::FEATURES), ..Blocks::default() };
+    registry.register("pubsub.in-memory", "v1", blocks, pubsub_component);
+    let blocks = Blocks { configuration: Some(Configures { write: true }), ..Blocks::default() };
+    registry.register("configuration.in-memory", "v1", blocks, configuration_component);
+    let blocks = Blocks { lock: Some(lock::FEATURES), ..Blocks::default() };
+    registry.register("lock.in-memory", "v1", blocks, lock_component);
 }
 
 fn state_component<'a>(spec: &'a Spec, _: &'a Context) -> BoxFuture<'a, Result<Opening, Error>> {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+pub use dodai_core::features::Pubsub as Features;
 use futures_util::StreamExt;
 
 use crate::answer::Answer;
@@ -23,19 +24,6 @@ pub const WAITING_FOR_A_GROUP: u64 = 1_000;
 
 /// Under this name those messages are kept; it is no name of a group that can be joined.
 pub const NO_GROUP: &str = "";
-
-/// What a broker can do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features {
-    /// Messages may expire.
-    pub ttl: bool,
-    /// Messages of a topic reach a group in the order published, as far as retries allow.
-    pub ordered: bool,
-    /// What was published survives the process.
-    pub durable: bool,
-    /// [`Broker::publish_many`] is more than a loop.
-    pub bulk_publish: bool,
-}
 
 /// A message to publish.
 #[derive(Clone, Debug, Default)]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+pub use dodai_core::features::Secrets as Features;
+
 use crate::answer::Answer;
 use crate::fault::Fault;
 use crate::metadata::Metadata;
@@ -45,13 +47,6 @@ impl fmt::Display for Secret {
 
 /// One secret: a value under its own name, or several named ones.
 pub type Values = BTreeMap<String, Secret>;
-
-/// What a secret store can do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features {
-    /// A secret may hold several named values.
-    pub multiple_values: bool,
-}
 
 /// Why a secret could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+pub use dodai_core::features::State as Features;
 use futures_util::StreamExt;
 
 use crate::answer::Answer;
@@ -20,27 +21,6 @@ pub(crate) use sealed::Keys;
 
 /// How many single gets a bulk get runs at once when the caller does not say.
 pub const DEFAULT_PARALLELISM: usize = 10;
-
-/// What a store can do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Features {
-    /// Etags are kept and checked.
-    pub etag: bool,
-    /// `FirstWrite` without an etag creates only.
-    pub first_write: bool,
-    /// [`Store::transact`] is all or nothing.
-    pub transaction: bool,
-    /// Values may expire.
-    pub ttl: bool,
-    /// [`Store::list`] works.
-    pub list: bool,
-    /// The content type comes back with the value.
-    pub content_type: bool,
-    /// What was written survives the process.
-    pub durable: bool,
-    /// The most operations one transaction may have, if there is such a limit.
-    pub max_operations: Option<usize>,
-}
 
 /// A store's mark of one version of a value.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

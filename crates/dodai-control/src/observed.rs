@@ -186,6 +186,7 @@ fn reported(base: &BaseId, old: &Status, new: &Status, tell: &mut impl FnMut(Rea
         listeners,
         not_open,
         components,
+        blocks: _,
         mesh,
         wants,
         demand,

@@ -363,18 +363,18 @@ fn component_status(facts: &Facts<'_>, component: &dodai_api::dapr::Component) -
     let told =
         facts.observed.bases().filter_map(|(base, one)| Some((base, one.status.components.get(&key)?)));
     let told: Vec<_> = told.collect();
-    let bad: Vec<String> = told
-        .iter()
-        .filter(|(_, one)| !one.ready)
-        .map(|(base, one)| format!("on {base}: {}", one.reason))
-        .collect();
-    let one = match (told.is_empty(), bad.is_empty()) {
+    let serves = told.iter().all(|(_, one)| one.ready);
+    // One that serves and has a reason is as it was before a change.
+    let troubled = told.iter().filter(|(_, one)| !one.ready || !one.reason.is_empty());
+    let trouble: Vec<String> = troubled.map(|(base, one)| format!("on {base}: {}", one.reason)).collect();
+    let one = match (told.is_empty(), trouble.is_empty()) {
         (true, _) => Condition {
             status: Truth::Unknown,
             ..condition("Ready", false, "NotUsed", "no base uses it yet")
         },
         (false, true) => condition("Ready", true, "Ready", up_on(told.len())),
-        (false, false) => condition("Ready", false, "InitFailed", bad.join("; ")),
+        (false, false) if serves => condition("Ready", true, "ChangeRefused", trouble.join("; ")),
+        (false, false) => condition("Ready", false, "InitFailed", trouble.join("; ")),
     };
     Status { conditions: vec![one], ..Status::default() }
 }

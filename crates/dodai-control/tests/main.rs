@@ -8,6 +8,8 @@ mod away;
 mod bearing;
 #[path = "main/compiled.rs"]
 mod compiled;
+#[path = "main/components.rs"]
+mod components;
 #[path = "main/depending.rs"]
 mod depending;
 #[path = "main/documents.rs"]

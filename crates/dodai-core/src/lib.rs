@@ -6,6 +6,7 @@
 pub mod body;
 pub mod call;
 pub mod failure;
+pub mod features;
 pub mod file;
 pub mod head;
 pub mod id;

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::features::Blocks;
 use crate::id::{AppId, BaseId, InstanceId, Name};
 use crate::snapshot::Snapshot;
 
@@ -31,6 +32,9 @@ pub struct Status {
     pub not_open: BTreeMap<String, String>,
     /// How each component is, by `namespace/name`.
     pub components: BTreeMap<String, Health>,
+    /// What each component that is open serves, by the same names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub blocks: BTreeMap<String, Blocks>,
     /// Where other bases reach this one.
     pub mesh: Option<SocketAddr>,
     /// Which services this base wants to know beside those its workloads and listeners name.
@@ -151,11 +155,11 @@ impl Phase {
 pub const OPENING: &str = "it is being opened";
 
 /// How a component is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// Whether it can be used.
     pub ready: bool,
-    /// Why not.
+    /// Why not. Of one that can be used: why a change of it was not made, so that it serves as it was before.
     pub reason: String,
 }
 

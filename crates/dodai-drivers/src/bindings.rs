@@ -7,7 +7,9 @@ mod localstorage;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dodai_capability::binding::{Features, features};
 use dodai_capability::component::{Capabilities, Context, Error, Factory, Opening, Registry, Spec};
+use dodai_core::features::Blocks;
 use dodai_transport::tls::public::RootsFrom;
 use futures_core::future::BoxFuture;
 
@@ -17,6 +19,7 @@ pub fn register(registry: &mut Registry, roots: &RootsFrom, data_dir: &Path) {
         registry.register(
             kind.name(),
             "v1",
+            Blocks { bindings: Some(kind.features()), ..Blocks::default() },
             Driver { kind, roots: roots.clone(), data_dir: data_dir.to_owned() },
         );
     }
@@ -30,6 +33,14 @@ enum Kind {
 }
 
 impl Kind {
+    fn features(self) -> Features {
+        match self {
+            Kind::Http => features(false, &http::OPERATIONS),
+            Kind::Cron => features(true, &[]),
+            Kind::LocalStorage => features(false, &localstorage::OPERATIONS),
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Kind::Http => "bindings.http",

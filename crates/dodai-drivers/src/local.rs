@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dodai_capability::component::{Capabilities, Context, Error, Opening, Registry, Spec};
+use dodai_capability::secrets::Features;
+use dodai_core::features::Blocks;
 use futures_core::future::BoxFuture;
 
 pub use env::Environment;
@@ -15,8 +17,12 @@ pub use file::JsonFile;
 
 /// Makes `secretstores.local.file` and `secretstores.local.env` known.
 pub fn register(registry: &mut Registry, environment: Arc<BTreeMap<String, String>>, data_dir: &Path) {
-    registry.register("secretstores.local.env", "v1", EnvironmentDriver { environment });
-    registry.register("secretstores.local.file", "v1", FileDriver { data_dir: data_dir.to_owned() });
+    let blocks =
+        |multiple_values| Blocks { secrets: Some(Features { multiple_values }), ..Blocks::default() };
+    registry.register("secretstores.local.env", "v1", blocks(false), EnvironmentDriver { environment });
+    // Where its setting says so.
+    let driver = FileDriver { data_dir: data_dir.to_owned() };
+    registry.register("secretstores.local.file", "v1", blocks(true), driver);
 }
 
 struct EnvironmentDriver {

@@ -11,6 +11,7 @@ mod state;
 use std::sync::Arc;
 
 use dodai_capability::component::{Capabilities, Context, Error, Factory, Opening, Registry, Spec};
+use dodai_core::features::{Blocks, Configuration};
 use dodai_transport::tls::public::RootsFrom;
 use futures_core::future::BoxFuture;
 
@@ -23,11 +24,14 @@ pub fn register(registry: &mut Registry, roots: &RootsFrom) {
         [(Kind::State(state::Layout::Json), "v1"), (Kind::State(state::Layout::Bytes), "v2")]
     {
         for name in ["state.postgresql", "state.postgres"] {
-            registry.register(name, version, Driver { kind, roots: roots.clone() });
+            let blocks = Blocks { state: Some(state::FEATURES), ..Blocks::default() };
+            registry.register(name, version, blocks, Driver { kind, roots: roots.clone() });
         }
     }
     for name in ["configuration.postgresql", "configuration.postgres"] {
-        registry.register(name, "v1", Driver { kind: Kind::Configuration, roots: roots.clone() });
+        let blocks = Blocks { configuration: Some(Configuration { write: true }), ..Blocks::default() };
+        let driver = Driver { kind: Kind::Configuration, roots: roots.clone() };
+        registry.register(name, "v1", blocks, driver);
     }
 }
 

@@ -13,6 +13,7 @@ mod state;
 use std::sync::Arc;
 
 use dodai_capability::component::{Capabilities, Context, Error, Factory, Opening, Registry, Spec};
+use dodai_core::features::{Blocks, Configuration};
 use dodai_transport::tls::public::RootsFrom;
 use futures_core::future::BoxFuture;
 
@@ -23,7 +24,7 @@ use self::settings::Settings;
 /// component with TLS trusts those that `roots` says.
 pub fn register(registry: &mut Registry, roots: &RootsFrom) {
     for kind in [Kind::State, Kind::Pubsub, Kind::Configuration, Kind::Lock] {
-        registry.register(kind.name(), "v1", Driver { kind, roots: roots.clone() });
+        registry.register(kind.name(), "v1", kind.blocks(), Driver { kind, roots: roots.clone() });
     }
 }
 
@@ -36,6 +37,17 @@ enum Kind {
 }
 
 impl Kind {
+    fn blocks(self) -> Blocks {
+        let mut blocks = Blocks::default();
+        match self {
+            Kind::State => blocks.state = Some(state::FEATURES),
+            Kind::Pubsub => blocks.pubsub = Some(pubsub::FEATURES),
+            Kind::Configuration => blocks.configuration = Some(Configuration { write: true }),
+            Kind::Lock => blocks.lock = Some(lock::FEATURES),
+        }
+        blocks
+    }
+
     fn name(self) -> &'static str {
         match self {
             Kind::State => "state.redis",

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dodai_capability::component::{Capabilities, Context, Error, Factory, Opening, Registry, Spec};
+use dodai_core::features::{Blocks, Configuration};
 use futures_core::future::BoxFuture;
 
 use self::file::Files;
@@ -28,6 +29,7 @@ pub fn register(registry: &mut Registry, data_dir: &Path) {
         registry.register(
             kind.name(),
             "v1",
+            kind.blocks(),
             Driver { kind, files: files.clone(), data_dir: data_dir.to_owned() },
         );
     }
@@ -42,6 +44,17 @@ enum Kind {
 }
 
 impl Kind {
+    fn blocks(self) -> Blocks {
+        let mut blocks = Blocks::default();
+        match self {
+            Kind::State => blocks.state = Some(state::FEATURES),
+            Kind::Pubsub => blocks.pubsub = Some(pubsub::FEATURES),
+            Kind::Configuration => blocks.configuration = Some(Configuration { write: true }),
+            Kind::Lock => blocks.lock = Some(lock::FEATURES),
+        }
+        blocks
+    }
+
     fn name(self) -> &'static str {
         match self {
             Kind::State => "state.sqlite",

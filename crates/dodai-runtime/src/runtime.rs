@@ -3,7 +3,7 @@
 //! Order at shutdown: deliveries end while the components they settle with are still open, then components close.
 //! The base calls [`Runtime::close`] before it drains its own tasks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use dodai_capability::keys::Prefix;
 use dodai_capability::pubsub::Broker;
 use dodai_capability::{lock, state};
 use dodai_core::call::{Door, Serve};
+use dodai_core::features::Blocks;
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{App, Snapshot, Value};
 use dodai_core::status::Health;
@@ -161,6 +162,17 @@ impl Runtime {
     /// How each component is, by `namespace/name`.
     pub fn health(&self) -> BTreeMap<String, Health> {
         self.components.health()
+    }
+
+    /// What each open component serves, by `namespace/name`.
+    pub fn blocks(&self) -> BTreeMap<String, Blocks> {
+        self.components.blocks()
+    }
+
+    /// The topics of a pub/sub component that take dead letters, each with those that they come from: as far as
+    /// subscriptions of apps here say so, be they documents, told by the app or streams.
+    pub fn dead_letters(&self, namespace: &Name, pubsub: &str) -> BTreeMap<String, BTreeSet<String>> {
+        self.deliveries.dead_letters(namespace, pubsub)
     }
 
     /// How each subscription is: `namespace/app pubsub/topic`, or what names one that cannot run.

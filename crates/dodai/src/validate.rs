@@ -131,7 +131,7 @@ pub fn read(files: &[File]) -> Project {
         files.iter().map(|file| Source { name: &file.name, bytes: &file.bytes }).collect();
     let mut project = dodai_api::read_all(&sources);
     let known = component_types();
-    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let known: Vec<&str> = known.iter().map(|one| one.kind.as_str()).collect();
     let warnings = &mut project.read.warnings;
     warnings.extend(dodai_api::unknown_drivers(&project.read.documents, &known));
     warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));

@@ -22,6 +22,7 @@ mod running;
 mod serve;
 mod shop;
 mod site;
+mod swapping;
 mod sweep;
 mod telemetry;
 mod toolchain;

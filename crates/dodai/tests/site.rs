@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use serde_json::Value;
 
 use crate::project::{Done, binary, until};
+use crate::wire::Wire;
 
 /// Python with the Debian packages of its modules; another one may come first in PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
@@ -115,6 +116,17 @@ impl Site {
     /// What the running server left for others to find it.
     pub fn admin(&self) -> Option<Value> {
         serde_json::from_slice(&std::fs::read(self.data.join("admin.json")).ok()?).ok()
+    }
+
+    /// What the management API answers.
+    pub fn ask(&self, path: &str) -> Value {
+        let admin = self.admin().unwrap();
+        let (address, token) = (admin["address"].as_str().unwrap(), admin["token"].as_str().unwrap());
+        let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+        );
+        serde_json::from_slice(&Wire::to(port).ask(&request).body).unwrap()
     }
 
     /// The process id of the server.

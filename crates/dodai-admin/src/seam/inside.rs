@@ -118,6 +118,9 @@ pub struct TopicGroup {
     pub pending: u64,
     /// Those of them that consumers hold.
     pub in_delivery: u64,
+    /// The topics whose messages come here when they are given up, as far as subscriptions of its base say so.
+    #[serde(default)]
+    pub dead_letters_of: Vec<String>,
 }
 
 /// A message that a group has yet to settle.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dodai_core::features::{Blocks, Type};
 use futures_core::future::BoxFuture;
 
 use super::properties::{nearest, unserved};
@@ -27,9 +28,16 @@ where
     }
 }
 
+/// A driver, and what the components that it opens can serve.
+#[derive(Clone)]
+struct Driver {
+    blocks: Blocks,
+    factory: Arc<dyn Factory>,
+}
+
 /// The drivers that are built in.
 #[derive(Clone, Default)]
-pub struct Registry(BTreeMap<String, BTreeMap<String, Arc<dyn Factory>>>);
+pub struct Registry(BTreeMap<String, BTreeMap<String, Driver>>);
 
 impl Registry {
     /// An empty registry.
@@ -37,14 +45,22 @@ impl Registry {
         Registry::default()
     }
 
-    /// Adds a driver, replacing one of the same type and version.
-    pub fn register(&mut self, kind: &str, version: &str, factory: impl Factory + 'static) {
-        self.0.entry(kind.to_owned()).or_default().insert(version.to_owned(), Arc::new(factory));
+    /// Adds a driver, replacing one of the same type and version. `blocks` is what its components can serve; settings
+    /// may leave something out.
+    pub fn register(&mut self, kind: &str, version: &str, blocks: Blocks, factory: impl Factory + 'static) {
+        let driver = Driver { blocks, factory: Arc::new(factory) };
+        self.0.entry(kind.to_owned()).or_default().insert(version.to_owned(), driver);
     }
 
-    /// The types that are known, with their versions.
-    pub fn kinds(&self) -> impl Iterator<Item = (&str, Vec<&str>)> {
-        self.0.iter().map(|(kind, versions)| (kind.as_str(), versions.keys().map(String::as_str).collect()))
+    /// The types that are known, each version by itself.
+    pub fn types(&self) -> impl Iterator<Item = Type> {
+        self.0.iter().flat_map(|(kind, versions)| {
+            versions.iter().map(|(version, driver)| Type {
+                kind: kind.clone(),
+                version: version.clone(),
+                blocks: driver.blocks.clone(),
+            })
+        })
     }
 
     fn factory(&self, spec: &Spec) -> Result<&Arc<dyn Factory>, Error> {
@@ -60,7 +76,7 @@ impl Registry {
             });
         };
         let version = if spec.version.is_empty() { "v1" } else { &spec.version };
-        versions.get(version).ok_or_else(|| Error::UnknownVersion {
+        versions.get(version).map(|driver| &driver.factory).ok_or_else(|| Error::UnknownVersion {
             name: spec.name.clone(),
             kind: spec.kind.clone(),
             version: version.to_owned(),
@@ -116,7 +132,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unknown_types_versions_and_slow_stores_are_named() {
         let mut registry = Registry::new();
-        registry.register("state.slow", "v1", never);
+        registry.register("state.slow", "v1", Blocks::default(), never);
         let open = |spec: Spec| {
             let registry = registry.clone();
             async move { registry.open(spec, &Context::default()).await.expect_err("refused").to_string() }

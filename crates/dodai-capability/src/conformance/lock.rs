@@ -38,8 +38,12 @@ async fn locks_are_listed(store: &dyn Store) {
     unlock(store, "list-gone", "x").await;
     let found = match store.held(Some("list-"), 2).await {
         Ok(found) => found,
-        Err(error) => return assert_eq!(error.code(), "unsupported", "{error}"),
+        Err(error) => {
+            assert!(!store.features().list, "it says that it lists: {error}");
+            return assert_eq!(error.code(), "unsupported", "{error}");
+        }
     };
+    assert!(store.features().list, "it lists and says that it does not");
     let named: Vec<_> = found.iter().map(|one| (one.resource.as_str(), one.owner.as_str())).collect();
     assert_eq!(named, [("list-a", "x"), ("list-b", "y")]);
     assert!(found.iter().all(|one| !one.left.is_zero() && one.left <= EXPIRY), "{found:?}");

@@ -8,7 +8,10 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::fault::{Fault, Kind};
-use crate::lock::{self, Error, Outcome, Release, Store};
+use crate::lock::{self, Error, Features, Outcome, Release, Store};
+
+/// What it can do.
+pub(super) const FEATURES: Features = Features { list: true };
 
 struct Held {
     owner: String,
@@ -53,6 +56,10 @@ impl Memory {
 }
 
 impl Store for Memory {
+    fn features(&self) -> Features {
+        FEATURES
+    }
+
     fn try_lock<'a>(
         &'a self,
         resource: &'a str,

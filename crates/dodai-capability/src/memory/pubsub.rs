@@ -18,6 +18,10 @@ use crate::pubsub::{
     Source, Standing, Subscribe, Subscription, Verdict, WAITING_FOR_A_GROUP,
 };
 
+/// What it can do.
+pub(super) const FEATURES: Features =
+    Features { ttl: true, ordered: true, durable: false, bulk_publish: false };
+
 /// What a message costs beside its data.
 const OVERHEAD: u64 = 256;
 /// A consumer looks again at least this often, whatever wakes it.
@@ -480,7 +484,7 @@ impl Memory {
 
 impl Broker for Memory {
     fn features(&self) -> Features {
-        Features { ttl: true, ordered: true, durable: false, bulk_publish: false }
+        FEATURES
     }
 
     fn publish(&self, message: Publish) -> Answer<'_, Result<(), Error>> {

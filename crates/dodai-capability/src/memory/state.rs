@@ -12,6 +12,18 @@ use crate::fault::{Fault, Kind};
 use crate::metadata::{Metadata, Ttl};
 use crate::state::{Delete, Error, Etag, Features, Get, Item, List, Operation, Page, Set, Store, admit};
 
+/// What it can do.
+pub(super) const FEATURES: Features = Features {
+    etag: true,
+    first_write: true,
+    transaction: true,
+    ttl: true,
+    list: true,
+    content_type: true,
+    durable: false,
+    max_operations: None,
+};
+
 /// What an entry costs beside its key and value.
 const OVERHEAD: u64 = 160;
 
@@ -166,16 +178,7 @@ impl Items {
 
 impl Store for Memory {
     fn features(&self) -> Features {
-        Features {
-            etag: true,
-            first_write: true,
-            transaction: true,
-            ttl: true,
-            list: true,
-            content_type: true,
-            durable: false,
-            max_operations: None,
-        }
+        FEATURES
     }
 
     fn get<'a>(&'a self, request: &'a Get) -> Answer<'a, Result<Option<Item>, Error>> {

@@ -219,16 +219,17 @@ fn tell(inner: &Arc<Inner>, base: &BaseId, before: &Status, after: &Status) {
         inner.events.add(now, base.to_string(), "SnapshotRefused", text);
     }
     for (name, health) in &after.components {
+        let object = || format!("{}/{name}", dodai_api::Kind::Component);
         // That it is being opened is no news.
         let old = before.components.get(name).map_or("", |old| old.reason.as_str());
         let old = if old == OPENING { "" } else { old };
         if health.ready && health.reason.is_empty() && !old.is_empty() {
             let text = format!("component {name} is up on base {base}");
-            inner.events.add(now, name.clone(), "ComponentUp", text);
+            inner.events.add(now, object(), "ComponentUp", text);
         } else if !matches!(health.reason.as_str(), "" | OPENING) && health.reason != old {
             let word = if health.ready { "ComponentChangeRefused" } else { "ComponentNotUp" };
             let text = format!("component {name} on base {base}: {}", health.reason);
-            inner.events.add(now, name.clone(), word, text);
+            inner.events.add(now, object(), word, text);
         }
     }
     for (name, why) in after.not_open.iter().filter(|(name, why)| before.not_open.get(*name) != Some(*why)) {

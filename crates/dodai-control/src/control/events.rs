@@ -19,7 +19,8 @@ pub struct Event {
     pub sequence: u64,
     /// When, in milliseconds since 1970.
     pub at: Millis,
-    /// What it happened to: an app, an instance, a base.
+    /// What it happened to: an app as `namespace/name`, a base or an instance by its name, a document as
+    /// `Kind/namespace/name`.
     pub object: String,
     /// One word, for machines.
     pub reason: &'static str,

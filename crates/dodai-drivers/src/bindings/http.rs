@@ -25,7 +25,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// The longest answer that is read where nothing is said.
 const LONGEST: u64 = 100 << 20;
 const JSON: &str = "application/json; charset=utf-8";
-const OPERATIONS: [&str; 9] = ["create", "get", "head", "post", "put", "patch", "delete", "options", "trace"];
+pub(super) const OPERATIONS: [&str; 9] =
+    ["create", "get", "head", "post", "put", "patch", "delete", "options", "trace"];
 /// What travels with a call's trace, though its name is in small letters.
 const TRACE: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 

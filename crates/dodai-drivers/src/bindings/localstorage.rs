@@ -22,7 +22,7 @@ const NOT_THERE: [&str; 5] = ["/proc", "/sys", "/boot", "/run/secrets", "/var/ru
 const LONGEST: u64 = 64 << 20;
 /// Files that are listed at most.
 const MOST: usize = 100_000;
-const OPERATIONS: [&str; 4] = ["create", "get", "list", "delete"];
+pub(super) const OPERATIONS: [&str; 4] = ["create", "get", "list", "delete"];
 
 /// A folder.
 pub struct Folder(Arc<Root>);

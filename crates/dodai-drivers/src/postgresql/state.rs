@@ -22,6 +22,18 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::pool::Pool;
 
+/// What it can do.
+pub(super) const FEATURES: Features = Features {
+    etag: true,
+    first_write: true,
+    transaction: true,
+    ttl: true,
+    list: true,
+    content_type: false,
+    durable: true,
+    max_operations: None,
+};
+
 /// Tries of a transaction that another one got in the way of.
 const TRIES: u32 = 5;
 /// Rows removed in one statement of the sweep.
@@ -435,16 +447,7 @@ async fn step<C: GenericClient>(
 
 impl Store for Postgresql {
     fn features(&self) -> Features {
-        Features {
-            etag: true,
-            first_write: true,
-            transaction: true,
-            ttl: true,
-            list: true,
-            content_type: false,
-            durable: true,
-            max_operations: None,
-        }
+        FEATURES
     }
 
     fn get<'a>(&'a self, request: &'a Get) -> Answer<'a, Result<Option<Item>, Error>> {

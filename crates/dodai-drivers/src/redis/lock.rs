@@ -8,9 +8,12 @@ use std::time::Duration;
 use dodai_capability::Answer;
 use dodai_capability::component::Lifecycle;
 use dodai_capability::fault::{Fault, Kind};
-use dodai_capability::lock::{Error, Held, Outcome, Release, Store};
+use dodai_capability::lock::{Error, Features, Held, Outcome, Release, Store};
 
 use super::link::{Again, Link};
+
+/// What it can do.
+pub(super) const FEATURES: Features = Features { list: false };
 
 /// Where tokens are counted.
 const TOKENS: &str = "dodai:lock:tokens";
@@ -55,6 +58,10 @@ fn millis(expiry: Duration) -> u64 {
 }
 
 impl Store for Redis {
+    fn features(&self) -> Features {
+        FEATURES
+    }
+
     fn try_lock<'a>(
         &'a self,
         resource: &'a str,

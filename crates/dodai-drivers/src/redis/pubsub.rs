@@ -32,6 +32,10 @@ use self::scripts::{FORGET, JOIN, PEEK, PUBLISH, REPLAY, STANDINGS, SWEEP, TAKE}
 use super::link::{Again, Link};
 use super::settings::duration;
 
+/// What it can do.
+pub(super) const FEATURES: Features =
+    Features { ttl: false, ordered: true, durable: true, bulk_publish: true };
+
 /// Topics whose standings are told at most, and that are remembered.
 const TOPICS: usize = 10_000;
 /// Messages that travel together at most.
@@ -352,7 +356,7 @@ impl Redis {
 
 impl Broker for Redis {
     fn features(&self) -> Features {
-        Features { ttl: false, ordered: true, durable: true, bulk_publish: true }
+        FEATURES
     }
 
     fn publish(&self, message: Publish) -> Answer<'_, Result<(), Error>> {

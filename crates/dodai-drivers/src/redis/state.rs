@@ -22,6 +22,18 @@ use tokio::sync::Mutex;
 
 use super::link::{Again, Each, Link};
 
+/// What it can do.
+pub(super) const FEATURES: Features = Features {
+    etag: true,
+    first_write: true,
+    transaction: true,
+    ttl: true,
+    list: true,
+    content_type: false,
+    durable: true,
+    max_operations: None,
+};
+
 /// Commands that travel together at most.
 const BATCH: usize = 500;
 /// Keys that a scan looks at in one go.
@@ -344,16 +356,7 @@ fn outcome(operations: &[Operation], refused: usize) -> Result<(), Error> {
 
 impl Store for Redis {
     fn features(&self) -> Features {
-        Features {
-            etag: true,
-            first_write: true,
-            transaction: true,
-            ttl: true,
-            list: true,
-            content_type: false,
-            durable: true,
-            max_operations: None,
-        }
+        FEATURES
     }
 
     fn get<'a>(&'a self, request: &'a Get) -> Answer<'a, Result<Option<Item>, Error>> {

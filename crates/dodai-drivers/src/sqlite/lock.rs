@@ -8,10 +8,13 @@ use dodai_capability::Answer;
 use dodai_capability::clock::Clock;
 use dodai_capability::component::{Context, Lifecycle};
 use dodai_capability::fault::{Fault, Kind};
-use dodai_capability::lock::{Error, Held, Outcome, Release, Store};
+use dodai_capability::lock::{Error, Features, Held, Outcome, Release, Store};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::file::{Access, Durability, Failure};
+
+/// What it can do.
+pub(super) const FEATURES: Features = Features { list: true };
 
 /// A lock store in a table.
 pub struct Sqlite {
@@ -121,6 +124,10 @@ impl Sqlite {
 }
 
 impl Store for Sqlite {
+    fn features(&self) -> Features {
+        FEATURES
+    }
+
     fn try_lock<'a>(
         &'a self,
         resource: &'a str,

@@ -26,6 +26,10 @@ use self::tables::{Claim, Held, Tables};
 use super::file::{Access, BATCH, Durability, all};
 use super::settings;
 
+/// What it can do.
+pub(super) const FEATURES: Features =
+    Features { ttl: true, ordered: true, durable: true, bulk_publish: true };
+
 /// What a user may set.
 pub struct Options {
     table: String,
@@ -232,7 +236,7 @@ impl Receipt for Hold {
 
 impl Broker for Sqlite {
     fn features(&self) -> Features {
-        Features { ttl: true, ordered: true, durable: true, bulk_publish: true }
+        FEATURES
     }
 
     fn publish(&self, message: Publish) -> Answer<'_, Result<(), Error>> {

@@ -24,6 +24,18 @@ use tokio::sync::Notify;
 use super::file::{Access, BATCH, Durability, Failure, all};
 use super::settings;
 
+/// What it can do.
+pub(super) const FEATURES: Features = Features {
+    etag: true,
+    first_write: true,
+    transaction: true,
+    ttl: true,
+    list: true,
+    content_type: false,
+    durable: true,
+    max_operations: None,
+};
+
 /// How many expired rows are removed in one go, so that writes in between do not wait for long.
 const SWEEP: usize = 1000;
 
@@ -280,16 +292,7 @@ async fn in_chunks<'a, R>(
 
 impl Store for Sqlite {
     fn features(&self) -> Features {
-        Features {
-            etag: true,
-            first_write: true,
-            transaction: true,
-            ttl: true,
-            list: true,
-            content_type: false,
-            durable: true,
-            max_operations: None,
-        }
+        FEATURES
     }
 
     fn get<'a>(&'a self, request: &'a Get) -> Answer<'a, Result<Option<Item>, Error>> {

@@ -30,6 +30,13 @@ fn registry(dir: &Path, environment: &[(&str, &str)]) -> Registry {
     registry
 }
 
+/// An open component can do what its type says, no less and no more.
+fn does_as_its_type_says(registry: &Registry, component: &Component) {
+    let Spec { kind, version, .. } = &*component.spec;
+    let told = registry.types().find(|one| one.kind == *kind && one.version == *version);
+    assert_eq!(told.map(|one| one.blocks), Some(component.serves.blocks()), "{kind}/{version}");
+}
+
 /// A component of `kind` in `shop.db` of a folder.
 async fn sqlite(dir: &Path, kind: &str, context: &Context) -> Component {
     let spec = Spec::new("under-test", kind).with("connectionString", "shop.db");

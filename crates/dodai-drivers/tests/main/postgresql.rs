@@ -8,7 +8,7 @@ use dodai_capability::metadata::{Metadata, Ttl};
 use dodai_capability::state::{Get, Set};
 
 use crate::servers::Postgres;
-use crate::{registry, upsets};
+use crate::{does_as_its_type_says, registry, upsets};
 
 fn spec(kind: &str, version: &str, postgres: &Postgres) -> Spec {
     let mut spec = Spec::new("under-test", kind).with("connectionString", postgres.url());
@@ -24,6 +24,7 @@ async fn opened(spec: Spec) -> Component {
     let registry = registry(std::path::Path::new("."), &[]);
     let component = registry.open(spec, &Context::default()).await.unwrap_or_else(|error| panic!("{error}"));
     assert!(component.warnings.is_empty(), "{:?}", component.warnings);
+    does_as_its_type_says(&registry, &component);
     component
 }
 

@@ -14,7 +14,7 @@ use dodai_capability::conformance::{self, Bench};
 use dodai_capability::metadata::Metadata;
 
 use crate::servers::Redis;
-use crate::{registry, upsets};
+use crate::{does_as_its_type_says, registry, upsets};
 
 /// Lets time pass for everything that the server keeps: what expires and what is pending.
 const ADVANCE: &str = "\
@@ -45,7 +45,9 @@ async fn open(kind: &str, redis: &Redis) -> Component {
 
 async fn opened(spec: Spec) -> Component {
     let registry = registry(std::path::Path::new("."), &[]);
-    registry.open(spec, &Context::default()).await.unwrap_or_else(|error| panic!("{error}"))
+    let component = registry.open(spec, &Context::default()).await.unwrap_or_else(|error| panic!("{error}"));
+    does_as_its_type_says(&registry, &component);
+    component
 }
 
 async fn bench(kind: &'static str, redis: &Redis) -> Bench {

@@ -8,7 +8,7 @@ use dodai_capability::clock::Clock;
 use dodai_capability::component::{Context, Spec};
 use dodai_capability::conformance::{self, Bench};
 
-use crate::{registry, sqlite};
+use crate::{does_as_its_type_says, registry, sqlite};
 
 async fn bench(dir: PathBuf, kind: &'static str) -> Bench {
     let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
@@ -49,6 +49,29 @@ async fn configuration() {
 async fn lock() {
     let dir = tempfile::tempdir().expect("a folder");
     conformance::lock::run(&bench(dir.path().to_owned(), "lock.sqlite").await).await;
+}
+
+#[tokio::test]
+async fn components_do_what_their_types_say() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("secrets.json"), "{}").expect("written");
+    let mut registry = registry(dir.path(), &[]);
+    dodai_capability::memory::register(&mut registry);
+    for one in registry.types() {
+        let spec = Spec { version: one.version, ..Spec::new("under-test", &*one.kind) };
+        let spec = match one.kind.rsplit('.').next().expect("a driver") {
+            // The tests with such a server do the same.
+            "redis" | "postgresql" | "postgres" => continue,
+            "sqlite" => spec.with("connectionString", "one.db"),
+            "http" => spec.with("url", "http://127.0.0.1:9"),
+            "cron" => spec.with("schedule", "@daily"),
+            "localstorage" => spec.with("rootPath", "files"),
+            "file" => spec.with("secretsFile", "secrets.json").with("multiValued", "true"),
+            _ => spec,
+        };
+        let opened = registry.open(spec, &Context::default()).await;
+        does_as_its_type_says(&registry, &opened.unwrap_or_else(|error| panic!("{}: {error}", one.kind)));
+    }
 }
 
 #[tokio::test]

@@ -2,11 +2,13 @@
 
 use dodai_capability::component::Component;
 use dodai_capability::keys::Prefix;
+use dodai_core::features::Blocks;
 use dodai_core::id::AppId;
 use dodai_core::snapshot;
 use dodai_core::task::{Kind, Tasks};
 
 use crate::error::Error;
+use crate::inputs::has_direction;
 
 /// An open component. Hold it while you use what it serves.
 pub struct Live {
@@ -26,6 +28,16 @@ impl Live {
     /// A property that the runtime itself reads, as text.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.component.spec.properties.text(name)
+    }
+
+    /// The blocks it serves, as far as its `direction` lets it.
+    pub fn blocks(&self) -> Blocks {
+        let mut blocks = self.component.serves.blocks();
+        if let Some(bindings) = &mut blocks.bindings {
+            bindings.input &= has_direction(self, "input");
+            bindings.operations.retain(|_| has_direction(self, "output"));
+        }
+        blocks
     }
 
     /// How the keys of `app` are prefixed in it.

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use dodai_capability::component::{Capabilities, Context, Registry};
+use dodai_core::features::Blocks;
 use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::{self, Snapshot};
 use dodai_core::status::Health;
@@ -229,6 +230,15 @@ impl Components {
         let index = self.shared.index.load();
         let slots = index.values().flat_map(BTreeMap::values);
         slots.map(|slot| (format!("{}/{}", slot.namespace(), slot.name()), slot.health())).collect()
+    }
+
+    /// What every open component serves, by `namespace/name`.
+    pub fn blocks(&self) -> BTreeMap<String, Blocks> {
+        let index = self.shared.index.load();
+        let slots = index.values().flat_map(BTreeMap::values);
+        let open =
+            |slot: &Arc<Slot>| Some((format!("{}/{}", slot.namespace(), slot.name()), slot.live()?.blocks()));
+        slots.filter_map(open).collect()
     }
 
     /// The value itself, wherever it lives.

@@ -15,11 +15,11 @@ pub(crate) mod stream;
 mod verdict;
 mod worker;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dodai_capability::Metadata;
-use dodai_core::id::AppId;
+use dodai_core::id::{AppId, Name};
 use dodai_core::snapshot::Snapshot;
 use dodai_core::status::Health;
 use dodai_core::task::{Kind, Tasks};
@@ -318,6 +318,21 @@ impl Deliveries {
             apps.get(app).into_iter().flat_map(|state| state.running.values().chain(&state.streams));
         let running = running.filter(|running| !running.stop.is_cancelled());
         running.map(|running| running.plan.describe()).collect()
+    }
+
+    /// The topics that take dead letters, each with those that they come from.
+    pub fn dead_letters(&self, namespace: &Name, pubsub: &str) -> BTreeMap<String, BTreeSet<String>> {
+        let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let apps = self.apps();
+        let own = apps.iter().filter(|(app, _)| app.namespace == *namespace).map(|(_, state)| state);
+        let running = own.flat_map(|state| state.running.values().chain(&state.streams));
+        let running = running.filter(|running| !running.stop.is_cancelled());
+        for plan in running.map(|running| &running.plan).filter(|plan| plan.pubsub == pubsub) {
+            if let Some(to) = &plan.dead_letter {
+                all.entry(to.clone()).or_default().insert(plan.topic.clone());
+            }
+        }
+        all
     }
 
     /// How every subscription is: `namespace/app pubsub/topic`, or the name of one that cannot run. Streams of

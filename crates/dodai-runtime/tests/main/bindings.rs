@@ -8,6 +8,7 @@ use dodai_capability::binding::{Error, Event, Events, Input, Output, Request, Re
 use dodai_capability::component::{Capabilities, Context, Error as Refusal, Opening, Registry, Spec};
 use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::{Answer, Metadata};
+use dodai_core::features::Blocks;
 use dodai_core::snapshot::{App, Resource, RetryPolicy};
 use dodai_proto::apps::dapr::proto::common::v1::StateItem;
 use dodai_proto::apps::dapr::proto::runtime::v1::binding_event_response::BindingEventConcurrency;
@@ -91,7 +92,8 @@ async fn world_of(cart: App, settings: &[(&str, &str)]) -> (World, Echo) {
         Resource::App(cart),
     ];
     let driver = echo.clone();
-    let register = |registry: &mut Registry| registry.register("bindings.echo", "v1", driver);
+    let register =
+        |registry: &mut Registry| registry.register("bindings.echo", "v1", Blocks::default(), driver);
     (World::with(resources, Settings::default(), register).await, echo)
 }
 

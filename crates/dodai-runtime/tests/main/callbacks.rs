@@ -292,6 +292,8 @@ async fn a_stream_brings_events_and_takes_verdicts() {
     assert!(matches!(stream.next().await, Told::InitialResponse(_)));
     let told = dapr(&world).get_metadata(GetMetadataRequest {}).await.expect("told").into_inner();
     assert_eq!(told.subscriptions[0].r#type(), PubsubSubscriptionType::Streaming);
+    let dead = world.runtime.dead_letters(&app("shop/cart").namespace, "bus");
+    assert_eq!(dead, [("dead".to_owned(), ["t".to_owned()].into())].into());
     world.publish("t", "one").await;
     let event = stream.event().await;
     assert_eq!((&event.data[..], event.topic.as_str()), (&b"one"[..], "t"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dodai_capability::memory;
 use dodai_capability::state::{Get, Set, Store};
+use dodai_core::features::Blocks;
 use dodai_core::id::AppId;
 use dodai_core::snapshot::{App, Component, Resource, Setting, Snapshot, Value};
 use dodai_runtime::Settings;
@@ -70,7 +71,7 @@ async fn a_change_under_load_fails_no_call() {
     let watching = Watching::default();
     let driver = watching.clone();
     let register = |registry: &mut dodai_capability::component::Registry| {
-        registry.register("state.watched", "v1", driver)
+        registry.register("state.watched", "v1", Blocks::default(), driver)
     };
     let marked = |mark: &str| with_app(vec![component("db", "state.watched", &[("mark", mark)])]);
     let world = World::with(marked("0"), Settings::default(), register).await;
@@ -108,7 +109,7 @@ async fn a_bad_change_leaves_the_old_component_and_says_so() {
     let watching = Watching::default();
     let driver = watching.clone();
     let register = |registry: &mut dodai_capability::component::Registry| {
-        registry.register("state.watched", "v1", driver)
+        registry.register("state.watched", "v1", Blocks::default(), driver)
     };
     let marked = |mark: &str| with_app(vec![component("db", "state.watched", &[("mark", mark)])]);
     let world = World::with(marked("good"), Settings::default(), register).await;
@@ -132,9 +133,10 @@ async fn a_bad_change_leaves_the_old_component_and_says_so() {
 async fn settings_come_from_secrets_and_the_environment() {
     let watching = Watching::default();
     let driver = watching.clone();
-    let world =
-        World::with(vec![], Settings::default(), |registry| registry.register("state.watched", "v1", driver))
-            .await;
+    let world = World::with(vec![], Settings::default(), |registry| {
+        registry.register("state.watched", "v1", Blocks::default(), driver)
+    })
+    .await;
     let mut first = component("db", "state.watched", &[]);
     first.settings = vec![Setting { name: "mark".into(), value: secret("vault", "db") }];
     let mut second = component("cache", "state.watched", &[]);
@@ -212,7 +214,7 @@ async fn a_store_with_an_encryption_key_keeps_no_plain_text() {
     let behind: Arc<dyn Store> = Arc::new(memory::State::new(1 << 20));
     let given = behind.clone();
     let world = World::with(all, Settings::default(), |registry| {
-        registry.register("state.watched", "v1", Given(given))
+        registry.register("state.watched", "v1", Blocks::default(), Given(given))
     })
     .await;
     let saved = world.cart("POST", "/v1.0/state/sealed", r#"[{"key":"k","value":"hunter2"}]"#).await;

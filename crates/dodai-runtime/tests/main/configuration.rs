@@ -7,6 +7,7 @@ use dodai_capability::component::{Capabilities, Context, Registry, Spec};
 use dodai_capability::configuration::Writer;
 use dodai_capability::memory;
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::features::Blocks;
 use dodai_core::snapshot::{App, Resource};
 use dodai_runtime::Settings;
 use serde_json::json;
@@ -19,7 +20,7 @@ type Stores = Arc<Mutex<Vec<Arc<memory::Configuration>>>>;
 async fn world(stores: &Stores) -> World {
     let made = stores.clone();
     let register = move |registry: &mut Registry| {
-        registry.register("configuration.open", "v1", Opened(made));
+        registry.register("configuration.open", "v1", Blocks::default(), Opened(made));
     };
     let world = World::with(resources(""), Settings::default(), register).await;
     world.runtime.app_ready(&app("shop/cart"), true);
@@ -173,7 +174,9 @@ async fn subscriptions_end_with_the_instance_and_with_the_app() {
 async fn too_many_subscriptions_push_out_the_one_asked_for_longest_ago() {
     let stores = Stores::default();
     let made = stores.clone();
-    let register = move |registry: &mut Registry| registry.register("configuration.open", "v1", Opened(made));
+    let register = move |registry: &mut Registry| {
+        registry.register("configuration.open", "v1", Blocks::default(), Opened(made))
+    };
     let settings = Settings { max_followers: 3, ..Settings::default() };
     let world = World::with(resources(""), settings, register).await;
     world.runtime.app_ready(&app("shop/cart"), true);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use dodai_capability::memory;
 use dodai_capability::state::{Get, Store};
+use dodai_core::features::Blocks;
 use dodai_core::snapshot::Resource;
 use dodai_runtime::Settings;
 use serde_json::json;
@@ -29,7 +30,7 @@ async fn keys_are_kept_by_the_strategy_of_the_store() {
         let store: Arc<dyn Store> = Arc::new(memory::State::new(1 << 20));
         let behind = store.clone();
         let world = World::with(all, Settings::default(), |registry| {
-            registry.register("state.given", "v1", Given(store));
+            registry.register("state.given", "v1", Blocks::default(), Given(store));
         })
         .await;
         let save = r#"[{"key":"k","value":1}]"#;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
+use dodai_core::id::Name;
 use dodai_core::snapshot::{App, BulkDelivery, Patience, Resource, RetryPolicy, Subscription};
 use http::StatusCode;
 use serde_json::json;
@@ -140,6 +141,11 @@ async fn dropped_messages_do_not_come_again() {
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_delivered_goes_to_the_dead_letter_topic() {
     let world = subscribed(vec![subscription("/orders", Some("dead"), &[]), dead_letters("/dead")]).await;
+    let known = |namespace: &str, pubsub: &str| {
+        world.runtime.dead_letters(&Name::new(namespace).expect("a name"), pubsub)
+    };
+    assert_eq!(known("shop", "bus"), [("dead".to_owned(), ["t".to_owned()].into())].into());
+    assert!(known("default", "bus").is_empty() && known("shop", "other").is_empty());
     for (status, body, tries) in [(500, "", 4), (404, "", 1), (200, r#"{"status":"DROP"}"#, 1)] {
         let (before, dead) = (world.seen_at("/orders").len(), world.seen_at("/dead").len());
         world.script(move |seen| if seen.path == "/dead" { reply(200, "") } else { reply(status, body) });

@@ -10,11 +10,12 @@ use dodai_capability::fault::{Fault, Kind};
 use dodai_capability::secrets::{self, Features, Values};
 use dodai_capability::state::{self, Delete, Get, Item, Set, Store};
 use dodai_capability::{Answer, Metadata, memory, pubsub};
+use dodai_core::features::Blocks;
 
 pub fn register(registry: &mut Registry) {
-    registry.register("secretstores.test", "v1", Secrets);
-    registry.register("state.flaky", "v1", Flaky(AtomicU32::new(0)));
-    registry.register("pubsub.slow", "v1", Slow);
+    registry.register("secretstores.test", "v1", Blocks::default(), Secrets);
+    registry.register("state.flaky", "v1", Blocks::default(), Flaky(AtomicU32::new(0)));
+    registry.register("pubsub.slow", "v1", Blocks::default(), Slow);
 }
 
 /// A broker that lets members in after its property `delay`, or not at all if `refuses` says why.

@@ -33,8 +33,10 @@ pub async fn inside(base: &Parts, place: &Place, wish: Wish) -> Result<Value, Re
             let opened = broker()?;
             let found = opened.serves.standings().await;
             let found = found.map_err(|error| refused(error.code(), &error))?;
+            let of = base.runtime.dead_letters(&namespace, &place.name);
             let items = found.into_iter().map(|one| TopicGroup {
                 base: None,
+                dead_letters_of: of.get(&one.topic).into_iter().flatten().cloned().collect(),
                 topic: one.topic,
                 group: one.group,
                 pending: one.pending,

@@ -172,20 +172,13 @@ impl seam::Node for Node {
 
     fn state(&self) -> NodeState {
         let status = self.base.status.borrow().clone();
-        let health =
-            |health: dodai_core::status::Health| if health.ready { None } else { Some(health.reason) };
         NodeState {
             applied: status.applied,
             refused: status.refused.map(|refusal| refusal.reason),
             listeners: status.listeners,
             not_open: status.not_open,
-            components: self
-                .base
-                .runtime
-                .health()
-                .into_iter()
-                .map(|(name, one)| (name, health(one)))
-                .collect(),
+            components: self.base.runtime.health(),
+            blocks: self.base.runtime.blocks(),
         }
     }
 

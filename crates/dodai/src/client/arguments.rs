@@ -87,6 +87,12 @@ pub enum Command {
         after_help = "Example:\n  dodai topic list bus\n  dodai topic peek bus dead-letters\n  dodai topic replay bus dead-letters --all --to orders"
     )]
     Topic(super::inside::Topic),
+    /// Look into state stores: keys that an app keeps, and their values.
+    #[command(
+        subcommand,
+        after_help = "Example:\n  dodai state list shop-state --app orders --prefix cart-\n  dodai state get shop-state cart-7 --app orders"
+    )]
+    State(super::inside::State),
     /// List locks that apps hold, and take one away.
     #[command(
         subcommand,

@@ -1,4 +1,5 @@
-//! Commands that look into components and jobs: topics and messages that wait in them, locks, jobs of apps.
+//! Commands that look into components and jobs: keys and values of apps, topics and messages that wait in them, locks,
+//! jobs of apps.
 
 use anyhow::bail;
 use bytes::Bytes;
@@ -48,6 +49,44 @@ pub enum Topic {
         #[arg(long, value_name = "TOPIC")]
         to: String,
     },
+}
+
+/// `dodai state`.
+#[derive(Debug, Subcommand)]
+pub enum State {
+    /// List keys that an app keeps.
+    List {
+        /// Where.
+        #[command(flatten)]
+        shelf: Shelf,
+        /// Only keys that begin so.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        prefix: String,
+    },
+    /// Print the value that an app keeps under a key, of long ones the first 64 KiB.
+    Get {
+        /// Where.
+        #[command(flatten)]
+        shelf: Shelf,
+        /// The key, as the app knows it.
+        key: String,
+    },
+}
+
+/// What one app keeps in a state store.
+#[derive(Args, Debug)]
+pub struct Shelf {
+    /// The state store component.
+    pub store: String,
+    /// The app whose keys they are: `name` or `namespace/name`.
+    #[arg(long)]
+    pub app: String,
+}
+
+impl Shelf {
+    fn path(&self) -> String {
+        format!("/v1/apps/{}/state/{}", app_id(&self.app), encode(&self.store))
+    }
 }
 
 /// `dodai lock`.
@@ -275,6 +314,43 @@ async fn replay(
 
 fn counted(count: usize) -> String {
     if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+}
+
+/// `dodai state`.
+pub async fn state(connection: &Connection, command: &State, output: &Output) -> anyhow::Result<()> {
+    match command {
+        State::List { shelf, prefix } => {
+            let (mut keys, mut after) = (Vec::new(), String::new());
+            loop {
+                let query = format!("?prefix={}&limit={PAGE}{after}", encode(prefix));
+                let mut page = connection.get(&format!("{}{query}", shelf.path())).await?;
+                keys.append(page["keys"].as_array_mut().unwrap_or(&mut Vec::new()));
+                match page["next"].as_str() {
+                    Some(next) => after = format!("&after={}", encode(next)),
+                    None => break,
+                }
+            }
+            let items: Vec<Value> = keys.into_iter().map(|key| json!({ "key": key })).collect();
+            let answer = json!({ "items": items });
+            let nothing = "the app keeps nothing there that begins so";
+            print(&answer, &["KEY"], |item| vec![text(item, "key")], nothing, output);
+        }
+        State::Get { shelf, key } => {
+            let answer = connection.get(&format!("{}/{}", shelf.path(), encode(key))).await?;
+            if output.value(&answer) {
+                return Ok(());
+            }
+            let bytes = answer["bytes"].as_u64().unwrap_or_default();
+            let Some(value) = answer["text"].as_str() else {
+                bail!("the value of `{key}` is {bytes} bytes that are no text");
+            };
+            output.say(value);
+            if value.len() as u64 != bytes {
+                output.warn(&format!("these are the first {} bytes of {bytes}", value.len()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `dodai lock`.

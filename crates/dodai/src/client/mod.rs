@@ -65,6 +65,7 @@ pub async fn run(
         Command::Publish(arguments) => talk::publish(&find()?, &arguments, output).await?,
         Command::Config(arguments) => talk::config(&find()?, &arguments, output).await?,
         Command::Topic(arguments) => inside::topic(&find()?, &arguments, output).await?,
+        Command::State(arguments) => inside::state(&find()?, &arguments, output).await?,
         Command::Lock(arguments) => inside::lock(&find()?, &arguments, output).await?,
         Command::Job(arguments) => inside::job(&find()?, &arguments, output).await?,
         Command::Tap(arguments) => tap::run(&find()?, &arguments, output).await?,

@@ -369,6 +369,8 @@ mod tests {
             ("x", Kind::App, false),
             ("Revision/default/x", Kind::Revision, true),
             ("Revision/default/x", Kind::App, false),
+            ("Component/default/x", Kind::Component, true),
+            ("Component/default/x", Kind::App, false),
         ] {
             assert_eq!(is_about(object, kind, "default", "x"), expect, "{object} {kind}");
         }

@@ -395,10 +395,10 @@ impl seam::Node for Fleet {
             state.not_open.extend(told);
             let named = status.listeners.iter().map(|(name, at)| (format!("{base}: {name}"), *at));
             state.listeners.extend(named);
-            for (name, health) in &status.components {
-                let problem = (!health.ready).then(|| health.reason.clone());
-                state.components.insert(format!("{base}: {name}"), problem);
-            }
+            let told = status.components.iter().map(|(name, one)| (format!("{base}: {name}"), one.clone()));
+            state.components.extend(told);
+            let told = status.blocks.iter().map(|(name, blocks)| (format!("{base}: {name}"), blocks.clone()));
+            state.blocks.extend(told);
         }
         state
     }

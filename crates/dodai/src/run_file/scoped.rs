@@ -66,7 +66,7 @@ impl Scoped {
             found.add(problem);
         }
         let types = component_types();
-        let types: Vec<&str> = types.iter().map(String::as_str).collect();
+        let types: Vec<&str> = types.iter().map(|one| one.kind.as_str()).collect();
         let documents: Vec<Located<Document>> = self.0.values().map(|(one, _)| one.clone()).collect();
         dodai_api::unknown_drivers(&documents, &types).into_iter().for_each(|problem| found.add(problem));
     }

@@ -1,3 +1,5 @@
+use dodai_core::features::Blocks;
+
 use super::*;
 use crate::component::{Context, Registry};
 use crate::memory;
@@ -41,7 +43,7 @@ async fn a_component_with_a_key_stores_no_plain_text() {
     let mut registry = Registry::new();
     let store: Arc<dyn Store> = Arc::new(memory::State::new(1 << 20));
     let behind = store.clone();
-    registry.register("state.in-memory", "v1", Given(store));
+    registry.register("state.in-memory", "v1", Blocks::default(), Given(store));
     let component = registry.open(spec(&[(PRIMARY, "keys", OLD)]), &Context::default()).await.expect("opens");
     let state = component.serves.state.expect("state");
     state.set(Set::new("a", "hunter2")).await.expect("written");
