@@ -109,7 +109,7 @@ describe("what is asked for regularly", () => {
 const point = (second: number, calls: number, errors = 0, p50 = 0, p99 = 0): Point => [second, calls, errors, p50, p99, 0, 0, 1000];
 
 describe("traffic", () => {
-  const traffic: Traffic = { known: true, silent: [], sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [], revisions: [] };
+  const traffic: Traffic = { known: true, silent: [], sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [], revisions: [], bases: [] };
   it("moves on with each beat, once", () => {
     const beat = { second: 111, apps: { "default/web": point(111, 3), "default/new": point(111, 1) } } as unknown as Beat;
     const next = append(traffic, beat, 10);
