@@ -36,6 +36,22 @@ export type Base = {
   since_ms: number;
 };
 
+/** Calls from one base to another, or within it, over a range. */
+export type BaseEdge = {
+  /** Calls that ended. */
+  calls: number;
+  /** Those of them that ended in an error. */
+  errors: number;
+  /** Where they began: at a gateway or with an app there. */
+  from: string;
+  /** Half of them took at most so long, in microseconds. */
+  p50_us: number;
+  /** All but one in a hundred took at most so long, in microseconds. */
+  p99_us: number;
+  /** Where the instance is that answered; empty if that is outside of the mesh. */
+  to: string;
+};
+
 /** Every base that was seen. */
 export type Bases = {
   /** By name. */
@@ -744,6 +760,8 @@ export type Restarted = {
 
 /** A revision over a range. */
 export type RevisionSum = {
+  /** Its app, `namespace/name`. */
+  app: string;
   /** Calls that ended. */
   calls: number;
   /** Those of them that ended in an error. */
@@ -973,13 +991,15 @@ export type Topics = {
 export type Traffic = {
   /** The points of each app. */
   apps: Record<string, Point[]>;
+  /** The same calls by the base where they began and the one that answered; empty where one app was asked for. */
+  bases: BaseEdge[];
   /** Who called whom. */
   edges: Edge[];
   /** False on a server to which no base has told yet what it measures: then nothing is known, rather than that there were none. */
   known: boolean;
   /** The part of the past that this is about. */
   range: Range;
-  /** What each revision of the app that was asked for answered; empty where none was named. */
+  /** What each revision answered, of all apps or of the one that was asked for. */
   revisions: RevisionSum[];
   /** Bases that are connected and do not say what they measure, so that it is missing here. */
   silent: string[];

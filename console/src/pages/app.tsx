@@ -16,9 +16,11 @@ import { isMoving, sharesOf } from "../shares";
 
 const Configuration = lazy(() => import("./configuration").then((page) => ({ default: page.Configuration })));
 
+const Routes = lazy(() => import("./routes").then((page) => ({ default: page.Routes })));
+
 const Shares = lazy(() => import("./shares").then((page) => ({ default: page.Shares })));
 
-const TABS = ["overview", "instances", "revisions", "logs", "configuration"] as const;
+const TABS = ["overview", "instances", "revisions", "routes", "logs", "configuration"] as const;
 
 const RATE: Line[] = [
   { label: "calls/s", colour: "--series-1", value: (point, step) => perSecond(point[1], point, step), fill: true },
@@ -87,6 +89,8 @@ function Tab({ app, tab }: { app: App; tab: string }) {
       return <Instances app={app} />;
     case "revisions":
       return <Revisions app={app} />;
+    case "routes":
+      return <Around app={app} />;
     case "logs":
       return <Logs namespace={app.namespace} name={app.name} instances={app.instances.map((one) => one.id)} />;
     case "configuration":
@@ -139,6 +143,21 @@ function Overview({ app }: { app: App }) {
       )}
       <Instances app={app} />
     </div>
+  );
+}
+
+/** The routes of an app, and what it was seen to call. */
+function Around({ app }: { app: App }) {
+  const [seconds] = useRange();
+  const traffic = useTraffic(seconds, app.id);
+  const edges = traffic?.edges.filter((edge) => edge.caller === app.id);
+  return (
+    <Suspense fallback={<div className="empty">{t("Loading…")}</div>}>
+      <Routes app={app} edges={edges}>
+        <NotCounted traffic={traffic} />
+        {traffic?.known !== false && <Edges title={t("Calls, as seen in traffic")} edges={edges} other="app" app={app.id} range={lengthOf(traffic?.range, seconds)} />}
+      </Routes>
+    </Suspense>
   );
 }
 
@@ -324,7 +343,9 @@ function Revisions({ app }: { app: App }) {
         </div>
       )}
       {revisions.length === 0 ? (
-        <Empty title={t("No revisions yet")} />
+        <Empty title={t("No revisions yet")} command={`dodai describe app/${quoted(app.name)}${inNamespace(app.namespace)}`}>
+          {t("One is made once the app can run. To see what is missing:")}
+        </Empty>
       ) : (
         <div className="scroll-x">
           <table>

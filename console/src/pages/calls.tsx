@@ -41,13 +41,16 @@ function useFilters(): [Filters, (name: keyof Filters, value: string) => void] {
   return [{ app, caller, route, status, path, slower, header, errors: errors === "true" }, (name, value) => set[name](value)];
 }
 
+/** A rule of the default namespace needs no word of that, as an app does not. */
+const ruleOf = (route: string) => (route.split("/").length === 2 ? `default/${route}` : route);
+
 export function asked(filters: Filters): Asked<"calls"> {
   const slower = Number.parseFloat(filters.slower);
   const app = filters.app && !filters.app.includes("/") ? `default/${filters.app}` : filters.app;
   return {
     ...(app ? { app } : {}),
     ...(filters.caller ? { caller: filters.caller } : {}),
-    ...(filters.route ? { route: filters.route } : {}),
+    ...(filters.route ? { route: ruleOf(filters.route) } : {}),
     ...(filters.status ? { status: filters.status } : {}),
     ...(filters.path ? { path: filters.path } : {}),
     ...(filters.header ? { header: filters.header } : {}),
@@ -60,7 +63,7 @@ export function command(filters: Filters): string {
   const flags = [
     filters.app && quoted(short(filters.app)),
     filters.caller && `--caller ${quoted(filters.caller)}`,
-    filters.route && `--route ${quoted(filters.route)}`,
+    filters.route && `--route ${quoted(ruleOf(filters.route))}`,
     filters.status && `--status ${quoted(filters.status)}`,
     filters.path && `--path ${quoted(filters.path)}`,
     Number.parseFloat(filters.slower) > 0 && `--slower-than ${Number.parseFloat(filters.slower)}ms`,

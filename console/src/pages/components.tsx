@@ -2,12 +2,13 @@
 import { useId, useState } from "react";
 import { ask, type Refused } from "../api/client";
 import { useApi } from "../api/live";
-import type { Component } from "../api/schema";
+import type { Component, Document } from "../api/schema";
 import { appPath } from "../apps";
-import { bytes, configuring, posted, publishing, shelved, short, typeOf } from "../format";
+import { applied, bytes, configuring, posted, publishing, shelved, short, typeOf } from "../format";
 import { Badge, Cli, Confirm, Dot, Empty, Failure, Head, Panel, toast, usePages, Waiting } from "../parts/basic";
 import { A, useField } from "../route";
 import { t } from "../text/text";
+import { toYaml } from "../yaml";
 import { Matrix } from "./capabilities";
 import { Locks, Topics } from "./inside";
 
@@ -203,6 +204,18 @@ export function listenersOf(one: Component, subscriptions: Record<string, string
   });
 }
 
+/** A subscription of an app, to begin with. */
+const listening = (one: Component, topic: string, app: Document | undefined) =>
+  applied(
+    toYaml({
+      apiVersion: "dapr.io/v2alpha1",
+      kind: "Subscription",
+      metadata: { name: `${one.name}-example`, namespace: one.namespace },
+      spec: { pubsubname: one.name, topic, routes: { default: "/events" } },
+      ...(app ? { scopes: [String(app.metadata.name)] } : {}),
+    }),
+  );
+
 function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) {
   const [topic, setTopic] = useState("");
   const [data, setData] = useState('{"hello": "world"}');
@@ -216,6 +229,7 @@ function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) 
   };
   const goes = (apps: string[]) => (apps.length ? t("{topic} of {name} goes to {apps}.", { topic, name: one.name, apps: apps.map(short).join(", ") }) : t("Nobody listens to this topic now."));
   const topics = useId();
+  const apps = useApi("documents", listeners.length === 0 ? { kind: "App" } : null, ["documents"]);
   const hit = [...new Set(listeners.filter((listener) => listener.topic === topic).map((listener) => listener.app))];
   return (
     <div className="columns">
@@ -259,7 +273,9 @@ function Publish({ one, listeners }: { one: Component; listeners: Listener[] }) 
     </Panel>
     <Panel title={t("Who listens")} flush>
       {listeners.length === 0 ? (
-        <Empty title={t("Nobody listens")}>{t("What is published waits, as far as the component keeps it.")}</Empty>
+        <Empty title={t("Nobody listens")} command={listening(one, topic || "orders", apps.value?.items.find((app) => (app.metadata.namespace ?? "default") === one.namespace))}>
+          {t("What is published waits, as far as the component keeps it. To bring a topic to an app:")}
+        </Empty>
       ) : (
         <ul className="list">
           {listeners.map((listener) => (

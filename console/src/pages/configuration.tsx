@@ -3,7 +3,7 @@ import { useState } from "react";
 import { useApi } from "../api/live";
 import type { Document } from "../api/schema";
 import type { App } from "../apps";
-import { inNamespace, quoted } from "../format";
+import { applied, inNamespace, quoted, short } from "../format";
 import { Cli, Empty, Panel, Waiting } from "../parts/basic";
 import { Difference } from "../parts/difference";
 import { A } from "../route";
@@ -18,7 +18,7 @@ interface Reference {
   name?: string;
 }
 
-/** Whether a document names an app: as a target, a backend, or a scope. */
+/** Whether a document names an app: as a target, a backend, what its calls are for, or a scope. */
 export function isAbout(document: Document, app: App): boolean {
   if ((document.metadata.namespace ?? "default") !== app.namespace) return false;
   let found = document.metadata.name === app.name && document.kind === "Service";
@@ -27,7 +27,8 @@ export function isAbout(document: Document, app: App): boolean {
       for (const one of value) walk(one, field);
     } else if (typeof value === "object" && value !== null) {
       const { kind, name } = value as Reference;
-      if ((field === "targetRefs" || field === "backendRefs") && name === app.name && (!kind || kind === "App" || kind === "Service")) found = true;
+      const isApp = kind === "App" || kind === "Service" || (!kind && field !== "parentRefs");
+      if ((field === "targetRefs" || field === "backendRefs" || field === "parentRefs") && name === app.name && isApp) found = true;
       for (const [inner, one] of Object.entries(value)) walk(one, inner);
     } else if (field === "scopes" && value === app.name) found = true;
   };
@@ -36,13 +37,26 @@ export function isAbout(document: Document, app: App): boolean {
   return found;
 }
 
+/** A policy for an app, to begin with. */
+const example = (app: App) =>
+  applied(
+    toYaml({
+      apiVersion: "dodai.dev/v1",
+      kind: "Policy",
+      metadata: { name: `${app.name}-example`, namespace: app.namespace },
+      spec: { targetRefs: [{ kind: "App", name: app.name }], timeouts: { request: "3s" } },
+    }),
+  );
+
 function About({ app }: { app: App }) {
   const kinds = KINDS.map((kind) => useApi("documents", { kind, namespace: app.namespace }, ["documents"]));
   const found = kinds.flatMap((got) => got.value?.items ?? []).filter((document) => isAbout(document, app));
   return (
     <Panel title={t("Documents about it")} flush>
       {found.length === 0 ? (
-        <Empty title={t("No route, policy or subscription names it")} />
+        <Empty title={t("No route, policy or subscription names it")} command={example(app)}>
+          {t("To hold calls to it to a time:")}
+        </Empty>
       ) : (
         <ul className="list">
           {found.map((document) => (
@@ -64,7 +78,14 @@ function Revisions({ app }: { app: App }) {
   const revisions = documents.value ? ownRevisions(app, documents.value.items) : [];
   const [chosen, setChosen] = useState<[string, string] | null>(null);
   if (!documents.value) return <Waiting error={documents.error} />;
-  if (revisions.length < 2) return <Empty title={t("There is one revision; the next one is compared with it here")} />;
+  if (revisions.length < 2) {
+    const next = app.shape === "module" ? `dodai deploy ${quoted(short(app.id))} app.wasm --wait` : "dodai apply -f dodai.yaml";
+    return (
+      <Empty title={t("There is one revision; the next one is compared with it here")} command={next}>
+        {t(app.shape === "module" ? "A module that is deployed is the next one:" : "A change of its document is the next one:")}
+      </Empty>
+    );
+  }
   const ids = revisions.map((one) => (one.spec as { id: string }).id);
   const [from, to] = chosen ?? [ids[1] ?? "", ids[0] ?? ""];
   const text = (id: string) => {

@@ -215,7 +215,9 @@ function Lately() {
   return (
     <Panel title={t("What changed lately")} actions={<Cli text="dodai events -f" />} flush>
       {events.length === 0 ? (
-        <Empty title={t("Nothing yet")} />
+        <Empty title={t("Nothing yet")} command="dodai events -f">
+          {t("What happens from now on is told here, and in a terminal:")}
+        </Empty>
       ) : (
         <ul className="list">
           {events.map((event) => (

@@ -2,117 +2,85 @@
 // it. The table beside it says the same to those who do not see it or use the keyboard.
 import { useEffect, useMemo, useRef, useState } from "react";
 import { useTraffic } from "../api/live";
-import type { Edge } from "../api/schema";
-import { type App, appPath, lengthOf, useApps } from "../apps";
-import { duration, percent, quoted, rate, short } from "../format";
+import { type App, lengthOf, useApps } from "../apps";
+import { duration, percent, rate } from "../format";
 import { NotCounted } from "./home";
 import { Cli, Dot, Empty, Head, Pages, Panel, RangePicker, Waiting } from "../parts/basic";
 import { Icon } from "../parts/icon";
 import { Samples } from "../parts/samples";
-import { type Hit, Scene, type SceneEdge, type SceneNode } from "../parts/scene";
+import { type Hit, Scene } from "../parts/scene";
 import { A, useField, useRange } from "../route";
 import { useIsDark } from "../settings";
-import { t } from "../text/text";
+import { type Key, t } from "../text/text";
+import { type By, byApp, byBase, byRevision, type Graph, nameOf, type Row, trial } from "../topology";
 
-type By = "app" | "base";
-
-interface Graph {
-  nodes: SceneNode[];
-  edges: SceneEdge[];
-}
-
-/** What a node is called that is no app: who is outside, the base itself, and calls that no route took. */
-function nameOf(id: string): string {
-  if (id === "outside") return t("Outside");
-  if (id === "base") return t("The base");
-  return id === "" ? t("No route") : short(id);
-}
-
-/** The graph of apps with the calls between them. */
-export function graphOf(apps: readonly App[], measured: readonly Edge[], seconds: number): Graph {
-  const known = new Map(apps.map((app) => [app.id, app]));
-  const edges = measured.map(({ caller, app, calls, errors }): SceneEdge => ({ from: caller, to: app, rate: calls / seconds, errors: errors / Math.max(1, calls) }));
-  const ids = new Set([...known.keys(), ...edges.flatMap((edge) => [edge.from, edge.to])]);
-  const incoming = new Map<string, number>();
-  for (const edge of edges) incoming.set(edge.to, (incoming.get(edge.to) ?? 0) + edge.rate);
-  const nodes = [...ids].map((id): SceneNode => {
-    const calls = incoming.get(id);
-    return { id, label: nameOf(id), note: calls === undefined ? "" : `${rate(calls)}/s`, tone: known.get(id)?.tone ?? "plain" };
-  });
-  return { nodes, edges };
-}
-
-const onBase = (base: string) => `base ${base}`;
-
-/** Which base has instances of which app. Calls are not counted by base, so none are drawn. */
-export function placesOf(apps: readonly App[]): Graph {
-  const edges = new Map<string, SceneEdge>();
-  for (const app of apps) {
-    for (const { base } of app.instances) edges.set(`${base} ${app.id}`, { from: onBase(base), to: app.id, rate: 0, errors: 0 });
-  }
-  const bases = new Set(apps.flatMap((app) => app.instances.map((one) => one.base)));
-  const nodes = [
-    ...[...bases].map((base): SceneNode => ({ id: onBase(base), label: base, note: t("Base"), tone: "plain" })),
-    ...apps.map((app): SceneNode => ({ id: app.id, label: nameOf(app.id), note: "", tone: app.tone })),
-  ];
-  return { nodes, edges: [...edges.values()] };
-}
-
-/** A graph of so many nodes, to see how the page bears it: `?try=1000`. */
-export function trial(count: number): Graph {
-  const nodes = Array.from({ length: count }, (_, at): SceneNode => ({ id: `app-${at}`, label: `app-${at}`, note: "12/s", tone: at % 41 ? "good" : "warn" }));
-  const edges: SceneEdge[] = [];
-  for (let at = 1; at < count; at += 1) {
-    edges.push({ from: `app-${Math.floor((at - 1) / 3)}`, to: `app-${at}`, rate: 1 + (at % 50), errors: at % 97 ? 0 : 0.1 });
-    if (at % 2) edges.push({ from: `app-${Math.floor(at / 7)}`, to: `app-${at}`, rate: at % 9, errors: 0 });
-  }
-  return { nodes, edges };
-}
+/** What can be chosen, and what is then drawn. */
+const VIEWS: Record<By, { name: Key; drawn: Key }> = {
+  app: { name: "App", drawn: "Lines are calls of one app to another." },
+  revision: { name: "Revision", drawn: "Lines lead from callers to apps, and from apps to the revisions that answered. Which revision a caller's calls reached is not counted." },
+  base: { name: "Base", drawn: "Lines are calls that began at one base and were answered on another or the same; dashed ones lead to the apps that run there." },
+};
 
 export function Topology() {
   const { apps, error } = useApps();
   const [seconds] = useRange();
   const traffic = useTraffic(seconds);
   const lasted = lengthOf(traffic?.range, seconds);
-  const [by, setBy] = useField("by", "app");
+  const [asked, setBy] = useField("by", "app");
+  const by: By = asked === "revision" || asked === "base" ? asked : "app";
   const [tried] = useField("try");
   const [chosen, setChosen] = useState<Hit>(null);
   const graph = useMemo(() => {
     const count = Math.min(5000, Number.parseInt(tried, 10));
     if (count > 0) return trial(count);
-    return by === "base" ? placesOf(apps ?? []) : graphOf(apps ?? [], traffic?.edges ?? [], lasted);
+    if (by === "base") return byBase(apps ?? [], traffic?.bases ?? [], lasted);
+    if (by === "revision") return byRevision(apps ?? [], traffic?.edges ?? [], traffic?.revisions ?? [], lasted);
+    return byApp(apps ?? [], traffic?.edges ?? [], lasted);
   }, [apps, traffic, lasted, by, tried]);
   if (!apps) return <Waiting error={error} />;
-  const names: [By, string][] = [
-    ["app", t("App")],
-    ["base", t("Where apps run")],
-  ];
+  const calls = graph.edges.filter((edge) => edge.rate > 0).length;
   return (
     <>
-      <Head title={t("Topology")} sub={by === "base" ? t("Which base has instances of which app") : t("{nodes} nodes, {edges} edges with calls", { nodes: graph.nodes.length, edges: graph.edges.length })}>
+      <Head
+        title={t("Topology")}
+        sub={
+          <>
+            <div>{t("{nodes} nodes, {edges} edges with calls", { nodes: graph.nodes.length, edges: calls })}</div>
+            <div>{t(VIEWS[by].drawn)}</div>
+          </>
+        }
+      >
         <div className="segments" role="group" aria-label={t("Nodes are")}>
-          {names.map(([name, label]) => (
-            <button key={name} type="button" aria-pressed={by === name} onClick={() => setBy(name)}>
-              {label}
+          {(Object.keys(VIEWS) as By[]).map((name) => (
+            <button
+              key={name}
+              type="button"
+              aria-pressed={by === name}
+              onClick={() => {
+                setBy(name);
+                setChosen(null);
+              }}
+            >
+              {t(VIEWS[name].name)}
             </button>
           ))}
         </div>
         <RangePicker />
         <Cli text="dodai tap --tree" />
       </Head>
-      {by !== "base" && <NotCounted traffic={traffic} />}
+      <NotCounted traffic={traffic} />
       <Panel flush>
         {graph.nodes.length === 0 ? (
           <Empty title={t("No apps yet")} command="dodai up" />
         ) : (
           <div className="topology">
             <Drawing graph={graph} chosen={chosen} choose={setChosen} />
-            {chosen && <Card hit={chosen} graph={graph} apps={apps} edges={traffic?.edges ?? []} counted={by !== "base"} choose={setChosen} />}
+            {chosen && <Card hit={chosen} graph={graph} apps={apps} choose={setChosen} />}
             <div className="hint">{t("Drag to move, wheel to zoom, click for figures")}</div>
           </div>
         )}
       </Panel>
-      {by !== "base" && !tried && <Table graph={graph} edges={traffic?.edges ?? []} seconds={lasted} choose={setChosen} />}
+      <Table graph={graph} seconds={lasted} choose={setChosen} />
     </>
   );
 }
@@ -177,63 +145,67 @@ interface CardProps {
   hit: NonNullable<Hit>;
   graph: Graph;
   apps: App[];
-  edges: Edge[];
-  /** Whether edges are calls. */
-  counted: boolean;
   choose: (hit: Hit) => void;
 }
 
-function Card({ hit, graph, apps, edges, counted, choose }: CardProps) {
+const labelOf = (graph: Graph, id: string) => graph.nodes.find((one) => one.id === id)?.label ?? nameOf(id);
+
+function Card({ hit, graph, apps, choose }: CardProps) {
   const close = (
     <button type="button" className="button quiet icon" onClick={() => choose(null)} aria-label={t("Close")}>
       <Icon name="close" />
     </button>
   );
-  if ("edge" in hit && !counted) return null;
   if ("edge" in hit) {
-    const now = graph.edges.find((edge) => edge.from === hit.edge.from && edge.to === hit.edge.to) ?? hit.edge;
-    const [caller, app] = [now.from, now.to];
-    const measured = edges.find((edge) => edge.caller === caller && edge.app === app);
+    const { from, to } = hit.edge;
+    const now = graph.edges.find((edge) => edge.from === from && edge.to === to) ?? hit.edge;
+    const row = graph.rows.find((one) => one.from === from && one.to === to);
     return (
       <div className="card fade">
-        <Panel title={`${nameOf(caller)} → ${nameOf(app)}`} actions={close}>
+        <Panel title={`${labelOf(graph, from)} → ${labelOf(graph, to)}`} actions={close}>
           <div className="stack">
             <dl className="definition">
               <dt>{t("calls/s")}</dt>
               <dd className="num">{rate(now.rate)}</dd>
               <dt>{t("errors")}</dt>
               <dd className="num">{percent(now.errors)}</dd>
-              {measured && (
+              {row && (
                 <>
                   <dt>p50</dt>
-                  <dd className="num">{duration(measured.p50_us)}</dd>
+                  <dd className="num">{duration(row.p50_us)}</dd>
                   <dt>p99</dt>
-                  <dd className="num">{duration(measured.p99_us)}</dd>
+                  <dd className="num">{duration(row.p99_us)}</dd>
                 </>
               )}
             </dl>
-            <Samples key={`${caller} ${app}`} caller={caller} app={app} />
-            <div className="row wrap">
-              <A className="button small" to={`/calls?${app.includes("/") ? `app=${encodeURIComponent(app)}&` : ""}caller=${encodeURIComponent(caller)}`}>
-                {t("All of them")}
-              </A>
-              <Cli text={`dodai tap${app.includes("/") ? ` ${quoted(short(app))}` : ""} --caller ${quoted(caller)}`} />
-            </div>
+            {row ? (
+              <>
+                <Samples key={`${from} ${to}`} asked={row.asked} isOf={row.isOf} />
+                <div className="row wrap">
+                  <A className="button small" to={row.page}>
+                    {t("All of them")}
+                  </A>
+                  <Cli text={row.command} />
+                </div>
+              </>
+            ) : (
+              <div className="dim">{t("No calls in this time")}</div>
+            )}
           </div>
         </Panel>
       </div>
     );
   }
   const id = hit.node;
-  const name = (node: string) => graph.nodes.find((one) => one.id === node)?.label ?? nameOf(node);
   const app = apps.find((one) => one.id === id);
+  const page = graph.pages.get(id);
   return (
     <div className="card fade">
       <Panel
         title={
           <span className="row">
-            <Dot tone={app?.tone ?? "plain"} />
-            {name(id)}
+            <Dot tone={graph.nodes.find((one) => one.id === id)?.tone ?? "plain"} />
+            {labelOf(graph, id)}
           </span>
         }
         actions={close}
@@ -242,24 +214,21 @@ function Card({ hit, graph, apps, edges, counted, choose }: CardProps) {
           {app?.reason && <div className="dim">{app.reason}</div>}
           <ul>
             {graph.edges
-              .filter((edge) => edge.from === hit.node || edge.to === hit.node)
-              .map((edge) => (
-                <li key={`${edge.from} ${edge.to}`}>
-                  {counted ? (
-                    <button type="button" className="button quiet small" onClick={() => choose({ edge })}>
-                      {name(edge.from)} → {name(edge.to)}
-                      <span className="num">{rate(edge.rate)}/s</span>
+              .filter((edge) => edge.from === id || edge.to === id)
+              .map((edge) => {
+                const other = edge.from === id ? edge.to : edge.from;
+                return (
+                  <li key={`${edge.from} ${edge.to}`}>
+                    <button type="button" className="button quiet small" onClick={() => choose(edge.dashed ? { node: other } : { edge })}>
+                      {edge.dashed ? labelOf(graph, other) : `${labelOf(graph, edge.from)} → ${labelOf(graph, edge.to)}`}
+                      {!edge.dashed && <span className="num">{rate(edge.rate)}/s</span>}
                     </button>
-                  ) : (
-                    <button type="button" className="button quiet small" onClick={() => choose({ node: edge.from === id ? edge.to : edge.from })}>
-                      {name(edge.from === id ? edge.to : edge.from)}
-                    </button>
-                  )}
-                </li>
-              ))}
+                  </li>
+                );
+              })}
           </ul>
-          {app && (
-            <A className="button small" to={appPath(app.id)}>
+          {page && (
+            <A className="button small" to={page}>
               {t("Its page")}
             </A>
           )}
@@ -272,18 +241,18 @@ function Card({ hit, graph, apps, edges, counted, choose }: CardProps) {
 /** Edges in one table. */
 const PAGE = 200;
 
-function Table({ graph, edges, seconds, choose }: { graph: Graph; edges: Edge[]; seconds: number; choose: (hit: Hit) => void }) {
+function Table({ graph, seconds, choose }: { graph: Graph; seconds: number; choose: (hit: Hit) => void }) {
   const [asked, setPage] = useState(0);
-  const last = Math.max(0, Math.ceil(edges.length / PAGE) - 1);
+  const last = Math.max(0, Math.ceil(graph.rows.length / PAGE) - 1);
   const page = Math.min(asked, last);
-  const chosen = (edge: Edge) => {
-    const found = graph.edges.find((one) => one.from === edge.caller && one.to === edge.app);
+  const chosen = ({ from, to }: Row) => {
+    const found = graph.edges.find((one) => one.from === from && one.to === to);
     if (!found) return;
     choose({ edge: found });
     // The figures are beside the drawing, which may be out of sight.
     requestAnimationFrame(() => document.querySelector(".topology .card")?.scrollIntoView({ block: "center" }));
   };
-  if (graph.edges.length === 0) return null;
+  if (graph.rows.length === 0) return null;
   return (
     <div style={{ marginTop: 16 }}>
       <Panel title={t("Edges")} flush>
@@ -299,23 +268,26 @@ function Table({ graph, edges, seconds, choose }: { graph: Graph; edges: Edge[];
             </tr>
           </thead>
           <tbody>
-            {[...edges]
+            {[...graph.rows]
               .sort((a, b) => b.calls - a.calls)
               .slice(page * PAGE, (page + 1) * PAGE)
-              .map((edge) => (
-                <tr key={`${edge.caller} ${edge.app}`}>
-                  <td>{nameOf(edge.caller)}</td>
-                  <td>
-                    <button type="button" className="button quiet small" onClick={() => chosen(edge)} aria-label={t("Calls of {caller} to {app}", { caller: nameOf(edge.caller), app: nameOf(edge.app) })}>
-                      {nameOf(edge.app)}
-                    </button>
-                  </td>
-                  <td className="right num">{rate(edge.calls / seconds)}</td>
-                  <td className="right num">{percent(edge.errors / Math.max(1, edge.calls))}</td>
-                  <td className="right num">{duration(edge.p50_us)}</td>
-                  <td className="right num">{duration(edge.p99_us)}</td>
-                </tr>
-              ))}
+              .map((row) => {
+                const [caller, app] = [labelOf(graph, row.from), labelOf(graph, row.to)];
+                return (
+                  <tr key={`${row.from} ${row.to}`}>
+                    <td>{caller}</td>
+                    <td>
+                      <button type="button" className="button quiet small" onClick={() => chosen(row)} aria-label={t("Calls of {caller} to {app}", { caller, app })}>
+                        {app}
+                      </button>
+                    </td>
+                    <td className="right num">{rate(row.calls / seconds)}</td>
+                    <td className="right num">{percent(row.errors / Math.max(1, row.calls))}</td>
+                    <td className="right num">{duration(row.p50_us)}</td>
+                    <td className="right num">{duration(row.p99_us)}</td>
+                  </tr>
+                );
+              })}
           </tbody>
         </table>
         <Pages back={page > 0 ? () => setPage(page - 1) : null} more={page < last ? () => setPage(page + 1) : null} />

@@ -1,5 +1,5 @@
 // The small parts that every page is made of.
-import { type ReactNode, useEffect, useId, useRef, useState } from "react";
+import { type ReactNode, useEffect, useId, useLayoutEffect, useRef, useState } from "react";
 import type { Refused } from "../api/client";
 import type { Phase } from "../api/schema";
 import { ranges, type RangeName, useRange } from "../route";
@@ -206,7 +206,8 @@ interface DialogProps {
 export function Dialog({ title, wide, onClose, children }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const id = useId();
-  useEffect(() => {
+  // Closed while it is still in the page, it gives the focus back to where it was.
+  useLayoutEffect(() => {
     const open = dialog.current;
     open?.showModal();
     return () => open?.close();

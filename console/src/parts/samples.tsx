@@ -1,9 +1,9 @@
-// The last calls of one caller to one app, as they end: what an edge is made of.
-import { useEffect, useState } from "react";
-import { address } from "../api/client";
+// The last calls of an edge, as they end: what it is made of.
+import { useEffect, useRef, useState } from "react";
+import { address, type Asked } from "../api/client";
 import type { Call } from "../api/schema";
 import { follow } from "../api/stream";
-import { callKey, isOfEdge, readTold, toneOfCall } from "../calls";
+import { callKey, readTold, toneOfCall } from "../calls";
 import { clock, duration } from "../format";
 import { t } from "../text/text";
 import { Badge } from "./basic";
@@ -11,17 +11,27 @@ import { Badge } from "./basic";
 const MOST = 6;
 const DRAW_MS = 500;
 
-export function Samples({ caller, app }: { caller: string; app: string }) {
+interface SamplesProps {
+  /** What the server is asked for, and which of that are of the edge. */
+  asked: Asked<"calls">;
+  isOf: (call: Call) => boolean;
+}
+
+export function Samples({ asked, isOf }: SamplesProps) {
   const [calls, setCalls] = useState<Call[]>([]);
+  const url = address("calls", asked);
+  // It is made anew with each figure.
+  const wanted = useRef(isOf);
+  wanted.current = isOf;
   useEffect(() => {
     let fresh: Call[] = [];
     const stop = follow({
-      url: address("calls", { caller, ...(app.includes("/") ? { app } : {}) }),
+      url,
       onState: () => undefined,
       onMessage: (message) =>
         readTold(message.data, {
           call: (call) => {
-            if (isOfEdge(call, caller, app)) fresh = [call, ...fresh].slice(0, MOST);
+            if (wanted.current(call)) fresh = [call, ...fresh].slice(0, MOST);
           },
         }),
     });
@@ -34,7 +44,7 @@ export function Samples({ caller, app }: { caller: string; app: string }) {
       stop();
       clearInterval(timer);
     };
-  }, [caller, app]);
+  }, [url]);
   if (calls.length === 0) return <div className="dim">{t("Waiting for calls…")}</div>;
   return (
     <ul className="samples" aria-label={t("Calls of this edge, newest first")}>

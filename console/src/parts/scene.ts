@@ -15,13 +15,18 @@ export interface SceneEdge {
   rate: number;
   /** The share of errors. */
   errors: number;
+  /** No calls: one is the place of the other. */
+  dashed?: boolean;
 }
 
 export type Hit = { node: string } | { edge: SceneEdge } | null;
 
 const WIDTH = 150;
 const HEIGHT = 42;
+/** Half the width of an edge from a node to itself. */
+const LOOP = 28;
 const NEAR_PX = 7;
+const DASHES = [4, 5];
 const ZOOM = { least: 0.08, most: 2.5 };
 
 interface Colours {
@@ -74,8 +79,9 @@ export class Scene {
   private gone = false;
   private chosen: Hit = null;
   private readonly still = matchMedia("(prefers-reduced-motion: reduce)");
-  /** Frames drawn, for those who measure. */
+  /** Frames drawn, and what the last one had: for those who measure. */
   frames = 0;
+  drawn = { labels: 0, dots: 0 };
 
   constructor(private readonly canvas: HTMLCanvasElement) {
     this.draw = this.draw.bind(this);
@@ -151,7 +157,7 @@ export class Scene {
     }
     const near = NEAR_PX / this.view.zoom;
     for (const edge of this.edges) {
-      const curve = this.curve(edge);
+      const curve = edge.dashed ? null : this.curve(edge);
       if (!curve) continue;
       for (let u = 0.05; u < 1; u += 0.05) {
         const [cx, cy] = at(curve, u);
@@ -164,6 +170,11 @@ export class Scene {
   private curve(edge: SceneEdge): Curve | null {
     const [from, to] = [this.places.get(edge.from), this.places.get(edge.to)];
     if (!from || !to) return null;
+    if (edge.from === edge.to) {
+      // From its top and back to it.
+      const [x, y] = [from.x, from.y - HEIGHT / 2];
+      return [x - LOOP, y, x - LOOP, y - 60, x + LOOP, y - 60, x + LOOP, y];
+    }
     const forward = to.x > from.x;
     const [x0, x3] = forward ? [from.x + WIDTH / 2, to.x - WIDTH / 2] : [from.x, to.x];
     const [y0, y3] = forward ? [from.y, to.y] : [from.y - HEIGHT / 2, to.y - HEIGHT / 2];
@@ -184,6 +195,7 @@ export class Scene {
   private draw(now: number) {
     this.frame = 0;
     this.frames += 1;
+    this.drawn = { labels: 0, dots: 0 };
     const { canvas, view } = this;
     const context = canvas.getContext("2d");
     if (!context) return;
@@ -227,14 +239,17 @@ export class Scene {
       // However small all of it is, a line can be seen.
       context.lineWidth = Math.max(Math.min(6, 1 + Math.log10(1 + edge.rate) * 1.2) * (isChosen ? 1.8 : 1), 0.5 / view.zoom);
       context.strokeStyle = edge.errors > 0.01 ? c.bad : isChosen ? c.accent : c.strong;
+      context.setLineDash(edge.dashed ? DASHES : []);
       context.stroke();
     }
+    context.setLineDash([]);
     if (!dots) return false;
     for (const [edge, curve] of shown) {
       if (edge.rate <= 0) continue;
       moves = true;
       const count = Math.min(4, 1 + Math.floor(Math.log10(1 + edge.rate)));
       context.fillStyle = edge.errors > 0.01 ? c.bad : c.accent;
+      this.drawn.dots += count;
       for (let dot = 0; dot < count; dot += 1) {
         const [x, y] = at(curve, ((now / 2200 + dot / count) % 1 + 1) % 1);
         context.fillRect(x - 2, y - 2, 4, 4);
@@ -246,14 +261,18 @@ export class Scene {
   private drawNodes(context: CanvasRenderingContext2D, left: number, right: number, top: number, bottom: number) {
     const { colours: c, view } = this;
     const texts = view.zoom > 0.35;
+    const shown: [SceneNode, number, number][] = [];
     for (const node of this.nodes) {
       const place = this.places.get(node.id);
       if (!place) continue;
       const { x, y } = place;
       if (x + WIDTH / 2 < left || x - WIDTH / 2 > right || y + HEIGHT / 2 < top || y - HEIGHT / 2 > bottom) continue;
+      shown.push([node, x - WIDTH / 2, y]);
+    }
+    for (const [node, x, y] of shown) {
       const isChosen = this.chosen !== null && "node" in this.chosen && this.chosen.node === node.id;
       context.beginPath();
-      context.roundRect(x - WIDTH / 2, y - HEIGHT / 2, WIDTH, HEIGHT, 8);
+      context.roundRect(x, y - HEIGHT / 2, WIDTH, HEIGHT, 8);
       // From far away a node is its state.
       context.fillStyle = texts ? c.panel : node.tone === "plain" ? c.strong : c[node.tone];
       context.fill();
@@ -263,15 +282,18 @@ export class Scene {
       if (!texts) continue;
       context.fillStyle = node.tone === "plain" ? c.strong : c[node.tone];
       context.beginPath();
-      context.arc(x - WIDTH / 2 + 14, y, 4, 0, Math.PI * 2);
+      context.arc(x + 14, y, 4, 0, Math.PI * 2);
       context.fill();
-      context.fillStyle = c.text;
-      context.font = "600 13px system-ui, sans-serif";
-      context.fillText(clipped(node.label, 15), x - WIDTH / 2 + 26, y - 2);
-      context.fillStyle = c.dim;
-      context.font = "11px system-ui, sans-serif";
-      context.fillText(clipped(node.note, 20), x - WIDTH / 2 + 26, y + 13);
     }
+    if (!texts) return;
+    // To set a font costs more than to write with it.
+    this.drawn.labels = shown.length;
+    context.fillStyle = c.text;
+    context.font = "600 13px system-ui, sans-serif";
+    for (const [node, x, y] of shown) context.fillText(clipped(node.label, 15), x + 26, y - 2);
+    context.fillStyle = c.dim;
+    context.font = "11px system-ui, sans-serif";
+    for (const [node, x, y] of shown) context.fillText(clipped(node.note, 20), x + 26, y + 13);
   }
 }
 

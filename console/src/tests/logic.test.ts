@@ -40,7 +40,7 @@ const { choicesOf, isFromFile, isMoving, saysSame, sharesOf, withShares } = awai
 const { saidProblems, saidReasons } = await import("../text/problems");
 const { saidCodes } = await import("../text/refusals");
 const { byBase, ordered: orderedBases } = await import("../pages/bases");
-const { graphOf, placesOf } = await import("../pages/topology");
+const { byApp, byBase: topologyByBase, byRevision } = await import("../topology");
 const { pathOf, troublesOf } = await import("../pages/home");
 const { deadLetters } = await import("../pages/inside");
 const { rowsOf } = await import("../pages/capabilities");
@@ -177,7 +177,7 @@ describe("what is asked for regularly", () => {
 const point = (second: number, calls: number, errors = 0, p50 = 0, p99 = 0): Point => [second, calls, errors, p50, p99, 0, 0, 1000];
 
 describe("traffic", () => {
-  const traffic: Traffic = { known: true, silent: [], sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [], revisions: [] };
+  const traffic: Traffic = { known: true, silent: [], sums: {}, range: { step: 1, from: 100, to: 110, since: 0 }, apps: { "default/web": [point(100, 1), point(105, 2)] }, edges: [], revisions: [], bases: [] };
   it("moves on with each beat, once", () => {
     const beat = { second: 111, apps: { "default/web": point(111, 3), "default/new": point(111, 1) } } as unknown as Beat;
     const next = append(traffic, beat, 10);
@@ -245,18 +245,53 @@ describe("the graph", () => {
   });
   it("is made from what was measured", () => {
     const edge = { caller: "outside", app: "default/web", calls: 600, errors: 6, p50_us: 1, p99_us: 2 };
-    const { nodes, edges } = graphOf([], [edge], 300);
+    const { nodes, edges } = byApp([], [edge], 300);
     expect(nodes.map((node) => node.id).sort()).toEqual(["default/web", "outside"]);
     expect(edges).toEqual([{ from: "outside", to: "default/web", rate: 2, errors: 0.01 }]);
   });
 });
 
-describe("where apps run", () => {
-  it("has a node for each base and no figures of calls", () => {
-    const app = (id: string, bases: string[]) => ({ id, tone: "good", instances: bases.map((base) => ({ base })) }) as unknown as App;
-    const { nodes, edges } = placesOf([app("default/web", ["one two", "three", "three"]), app("default/db", [])]);
-    expect(nodes.map((node) => node.id)).toEqual(["base one two", "base three", "default/web", "default/db"]);
-    expect(edges.map((edge) => `${edge.from}>${edge.to}`)).toEqual(["base one two>default/web", "base three>default/web"]);
+describe("the graph by revision", () => {
+  it("leads from callers to apps, and from apps to revisions with what each answered", () => {
+    const web = { id: "default/web", tone: "good", shape: "module", status: { revisions: [{ id: "new", weight: 1 }] }, instances: [{ revision: "old", phase: "ready" }] } as unknown as App;
+    const edge = { caller: "outside", app: "default/web", calls: 600, errors: 0, p50_us: 1, p99_us: 2 };
+    const old = { app: "default/web", revision: "old", calls: 60, errors: 6, p50_us: 3, p99_us: 4 };
+    const { nodes, edges, rows } = byRevision([web], [edge], [old, { ...old, app: "default/other" }], 60);
+    expect(edges.map((one) => `${one.from}>${one.to} ${one.rate} ${one.errors}`)).toEqual([
+      "outside>default/web 10 0",
+      "default/web>revision default/web new 0 0",
+      "default/web>revision default/web old 1 0.1",
+    ]);
+    expect(nodes.map((node) => node.label)).toEqual(["web", "outside", "new", "old"].map((name) => (name === "outside" ? "Outside" : name)));
+    expect(rows.map((row) => `${row.to} ${row.p50_us}`)).toEqual(["default/web 1", "revision default/web old 3"]);
+    const of = (call: Partial<Call>) => rows[1]?.isOf({ direction: "outbound", service: "default/web/http", revision: "old", ...call } as Call);
+    expect([of({}), of({ revision: "new" }), of({ direction: "inbound" }), of({ service: "default/webs/http" })]).toEqual([true, false, false, false]);
+  });
+});
+
+describe("the graph by base", () => {
+  const app = (id: string, bases: string[], shape = "module") => ({ id, shape, tone: "good", instances: bases.map((base, at) => ({ id: `${id}-${at}`, base })) }) as unknown as App;
+  it("has the calls between bases, and which apps run where", () => {
+    const apps = [app("default/web", ["one two", "three", "three"]), app("default/db", []), app("default/far", [], "external")];
+    const sum = { calls: 60, errors: 0, p50_us: 1, p99_us: 2 };
+    const { nodes, edges, rows } = topologyByBase(apps, [{ from: "three", to: "one two", ...sum }, { from: "three", to: "", ...sum }], 60);
+    expect(nodes.map((node) => node.id)).toEqual(["base one two", "base three", "outside", "default/web", "default/db", "default/far"]);
+    expect(edges.map((edge) => `${edge.from}>${edge.to}${edge.dashed ? "" : ` ${edge.rate}`}`)).toEqual([
+      "base three>base one two 1",
+      "base three>outside 1",
+      "base one two>default/web",
+      "base three>default/web",
+      "outside>default/far",
+    ]);
+    const of = (call: Partial<Call>) => rows.map((row) => row.isOf({ direction: "outbound", base: "three", ...call } as Call));
+    expect(of({ endpoint: "default/web-0" })).toEqual([true, false]);
+    expect(of({ endpoint: "10.0.0.1:80" })).toEqual([false, true]);
+    expect([of({ endpoint: "default/web-0", base: "one two" }), of({ endpoint: "" }), of({ endpoint: "default/web-0", direction: "inbound" })]).toEqual(Array(3).fill([false, false]));
+  });
+  it("knows the base of calls where there is one", () => {
+    const sum = { calls: 1, errors: 0, p50_us: 1, p99_us: 2 };
+    const { rows } = topologyByBase([app("default/web", ["local"])], [{ from: "local", to: "local", ...sum }], 60);
+    expect(rows[0]?.isOf({ direction: "gateway", endpoint: "default/web-0" } as Call)).toBe(true);
   });
 });
 
@@ -325,6 +360,9 @@ describe("a call", () => {
     const filters = { app: "web", caller: "", route: "", status: "5xx", path: "/a b", slower: "20", header: "", errors: true };
     expect(asked(filters)).toEqual({ app: "default/web", status: "5xx", path: "/a b", slower_than_us: 20_000, errors: true });
     expect(command(filters)).toBe("dodai tap web --status 5xx --path '/a b' --slower-than 20ms --errors");
+    // Rules are told by their namespace, which `default` needs not be given.
+    const of = (route: string) => asked({ ...filters, route }).route;
+    expect([of("shop/all"), of("default/shop/all"), of("edge/shop/all")]).toEqual(["default/shop/all", "default/shop/all", "edge/shop/all"]);
   });
 });
 

@@ -22,6 +22,7 @@ const words = {
   "tab.overview": ["Overview", "概览"],
   "tab.instances": ["Instances", "实例"],
   "tab.revisions": ["Revisions", "版本"],
+  "tab.routes": ["Routes", "路由"],
   "tab.logs": ["Logs", "日志"],
   "tab.configuration": ["Configuration", "配置"],
   "action.create": ["created", "创建"],

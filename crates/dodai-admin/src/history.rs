@@ -269,9 +269,12 @@ pub struct History {
     edges: BTreeMap<Edge, Track>,
     /// By revision and app.
     revisions: BTreeMap<Edge, Track>,
+    /// By the base where calls began and the one that answered.
+    bases: BTreeMap<Edge, Track>,
     /// The counters of every pair as they were read last; `None` as long as nothing was read.
     read: Option<BTreeMap<Edge, Counts>>,
     read_revisions: Option<BTreeMap<Edge, Counts>>,
+    read_bases: Option<BTreeMap<Edge, Counts>>,
     bounds_s: Vec<f64>,
     first: Option<u64>,
     second: u64,
@@ -299,8 +302,21 @@ pub struct Sum {
 /// A revision over a range.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct RevisionSum {
+    /// Its app, `namespace/name`.
+    app: String,
     /// The revision.
     revision: String,
+    #[serde(flatten)]
+    sum: Sum,
+}
+
+/// Calls from one base to another, or within it, over a range.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct BaseEdge {
+    /// Where they began: at a gateway or with an app there.
+    from: String,
+    /// Where the instance is that answered; empty if that is outside of the mesh.
+    to: String,
     #[serde(flatten)]
     sum: Sum,
 }
@@ -331,11 +347,12 @@ impl History {
         uses: Option<&BTreeMap<String, Use>>,
     ) {
         let beat = self.begin(second, elapsed);
-        let (mut fresh, mut answered) = (BTreeMap::new(), BTreeMap::new());
+        let (mut fresh, mut answered, mut crossed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         if let Some(traffic) = traffic {
             self.bounds_s.clone_from(&traffic.bounds_s);
             fresh = came(&mut self.read, &traffic.pairs);
             answered = came(&mut self.read_revisions, &traffic.revisions);
+            crossed = came(&mut self.read_bases, &traffic.bases);
         }
         let mut apps: BTreeMap<String, Counts> = BTreeMap::new();
         for (edge, counts) in fresh.iter().filter(|(_, counts)| counts.calls > 0) {
@@ -346,6 +363,7 @@ impl History {
         }
         follow(&mut self.edges, &fresh, beat, &self.bounds_s);
         follow(&mut self.revisions, &answered, beat, &self.bounds_s);
+        follow(&mut self.bases, &crossed, beat, &self.bounds_s);
         let none = Counts::default();
         for (app, track) in &mut self.apps {
             let used = uses.map(|uses| uses.get(app).copied().unwrap_or_default());
@@ -353,7 +371,7 @@ impl History {
         }
         let oldest = second.saturating_sub(COARSE_SECONDS);
         self.apps.retain(|_, track| track.seen >= oldest);
-        for tracks in [&mut self.edges, &mut self.revisions] {
+        for tracks in [&mut self.edges, &mut self.revisions, &mut self.bases] {
             tracks.retain(|_, track| track.seen >= oldest);
         }
     }
@@ -415,11 +433,23 @@ impl History {
         wanted.map(|(app, track)| (app.clone(), track.sum(range, &self.bounds_s))).collect()
     }
 
-    /// What each revision of an app answered over a range, if it did.
-    pub fn revisions(&self, range: Range, of: &str) -> Vec<RevisionSum> {
-        let own = self.revisions.iter().filter(|((_, app), _)| app == of);
-        let sums = own.map(|((revision, _), track)| RevisionSum {
+    /// What each revision answered over a range, if it did: those of all apps, or of one.
+    pub fn revisions(&self, range: Range, only: Option<&str>) -> Vec<RevisionSum> {
+        let wanted = self.revisions.iter().filter(|((_, app), _)| only.is_none_or(|only| only == *app));
+        let sums = wanted.map(|((revision, app), track)| RevisionSum {
+            app: app.clone(),
             revision: revision.clone(),
+            sum: track.sum(range, &self.bounds_s),
+        });
+        sums.filter(|one| one.sum.calls > 0).collect()
+    }
+
+    /// The calls from base to base over a range, if there were any.
+    pub fn bases(&self, range: Range) -> Vec<BaseEdge> {
+        let all = self.bases.iter();
+        let sums = all.map(|((from, to), track)| BaseEdge {
+            from: from.clone(),
+            to: to.clone(),
             sum: track.sum(range, &self.bounds_s),
         });
         sums.filter(|one| one.sum.calls > 0).collect()

@@ -20,7 +20,9 @@ use tokio::sync::broadcast;
 use crate::api::Shared;
 use crate::apps::{self, Instance};
 use crate::feed::Events;
-use crate::history::{EdgeOf, History, LiveEdge, Point, Range, RevisionSum, STEP_SECONDS, Sum, Use};
+use crate::history::{
+    BaseEdge, EdgeOf, History, LiveEdge, Point, Range, RevisionSum, STEP_SECONDS, Sum, Use,
+};
 use crate::seam::Node;
 use crate::wire::{Answer, Query, json};
 
@@ -309,12 +311,14 @@ pub(crate) struct Traffic {
     sums: BTreeMap<String, Sum>,
     /// Who called whom.
     edges: Vec<EdgeOf>,
-    /// What each revision of the app that was asked for answered; empty where none was named.
+    /// What each revision answered, of all apps or of the one that was asked for.
     revisions: Vec<RevisionSum>,
+    /// The same calls by the base where they began and the one that answered; empty where one app was asked for.
+    bases: Vec<BaseEdge>,
 }
 
-/// `GET /v1/traffic?seconds=300&app=default/shop`: the last so many seconds of every app and edge, or of one app with the
-/// points of its edges and what each of its revisions answered.
+/// `GET /v1/traffic?seconds=300&app=default/shop`: the last so many seconds of every app, edge, revision and pair of bases,
+/// or of one app with the points of its edges.
 pub(crate) async fn traffic(
     State(parts): Shared,
     Query(TrafficQuery { seconds, app }): Query<TrafficQuery>,
@@ -329,7 +333,8 @@ pub(crate) async fn traffic(
         apps: history.apps(range, only),
         sums: history.sums(range, only),
         edges: history.edges(range, only),
-        revisions: only.map(|app| history.revisions(range, app)).unwrap_or_default(),
+        revisions: history.revisions(range, only),
+        bases: if only.is_none() { history.bases(range) } else { Vec::new() },
     };
     drop(history);
     json(&traffic)

@@ -266,6 +266,10 @@ pub struct Traffic {
     /// none are in `pairs` alone.
     #[serde(default)]
     pub revisions: Vec<Pair>,
+    /// The same calls by the base where they began, in the place of the caller, and the one that answered them, in that of
+    /// the app; empty if that is outside of the mesh.
+    #[serde(default)]
+    pub bases: Vec<Pair>,
 }
 
 /// What a base uses itself, the modules in it included.

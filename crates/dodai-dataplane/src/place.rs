@@ -169,9 +169,15 @@ impl Endpoint {
         })
     }
 
-    /// Where calls that its revision answered are counted.
+    /// Where calls that its revision answered on its base are counted.
     pub(crate) fn tally(&self, stats: &Stats, service: &Arc<str>) -> &Tally {
-        self.tally.get_or_init(|| stats.tally(service, &self.revision))
+        self.tally.get_or_init(|| {
+            let base = match &self.source.target {
+                Target::Instance { base, .. } => Some(base.clone()),
+                Target::Address(_) | Target::Tls { .. } | Target::Announced { .. } => None,
+            };
+            stats.tally((service.clone(), self.revision.clone(), base))
+        })
     }
 
     /// Whether it has these labels.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use dodai_core::failure::Kind;
-use dodai_core::id::RevisionId;
+use dodai_core::id::{BaseId, RevisionId};
 use dodai_core::record::effective_status;
 use dodai_core::trace::Span;
 use tokio::time::Instant;
@@ -297,7 +297,7 @@ impl Series {
     }
 }
 
-/// Calls that one revision of a service answered. Beside [`Series`], which are told apart before an endpoint is chosen.
+/// Calls that one revision of a service answered on one base. Beside [`Series`], which are told apart before an endpoint is chosen.
 #[derive(Debug, Default)]
 pub struct Tally {
     errors: AtomicU64,
@@ -314,13 +314,15 @@ impl Tally {
     }
 }
 
-/// A copy of the counters of a revision.
+/// A copy of the counters of a revision on a base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answered {
     /// The service, `namespace/app/port`.
     pub service: Arc<str>,
     /// The revision.
     pub revision: RevisionId,
+    /// The base that its instances are on; none for addresses outside of the mesh.
+    pub base: Option<BaseId>,
     /// Calls that ended with a status of 500 or more, or whose caller left before a response.
     pub errors: u64,
     /// Calls per latency bucket, not cumulated; the last is for longer ones.
@@ -341,10 +343,13 @@ fn bucket_of(took: Duration) -> (u64, usize) {
 #[derive(Default)]
 pub struct Stats {
     series: Mutex<BTreeMap<Labels, Slot>>,
-    tallies: Mutex<BTreeMap<(Arc<str>, RevisionId), Kept>>,
+    tallies: Mutex<BTreeMap<Answering, Kept>>,
 }
 
-/// The counts of a revision, and since when no endpoint holds them.
+/// The service, the revision and the base that counts are of.
+pub type Answering = (Arc<str>, RevisionId, Option<BaseId>);
+
+/// The counts of a revision on a base, and since when no endpoint holds them.
 #[derive(Default)]
 struct Kept {
     tally: Arc<Tally>,
@@ -371,11 +376,11 @@ impl Stats {
         series
     }
 
-    /// The counts of a revision; the same ones for all its endpoints.
-    pub fn tally(&self, service: &Arc<str>, revision: &RevisionId) -> Arc<Tally> {
+    /// The counts of a revision on a base; the same ones for all its endpoints there.
+    pub fn tally(&self, answering: Answering) -> Arc<Tally> {
         let mut all = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         forget_unused(&mut all, Instant::now());
-        let kept = all.entry((service.clone(), revision.clone())).or_default();
+        let kept = all.entry(answering).or_default();
         kept.unused = None;
         kept.tally.clone()
     }
@@ -385,9 +390,10 @@ impl Stats {
         let mut all = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         forget_unused(&mut all, Instant::now());
         let get = |counter: &AtomicU64| counter.load(Relaxed);
-        let told = all.iter().map(|((service, revision), Kept { tally, .. })| Answered {
+        let told = all.iter().map(|((service, revision, base), Kept { tally, .. })| Answered {
             service: service.clone(),
             revision: revision.clone(),
+            base: base.clone(),
             errors: get(&tally.errors),
             buckets: std::array::from_fn(|i| get(&tally.buckets[i])),
         });
@@ -419,7 +425,7 @@ impl Stats {
 }
 
 /// Forgets revisions that nobody has counted for long.
-fn forget_unused(all: &mut BTreeMap<(Arc<str>, RevisionId), Kept>, now: Instant) {
+fn forget_unused(all: &mut BTreeMap<Answering, Kept>, now: Instant) {
     all.retain(|_, kept| {
         if Arc::strong_count(&kept.tally) > 1 {
             kept.unused = None;
@@ -438,11 +444,11 @@ mod tests {
         let stats = Stats::default();
         let service: Arc<str> = "a/b/http".into();
         let (old, new) = (RevisionId::new("old"), RevisionId::new("new"));
-        let tally = stats.tally(&service, &old);
+        let tally = stats.tally((service.clone(), old, None));
         for (status, bucket) in [(200, 0), (404, 0), (503, 1), (0, 99)] {
             tally.record(status, bucket);
         }
-        stats.tally(&service, &new).record(200, 3);
+        stats.tally((service, new, None)).record(200, 3);
         let told = stats.answered();
         let row =
             |at: usize| (told[at].revision.as_str(), told[at].errors, told[at].buckets.iter().sum::<u64>());

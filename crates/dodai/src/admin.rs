@@ -34,7 +34,7 @@ use tokio::sync::watch;
 use crate::client::connection::{AdminFile, FILE};
 use crate::output::Output;
 use crate::telemetry::Telemetry;
-pub use measures::{Answering, add, answered, begun, usages};
+pub use measures::{add, answered, begun, crossed, usages};
 use seams::{Artefacts, StoreLedger};
 pub use seams::{Node, latest};
 

@@ -11,7 +11,8 @@ fn traffic(calls: u64, errors: u64) -> Traffic {
         buckets: vec![calls - errors, errors, 0],
     };
     let revision = Pair { caller: "r1".to_owned(), ..stream.clone() };
-    Traffic { bounds_s: vec![0.001, 0.01], pairs: vec![stream], revisions: vec![revision] }
+    let base = Pair { caller: "one".to_owned(), app: "two".to_owned(), ..stream.clone() };
+    Traffic { bounds_s: vec![0.001, 0.01], pairs: vec![stream], revisions: vec![revision], bases: vec![base] }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,12 +31,17 @@ fn counters_become_rates_and_latencies_and_a_silent_second_takes_no_room() {
     let edge = &history.edges(history.range(60), Some("default/shop"))[0];
     assert_eq!((edge.sum.calls, edge.sum.errors, edge.points.len()), (102, 50, 2));
     assert_eq!(history.latest_edges(), [LiveEdge("outside", "default/shop", 2, 0, 500, 990)]);
-    let revisions = history.revisions(history.range(60), "default/shop");
+    for only in [None, Some("default/shop")] {
+        let revisions = history.revisions(history.range(60), only);
+        let rows = revisions.iter().map(|one| (one.app.as_str(), one.revision.as_str(), one.sum));
+        assert_eq!(rows.collect::<Vec<_>>(), [("default/shop", "r1", edge.sum)]);
+    }
+    assert!(history.revisions(history.range(60), Some("default/other")).is_empty());
+    let bases = history.bases(history.range(60));
     assert_eq!(
-        revisions.iter().map(|one| (one.revision.as_str(), one.sum)).collect::<Vec<_>>(),
-        [("r1", edge.sum)]
+        bases.iter().map(|one| (one.from.as_str(), one.to.as_str(), one.sum)).collect::<Vec<_>>(),
+        [("one", "two", edge.sum)]
     );
-    assert!(history.revisions(history.range(60), "default/other").is_empty());
 }
 
 #[test]
@@ -79,11 +85,10 @@ fn rings_are_bounded_in_time_and_number() {
     let hour = history.apps(history.range(3600), None);
     assert!(hour["default/shop"].iter().all(|point| point.calls == 150), "{hour:?}");
     let many = |from: u64, calls| Traffic {
-        bounds_s: Vec::new(),
-        revisions: Vec::new(),
         pairs: (from..from + 3000)
             .map(|at| Pair { caller: at.to_string(), app: "default/a".to_owned(), calls, ..Pair::default() })
             .collect(),
+        ..Traffic::default()
     };
     history.step(5000, SECOND, Some(&many(0, 1)), Some(&uses));
     assert_eq!(history.edges.len(), MAX_TRACKS);

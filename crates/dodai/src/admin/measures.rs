@@ -1,7 +1,7 @@
 //! What consoles are shown of a running base: who calls whom, what instances use, what apps keep.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use dodai_admin::Refusal;
@@ -10,8 +10,8 @@ use dodai_base::node::Parts;
 use dodai_base::telemetry::metrics::OwnUse;
 use dodai_capability::keys::original;
 use dodai_capability::state::{Get, List};
-use dodai_core::id::{InstanceId, RevisionId};
-use dodai_dataplane::stats::{BUCKETS, Direction, Labels};
+use dodai_core::id::InstanceId;
+use dodai_dataplane::stats::{Answered, Answering, BUCKETS, Direction, Labels};
 use http::StatusCode;
 
 /// The most bytes of a value that are shown.
@@ -53,30 +53,34 @@ pub fn own() -> Option<Own> {
 pub fn traffic(base: &Parts) -> Traffic {
     let mut pairs = BTreeMap::new();
     counted(base, |direction| direction != Direction::Api).for_each(|(_, pair)| add(&mut pairs, pair));
-    let mut revisions = BTreeMap::new();
+    let (mut revisions, mut bases) = (BTreeMap::new(), BTreeMap::new());
     answered(base).into_iter().for_each(|(_, pair)| add(&mut revisions, pair));
+    crossed(base).into_iter().for_each(|(_, pair)| add(&mut bases, pair));
     Traffic {
         bounds_s: BUCKETS.to_vec(),
         pairs: pairs.into_values().collect(),
         revisions: revisions.into_values().collect(),
+        bases: bases.into_values().collect(),
     }
 }
 
-/// The service and the revision that counts are of.
-pub type Answering = (Arc<str>, RevisionId);
-
 /// What each revision answered of the calls that began at this base; it stands in the place of the caller.
 pub fn answered(base: &Parts) -> Vec<(Answering, Pair)> {
-    let all = base.plane.stats().answered().into_iter();
-    let rows = all.map(|one| {
-        let pair = Pair {
-            caller: one.revision.to_string(),
-            app: app_of(&one.service).to_owned(),
-            calls: one.buckets.iter().sum(),
-            errors: one.errors,
-            buckets: one.buckets.to_vec(),
-        };
-        ((one.service, one.revision), pair)
+    told_apart(base, |one| (one.revision.to_string(), app_of(&one.service).to_owned()))
+}
+
+/// Which base answered the calls that began at this one. What is outside of the mesh has no name.
+pub fn crossed(base: &Parts) -> Vec<(Answering, Pair)> {
+    let to = |one: &Answered| one.base.as_ref().map_or_else(String::new, ToString::to_string);
+    told_apart(base, |one| (base.config.base.to_string(), to(one)))
+}
+
+/// Calls that began at this base and were answered, by the names of both ends.
+fn told_apart(base: &Parts, ends: impl Fn(&Answered) -> (String, String)) -> Vec<(Answering, Pair)> {
+    let rows = base.plane.stats().answered().into_iter().map(|one| {
+        let (caller, app) = ends(&one);
+        let (calls, errors, buckets) = (one.buckets.iter().sum(), one.errors, one.buckets.to_vec());
+        ((one.service, one.revision, one.base), Pair { caller, app, calls, errors, buckets })
     });
     rows.collect()
 }

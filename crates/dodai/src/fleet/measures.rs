@@ -15,14 +15,14 @@ use dodai_admin::history::MAX_TRACKS;
 use dodai_admin::seam::{Node as _, Pair, Traffic, Usage};
 use dodai_core::id::{BaseId, InstanceId};
 use dodai_core::task::Tasks;
-use dodai_dataplane::stats::BUCKETS;
+use dodai_dataplane::stats::{Answering, BUCKETS};
 use futures_util::stream::{BoxStream, SelectAll, StreamExt, once, unfold};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::questions::Question;
 use super::remote::Fleet;
-use crate::admin::{Answering, Node, add, answered, begun, usages};
+use crate::admin::{Node, add, answered, begun, crossed, usages};
 
 /// How often it is looked which bases are there.
 const LOOK: Duration = Duration::from_millis(500);
@@ -67,20 +67,22 @@ pub struct Measured {
 /// at once, and a reader's second holds one answer of each.
 pub fn measured(node: Arc<Node>, beat: Duration) -> BoxStream<'static, Measured> {
     let beat = beat.clamp(BEAT, LONGEST_BEAT);
-    let told = (Told::of(begun(&node.base)), Told::<Answering>::of(answered(&node.base)));
-    unfold((node, told), move |(node, (mut pairs, mut revisions))| async move {
+    let of = |series: Vec<(Answering, Pair)>| Told::of(series);
+    let told = (Told::of(begun(&node.base)), of(answered(&node.base)), of(crossed(&node.base)));
+    unfold((node, told), move |(node, (mut pairs, mut revisions, mut bases))| async move {
         tokio::time::sleep(until_beat(SystemTime::now(), beat)).await;
         let came = Traffic {
             bounds_s: BUCKETS.to_vec(),
             pairs: pairs.since(begun(&node.base)),
             revisions: revisions.since(answered(&node.base)),
+            bases: bases.since(crossed(&node.base)),
         };
         let answer = Measured {
             came,
             usages: usages(&node.base).into_iter().collect(),
             subscriptions: node.subscriptions(),
         };
-        Some((answer, (node, (pairs, revisions))))
+        Some((answer, (node, (pairs, revisions, bases))))
     })
     .boxed()
 }
@@ -154,6 +156,8 @@ struct State {
     pairs: Sums,
     /// By revision and app.
     revisions: Sums,
+    /// By base and base.
+    crossed: Sums,
     bases: BTreeMap<BaseId, Heard>,
     /// When each base that is connected should have told.
     expected: BTreeMap<BaseId, Instant>,
@@ -200,9 +204,11 @@ impl Gathered {
         state.is_known = true;
         let Measured { came, usages, mut subscriptions } = told;
         let is_named = |pair: &Pair| pair.caller.len() <= MAX_NAME && pair.app.len() <= MAX_NAME;
-        let Traffic { bounds_s, pairs, revisions } = came;
-        let State { pairs: sums, revisions: sums_of_revisions, is_full, .. } = &mut *state;
-        for (sums, told) in [(sums, pairs), (sums_of_revisions, revisions)] {
+        let Traffic { bounds_s, pairs, revisions, bases: mut crossed } = came;
+        // Whose calls these are is known without it.
+        crossed.iter_mut().for_each(|pair| pair.caller = base.to_string());
+        let State { pairs: sums, revisions: of_revisions, crossed: of_bases, is_full, .. } = &mut *state;
+        for (sums, told) in [(sums, pairs), (of_revisions, revisions), (of_bases, crossed)] {
             for pair in told.into_iter().filter(is_named).take(MAX_PAIRS_TOLD) {
                 let buckets = rebucketed(&pair.buckets, &bounds_s);
                 sum_up(sums, is_full, Pair { buckets, ..pair }, now);
@@ -238,7 +244,8 @@ impl Gathered {
             sums.values().map(|(pair, _)| pair.clone()).collect()
         };
         let (pairs, revisions) = (told(&mut state.pairs), told(&mut state.revisions));
-        state.is_known.then(|| Traffic { bounds_s: BUCKETS.to_vec(), pairs, revisions })
+        let bases = told(&mut state.crossed);
+        state.is_known.then(|| Traffic { bounds_s: BUCKETS.to_vec(), pairs, revisions, bases })
     }
 
     pub(super) fn usages(&self, now: Instant) -> HashMap<InstanceId, Usage> {
@@ -419,7 +426,7 @@ mod tests {
     }
 
     fn traffic(pairs: Vec<Pair>) -> Traffic {
-        Traffic { bounds_s: BUCKETS.to_vec(), pairs, revisions: Vec::new() }
+        Traffic { bounds_s: BUCKETS.to_vec(), pairs, ..Traffic::default() }
     }
 
     fn told(pairs: Vec<Pair>) -> Measured {
@@ -473,16 +480,20 @@ mod tests {
     }
 
     #[test]
-    fn what_revisions_answered_is_added_up_beside_it() {
+    fn what_revisions_and_bases_answered_is_added_up_beside_it() {
         let (gathered, now) = (Gathered::default(), Instant::now());
         for (base, revision) in [("one", "old"), ("two", "old"), ("two", "new")] {
             let revisions = vec![pair(revision, 3, 1, 0)];
-            let came = Traffic { revisions, ..traffic(vec![pair("outside", 3, 1, 0)]) };
+            // A base speaks for itself alone, whatever it says.
+            let bases = vec![Pair { app: "two".to_owned(), ..pair("three", 3, 1, 0) }];
+            let came = Traffic { revisions, bases, ..traffic(vec![pair("outside", 3, 1, 0)]) };
             gathered.take(BaseId::new(base), Measured { came, ..Measured::default() }, BEAT, now);
         }
         let all = gathered.traffic(now).unwrap();
         assert_eq!(all.pairs, [pair("outside", 9, 3, 0)]);
         assert_eq!(all.revisions, [pair("new", 3, 1, 0), pair("old", 6, 2, 0)]);
+        let crossed: Vec<_> = all.bases.iter().map(|one| (&*one.caller, &*one.app, one.calls)).collect();
+        assert_eq!(crossed, [("one", "two", 3), ("two", "two", 6)]);
         // A base of an older version tells none.
         let told = r#"{"came":{"bounds_s":[],"pairs":[]},"usages":{},"subscriptions":{}}"#;
         assert_eq!(serde_json::from_str::<Measured>(told).unwrap(), Measured::default());
@@ -492,7 +503,7 @@ mod tests {
     fn bases_of_another_version_count_in_other_buckets() {
         let (gathered, now) = (Gathered::default(), Instant::now());
         let other = Pair { buckets: vec![3, 2, 1], ..pair("outside", 6, 0, 0) };
-        let came = Traffic { bounds_s: vec![0.000_2, 0.3], pairs: vec![other], revisions: Vec::new() };
+        let came = Traffic { bounds_s: vec![0.000_2, 0.3], pairs: vec![other], ..Traffic::default() };
         gathered.take(BaseId::new("old"), Measured { came, ..Measured::default() }, BEAT, now);
         let buckets = gathered.traffic(now).unwrap().pairs.remove(0).buckets;
         assert_eq!((buckets[1], buckets[11], buckets[BUCKETS.len()]), (3, 2, 1), "{buckets:?}");

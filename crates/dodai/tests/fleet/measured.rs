@@ -75,6 +75,16 @@ fn a_server_adds_up_what_its_bases_measure() {
     assert_eq!(came(&now, "outside", "default/inner"), 0, "{now}");
     let inner = ps["items"].as_array().unwrap().iter().find(|one| one["app"] == "default/inner").unwrap();
     assert_eq!(answered(), (inner["revision"].clone(), already + 20, 0), "by the revision that answered");
+    let base_of = |app: &str| {
+        let row = ps["items"].as_array().unwrap().iter().find(|one| one["app"] == app).unwrap();
+        row["base"].as_str().unwrap().to_owned()
+    };
+    let across = |of: &Value| {
+        let (from, to) = (base_of("default/outer"), base_of("default/inner"));
+        let row = of["bases"].as_array()?.iter().find(|one| one["from"] == *from && one["to"] == *to);
+        row?["calls"].as_u64()
+    };
+    assert_eq!(across(&now), Some(already + 20), "from base to base: {now}");
     let sum = &now["sums"]["default/inner"];
     assert!(sum["p50_us"].as_u64() > Some(0) && sum["p99_us"].as_u64() >= sum["p50_us"].as_u64(), "{sum}");
     until("what instances use is known", || {
