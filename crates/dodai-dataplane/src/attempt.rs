@@ -216,10 +216,12 @@ impl Tries {
         self.tried.push(endpoint);
     }
 
-    /// Whether a try that met a kept connection which the endpoint had closed does not count: once in a call, if that
-    /// can be made again. The endpoint is as good as before, and no policy on retries is meant for this.
+    /// Whether a try that met a kept connection which the endpoint had closed, or was about to, does not count: once in a
+    /// call, if that can be made again, as any can that the endpoint says it has not looked at. The endpoint is as good as
+    /// before, and no policy on retries is meant for this.
     pub fn is_forgivable(&self, failure: &Failure, sent: Sent) -> bool {
-        failure.kind == Kind::Stale && !self.forgiven && self.idempotent && !sent.body
+        let again = (failure.kind == Kind::Stale && self.idempotent) || failure.kind == Kind::Refused;
+        again && !self.forgiven && !sent.body
     }
 
     /// Forgets the last try.

@@ -1,15 +1,19 @@
 //! Parsed calls over shared HTTP/2 connections to endpoints: one connection per endpoint and thread, more
-//! when its streams are used up. Beyond the cap of connections calls wait in a bounded queue.
+//! when its streams are used up. Beyond the cap of connections calls wait in a bounded queue. How long an endpoint lets a
+//! connection be idle is learnt as for HTTP/1 (`idle_life`); until it is, a call that cannot be made again goes out on one
+//! that has been idle only once a PING was answered.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
+use std::time::Duration;
 
 use dodai_core::call::{Call, Reply};
 use dodai_core::failure::{Blame, Failure, Kind};
+use dodai_core::head::RequestHead;
 use dodai_core::snapshot::Breaker;
 use dodai_core::task;
 use http::uri::Scheme;
@@ -18,17 +22,22 @@ use tokio::time::Instant;
 
 use crate::age::Until;
 use crate::bodies::guarded;
-use crate::endpoint::Key;
+use crate::endpoint::{Key, Need, REMEMBERED};
 use crate::h2::{self, Gone, Piece, Receiving, Sending};
 use crate::h2_drive::Driver;
+use crate::h2_watch::Watch;
 use crate::holdings::{Held, Holdings};
-use crate::keep_alive::{KeepAlive, Next};
+use crate::idle_life::{IdleLife, SHORTEST};
+use crate::keep_alive::KeepAlive;
 use crate::limits::Limits;
 use crate::reach::{Target, dial};
 use crate::serve_h2::clean;
 use crate::timer::{Deadline, Patience};
 use crate::worker::Worker;
 use crate::{foreign, gauges, h2_body, h2_head};
+
+/// How long an idle connection may take to answer a PING before a call that waits for it gets another.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The HTTP/2 connections of one thread, and what all threads hold.
 #[derive(Default)]
@@ -45,30 +54,59 @@ struct Pool {
     pending: Cell<u32>,
     /// A stream ended, or a connection opened or closed.
     freed: Notify,
+    life: IdleLife,
 }
 
 /// A connection.
 #[derive(Clone)]
 pub struct Link {
     at: h2::Shared,
-    used: Rc<Cell<Instant>>,
-    state: Rc<Cell<State>>,
+    marks: Rc<Marks>,
     /// When it is too old for a further call.
     until: Until,
 }
 
+/// What is known of a connection, to its driver and to those who use it.
+pub struct Marks {
+    /// When it was last taken by a call, or idle from then on.
+    pub used: Cell<Instant>,
+    /// How it is.
+    pub state: Cell<State>,
+    /// How long it had been idle when a call took it, as long as nothing has come since.
+    pub taken: Cell<Option<Duration>>,
+}
+
 /// How a connection is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+pub enum State {
+    /// It takes calls.
     Open,
+    /// It ended.
     Closed,
-    /// It takes no further call: a certificate that it was made with has expired.
+    /// It ended when it had been idle, without a word to the calls that took it.
+    Stale,
+    /// We let it take no further call.
     Retiring,
     /// It did not answer a PING.
     Dead,
 }
 
 impl Link {
+    /// Lets it end once its streams have.
+    fn retire(&self) {
+        if self.marks.state.get() == State::Open {
+            self.marks.state.set(State::Retiring);
+        }
+        self.at.lock().retire();
+    }
+
+    /// Whether it has been idle for as long as its endpoint lets it be, or nearly.
+    fn is_outlived(&self, life: &IdleLife, now: Instant) -> bool {
+        let idle = now.saturating_duration_since(self.marks.used.get());
+        // Most were used just now.
+        idle >= SHORTEST && life.limit(now).is_some_and(|limit| idle >= limit) && self.at.lock().live() == 0
+    }
+
     /// Opens a stream; see [`h2::Shared::open`].
     pub fn open(
         &self,
@@ -86,27 +124,35 @@ impl Connections {
         Connections(RefCell::default(), holdings)
     }
 
-    /// Closes what was not used since `oldest`, and lets what is too old at `now` end with its streams.
-    pub fn sweep(&self, now: Instant, oldest: Instant) {
+    /// Closes what has been idle for `longest` at `now`, or for as long as its endpoint lets it be, and lets what is too old
+    /// end with its streams. Forgets empty pools of which nothing was learnt, and some of the others if there are many.
+    pub fn sweep(&self, now: Instant, longest: Duration) {
+        let mut remembered = 0;
         self.0.borrow_mut().retain(|_, pool| {
             pool.retire(now);
             let mut live = pool.live.borrow_mut();
             live.retain(|one| {
                 let busy = || one.at.lock().live() > 0;
-                let keep = one.state.get() == State::Open && (one.used.get() > oldest || busy());
+                let idle = now.saturating_duration_since(one.marks.used.get());
+                let keep = one.marks.state.get() == State::Open && (idle < longest || busy());
                 if !keep {
-                    one.at.lock().retire();
+                    one.retire();
                 }
                 keep
             });
-            !live.is_empty() || pool.opening.get() || pool.pending.get() > 0
+            if !live.is_empty() || pool.opening.get() || pool.pending.get() > 0 {
+                return true;
+            }
+            let is_known = !pool.life.is_blank(now);
+            remembered += usize::from(is_known);
+            is_known && remembered <= REMEMBERED
         });
     }
 
     /// Lets every connection end once its streams have.
     pub fn close(&self) {
         for pool in self.0.borrow_mut().drain().map(|(_, pool)| pool) {
-            pool.live.borrow().iter().for_each(|one| one.at.lock().retire());
+            pool.live.borrow().iter().for_each(Link::retire);
         }
     }
 
@@ -135,21 +181,29 @@ impl Connections {
             opening: Cell::default(),
             pending: Cell::default(),
             freed: Notify::default(),
+            life: IdleLife::default(),
         });
         self.0.borrow_mut().insert(key.clone(), pool.clone());
         pool
     }
 }
 
+/// A connection with room for a stream.
+enum Found {
+    Open(Link),
+    /// It has been idle for so long that it may be closed.
+    Unsure(Link, Duration),
+}
+
 impl Pool {
-    /// Lets connections that are too old end with their streams.
+    /// Lets connections that are too old, or have been idle for too long, end with their streams.
     fn retire(&self, now: Instant) {
         let mut live = self.live.borrow_mut();
         let before = live.len();
         live.retain(|one| {
-            let over = one.until.is_over(now);
+            let over = one.until.is_over(now) || one.is_outlived(&self.life, now);
             if over {
-                one.at.lock().retire();
+                one.retire();
             }
             !over
         });
@@ -159,21 +213,46 @@ impl Pool {
     }
 
     /// The connection with the most room, if one takes another stream.
-    fn take(&self) -> Option<Link> {
+    fn take(&self, need: Need) -> Option<Found> {
         let now = Instant::now();
         self.retire(now);
         let mut live = self.live.borrow_mut();
         // A connection that was told to go away is of no more use.
-        live.retain(|one| one.state.get() == State::Open && !one.at.lock().is_leaving());
-        let (best, room) = match live.as_slice() {
-            [only] => (only, only.at.lock().room()),
-            many => many.iter().map(|one| (one, one.at.lock().room())).max_by_key(|(_, room)| *room)?,
+        live.retain(|one| one.marks.state.get() == State::Open && !one.at.lock().is_leaving());
+        let look = |one: &Link| {
+            let connection = one.at.lock();
+            (connection.room(), connection.live())
+        };
+        let (best, (room, streams)) = match live.as_slice() {
+            [only] => (only, look(only)),
+            many => many.iter().map(|one| (one, look(one))).max_by_key(|(_, (room, _))| *room)?,
         };
         if room == 0 {
             return None;
         }
-        best.used.set(now);
-        Some(best.clone())
+        let marks = &best.marks;
+        if streams == 0 {
+            let idle = now.saturating_duration_since(marks.used.get());
+            if need == Need::Open && !self.life.is_sure(idle) {
+                return Some(Found::Unsure(best.clone(), idle));
+            }
+            marks.taken.set(marks.taken.get().or(Some(idle)));
+        }
+        marks.used.set(now);
+        Some(Found::Open(best.clone()))
+    }
+
+    /// Asks the endpoint whether a connection that has been idle for so long is still open. One that does not answer at
+    /// once takes no further call. The call that follows brings an answer, so servers of gRPC count no ping too many.
+    async fn make_sure(&self, link: &Link, idle: Duration) {
+        let pongs = link.at.lock().ask();
+        let answer = poll_fn(|cx| link.at.lock().poll_pong(pongs, cx));
+        if tokio::time::timeout(AT_ONCE, answer).await == Ok(true) {
+            self.life.survived(idle);
+            link.marks.used.set(Instant::now());
+        } else {
+            link.retire();
+        }
     }
 
     /// Leave to open one more connection, if that may be at this moment.
@@ -234,14 +313,20 @@ async fn link(
     pool: &Rc<Pool>,
     target: &Target,
     caps: &Breaker,
+    need: Need,
 ) -> Result<(Link, bool), Failure> {
     let mut waiting = None;
     loop {
         // It listens before it looks, so that what comes free in between is not missed.
         let mut freed = std::pin::pin!(pool.freed.notified());
         freed.as_mut().enable();
-        if let Some(link) = pool.take() {
-            return Ok((link, false));
+        match pool.take(need) {
+            Some(Found::Open(link)) => return Ok((link, false)),
+            Some(Found::Unsure(link, idle)) => {
+                pool.make_sure(&link, idle).await;
+                continue;
+            }
+            None => {}
         }
         if let Some(counted) = pool.may_open(caps) {
             let _opening = Opening::new(pool);
@@ -261,14 +346,15 @@ pub async fn open(
     worker: &Rc<Worker>,
     target: &Target,
     caps: &Breaker,
+    need: Need,
     with: impl Fn(&Link) -> Option<(Receiving, Sending)>,
 ) -> Result<(Link, Receiving, Sending), Failure> {
     let pool = worker.h2.pool(&target.key);
     loop {
-        let (link, fresh) = match pool.take() {
-            Some(link) => (link, false),
+        let (link, fresh) = match pool.take(need) {
+            Some(Found::Open(link)) => (link, false),
             // Waiting and connecting are rare; boxed, they cost a call nothing while it does neither.
-            None => Box::pin(link(worker, &pool, target, caps)).await?,
+            Some(Found::Unsure(..)) | None => Box::pin(link(worker, &pool, target, caps, need)).await?,
         };
         match with(&link) {
             Some((receiving, sending)) => return Ok((link, receiving, sending)),
@@ -290,10 +376,10 @@ pub async fn open_tunnel(
     with: impl Fn(&Link) -> Option<(Receiving, Sending)>,
 ) -> Result<(Link, Receiving, Sending), Failure> {
     let pool = worker.h2.pool(&target.key);
-    let (first, _) = link(worker, &pool, target, caps).await?;
+    let (first, _) = link(worker, &pool, target, caps, Need::Open).await?;
     let address = &target.key.address;
     match poll_fn(|cx| first.at.lock().poll_takes_connect(cx)).await {
-        Some(true) => open(worker, target, caps, with).await,
+        Some(true) => open(worker, target, caps, Need::Open, with).await,
         Some(false) => {
             let text = format!("{address} speaks HTTP/2 and takes no WebSockets over it (RFC 8441)");
             Err(Failure::new(Kind::NotImplemented, text))
@@ -309,7 +395,8 @@ pub async fn send(worker: &Rc<Worker>, target: Target, call: Call, caps: &Breake
     complete_uri(&mut head, target.key.tls.is_some());
     let ended = http_body::Body::is_end_stream(&body);
     let bodiless = head.method == http::Method::HEAD;
-    let (link, mut receiving, sending) = open(worker, &target, caps, |link| {
+    let need = Need::of(RequestHead::Map(&head).is_idempotent());
+    let (link, mut receiving, sending) = open(worker, &target, caps, need, |link| {
         link.open(ended, bodiless, |encoder, out| h2_head::write_request(encoder, out, &head))
     })
     .await?;
@@ -389,7 +476,7 @@ fn complete_uri(head: &mut http::request::Parts, secure: bool) {
 /// What it means that a stream to an endpoint ended early.
 pub fn answer_failure(gone: Gone, target: &Target, link: &Link) -> Failure {
     let address = &target.key.address;
-    if link.state.get() == State::Dead {
+    if link.marks.state.get() == State::Dead {
         let text = format!("{address} answers nothing, also no PING: its connection is dead");
         return Failure::new(Kind::Reset, text);
     }
@@ -402,6 +489,9 @@ pub fn answer_failure(gone: Gone, target: &Target, link: &Link) -> Failure {
             Kind::Connect,
             format!("{address} closed the connection before it said a word of HTTP/2"),
         );
+    }
+    if gone == Gone::Lost && link.marks.state.get() == State::Stale {
+        return Failure::new(Kind::Stale, format!("{address} closed a kept connection"));
     }
     let failure = h2_body::failure(gone);
     Failure::new(failure.kind, format!("{address}: {}", failure.detail))
@@ -428,12 +518,12 @@ async fn connect(
     let stream = dial(worker, target).await?;
     let at = h2::Shared::new(h2::Role::Client, settings(limits));
     let now = Instant::now();
-    let (used, state) = (Rc::new(Cell::new(now)), Rc::new(Cell::new(State::Open)));
-    let link = Link { at: at.clone(), used, state, until: Until::of(caps.max_connection_age, now) };
+    let marks = Marks { used: Cell::new(now), state: Cell::new(State::Open), taken: Cell::default() };
+    let link = Link { at: at.clone(), marks: Rc::new(marks), until: Until::of(caps.max_connection_age, now) };
     let alive = KeepAlive::new(limits.h2_ping_interval, limits.h2_ping_timeout, now);
-    let mut watch = Watch { alive, pongs: 0, deadline: worker.deadlines.register() };
+    let mut watch = Watch::new(alive, link.marks.clone(), worker.deadlines.register());
     let mut driver = Driver::new(stream, at.clone(), Vec::new());
-    let (state, pool, of) = (link.state.clone(), pool.clone(), worker.clone());
+    let (marks, pool, of) = (link.marks.clone(), pool.clone(), worker.clone());
     worker.tasks.spawn_local(task::Kind::OutboundConnection, async move {
         let end = poll_fn(|cx| {
             let over = driver.poll(&of, cx).is_ready();
@@ -443,54 +533,17 @@ async fn connect(
             if over {
                 return Poll::Ready(State::Closed);
             }
-            if driver.is_retiring() && state.get() == State::Open {
-                state.set(State::Retiring);
+            if driver.is_retiring() && marks.state.get() == State::Open {
+                marks.state.set(State::Retiring);
                 at.lock().retire();
             }
-            watch.poll_dead(&at, driver.read(), cx).map(|()| State::Dead)
+            watch.poll_dead(&at, driver.read(), &pool.life, cx).map(|()| State::Dead)
         })
         .await;
-        state.set(end);
+        marks.state.set(watch.ended(end, &pool.life));
         at.lock().lost();
         drop(counted);
         pool.freed.notify_waiters();
     });
     Ok(link)
-}
-
-/// Asks a silent connection whether it lives.
-struct Watch {
-    alive: KeepAlive,
-    pongs: u64,
-    deadline: Deadline,
-}
-
-impl Watch {
-    /// Ready once the other side did not answer. `read` bytes have come.
-    fn poll_dead(&mut self, at: &h2::Shared, read: u64, cx: &Context<'_>) -> Poll<()> {
-        let (pongs, busy) = {
-            let connection = at.lock();
-            (connection.pongs(), connection.live() > 0)
-        };
-        let now = Instant::now();
-        if pongs != self.pongs {
-            self.pongs = pongs;
-            self.alive.pong(now, read);
-        }
-        let until = loop {
-            match self.alive.look(now, read, busy) {
-                Next::Dead => return Poll::Ready(()),
-                // Sending it wakes the driver, which writes it out.
-                Next::Ping => at.lock().ping(),
-                Next::Wait(until) => break until,
-                Next::Rest => {
-                    self.deadline.clear();
-                    return Poll::Pending;
-                }
-            }
-        };
-        self.deadline.set_at(until);
-        let _not_yet = self.deadline.poll_fired(cx);
-        Poll::Pending
-    }
 }

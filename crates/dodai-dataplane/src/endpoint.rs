@@ -31,7 +31,7 @@ use crate::secure::Secure;
 
 /// So many pools without a connection are kept for what was learnt in them. Where endpoints come and go a hundred times a
 /// second, those of ten minutes would be some ten thousand.
-const REMEMBERED: usize = 256;
+pub const REMEMBERED: usize = 256;
 
 /// What a pool is kept for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -288,6 +288,10 @@ async fn tries(
                     return Err(Stopped::Failed(failure));
                 }
                 service.broke(attempt, failure.kind);
+                if tries.is_forgivable(&failure, sent) {
+                    tries.forgive();
+                    continue;
+                }
                 match tries.again(retry, &failure, sent, &service.budget, Instant::now()) {
                     Some(wait) => Box::pin(tokio::time::sleep(wait)).await,
                     None => return Err(Stopped::Failed(failure)),

@@ -11,12 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use dodai_core::call::tells_identity;
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::{Edit, Edits};
+use dodai_core::head::{Edit, Edits, is_idempotent};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::attempt::{Sent, Terms};
 use crate::client_h2::{self, Link};
+use crate::endpoint::Need;
 use crate::h2::{self, Block, Gone, Piece, Pseudo, Receiving, Sending};
 use crate::h2_body;
 use crate::h2_call::{View, is_grpc};
@@ -140,7 +141,8 @@ pub async fn once(
             write_request(encoder, out, &client.head, &client.edits, target.key.tls.is_some());
         })
     };
-    let opening = client_h2::open(worker, target, &forward.service.spec.breaker, open);
+    let need = Need::of(client.head.get(b":method").is_some_and(is_idempotent));
+    let opening = client_h2::open(worker, target, &forward.service.spec.breaker, need, open);
     let Some(opened) = deadline.bound(opening).await else {
         let text = format!("no connection to {} became free in time", target.key.address);
         return Ended::Failed(Failure::new(Kind::Timeout, text), Sent::NOTHING);

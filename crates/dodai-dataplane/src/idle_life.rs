@@ -18,7 +18,7 @@ const SURELY: Duration = Duration::from_secs(1);
 const HOLDS: Duration = Duration::from_secs(600);
 
 /// The shortest life that is believed: no server means to be quicker.
-const SHORTEST: Duration = Duration::from_millis(500);
+pub const SHORTEST: Duration = Duration::from_millis(500);
 
 /// What is known of the connections to one endpoint.
 #[derive(Debug, Default)]
@@ -67,7 +67,12 @@ impl IdleLife {
 
     /// A connection was closed by the endpoint not long before it reached this age.
     pub fn closed_by(&self, age: Duration, now: Instant) {
-        self.ends_at(age.saturating_sub(LOOKED_AT).max(self.survived.get()), now);
+        self.closed_at(age.saturating_sub(LOOKED_AT), now);
+    }
+
+    /// A connection was closed by the endpoint at this age.
+    pub fn closed_at(&self, age: Duration, now: Instant) {
+        self.ends_at(age.max(self.survived.get()), now);
     }
 
     /// A call went out on a connection of this age and found it closed.

@@ -48,6 +48,7 @@ mod h2_head;
 mod h2_relay;
 pub mod h2_tunnel;
 pub mod h2_upgrade;
+mod h2_watch;
 mod hedge;
 mod holdings;
 pub mod hosts;

@@ -581,9 +581,8 @@ async fn sweep(worker: Rc<Worker>) {
         count = count.wrapping_add(1);
         if count.is_multiple_of(20) {
             let longest = worker.shared.limits.pool_idle_timeout;
-            let oldest = now.checked_sub(longest).unwrap_or(now);
             worker.pools.sweep(now, longest);
-            worker.h2.sweep(now, oldest);
+            worker.h2.sweep(now, longest);
             checks::sweep(&worker, now);
             hosts::sweep(&worker, now);
             worker.publish();

@@ -86,12 +86,13 @@ pub struct Connection {
     pub(super) idle_frames: Budget,
     /// Whether the other side has sent its settings.
     pub(super) greeted: bool,
-    /// Who waits for that.
-    greeting: Vec<Waker>,
+    /// Who waits for that, or for the answer to a ping.
+    listening: Vec<Waker>,
     /// Whether the other side opens no further streams, or takes none.
     pub(super) leaving: bool,
     pub(super) closing: Closing,
-    /// Answers to our pings.
+    /// Our pings, and answers to them.
+    pub(super) pings: u64,
     pub(super) pongs: u64,
     /// Why the connection is over.
     pub(super) failed: Option<Reason>,
@@ -139,9 +140,10 @@ impl Connection {
             resets: Budget::new(H2_RESETS, H2_RESETS_PER_SECOND),
             idle_frames: Budget::new(H2_IDLE_FRAMES, H2_IDLE_FRAMES_PER_SECOND),
             greeted: false,
-            greeting: Vec::new(),
+            listening: Vec::new(),
             leaving: false,
             closing: Closing::No,
+            pings: 0,
             pongs: 0,
             failed: None,
             strange: Vec::new(),
@@ -211,15 +213,38 @@ impl Connection {
         if self.failed.is_some() {
             return Poll::Ready(None);
         }
-        if !self.greeting.iter().any(|known| known.will_wake(cx.waker())) {
-            self.greeting.push(cx.waker().clone());
+        self.listen(cx)
+    }
+
+    /// Asks whether the other side is there, unless it has been asked; says what [`Connection::poll_pong`] waits for.
+    pub fn ask(&mut self) -> u64 {
+        if self.pings <= self.pongs {
+            self.ping();
+        }
+        self.pongs + 1
+    }
+
+    /// Whether the other side has answered so many pings; no if the connection ended before. Cancel safe.
+    pub fn poll_pong(&mut self, pongs: u64, cx: &Context<'_>) -> Poll<bool> {
+        if self.pongs >= pongs {
+            return Poll::Ready(true);
+        }
+        if self.failed.is_some() {
+            return Poll::Ready(false);
+        }
+        self.listen(cx)
+    }
+
+    fn listen<T>(&mut self, cx: &Context<'_>) -> Poll<T> {
+        if !self.listening.iter().any(|known| known.will_wake(cx.waker())) {
+            self.listening.push(cx.waker().clone());
         }
         Poll::Pending
     }
 
-    /// The other side has said what it grants, or never will.
-    pub(super) fn greeting_is_over(&mut self) {
-        self.greeting.drain(..).for_each(Waker::wake);
+    /// The other side has said what it grants or answered a ping, or never will.
+    pub(super) fn tell_listening(&mut self) {
+        self.listening.drain(..).for_each(Waker::wake);
     }
 
     /// Whether no more streams can be opened, or will be.
@@ -280,7 +305,7 @@ impl Connection {
     }
 
     fn lose(&mut self, why: Cut) {
-        self.greeting_is_over();
+        self.tell_listening();
         let mut keys = Vec::new();
         for stream in self.streams.iter_mut() {
             if !stream.is_done() {

@@ -475,7 +475,7 @@ impl Connection {
         }
         if !self.greeted {
             self.greeted = true;
-            self.greeting_is_over();
+            self.tell_listening();
         }
         self.out.frame(Header { length: 0, kind: frame::SETTINGS, flags: frame::ACK, stream: 0 }, &[]);
         self.bound_answers()
@@ -512,6 +512,7 @@ impl Connection {
         }
         if header.has(frame::ACK) {
             self.pongs += 1;
+            self.tell_listening();
             self.heard();
             return Ok(());
         }

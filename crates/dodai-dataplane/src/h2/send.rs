@@ -209,6 +209,7 @@ impl Connection {
     pub fn ping(&mut self) {
         let header = Header { length: 8, kind: frame::PING, flags: 0, stream: 0 };
         self.out.frame(header, b"dodai-up");
+        self.pings += 1;
         self.wake_driver();
     }
 

@@ -40,7 +40,7 @@ fn closing_after(world: &World, idle: Duration) -> Rc<Seen> {
     seen
 }
 
-fn without_retries() -> Service {
+pub fn without_retries() -> Service {
     let retry = RetryPolicy {
         attempts: 0,
         statuses: vec![],

@@ -28,6 +28,7 @@ mod hardship;
 mod health;
 mod hedges;
 mod idle;
+mod idle_h2;
 mod load;
 mod matching;
 mod named;
