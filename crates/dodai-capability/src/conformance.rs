@@ -9,6 +9,7 @@
     reason = "suites are test code: they fail by panicking"
 )]
 
+pub mod binding;
 pub mod configuration;
 pub mod lock;
 pub mod pubsub;

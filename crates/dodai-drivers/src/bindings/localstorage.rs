@@ -165,6 +165,9 @@ fn content(data: &Bytes) -> Bytes {
 
 fn invoke(root: &Root, request: &Request) -> Result<Response, Error> {
     let operation = request.operation.as_str();
+    if !OPERATIONS.contains(&operation) {
+        return Err(Error::unknown(operation, &OPERATIONS));
+    }
     let drawn = uuid::Uuid::new_v4().to_string();
     let given = request.metadata.get("fileName").map(String::as_str).filter(|name| !name.is_empty());
     let name = match given {
@@ -195,11 +198,10 @@ fn invoke(root: &Root, request: &Request) -> Result<Response, Error> {
         }
         "get" => root.get(&path).map_err(failed)?,
         "list" => serde_json::json!(root.list(&path).map_err(failed)?).to_string().into_bytes(),
-        "delete" => {
+        _ => {
             root.delete(&path).map_err(failed)?;
             Vec::new()
         }
-        other => return Err(Error::unknown(other, &OPERATIONS)),
     };
     Ok(Response { data: data.into(), ..Response::default() })
 }

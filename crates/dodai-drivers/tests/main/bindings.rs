@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use dodai_capability::binding::{Error, Output, Request, Response};
 use dodai_capability::clock::Clock;
 use dodai_capability::component::{Component, Context, Spec};
+use dodai_capability::conformance::{self, Bench};
 
 use crate::registry;
 
@@ -24,8 +25,73 @@ async fn ask(
     data: &str,
     metadata: &[(&str, &str)],
 ) -> Result<Response, Error> {
+    output.invoke(request(operation, data, metadata)).await
+}
+
+fn request(operation: &str, data: &str, metadata: &[(&str, &str)]) -> Request {
     let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    output.invoke(Request { operation: operation.to_owned(), data: data.to_owned().into(), metadata }).await
+    Request { operation: operation.to_owned(), data: data.to_owned().into(), metadata }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_a_binding() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let spec = Spec::new("files", "bindings.localstorage").with("rootPath", "kept");
+    let component = opened(dir.path(), spec, &Context::default()).await;
+    let file = [("fileName", "a/b.txt")];
+    let requests = [
+        request("create", "\"some words\"", &file),
+        request("get", "", &file),
+        request("list", "", &[]),
+        request("delete", "", &file),
+    ];
+    conformance::binding::output(&component, &requests).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_is_a_binding() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("bound"));
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for mut socket in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                // One that was given up asks nothing.
+                if socket.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {
+                    let _gone = socket.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+                }
+            });
+        }
+    });
+    let component =
+        opened(dir.path(), Spec::new("api", "bindings.http").with("url", url), &Context::default()).await;
+    let output = component.serves.output.clone().expect("an output binding");
+    let requests: Vec<Request> =
+        output.operations().iter().map(|operation| request(operation, "{}", &[])).collect();
+    conformance::binding::output(&component, &requests).await;
+}
+
+#[tokio::test]
+async fn the_clock_is_a_binding() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().to_owned();
+    let clock = Clock::manual(SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    let context = Context { clock: clock.clone(), ..Context::default() };
+    let spec = Spec::new("tick", "bindings.cron").with("schedule", "@every 30s");
+    let spec = spec.with("route", "/ticks").with("direction", "input");
+    let mut bench = Bench {
+        component: opened(&folder, spec.clone(), &context).await,
+        reopen: Box::new(move || {
+            let (folder, spec, context) = (folder.clone(), spec.clone(), context.clone());
+            Box::pin(async move { opened(&folder, spec, &context).await })
+        }),
+        advance: Box::new(move |by| {
+            clock.advance(by);
+            Box::pin(std::future::ready(()))
+        }),
+    };
+    conformance::binding::input(&mut bench, Duration::from_secs(30)).await;
 }
 
 #[tokio::test]

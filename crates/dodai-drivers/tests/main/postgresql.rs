@@ -85,6 +85,18 @@ async fn acknowledged_writes_survive_a_server_that_is_killed_and_cut_connections
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_are_told_the_last_value_whatever_befalls_the_server() {
+    let mut postgres = Postgres::start();
+    let component = opened(spec("configuration.postgresql", "v1", &postgres)).await;
+    upsets::configuration(&component, 4, async || postgres.cut().await).await;
+    let restart = async || {
+        postgres.down();
+        postgres.up(&[]);
+    };
+    upsets::configuration(&component, 2, restart).await;
+}
+
 /// Tables as Dapr's components make them.
 const DAPR: &str = "
     CREATE TABLE dapr_metadata (key text NOT NULL PRIMARY KEY, value text NOT NULL);

@@ -130,6 +130,30 @@ async fn acknowledged_messages_survive_cut_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn followers_are_told_the_last_value_whatever_befalls_the_server() {
+    let mut redis = Redis::start();
+    let component = open("configuration.redis", &redis).await;
+    upsets::configuration(&component, 4, async || redis.cut()).await;
+    let restart = async || {
+        redis.down();
+        redis.up();
+    };
+    upsets::configuration(&component, 2, restart).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_is_never_given_twice_whatever_befalls_the_server() {
+    let mut redis = Redis::start();
+    let locks = open("lock.redis", &redis).await.serves.lock.clone().expect("locks");
+    upsets::locks(locks.clone(), 8, async || redis.cut()).await;
+    let restart = async || {
+        redis.down();
+        redis.up();
+    };
+    upsets::locks(locks, 2, restart).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changes_while_the_server_is_away_are_told_when_it_is_back() {
     let mut redis = Redis::start();
     let component = open("configuration.redis", &redis).await;

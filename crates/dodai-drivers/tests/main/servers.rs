@@ -5,11 +5,20 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
-/// A port that nobody has now.
+/// A port that nobody has now. It is below those that connections are given, so a server that is down for a while finds
+/// it free again.
 pub fn free_port() -> u16 {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    socket.local_addr().expect("bound").port()
+    const FIRST: u16 = 19_000;
+    const COUNT: u16 = 9_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % u32::from(COUNT)).expect("less than that");
+    let next = || FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
+    let mut candidates = std::iter::repeat_with(next).take(COUNT.into());
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    candidates.find(is_free).expect("a free port")
 }
 
 /// A `redis-server` that keeps what it acknowledged.
@@ -160,8 +169,12 @@ impl Postgres {
             .spawn()
             .expect("postgres runs");
         let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines().map_while(Result::ok);
-        let ready = lines.any(|line| line.contains("database system is ready to accept connections"));
-        assert!(ready, "postgres ended before it was ready");
+        let mut said = Vec::new();
+        let ready = lines.any(|line| {
+            said.push(line);
+            said.last().is_some_and(|line| line.contains("database system is ready to accept connections"))
+        });
+        assert!(ready, "postgres ended before it was ready: {said:#?}");
         // It goes on writing to its log.
         std::thread::spawn(move || lines.for_each(drop));
         self.process = Some(process);
@@ -177,7 +190,16 @@ impl Postgres {
             let children = String::from_utf8(children).expect("numbers");
             let ids: Vec<&str> = children.split_whitespace().collect();
             // They end by themselves once the first is gone; some may have done so.
-            Command::new("kill").arg("-9").args(ids).stderr(Stdio::null()).status().expect("kill runs");
+            Command::new("kill").arg("-9").args(&ids).stderr(Stdio::null()).status().expect("kill runs");
+            // While one is there the next server does not start: it holds the same memory.
+            let end = Instant::now() + Duration::from_secs(30);
+            for id in ids {
+                let stat = format!("/proc/{id}/stat");
+                while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+                    assert!(Instant::now() < end, "process {id} of postgres does not end");
+                    std::thread::yield_now();
+                }
+            }
         }
     }
 
