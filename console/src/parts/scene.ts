@@ -25,6 +25,8 @@ const WIDTH = 150;
 const HEIGHT = 42;
 /** Half the width of an edge from a node to itself. */
 const LOOP = 28;
+/** Around the box of a node, for the width of its line. */
+const MARGIN = 2;
 const NEAR_PX = 7;
 const DASHES = [4, 5];
 const ZOOM = { least: 0.08, most: 2.5 };
@@ -239,10 +241,10 @@ export class Scene {
       // However small all of it is, a line can be seen.
       context.lineWidth = Math.max(Math.min(6, 1 + Math.log10(1 + edge.rate) * 1.2) * (isChosen ? 1.8 : 1), 0.5 / view.zoom);
       context.strokeStyle = edge.errors > 0.01 ? c.bad : isChosen ? c.accent : c.strong;
-      context.setLineDash(edge.dashed ? DASHES : []);
+      if (edge.dashed) context.setLineDash(DASHES);
       context.stroke();
+      if (edge.dashed) context.setLineDash([]);
     }
-    context.setLineDash([]);
     if (!dots) return false;
     for (const [edge, curve] of shown) {
       if (edge.rate <= 0) continue;
@@ -258,6 +260,31 @@ export class Scene {
     return moves;
   }
 
+  /** The box of nodes of a tone, as they are now: to copy it costs less than to draw it for each. */
+  private box(tone: SceneNode["tone"], isChosen: boolean, texts: boolean): OffscreenCanvas {
+    const { colours: c } = this;
+    const scale = this.view.zoom * (devicePixelRatio || 1);
+    const box = new OffscreenCanvas(Math.ceil((WIDTH + 2 * MARGIN) * scale), Math.ceil((HEIGHT + 2 * MARGIN) * scale));
+    const context = box.getContext("2d");
+    if (!context) return box;
+    context.scale(box.width / (WIDTH + 2 * MARGIN), box.height / (HEIGHT + 2 * MARGIN));
+    context.beginPath();
+    context.roundRect(MARGIN, MARGIN, WIDTH, HEIGHT, 8);
+    const ofTone = tone === "plain" ? c.strong : c[tone];
+    // From far away a node is its state.
+    context.fillStyle = texts ? c.panel : ofTone;
+    context.fill();
+    context.lineWidth = isChosen ? 2 : 1;
+    context.strokeStyle = isChosen ? c.accent : c.strong;
+    context.stroke();
+    if (!texts) return box;
+    context.fillStyle = ofTone;
+    context.beginPath();
+    context.arc(MARGIN + 14, MARGIN + HEIGHT / 2, 4, 0, Math.PI * 2);
+    context.fill();
+    return box;
+  }
+
   private drawNodes(context: CanvasRenderingContext2D, left: number, right: number, top: number, bottom: number) {
     const { colours: c, view } = this;
     const texts = view.zoom > 0.35;
@@ -269,21 +296,13 @@ export class Scene {
       if (x + WIDTH / 2 < left || x - WIDTH / 2 > right || y + HEIGHT / 2 < top || y - HEIGHT / 2 > bottom) continue;
       shown.push([node, x - WIDTH / 2, y]);
     }
+    const boxes = new Map<string, OffscreenCanvas>();
     for (const [node, x, y] of shown) {
       const isChosen = this.chosen !== null && "node" in this.chosen && this.chosen.node === node.id;
-      context.beginPath();
-      context.roundRect(x, y - HEIGHT / 2, WIDTH, HEIGHT, 8);
-      // From far away a node is its state.
-      context.fillStyle = texts ? c.panel : node.tone === "plain" ? c.strong : c[node.tone];
-      context.fill();
-      context.lineWidth = isChosen ? 2 : 1;
-      context.strokeStyle = isChosen ? c.accent : c.strong;
-      context.stroke();
-      if (!texts) continue;
-      context.fillStyle = node.tone === "plain" ? c.strong : c[node.tone];
-      context.beginPath();
-      context.arc(x + 14, y, 4, 0, Math.PI * 2);
-      context.fill();
+      const key = `${node.tone} ${isChosen}`;
+      const box = boxes.get(key) ?? this.box(node.tone, isChosen, texts);
+      boxes.set(key, box);
+      context.drawImage(box, x - MARGIN, y - HEIGHT / 2 - MARGIN, WIDTH + 2 * MARGIN, HEIGHT + 2 * MARGIN);
     }
     if (!texts) return;
     // To set a font costs more than to write with it.
