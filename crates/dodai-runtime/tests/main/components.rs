@@ -190,7 +190,7 @@ async fn templates_stand_for_the_app_of_a_sidecar() {
     let watching = Watching::default();
     let driver = watching.clone();
     let register = |registry: &mut dodai_capability::component::Registry| {
-        registry.register("state.watched", "v1", driver)
+        registry.register("state.watched", "v1", Blocks::default(), driver)
     };
     let settings = Settings { sidecar_of: AppId::parse("shop/cart").ok(), ..Settings::default() };
     let marked = |name: &str, mark: &str| component(name, "state.watched", &[("mark", mark)]);
