@@ -249,7 +249,7 @@ mod tests {
     async fn so_many_pieces_are_kept_and_no_more() {
         for (pieces, whole) in [(KEPT_PIECES, true), (KEPT_PIECES + 1, false)] {
             let (mut writer, body) = pipe(pieces, None);
-            let replay = Replay::new(body, 2 * pieces);
+            let replay = Replay::new(body, 2 * pieces, None);
             for _ in 0..pieces {
                 writer.send(Bytes::from_static(b"a")).await.expect("room");
             }
