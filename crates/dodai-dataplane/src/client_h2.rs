@@ -4,7 +4,7 @@
 //! that has been idle only once a PING was answered.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -147,6 +147,18 @@ impl Connections {
             remembered += usize::from(is_known);
             is_known && remembered <= REMEMBERED
         });
+    }
+
+    /// Adds the endpoints that there are connections to; hosts outside the mesh are none.
+    pub fn endpoints(&self, all: &mut HashSet<u64>) {
+        all.extend(self.0.borrow().keys().map(|key| key.endpoint).filter(|endpoint| *endpoint != 0));
+    }
+
+    /// Lets the connections to endpoints that are `gone` end once their streams have.
+    pub fn leave(&self, gone: &HashSet<u64>) {
+        for (_, pool) in self.0.borrow().iter().filter(|(key, _)| gone.contains(&key.endpoint)) {
+            pool.live.borrow().iter().for_each(Link::retire);
+        }
     }
 
     /// Lets every connection end once its streams have.

@@ -7,6 +7,7 @@
 //! it closes (`idle_life`), so that no call goes out on one that is about to end.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -192,6 +193,19 @@ impl Pools {
         });
         if pools.capacity() > 4 * REMEMBERED && pools.len() < pools.capacity() / 4 {
             pools.shrink_to_fit();
+        }
+    }
+
+    /// Adds the endpoints that there are pools for; hosts outside the mesh are none.
+    pub fn endpoints(&self, all: &mut HashSet<u64>) {
+        all.extend(self.h1.borrow().keys().map(|key| key.endpoint).filter(|endpoint| *endpoint != 0));
+    }
+
+    /// Closes what is idle of endpoints that are `gone`.
+    pub fn leave(&self, gone: &HashSet<u64>) {
+        for (_, pool) in self.h1.borrow().iter().filter(|(key, _)| gone.contains(&key.endpoint)) {
+            let idle = std::mem::take(&mut *pool.idle.borrow_mut());
+            pool.closed(idle.len() as u32);
         }
     }
 

@@ -581,6 +581,7 @@ async fn sweep(worker: Rc<Worker>) {
         count = count.wrapping_add(1);
         if count.is_multiple_of(20) {
             let longest = worker.shared.limits.pool_idle_timeout;
+            worker.leave();
             worker.pools.sweep(now, longest);
             worker.h2.sweep(now, longest);
             checks::sweep(&worker, now);

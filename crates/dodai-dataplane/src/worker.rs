@@ -5,7 +5,7 @@
 //! holds no buffer.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -312,6 +312,25 @@ impl Worker {
             self.h2.tell(pools);
         });
         self.roll.prune();
+    }
+
+    /// Ends connections to endpoints that the table has no more, but for what is under way on them.
+    pub fn leave(&self) {
+        let mut gone = HashSet::new();
+        self.pools.endpoints(&mut gone);
+        self.h2.endpoints(&mut gone);
+        if gone.is_empty() {
+            return;
+        }
+        for service in self.shared.table.load().services() {
+            for endpoint in service.endpoints() {
+                gone.remove(&endpoint.id);
+            }
+        }
+        if !gone.is_empty() {
+            self.pools.leave(&gone);
+            self.h2.leave(&gone);
+        }
     }
 
     /// Gives memory back that only a burst needed.

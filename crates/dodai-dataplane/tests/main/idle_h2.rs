@@ -153,6 +153,39 @@ async fn a_server_that_closes_at_its_idle_timeout_fails_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_to_endpoints_that_left_are_not_kept() {
+    local(async {
+        for protocol in [Protocol::Http, Protocol::Http2] {
+            let catalog = Service { protocol, ..service("shop/catalog/http") };
+            let world = World::of(usual(catalog.clone(), filtered(vec![]))).await;
+            let mut backends = world.backend(1);
+            let over = beside(async move {
+                let mut backend = backends.accept().await;
+                if protocol == Protocol::Http {
+                    backend.answer(OK).await;
+                    return backend.ended().await;
+                }
+                let mut server = h2::server::handshake(backend.stream).await.expect("shaken");
+                let (_, mut respond) = server.accept().await.expect("open").expect("whole");
+                respond.send_response(Response::new(()), true).expect("open");
+                assert!(server.accept().await.is_none());
+            });
+            let mut client = world.client().await;
+            client.send(GET).await;
+            assert!(client.head().await.starts_with("HTTP/1.1 200"));
+            let mut resources = usual(catalog, filtered(vec![]));
+            resources.retain(|one| !matches!(one, Resource::Endpoints(_)));
+            resources.push(endpoints("shop/catalog/http", vec![endpoint(2, "r1")]));
+            world.apply(resources).await;
+            let start = tokio::time::Instant::now();
+            over.await.expect("the connection ends");
+            assert!(start.elapsed() < secs(5), "{protocol:?}: {:?}", start.elapsed());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn connections_are_kept_below_what_was_learnt() {
     local(async {
         for by in [End::Plain, End::Told] {
