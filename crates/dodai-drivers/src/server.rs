@@ -93,7 +93,9 @@ impl Place {
                 Some((host, given)) => (host, given.parse().ok()?),
             },
         };
-        (!host.is_empty() && !host.contains(',') && port > 0).then(|| Place { host: host.to_owned(), port })
+        // A login before the host is none of it, and a place is printed.
+        (!host.is_empty() && !host.contains([',', '@']) && port > 0)
+            .then(|| Place { host: host.to_owned(), port })
     }
 
     /// Connects within `timeout`. Cancel safe.
@@ -148,6 +150,8 @@ mod tests {
         check("redis:port", None);
         check("one:1,two:2", None);
         check("one,two", None);
+        check("me:pw@redis", None);
+        check("pw@redis:6379", None);
         check(":6379", None);
         check("", None);
     }

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use dodai_core::secrecy::{is_secret_setting, is_secret_value};
+
 use super::{Error, Spec};
 use crate::fault::Fault;
 use crate::secrets::Secret;
@@ -43,10 +45,17 @@ impl Value {
         }
     }
 
-    fn shown(&self) -> String {
+    /// How an error about the property `name` says it. It is read where nobody has shown who they are.
+    fn shown(&self, name: &str) -> String {
         match self {
-            Value::Plain(text) => format!("`{text}`"),
-            Value::Secret(_) => "***".to_owned(),
+            // What is before an `@` may be a login in a form that nobody knows.
+            Value::Plain(text)
+                if !is_secret_setting(name) && !is_secret_value(text) && !text.contains('@') =>
+            {
+                format!("`{text}`")
+            }
+            Value::Plain(text) if text.is_empty() => "``".to_owned(),
+            Value::Plain(_) | Value::Secret(_) => "***".to_owned(),
         }
     }
 }
@@ -209,7 +218,7 @@ impl<'a> Reader<'a> {
         Error::BadProperty {
             name: self.spec.name.clone(),
             property: property.to_owned(),
-            given: value.shown(),
+            given: value.shown(property),
             wanted: wanted.to_owned(),
         }
     }
@@ -355,6 +364,24 @@ mod tests {
         let error = spec.read().duration(&["timeout"], Duration::ZERO).expect_err("refused");
         assert!(!error.to_string().contains("hunter2"), "{error}");
         assert!(!format!("{spec:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_may_be_a_secret_does_not_print_in_errors() {
+        for (name, value) in [
+            ("connectionString", "postgresql://app:S3cret@db:54a32/orders"),
+            ("connectionString", "host=db user=app password=S3cret Space dbname=x"),
+            ("redisHost", "redis://u:S3cret@h:1"),
+            ("redisHost", "S3cret@h:1"),
+            ("url", "htp://u:S3cret@h/a"),
+            ("url", "htp://u:S3/cret@h/a"),
+            ("MTLSClientKey", "S3cret"),
+            ("place", "host=db;password = S3cret"),
+        ] {
+            let spec = Spec::new("orders", "state.x").with(name, value);
+            let error = spec.read().refuse(name, "something else").to_string();
+            assert!(!error.contains("S3") && error.contains(&format!("`{name}` is ***")), "{error}");
+        }
     }
 
     #[test]

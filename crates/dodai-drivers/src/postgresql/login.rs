@@ -60,7 +60,7 @@ impl Settings {
         if !has_words && words.get("host").is_none() {
             return Err(read.missing(NAME));
         }
-        let one = "the host of one server; several hosts and Unix sockets are not offered";
+        let one = "the host of one server and the number of its port; several hosts and Unix sockets are not offered";
         let host = words.get("host").or(words.get("hostaddr")).unwrap_or("localhost");
         let port = words.get("port").unwrap_or("5432").parse().unwrap_or(0);
         let place = Place::parse(host, port).filter(|_| !host.contains(['/', ',']));

@@ -24,6 +24,10 @@ impl Settings {
     /// The connection string is missing, or a value cannot be read.
     pub fn read(read: &mut Reader<'_>, data_dir: &Path) -> Result<Settings, Error> {
         let text = read.required(&["connectionString", "url"])?;
+        if text.contains("://") && !text.starts_with("file://") {
+            // The address of a server would become the name of a folder, with the password in it.
+            return Err(read.refuse("connectionString", "the name of a file, `file:NAME` or `:memory:`"));
+        }
         let timeout = read.duration(&["timeout", "timeoutInSeconds"], Duration::from_secs(20))?;
         let busy_timeout = read.duration(&["busyTimeout"], Duration::from_secs(2))?;
         let wal = !read.truth(&["disableWAL"], false)?;
@@ -53,7 +57,8 @@ fn place(text: &str, data_dir: &Path) -> (Place, Vec<String>) {
             "mode=memory" => in_memory = true,
             "cache=shared" | "cache=private" | "mode=rwc" | "mode=rw" => {}
             other => warnings.push(format!(
-                "connectionString: option `{other}` is ignored; use the properties busyTimeout, timeout and disableWAL"
+                "connectionString: option `{}` is ignored; use the properties busyTimeout, timeout and disableWAL",
+                other.split('=').next().unwrap_or_default()
             )),
         }
     }
@@ -80,7 +85,20 @@ pub fn table(read: &mut Reader<'_>, names: &[&'static str], default: &str) -> Re
 
 #[cfg(test)]
 mod tests {
+    use dodai_capability::component::Spec;
+
     use super::*;
+
+    #[test]
+    fn the_address_of_a_server_is_no_file_and_does_not_print() {
+        let spec =
+            Spec::new("orders", "state.sqlite").with("connectionString", "postgresql://app:S3cret@db/orders");
+        let refused = Settings::read(&mut spec.read(), Path::new("/data")).err().expect("refused");
+        let said = refused.to_string();
+        assert!(said.contains("`connectionString` is ***; give the name of a file"), "{said}");
+        let (_, warnings) = place("shop.db?_auth_pass=S3cret", Path::new("/data"));
+        assert!(warnings[0].contains("`_auth_pass`") && !warnings[0].contains("S3cret"), "{warnings:?}");
+    }
 
     #[test]
     fn connection_strings() {

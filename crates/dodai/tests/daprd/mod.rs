@@ -317,6 +317,28 @@ fn what_it_cannot_do_it_says() {
     assert_eq!(world.left(), Vec::<String>::new(), "nothing is left");
 }
 
+const SLIP: &str = "apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: orders}
+spec:
+  type: state.postgresql
+  version: v1
+  metadata: [{name: connectionString, value: 'postgresql://app:S3cret@db:54a32/orders'}]
+";
+
+#[test]
+fn a_slip_in_a_setting_shows_no_password() {
+    let world = World::new();
+    world.write("components/orders.yaml", SLIP);
+    let sidecar = Sidecar::start(&world, &["--app-id", "x", "--resources-path", "components"], &[]);
+    let health = || sidecar.call("GET", "/v1.0/healthz", &[], "");
+    until("the slip is told", || health().body.contains("`connectionString` is ***"));
+    let metadata = sidecar.call("GET", "/v1.0/metadata", &[], "").body;
+    let all = [health().body, metadata, sidecar.stop()].concat();
+    assert!(!all.contains("S3cret"), "{all}");
+    assert!(all.contains("`connectionString` is ***; give the host of one server"), "{all}");
+}
+
 const ODD: &str = "apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: statestore}
