@@ -186,7 +186,11 @@ impl Service {
 
     /// An endpoint answered so; the head came at `at` on the clock of [`now_nanos`].
     pub fn answered(&self, attempt: &Attempt, verdict: Verdict, at: u64) {
-        attempt.succeeded(at);
+        if self.spec.breaker.counts_answers && verdict.is_no_success() {
+            attempt.failed(&self.spec.breaker);
+        } else {
+            attempt.succeeded(at);
+        }
         if let Some(overload) = &self.overload {
             overload.learn(attempt.took(at));
         }

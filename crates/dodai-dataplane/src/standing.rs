@@ -49,6 +49,14 @@ impl Verdict {
     pub fn of(status: u16, grpc_status: Option<u8>) -> Verdict {
         Verdict::Status(effective_status(status, grpc_status))
     }
+
+    /// Whether Dapr takes it for a failure: whatever is neither 2xx nor 3xx (`NewCodeError` of its `pkg/resiliency`).
+    pub fn is_no_success(self) -> bool {
+        match self {
+            Verdict::Status(status) => status >= 400,
+            Verdict::Broken => true,
+        }
+    }
 }
 
 fn nanos(span: Duration) -> u64 {

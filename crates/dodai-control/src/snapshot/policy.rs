@@ -205,6 +205,7 @@ impl Effective {
                 max_requests: breaker.max_requests,
                 max_connection_age: None,
                 refuses: breaker.consecutive_failures.is_some() || breaker.open_for.is_some(),
+                counts_answers: false,
             });
         }
         let age = spec.connection.as_ref().map(|connection| connection.max_age.get());

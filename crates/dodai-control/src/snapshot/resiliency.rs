@@ -1,7 +1,7 @@
 //! Resiliency documents: what callers of an app or a component bear with, in the words of the data path.
 //!
 //! Dapr's `timeout` bounds each try, not the call: the call's own bound follows from the tries and the waits
-//! between them. A Policy for the same target wins, field by field.
+//! between them. A Policy for the same target wins, field by field, but for one without a breaker of its own.
 
 use std::time::Duration;
 
@@ -30,7 +30,9 @@ pub(super) fn fold(input: &Input<'_>, target: &AppId, effective: &mut Effective)
         let found = names.retry.as_ref().and_then(|name| policies.retries.get(name));
         effective.call.retry = effective.call.retry.take().or(found.map(retry));
         let found = names.circuit_breaker.as_ref().and_then(|name| policies.circuit_breakers.get(name));
-        effective.breaker = effective.breaker.take().or(found.map(breaker));
+        if let Some(found) = found {
+            effective.breaker = Some(breaker(found, effective.breaker.take()));
+        }
     }
     if let Some(each) = each {
         bound_tries(&mut effective.call, each);
@@ -116,15 +118,21 @@ fn retry(retry: &dapr::DaprRetry) -> RetryPolicy {
     }
 }
 
-fn breaker(breaker: &dapr::DaprCircuitBreaker) -> Breaker {
-    let trip = breaker.trip.as_deref().unwrap_or("consecutiveFailures > 5");
+/// The breaker of a document. One that a policy asks for stands before it; a policy that names only caps, or that says
+/// that nothing is left alone, as the one that is made for an app of a `dapr.yaml` does, leaves it to the document.
+fn breaker(wanted: &dapr::DaprCircuitBreaker, of_policy: Option<Breaker>) -> Breaker {
+    let own = of_policy.unwrap_or_default();
+    if own.refuses && own.consecutive_failures > 0 {
+        return own;
+    }
+    let trip = wanted.trip.as_deref().unwrap_or("consecutiveFailures > 5");
     let count = |sign: &str| trip.split_once(sign).and_then(|(_, number)| number.trim().parse::<u32>().ok());
     let failures = count(">=").or(count(">").map(|number| number.saturating_add(1)));
-    let default = Breaker::default();
     Breaker {
-        consecutive_failures: failures.unwrap_or(default.consecutive_failures),
-        open_for: breaker.timeout.map_or(Duration::from_secs(60), api::TimeSpan::get),
+        consecutive_failures: failures.unwrap_or(Breaker::default().consecutive_failures),
+        open_for: wanted.timeout.map_or(Duration::from_secs(60), api::TimeSpan::get),
         refuses: true,
-        ..default
+        counts_answers: true,
+        ..own
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::compiled::{app, document, policy, service, snapshot};
+use super::compiled::{app, document, policy, resiliency, service, snapshot};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -54,4 +54,37 @@ fn a_whole_call_is_bounded_by_the_nearest_that_says_so() {
     assert_eq!(["own", "never", "plain"].map(told), [60, year, 30].map(|seconds| Some(seconds * SECOND)));
     let policy = &service(&snapshot, "default/a/http").policy;
     assert_eq!((policy.timeout, policy.total_timeout), (Some(5 * SECOND), Some(8 * SECOND)));
+}
+
+#[test]
+fn breakers_of_a_resiliency_document() {
+    let check = |text: &str, failures: u32, open_for: u32| {
+        let more = resiliency(&format!("circuitBreakers: {{c: {{{text}}}}}"), "circuitBreaker: c");
+        let found =
+            service(&snapshot(&(app("a", "{name: http}") + &more), &[]), "default/a/http").breaker.clone();
+        assert_eq!((found.consecutive_failures, found.open_for), (failures, open_for * SECOND), "{text}");
+    };
+    check("", 6, 60);
+    check("trip: consecutiveFailures > 2, timeout: 9s", 3, 9);
+    check("trip: 'consecutiveFailures >= 2'", 2, 60);
+    check("trip: 'requests > 7'", 8, 60);
+}
+
+#[test]
+fn a_policy_without_a_breaker_leaves_it_to_the_resiliency_document() {
+    let of = |circuit_breaker: &str| {
+        let text = app("a", "{name: http}")
+            + &policy("p", "{kind: App, name: a}", &format!("circuitBreaker: {circuit_breaker}"))
+            + &resiliency(
+                "circuitBreakers: {c: {trip: consecutiveFailures > 2, timeout: 9s}}",
+                "circuitBreaker: c",
+            );
+        let found = service(&snapshot(&text, &[]), "default/a/http").breaker.clone();
+        let opens = (found.consecutive_failures, found.open_for, found.refuses, found.counts_answers);
+        (opens, found.max_connections, found.max_requests)
+    };
+    let of_document = (3, 9 * SECOND, true, true);
+    assert_eq!(of("{consecutiveFailures: 0, maxConnections: 2}"), (of_document, 2, None));
+    assert_eq!(of("{maxRequests: 7}"), (of_document, 1024, Some(7)));
+    assert_eq!(of("{consecutiveFailures: 4}"), ((4, 5 * SECOND, true, false), 1024, None));
 }

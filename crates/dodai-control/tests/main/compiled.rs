@@ -163,7 +163,7 @@ fn limits_of_an_app_hold_for_a_service_that_leads_to_it_alone() {
 }
 
 /// A resiliency document with these policies for calls to `a`.
-fn resiliency(policies: &str, target: &str) -> String {
+pub(super) fn resiliency(policies: &str, target: &str) -> String {
     dapr("Resiliency", "r", &format!("{{policies: {{{policies}}}, targets: {{apps: {{a: {{{target}}}}}}}}}"))
 }
 
@@ -453,20 +453,6 @@ fn limits_of_a_policy_become_those_of_calls() {
     let (_, breaker) = of("circuitBreaker: {consecutiveFailures: 0, maxConnections: 2, maxRequests: 9}");
     assert_eq!((breaker.consecutive_failures, breaker.open_for, breaker.max_connections), (0, 5 * SECOND, 2));
     assert_eq!((breaker.max_pending, breaker.max_requests), (1024, Some(9)), "what is not said stays");
-}
-
-#[test]
-fn breakers_of_a_resiliency_document() {
-    let check = |text: &str, failures: u32, open_for: u32| {
-        let more = resiliency(&format!("circuitBreakers: {{c: {{{text}}}}}"), "circuitBreaker: c");
-        let found =
-            service(&snapshot(&(app("a", "{name: http}") + &more), &[]), "default/a/http").breaker.clone();
-        assert_eq!((found.consecutive_failures, found.open_for), (failures, open_for * SECOND), "{text}");
-    };
-    check("", 6, 60);
-    check("trip: consecutiveFailures > 2, timeout: 9s", 3, 9);
-    check("trip: 'consecutiveFailures >= 2'", 2, 60);
-    check("trip: 'requests > 7'", 8, 60);
 }
 
 #[test]

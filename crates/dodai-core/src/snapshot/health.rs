@@ -14,6 +14,9 @@ pub struct Breaker {
     /// Whether calls are refused when all endpoints are left alone, as who asks for a breaker wants it. Otherwise they
     /// are called all the same: a service of one endpoint is not taken away by a few failures.
     pub refuses: bool,
+    /// Whether an answer that is no success, of 400 and above, is a failure too, as it is to Dapr's breakers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub counts_answers: bool,
     /// Open connections of this base to one endpoint at most; each data-plane thread and calling app may have one in any
     /// case.
     pub max_connections: u32,
@@ -32,6 +35,7 @@ impl Default for Breaker {
             consecutive_failures: 5,
             open_for: Duration::from_secs(5),
             refuses: false,
+            counts_answers: false,
             max_connections: 1024,
             max_pending: 1024,
             max_requests: None,

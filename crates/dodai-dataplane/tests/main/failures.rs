@@ -186,6 +186,40 @@ async fn the_breaker_opens_and_closes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_that_are_no_success_open_a_breaker_that_counts_them() {
+    const ERROR: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 3\r\n\r\nbad";
+    const MISSING: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\n\r\nbad";
+    for (counts_answers, then) in [(true, "breaker_open"), (false, "ok")] {
+        local(async move {
+            let mut catalog = service("shop/catalog/http");
+            catalog.policy.retry = Some(retry(0, &[]));
+            catalog.breaker =
+                Breaker { consecutive_failures: 3, refuses: true, counts_answers, ..Breaker::default() };
+            let world = World::of(usual(catalog, filtered(vec![]))).await;
+            let mut backends = world.backend(1);
+            let answering = beside(async move {
+                let mut backend = backends.accept().await;
+                for answer in [ERROR, MISSING, OK, ERROR, MISSING, ERROR] {
+                    backend.answer(answer).await;
+                }
+                if !counts_answers {
+                    backend.answer(OK).await;
+                }
+                backend
+            });
+            let mut client = world.client().await;
+            for body in ["bad", "bad", "ok", "bad", "bad", "bad"] {
+                assert_eq!(client.ask(GET).await.body, body);
+            }
+            let last = client.ask(GET).await;
+            assert_eq!(last.header("dodai-failure").unwrap_or(&last.body), then, "{last:?}");
+            let _backend = answering.await.expect("no panic");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_service_is_not_taken_away_by_failures_unless_that_was_asked_for() {
     local(async {
         let mut catalog = service("shop/catalog/http");

@@ -255,6 +255,37 @@ fn messages_wait_for_an_app_that_is_not_healthy() {
     assert!(sidecar.ended().contains("asked for a shutdown"));
 }
 
+const WITH_A_BREAKER: &str = "apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: careful}
+spec:
+  policies:
+    retries: {none: {policy: constant, maxRetries: 0}}
+    circuitBreakers: {quick: {trip: consecutiveFailures >= 3, timeout: 10m}}
+  targets: {apps: {back: {retry: none, circuitBreaker: quick}}}
+";
+
+#[test]
+fn errors_of_an_app_open_the_breaker_of_a_resiliency() {
+    let world = World::new();
+    world.write("resources/resiliency.yaml", WITH_A_BREAKER);
+    let app =
+        App::start(|seen| if seen.path == "/fine" { (200, String::new()) } else { (500, "bad".to_owned()) });
+    let port = app.port.to_string();
+    let callee = Sidecar::start(&world, &["--app-id", "back", "--app-port", &port], &[]);
+    let caller = Sidecar::start(&world, &["--app-id", "front", "--resources-path", "resources"], &[]);
+    let call = |path: &str| caller.call("GET", &format!("/v1.0/invoke/back/method/{path}"), &[], "");
+    until("the other is found", || call("fine").status == 200);
+    for _ in 0..3 {
+        let told = call("fails");
+        assert_eq!((told.status, told.body.as_str()), (500, "bad"));
+    }
+    let told = call("fine");
+    assert_eq!((told.status, told.error().as_str()), (503, "ERR_DIRECT_INVOKE"), "{told:?}");
+    callee.stop();
+    caller.stop();
+}
+
 #[test]
 fn an_app_that_takes_one_call_at_once_gets_one() {
     let world = World::new();
