@@ -1,15 +1,19 @@
 //! Service invocation: the call goes on through the `Door` as the app, head and body as they came.
 //!
 //! A target is an app, an HTTPEndpoint, or the URL of a host outside; the data plane decides what a URL may reach, as
-//! for any call of the app. What the callee answers passes unchanged.
+//! for any call of the app. What the callee answers passes unchanged; what a sidecar on the way says in its place is a
+//! failure, as if it had been found here.
+
+use std::time::Duration;
 
 use base64::Engine as _;
-use dodai_core::call::{CALLER_HEADER, Call, Caller, Context, HOPS_HEADER, Reply};
+use dodai_core::body::Body;
+use dodai_core::call::{CALLER_HEADER, Call, Caller, Context, FAILURE_HEADER, HOPS_HEADER, Reply};
 use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::id::{AppId, Name};
-use http::header::{AUTHORIZATION, CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, RETRY_AFTER, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::refusal::Refusal;
 use super::{Api, TOKEN_HEADER};
@@ -94,6 +98,14 @@ pub(super) fn not_delivered(id: &str, failure: &Failure) -> Refusal {
     refusal
 }
 
+/// What a sidecar on the way had to say, as far as the head tells: an app that passes such a header on has a body of its
+/// own.
+fn said_on_the_way(reply: &Reply) -> Option<Kind> {
+    let code = reply.head.headers.get(FAILURE_HEADER)?.to_str().ok()?;
+    let kind = Kind::ALL.iter().copied().find(|kind| kind.code() == code)?;
+    (reply.head.status.as_u16() == kind.http_status()).then_some(kind)
+}
+
 /// The app in `http://dapr-app-id:<app>@host/`.
 pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
     let encoded = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
@@ -121,10 +133,35 @@ impl Api {
     /// Sends a call to `id`, asking there for `path` (without the leading slash, with its query).
     pub(super) async fn invoke(&self, id: &str, path: &str, mut call: Call) -> Result<Reply, Refusal> {
         self.address(id, path, &mut call)?;
-        let reply = self.shared.door.enter(call).await;
+        let has_body = call.head.method != Method::HEAD;
+        let reply = match self.shared.door.enter(call).await {
+            Ok(reply) => self.of_the_app(reply, has_body).await,
+            Err(failure) => Err(failure),
+        };
         let mut reply = reply.map_err(|failure| not_delivered(id, &failure))?;
         clean(&mut reply.head.headers);
         Ok(reply)
+    }
+
+    /// An answer, unless a sidecar on the way gave it in place of the app that it was to reach.
+    async fn of_the_app(&self, reply: Reply, has_body: bool) -> Result<Reply, Failure> {
+        let Some(kind) = said_on_the_way(&reply) else { return Ok(reply) };
+        let Reply { head, body } = reply;
+        let text = body.collect(self.shared.settings.max_body).await?;
+        let detail = std::str::from_utf8(&text).ok().and_then(|text| {
+            let detail = text.strip_prefix("dodai: ")?.strip_prefix(kind.code())?.strip_prefix(": ");
+            detail.map(str::trim_end)
+        });
+        let failure = match detail {
+            Some(detail) => Failure::new(kind, detail.to_owned()),
+            None if has_body => return Ok(Reply { head, body: Body::full(text) }),
+            None => Failure::new(kind, format!("the call ended on its way: {}", kind.code())),
+        };
+        let wait = head.headers.get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.parse().ok());
+        Err(match wait {
+            Some(seconds) => failure.after(Duration::from_secs(seconds)),
+            None => failure,
+        })
     }
 
     /// Turns a call to where `id` is, as the app's own.

@@ -2,6 +2,7 @@
 
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context};
+use dodai_core::failure::{Failure, Kind};
 use dodai_core::snapshot::{App, Resource, Snapshot};
 use dodai_core::trace::Span;
 use dodai_proto::apps::DESCRIPTORS;
@@ -13,6 +14,7 @@ use tonic::{Code, Status};
 
 use crate::callbacks::refused;
 use crate::grpc::{dapr, reason};
+use crate::invoke::far_failure;
 use crate::world::{World, app, blocks};
 
 /// What the API answers to one message, as bytes.
@@ -77,6 +79,32 @@ async fn every_error_has_a_reason_for_programs() {
         let expect = (Code::Unauthenticated, "DODAI_TOKEN_INVALID");
         assert_eq!((error.code(), reason(&error).as_str()), expect, "{method}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_does_not_reach_its_app_is_internal() {
+    let world = World::new(blocks()).await;
+    let call = |id: &str| {
+        let asked = InvokeServiceRequest { id: id.to_owned(), ..InvokeServiceRequest::default() };
+        let mut dapr = dapr(&world);
+        async move { dapr.invoke_service(asked).await.expect_err("refused") }
+    };
+    for (kind, expect) in [
+        (Kind::Connect, Code::Internal),
+        (Kind::NoRoute, Code::Internal),
+        (Kind::Timeout, Code::Internal),
+        (Kind::Denied, Code::PermissionDenied),
+        (Kind::BreakerOpen, Code::Unavailable),
+    ] {
+        world.script(move |_| Err(Failure::new(kind, "the cause")));
+        let told = call("other").await;
+        assert_eq!((told.code(), reason(&told).as_str()), (expect, "ERR_DIRECT_INVOKE"), "{kind:?}");
+        assert_eq!(told.message(), "failed to invoke, id: other, err: the cause");
+    }
+    world.script(|_| far_failure("dodai: connect: refused\n"));
+    let told = call("other").await;
+    assert_eq!((told.code(), told.message()), (Code::Internal, "failed to invoke, id: other, err: refused"));
+    assert_eq!(call("No App").await.code(), Code::Internal);
 }
 
 #[tokio::test(start_paused = true)]

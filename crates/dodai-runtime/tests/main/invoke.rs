@@ -105,6 +105,44 @@ async fn failures_are_told_in_daprs_words() {
     assert_eq!((told.status, told.body.as_str()), (503, "the callee's own words"));
 }
 
+/// What another sidecar answers whose app is not there.
+pub fn far_failure(body: &'static str) -> Result<Reply, Failure> {
+    let mut reply = reply(503, body)?;
+    reply.head.headers.insert("dodai-failure", HeaderValue::from_static("connect"));
+    Ok(reply)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_sidecar_says_is_no_answer_of_the_app() {
+    let world = World::new(blocks()).await;
+    world.script(|_| far_failure("dodai: connect: connection refused by 10.0.0.1:80\n"));
+    let told = world.cart("GET", "/v1.0/invoke/other/method/m", "").await;
+    assert_eq!(told.error(), (500, "ERR_DIRECT_INVOKE".into()));
+    let expect = "failed to invoke, id: other, err: connection refused by 10.0.0.1:80";
+    assert_eq!(told.json()["message"], expect);
+    assert_eq!(told.headers["dodai-failure"], "connect");
+    world.script(|_| far_failure(""));
+    assert_eq!(world.cart("HEAD", "/v1.0/invoke/other/method/m", "").await.status, 500);
+    world.script(|_| {
+        let mut reply = reply(429, "dodai: rate_limited: too many\n")?;
+        reply.head.headers.insert("dodai-failure", HeaderValue::from_static("rate_limited"));
+        reply.head.headers.insert("retry-after", HeaderValue::from_static("7"));
+        Ok(reply)
+    });
+    let told = world.cart("GET", "/v1.0/invoke/other/method/m", "").await;
+    assert_eq!((told.status, &told.headers["retry-after"]), (429, &HeaderValue::from_static("7")));
+    // An app that passes headers on which it got.
+    world.script(|_| far_failure("the app's own words"));
+    let told = world.cart("GET", "/v1.0/invoke/other/method/m", "").await;
+    assert_eq!((told.status, told.body.as_str()), (503, "the app's own words"));
+    world.script(|_| {
+        let mut reply = reply(200, "dodai: connect: no")?;
+        reply.head.headers.insert("dodai-failure", HeaderValue::from_static("connect"));
+        Ok(reply)
+    });
+    assert_eq!(world.cart("GET", "/v1.0/invoke/other/method/m", "").await.status, 200);
+}
+
 /// Hands the request's body back as the reply's.
 struct Echo;
 

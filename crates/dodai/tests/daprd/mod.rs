@@ -219,6 +219,22 @@ fn sidecars_of_one_machine_find_each_other() {
 }
 
 #[test]
+fn what_another_sidecar_says_of_its_app_is_no_answer_of_the_app() {
+    let world = World::new();
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = gone.local_addr().unwrap().port().to_string();
+    drop(gone);
+    let callee = Sidecar::start(&world, &["--app-id", "back", "--app-port", &port], &[]);
+    let caller = Sidecar::start(&world, &["--app-id", "front"], &[]);
+    let call = || caller.call("GET", "/v1.0/invoke/back/method/x", &[], "");
+    until("the other is found", || !call().body.contains("no app named"));
+    let told = call();
+    assert_eq!((told.status, told.error().as_str()), (500, "ERR_DIRECT_INVOKE"), "{told:?}");
+    callee.stop();
+    caller.stop();
+}
+
+#[test]
 fn messages_wait_for_an_app_that_is_not_healthy() {
     let world = World::new();
     world.write("components/all.yaml", COMPONENTS);

@@ -71,6 +71,10 @@ pub(super) fn complete(headers: &mut HeaderMap) {
 
 /// daprd's codes: mostly those that belong to the status of HTTP.
 fn code(refusal: &Refusal) -> Code {
+    // daprd says INTERNAL of whatever kept a call from its app, but for what a policy said.
+    if refusal.code == "ERR_DIRECT_INVOKE" && refusal.status == StatusCode::INTERNAL_SERVER_ERROR {
+        return Code::Internal;
+    }
     if let Some(failure) = &refusal.failure {
         return Code::from(i32::from(failure.kind.grpc_status()));
     }
