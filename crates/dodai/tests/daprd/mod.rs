@@ -420,6 +420,22 @@ fn what_is_odd_about_a_component_is_told_once() {
 }
 
 #[test]
+fn a_terminal_that_closes_ends_it_in_order() {
+    let world = World::new();
+    let app = quickstart();
+    let port = app.port.to_string();
+    let arguments = ["--app-id", "a", "--app-port", &port, "--dapr-block-shutdown-duration", "10m"];
+    let sidecar = Sidecar::start(&world, &arguments, &[]);
+    until("the app was asked", || sidecar.logged().contains("the app listens"));
+    sidecar.send("-HUP");
+    until("it waits for the app", || sidecar.logged().contains("the API stays for"));
+    sidecar.send("-HUP");
+    assert_eq!(sidecar.call("GET", "/v1.0/metadata", &[], "").status, 200, "it is in no hurry");
+    sidecar.signal();
+    assert_eq!(sidecar.code(), Some(130));
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     let world = World::new();
     let app = quickstart();

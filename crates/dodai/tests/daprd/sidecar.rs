@@ -164,8 +164,13 @@ impl Sidecar {
 
     /// Asks it to stop, and waits for nothing.
     pub fn signal(&self) {
+        self.send("-TERM");
+    }
+
+    /// Sends it a signal, as `kill` names it.
+    pub fn send(&self, signal: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// Its exit code, once it has ended.
