@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::metadata::{Metadata, rfc3339};
+use crate::pubsub::Message;
 
 /// The media type of an event in JSON.
 pub const MEDIA_TYPE: &str = "application/cloudevents+json";
@@ -82,6 +84,21 @@ pub struct Origin<'a> {
 /// A fresh event id.
 pub fn new_id() -> String {
     uuid::Uuid::new_v4().to_string()
+}
+
+/// The id of the event that stands for a message without an envelope: the same in every delivery, and no other's, also
+/// where a broker that began anew counts from the start again.
+pub fn id_of(message: &Message, pubsub: &str) -> String {
+    let published = message.published.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut hash = digest::Context::new(&digest::SHA256);
+    for part in [pubsub.as_bytes(), message.topic.as_bytes(), message.id.as_bytes()] {
+        hash.update(&part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(&published.as_nanos().to_be_bytes());
+    let bytes = hash.finish();
+    let first = bytes.as_ref().first_chunk().copied().unwrap_or_default();
+    uuid::Builder::from_custom_bytes(first).into_uuid().to_string()
 }
 
 /// Whether a media type says that the data is an event already.

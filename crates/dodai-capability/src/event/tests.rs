@@ -15,6 +15,29 @@ fn origin<'a>(content_type: &'a str, metadata: &'a Metadata) -> Origin<'a> {
     }
 }
 
+#[test]
+fn the_id_of_a_message_is_its_own_and_lasts() {
+    let message = |id: &str, topic: &str, at| Message {
+        id: id.to_owned(),
+        topic: topic.to_owned(),
+        data: Bytes::from_static(b"raw"),
+        content_type: None,
+        metadata: Metadata::new(),
+        published: SystemTime::UNIX_EPOCH + Duration::from_millis(at),
+    };
+    let first = id_of(&message("3", "orders", 5), "bus");
+    assert_eq!(first, id_of(&message("3", "orders", 5), "bus"), "a redelivery");
+    assert_eq!(uuid::Uuid::parse_str(&first).expect("a UUID").get_version_num(), 8);
+    for (other, bus) in [
+        (message("4", "orders", 5), "bus"),
+        (message("3", "paid", 5), "bus"),
+        (message("3", "orders", 5), "other"),
+        (message("3", "orders", 6), "bus"),
+    ] {
+        assert_ne!(first, id_of(&other, bus));
+    }
+}
+
 fn published(data: &[u8], content_type: &str, metadata: &Metadata) -> String {
     let event = Event::publish(data, &origin(content_type, metadata)).unwrap();
     String::from_utf8(event.to_bytes().to_vec()).unwrap()

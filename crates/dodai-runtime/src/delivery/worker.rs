@@ -378,7 +378,8 @@ impl Worker {
 
     pub(super) fn event(&self, message: &Message) -> Result<Event, String> {
         if self.plan.is_raw() {
-            return Ok(Event::from_raw(&message.data, &message.id, &message.topic, &self.plan.pubsub));
+            let (id, bus) = (event::id_of(message, &self.plan.pubsub), &self.plan.pubsub);
+            return Ok(Event::from_raw(&message.data, &id, &message.topic, bus));
         }
         Event::parse(&message.data).map_err(|_| {
             "it is no event; if its publisher sends it without an envelope, set rawPayload on the subscription".to_owned()

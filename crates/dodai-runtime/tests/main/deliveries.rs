@@ -206,6 +206,7 @@ async fn raw_messages_are_wrapped_for_a_raw_subscription() {
     let event: serde_json::Value =
         serde_json::from_slice(&world.seen_at("/orders")[0].body).expect("an event");
     assert_eq!((&event["data_base64"], &event["pubsubname"]), (&json!("Ynl0ZXM="), &json!("bus")));
+    assert_eq!(event["id"].as_str().map(str::len), Some(36), "an id that no broker gives out twice");
 }
 
 #[tokio::test(start_paused = true)]
