@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use crate::callbacks::refused;
 use crate::grpc::{dapr, reason};
 use crate::invoke::far_failure;
-use crate::world::{World, app, blocks};
+use crate::world::{World, app, blocks, reply};
 
 /// What the API answers to one message, as bytes.
 async fn asked(world: &World, path: &str, message: &[u8]) -> Status {
@@ -58,7 +58,7 @@ async fn every_error_has_a_reason_for_programs() {
         }
     }
     let too_long = asked(&world, "/dapr.proto.runtime.v1.Dapr/GetState", &vec![0; (4 << 20) + 1]).await;
-    assert_eq!(reason(&too_long), "ERR_BODY_READ");
+    assert_eq!((too_long.code(), reason(&too_long).as_str()), (Code::ResourceExhausted, "ERR_BODY_READ"));
     for (path, expect) in [
         ("/dapr.proto.runtime.v1.Dapr/ConverseAlpha2", "ERR_API_UNIMPLEMENTED"),
         ("/dapr.proto.runtime.v1.Dapr/Nonsense", "ERR_API_UNIMPLEMENTED"),
@@ -67,7 +67,10 @@ async fn every_error_has_a_reason_for_programs() {
     ] {
         let error = asked(&world, path, &[]).await;
         assert_eq!((error.code(), reason(&error).as_str()), (Code::Unimplemented, expect), "{path}");
+        assert!(!error.message().is_empty(), "{path}");
     }
+    let nonsense = asked(&world, "/dapr.proto.runtime.v1.Dapr/Nonsense", &[]).await;
+    assert_eq!(nonsense.message(), "there is no method `dapr.proto.runtime.v1.Dapr/Nonsense` here");
     let unknown = HealthCheckRequest { service: "nobody".to_owned() }.encode_to_vec();
     let error = asked(&world, "/grpc.health.v1.Health/Check", &unknown).await;
     assert_eq!((error.code(), reason(&error).as_str()), (Code::NotFound, "DODAI_SERVICE_UNKNOWN"));
@@ -119,4 +122,25 @@ async fn what_an_app_says_is_not_added_to() {
         (told.code(), told.details().len(), told.metadata().get("dodai-status-of-app")),
         (Code::NotFound, 0, None)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_does_not_speak_grpc_is_told_of_by_a_status() {
+    let world = World::new(blocks()).await;
+    for (status, expect) in [(404, Code::Unimplemented), (200, Code::Unimplemented), (503, Code::Unavailable)]
+    {
+        world.script(move |_| reply(status, "a page"));
+        let (head, ()) = http::Request::post("/some.Service/Method")
+            .header("content-type", "application/grpc")
+            .header("dapr-app-id", "other")
+            .body(())
+            .expect("a request")
+            .into_parts();
+        let context = Context::new(Caller::App(app("shop/cart")), Span::root(true));
+        let call = Call { head, body: Body::empty(), context };
+        let told = world.runtime.api(&app("shop/cart")).serve(call).await.expect("an answer");
+        let told = Status::from_header_map(&told.head.headers).expect("a status");
+        assert_eq!((told.code(), reason(&told).as_str()), (expect, "ERR_DIRECT_INVOKE"));
+        assert!(told.message().starts_with(&format!("app `other` answered {status} ")), "{told}");
+    }
 }

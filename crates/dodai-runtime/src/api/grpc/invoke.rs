@@ -10,7 +10,7 @@ use dodai_proto::apps::dapr::proto::common::v1::{InvokeRequest, InvokeResponse};
 use dodai_proto::apps::dapr::proto::runtime::v1::InvokeServiceRequest;
 use dodai_proto::apps::google::rpc;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, TE};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, response};
 use prost::Message as _;
 use prost_types::Any;
 use tonic::metadata::MetadataMap;
@@ -62,8 +62,29 @@ impl Api {
         }
         // It went with what concerns one connection, and servers of gRPC look for it.
         call.head.headers.insert(TE, HeaderValue::from_static("trailers"));
-        self.shared.door.enter(call).await
+        let reply = self.shared.door.enter(call).await?;
+        Ok(if is_grpc(&reply.head.headers) { reply } else { refused(&no_grpc(&target, &reply.head)) })
     }
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(super::MEDIA_TYPE))
+}
+
+/// What is said of an answer that a client of gRPC could make nothing of.
+fn no_grpc(target: &str, head: &response::Parts) -> Status {
+    let status = head.status.as_u16();
+    let (code, why) = match status {
+        // What stands before an app says so (gRPC's `http-grpc-status-mapping.md`).
+        429 | 502 | 503 | 504 => (Code::Unavailable, "which is no answer of gRPC"),
+        _ => (
+            Code::Unimplemented,
+            "which is no answer of gRPC: it does not speak gRPC on its port; call it over HTTP, or say `grpc` as its \
+             protocol if it does",
+        ),
+    };
+    let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("no media type");
+    status::plain(code, "ERR_DIRECT_INVOKE", format!("app `{target}` answered {status} with {kind}, {why}"))
 }
 
 /// What an app is asked for, as a request of HTTP.

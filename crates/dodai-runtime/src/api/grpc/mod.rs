@@ -96,6 +96,7 @@ where
     S: tonic::codegen::Service<Request<Body>, Response = Response<tonic::body::Body>, Error = Infallible>,
 {
     let Call { head, body, context } = call;
+    let path = head.uri.path().to_owned();
     let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(context);
     let response = match server.call(request).await {
@@ -103,7 +104,7 @@ where
         Err(never) => match never {},
     };
     let (mut head, body) = response.into_parts();
-    status::complete(&mut head.headers);
+    status::complete(&mut head.headers, &path);
     let body = body.map_err(|status| Failure::new(Kind::Internal, status.to_string()));
     Reply { head, body: Body::boxed(body) }
 }

@@ -49,8 +49,8 @@ pub(super) fn of_app(mut status: Status) -> Status {
 }
 
 /// Gives the errors that tonic finds by itself (a method that is not there, a message that cannot be read or is too
-/// long) a reason like all others.
-pub(super) fn complete(headers: &mut HeaderMap) {
+/// long) a reason like all others. `path` is that of the call.
+pub(super) fn complete(headers: &mut HeaderMap, path: &str) {
     if headers.remove(OF_AN_APP).is_some() {
         return;
     }
@@ -58,15 +58,22 @@ pub(super) fn complete(headers: &mut HeaderMap) {
     if status.code() == Code::Ok || !status.details().is_empty() {
         return;
     }
-    let reason = if status.code() == Code::Unimplemented {
+    let mut code = status.code();
+    let mut message = status.message().to_owned();
+    let reason = if code == Code::Unimplemented {
+        if message.is_empty() {
+            message = format!("there is no method `{}` here", path.trim_start_matches('/'));
+        }
         "ERR_API_UNIMPLEMENTED"
-    } else if matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted) {
+    } else if matches!(code, Code::OutOfRange | Code::ResourceExhausted) {
+        // A message that is too long is OUT_OF_RANGE to tonic; daprd and what is written for it look for this one.
+        code = Code::ResourceExhausted;
         "ERR_BODY_READ"
     } else {
         "ERR_MALFORMED_REQUEST"
     };
     // What cannot be a header leaves the error as it is.
-    let _whole = plain(status.code(), reason, status.message()).add_header(headers);
+    let _whole = plain(code, reason, message).add_header(headers);
 }
 
 /// daprd's codes: mostly those that belong to the status of HTTP.
