@@ -23,13 +23,32 @@ struct Target {
 fn target(path: &str, headers: &HeaderMap) -> Option<Target> {
     let by_header = headers.get(APP_ID_HEADER).and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     if let Some(id) = by_header.map(str::to_owned).or_else(|| basic_user(headers)) {
-        return Some(Target { id, method: path.trim_start_matches('/').to_owned() });
+        return Some(Target { id, method: cleaned(path) });
     }
     let rest = path.trim_start_matches('/').strip_prefix("v1.0/")?;
     let rest = rest.trim_start_matches('/').strip_prefix("invoke/")?;
     let (id, method) = rest.trim_start_matches('/').split_once("/method/")?;
     let id = query::unescape(id).filter(|id| !id.is_empty())?;
     Some(Target { id, method: method.to_owned() })
+}
+
+/// A path without its leading slash, without empty parts and dots, as daprd asks for it where the app is not in the path;
+/// a slash at its end stays.
+fn cleaned(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    if path.ends_with('/') && !parts.is_empty() {
+        parts.push("");
+    }
+    parts.join("/")
 }
 
 impl Api {
@@ -67,6 +86,17 @@ mod tests {
         assert_eq!(found("/v1.0/invoke//method/x", &[]), None);
         assert_eq!(found("/orders/1", &[]), None);
         assert_eq!(found("/orders/1", &[("dapr-app-id", "cart")]), is("cart", "orders/1"));
+        for (path, expect) in [
+            ("/a/../b//c/", "b/c/"),
+            ("/../../b", "b"),
+            ("/a/./b", "a/b"),
+            ("//", ""),
+            ("/a/..", ""),
+            ("/a%2F..%2Fb", "a%2F..%2Fb"),
+        ] {
+            assert_eq!(found(path, &[("dapr-app-id", "cart")]), is("cart", expect), "{path}");
+        }
+        assert_eq!(found("/v1.0/invoke/cart/method/a//b/", &[]), is("cart", "a//b/"));
         // "dapr-app-id:cart" in base64.
         let basic = [("authorization", "Basic ZGFwci1hcHAtaWQ6Y2FydA==")];
         assert_eq!(found("/orders", &basic), is("cart", "orders"));
