@@ -143,6 +143,7 @@ pub(crate) struct AppPath {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct LogsQuery {
     /// Whether to go on with what comes, without end.
     #[serde(default)]

@@ -161,6 +161,7 @@ pub(crate) async fn shutdown(State(parts): Shared) -> Answer<Stopping> {
 }
 
 #[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct EventsQuery {
     /// Only those after the one with this number.
     #[serde(default)]

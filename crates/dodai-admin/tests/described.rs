@@ -288,6 +288,23 @@ const ASKED: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test]
+async fn parameters_that_nobody_knows_are_refused() {
+    let world = World::new().await;
+    assert_eq!(world.apply("", SHOP).await.status, StatusCode::OK);
+    for path in [
+        "/v1/traffic?bogus=1",
+        "/v1/events?bogus=1",
+        "/v1/events?limit=-1",
+        "/v1/events?after=-1",
+        "/v1/apps/default/shop/logs?bogus=1",
+        "/v1/apps/default/shop/logs?tail=-1",
+    ] {
+        let told = world.get(path).await;
+        assert_eq!(told.status, StatusCode::BAD_REQUEST, "{path}: {}", told.text);
+    }
+}
+
+#[tokio::test]
 async fn every_operation_answers_as_described() {
     let world = World::new().await;
     let mut left: BTreeSet<&str> = list().into_iter().map(|one| one.id).collect();
