@@ -112,8 +112,15 @@ impl DocumentStore {
     /// [`Error::Refused`] with every problem; then nothing was written.
     pub async fn apply(&self, apply: &Apply<'_>) -> Result<Applied> {
         let (digests, unstored) = self.digests(apply)?;
+        let mut tried: Vec<(DocumentKey, Option<u64>)> = Vec::new();
+        let mut contested = apply.documents.first().map(|document| document.value.key());
         for _ in 0..ATTEMPTS {
             let stored = self.mirror().now().await?;
+            contested = tried
+                .drain(..)
+                .find(|(key, read)| revision(&stored, key) != *read)
+                .map(|(key, _)| key)
+                .or(contested);
             let applied: BTreeSet<DocumentKey> =
                 apply.documents.iter().map(|document| document.value.key()).collect();
             let gone = pruned(apply, &stored.documents, &applied);
@@ -130,11 +137,12 @@ impl DocumentStore {
             if writes.len() > CHUNK {
                 warnings.push(in_parts(writes.len()));
             }
+            tried.extend(writes.iter().map(|write| (write.key.clone(), write.read)));
             if apply.dry_run || self.write(apply, writes).await? {
                 return Ok(Applied { written, warnings });
             }
         }
-        Err(busy("a document"))
+        Err(busy(&contested.map_or_else(|| "the set of documents".to_owned(), |key| key.to_string())))
     }
 
     /// The digests of the artefacts that the documents name. In a dry run a digest may be of what is not stored
@@ -180,8 +188,7 @@ impl DocumentStore {
         for located in apply.documents {
             let (wanted, key) = (&located.value, located.value.key());
             let existing = stored.documents.get(&key).map(Arc::as_ref);
-            let broken = || stored.unreadable.get(&key).map(|(revision, _)| *revision);
-            let read = existing.and_then(|document| document.metadata().revision).or_else(broken);
+            let read = revision(stored, &key);
             if let Some(expected) = wanted.metadata().revision
                 && read != Some(expected)
             {
@@ -239,6 +246,12 @@ impl DocumentStore {
         }
         Ok(txn.then.is_empty() || self.store().txn(txn).await?.held)
     }
+}
+
+/// As of when a document is stored, also one that cannot be read.
+fn revision(stored: &View, key: &DocumentKey) -> Option<u64> {
+    let readable = stored.documents.get(key).and_then(|document| document.metadata().revision);
+    readable.or_else(|| stored.unreadable.get(key).map(|(revision, _)| *revision))
 }
 
 /// A document that takes back what was deployed: it does what it says, and that may surprise.

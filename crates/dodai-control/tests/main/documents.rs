@@ -1,13 +1,19 @@
 //! Documents in the store: bookkeeping, validation, pruning, ownership of the artefact.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dodai_api::{Document, Kind};
 use dodai_control::documents::{Applied, Apply, DocumentStore, FieldOwner, Verdict};
 use dodai_control::error::Error;
 use dodai_core::id::AppId;
 use dodai_core::task::Tasks;
-use dodai_store::MemoryStore;
+use dodai_store::{
+    self as store, Cause, Change, Changes, Got, Lease, LeaseId, MemoryStore, Page, Range, Revision, Status,
+    Store, Txn, TxnOutcome, Watch,
+};
+use futures_core::future::BoxFuture;
 
 use super::played::{ABSENT, ByPath, apply, clock, digest, module, yaml};
 
@@ -79,6 +85,86 @@ async fn references_to_what_is_stored_are_good_and_a_stale_revision_is_not() {
     assert!(matches!(error, Error::Conflict { .. }), "{error}");
     stale[0].value.metadata_mut().revision = app(&store, "one").await.metadata.revision;
     store.apply(&apply(&stale, FieldOwner::Cli, None)).await.expect("it is the one that was read");
+}
+
+/// A store that lets others have their turn between what is read and what is written.
+struct Yielding(MemoryStore);
+
+impl Store for Yielding {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, store::Result<Got>> {
+        self.0.get(key)
+    }
+
+    fn range(&self, range: Range) -> BoxFuture<'_, store::Result<Page>> {
+        self.0.range(range)
+    }
+
+    fn txn(&self, txn: Txn) -> BoxFuture<'_, store::Result<TxnOutcome>> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            self.0.txn(txn).await
+        })
+    }
+
+    fn watch(&self, prefix: &str, from: Revision) -> Watch {
+        self.0.watch(prefix, from)
+    }
+
+    fn grant(&self, ttl: Duration) -> BoxFuture<'_, store::Result<Lease>> {
+        self.0.grant(ttl)
+    }
+
+    fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, store::Result<Duration>> {
+        self.0.keep_alive(lease)
+    }
+
+    fn revoke(&self, lease: LeaseId, cause: Cause) -> BoxFuture<'_, store::Result<Revision>> {
+        self.0.revoke(lease, cause)
+    }
+
+    fn compact(&self, revision: Revision) -> BoxFuture<'_, store::Result<Revision>> {
+        self.0.compact(revision)
+    }
+
+    fn changes(&self, changes: Changes) -> BoxFuture<'_, store::Result<Vec<Change>>> {
+        self.0.changes(changes)
+    }
+
+    fn changes_of<'a>(&'a self, key: &'a str, limit: usize) -> BoxFuture<'a, store::Result<Vec<Change>>> {
+        self.0.changes_of(key, limit)
+    }
+
+    fn status(&self) -> BoxFuture<'_, store::Result<Status>> {
+        self.0.status()
+    }
+
+    fn backup<'a>(&'a self, path: &'a Path) -> BoxFuture<'a, store::Result<()>> {
+        self.0.backup(path)
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.0.close()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_at_once_those_that_lose_are_told_which_document_it_is() {
+    let tasks = Tasks::new();
+    let store = Arc::new(Yielding(MemoryStore::new(&tasks)));
+    let store = DocumentStore::new(store, Arc::new(ByPath), clock());
+    let quiet = module("quiet", "v1.wasm", "");
+    store.apply(&apply(&yaml(&quiet), FieldOwner::Cli, None)).await.expect("applies");
+    let wanted: Vec<_> = (0..40)
+        .map(|at| yaml(&(module("shop", "v1.wasm", &format!("  scale: {{min: {}}}\n", at + 1)) + &quiet)))
+        .collect();
+    let done = futures_util::future::join_all(
+        wanted.iter().map(async |documents| store.apply(&apply(documents, FieldOwner::Cli, None)).await),
+    );
+    let refused: Vec<Error> = done.await.into_iter().filter_map(Result::err).collect();
+    assert!(!refused.is_empty(), "each round one wins");
+    for error in refused {
+        assert!(error.to_string().starts_with("`App/default/shop` changed while"), "{error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
