@@ -225,6 +225,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_unknown_operation_is_told_the_known_ones() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::open(folder.path()).expect("it opens");
+        let request = Request { operation: "put".to_owned(), ..Request::default() };
+        let said = invoke(&root, &request).expect_err("refused").to_string();
+        assert!(said.contains("create, get, list, delete"), "{said}");
+    }
+
+    #[test]
     fn names_stay_within() {
         let check = |name: &str, expect: Option<&str>| {
             assert_eq!(within(name), expect.map(PathBuf::from), "{name}");
