@@ -255,7 +255,14 @@ const LIMITS: &[Limit] = &[
     limit("dodai-runtime/src/api/publish.rs", "MAX_ENTRIES", Unit::Count, "messages of one bulk publish"),
     limit("dodai-runtime/src/api/about.rs", "MAX_EXTENDED", Unit::Count, "extended metadata of a sidecar"),
     limit("dodai-runtime/src/api/about.rs", "MAX_EXTENDED_VALUE", Unit::Bytes, "a value of it"),
+    limit("dodai-runtime/src/api/mod.rs", "MAX_TOPIC", Unit::Bytes, "the name of a topic"),
     limit("dodai-runtime/src/delivery/plan.rs", "MAX_BULK", Unit::Count, "messages of one bulk delivery"),
+    limit(
+        "dodai-runtime/src/delivery/plan.rs",
+        "MAX_TOLD",
+        Unit::Count,
+        "subscriptions that an app tells; further ones are left out, and told as a problem",
+    ),
     limit(
         "dodai-runtime/src/delivery/plan.rs",
         "MAX_BULK_WAIT",

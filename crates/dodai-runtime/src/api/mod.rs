@@ -41,6 +41,9 @@ use refusal::{Refusal, absent};
 /// The header with the token of an app, both ways.
 pub(crate) const TOKEN_HEADER: &str = "dapr-api-token";
 
+/// The longest name of a topic, in bytes.
+pub(crate) const MAX_TOPIC: usize = 512;
+
 /// What all APIs of a base share.
 pub(crate) struct Shared {
     pub components: Components,

@@ -14,7 +14,7 @@ use dodai_core::trace::Span;
 use http::StatusCode;
 
 use super::refusal::Refusal;
-use super::{Api, patience};
+use super::{Api, MAX_TOPIC, patience};
 use crate::components::{Block, Live};
 use crate::delivery::stream::{Events, NotBegun, Streamed};
 
@@ -74,6 +74,17 @@ fn topic_empty(pubsub: &str) -> Refusal {
     let message = format!("topic is empty in pubsub {pubsub}");
     let (code, reason) = ("ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY");
     pubsub_refusal(StatusCode::NOT_FOUND, code, reason, pubsub, message, &[])
+}
+
+/// Brokers keep names of topics with every message and in keys of their own.
+fn topic_too_long(pubsub: &str, topic: &str) -> Refusal {
+    let message = format!(
+        "the name of the topic has {} bytes, and one has {MAX_TOPIC} at most in pubsub {pubsub}",
+        topic.len()
+    );
+    Refusal::bad_request("ERR_TOPIC_NAME_TOO_LONG", message.clone())
+        .with_resource("pubsub", pubsub, &message)
+        .with_info("DODAI_PUBSUB_TOPIC_NAME_TOO_LONG", &[])
 }
 
 fn topic_forbidden(pubsub: &str, topic: &str, app: &str) -> Refusal {
@@ -211,6 +222,9 @@ impl Api {
         if topic.is_empty() {
             return Err(topic_empty(pubsub));
         }
+        if topic.len() > MAX_TOPIC {
+            return Err(topic_too_long(pubsub, topic));
+        }
         let app = self.app.name.as_str();
         if !Topics::new(&live.component.spec.properties, app).allow(Use::Subscribe, topic) {
             return Err(topic_forbidden(pubsub, topic, app));
@@ -249,6 +263,9 @@ impl Api {
         };
         if topic.is_empty() {
             return Err(topic_empty(pubsub));
+        }
+        if topic.len() > MAX_TOPIC {
+            return Err(topic_too_long(pubsub, topic));
         }
         let app = self.app.name.as_str();
         let topics = Topics::new(&live.component.spec.properties, app);

@@ -16,6 +16,7 @@ use dodai_proto::apps::dapr::proto::runtime::v1::{TopicRoutes, TopicSubscription
 use serde::{Deserialize, Serialize};
 
 use super::stream::Streamed;
+use crate::api::MAX_TOPIC;
 
 /// Messages of one bulk delivery at most.
 const MAX_BULK: u32 = 1_000;
@@ -24,7 +25,7 @@ const MAX_BULK: u32 = 1_000;
 const MAX_BULK_WAIT: Duration = Duration::from_secs(60);
 
 /// Subscriptions one app may tell.
-const MAX_TOLD: usize = 1_000;
+const MAX_TOLD: usize = 10_000;
 
 /// Where a subscription comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -231,6 +232,9 @@ impl Plan {
             if text.is_empty() {
                 return Err(format!("the subscription names no {what}"));
             }
+        }
+        if self.topic.len() > MAX_TOPIC {
+            return Err(format!("the name of the topic has more than {MAX_TOPIC} bytes"));
         }
         if self.rules.is_empty() {
             return Err("the subscription has no route; give a path".to_owned());

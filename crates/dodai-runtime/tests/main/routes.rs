@@ -214,6 +214,7 @@ async fn publish_errors() {
     check(&world, &table).await;
     for (path, body, expect) in [
         ("/v1.0/publish/bus", "x", (404, "ERR_TOPIC_NAME_EMPTY")),
+        (&format!("/v1.0/publish/bus/{}", "t".repeat(513)), "x", (400, "ERR_TOPIC_NAME_TOO_LONG")),
         ("/v1.0/publish/bus/t?metadata.rawPayload=maybe", "x", (400, "ERR_PUBSUB_REQUEST_METADATA")),
         ("/v1.0/publish/bulk/bus/t", "{", (400, "ERR_PUBSUB_EVENTS_SER")),
         (
