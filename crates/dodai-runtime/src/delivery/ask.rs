@@ -26,9 +26,14 @@ const SETTLING: Duration = Duration::from_millis(100);
 /// After so many questions that did not arrive, nobody waits for the answer: the app may speak another protocol.
 const SPEAKS_NOT: u32 = 3;
 
-/// For an app that knows nothing of all this.
-pub(super) const REMEDY: &str =
-    "if it uses no Dapr API, write `dapr: {enabled: false}` in the spec of its App";
+/// For an app that knows nothing of all this. A sidecar has no document of its app.
+pub(super) fn remedy(deliveries: &Deliveries) -> &'static str {
+    if deliveries.0.settings.sidecar_of.is_some() {
+        "if it subscribes to nothing by itself, start the sidecar with `--disable-init-endpoints subscribe`"
+    } else {
+        "if it uses no Dapr API, write `dapr: {enabled: false}` in the spec of its App"
+    }
+}
 
 /// Asks until there is an answer, the app is no longer ready, or the base closes.
 pub(super) async fn run(deliveries: Deliveries, app: AppId, stop: CancellationToken) {
@@ -76,7 +81,7 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
                 }
                 // It would be the same if it were asked again.
                 Err(problem) if is_meant(&headers, &body) => {
-                    return deliveries.set_problem(app, format!("{problem}; {REMEDY}"), true);
+                    return deliveries.set_problem(app, format!("{problem}; {}", remedy(deliveries)), true);
                 }
                 Err(_) => return deliveries.set_silent(app),
             },
@@ -84,7 +89,8 @@ async fn ask(deliveries: &Deliveries, app: &AppId) {
                 return deliveries.set_told(app, Vec::new(), None);
             }
             Ok((status, ..)) => {
-                format!("the app answered {} to GET /dapr/subscribe; {REMEDY}", status.as_u16())
+                let (status, remedy) = (status.as_u16(), remedy(deliveries));
+                format!("the app answered {status} to GET /dapr/subscribe; {remedy}")
             }
             Err(failure) if failure.kind == Kind::NoEndpoint && failures == 0 => {
                 // It has just become ready; the word takes a moment to reach the data plane's table.
@@ -139,7 +145,8 @@ async fn ask_over_grpc(deliveries: &Deliveries, app: &AppId) -> Result<(), Unask
         ))),
         Err(Unanswered::Refused(status)) => {
             let (code, message) = (status.code(), status.message());
-            let problem = format!("the app answered {code:?} to {GRPC_QUESTION}: {message}; {REMEDY}");
+            let remedy = remedy(deliveries);
+            let problem = format!("the app answered {code:?} to {GRPC_QUESTION}: {message}; {remedy}");
             Err(Unasked::Refused(problem))
         }
     }

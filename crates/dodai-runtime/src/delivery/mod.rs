@@ -235,7 +235,7 @@ impl Deliveries {
         if let Some(state) = self.apps().get_mut(app)
             && !std::mem::replace(&mut state.hinted, true)
         {
-            tracing::info!(%app, "the app answers GET /dapr/subscribe with something else, so it has no subscriptions of its own; {}", ask::REMEDY);
+            tracing::info!(%app, "the app answers GET /dapr/subscribe with something else, so it has no subscriptions of its own; {}", ask::remedy(self));
         }
         self.set_told(app, Vec::new(), None);
     }

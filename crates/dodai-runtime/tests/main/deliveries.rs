@@ -8,6 +8,7 @@ use dodai_core::call::{Caller, Reply};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::Name;
 use dodai_core::snapshot::{App, BulkDelivery, Patience, Resource, RetryPolicy, Subscription};
+use dodai_runtime::Settings;
 use http::StatusCode;
 use serde_json::json;
 use tokio::time::Instant;
@@ -508,7 +509,15 @@ async fn a_component_s_retries_and_timeout_are_those_of_the_documents() {
 
 /// How often `shop/cart` is asked for its subscriptions in an hour when it answers so, and what is then wrong.
 async fn asked_in_an_hour(content_type: &'static str, body: &'static str) -> (usize, Vec<String>) {
-    let world = World::new(blocks()).await;
+    asked_with(Settings::default(), content_type, body).await
+}
+
+async fn asked_with(
+    settings: Settings,
+    content_type: &'static str,
+    body: &'static str,
+) -> (usize, Vec<String>) {
+    let world = World::with(blocks(), settings, |_| {}).await;
     world.script_all(move |_| {
         let mut reply = reply(200, body)?;
         reply.head.headers.insert("content-type", content_type.parse().expect("a header"));
@@ -537,6 +546,9 @@ async fn an_answer_of_another_shape_is_told_once_with_its_remedy() {
         assert_eq!((asked, problems.len()), (1, 1), "{content_type} {body}: {problems:?}");
         assert!(problems[0].contains("dapr: {enabled: false}"), "{problems:?}");
     }
+    let of_a_sidecar = Settings { sidecar_of: Some(app("shop/cart")), ..Settings::default() };
+    let (_, problems) = asked_with(of_a_sidecar, "text/plain", "[{").await;
+    assert!(problems[0].contains("--disable-init-endpoints subscribe"), "{problems:?}");
 }
 
 #[tokio::test(start_paused = true)]

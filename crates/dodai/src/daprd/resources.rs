@@ -15,6 +15,7 @@ use crate::validate::{self, File};
 /// # Errors
 /// A document is not valid.
 pub fn read(files: &[File], output: &Output) -> anyhow::Result<Vec<Located<Document>>> {
+    files.iter().for_each(warn_of_broken);
     let mut project = validate::read(files);
     pass_over_unknown_kinds(&mut project.read);
     project.read.warnings.retain(|problem| !is_beside_the_point(problem));
@@ -36,6 +37,17 @@ pub fn read_each(files: &[File]) -> (Vec<Located<Document>>, Vec<Problem>) {
     }
     pass_over_unknown_kinds(&mut all);
     (of_dapr(all.documents), all.errors.into_iter().chain(all.warnings).collect())
+}
+
+/// A file that is no YAML and names no kind of ours may have been meant as one: it is passed over, but not in silence.
+fn warn_of_broken(file: &File) {
+    if dodai_api::mentions_us(&file.bytes) {
+        return;
+    }
+    let read = dodai_api::read(&Source { name: &file.name, bytes: &file.bytes });
+    if let Some(problem) = read.errors.iter().find(|problem| problem.code == Code::Syntax) {
+        tracing::warn!(file = %file.name, "the file cannot be read as YAML and is passed over: {problem}");
+    }
 }
 
 fn of_dapr(mut documents: Vec<Located<Document>>) -> Vec<Located<Document>> {

@@ -449,3 +449,14 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(sidecar.code(), Some(130));
     assert_eq!(world.left(), [""; 0]);
 }
+
+#[test]
+fn a_file_that_is_no_yaml_is_passed_over_with_a_word() {
+    let world = World::new();
+    world.write("components/broken.yaml", "kind: [Component\n");
+    world.write("components/other.yaml", "image: shop\n");
+    let sidecar = Sidecar::start(&world, &["--app-id", "x", "--resources-path", "components"], &[]);
+    let log = sidecar.stop();
+    assert!(log.contains("broken.yaml") && log.contains("cannot be read as YAML"), "{log}");
+    assert!(!log.contains("other.yaml"), "{log}");
+}
