@@ -51,8 +51,11 @@ impl World {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        // What runs the tests may ignore SIGHUP (`nohup`), and a process that starts so goes on to.
+        let mut command = Command::new("env");
         command
+            .arg("--default-signal=HUP")
+            .arg(binary())
             .arg("daprd")
             .args(arguments)
             .current_dir(self.0.path())
