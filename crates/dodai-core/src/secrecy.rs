@@ -60,7 +60,7 @@ fn is_port_and_path(text: &str) -> bool {
 fn has_secret_pair(text: &str) -> bool {
     text.match_indices('=').any(|(at, _)| {
         let (before, after) = (text[..at].trim_end(), text[at + 1..].trim_start());
-        let name = before.rsplit([';', '&', '?', ',', ' ', '\n']).next().unwrap_or_default();
+        let name = before.rsplit([';', '&', '?', ',', ' ', '\n', '=']).next().unwrap_or_default();
         !after.is_empty() && !after.starts_with([';', '&', ',']) && is_secret_setting(name)
     })
 }

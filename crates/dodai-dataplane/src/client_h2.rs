@@ -552,7 +552,7 @@ async fn connect(
             watch.poll_dead(&at, driver.read(), &pool.life, cx).map(|()| State::Dead)
         })
         .await;
-        marks.state.set(watch.ended(end, &pool.life));
+        marks.state.set(watch.ended(end, &at, driver.read(), &pool.life));
         at.lock().lost();
         drop(counted);
         pool.freed.notify_waiters();

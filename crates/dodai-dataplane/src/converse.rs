@@ -272,8 +272,8 @@ impl Converse {
         let Converse { worker, client, deadline, .. } = &self;
         worker.shared.captures.count(way, fate);
         side.speaks(Speaks::Tcp);
-        let (bytes, failure) =
-            pipe::carry(worker, &side, service.as_deref(), (client, &up), early, deadline).await;
+        let ids = [service.as_deref().map(Service::id), None];
+        let (bytes, failure) = pipe::carry(worker, &side, ids, (client, &up), early, deadline).await;
         let [received, sent] = bytes;
         let outcome = Outcome { status: 200, failure, received, sent, ..Outcome::default() };
         self.record(&side, service.as_deref(), &outcome);

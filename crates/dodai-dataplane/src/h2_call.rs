@@ -5,7 +5,7 @@ use std::cell::{Cell, LazyCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Acquire;
 
 use dodai_core::call::{Call, Context, Reply};
 use dodai_core::failure::{Failure, Kind};
@@ -71,14 +71,15 @@ pub async fn serve(
         return drop(live);
     }
     let side = belonging(side, &head);
-    let epoch = worker.shared.epoch.load(Relaxed);
+    // Before the table, so that a newer one is not taken for the one that decides.
+    let epoch = worker.shared.epoch.load(Acquire);
     let decided = decide(&worker, &side, &head).await;
     match decided {
         Ok(Decided { decision: Ok(Decision::Forward(forward)), edits, lap }) if relays(&forward, &head) => {
             relay(&worker, &side, Downstream::new(head, edits, receiving, sending, epoch), forward, lap)
                 .await;
         }
-        decided => Box::pin(parsed(&worker, &side, head, receiving, sending, decided)).await,
+        decided => Box::pin(parsed(&worker, &side, head, (receiving, sending), decided, epoch)).await,
     }
     drop(live);
 }
@@ -186,9 +187,10 @@ async fn relay(worker: &Rc<Worker>, side: &Side, mut client: Downstream, mut for
             }
             Err(Stopped::InProcess) => {
                 forward.begun = true;
+                let epoch = client.epoch;
                 let (head, edits, receiving, sending) = client.into_parts();
                 let decided = Ok(Decided { decision: Ok(Decision::Forward(forward)), edits, lap });
-                return Box::pin(parsed(worker, side, head, receiving, sending, decided)).await;
+                return Box::pin(parsed(worker, side, head, (receiving, sending), decided, epoch)).await;
             }
         }
     };
@@ -287,11 +289,11 @@ async fn tries(
                 if failure.kind == Kind::NoEndpoint && forward.renewed(worker).is_some() {
                     return Err(Stopped::Failed(failure));
                 }
-                service.broke(attempt, failure.kind);
                 if tries.is_forgivable(&failure, sent) {
                     tries.forgive();
                     continue;
                 }
+                service.broke(attempt, failure.kind);
                 match tries.again(retry, &failure, sent, &service.budget, Instant::now()) {
                     Some(wait) => Box::pin(tokio::time::sleep(wait)).await,
                     None => return Err(Stopped::Failed(failure)),
@@ -342,9 +344,9 @@ async fn parsed(
     worker: &Rc<Worker>,
     side: &Side,
     block: Block,
-    receiving: Receiving,
-    mut sending: Sending,
+    (receiving, mut sending): (Receiving, Sending),
     decided: Result<Decided, Failure>,
+    epoch: u64,
 ) {
     let is_grpc = is_grpc(&block);
     let is_head = block.get(b":method") == Some(b"HEAD");
@@ -363,7 +365,7 @@ async fn parsed(
         }
         let came = decision.as_ref().is_ok_and(Decision::keeps_head).then_some(Came::Block(block));
         let call = Call { head, body, context };
-        message::decided(worker, side, call, protocol(is_grpc), lap, decision, came).await
+        message::decided(worker, side, call, protocol(is_grpc), lap, (decision, epoch), came).await
     };
     let result = tokio::select! {
         // A reset ends the call: dropping `answered` cancels it everywhere.

@@ -49,7 +49,7 @@ pub struct Downstream {
     ended: bool,
     received: u64,
     /// The tables that there had been when it was last looked at.
-    epoch: u64,
+    pub epoch: u64,
 }
 
 /// How a try ended.
@@ -445,6 +445,7 @@ impl Exchange<'_> {
             went: arrives.then(|| view.head()),
             claims: self.forward.claims.as_deref(),
             proven: self.forward.proven.as_ref(),
+            meant: None,
         };
         review.still_allowed(&self.worker.shared.table.load())
     }

@@ -74,13 +74,18 @@ impl Watch {
         Poll::Pending
     }
 
-    /// The connection is over, and `end` says how; says it better where it had been idle.
-    pub fn ended(&self, end: State, life: &IdleLife) -> State {
+    /// The connection is over, and `end` says how; says it better where it had been idle. `read` bytes have come.
+    pub fn ended(&self, end: State, at: &h2::Shared, read: u64, life: &IdleLife) -> State {
         if end != State::Closed || self.marks.state.get() != State::Open {
             return end;
         }
         let now = Instant::now();
         match self.marks.taken.take() {
+            // It answered before it ended.
+            Some(idle) if read != self.read && !at.lock().is_leaving() => {
+                life.survived(idle);
+                end
+            }
             Some(idle) => {
                 self.died(idle, life, now);
                 State::Stale

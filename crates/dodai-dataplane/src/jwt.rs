@@ -470,13 +470,16 @@ fn take_out(place: Place<'_>, head: &RequestHead<'_>, edits: &mut Edits) {
             edits.push(if rest.is_empty() { Edit::Remove(COOKIE) } else { Edit::Set(COOKIE, rest) });
         }
         Place::Param(taken) => {
-            // Where it was rewritten already, the new path stays.
-            let before = edits.target().map_or(head.path().as_bytes(), |target| target.as_slice());
-            let path = before.split(|byte| *byte == b'?').next().unwrap_or_default();
-            let mut target = Short::from_slice(path);
+            // What was changed already stays so.
+            let before = edits.target().map(|target| String::from_utf8_lossy(target).into_owned());
+            let (path, query) = match &before {
+                Some(before) => before.split_once('?').unwrap_or((before, "")),
+                None => (head.path(), head.query().unwrap_or("")),
+            };
+            let mut target = Short::from_slice(path.as_bytes());
             let is_other = |pair: &&str| pair.split_once('=').is_none_or(|(name, _)| name != taken);
             let mut mark = b'?';
-            for pair in head.query().unwrap_or("").split('&').filter(is_other) {
+            for pair in query.split('&').filter(is_other).filter(|pair| !pair.is_empty()) {
                 target.push(mark);
                 target.extend_from_slice(pair.as_bytes());
                 mark = b'&';

@@ -37,6 +37,8 @@ pub struct Watch {
     certified: Option<std::sync::Arc<Certified>>,
     start: Instant,
     service: Option<ServiceId>,
+    /// The service that was asked for, where its head does not tell.
+    meant: Option<ServiceId>,
     came: Parts,
     /// The head that its service saw, if that is another.
     went: Option<Parts>,
@@ -52,8 +54,15 @@ struct State {
 }
 
 impl Live {
-    /// A tunnel of `side` to `service` begins; `head` is what it was asked for by. It counts until it is dropped.
-    pub fn enter(&self, side: &Side, head: Parts, service: Option<&ServiceId>) -> Rc<Watch> {
+    /// A tunnel of `side` to `service` begins, where `meant` was asked for; `head` is what it was asked for by. It counts
+    /// until it is dropped.
+    pub fn enter(
+        &self,
+        side: &Side,
+        head: Parts,
+        service: Option<&ServiceId>,
+        meant: Option<&ServiceId>,
+    ) -> Rc<Watch> {
         self.watch(Watch {
             listener: side.listener.clone(),
             caller: side.caller.clone(),
@@ -61,6 +70,7 @@ impl Live {
             certified: side.certified.clone(),
             start: Instant::now(),
             service: service.cloned(),
+            meant: meant.cloned(),
             came: head,
             went: None,
             claims: None,
@@ -79,6 +89,7 @@ impl Live {
             certified: side.certified.clone(),
             start: request.lap.start,
             service: Some(forward.service.id().clone()),
+            meant: None,
             came,
             went: Some(went),
             claims: forward.claims.clone(),
@@ -115,6 +126,7 @@ impl Live {
                 went: Some(RequestHead::Map(watch.went.as_ref().unwrap_or(&watch.came))),
                 claims: watch.claims.as_deref(),
                 proven: watch.proven.as_ref(),
+                meant: watch.meant.as_ref(),
             };
             if let Err(failure) = review.still_allowed(table) {
                 let mut state = watch.state.borrow_mut();

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Acquire;
 
 use dodai_core::body::Body;
 use dodai_core::call::{Call, Caller, Context, Reply};
@@ -52,25 +52,27 @@ pub async fn forward(
     let (routed, stamps) = (Cell::new(None), worker.stamps(&span));
     let entry = Entry { routed: stamps.then_some(&routed), ..side.entry() };
     let mut came = None;
+    // Before the table, so that a newer one is not taken for the one that decides.
+    let epoch = worker.shared.epoch.load(Acquire);
     let decision = admit(worker, &entry, &mut head, &lap, &mut came);
     if stamps {
         lap.admitted(routed.get());
     }
-    decided(worker, side, Call { head, body, context }, protocol, lap, decision, came).await
+    decided(worker, side, Call { head, body, context }, protocol, lap, (decision, epoch), came).await
 }
 
-/// Carries a call that was decided, with its head changed accordingly; `came` is what that was, where it is kept.
+/// Carries a call that was decided, by the table that was in force at the `epoch`, with its head changed accordingly;
+/// `came` is what that was, where it is kept.
 pub async fn decided(
     worker: &Rc<Worker>,
     side: &Side,
     call: Call,
     protocol: &'static str,
     lap: Lap,
-    decision: Result<Decision, Failure>,
+    (decision, epoch): (Result<Decision, Failure>, u64),
     came: Option<Came>,
 ) -> Result<Reply, Failure> {
     let Call { mut head, body, context } = call;
-    let epoch = worker.shared.epoch.load(Relaxed);
     let mut decision = decision;
     if let Ok(Decision::Later(later)) = decision {
         let mut edits = Edits::new();

@@ -10,6 +10,7 @@ use std::task::Poll;
 
 use dodai_core::failure::{Blame, Failure, Kind};
 use dodai_core::head::{host_of, port_of};
+use dodai_core::id::ServiceId;
 use dodai_core::snapshot::{Backend, Protocol, Role};
 use dodai_core::trace::Span;
 use dodai_transport::stream::Stream;
@@ -73,6 +74,7 @@ pub async fn connect(client: Client, asked: Asked) {
         Instant::now(),
     );
     let mut service = named(&worker, &client.side, authority).await;
+    let meant = service.as_ref().map(|service| service.id().clone());
     let opened = match &service {
         Some(service) if service.spec.protocol != Protocol::Tcp => {
             let text = format!(
@@ -104,8 +106,9 @@ pub async fn connect(client: Client, asked: Asked) {
             if client.wire.write_all(said, &client.deadline).await.is_ok() {
                 let mut carry = head.unwrap_or_default();
                 carry.append(&mut client.carry.borrow_mut());
-                let watch =
-                    service.as_ref().map(|to| worker.live.enter(&client.side, tunnel(), Some(to.id())));
+                let live = &worker.live;
+                let enter = |to: &Service| live.enter(&client.side, tunnel(), Some(to.id()), meant.as_ref());
+                let watch = service.as_deref().map(enter);
                 let up = Wire::new(opened.stream);
                 ([outcome.received, outcome.sent], outcome.failure) =
                     join(&client, &up, carry, Vec::new(), watch).await;
@@ -149,16 +152,16 @@ pub async fn open_named(
     open(worker, service.insert(to), backend.as_ref(), side).await
 }
 
-/// Joins a client of `side` and an endpoint; `early` came from each of them too soon. How many bytes went each way.
+/// Joins a client of `side` and an endpoint of a service, which may be another than the one that was meant; `early` came from each of them too soon. How many bytes went each way.
 pub async fn carry(
     worker: &Rc<Worker>,
     side: &Side,
-    service: Option<&Service>,
+    [service, meant]: [Option<&ServiceId>; 2],
     (down, up): (&Wire, &Wire),
     [asked, answered]: [Vec<u8>; 2],
     deadline: &Deadline,
 ) -> ([u64; 2], Option<Failure>) {
-    let watch = worker.live.enter(side, tunnel(), service.map(Service::id));
+    let watch = worker.live.enter(side, tunnel(), service, meant);
     let sides = [(down, up, asked), (up, down, answered)];
     both_ways(worker, sides, deadline, Some(&watch), side.facts.as_deref()).await
 }
@@ -204,7 +207,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, side: Side) {
             } else {
                 tunnel()
             };
-            let watch = worker.live.enter(&side, head, service.as_deref().map(Service::id));
+            let watch = worker.live.enter(&side, head, service.as_deref().map(Service::id), None);
             ([outcome.received, outcome.sent], outcome.failure) =
                 both_ways(&worker, sides, &deadline, Some(&watch), side.facts.as_deref()).await;
         }

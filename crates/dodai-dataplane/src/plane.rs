@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -325,7 +328,7 @@ impl DataPlane {
         }
         let listeners = table.listeners.clone();
         self.shared.table.store(Arc::new(table));
-        self.shared.epoch.fetch_add(1, Relaxed);
+        self.shared.epoch.fetch_add(1, Release);
         shared_rate::set(self.shared.table.load().limits(), snapshot.shares());
         if let Some(demand) = &self.shared.demand {
             demand.told();
@@ -577,7 +580,8 @@ async fn sweep(worker: Rc<Worker>) {
         let now = ticks.tick().await;
         worker.tick(now);
         worker.deadlines.sweep(now);
-        worker.live.review(&worker.shared.table.load(), worker.shared.epoch.load(Relaxed));
+        let epoch = worker.shared.epoch.load(Acquire);
+        worker.live.review(&worker.shared.table.load(), epoch);
         count = count.wrapping_add(1);
         if count.is_multiple_of(20) {
             let longest = worker.shared.limits.pool_idle_timeout;

@@ -446,11 +446,11 @@ impl Exchange<'_> {
         // Both in one write, as many endpoints send the two apart. As long as nothing was written, a body that
         // breaks off is a failed try and not a cut response. It waits no longer than the head itself could have been
         // waited for, no longer than nothing may move, and not while the client still sends: that may wait for the head.
-        let (still, mut moved) = (patience.due(), false);
-        let ends_try = client.deadline.bounds(still);
+        let (mut moved, mut ends_try) = (false, None);
         while self.uploaded.get()
             && matches!((&last.body, &last.flow), (Body::Copied(_), Flow::Length(1..=SHORT)))
         {
+            let ends_try = *ends_try.get_or_insert_with(|| client.deadline.bounds(patience.due()));
             let waited = self.next_bytes().await;
             if matches!(waited, Waited::Broken(Broken::TimedOut))
                 && !patience.is_over()

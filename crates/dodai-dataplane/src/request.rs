@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::Duration;
 
 use dodai_core::call::Caller;
@@ -249,6 +249,8 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
         };
     }
     let view = RequestHead::Raw(line.view(&headers));
+    // Before the table, so that a newer one is not taken for the one that decides.
+    let epoch = worker.shared.epoch.load(Acquire);
     if let Role::Outbound { app } = &side.listener.role
         && let Some(wanted) = worker.shared.asks_for(view.host(), app.namespace.as_str())
     {
@@ -292,6 +294,7 @@ pub fn read(bytes: &[u8], worker: &Worker, side: &Side) -> Read {
     }
     match assemble(bytes, worker, &line, &headers, &parsed, view, lap, &edits) {
         Ok((mut request, used)) => {
+            request.epoch.set(epoch);
             if decision.as_ref().is_ok_and(Decision::keeps_head) {
                 request.came = worker.buffer();
                 request.came.extend_from_slice(&bytes[..parsed.len]);
@@ -335,7 +338,7 @@ fn assemble(
         upgrade: parsed.upgrade,
         expect_continue: parsed.expect_continue && !parsed.http10,
         is_grpc: view.is_grpc(),
-        epoch: Cell::new(worker.shared.epoch.load(Relaxed)),
+        epoch: Cell::new(0),
         lap,
     };
     Ok((request, parsed.len + body))

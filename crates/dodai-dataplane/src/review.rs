@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use dodai_core::call::Caller;
 use dodai_core::failure::{Failure, Kind};
-use dodai_core::head::RequestHead;
+use dodai_core::head::{RequestHead, host_of, port_of};
 use dodai_core::id::{AppId, ServiceId};
 use dodai_core::snapshot::{Listener, Role};
 use http::request::Parts;
@@ -55,6 +55,8 @@ pub struct Review<'a> {
     pub claims: Option<&'a Claims>,
     /// What its token claimed by those of its service.
     pub proven: Option<&'a Proven>,
+    /// The service that a tunnel was asked for, which its head does not tell.
+    pub meant: Option<&'a ServiceId>,
 }
 
 impl Review<'_> {
@@ -74,7 +76,7 @@ impl Review<'_> {
         let Review { came, caller, certified, start, .. } = *self;
         let seen = Seen { head: came, caller, client, certified, now: start, known: Known::All };
         let service = self.service.and_then(|id| table.service(id));
-        if let Some(rule) = rule(table, self.listener, service.map(|service| &**service), &seen) {
+        if let Some(rule) = rule(table, self.listener, self.meant(table), &seen) {
             guards(&rule.filters, &seen, Ok(self.claims))?;
         }
         let (Some(service), Some(head)) = (service, self.went) else { return Ok(()) };
@@ -86,6 +88,22 @@ impl Review<'_> {
             Some(Some(claims)) => Ok(claims.as_deref()),
         };
         guards(&service.inbound, &Seen { head, client: None, certified: None, ..seen }, proved)
+    }
+
+    /// The service whose rules hold: the one that was asked for, which need not be the one that they lead to.
+    fn meant<'t>(&self, table: &'t Table) -> Option<&'t Service> {
+        let meant = match &self.listener.role {
+            Role::Dependency { service, .. } => table.service(service),
+            Role::Outbound { app } => match self.meant {
+                Some(id) => table.service(id),
+                None => {
+                    let authority = self.came.authority();
+                    table.resolve(host_of(authority), port_of(authority), app.namespace.as_str())
+                }
+            },
+            Role::Gateway { .. } | Role::Mesh | Role::Api { .. } | Role::Captured(_) => None,
+        };
+        meant.map(|service| &**service)
     }
 }
 
@@ -155,6 +173,7 @@ impl Request {
                 went: Some(went),
                 claims: forward.claims.as_deref(),
                 proven: forward.proven.as_ref(),
+                meant: None,
             };
             review.still_allowed(&client.worker.shared.table.load())
         })?
@@ -284,6 +303,7 @@ impl Watched {
             went: Some(went),
             claims: self.claims.as_deref(),
             proven: self.proven.as_ref(),
+            meant: None,
         };
         let found = review.still_allowed(&self.shared.table.load());
         match &found {

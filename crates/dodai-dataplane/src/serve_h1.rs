@@ -369,11 +369,11 @@ impl Client {
                     if failure.kind == Kind::NoEndpoint && forward.renewed(&self.worker).is_some() {
                         return None;
                     }
-                    service.broke(attempt, failure.kind);
                     if tries.is_forgivable(&failure, sent) {
                         tries.forgive();
                         continue;
                     }
+                    service.broke(attempt, failure.kind);
                     let now = tokio::time::Instant::now();
                     match tries.again(retry, &failure, sent, &service.budget, now) {
                         Some(wait) => pause(wait).await,

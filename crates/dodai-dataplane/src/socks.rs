@@ -18,6 +18,7 @@ use crate::lap::Lap;
 use crate::pipe;
 use crate::request::Side;
 use crate::roll::Speaks;
+use crate::service::Service;
 use crate::spine::{self, Headers, Line, Outcome};
 use crate::timer::Deadline;
 use crate::wire::Wire;
@@ -248,6 +249,7 @@ pub async fn serve(
         authority: &authority,
         protocol: "SOCKS5",
     };
+    let meant = service.as_ref().map(|service| service.id().clone());
     let opened = pipe::open_named(&worker, &side, &mut service, &authority).await;
     deadline.set(worker.shared.limits.linger_timeout);
     match opened {
@@ -259,7 +261,8 @@ pub async fn serve(
                 let (seen, up) = (std::mem::take(&mut client.seen), Wire::new(opened.stream));
                 side.speaks(Speaks::Socks);
                 let (wires, early) = ((&client.wire, &up), [seen, Vec::new()]);
-                let joined = pipe::carry(&worker, &side, service.as_deref(), wires, early, &deadline);
+                let ids = [service.as_deref().map(Service::id), meant.as_ref()];
+                let joined = pipe::carry(&worker, &side, ids, wires, early, &deadline);
                 ([outcome.received, outcome.sent], outcome.failure) = joined.await;
             }
         }

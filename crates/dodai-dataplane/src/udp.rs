@@ -245,7 +245,7 @@ async fn exchange(
 ) -> Option<Failure> {
     let (worker, service) = (&relay.worker, &opened.service);
     let limits = &worker.shared.limits;
-    let watch = worker.live.enter(side, opening::tunnel(), Some(service.id()));
+    let watch = worker.live.enter(side, opening::tunnel(), Some(service.id()), None);
     loop {
         let waiting = std::mem::take(&mut *session.waiting.borrow_mut());
         if waiting.is_empty() {

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use dodai_core::call::Serve;
@@ -144,6 +144,8 @@ pub struct Worker {
     pub pools: Pools,
     /// HTTP/2 connections to endpoints.
     pub h2: Connections,
+    /// The table, by its epoch, at the last two looks for endpoints that left.
+    left: Cell<(u64, u64)>,
     /// Tasks of this thread.
     pub tasks: Tasks,
     /// Open connections from clients.
@@ -180,6 +182,7 @@ impl Worker {
             heeds: Cell::new(heeds_of(&shared)),
             pools: Pools::new(shared.holdings.clone()),
             h2: Connections::new(shared.holdings.clone()),
+            left: Cell::default(),
             shared,
             deadlines: Deadlines::default(),
             tasks,
@@ -314,8 +317,14 @@ impl Worker {
         self.roll.prune();
     }
 
-    /// Ends connections to endpoints that the table has no more, but for what is under way on them.
+    /// Ends connections to endpoints that the table has no more, but for what is under way on them. Looks twice for each
+    /// table, as what was under way at the first look is idle at the second.
     pub fn leave(&self) {
+        let epoch = self.shared.epoch.load(Relaxed);
+        let looked = self.left.replace((epoch, self.left.get().0)) == (epoch, epoch);
+        if looked {
+            return;
+        }
         let mut gone = HashSet::new();
         self.pools.endpoints(&mut gone);
         self.h2.endpoints(&mut gone);

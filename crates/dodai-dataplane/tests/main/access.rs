@@ -243,6 +243,36 @@ async fn a_tunnel_that_a_new_table_does_not_allow_is_cut() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_under_way_is_asked_by_the_rules_of_the_service_that_was_meant() {
+    local(async {
+        let ruled = |name: &str, filters: Vec<Filter>| {
+            let onward = rule(Action::Forward(vec![to("shop/next/http")]));
+            Service { rules: vec![Rule { filters, ..onward }], ..service(name) }
+        };
+        let leading = |own: Vec<Filter>, of_the_other: Vec<Filter>| {
+            let mut resources = usual(ruled("shop/catalog/http", own), filtered(vec![]));
+            resources.push(Resource::Service(ruled("shop/next/http", of_the_other)));
+            resources.push(endpoints("shop/next/http", vec![endpoint(2, "r1")]));
+            resources
+        };
+        let world = World::of(leading(vec![], vec![])).await;
+        let mut backends = world.backend(2);
+        let mut client = world.client_of(81).await;
+        client.send("GET /a HTTP/1.1\r\nHost: catalog\r\n\r\n").await;
+        let mut backend = backends.accept().await;
+        backend.answer("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        client.head().await;
+        world.apply(leading(vec![], vec![nobody()])).await;
+        backend.send("1\r\na\r\n").await;
+        client.until("1\r\na\r\n").await;
+        world.apply(leading(vec![nobody()], vec![])).await;
+        backend.send("1\r\nb\r\n").await;
+        client.ended().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tcp_connection_is_cut_by_the_policy_of_its_service() {
     local(async {
         let tcp = |inbound: Vec<Filter>| {
