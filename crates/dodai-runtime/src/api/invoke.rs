@@ -116,7 +116,8 @@ pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
         .then(|| app.to_owned())
 }
 
-fn clean(headers: &mut HeaderMap) {
+/// Takes out what concerns one connection only.
+pub(super) fn clean(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()

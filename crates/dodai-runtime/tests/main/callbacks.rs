@@ -7,6 +7,7 @@ use dodai_core::body::{Body, pipe};
 use dodai_core::call::Reply;
 use dodai_core::failure::Failure;
 use dodai_core::snapshot::{App, BulkDelivery, Resource, Subscription};
+use dodai_proto::apps::dapr::proto::common::v1::http_extension::Verb;
 use dodai_proto::apps::dapr::proto::common::v1::{InvokeRequest, InvokeResponse};
 use dodai_proto::apps::dapr::proto::runtime::v1::subscribe_topic_events_request_alpha1::SubscribeTopicEventsRequestType as Say;
 use dodai_proto::apps::dapr::proto::runtime::v1::subscribe_topic_events_response_alpha1::SubscribeTopicEventsResponseType as Told;
@@ -230,6 +231,55 @@ async fn older_clients_invoke_an_app_by_its_callback() {
         assert_eq!(all, id.into_iter().map(str::as_bytes).collect::<Vec<_>>(), "{name}");
     }
     assert_eq!(dapr(&world).invoke_service(invoke("else")).await.expect_err("none").code(), Code::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_over_http_reach_an_app_by_its_callback() {
+    let world = World::new(resources(Vec::new())).await;
+    world.script_all(|seen| {
+        assert_eq!(seen.path, format!("{SERVICE}OnInvoke"));
+        let asked: InvokeRequest = message(seen);
+        let extension = asked.http_extension.expect("an extension");
+        let verb = Verb::try_from(extension.verb).expect("a verb").as_str_name();
+        match asked.method.as_str() {
+            "a/missing" => return refused("5"),
+            "a/empty" => return answered(&InvokeResponse::default()),
+            _ => {}
+        }
+        let data = asked.data.expect("data").value;
+        let told = format!("{verb} {} {} {}", asked.method, extension.querystring, asked.content_type);
+        let value = [told.as_bytes(), b" ", &data].concat();
+        let data = Some(prost_types::Any { type_url: String::new(), value });
+        answered(&InvokeResponse { data, content_type: "text/x-told".to_owned() })
+    });
+    let headers = [
+        ("content-type", "text/plain"),
+        ("x-own", "1"),
+        ("dapr-caller-app-id", "forged"),
+        ("connection", "x-hop"),
+        ("x-hop", "1"),
+        ("content-length", "5"),
+    ];
+    let told = world.send("shop/cart", "PUT", "/v1.0/invoke/cart/method/a/b?q=1&r", &headers, "hello").await;
+    assert_eq!((told.status, told.body.as_str()), (200, "PUT a/b q=1&r text/plain hello"));
+    assert_eq!(told.headers["content-type"], "text/x-told");
+    let seen = world.seen().remove(0);
+    assert_eq!(seen.caller, dodai_core::call::Caller::App(app("shop/cart")));
+    for (name, value) in
+        [("x-own", Some("1")), ("dapr-caller-app-id", Some("cart")), ("x-hop", None), ("connection", None)]
+    {
+        let found = seen.headers.get(name).map(|value| value.to_str().expect("text"));
+        assert_eq!(found, value, "{name}");
+    }
+    // By the header, too, and with nothing in the answer.
+    let told = world.send("shop/cart", "GET", "/a/empty", &[("dapr-app-id", "cart")], "").await;
+    assert_eq!((told.status, told.body.as_str()), (200, ""));
+    let told = world.cart("POST", "/v1.0/invoke/cart/method/a/missing", "").await;
+    assert_eq!((told.status, told.json()["code"].as_i64()), (404, Some(5)));
+    // An app of HTTP is called as before.
+    world.script(|seen| reply(200, if seen.path == "/a/b" { "over HTTP" } else { "no" }));
+    let told = world.cart("POST", "/v1.0/invoke/other/method/a/b", "").await;
+    assert_eq!((told.status, told.body.as_str()), (200, "over HTTP"));
 }
 
 /// The app's side of a stream.

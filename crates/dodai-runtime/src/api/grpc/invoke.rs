@@ -112,7 +112,7 @@ fn request(context: Context, metadata: MetadataMap, asked: InvokeRequest) -> Res
 }
 
 /// Headers that mean the same on both sides: none of gRPC's own, nor such as describe a body.
-fn passed(mut headers: HeaderMap) -> HeaderMap {
+pub(in crate::api) fn passed(mut headers: HeaderMap) -> HeaderMap {
     let own = |name: &HeaderName| {
         let name = name.as_str();
         name.starts_with("grpc-")
@@ -157,28 +157,42 @@ pub(super) async fn invoke(
 /// Calls an app that serves `AppCallback`; the second of the pair is what the caller named it.
 async fn call_back(
     api: &Api,
-    mut context: Context,
+    context: Context,
     metadata: MetadataMap,
     (app, callee): (&AppId, &str),
     message: InvokeRequest,
 ) -> Told<InvokeResponse> {
-    let mut headers = passed(metadata.into_headers());
-    headers.remove(TOKEN_HEADER);
-    headers.remove(APP_ID_HEADER);
-    let parties = [(CALLER_HEADER, api.app.name.as_str()), (CALLEE_HEADER, callee)];
-    for (name, id) in parties {
-        headers.remove(name);
-        headers.extend(HeaderValue::from_str(id).ok().map(|id| (HeaderName::from_static(name), id)));
-    }
-    api.own(&mut context, &headers);
-    let mut request = tonic::Request::new(message);
-    *request.metadata_mut() = MetadataMap::from_headers(headers);
-    let most = api.shared.settings.max_body;
-    let answer = api.shared.deliveries.callbacks().on_invoke(app, context, request, most).await;
+    let answer = api.on_invoke(context, metadata.into_headers(), (app, callee), message).await;
     answer.map_err(|unanswered| match unanswered {
         Unanswered::Refused(status) => status::of_app(status),
         Unanswered::Failed(failure) => status::status(not_delivered(app.name.as_str(), &failure)),
     })
+}
+
+impl Api {
+    /// Asks an app that serves `AppCallback`, as this one; the second of the pair is what the caller named it. `headers`
+    /// go along as metadata.
+    pub(in crate::api) async fn on_invoke(
+        &self,
+        mut context: Context,
+        headers: HeaderMap,
+        (app, callee): (&AppId, &str),
+        message: InvokeRequest,
+    ) -> Result<Response<InvokeResponse>, Unanswered> {
+        let mut headers = passed(headers);
+        headers.remove(TOKEN_HEADER);
+        headers.remove(APP_ID_HEADER);
+        let parties = [(CALLER_HEADER, self.app.name.as_str()), (CALLEE_HEADER, callee)];
+        for (name, id) in parties {
+            headers.remove(name);
+            headers.extend(HeaderValue::from_str(id).ok().map(|id| (HeaderName::from_static(name), id)));
+        }
+        self.own(&mut context, &headers);
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = MetadataMap::from_headers(headers);
+        let most = self.shared.settings.max_body;
+        self.shared.deliveries.callbacks().on_invoke(app, context, request, most).await
+    }
 }
 
 /// What an app's answer means that is no success: daprd's codes for statuses of HTTP.

@@ -18,6 +18,7 @@ mod status;
 mod subscribe;
 mod unserved;
 
+pub(super) use invoke::passed;
 pub(crate) use state::options as state_options;
 
 use std::convert::Infallible;

@@ -1,16 +1,26 @@
 //! Service invocation over HTTP.
 //!
 //! The target is in the path (`/v1.0/invoke/<app>/method/<path>`), or for any other path in the header
-//! `dapr-app-id` or the user of Basic credentials.
+//! `dapr-app-id` or the user of Basic credentials. An app that is known to speak gRPC is asked by its callback.
 
-use dodai_core::call::Call;
-use http::{HeaderMap, StatusCode};
+use dodai_core::body::Body;
+use dodai_core::call::{Call, Reply};
+use dodai_core::id::AppId;
+use dodai_proto::apps::dapr::proto::common::v1::http_extension::Verb;
+use dodai_proto::apps::dapr::proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use prost_types::Any;
+use serde_json::json;
+use tonic::{Code, Response, Status};
 
 use super::query;
-use super::reply::Outcome;
+use super::reply::{Outcome, encoded};
 use crate::api::Api;
-use crate::api::invoke::{APP_ID_HEADER, basic_user};
+use crate::api::grpc::passed;
+use crate::api::invoke::{APP_ID_HEADER, app_of, basic_user, clean, not_delivered};
 use crate::api::refusal::Refusal;
+use crate::callback::Unanswered;
 
 /// Whom a call is for, and the path it asks for there.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,8 +67,77 @@ impl Api {
             let message = "failed getting app id either from the URL path or the header dapr-app-id";
             return Err(Refusal::new(StatusCode::NOT_FOUND, "ERR_DIRECT_INVOKE", message));
         };
+        let app = app_of(&target.id, &self.app.namespace).ok();
+        if let Some(app) = app.filter(|app| self.shared.deliveries.speaks_grpc(app)) {
+            return self.call_back(&app, target, call).await;
+        }
         let query = call.head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
         self.invoke(&target.id, &format!("{}{query}", target.method), call).await
+    }
+
+    /// Asks an app that serves `AppCallback`: `OnInvoke`, and its answer as one of HTTP.
+    async fn call_back(&self, app: &AppId, target: Target, call: Call) -> Outcome {
+        let Call { head, body, context } = call;
+        let data = body.collect(self.shared.settings.max_body).await;
+        let data = data.map_err(|failure| Refusal::body(&failure))?;
+        let mut headers = head.headers;
+        clean(&mut headers);
+        if basic_user(&headers).is_some() {
+            headers.remove(AUTHORIZATION);
+        }
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let message = InvokeRequest {
+            method: target.method,
+            content_type: kind.to_owned(),
+            data: Some(Any { type_url: String::new(), value: data.into() }),
+            http_extension: Some(HttpExtension {
+                verb: Verb::from_str_name(head.method.as_str()).unwrap_or(Verb::None).into(),
+                querystring: head.uri.query().unwrap_or_default().to_owned(),
+            }),
+        };
+        match self.on_invoke(context, headers, (app, &target.id), message).await {
+            Ok(answer) => Ok(answered(answer)),
+            Err(Unanswered::Refused(status)) => refused_by_app(&status),
+            Err(Unanswered::Failed(failure)) => Err(not_delivered(&target.id, &failure)),
+        }
+    }
+}
+
+fn answered(answer: Response<InvokeResponse>) -> Reply {
+    let (metadata, InvokeResponse { data, content_type }, _) = answer.into_parts();
+    let mut reply = Reply::new(StatusCode::OK, "");
+    reply.head.headers = passed(metadata.into_headers());
+    clean(&mut reply.head.headers);
+    let kind = HeaderValue::try_from(content_type).ok().filter(|kind| !kind.is_empty());
+    reply.head.headers.extend(kind.map(|kind| (CONTENT_TYPE, kind)));
+    reply.body = Body::full(data.map(|data| data.value).unwrap_or_default());
+    reply
+}
+
+/// An app's own error, as daprd gives it: a `google.rpc.Status` in JSON. Its details are left out, since their types
+/// are the app's.
+fn refused_by_app(status: &Status) -> Outcome {
+    let code = i32::from(status.code());
+    let mut reply = encoded(status_of(status.code()), &json!({ "code": code, "message": status.message() }))?;
+    reply.head.headers.extend(passed(status.metadata().clone().into_headers()));
+    Ok(reply)
+}
+
+/// The status of HTTP that belongs to a code (`google/rpc/code.proto`; daprd has 408 for CANCELLED).
+fn status_of(code: Code) -> StatusCode {
+    match code {
+        Code::Ok => StatusCode::OK,
+        Code::Cancelled => StatusCode::REQUEST_TIMEOUT,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::AlreadyExists | Code::Aborted => StatusCode::CONFLICT,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
