@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use dodai_base::node::{self, Base};
+use dodai_base::process::Ports;
 use dodai_control::control::{Control, Settings};
 use dodai_control::documents::{Apply, FieldOwner};
 use dodai_control::snapshot::BaseSettings;
@@ -185,11 +186,11 @@ async fn way(options: &Options) -> anyhow::Result<Way> {
     let app = resolve(&channel.host, channel.port).await?;
     let port = match options.peer_port {
         Some(port) => port,
-        // Somebody may take it before it is bound; then the start fails and says so.
-        None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|listener| listener.local_addr())
-            .context("there is no free port of 127.0.0.1 for other sidecars")?
-            .port(),
+        // One that no listener on "any port" is given and no connection goes out from before it is bound.
+        None => Ports::default()
+            .free_port(Ipv4Addr::LOCALHOST.into())
+            .context("no way in for other sidecars; name a port with --dapr-internal-grpc-port")?
+            .number(),
     };
     Ok(Way { app, peers: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)) })
 }
