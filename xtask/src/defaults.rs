@@ -225,6 +225,12 @@ const LIMITS: &[Limit] = &[
         Unit::Count,
         "connections to the management API; one more takes the place of one that is idle, or waits for one",
     ),
+    limit(
+        "dodai-admin/src/server.rs",
+        "MAX_STREAMS",
+        Unit::Count,
+        "of these that are live streams (pages of the console, commands that follow); one more is 503",
+    ),
     limit("dodai-admin/src/apps.rs", "MAX_TAIL", Unit::Count, "lines of logs that one request asks for"),
     limit("dodai-api/src/read/yaml.rs", "MAX_NODES", Unit::Count, "values in one file of documents"),
     limit("dodai-api/src/read/yaml.rs", "MAX_KEY_BYTES", Unit::Bytes, "a key in a document"),

@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use http::{StatusCode, header};
 use tokio::sync::watch;
 
+use crate::feed;
 use crate::gate::Gate;
 use crate::joining::Joining;
 use crate::live::Live;
@@ -130,8 +131,7 @@ fn of_session(mut response: Response, sessions: &Sessions, visit: Visit) -> Resp
     if let (None, Some(cookie)) = (response.headers().get(header::SET_COOKIE), &visit.renewed) {
         response.headers_mut().insert(header::SET_COOKIE, cookie.clone());
     }
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if kind.is_none_or(|kind| kind != "text/event-stream") {
+    if !feed::is_stream(&response) {
         return response;
     }
     let ended = sessions.clone().ended(visit);

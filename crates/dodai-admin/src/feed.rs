@@ -40,14 +40,21 @@ fn event(value: &impl Serialize) -> Bytes {
     Bytes::from(format!("data: {json}\n\n"))
 }
 
+const MEDIA_TYPE: &str = "text/event-stream";
+
+/// Whether an answer has no end.
+pub(crate) fn is_stream(answer: &Response) -> bool {
+    answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == MEDIA_TYPE)
+}
+
 impl<T> IntoResponse for Events<T> {
     fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "text/event-stream")], self.0).into_response()
+        ([(header::CONTENT_TYPE, MEDIA_TYPE)], self.0).into_response()
     }
 }
 
 impl<T: JsonSchema> Media for Events<T> {
     fn media(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
-        vec![("text/event-stream", generator.subschema_for::<T>())]
+        vec![(MEDIA_TYPE, generator.subschema_for::<T>())]
     }
 }

@@ -9,13 +9,15 @@ use std::time::Instant;
 use axum::body::Body;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The seats of a listener.
 pub(crate) struct Seats {
     most: usize,
     taken: Mutex<Taken>,
     changed: Notify,
+    /// For answers without end.
+    streams: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -33,9 +35,10 @@ struct State {
 }
 
 impl Seats {
-    /// So many seats.
-    pub fn new(most: usize) -> Seats {
-        Seats { most, taken: Mutex::default(), changed: Notify::new() }
+    /// So many seats, and so many of them for answers without end.
+    pub fn new(most: usize, streams: usize) -> Seats {
+        let streams = Arc::new(Semaphore::new(streams));
+        Seats { most, taken: Mutex::default(), changed: Notify::new(), streams }
     }
 
     /// A seat; when all are taken, that of the connection that has been silent the longest. Waits while every
@@ -104,7 +107,7 @@ impl Seat {
     /// An answer is under way as long as the result lives.
     pub fn answering(self: Arc<Seat>) -> Answering {
         self.set(None);
-        Answering(self)
+        Answering { seat: self, stream: None }
     }
 
     fn set(&self, silent: Option<Instant>) {
@@ -123,11 +126,27 @@ impl Drop for Seat {
 }
 
 /// An answer that is under way.
-pub(crate) struct Answering(Arc<Seat>);
+pub(crate) struct Answering {
+    seat: Arc<Seat>,
+    stream: Option<OwnedSemaphorePermit>,
+}
+
+impl Answering {
+    /// The same for an answer without end, if there may be one more.
+    pub fn for_long(mut self) -> Result<Answering, Answering> {
+        match self.seat.seats.streams.clone().try_acquire_owned() {
+            Ok(permit) => {
+                self.stream = Some(permit);
+                Ok(self)
+            }
+            Err(_none_left) => Err(self),
+        }
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.set(Some(Instant::now()));
+        self.seat.set(Some(Instant::now()));
     }
 }
 
@@ -174,7 +193,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_silent_seat_is_given_up_and_a_busy_one_never() {
-        let seats = Arc::new(Seats::new(3));
+        let seats = Arc::new(Seats::new(3, 3));
         let (busy, first, second) = (seats.take().await, seats.take().await, seats.take().await);
         let busy = Arc::new(busy);
         let answering = busy.clone().answering();

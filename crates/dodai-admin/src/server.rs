@@ -1,15 +1,18 @@
 //! The API on a listener: HTTP/1.1, bounded connections, an orderly end.
 //!
 //! When all seats are taken, whoever has asked for nothing the longest leaves: silence keeps nobody out, and an
-//! answer under way is never cut for it.
+//! answer under way is never cut for it. Answers without end have so many seats and no more, so that there are always
+//! some for whoever asks whether all is well.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::response::{IntoResponse, Response};
 use dodai_core::seldom::Seldom;
 use dodai_core::task::{Kind, Tasks};
+use http::StatusCode;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -18,10 +21,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::feed;
+use crate::refusal::Refusal;
 use crate::seats::{Answer, Seat, Seats};
 
 /// The most connections at once.
 pub const MAX_CONNECTIONS: usize = 256;
+/// The most answers without end at once; one more is 503.
+pub const MAX_STREAMS: usize = 192;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection that leaves may take to send what it still has.
@@ -36,7 +43,7 @@ pub fn serve(listener: TcpListener, router: Router, tasks: &Tasks) {
 }
 
 async fn accept(listener: TcpListener, router: Router, tasks: Tasks) {
-    let seats = Arc::new(Seats::new(MAX_CONNECTIONS));
+    let seats = Arc::new(Seats::new(MAX_CONNECTIONS, MAX_STREAMS));
     let warnings = Seldom::default();
     loop {
         let accepted = tokio::select! {
@@ -63,6 +70,13 @@ async fn accept(listener: TcpListener, router: Router, tasks: Tasks) {
     }
 }
 
+fn too_many() -> Response {
+    let message = format!("{MAX_STREAMS} live streams are open on this listener, which is the most");
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message)
+        .remedy("end some: pages of the console, and commands that follow (logs -f, events, tap)")
+        .into_response()
+}
+
 async fn connection(stream: TcpStream, router: Router, seat: Seat, tasks: Tasks) {
     let _not_vital = stream.set_nodelay(true);
     let seat = Arc::new(seat);
@@ -71,7 +85,11 @@ async fn connection(stream: TcpStream, router: Router, seat: Seat, tasks: Tasks)
         let (busy, answer) = (seat.clone().answering(), router.call(request));
         async move {
             let answer = answer.await?;
-            Ok::<_, Infallible>(answer.map(|body| Answer::new(body, busy)))
+            let busy = if feed::is_stream(&answer) { busy.for_long() } else { Ok(busy) };
+            Ok::<_, Infallible>(match busy {
+                Ok(busy) => answer.map(|body| Answer::new(body, busy)),
+                Err(busy) => too_many().map(|body| Answer::new(body, busy)),
+            })
         }
     });
     let connection = http1::Builder::new()

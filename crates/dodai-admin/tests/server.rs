@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::get;
-use dodai_admin::server::{self, MAX_CONNECTIONS};
+use dodai_admin::server::{self, MAX_CONNECTIONS, MAX_STREAMS};
 use dodai_core::task::Tasks;
+use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -58,5 +60,50 @@ async fn silent_connections_keep_nobody_out() {
     may_answer.add_permits(1);
     assert!(rest(&mut busy).await.ends_with("\r\n\r\nslow"), "an answer under way is not cut");
     drop(silent);
+    assert!(tasks.drain(SOON).await.is_empty());
+}
+
+#[tokio::test]
+async fn live_streams_leave_seats_for_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, tasks) = (listener.local_addr().unwrap(), Tasks::new());
+    let live = get(async || {
+        let first = futures_util::stream::once(async { Ok::<_, std::convert::Infallible>(": begins\n\n") });
+        let body = Body::from_stream(first.chain(futures_util::stream::pending()));
+        ([("content-type", "text/event-stream")], body)
+    });
+    let router = Router::new().route("/live", live).route("/quick", get(async || "quick"));
+    server::serve(listener, router, &tasks);
+    let ask = async |path: &str| {
+        let text = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        connect(address, &text).await
+    };
+    let mut open = Vec::new();
+    for _ in 0..MAX_STREAMS {
+        let mut stream = ask("/live").await;
+        let mut head = [0; 15];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        open.push(stream);
+    }
+    for _ in 0..MAX_CONNECTIONS {
+        let told = rest(&mut ask("/live").await).await;
+        assert!(told.starts_with("HTTP/1.1 503") && told.contains("too_many_streams"), "{told}");
+    }
+    assert!(rest(&mut ask("/quick").await).await.ends_with("\r\n\r\nquick"));
+    // One that ends makes room.
+    drop(open.pop());
+    let again = async {
+        loop {
+            let mut stream = ask("/live").await;
+            let mut head = [0; 15];
+            stream.read_exact(&mut head).await.unwrap();
+            if &head == b"HTTP/1.1 200 OK" {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, again).await.expect("room soon");
+    drop(open);
     assert!(tasks.drain(SOON).await.is_empty());
 }

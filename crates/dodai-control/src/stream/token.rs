@@ -72,7 +72,7 @@ impl Control {
             }
             None if self.view().documents.bases().any(|one| one.metadata.name.as_str() == base.as_str()) => {
                 return Err(Error::Token(format!(
-                    "a base named `{base}` joined before; choose another name with `--name`, or make a token for this one with `dodai token create --base {base}`"
+                    "a base named `{base}` is known here already; choose another name with `--name`, or make a token for this one with `dodai token create --base {base}`"
                 )));
             }
             Some(_) | None => {}

@@ -314,7 +314,7 @@ fn who_may_not_join_is_told_why() {
         &machines,
         "again",
         &["--token", open, "--pin", pin, "--name", &name],
-        &["joined before", "--base"],
+        &["known here already", "--base"],
     );
     refused(&machines, "one", &[], &["another base runs on", "--data"]);
     refused(&machines, "one", &["--name", "else"], &["belongs to base", "--name", "--data"]);
