@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use dodai_core::record::Record;
@@ -217,13 +218,32 @@ fn escape(f: &mut fmt::Formatter<'_>, text: &str, word: bool) -> fmt::Result {
     for c in text.chars() {
         match c {
             '"' | '\\' => write!(f, "\\{c}")?,
-            c if c.is_control() || (word && c.is_whitespace()) => write!(f, "{}", c.escape_unicode())?,
-            // Line and paragraph separators, and marks that turn the writing direction around.
-            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => write!(f, "{}", c.escape_unicode())?,
+            c if steers(c) || (word && c.is_whitespace()) => write!(f, "{}", c.escape_unicode())?,
             c => f.write_char(c)?,
         }
     }
     Ok(())
+}
+
+/// Whether a character does something to where it is shown: control characters, line and paragraph separators, and marks
+/// that turn the writing direction around.
+fn steers(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON in which such characters are escaped, too, which JSON itself asks of some only.
+pub(super) struct Inert;
+
+impl serde_json::ser::Formatter for Inert {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, out: &mut W, text: &str) -> io::Result<()> {
+        let mut plain = 0;
+        for (at, c) in text.char_indices().filter(|(_, c)| steers(*c)) {
+            out.write_all(&text.as_bytes()[plain..at])?;
+            write!(out, "\\u{:04x}", u32::from(c))?;
+            plain = at + c.len_utf8();
+        }
+        out.write_all(&text.as_bytes()[plain..])
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -291,6 +311,22 @@ pub(super) mod tests {
         assert_eq!(json["parent_id"], "0000000000000034");
         assert_eq!(json["stations"]["route_us"], 0);
         assert!(json.get("grpc_status").is_none() && json.get("detail").is_none());
+    }
+
+    #[test]
+    fn json_has_no_character_that_steers() {
+        let mut record = record();
+        record.target = "/a\"\n\u{7f}\u{9b}31m\u{202e}x\u{e9}\\".into();
+        let mut out = Vec::new();
+        let mut json = serde_json::Serializer::with_formatter(&mut out, Inert);
+        Line::from(&record).serialize(&mut json).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.contains(r#""target":"/a\"\n\u007f\u009b31m\u202ex"#) && !text.contains(steers),
+            "{text}"
+        );
+        let read: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, serde_json::to_value(Line::from(&record)).unwrap());
     }
 
     #[test]

@@ -17,10 +17,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dodai_core::record::{Brief, Heeds, Record, Sink};
+use serde::Serialize as _;
 use thiserror::Error;
 
 use self::file::File;
-use super::line::Line;
+use super::line::{Inert, Line};
 use super::{Meter, SinkReading};
 pub use dodai_log::{Filter, Filters, Format, Headers};
 
@@ -292,7 +293,10 @@ fn own<'a>(headers: &Headers, record: &'a Record) -> Line<'a> {
 fn render(lines: &mut Vec<u8>, format: &Format, headers: &Headers, record: &Record) {
     let start = lines.len();
     let rendered = match format {
-        Format::Json => serde_json::to_writer(&mut *lines, &own(headers, record)).map_err(io::Error::from),
+        Format::Json => {
+            let mut json = serde_json::Serializer::with_formatter(&mut *lines, Inert);
+            own(headers, record).serialize(&mut json).map_err(io::Error::from)
+        }
         Format::Text => write!(lines, "{}", Line::from(record)),
         Format::Custom(format) => {
             let mut text = String::new();
