@@ -352,7 +352,7 @@ async fn feed(
             client.carry.borrow_mut().extend_from_slice(&scratch[used..got]);
             *received += used as u64;
         }
-        if bounds.max.is_some_and(|max| *received > max) {
+        if bounds.max.is_some_and(|max| *received - upload.coding() > max) {
             let failure = Failure::new(Kind::BodyTooLarge, "the body is larger than this route allows");
             writer.fail(failure.clone());
             return Err(Some(failure));

@@ -252,7 +252,7 @@ impl Exchange<'_> {
                 used
             };
             self.received.set(self.received.get() + used as u64);
-            if terms.max_body.is_some_and(|max| self.received.get() > max) {
+            if terms.max_body.is_some_and(|max| self.received.get() - upload.coding() > max) {
                 let failure = Failure::new(Kind::BodyTooLarge, "the body is larger than this route allows");
                 return Err(PumpError::Client(Some(failure)));
             }

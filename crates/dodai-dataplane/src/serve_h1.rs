@@ -577,7 +577,7 @@ pub fn over_limit(request: &Request, max: Option<u64>) -> Option<Failure> {
     let length = match request.framing {
         h1::Framing::Length(length) => length,
         h1::Framing::Empty | h1::Framing::Chunked | h1::Framing::UntilClose => {
-            (request.bytes.len() - request.head_len) as u64
+            (request.bytes.len() - request.head_len) as u64 - request.upload.coding()
         }
     };
     let text = || format!("the body is {length} bytes or more; at most {max} are allowed here");

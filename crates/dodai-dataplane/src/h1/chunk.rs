@@ -32,6 +32,8 @@ enum At {
 pub struct Chunks {
     at: At,
     left: u64,
+    /// Bytes so far that were no content.
+    coding: u64,
     line: usize,
     trailers: usize,
     max_line: usize,
@@ -57,12 +59,17 @@ impl Chunks {
     /// At the start of a body.
     pub fn new(max_line: usize, max_trailers: usize) -> Chunks {
         let (at, name) = (At::Size { digits: 0 }, SmallVec::new());
-        Chunks { at, left: 0, line: 0, trailers: 0, max_line, max_trailers, name }
+        Chunks { at, left: 0, coding: 0, line: 0, trailers: 0, max_line, max_trailers, name }
     }
 
     /// Whether the body has ended.
     pub fn is_end(&self) -> bool {
         self.at == At::End
+    }
+
+    /// How many of the bytes so far were the coding's own: sizes, ends of lines, trailers.
+    pub fn coding(&self) -> u64 {
+        self.coding
     }
 
     /// Follows `bytes`; `data` is called with each run of content, `trailer` with each byte of the trailer
@@ -87,6 +94,7 @@ impl Chunks {
             }
             let byte = bytes[used];
             used += 1;
+            self.coding += 1;
             if matches!(self.at, At::TrailerStart | At::TrailerName | At::Trailer | At::TrailerLf | At::EndLf)
             {
                 trailer(byte);

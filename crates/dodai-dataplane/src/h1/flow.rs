@@ -32,7 +32,16 @@ impl Flow {
 
     /// Whether the body has ended.
     pub fn is_done(&self) -> bool {
-        matches!(self, Flow::Done)
+        match self {
+            Flow::Done => true,
+            Flow::Chunked(chunks) => chunks.is_end(),
+            Flow::Length(_) | Flow::UntilClose => false,
+        }
+    }
+
+    /// How many of the bytes so far were no content but its coding.
+    pub fn coding(&self) -> u64 {
+        if let Flow::Chunked(chunks) = self { chunks.coding() } else { 0 }
     }
 
     /// How many of `bytes` belong to the body, which moves on by them.
@@ -47,13 +56,7 @@ impl Flow {
                 }
                 Ok(used)
             }
-            Flow::Chunked(chunks) => {
-                let fed = chunks.feed(bytes)?;
-                if fed.end {
-                    *self = Flow::Done;
-                }
-                Ok(fed.used)
-            }
+            Flow::Chunked(chunks) => Ok(chunks.feed(bytes)?.used),
             Flow::UntilClose => Ok(bytes.len()),
         }
     }
@@ -71,11 +74,7 @@ impl Flow {
         trailer: impl FnMut(u8),
     ) -> Result<usize, BadChunk> {
         if let Flow::Chunked(chunks) = self {
-            let fed = chunks.feed_with(bytes, data, trailer)?;
-            if fed.end {
-                *self = Flow::Done;
-            }
-            return Ok(fed.used);
+            return Ok(chunks.feed_with(bytes, data, trailer)?.used);
         }
         let used = self.feed(bytes)?;
         if used > 0 {

@@ -344,6 +344,18 @@ async fn bodies_have_a_largest_size() {
         let mut client = world.client().await;
         client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n20\r\n01234567890123456789012345678901\r\n0\r\n\r\n").await;
         assert_eq!(client.message().await.status(), 413, "also when it came with the head");
+        // The sizes of chunks and what else belongs to the coding are no part of it.
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let body = "1;note=long\r\na\r\n4\r\nbcde\r\n0\r\nX-Sum: 1\r\n\r\n";
+        let mut client = world.client().await;
+        client.send(head).await;
+        let mut backend = backends.accept().await;
+        client.send(body).await;
+        backend.answer(OK).await;
+        assert_eq!(client.message().await.status(), 200);
+        client.send(&format!("{head}{body}")).await;
+        backend.answer(OK).await;
+        assert_eq!(client.message().await.status(), 200);
     })
     .await;
 }
