@@ -332,6 +332,9 @@ pub struct Answered {
 /// How long the counts of a revision without endpoints are kept for those who read.
 const UNUSED: Duration = Duration::from_secs(60);
 
+/// The most revisions without endpoints whose counts are kept; those that have been so the longest go first.
+const MAX_UNUSED: usize = 256;
+
 /// A time in nanoseconds and its bucket.
 fn bucket_of(took: Duration) -> (u64, usize) {
     let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -424,7 +427,7 @@ impl Stats {
     }
 }
 
-/// Forgets revisions that nobody has counted for long.
+/// Forgets revisions that nobody has counted for long, and sooner where many come and go.
 fn forget_unused(all: &mut BTreeMap<Answering, Kept>, now: Instant) {
     all.retain(|_, kept| {
         if Arc::strong_count(&kept.tally) > 1 {
@@ -433,11 +436,46 @@ fn forget_unused(all: &mut BTreeMap<Answering, Kept>, now: Instant) {
         }
         now.saturating_duration_since(*kept.unused.get_or_insert(now)) < UNUSED
     });
+    let mut unused: Vec<Instant> = all.values().filter_map(|kept| kept.unused).collect();
+    if unused.len() > MAX_UNUSED {
+        unused.sort_unstable_by(|one, other| other.cmp(one));
+        let last = unused[MAX_UNUSED - 1];
+        let mut room = unused[..MAX_UNUSED].iter().filter(|since| **since == last).count();
+        all.retain(|_, kept| match kept.unused {
+            Some(since) if since == last => {
+                let stays = room > 0;
+                room = room.saturating_sub(1);
+                stays
+            }
+            since => since.is_none_or(|since| since > last),
+        });
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn revisions_that_come_and_go_do_not_pile_up() {
+        let stats = Stats::default();
+        let of = |number: usize| ("a/b/http".into(), RevisionId::new(format!("r{number:04}")), None);
+        let kept = stats.tally(of(0));
+        // Many at once, and many one after the other.
+        let at_once: Vec<_> = (1..=2 * MAX_UNUSED).map(|number| stats.tally(of(number))).collect();
+        drop(at_once);
+        assert_eq!(stats.answered().len(), 1 + MAX_UNUSED);
+        for number in 1_000..1_000 + 2 * MAX_UNUSED {
+            tokio::time::advance(Duration::from_millis(10)).await;
+            drop(stats.tally(of(number)));
+        }
+        tokio::time::advance(Duration::from_millis(10)).await;
+        let told = stats.answered();
+        assert_eq!(told.len(), 1 + MAX_UNUSED);
+        let first = told[1].revision.as_str();
+        assert_eq!(first, format!("r{:04}", 1_000 + MAX_UNUSED), "those that were there last are kept");
+        drop(kept);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_a_revision_answered_is_told_until_a_minute_after_its_last_endpoint() {
