@@ -218,6 +218,9 @@ def metadata(dapr):
 def invocation(dapr, channel):
     told = dapr.invoke_method("orders", "orders", b"one", content_type="text/plain", http_verb="POST")
     assert told.data == b"got one", told.data
+    # Over HTTP, as this client does by itself, and the app speaks gRPC.
+    shouted = dapr.invoke_method("greeter", "shout", "you", content_type="text/plain", http_verb="POST")
+    assert (shouted.data, shouted.content_type) == (b"YOU", "text/plain"), shouted.data
     called = (("dapr-app-id", "greeter"),)
     hello = channel.unary_unary("/greet.Greeter/Hello")
     answer, call = hello.with_call(b"you", metadata=called, timeout=PATIENCE)
