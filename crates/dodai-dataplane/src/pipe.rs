@@ -144,6 +144,10 @@ pub async fn open_named(
     authority: &str,
 ) -> Result<Opened, Failure> {
     let Some(meant) = service else {
+        if let (Role::Outbound { app }, None) = (&side.listener.role, side.captured()) {
+            let (host, port) = (host_of(authority), port_of(authority));
+            spine::not_ours(&worker.shared.table.load(), host, port, app.namespace.as_str())?;
+        }
         let stream = dial(worker, &reach::beyond(side, authority, 443)?).await?;
         return Ok(Opened { stream, attempt: None, _in_flight: None });
     };

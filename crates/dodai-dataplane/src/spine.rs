@@ -193,10 +193,7 @@ fn inside(
 
 /// A name that no service has: a mistake if it looks like one of ours, else a host outside the mesh.
 fn outside(table: &Table, host: &str, port: Option<u16>, namespace: &str) -> Result<Decision, Failure> {
-    if table.knows(host, namespace) {
-        let port = port.unwrap_or_default();
-        return Err(Failure::new(Kind::NoRoute, format!("{host} has no service on port {port}")));
-    }
+    not_ours(table, host, port, namespace)?;
     if !host.contains(['.', ':']) && host != "localhost" {
         return Err(Failure::new(
             Kind::NoRoute,
@@ -206,6 +203,18 @@ fn outside(table: &Table, host: &str, port: Option<u16>, namespace: &str) -> Res
         ));
     }
     Ok(Decision::External)
+}
+
+/// An app of ours that has nothing at this port is not looked for elsewhere.
+///
+/// # Errors
+/// It is one.
+pub fn not_ours(table: &Table, host: &str, port: Option<u16>, namespace: &str) -> Result<(), Failure> {
+    if !table.knows(host, namespace) {
+        return Ok(());
+    }
+    let port = port.unwrap_or_default();
+    Err(Failure::new(Kind::NoRoute, format!("{host} has no service on port {port}")))
 }
 
 fn no_route(head: &RequestHead<'_>) -> Failure {

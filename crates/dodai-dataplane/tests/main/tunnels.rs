@@ -95,7 +95,7 @@ async fn connect_reaches_tcp_services_and_hosts_outside_only() {
         client.send("hi").await;
         assert_eq!(outside.accept().await.text(2).await, "hi");
         for (authority, port, status) in
-            [("catalog:80", 81, 501), ("db:5432", 80, 501), ("out.example:1", 81, 503)]
+            [("catalog:80", 81, 501), ("db:5432", 80, 501), ("out.example:1", 81, 503), ("db:5433", 81, 404)]
         {
             let mut client = world.client_of(port).await;
             let request = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n");
