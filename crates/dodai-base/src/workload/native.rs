@@ -6,9 +6,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use dodai_core::id::Name;
-use dodai_core::snapshot::{self, ProcessSpec};
+use dodai_core::snapshot::{self, ProcessSpec, Protocol};
 use dodai_core::status::Phase;
 use dodai_dataplane::local::Way;
+use dodai_transport::listen::{self, BindError};
 
 use super::{Context, env};
 use crate::process::{
@@ -30,6 +31,8 @@ enum End {
     Over,
     /// Somebody else listens on a port that was chosen for it.
     PortTaken(u16),
+    /// Somebody else listens on a port that its document fixes.
+    FixedPortTaken,
 }
 
 /// Runs the process until it should end.
@@ -52,6 +55,8 @@ pub async fn run(context: &mut Context, spec: &ProcessSpec) {
                 }
                 match end {
                     End::Over => return,
+                    // The next start tells who it is, and waits.
+                    End::FixedPortTaken => continue,
                     End::PortTaken(port) => {
                         let told = "another program took its port; it starts again on another one";
                         tracing::warn!(instance = %context.workload.instance, port, "{told}");
@@ -81,7 +86,12 @@ async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String>
     let (mut addresses, mut ports) = (BTreeMap::new(), Vec::new());
     for service in &context.workload.services {
         let number = match service.port {
-            Some(port) => port,
+            Some(port) => {
+                if service.protocol != Protocol::Udp {
+                    is_free(SocketAddr::new(loopback, port))?;
+                }
+                port
+            }
             None => {
                 let port = context.parts.ports.free_port(loopback).map_err(|error| error.to_string())?;
                 let number = port.number();
@@ -108,6 +118,15 @@ async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String>
     Ok((handle, addresses, ports))
 }
 
+/// Whether an app may be started on a port that its document fixes: whoever listens there would get its calls.
+fn is_free(address: SocketAddr) -> Result<(), String> {
+    match listen::bind(address, &listen::Options::named("services[].port")) {
+        Err(taken @ BindError::Taken { .. }) => Err(taken.to_string()),
+        // What else is in the way is for the app to find, which may bind it otherwise.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// Opens and closes the way in as the process says, until it has ended for good or should end. Adds to
 /// `restarts`, which earlier handles of the same instance have counted.
 async fn watch(
@@ -130,7 +149,9 @@ async fn watch(
         match &now.phase {
             process::Phase::Starting => {
                 context.close("is starting");
-                context.report(Phase::Starting, &reason);
+                let listens = || first_of(context, &ways).filter(|_| reason.is_empty());
+                let waits = listens().map(|at| format!("waiting for it to listen on {at} ($PORT)"));
+                context.report(Phase::Starting, waits.as_deref().unwrap_or(&reason));
             }
             process::Phase::Ready => context.open(Way::Ports(ways.clone())),
             process::Phase::Unready => {
@@ -144,6 +165,14 @@ async fn watch(
                     handle.kill().await;
                     *restarts = restarts.saturating_add(now.restarts + 1);
                     return End::PortTaken(port.number());
+                }
+                let services = &context.workload.services;
+                let mut fixed =
+                    services.iter().filter(|one| one.protocol != Protocol::Udp && one.port.is_some());
+                if fixed.any(|one| ways.get(&one.name).is_some_and(|at| is_free(*at).is_err())) {
+                    handle.kill().await;
+                    *restarts = restarts.saturating_add(now.restarts + 1);
+                    return End::FixedPortTaken;
                 }
                 context.report(Phase::BackingOff, &reason);
             }
@@ -170,6 +199,14 @@ async fn watch(
     }
     handle.stop(spec.stop_grace + Duration::from_secs(5)).await;
     End::Over
+}
+
+/// Where a process is waited for that has no checks of its own.
+fn first_of(context: &Context, ways: &BTreeMap<Name, SocketAddr>) -> Option<SocketAddr> {
+    let workload = &context.workload;
+    let has_own = workload.probes.startup.is_some() || workload.probes.readiness.is_some() || workload.once;
+    let first = workload.services.first().filter(|_| !has_own)?;
+    ways.get(&first.name).copied()
 }
 
 fn convert(

@@ -107,6 +107,27 @@ async fn a_process_whose_port_was_stolen_starts_again_on_another() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn a_process_on_a_fixed_port_is_not_taken_for_who_else_listens_there() {
+    let node = Node::new().await;
+    let thief = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = thief.local_addr().unwrap().port();
+    let server = "echo ran >> runs; exec python3 -m http.server --bind 127.0.0.1 $PORT";
+    let mut fixed = workload("hello-1", script(server, Restart::Always));
+    fixed.services[0].port = Some(port);
+    node.tell([Resource::Workload(fixed)]);
+    let told = format!("port {port} is taken by another listener of this process");
+    node.until("hello-1", "told who has its port", |one| {
+        assert_ne!(one.phase, Phase::Ready, "{one:?}");
+        one.phase == Phase::BackingOff && one.reason.starts_with(&told)
+    })
+    .await;
+    assert!(!node.path().join("runs").exists(), "it was not even started");
+    drop(thief);
+    node.until("hello-1", "ready", |one| one.phase == Phase::Ready).await;
+    node.stop().await;
+}
+
 /// What a process of a user hears at a listener of the data plane; nothing if it is turned away.
 async fn heard(by: u32, at: SocketAddr) -> String {
     let ask = "exec 3<>/dev/tcp/127.0.0.1/$0; printf 'GET / HTTP/1.1\r\nHost: x\r\n\r\n' >&3; head -c 8 <&3";
