@@ -249,7 +249,7 @@ function List({ calls, opened, open }: { calls: Call[]; opened: Call | null; ope
                 </button>
               </td>
               <td>{short(call.caller)}</td>
-              <td className="nowrap">{short(call.service.replace(/\/[^/]*$/, "")) || <span className="dim">{t("no route")}</span>}</td>
+              <td className="nowrap">{short(call.service.replace(/\/[^/]*$/, "")) || <span className="dim">{call.direction === "api" ? t("runtime API") : t("no route")}</span>}</td>
               <td className="right num nowrap">{duration(call.took_us)}</td>
             </tr>
           ))}

@@ -343,6 +343,7 @@ export const chinese = {
   newest: "最新",
   "no driver in this build": "此构建没有该驱动",
   "no route": "无路由",
+  "runtime API": "运行时 API",
   "not known yet": "尚不清楚",
   "not ready": "未就绪",
   "or write a new one here, or apply a file:": "或在此新建，或应用一个文件：",

@@ -24,6 +24,7 @@ const chinese: Record<string, string> = {
   state: "状态存储无法给出结果",
   store: "服务器的存储暂不可用",
   too_large: "请求正文过大",
+  too_many_streams: "实时连接过多",
   unauthorized: "需要有效的令牌或会话",
   unknown_host: "Host 头不是此服务器的名字",
   unsupported: "该驱动做不到",

@@ -401,7 +401,7 @@ fn unseen(before: Option<&Value>) -> BaseStatus {
     let one = match reason {
         None | Some("NeverSeen") => condition("Ready", false, "NeverSeen", "it has never connected"),
         Some(_) => {
-            let text = "it has not connected since the server started; what it runs goes on";
+            let text = "it has not connected since the server started; what it runs may go on";
             condition("Ready", false, "Away", text)
         }
     };
@@ -413,7 +413,7 @@ fn base_status(facts: &Facts<'_>, base: &dodai_api::Base, before: Option<&Value>
     let Some(sighting) = facts.observed.base(&id) else { return unseen(before) };
     let refused = sighting.status.refused.as_ref().map(|refused| refused.reason.clone());
     let one = match (sighting.connected, &refused) {
-        (false, _) => condition("Ready", false, "Away", "it is not connected; what it runs goes on"),
+        (false, _) => condition("Ready", false, "Away", "it is not connected; what it runs may go on"),
         (true, Some(why)) => condition("Ready", false, "SnapshotRefused", why.clone()),
         (true, None) if sighting.status.not_open.is_empty() => condition("Ready", true, "Connected", ""),
         (true, None) => {

@@ -132,7 +132,7 @@ fn told(file: &AdminFile, log: &Path, status: &Value, output: &Output) -> anyhow
     let _for_people = output.value(&value);
     if missing.is_empty() {
         output.say(&format!(
-            "up in the background as process {pid}; `dodai ps` shows it, `dodai down` stops it"
+            "up in the background as process {pid}; `dodai ps` shows it, `dodai console` opens it in a browser, `dodai down` stops it"
         ));
         return Ok(ExitCode::SUCCESS);
     }

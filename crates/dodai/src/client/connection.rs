@@ -128,7 +128,7 @@ impl Connection {
         let nothing = |place: String, data: Option<&Path>| {
             let starts = starts(data);
             anyhow::Error::new(Failed::Unreachable)
-                .context(format!("nothing is running {place}; start it with {starts}, or name where it runs: --folder, --server"))
+                .context(format!("nothing is running {place}; start it with {starts}, or name where it runs: --folder, --data-folder, --server"))
         };
         let Some(data) = data_folder(server) else {
             return Err(nothing("in this folder or above it".to_owned(), None));

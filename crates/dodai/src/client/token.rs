@@ -32,5 +32,6 @@ pub async fn run(connection: &Connection, arguments: &Token, output: &Output) ->
         text("token"),
         text("pin")
     ));
+    output.say("\nwhere bases are on several machines, add `--mesh ADDRESS:7444`, at which the others reach this one");
     Ok(())
 }

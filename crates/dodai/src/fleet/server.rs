@@ -102,7 +102,8 @@ pub async fn run(arguments: cli::Server, output: &Output) -> anyhow::Result<Exit
     output.say(&format!("control stream: {address}, certificate authority {pin}"));
     output.say(&format!("management API: http://{}", admin.address));
     // What a server prints is kept in journals, which more people read than may have the token.
-    output.say("console: `dodai console` prints the link that opens it");
+    let folder = data.display();
+    output.say(&format!("console: `dodai console --data-folder {folder}` prints the link that opens it"));
     output.say("bases join with what `dodai token create` prints; stop with Ctrl-C");
     let value = json!({ "server": joining.address, "pin": pin, "admin": admin.address });
     let _for_people = output.value(&value);

@@ -3,7 +3,7 @@
 //! What can be told is told at once: a refused configuration or an app that will not be started again does
 //! not become ready by waiting. The judgement is a pure function of the base's status.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dodai_admin::seam::NotReady;
@@ -72,6 +72,13 @@ fn is_settled(status: &Status, expected: &[Expected], app_of: AppOf<'_>) -> bool
         own.peek().is_some() && own.all(|(_, one)| decided(one.phase))
     };
     status.refused.is_some() || (status.applied > 0 && expected.iter().all(all))
+}
+
+/// Apps of which an instance has ended and is to be started again, and why.
+fn failing(status: &Status, app_of: AppOf<'_>) -> Vec<(AppId, String)> {
+    let failing =
+        status.instances.iter().filter(|(_, one)| one.phase == Phase::BackingOff && !one.reason.is_empty());
+    failing.filter_map(|(id, one)| Some((app_of(id)?, one.reason.clone()))).collect()
 }
 
 /// What of `expected` is not ready, with the reason where the base has one.
@@ -168,15 +175,31 @@ impl System {
         let mut status = parts.status.subscribe();
         // Copies: who changes the status may hold the lock that tells an instance's app, and waits for this one.
         let now = || with_done(parts.status.borrow().clone(), &self.control.view().records);
-        let settled =
-            async { while !is_settled(&now(), &expected, &app_of) && status.changed().await.is_ok() {} };
+        let progress = Progress::on(output);
+        let settled = async {
+            let mut told = BTreeSet::new();
+            while !is_settled(&now(), &expected, &app_of) {
+                for (app, reason) in failing(&now(), &app_of) {
+                    let name = app.name.clone();
+                    if told.insert(app) {
+                        progress.make_room();
+                        output.warn(&format!(
+                            "app {name} does not start: {reason}; it is tried again, see `dodai logs {name}`"
+                        ));
+                    }
+                }
+                if status.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
         let text = || waiting_for(&now(), &expected, &app_of);
         let is_gateway = |located: &Located<Document>| matches!(located.value, Document::Gateway(_));
         let waits = !expected.is_empty() || plan.documents.read.documents.iter().any(is_gateway);
         let waited = tokio::time::timeout(if waits { READY_WITHIN } else { LITTLE_WITHIN }, settled);
         // The end of its time is no error: what is not ready is told below.
         let end = Instant::now() + READY_WITHIN;
-        let _waited = Progress::on(output).during(text, waited).await;
+        let _waited = progress.during(text, waited).await;
         self.served(plan, end, output).await;
         let mut missing = not_ready(&now(), &expected, &app_of);
         for one in missing.iter_mut().filter(|one| one.reason.is_empty()) {
