@@ -143,4 +143,11 @@ pub trait Door: Send + Sync {
     /// Sends a call through the six stations as `call.context.caller`. The authority of `call.head.uri`
     /// names the target (an app, `app.namespace`, or a host).
     fn enter(&self, call: Call) -> Answer<'_>;
+
+    /// Ends when it is known here what `app` is, where this can be asked for: a base that is told only of what it wants
+    /// asks for it and waits, for a bounded time. Cancel safe.
+    fn learn<'a>(&'a self, app: &'a AppId) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        let _everything_is_told = app;
+        Box::pin(std::future::ready(()))
+    }
 }

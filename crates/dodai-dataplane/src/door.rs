@@ -4,9 +4,10 @@
 //! as outbound of its caller.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 
 use dodai_core::call::{Answer, Call, Caller, Door, HOPS_HEADER, MAX_HOPS, Reply};
 use dodai_core::failure::{Failure, Kind};
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::message;
 use crate::request::Side;
 use crate::spine::caller_label;
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 
 /// Callers whose way in one thread remembers; beyond that the map starts anew.
 const MAX_SIDES: usize = 1024;
@@ -34,12 +35,14 @@ pub struct Visit {
 pub struct PlaneDoor {
     threads: Arc<[mpsc::Sender<Visit>]>,
     next: Arc<AtomicUsize>,
+    /// Not kept alive by the door, which those hold that it holds.
+    shared: Weak<Shared>,
 }
 
 impl PlaneDoor {
     /// A door to these threads.
-    pub fn new(threads: Vec<mpsc::Sender<Visit>>) -> PlaneDoor {
-        PlaneDoor { threads: threads.into(), next: Arc::default() }
+    pub fn new(threads: Vec<mpsc::Sender<Visit>>, shared: &Arc<Shared>) -> PlaneDoor {
+        PlaneDoor { threads: threads.into(), next: Arc::default(), shared: Arc::downgrade(shared) }
     }
 
     /// Calls that wait for a thread, and the most that may.
@@ -72,6 +75,16 @@ impl Door for PlaneDoor {
                 }
             })?;
             answered.await.unwrap_or_else(|_| Err(Failure::new(Kind::Draining, "the base is shutting down")))
+        })
+    }
+
+    fn learn<'a>(&'a self, app: &'a AppId) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            let Some(shared) = self.shared.upgrade() else { return };
+            let host = format!("{}.{}", app.name, app.namespace);
+            if let Some(wanted) = shared.asks_for(&host, app.namespace.as_str()) {
+                shared.wait_for(&wanted).await;
+            }
         })
     }
 }

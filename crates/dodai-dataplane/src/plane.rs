@@ -204,7 +204,7 @@ impl DataPlane {
                 threads.push(thread.spawn(move || run_thread(shared, inbox))?);
             }
         }
-        let door = PlaneDoor::new(visits);
+        let door = PlaneDoor::new(visits, &shared);
         Ok(DataPlane {
             shared,
             door,

@@ -31,13 +31,6 @@ impl Progress {
         Progress { shown: output.shows_progress() }
     }
 
-    /// Wipes the line away for something else that is told meanwhile.
-    pub fn make_room(self) {
-        if self.shown {
-            drop(Line { drawn: true });
-        }
-    }
-
     /// Does the work; `text` says what it is and how far. Cancel safe if the work is.
     pub async fn during<T>(self, text: impl Fn() -> String, work: impl Future<Output = T>) -> T {
         if !self.shown {

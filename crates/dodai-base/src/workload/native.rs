@@ -1,7 +1,8 @@
 //! Workloads that are native processes.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -88,7 +89,7 @@ async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String>
         let number = match service.port {
             Some(port) => {
                 if service.protocol != Protocol::Udp {
-                    is_free(SocketAddr::new(loopback, port))?;
+                    is_free(SocketAddr::new(loopback, port)).await?;
                 }
                 port
             }
@@ -118,13 +119,24 @@ async fn start(context: &Context, spec: &ProcessSpec) -> Result<Started, String>
     Ok((handle, addresses, ports))
 }
 
+/// Whether somebody listens there. What else is in the way is for the app to find, which may bind it otherwise.
+fn is_taken(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+}
+
 /// Whether an app may be started on a port that its document fixes: whoever listens there would get its calls.
-fn is_free(address: SocketAddr) -> Result<(), String> {
-    match listen::bind(address, &listen::Options::named("services[].port")) {
-        Err(taken @ BindError::Taken { .. }) => Err(taken.to_string()),
-        // What else is in the way is for the app to find, which may bind it otherwise.
-        Ok(_) | Err(_) => Ok(()),
+async fn is_free(address: SocketAddr) -> Result<(), String> {
+    if !is_taken(address) {
+        return Ok(());
     }
+    // Looking for who it is reads about every process of the machine.
+    let setting = listen::Options::named("services[].port");
+    let told = tokio::task::spawn_blocking(move || match listen::bind(address, &setting) {
+        Err(taken @ BindError::Taken { .. }) => Err(taken.to_string()),
+        // It has just gone.
+        Ok(_) | Err(_) => Ok(()),
+    });
+    told.await.unwrap_or(Ok(()))
 }
 
 /// Opens and closes the way in as the process says, until it has ended for good or should end. Adds to
@@ -169,7 +181,7 @@ async fn watch(
                 let services = &context.workload.services;
                 let mut fixed =
                     services.iter().filter(|one| one.protocol != Protocol::Udp && one.port.is_some());
-                if fixed.any(|one| ways.get(&one.name).is_some_and(|at| is_free(*at).is_err())) {
+                if fixed.any(|one| ways.get(&one.name).is_some_and(|at| is_taken(*at))) {
                     handle.kill().await;
                     *restarts = restarts.saturating_add(now.restarts + 1);
                     return End::FixedPortTaken;

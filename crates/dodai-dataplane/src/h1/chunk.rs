@@ -27,12 +27,16 @@ enum At {
     End,
 }
 
+/// The coding of a body may have so many bytes, and eight for each of its content: a chunk of one byte has five or six.
+const USUAL_CODING: u64 = 16 << 10;
+
 /// A decoder of one chunked body.
 #[derive(Clone, Debug)]
 pub struct Chunks {
     at: At,
     left: u64,
-    /// Bytes so far that were no content.
+    /// Bytes so far that were content, and that were none.
+    content: u64,
     coding: u64,
     line: usize,
     trailers: usize,
@@ -59,7 +63,7 @@ impl Chunks {
     /// At the start of a body.
     pub fn new(max_line: usize, max_trailers: usize) -> Chunks {
         let (at, name) = (At::Size { digits: 0 }, SmallVec::new());
-        Chunks { at, left: 0, coding: 0, line: 0, trailers: 0, max_line, max_trailers, name }
+        Chunks { at, left: 0, content: 0, coding: 0, line: 0, trailers: 0, max_line, max_trailers, name }
     }
 
     /// Whether the body has ended.
@@ -67,9 +71,10 @@ impl Chunks {
         self.at == At::End
     }
 
-    /// How many of the bytes so far were the coding's own: sizes, ends of lines, trailers.
+    /// How many of the bytes so far were the coding's own: sizes, ends of lines, trailers. What goes beyond every use,
+    /// as long extensions of chunks of a byte do, counts as content.
     pub fn coding(&self) -> u64 {
-        self.coding
+        self.coding.min(USUAL_CODING + 8 * self.content)
     }
 
     /// Follows `bytes`; `data` is called with each run of content, `trailer` with each byte of the trailer
@@ -86,6 +91,7 @@ impl Chunks {
                 let run = (bytes.len() - used).min(usize::try_from(self.left).unwrap_or(usize::MAX));
                 data(&bytes[used..used + run]);
                 self.left -= run as u64;
+                self.content += run as u64;
                 used += run;
                 if self.left == 0 {
                     self.at = At::DataCr;
@@ -282,5 +288,18 @@ mod tests {
         fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
         }
+    }
+
+    #[test]
+    fn coding_beyond_use_counts_as_content() {
+        let counted = |chunk: &str| {
+            let mut chunks = Chunks::new(256, 8192);
+            let bytes = chunk.repeat(10_000);
+            let fed = chunks.feed(bytes.as_bytes()).expect("chunks");
+            fed.used as u64 - chunks.coding()
+        };
+        assert_eq!(counted("1\r\na\r\n"), 10_000);
+        assert_eq!(counted("0010\r\n0123456789abcdef\r\n"), 160_000);
+        assert!(counted(&format!("1;{}\r\na\r\n", "x".repeat(200))) > 1_900_000);
     }
 }

@@ -144,6 +144,13 @@ impl Api {
         Ok(reply)
     }
 
+    /// The app that `id` names, if it is to be asked by its callback: one that speaks gRPC.
+    pub(super) async fn called_back(&self, id: &str) -> Option<AppId> {
+        let app = app_of(id, &self.app.namespace).ok()?;
+        self.shared.door.learn(&app).await;
+        self.shared.deliveries.speaks_grpc(&app).then_some(app)
+    }
+
     /// An answer, unless a sidecar on the way gave it in place of the app that it was to reach.
     async fn of_the_app(&self, reply: Reply, has_body: bool) -> Result<Reply, Failure> {
         let Some(kind) = said_on_the_way(&reply) else { return Ok(reply) };

@@ -7,7 +7,7 @@ use std::task::{Context as Ready, Poll};
 use std::time::Duration;
 
 use dodai_core::body::Body;
-use dodai_core::call::{Call, Caller, Context, Door};
+use dodai_core::call::{Call, Caller, Context, Door, FAILURE_HEADER};
 use dodai_core::failure::{Failure, Kind};
 use dodai_core::id::AppId;
 use dodai_core::trace::Span;
@@ -51,7 +51,8 @@ impl Service<Request<tonic::body::Body>> for Channel {
         let Channel { door, app, context } = self.clone();
         Box::pin(async move {
             let (mut head, body) = request.into_parts();
-            let authority = format!("{}.{}", app.name, app.namespace);
+            // The long form can only mean a name of the mesh.
+            let authority = format!("{}.{}.svc.cluster.local", app.name, app.namespace);
             let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority.as_str());
             let uri = uri.path_and_query(head.uri.path()).build();
             let bad = |error: &dyn std::fmt::Display| {
@@ -64,6 +65,23 @@ impl Service<Request<tonic::body::Body>> for Channel {
             Ok(Response::from_parts(reply.head, reply.body))
         })
     }
+}
+
+/// So many bytes an answer may have beside its data.
+const ENVELOPE: usize = 64 << 10;
+
+/// What is no word of the app: a base or sidecar on the way gave it in its place, or its answer is too long to be read.
+fn on_the_way(status: &Status) -> Option<Failure> {
+    let code = status.metadata().get(FAILURE_HEADER).and_then(|code| code.to_str().ok());
+    if let Some(code) = code {
+        let kind = Kind::ALL.iter().copied().find(|kind| kind.code() == code)?;
+        let is_its = i32::from(kind.grpc_status()) == i32::from(status.code());
+        return is_its.then(|| Failure::new(kind, status.message().to_owned()));
+    }
+    // In tonic's words, which has no type for it.
+    (status.code() == Code::OutOfRange
+        && status.message().starts_with("Error, decoded message length too large"))
+    .then(|| Failure::new(Kind::BodyTooLarge, format!("the app's answer is too long: {}", status.message())))
 }
 
 /// Why an app did not answer.
@@ -217,8 +235,12 @@ impl Callbacks {
         most: usize,
     ) -> Result<tonic::Response<InvokeResponse>, Unanswered> {
         let channel = Channel { door: self.door.clone(), app: app.clone(), context };
-        let mut client = AppCallbackClient::new(channel).max_decoding_message_size(most);
-        client.on_invoke(request).await.map_err(Unanswered::from)
+        // Room for what stands around the data.
+        let mut client = AppCallbackClient::new(channel).max_decoding_message_size(most + ENVELOPE);
+        client.on_invoke(request).await.map_err(|status| match on_the_way(&status) {
+            Some(failure) => Unanswered::Failed(failure),
+            None => Unanswered::from(status),
+        })
     }
 
     /// Whether an app says that it is well.

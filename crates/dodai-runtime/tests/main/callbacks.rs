@@ -121,7 +121,10 @@ async fn an_app_tells_its_subscriptions_and_takes_events() {
     assert_eq!(find("two")[0].path, "", "without rules no path is made up");
     assert_eq!(find("again").len(), 2, "what was put off comes again");
     let seen = world.seen_at(SERVICE).remove(0);
-    assert_eq!((seen.headers["te"].as_bytes(), seen.authority.as_str()), (&b"trailers"[..], "cart.shop"));
+    assert_eq!(
+        (seen.headers["te"].as_bytes(), seen.authority.as_str()),
+        (&b"trailers"[..], "cart.shop.svc.cluster.local")
+    );
 }
 
 fn seen_once(log: &Arc<Mutex<Vec<TopicEventRequest>>>, event: &TopicEventRequest) -> bool {

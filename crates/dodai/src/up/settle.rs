@@ -23,6 +23,9 @@ const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The same where there is no app and no gateway: the base may have nothing to be told.
 const LITTLE_WITHIN: Duration = Duration::from_secs(1);
 
+/// How many reasons why apps are not up yet are told while that is waited for.
+const MAX_TOLD: usize = 20;
+
 /// Which app an instance belongs to.
 type AppOf<'a> = &'a dyn Fn(&InstanceId) -> Option<AppId>;
 
@@ -175,17 +178,15 @@ impl System {
         let mut status = parts.status.subscribe();
         // Copies: who changes the status may hold the lock that tells an instance's app, and waits for this one.
         let now = || with_done(parts.status.borrow().clone(), &self.control.view().records);
-        let progress = Progress::on(output);
         let settled = async {
             let mut told = BTreeSet::new();
             while !is_settled(&now(), &expected, &app_of) {
                 for (app, reason) in failing(&now(), &app_of) {
-                    let name = app.name.clone();
-                    if told.insert(app) {
-                        progress.make_room();
-                        output.warn(&format!(
-                            "app {name} does not start: {reason}; it is tried again, see `dodai logs {name}`"
-                        ));
+                    let name = &app.name;
+                    let text =
+                        format!("app {name} is not up: {reason}; it is tried again, see `dodai logs {name}`");
+                    if told.len() < MAX_TOLD && told.insert(text.clone()) {
+                        output.warn(&text);
                     }
                 }
                 if status.changed().await.is_err() {
@@ -199,7 +200,7 @@ impl System {
         let waited = tokio::time::timeout(if waits { READY_WITHIN } else { LITTLE_WITHIN }, settled);
         // The end of its time is no error: what is not ready is told below.
         let end = Instant::now() + READY_WITHIN;
-        let _waited = progress.during(text, waited).await;
+        let _waited = Progress::on(output).during(text, waited).await;
         self.served(plan, end, output).await;
         let mut missing = not_ready(&now(), &expected, &app_of);
         for one in missing.iter_mut().filter(|one| one.reason.is_empty()) {

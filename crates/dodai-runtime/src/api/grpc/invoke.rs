@@ -18,7 +18,7 @@ use tonic::{Code, Response, Status};
 
 use super::refused;
 use super::status::{self, Told};
-use crate::api::invoke::{APP_ID_HEADER, app_of, not_delivered};
+use crate::api::invoke::{APP_ID_HEADER, not_delivered};
 use crate::api::refusal::Refusal;
 use crate::api::{Api, TOKEN_HEADER};
 use crate::callback::Unanswered;
@@ -116,7 +116,7 @@ pub(in crate::api) fn passed(mut headers: HeaderMap) -> HeaderMap {
     let own = |name: &HeaderName| {
         let name = name.as_str();
         name.starts_with("grpc-")
-            || name.starts_with("content-")
+            || (name.starts_with("content-") && name != "content-encoding")
             || matches!(name, "te" | "host" | "user-agent")
     };
     let away: Vec<HeaderName> = headers.keys().filter(|name| own(name)).cloned().collect();
@@ -134,8 +134,7 @@ pub(super) async fn invoke(
     asked: InvokeServiceRequest,
 ) -> Told<InvokeResponse> {
     let message = asked.message.unwrap_or_default();
-    let app = app_of(&asked.id, &api.app.namespace).ok();
-    if let Some(app) = app.filter(|app| api.shared.deliveries.speaks_grpc(app)) {
+    if let Some(app) = api.called_back(&asked.id).await {
         return call_back(api, context, metadata, (&app, &asked.id), message).await;
     }
     let (path, call) = request(context, metadata, message).map_err(status::status)?;

@@ -9,7 +9,7 @@ use dodai_core::id::AppId;
 use dodai_proto::apps::dapr::proto::common::v1::http_extension::Verb;
 use dodai_proto::apps::dapr::proto::common::v1::{HttpExtension, InvokeRequest, InvokeResponse};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use prost_types::Any;
 use serde_json::json;
 use tonic::{Code, Response, Status};
@@ -18,7 +18,7 @@ use super::query;
 use super::reply::{Outcome, encoded};
 use crate::api::Api;
 use crate::api::grpc::passed;
-use crate::api::invoke::{APP_ID_HEADER, app_of, basic_user, clean, not_delivered};
+use crate::api::invoke::{APP_ID_HEADER, basic_user, clean, not_delivered};
 use crate::api::refusal::Refusal;
 use crate::callback::Unanswered;
 
@@ -67,8 +67,9 @@ impl Api {
             let message = "failed getting app id either from the URL path or the header dapr-app-id";
             return Err(Refusal::new(StatusCode::NOT_FOUND, "ERR_DIRECT_INVOKE", message));
         };
-        let app = app_of(&target.id, &self.app.namespace).ok();
-        if let Some(app) = app.filter(|app| self.shared.deliveries.speaks_grpc(app)) {
+        if !is_for_servers_of_grpc(&call.head.headers)
+            && let Some(app) = self.called_back(&target.id).await
+        {
             return self.call_back(&app, target, call).await;
         }
         let query = call.head.uri.query().map_or_else(String::new, |query| format!("?{query}"));
@@ -82,12 +83,13 @@ impl Api {
         let data = data.map_err(|failure| Refusal::body(&failure))?;
         let mut headers = head.headers;
         clean(&mut headers);
+        leave_binary_out(&mut headers);
         if basic_user(&headers).is_some() {
             headers.remove(AUTHORIZATION);
         }
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let message = InvokeRequest {
-            method: target.method,
+            method: method_of(&target.method),
             content_type: kind.to_owned(),
             data: Some(Any { type_url: String::new(), value: data.into() }),
             http_extension: Some(HttpExtension {
@@ -103,11 +105,34 @@ impl Api {
     }
 }
 
+/// Whether a call is written for a server of gRPC that takes such calls over HTTP, too.
+fn is_for_servers_of_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    [&b"application/grpc"[..], b"application/connect"].iter().any(|of_grpc| kind.starts_with(of_grpc))
+}
+
+/// The name of a method, as daprd reads it from a path: without escapes, unless one stands for a slash.
+fn method_of(path: &str) -> String {
+    let is_slash = |at: usize| path.get(at..at + 3).is_some_and(|escape| escape.eq_ignore_ascii_case("%2f"));
+    let has_slash = path.match_indices('%').any(|(at, _)| is_slash(at));
+    query::unescape(&path.replace('+', "%2B")).filter(|_| !has_slash).unwrap_or_else(|| path.to_owned())
+}
+
+/// Headers by such a name are binary to gRPC, in Base64; over HTTP they mean nothing.
+fn leave_binary_out(headers: &mut HeaderMap) {
+    let binary: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().ends_with("-bin")).cloned().collect();
+    for name in binary {
+        headers.remove(name);
+    }
+}
+
 fn answered(answer: Response<InvokeResponse>) -> Reply {
     let (metadata, InvokeResponse { data, content_type }, _) = answer.into_parts();
     let mut reply = Reply::new(StatusCode::OK, "");
     reply.head.headers = passed(metadata.into_headers());
     clean(&mut reply.head.headers);
+    leave_binary_out(&mut reply.head.headers);
     let kind = HeaderValue::try_from(content_type).ok().filter(|kind| !kind.is_empty());
     reply.head.headers.extend(kind.map(|kind| (CONTENT_TYPE, kind)));
     reply.body = Body::full(data.map(|data| data.value).unwrap_or_default());
@@ -119,7 +144,10 @@ fn answered(answer: Response<InvokeResponse>) -> Reply {
 fn refused_by_app(status: &Status) -> Outcome {
     let code = i32::from(status.code());
     let mut reply = encoded(status_of(status.code()), &json!({ "code": code, "message": status.message() }))?;
-    reply.head.headers.extend(passed(status.metadata().clone().into_headers()));
+    let mut headers = passed(status.metadata().clone().into_headers());
+    clean(&mut headers);
+    leave_binary_out(&mut headers);
+    reply.head.headers.extend(headers);
     Ok(reply)
 }
 
@@ -144,7 +172,21 @@ fn status_of(code: Code) -> StatusCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+
+    #[test]
+    fn methods_are_read_as_daprd_reads_them() {
+        for (path, expect) in [
+            ("a/b", "a/b"),
+            ("hello%20world", "hello world"),
+            ("%C3%A9", "\u{e9}"),
+            ("a%2Fb%20", "a%2Fb%20"),
+            ("a%zz", "a%zz"),
+            ("a+b%20c", "a+b c"),
+            ("", ""),
+        ] {
+            assert_eq!(method_of(path), expect);
+        }
+    }
 
     fn found(path: &str, headers: &[(&str, &str)]) -> Option<(String, String)> {
         let headers = headers.iter().map(|(name, value)| {
