@@ -160,7 +160,7 @@ const WAYS: [(bool, Protocol); 4] =
 
 #[tokio::test(start_paused = true)]
 async fn all_tries_together_take_as_long_as_the_shortest_word_allows() {
-    local(async {
+    local(Box::pin(async {
         for (h2, protocol) in WAYS {
             for (policy, told, most, whole, tries) in [
                 (policy(5000, None, Some(400), 10), Some(1000), 1000, 1000, 3),
@@ -186,7 +186,7 @@ async fn all_tries_together_take_as_long_as_the_shortest_word_allows() {
                 }
             }
         }
-    })
+    }))
     .await;
 }
 
