@@ -12,7 +12,7 @@ from management import Server, wait
 RATE, CONNECTIONS = 1000, 4
 h.need("nginx", "h2load", "taskset")
 backend = h.free_port()
-h.file_server(backend)
+serves = h.WORK / "serves"
 told = h.WORK / "told"
 server = Server()
 server.api.apply(*(h.document("Base", name, f"labels: {{role: {name}}}") for name in ("front", "back")),
@@ -21,11 +21,14 @@ server.api.apply(*(h.document("Base", name, f"labels: {{role: {name}}}") for nam
                      placement: {{labels: {{role: front}}}}
                      """),
                  h.document("App", "backend", f"""
-                     process: {{command: [sleep, "1000000"]}}
+                     process: {{command: [sh, -c, "touch {serves} && exec sleep 1000000"]}}
                      placement: {{labels: {{role: back}}}}
                      services: [{{name: main, port: {backend}, protocol: http}}]
                      """))
 bases = [server.joined("front"), server.joined("back")]
+# An app is not started on a port that somebody else has, so the file server comes after its process.
+wait("the process of the app", serves.exists, 60)
+h.file_server(backend)
 wait("the caller", told.exists, 60)
 given = dict(line.split("=", 1) for line in told.read_text().splitlines() if "=" in line)
 token = ["-H", f"dapr-api-token: {given.get('DAPR_API_TOKEN', '')}"]

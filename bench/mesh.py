@@ -12,7 +12,7 @@ from management import Server, wait
 CIPHER = "TLS_AES_256_GCM_SHA384"
 h.need("nginx", "wrk", "taskset", "openssl")
 backend, inner, outer, ours = (h.free_port() for _ in range(4))
-h.file_server(backend)
+serves = h.WORK / "serves"
 
 # nginx to nginx.
 key, certificate = h.WORK / "key.pem", h.WORK / "cert.pem"
@@ -34,15 +34,18 @@ far = h.nginx("outer", f"""
       proxy_ssl_verify on; proxy_ssl_trusted_certificate {certificate}; }} }}""")
 peers = {"nginx": (outer, [near, far])}
 
-# Base to base, of one server. The app's process is the file server that all share.
+# Base to base, of one server. The app is the file server that all share.
 server = Server()
 server.api.apply(h.document("Base", "front", "labels: {dodai.dev/gateway: \"true\"}"), h.document("Base", "back", "labels: {role: back}"),
                  h.document("App", "backend", f"""
-                     process: {{command: [sleep, "1000000"]}}
+                     process: {{command: [sh, -c, "touch {serves} && exec sleep 1000000"]}}
                      placement: {{labels: {{role: back}}}}
                      services: [{{name: main, port: {backend}, protocol: http}}]
                      """), h.gateway(ours), h.filtered_route("backend"))
 bases = [server.joined("front"), server.joined("back")]
+# An app is not started on a port that somebody else has, so the file server comes after its process.
+wait("the process of the app", serves.exists, 60)
+h.file_server(backend)
 peers["dodai"] = (ours, [base.pid for base in bases])
 wait("the gateway", lambda: subprocess.run(["curl", "-sf", "-o", "/dev/null", f"http://127.0.0.1:{ours}/1k"]).returncode == 0, 60)
 for port, _ in peers.values():
